@@ -1,0 +1,49 @@
+"""The queue: what a row of ``siorg_sync_queue`` means, every statement that touches it, and its migrations.
+
+Knows nothing of SIORG, of the job or of the operator; both of those stand on it.
+"""
+
+from siorg_queue.database import Connection, DatabaseUnavailable, connect, describe, is_transient, transaction
+from siorg_queue.model import (
+    Attention,
+    Claim,
+    CleanedPage,
+    Counts,
+    Depth,
+    EntityType,
+    Item,
+    LostItem,
+    NewItem,
+    Operation,
+    Outcome,
+    Settled,
+    Status,
+    Verdict,
+)
+from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy
+
+__all__ = [
+    "CHANNEL",
+    "Attention",
+    "Claim",
+    "CleanedPage",
+    "Connection",
+    "Counts",
+    "DatabaseUnavailable",
+    "Depth",
+    "EntityType",
+    "Item",
+    "LostItem",
+    "NewItem",
+    "Operation",
+    "Outcome",
+    "QueueStore",
+    "RetryPolicy",
+    "Settled",
+    "Status",
+    "Verdict",
+    "connect",
+    "describe",
+    "is_transient",
+    "transaction",
+]

@@ -1,0 +1,102 @@
+"""Connections and transactions with a limit on every wait.
+
+Nothing here needs session state, so PgBouncer in transaction mode works: limits are set inside each transaction, and no
+statement is prepared on the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
+
+CONNECT_TIMEOUT_SECONDS = 10
+STATEMENT_TIMEOUT_SECONDS = 30
+LOCK_TIMEOUT_SECONDS = 10
+IDLE_IN_TRANSACTION_SECONDS = 10
+
+# Classes and codes of SQLSTATE that say "not now" rather than "not this": connection, resources, operator intervention,
+# deadlock, serialization, lock and statement timeouts, a standby or a server that is starting up.
+_TRANSIENT_CLASSES = ("08", "53", "57", "58")
+_TRANSIENT_CODES = ("40001", "40P01", "55P03", "25006", "25P03")
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be used right now: try again later. The message names no secret."""
+
+
+def connect(url: str, *, application_name: str, timeout_seconds: int = CONNECT_TIMEOUT_SECONDS) -> Connection:
+    """Open an autocommit connection whose rows are dictionaries.
+
+    Raises:
+        DatabaseUnavailable: no connection within ``timeout_seconds``, or the server refused it.
+    """
+    try:
+        return psycopg.connect(
+            url,
+            autocommit=True,
+            prepare_threshold=None,
+            row_factory=dict_row,
+            connect_timeout=timeout_seconds,
+            application_name=application_name,
+            keepalives_idle=20,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=30_000,
+        )
+    except psycopg.Error as error:
+        raise DatabaseUnavailable(describe(error)) from None
+
+
+@contextmanager
+def transaction(
+    connection: Connection,
+    *,
+    statement_seconds: float = STATEMENT_TIMEOUT_SECONDS,
+    lock_seconds: float = LOCK_TIMEOUT_SECONDS,
+) -> Iterator[Connection]:
+    """One transaction in which a statement, a lock and our own silence have limits (seconds).
+
+    The idle limit is what frees the rows of a process that was stopped in the middle: the server ends its transaction.
+    """
+    # One message for all of it: a round trip is what a transaction costs most.
+    connection.execute(
+        sql.SQL(
+            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
+            " SET LOCAL idle_in_transaction_session_timeout = {}"
+        ).format(
+            sql.Literal(round(statement_seconds * 1000)),
+            sql.Literal(round(lock_seconds * 1000)),
+            sql.Literal(IDLE_IN_TRANSACTION_SECONDS * 1000),
+        )
+    )
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            try:
+                connection.execute("ROLLBACK")
+            except psycopg.Error:
+                connection.close()
+        raise
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Whether the same statement may succeed later: no connection, no room, a deadlock, a lock or a time limit."""
+    code = error.sqlstate
+    if code is None:  # libpq's own errors: the connection broke
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
+
+
+def describe(error: psycopg.Error) -> str:
+    """One line of what went wrong: the server's primary message, or libpq's first line. Neither carries a password."""
+    message = error.diag.message_primary or str(error) or type(error).__name__
+    return " ".join(message.split())

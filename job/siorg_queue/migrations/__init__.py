@@ -1,0 +1,204 @@
+"""Numbered plain-SQL migrations, and the small runner that applies them once each, in order.
+
+Only additions; safe to run twice, by two at once, and on a database in use: a lock that is not had within two seconds is
+given up and tried again, so that nobody queues behind a migration; indexes are built CONCURRENTLY.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+
+import psycopg
+from psycopg import sql
+
+from siorg_queue.database import Connection, DatabaseUnavailable, describe, transaction
+
+_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('siorg_sync_queue'), hashtext('migrate')) AS held"
+_LOCK_SECONDS = 2.0
+_INDEX_NAME = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+)", re.IGNORECASE)
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS siorg_sync_migrations (
+    version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
+"""
+
+# What the job reads and writes of the old tables: an installation that lacks one of these is told so before work begins.
+REQUIRED_COLUMNS = {
+    "siorg_sync_queue": "id entity_type siorg_code local_id operation priority payload detected_changes status attempts"
+    " max_attempts last_attempt_at processed_at scheduled_for expires_at last_error error_details processed_by"
+    " resolution_notes created_at lease_token lease_expires_at claimed_by",
+    "siorg_history": "id entity_type siorg_code local_id change_type previous_data new_data affected_fields siorg_version"
+    " source sync_queue_id requires_review created_at",
+    "siorg_mappings": "entity_type local_id siorg_code siorg_parent_code siorg_hierarchy_path mapping_status",
+    "organizations": "id acronym name siorg_code address state zip_code phone email website is_active siorg_synced_at"
+    " siorg_raw_data",
+    "organizational_unit_categories": "id name siorg_code siorg_name is_siorg_managed is_active siorg_synced_at"
+    " siorg_sync_status siorg_raw_data",
+    "organizational_unit_types": "id code name siorg_code siorg_name is_siorg_managed is_active siorg_synced_at"
+    " siorg_sync_status siorg_raw_data",
+    "organizational_units": "id organization_id parent_id category_id unit_type_id name acronym siorg_code"
+    " siorg_parent_code siorg_url siorg_last_version is_siorg_managed activity_area contact_info level path_ids path_names"
+    " is_active deactivated_at deactivation_reason siorg_synced_at siorg_sync_status siorg_raw_data",
+    "system_settings": "key value value_type description category",
+    "siorg_request_pace": "name next_at paused_until",
+}
+
+
+class MigrationError(Exception):
+    """A migration cannot be applied: the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered file."""
+
+    version: int
+    name: str
+    script: str
+
+    @property
+    def transactional(self) -> bool:
+        """False for files that say ``-- transaction: none``: their statements run one by one."""
+        return not self.script.startswith("-- transaction: none")
+
+    def statements(self) -> list[str]:
+        """The single statements of a non-transactional file (which therefore has no ``;`` inside a statement)."""
+        text = "\n".join(line for line in self.script.splitlines() if not line.startswith("--"))
+        return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def available() -> list[Migration]:
+    """All migrations of this version, in order."""
+    found = []
+    for file in resources.files(__name__).iterdir():
+        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
+            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    return sorted(found, key=lambda migration: migration.version)
+
+
+def pending(connection: Connection) -> list[Migration]:
+    """The migrations that this database has not had yet."""
+    with transaction(connection):
+        ledger = connection.execute("SELECT to_regclass('siorg_sync_migrations') IS NOT NULL AS there").fetchone()
+        assert ledger is not None
+        applied = set[int]()
+        if ledger["there"]:
+            applied = {row["version"] for row in connection.execute("SELECT version FROM siorg_sync_migrations")}
+    return [migration for migration in available() if migration.version not in applied]
+
+
+def migrate(
+    connection: Connection,
+    lock_connection: Connection,
+    *,
+    patience_seconds: float = 60.0,
+    report: Callable[[str], None] = lambda _: None,
+) -> list[Migration]:
+    """Apply what is pending and return it; the second of two that run at once waits and then finds nothing to do.
+
+    Args:
+        connection: autocommit connection that does the work.
+        lock_connection: another one, which holds the migration lock in an open transaction: a session's lock would not
+            survive PgBouncer, and CREATE INDEX CONCURRENTLY must not run inside the transaction that holds it.
+        patience_seconds: how long to try for a lock that others hold, before giving up.
+        report: told what is being done, a line at a time.
+
+    Raises:
+        MigrationError: the database refused a statement, or is not what the migrations expect.
+        DatabaseUnavailable: a lock could not be had within the patience.
+    """
+    deadline = time.monotonic() + patience_seconds
+    with _exclusive(lock_connection, deadline, report):
+        with transaction(connection):
+            connection.execute(_LEDGER)
+        done = []
+        for migration in pending(connection):
+            report(f"applying {migration.version:04} {migration.name}")
+            _apply(connection, migration, deadline, report)
+            done.append(migration)
+        missing = missing_columns(connection)
+    if missing:
+        raise MigrationError(
+            "the database has tables of these names that lack columns this version needs: " + ", ".join(missing)
+        )
+    return done
+
+
+def missing_columns(connection: Connection) -> list[str]:
+    """``table.column`` of everything the job needs and this database (on its search path) does not have."""
+    with transaction(connection):
+        rows = connection.execute(
+            "SELECT t.name || '.' || c.name AS missing FROM unnest(%(tables)s::text[], %(columns)s::text[]) AS t (name, columns)"
+            " CROSS JOIN LATERAL unnest(string_to_array(t.columns, ' ')) AS c (name)"
+            " WHERE NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = to_regclass(t.name) AND a.attname = c.name"
+            " AND NOT a.attisdropped) ORDER BY 1",
+            {"tables": list(REQUIRED_COLUMNS), "columns": list(REQUIRED_COLUMNS.values())},
+        ).fetchall()
+    return [row["missing"] for row in rows]
+
+
+@contextmanager
+def _exclusive(connection: Connection, deadline: float, report: Callable[[str], None]) -> Iterator[None]:
+    # Tried again and again rather than waited for: a waiting statement holds a snapshot, and CREATE INDEX CONCURRENTLY
+    # of the one before us would wait for that snapshot for ever.
+    told = False
+    while True:
+        connection.execute("BEGIN")
+        row = connection.execute(_LOCK).fetchone()
+        if row is not None and row["held"]:
+            break
+        connection.execute("ROLLBACK")
+        if time.monotonic() > deadline:
+            raise DatabaseUnavailable("another migration is running on this database")
+        if not told:
+            report("waiting for another migration of this database")
+            told = True
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("ROLLBACK")
+
+
+def _apply(connection: Connection, migration: Migration, deadline: float, report: Callable[[str], None]) -> None:
+    record = "INSERT INTO siorg_sync_migrations (version, name) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+    while True:
+        try:
+            if migration.transactional:
+                with transaction(connection, lock_seconds=_LOCK_SECONDS):
+                    connection.execute(migration.script.encode())
+                    connection.execute(record, (migration.version, migration.name))
+            else:
+                for statement in migration.statements():
+                    _build_index(connection, statement)
+                with transaction(connection):
+                    connection.execute(record, (migration.version, migration.name))
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"migration {migration.version:04} could not lock its table: a long transaction is in the way"
+                ) from None
+            report("a table is in use; trying again")
+            time.sleep(0.5)
+        except psycopg.Error as error:
+            raise MigrationError(
+                f"migration {migration.version:04} ({migration.name}) was refused: {describe(error)}"
+            ) from error
+        else:
+            return
+
+
+def _build_index(connection: Connection, statement: str) -> None:
+    match = _INDEX_NAME.search(statement)
+    if match:
+        row = connection.execute(
+            "SELECT 1 AS broken FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", (match[1],)
+        ).fetchone()
+        if row is not None:
+            connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(match[1])))
+    connection.execute(statement.encode())

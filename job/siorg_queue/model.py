@@ -1,0 +1,193 @@
+"""What a row of ``siorg_sync_queue`` means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class EntityType(StrEnum):
+    """What an item is about (``siorg_entity_type_enum``)."""
+
+    ORGANIZATION = "ORGANIZATION"
+    UNIT = "UNIT"
+    CATEGORY = "CATEGORY"
+    TYPE = "TYPE"
+
+
+class Operation(StrEnum):
+    """What the producer saw happen in SIORG (``siorg_change_type_enum``); the truth is fetched anew."""
+
+    CREATION = "CREATION"
+    UPDATE = "UPDATE"
+    EXTINCTION = "EXTINCTION"
+    HIERARCHY_CHANGE = "HIERARCHY_CHANGE"
+    MERGE = "MERGE"
+    SPLIT = "SPLIT"
+
+
+class Status(StrEnum):
+    """Where an item stands (``sync_status_enum``)."""
+
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CONFLICT = "CONFLICT"
+    SKIPPED = "SKIPPED"
+
+
+class Outcome(StrEnum):
+    """What became of a claimed item."""
+
+    COMPLETED = "COMPLETED"
+    CONFLICT = "CONFLICT"
+    SKIPPED = "SKIPPED"
+    FAILED = "FAILED"
+    RETRY = "RETRY"
+    """PENDING again, later; FAILED when the attempts are spent."""
+    RELEASED = "RELEASED"
+    """PENDING again, unharmed: the attempt is given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A claimed item: ours until the lease runs out, proved by ``lease_token``."""
+
+    id: UUID
+    entity_type: EntityType
+    siorg_code: int
+    operation: Operation
+    priority: int
+    payload: Any
+    attempts: int
+    """Attempts counted so far, this one included."""
+    max_attempts: int
+    lease_token: int
+    created_at: datetime
+    """By the database's clock."""
+    local_id: UUID | None = None
+    error_details: Any = None
+    """What is known of earlier trouble; a person's resolution is carried here."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostItem:
+    """An abandoned item that a claim ended: its attempts were spent by workers that died."""
+
+    id: UUID
+    entity_type: EntityType
+    siorg_code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one claim returned; both empty means that nothing is claimable."""
+
+    items: tuple[Item, ...] = ()
+    lost: tuple[LostItem, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether the claim took anything at all."""
+        return bool(self.items or self.lost)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of one item, to be written under its lease."""
+
+    item: Item
+    outcome: Outcome
+    error: str | None = None
+    """One sentence that a person can act on (``last_error``)."""
+    details: dict[str, Any] | None = None
+    """What a program can read (``error_details``)."""
+    changes: dict[str, Any] | None = None
+    """Field differences of a CONFLICT (``detected_changes``): ``{field: {base, local, remote}}``."""
+    delay_seconds: float | None = None
+    """Pause before a retry or after a release; None: the queue's own backoff, or none for a release."""
+    local_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How the queue recorded a verdict."""
+
+    status: Status
+    attempts: int
+    delay_seconds: float | None
+    """Seconds until the item is due again, for a PENDING one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """Something to enqueue."""
+
+    entity_type: EntityType
+    siorg_code: int
+    operation: Operation
+    payload: Any = field(default_factory=dict)
+    priority: int = 5
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much could be claimed right now."""
+
+    claimable: int
+    oldest_due_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The queue by state (items)."""
+
+    claimable: int
+    due: int
+    scheduled: int
+    processing: int
+    completed: int
+    failed: int
+    conflict: int
+    skipped: int
+    expired: int
+    spent: int
+    """PENDING with no attempts left: never claimable, ended by reap."""
+    abandoned: int
+    """PROCESSING with nobody working on it."""
+    oldest_due_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedPage:
+    """What one page of a cleanup did."""
+
+    last: UUID | None
+    """Key to continue after; None when the table's end was reached."""
+    scanned: int
+    deleted: int
+    unlinked: int
+    """History rows that stayed and lost their link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """An item that waits for a person."""
+
+    id: UUID
+    entity_type: EntityType
+    siorg_code: int
+    operation: Operation
+    status: Status
+    attempts: int
+    max_attempts: int
+    last_error: str | None
+    error_details: Any
+    detected_changes: Any
+    created_at: datetime
+    last_attempt_at: datetime | None

@@ -1,0 +1,34 @@
+-- name: depth
+-- What a claim could take right now, and how long the oldest of it has been due. The operator scales on this.
+SELECT count(*) AS claimable,
+       extract(epoch FROM now() - min(CASE WHEN {{pending}} THEN coalesce(q.scheduled_for, q.created_at) ELSE q.lease_expires_at END))::float8
+           AS oldest_due_seconds
+FROM (
+    SELECT q.* FROM siorg_sync_queue AS q WHERE {{due}}
+    UNION ALL
+    SELECT q.* FROM siorg_sync_queue AS q WHERE {{abandoned}}
+) AS q
+
+-- name: claimable_exists
+SELECT EXISTS (SELECT FROM siorg_sync_queue AS q WHERE {{due}}) OR EXISTS (SELECT FROM siorg_sync_queue AS q WHERE {{abandoned}}) AS found
+
+-- name: next_due
+-- Seconds until the next waiting row falls due; null when none waits. 0 when one is due already.
+SELECT greatest(extract(epoch FROM min({{scheduled}}) - now()), 0)::float8 AS seconds
+FROM siorg_sync_queue AS q WHERE {{waiting}}
+
+-- name: counts
+SELECT
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{due}}) + (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{abandoned}}) AS claimable,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{due}}) AS due,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{waiting}} AND NOT {{due}}) AS scheduled,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'PROCESSING') AS processing,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'COMPLETED') AS completed,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'FAILED') AS failed,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'CONFLICT') AS conflict,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'SKIPPED') AS skipped,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{pending}} AND NOT {{unexpired}}) AS expired,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{pending}} AND {{unexpired}} AND NOT {{attempts_left}}) AS spent,
+    (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{abandoned}}) AS abandoned,
+    (SELECT extract(epoch FROM now() - min(coalesce(q.scheduled_for, q.created_at)))::float8 FROM siorg_sync_queue AS q WHERE {{due}})
+        AS oldest_due_seconds

@@ -1,0 +1,51 @@
+"""Named SQL statements from the files beside this module.
+
+A file holds statements, each below a line ``-- name: word``. ``{{word}}`` inside a statement stands for a fragment of
+``predicates.sql``: what "due" or "claimable" means is written there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import LiteralString, cast
+
+_NAME = re.compile(r"^-- name: (\w+)[ \t]*$", re.MULTILINE)
+_FRAGMENT = re.compile(r"\{\{(\w+)\}\}")
+
+
+def parse(text: str) -> dict[str, str]:
+    """Split the text of an SQL file into its named statements, comments before the SQL removed."""
+    parts = _NAME.split(text)
+    return {name: _without_comments(body) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _without_comments(sql: str) -> str:
+    return "\n".join(line.split(" -- ")[0].split("  -- ")[0] for line in sql.splitlines() if not line.startswith("--")).strip()
+
+
+def expand(sql: str, fragments: Mapping[str, str]) -> str:
+    """Replace every ``{{word}}`` by its fragment, fragments inside fragments too.
+
+    Raises:
+        KeyError: a word that no fragment has.
+    """
+    while _FRAGMENT.search(sql):
+        sql = _FRAGMENT.sub(lambda match: fragments[match[1]], sql)
+    return sql
+
+
+@cache
+def load(package: str, file: str) -> Mapping[str, LiteralString]:
+    """The statements of one file of a package's ``sql`` folder, fragments put in.
+
+    The text comes from our own files, never from outside: the cast to LiteralString says so to the type checker.
+    """
+    fragments = parse(_read("siorg_queue", "predicates.sql"))
+    return {name: cast("LiteralString", expand(sql, fragments)) for name, sql in parse(_read(package, file)).items()}
+
+
+def _read(package: str, file: str) -> str:
+    return resources.files(package).joinpath("sql", file).read_text(encoding="utf-8")

