@@ -162,6 +162,11 @@ class Counts:
     """PROCESSING with nobody working on it."""
     oldest_due_seconds: float | None
 
+    @property
+    def waiting(self) -> int:
+        """PENDING in any sense."""
+        return self.due + self.scheduled + self.expired + self.spent
+
 
 @dataclass(frozen=True, slots=True)
 class CleanedPage:

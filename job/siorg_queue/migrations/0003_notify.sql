@@ -2,7 +2,7 @@
 -- Once a statement, never once a row; nothing when the statement added nothing that is due.
 CREATE OR REPLACE FUNCTION siorg_sync_queue_notify_added() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT FROM added WHERE coalesce(status, 'PENDING') = 'PENDING' AND coalesce(scheduled_for, '-infinity') <= now()) THEN
+    IF EXISTS (SELECT FROM added WHERE coalesce(status, 'PENDING') = 'PENDING' AND coalesce(scheduled_for, '-infinity') <= clock_timestamp()) THEN
         PERFORM pg_notify('siorg_sync_queue', '');
     END IF;
     RETURN NULL;

@@ -14,7 +14,7 @@ SELECT EXISTS (SELECT FROM siorg_sync_queue AS q WHERE {{due}}) OR EXISTS (SELEC
 
 -- name: next_due
 -- Seconds until the next waiting row falls due; null when none waits. 0 when one is due already.
-SELECT greatest(extract(epoch FROM min({{scheduled}}) - now()), 0)::float8 AS seconds
+SELECT CASE WHEN min({{scheduled}}) <= now() THEN 0 ELSE extract(epoch FROM min({{scheduled}}) - now()) END::float8 AS seconds
 FROM siorg_sync_queue AS q WHERE {{waiting}}
 
 -- name: counts

@@ -1,0 +1,101 @@
+"""``siorg-job``: the commands, their exit codes, and what a person sees when something is wrong.
+
+Exit codes: 0 done · 1 error · 2 wrong settings or usage · 75 try later (database or SIORG unavailable).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+import psycopg
+
+from siorg_job.commands import (
+    cleanup,
+    conflicts,
+    discover,
+    doctor,
+    enqueue,
+    migrate,
+    organizations,
+    retry,
+    run,
+    status,
+)
+from siorg_job.commands.context import CommandError, Context, Exit
+from siorg_job.logs import configure, logger
+from siorg_job.settings import Settings, SettingsError
+from siorg_queue import DatabaseUnavailable, describe, is_transient
+
+_COMMANDS = (run, discover, cleanup, status, conflicts, retry, enqueue, organizations, migrate, doctor)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``siorg-job``."""
+    root = argparse.ArgumentParser(
+        prog="siorg-job",
+        description="Brings the local copy of Brazil's federal organization structure in line with SIORG, from a queue in PostgreSQL.",
+        epilog="Settings come from the environment; siorg-job settings lists them. Exit codes: 0 done, 1 error, 2 wrong settings"
+        " or usage, 75 try later (database or SIORG unavailable; what was claimed was given back).",
+    )
+    subparsers = root.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_to(subparsers)
+    listing = subparsers.add_parser("settings", help="list every setting with its default")
+    listing.set_defaults(run=None)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run one command; returns its exit code."""
+    chosen = parser().parse_args(arguments)
+    if chosen.run is None:
+        from siorg_job.settings import markdown_table  # noqa: PLC0415
+
+        print(markdown_table())  # noqa: T201
+        return Exit.DONE
+    try:
+        settings = Settings.from_environment(environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return Exit.USAGE
+    redactor = settings.redactor()
+    configure(settings.log_format, settings.log_level, redactor)
+    log = logger("siorg_job")
+    for notice in settings.notices:
+        log.warning(notice)
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    try:
+        return int(chosen.run(chosen, Context(settings, stop)))
+    except CommandError as error:
+        print(redactor.text(str(error)), file=sys.stderr)  # noqa: T201
+        return Exit.ERROR
+    except DatabaseUnavailable as error:
+        log.error("The database is unavailable; try again later", reason=str(error))
+        return Exit.TRY_LATER
+    except psycopg.errors.UndefinedTable as error:
+        log.error("The database lacks tables of ours: run siorg-job migrate first", reason=describe(error))
+        return Exit.ERROR
+    except psycopg.Error as error:
+        log.error("The database refused", reason=describe(error), sqlstate=error.sqlstate)
+        return Exit.TRY_LATER if is_transient(error) else Exit.ERROR
+    except BrokenPipeError:
+        return Exit.ERROR
+    except Exception as error:  # noqa: BLE001 - the last door: a person gets a sentence, the log gets the rest
+        log.error("Unexpected error; this is a fault of ours", error=f"{type(error).__name__}: {error}", exc_info=error)
+        return Exit.ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""``siorg-job conflicts``: what waits for a person, and the person's decision."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+from uuid import UUID
+
+from siorg_job.commands.context import CommandError, Context, Exit
+from siorg_job.sync.decide import ResolutionError, read_resolution
+from siorg_job.sync.model import DomainField, OrganizationField, UnitField
+from siorg_queue import Attention, EntityType, Status
+
+_FIELDS = {EntityType.UNIT: UnitField, EntityType.ORGANIZATION: OrganizationField}
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "conflicts",
+        help="list, show and resolve what waits for a person",
+        description="Without further words: the list. A conflict means that a field was changed here and in SIORG; nothing of"
+        " the item was applied.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default 100)")
+    parser.set_defaults(run=run_list)
+    verbs = parser.add_subparsers(metavar="VERB")
+    show = verbs.add_parser("show", help="one conflict, field by field")
+    show.add_argument("id", type=UUID)
+    show.set_defaults(run=run_show)
+    resolve = verbs.add_parser("resolve", help="decide one")
+    resolve.add_argument("id", type=UUID)
+    how = resolve.add_mutually_exclusive_group(required=True)
+    how.add_argument("--accept-siorg", action="store_true", help="overwrite the local values with SIORG's")
+    how.add_argument("--keep-local", action="store_true", help="end the item, change nothing")
+    how.add_argument("--skip", action="store_true", help="end the item as SKIPPED, change nothing")
+    how.add_argument(
+        "--set", action="append", metavar="FIELD=VALUE", dest="merge",
+        help="write this value (repeatable); VALUE is JSON or plain text, LOCAL, or SIORG",
+    )  # fmt: skip
+    resolve.add_argument("--notes", help="kept with the item")
+    resolve.set_defaults(run=run_resolve)
+
+
+def run_list(arguments: argparse.Namespace, context: Context) -> int:
+    """Print the conflicts, newest first."""
+    with context.queue() as store:
+        found = store.conflicts(limit=arguments.limit)
+    for conflict in found:
+        if arguments.json:
+            print(json.dumps(_as_json(conflict), ensure_ascii=False))  # noqa: T201
+        else:
+            fields = ", ".join(conflict.detected_changes or {})
+            print(f"{conflict.id}  {conflict.entity_type} {conflict.siorg_code}  {conflict.operation}  {fields}")  # noqa: T201
+    if not found and not arguments.json:
+        print("no conflicts")  # noqa: T201
+    return Exit.DONE
+
+
+def run_show(arguments: argparse.Namespace, context: Context) -> int:
+    """Print one conflict with base, local and remote of each field."""
+    conflict = _one(arguments.id, context)
+    if getattr(arguments, "json", False):
+        print(json.dumps(_as_json(conflict), ensure_ascii=False))  # noqa: T201
+        return Exit.DONE
+    print(f"{conflict.entity_type} {conflict.siorg_code}  {conflict.operation}\n{conflict.last_error or ''}")  # noqa: T201
+    for field, sides in (conflict.detected_changes or {}).items():
+        print(f"  {field}")  # noqa: T201
+        for side in ("base", "local", "remote"):
+            print(f"    {side:>6}: {json.dumps(sides.get(side), ensure_ascii=False)}")  # noqa: T201
+    return Exit.DONE
+
+
+def run_resolve(arguments: argparse.Namespace, context: Context) -> int:
+    """Write the decision; the next run carries it out."""
+    conflict = _one(arguments.id, context)
+    with context.queue() as store:
+        if arguments.keep_local or arguments.skip:
+            status = Status.COMPLETED if arguments.keep_local else Status.SKIPPED
+            written = store.close_conflict(conflict.id, status, notes=arguments.notes)
+        else:
+            decision = {"resolution": "ACCEPT_SIORG"} if arguments.accept_siorg else _merge(arguments.merge)
+            try:
+                read_resolution(decision, _FIELDS.get(conflict.entity_type, DomainField))
+            except ResolutionError as error:
+                raise CommandError(str(error)) from None
+            written = store.reopen_conflict(conflict.id, decision, notes=arguments.notes)
+    if not written:
+        raise CommandError(f"{conflict.id} is no conflict any more")
+    print("ended" if arguments.keep_local or arguments.skip else "on the queue again; the next run applies it")  # noqa: T201
+    return Exit.DONE
+
+
+def _merge(pairs: list[str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    choices: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, text = pair.partition("=")
+        if not equals or not field:
+            raise CommandError(f"--set {pair!r}: write FIELD=VALUE")
+        if text in ("LOCAL", "SIORG"):
+            choices[field] = text
+            continue
+        try:
+            merged[field] = json.loads(text)
+        except ValueError:
+            merged[field] = text
+    unknown = [field for field in merged if field not in {*UnitField, *OrganizationField}]
+    if unknown:
+        raise CommandError(f"--set: unknown field {unknown[0]!r}; allowed: {', '.join(UnitField)}")
+    return {"resolution": "MERGE", "merged_payload": merged, "field_resolutions": choices}
+
+
+def _one(id_: UUID, context: Context) -> Attention:
+    with context.queue() as store:
+        found = store.conflicts(id=id_, limit=1)
+    if not found:
+        raise CommandError(f"no conflict has the id {id_}")
+    return found[0]
+
+
+def _as_json(conflict: Attention) -> dict[str, Any]:
+    return {
+        "id": str(conflict.id),
+        "entity_type": conflict.entity_type,
+        "siorg_code": conflict.siorg_code,
+        "operation": conflict.operation,
+        "detected_changes": conflict.detected_changes,
+        "last_error": conflict.last_error,
+        "error_details": conflict.error_details,
+        "created_at": conflict.created_at.isoformat(),
+    }

@@ -1,0 +1,68 @@
+"""What every command is given, and the exit codes they share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from siorg_job.settings import Settings
+from siorg_queue import Connection, QueueStore, RetryPolicy, connect
+
+
+class Exit(IntEnum):
+    """Exit codes of ``siorg-job`` (75 is EX_TEMPFAIL of sysexits.h)."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    TRY_LATER = 75
+
+
+class CommandError(Exception):
+    """The command cannot do what was asked; the message says why and what to do. Exit code 1."""
+
+
+class Subparsers(Protocol):
+    """What ``argparse.ArgumentParser.add_subparsers`` returns, as far as commands use it."""
+
+    def add_parser(self, name: str, **kwargs: object) -> object:
+        """Add a command."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Settings, and whether the process was asked to end."""
+
+    settings: Settings
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def database(self) -> Iterator[Connection]:
+        """A connection for the length of the command.
+
+        Raises:
+            DatabaseUnavailable: no connection.
+        """
+        connection = connect(self.settings.database_url.get_secret_value(), application_name="siorg-job")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def queue(self) -> Iterator[QueueStore]:
+        """The queue on a connection of its own."""
+        with self.database() as connection:
+            yield QueueStore(connection, retry_policy(self.settings))
+
+
+def retry_policy(settings: Settings) -> RetryPolicy:
+    """The settings' own words for the queue's policy."""
+    return RetryPolicy(
+        settings.worker_max_retries, settings.worker_retry_base_delay_ms / 1000, settings.worker_retry_max_delay_ms / 1000
+    )

@@ -1,0 +1,101 @@
+"""``siorg-job discover``: for the CronJob, and for a person who adds an organization."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from typing import Any
+
+from siorg_job.commands.context import CommandError, Context, Exit, retry_policy
+from siorg_job.commands.enqueue import _code
+from siorg_job.logs import logger
+from siorg_queue import QueueStore, transaction
+from siorg_queue.statements import load
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "discover",
+        help="ask SIORG what changed and put it on the queue",
+        description="For every registered organization, or those named: what changed since the version recorded at the last"
+        " discovery (the whole structure the first time). What is in line already is not enqueued.",
+    )
+    parser.add_argument(
+        "--organization", type=_code, action="append", metavar="CODE", help="only this one (repeatable); default: all active"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, context: Context) -> int:
+    """Discover once."""
+    import asyncio  # noqa: PLC0415 - commands that do not fetch start without it
+
+    return asyncio.run(_discover(context, arguments.organization))
+
+
+async def _discover(context: Context, codes: list[int] | None) -> int:
+    from siorg_job.database_thread import DatabaseThread  # noqa: PLC0415
+    from siorg_job.discover import discover, registered  # noqa: PLC0415
+    from siorg_job.pace import SharedPace  # noqa: PLC0415
+    from siorg_job.siorg.client import SiorgClient  # noqa: PLC0415
+    from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError  # noqa: PLC0415
+    from siorg_job.siorg.limits import Breaker  # noqa: PLC0415
+
+    log = logger("siorg_job.discover")
+    settings = context.settings
+    with context.database() as connection:
+        with transaction(connection):
+            row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
+        if row is not None and not row["enabled"]:
+            log.warning("Nothing is done: the setting siorg.sync_enabled is false")
+            return Exit.DONE
+        organizations = registered(connection, codes)
+        missing = set(codes or ()) - {organization.code for organization in organizations}
+        if missing:
+            raise CommandError(
+                f"organization {', '.join(map(str, sorted(missing)))} is not registered here: siorg-job organizations add"
+            )
+        if not organizations:
+            log.warning("No organization is registered: siorg-job organizations add")
+        store = QueueStore(connection, retry_policy(settings))
+        pace = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job pace")
+        breaker = Breaker(
+            settings.siorg_breaker_failures, settings.siorg_breaker_cooldown_secs,
+            max(settings.siorg_breaker_cooldown_secs, 60.0), time.monotonic, random.random,
+        )  # fmt: skip
+        client = SiorgClient(
+            settings.siorg_api_url,
+            token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
+            limiter=SharedPace(pace, settings.siorg_max_requests_per_second),
+            breaker=breaker,
+            timeout_seconds=settings.siorg_timeout_secs,
+            connect_timeout_seconds=settings.siorg_connect_timeout_secs,
+            max_body_bytes=settings.siorg_max_body_bytes,
+            ca_bundle=settings.siorg_ca_bundle,
+        )
+        worst = int(Exit.DONE)
+        try:
+            async with client:
+                for organization in organizations:
+                    if context.stop.is_set():
+                        log.info("Stopping")
+                        break
+                    started = time.monotonic()
+                    try:
+                        found = await discover(organization, client, connection, store, log.warning)
+                    except SiorgError as error:
+                        later = isinstance(error, TransientError | AccessRefused)
+                        worst = Exit.ERROR if worst == Exit.ERROR or not later else Exit.TRY_LATER
+                        log.error(
+                            "Discovery failed; nothing was recorded", organization=organization.code, reason=str(error), later=later
+                        )
+                        continue
+                    log.info(
+                        "Discovered", organization=found.organization, version=found.version, how=found.how,
+                        differences=len(found.items), enqueued=found.added, seconds=round(time.monotonic() - started, 2),
+                    )  # fmt: skip
+        finally:
+            await pace.close()
+    return worst

@@ -1,0 +1,140 @@
+"""``siorg-job doctor``: looks at everything that a run needs and says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from siorg_job.commands.context import Context, Exit
+from siorg_queue import Connection, DatabaseUnavailable, QueueStore, transaction
+
+Finding: TypeAlias = tuple[str, str]
+"""``ok``, ``warning`` or ``error``, and a sentence."""
+
+_TRIGGERS = ("siorg_sync_queue_added", "siorg_sync_queue_reopened")
+_SETTINGS = "SELECT key, value #>> '{}' AS value FROM system_settings WHERE key IN ('siorg.sync_enabled', 'units.max_hierarchy_depth')"
+_PRIVILEGES = """
+SELECT t.name AS table_name FROM unnest(ARRAY['siorg_sync_queue', 'siorg_history', 'siorg_mappings', 'organizations',
+    'organizational_units', 'organizational_unit_types', 'organizational_unit_categories', 'system_settings']) AS t (name)
+WHERE NOT has_table_privilege(t.name, 'SELECT, INSERT, UPDATE')
+"""
+_DEEPEST = 13  # levels: the deepest federal structure of 2016 had 12 below the top
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check database, tables, settings and SIORG",
+        description="Exit 0: all is well; 1: something is wrong; 75: the database or SIORG does not answer.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(_: argparse.Namespace, context: Context) -> int:
+    """Print the findings."""
+    worst = int(Exit.DONE)
+
+    def tell(finding: Finding) -> None:
+        print(f"{finding[0]:>8}  {finding[1]}", flush=True)  # noqa: T201
+
+    tell(("ok", "settings are valid"))
+    for notice in context.settings.notices:
+        tell(("warning", notice))
+    try:
+        with context.database() as connection:
+            for finding in _database(connection):
+                tell(finding)
+                worst = Exit.ERROR if finding[0] == "error" else worst
+    except DatabaseUnavailable as error:
+        tell(("error", f"the database does not answer: {error}"))
+        worst = Exit.TRY_LATER
+    finding = asyncio.run(_siorg(context))
+    tell(finding)
+    if finding[0] == "error" and worst == Exit.DONE:
+        worst = Exit.TRY_LATER
+    return worst
+
+
+def _database(connection: Connection) -> Iterator[Finding]:
+    from siorg_queue.migrations import missing_columns, pending  # noqa: PLC0415
+
+    with transaction(connection):
+        server = connection.execute("SELECT current_setting('server_version_num')::int AS number").fetchone()
+    version = 0 if server is None else server["number"] // 10000
+    yield ("ok", f"PostgreSQL {version}") if version >= 15 else ("error", f"PostgreSQL {version}: 15 or later is needed")
+    waiting = pending(connection)
+    if waiting:
+        yield "error", f"{len(waiting)} migrations are pending: siorg-job migrate"
+        return
+    missing = missing_columns(connection)
+    if missing:
+        yield "error", "columns are missing: " + ", ".join(missing)
+        return
+    yield "ok", "tables are complete"
+    with transaction(connection):
+        denied = [row["table_name"] for row in connection.execute(_PRIVILEGES)]
+        triggers = {
+            row["tgname"]
+            for row in connection.execute(
+                "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('siorg_sync_queue') AND tgenabled <> 'D'"
+            )
+        }
+        settings = {row["key"]: row["value"] for row in connection.execute(_SETTINGS)}
+        organizations = connection.execute("SELECT count(*) AS n FROM organizations WHERE coalesce(is_active, true)").fetchone()
+    if denied:
+        yield "error", f"this database user may not read and write: {', '.join(denied)}"
+    if not set(_TRIGGERS) <= triggers:
+        yield "warning", "the NOTIFY triggers are missing or disabled: new work is seen at the next poll only"
+    if str(settings.get("siorg.sync_enabled", "true")).lower() == "false":
+        yield "warning", "siorg.sync_enabled is false: run and discover do nothing"
+    with suppress(ValueError):
+        if int(settings.get("units.max_hierarchy_depth") or 10) < _DEEPEST:
+            yield "ok", (
+                f"units.max_hierarchy_depth is {settings.get('units.max_hierarchy_depth', 10)}; deeper units would end FAILED"
+                f" (the deepest federal structures have 12 levels)"
+            )
+    count = 0 if organizations is None else organizations["n"]
+    yield ("ok", f"{count} organizations are registered") if count else (
+        "error",
+        "no organization is registered: siorg-job organizations add",
+    )
+    counts = QueueStore(connection).counts()
+    yield "ok", f"queue: {counts.claimable} claimable, {counts.processing} in work, {counts.failed} failed, {counts.conflict} in conflict"
+    for number, text in (
+        (counts.spent, "wait with no attempts left"),
+        (counts.expired, "have expired"),
+        (counts.abandoned, "are held by workers that died"),
+    ):
+        if number:
+            yield "warning", f"{number} items {text}: siorg-job cleanup ends them"
+
+
+async def _siorg(context: Context) -> Finding:
+    from siorg_job.siorg.client import SiorgClient  # noqa: PLC0415
+    from siorg_job.siorg.errors import SiorgError  # noqa: PLC0415
+    from siorg_job.siorg.limits import Breaker, Unlimited  # noqa: PLC0415
+    from siorg_job.siorg.model import DomainTable  # noqa: PLC0415
+
+    settings = context.settings
+    client = SiorgClient(
+        settings.siorg_api_url,
+        token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
+        limiter=Unlimited(),
+        breaker=Breaker(3, 1.0, 1.0),
+        timeout_seconds=settings.siorg_timeout_secs,
+        connect_timeout_seconds=settings.siorg_connect_timeout_secs,
+        max_body_bytes=settings.siorg_max_body_bytes,
+        ca_bundle=settings.siorg_ca_bundle,
+    )
+    async with client:
+        try:
+            await client.domain(DomainTable.SPHERE)
+        except SiorgError as error:
+            return "error", f"SIORG ({settings.siorg_api_url}): {error}"
+    return "ok", f"SIORG answers at {settings.siorg_api_url}"
+
+

@@ -1,0 +1,41 @@
+"""``siorg-job retry``: look at failed items and open them again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+from uuid import UUID
+
+from siorg_job.commands.context import Context, Exit
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "retry",
+        help="list failed items, or open them again",
+        description="Without further words: the failed items and why. With ids, --code or --all: back on the queue, with all"
+        " their attempts.",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("ids", nargs="*", type=UUID, default=[], metavar="ID", help="ids of the items")
+    which.add_argument("--code", type=int, action="append", metavar="CODE", help="SIORG code (repeatable)")
+    which.add_argument("--all", action="store_true", help="every failed item")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, context: Context) -> int:
+    """List or reopen."""
+    with context.queue() as store:
+        if not arguments.ids and not arguments.code and not arguments.all:
+            found = store.failures()
+            for item in found:
+                print(  # noqa: T201
+                    f"{item.id}  {item.entity_type} {item.siorg_code}  {item.operation}  attempt {item.attempts} of"
+                    f" {item.max_attempts}: {item.last_error}"
+                )
+            print(f"{len(found)} shown; siorg-job retry --all opens every one again" if found else "no failed items")  # noqa: T201
+            return Exit.DONE
+        count = store.retry(ids=arguments.ids or None, codes=arguments.code)
+    print(f"{count} items are on the queue again")  # noqa: T201
+    return Exit.DONE if count or arguments.all else Exit.ERROR

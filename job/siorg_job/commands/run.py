@@ -1,0 +1,90 @@
+"""``siorg-job run``: drain the queue and exit; ``--forever`` is the first worker's way, poll and clean up."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from typing import Any
+
+from siorg_job.commands.context import Context, Exit, retry_policy
+from siorg_job.logs import logger
+from siorg_job.report import RunReport, one_line, write_termination_log
+from siorg_queue import DatabaseUnavailable, QueueStore, connect, transaction
+from siorg_queue.statements import load
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "run",
+        help="drain the queue and exit",
+        description="Claims items, fetches from SIORG, applies, and exits 0 when nothing is claimable and nothing is in flight."
+        " Exits 75 when the database or SIORG stays unavailable: every claimed item was given back."
+        " SIGTERM: finishes what finishes within WORKER_SHUTDOWN_GRACE_SECS, gives the rest back, exits 0."
+        " The last line on stdout is a JSON summary.",
+    )
+    parser.add_argument("--forever", action="store_true", help="do not exit: poll every WORKER_POLL_INTERVAL_SECS, clean up too")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, context: Context) -> int:
+    """Drain; print and leave the summary whatever the end."""
+    report = RunReport()
+    reason, code = "error", int(Exit.ERROR)
+    try:
+        reason, code = _run(context, report, forever=arguments.forever)
+    finally:
+        summary = one_line(report.summary(reason, code))
+        print(summary, flush=True)  # noqa: T201
+        write_termination_log(context.settings.worker_termination_log, summary)
+    return code
+
+
+def _run(context: Context, report: RunReport, *, forever: bool) -> tuple[str, int]:
+    log = logger("siorg_job.run")
+    try:
+        reason = _reason_not_to_start(context)
+    except DatabaseUnavailable as error:
+        log.error("The database is unavailable: nothing was claimed; try again later", reason=str(error))
+        return "database_unavailable", Exit.TRY_LATER
+    if reason == "disabled":
+        log.warning("Nothing is done: the setting siorg.sync_enabled is false")
+    elif reason == "exhausted":
+        log.info("No pending items in sync queue")
+    if reason is not None and not forever:
+        return reason, Exit.DONE
+    # Only now: the drain's imports cost more than all of the above, and an empty queue does not need them.
+    from siorg_job.commands.drained import drain  # noqa: PLC0415
+
+    return drain(context, report, forever=forever)
+
+
+def _reason_not_to_start(context: Context) -> str | None:
+    """``disabled``, ``exhausted``, ``stopped``, or None: there is work.
+
+    Raises:
+        DatabaseUnavailable: no connection within ``WORKER_UNAVAILABLE_SECS``.
+    """
+    settings = context.settings
+    deadline = time.monotonic() + settings.worker_unavailable_secs
+    while True:
+        try:
+            connection = connect(settings.database_url.get_secret_value(), application_name="siorg-job")
+            break
+        except DatabaseUnavailable:
+            if time.monotonic() > deadline or context.stop.wait(0.2 + random.random()):
+                raise
+    with connection:
+        with transaction(connection):
+            row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
+        if row is not None and not row["enabled"]:
+            return "disabled"
+        store = QueueStore(connection, retry_policy(settings))
+        store.reap()
+        if context.stop.is_set():
+            return "stopped"
+        if store.has_claimable():
+            return None
+        seconds = store.next_due_seconds()
+        return None if seconds is not None and seconds <= settings.worker_linger_secs else "exhausted"

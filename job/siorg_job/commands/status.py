@@ -1,0 +1,54 @@
+"""``siorg-job status``: how much is on the queue."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from siorg_job.commands.context import Context, Exit
+
+KEYS = (
+    "claimable", "due", "scheduled", "processing", "completed", "failed", "conflict", "skipped", "expired", "oldest_due_seconds",
+)  # fmt: skip
+"""The keys of ``status --json``, in this order."""
+
+_MEANING = {
+    "claimable": "can be taken right now (due, or abandoned by a worker that died)",
+    "due": "waiting, and due",
+    "scheduled": "waiting for a later time (retries)",
+    "processing": "in work",
+    "completed": "done",
+    "failed": "ended without success: siorg-job retry",
+    "conflict": "wait for a person: siorg-job conflicts",
+    "skipped": "nothing to do, or ended by a person",
+    "expired": "past their expiry: cleanup removes them",
+    "oldest_due_seconds": "seconds that the oldest due item has been waiting",
+}
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("status", help="how much is on the queue")
+    parser.add_argument("--json", action="store_true", help=f"one JSON object with the keys {', '.join(KEYS)}")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, context: Context) -> int:
+    """Print the queue by state."""
+    with context.queue() as store:
+        counts = store.counts()
+    values = {key: getattr(counts, key) for key in KEYS}
+    if arguments.json:
+        print(json.dumps(values))  # noqa: T201
+        return Exit.DONE
+    for key, value in values.items():
+        shown = "-" if value is None else f"{value:.0f}" if isinstance(value, float) else str(value)
+        print(f"{key:>18}  {shown:>9}  {_MEANING[key]}")  # noqa: T201
+    for count, text in (
+        (counts.spent, "wait with no attempts left"),
+        (counts.abandoned, "are held by workers that died"),
+    ):
+        if count:
+            print(f"{count} items {text}: the next run or cleanup ends them")  # noqa: T201
+    return Exit.DONE

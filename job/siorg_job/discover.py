@@ -1,0 +1,246 @@
+"""The producer: asks SIORG what changed in each registered organization and puts the differences on the queue.
+
+For an organization: its version; when that moved, what changed since the version recorded here, or the whole structure
+the first time and when SIORG refuses the old version. What is in line already is not enqueued. The version is recorded
+last: a discovery that was cut short is simply done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from siorg_job.siorg.errors import TornAnswer, VersionUnknown
+from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.siorg.parsing import parse_stored
+from siorg_job.sync.decide import remote_organization_values, remote_unit_values
+from siorg_job.sync.model import UnitField
+from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
+from siorg_queue.statements import load
+
+_PRIORITY = 5
+_PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
+_SHRINK_FROM = 20  # units: in smaller organizations half may really go at once
+
+
+class SiorgVersions(Protocol):
+    """What discovery asks of SIORG."""
+
+    async def version(self, organization: int) -> str:
+        """The organization's current version."""
+        ...
+
+    async def changed_since(self, organization: int, version: str) -> list[RemoteUnit]:
+        """Units that changed after ``version``."""
+        ...
+
+    async def structure(self, organization: int) -> Structure:
+        """All units of the organization."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """A registered organization as discovery needs it."""
+
+    code: int
+    acronym: str
+    version: str | None
+    """The version recorded at the last discovery."""
+    has_units: bool
+    base: RemoteUnit | None
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A local unit as discovery needs it."""
+
+    is_active: bool
+    level: int
+    base: RemoteUnit | None
+    own: bool
+    """Whether it belongs here to the organization that is being discovered."""
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What one organization's discovery found."""
+
+    organization: int
+    version: str
+    how: str
+    """``unchanged``, ``changes`` or ``structure``."""
+    items: list[NewItem] = field(default_factory=list)
+    added: int = 0
+    """Items that were really enqueued; the others were waiting already."""
+
+
+def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
+    """The registered organizations: those named, else all active ones."""
+    with transaction(connection):
+        rows = connection.execute(
+            load("siorg_job", "discover.sql")["organizations"], {"codes": None if codes is None else list(codes)}
+        ).fetchall()
+    return [
+        Organization(
+            code=row["code"],
+            acronym=row["acronym"],
+            version=row["version"],
+            has_units=row["has_units"],
+            base=parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None,
+            is_active=row["is_active"],
+        )
+        for row in rows
+    ]
+
+
+async def discover(
+    organization: Organization,
+    siorg: SiorgVersions,
+    connection: Connection,
+    store: QueueStore,
+    report: Callable[[str], None] = lambda _: None,
+) -> Discovery:
+    """Discover one organization, enqueue the differences and record the version.
+
+    Raises:
+        SiorgError: SIORG could not be asked, or its answer cannot be trusted; nothing was recorded.
+        psycopg.Error, DatabaseUnavailable: likewise.
+    """
+    version = await siorg.version(organization.code)
+    if organization.version == version and organization.has_units:
+        return Discovery(organization.code, version, "unchanged")
+    found: Discovery | None = None
+    if organization.version is not None and organization.has_units:
+        try:
+            changed = await siorg.changed_since(organization.code, organization.version)
+        except VersionUnknown as error:
+            report(f"{organization.acronym}: SIORG refuses version {organization.version} ({error}); reading the whole structure")
+        else:
+            known = _known(connection, organization.code, [unit.code for unit in changed])
+            found = Discovery(organization.code, version, "changes", list(from_changes(organization, changed, known)))
+    if found is None:
+        structure = await siorg.structure(organization.code)
+        known = _known(connection, organization.code, list(structure.units))
+        found = Discovery(organization.code, version, "structure", list(from_structure(organization, structure, known)))
+    found.added = store.enqueue(found.items)
+    with transaction(connection):
+        connection.execute(
+            load("siorg_job", "discover.sql")["record_version"], {"organization": organization.code, "version": version}
+        )
+    return found
+
+
+def from_changes(
+    organization: Organization, changed: Iterable[RemoteUnit], known: Mapping[int, Known]
+) -> Iterable[NewItem]:
+    """The items for SIORG's list of changed units. Pure."""
+    ends: list[tuple[int, NewItem]] = []
+    for unit in changed:
+        if unit.code == organization.code:
+            yield from _organization_item(organization, unit)
+            continue
+        local = known.get(unit.code)
+        if unit.ended:
+            if local is not None and local.is_active:
+                ends.append((local.level, _item(unit, Operation.EXTINCTION)))
+        elif unit.is_organization and unit.organization_code != organization.code:
+            continue  # a linked órgão or entidade: its own organization's business
+        else:
+            yield from _unit_item(unit, local)
+    yield from _deepest_first(ends)
+
+
+def from_structure(organization: Organization, structure: Structure, known: Mapping[int, Known]) -> Iterable[NewItem]:
+    """The items for a whole structure: what differs, what cannot be read (it ends FAILED with the reason), what is gone. Pure.
+
+    Raises:
+        TornAnswer: more than half of the units known here are missing: rather a broken answer than a reform.
+    """
+    own = {code: unit for code, unit in structure.units.items() if unit.organization_code in (None, organization.code)}
+    active = {code: local for code, local in known.items() if local.own and local.is_active and local.base is not None}
+    gone = {code: local for code, local in active.items() if code not in structure.units and code not in structure.invalid}
+    if len(active) >= _SHRINK_FROM and len(gone) > len(active) // 2:
+        raise TornAnswer(
+            f"SIORG's structure of organization {organization.code} lacks {len(gone)} of the {len(active)} units known here:"
+            " not believed"
+        )
+    depth = {code: _depth(code, own) for code in own}
+    for code in sorted(own, key=lambda code: (depth[code], code)):
+        if code == organization.code:
+            yield from _organization_item(organization, own[code])
+        else:
+            yield from _unit_item(own[code], known.get(code))
+    for code in sorted(structure.invalid):
+        if code != organization.code:
+            yield NewItem(EntityType.UNIT, code, Operation.UPDATE, {}, _PRIORITY)
+    yield from _deepest_first(
+        [(local.level, NewItem(EntityType.UNIT, code, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)) for code, local in gone.items()]
+    )
+
+
+def _known(connection: Connection, organization: int, codes: Sequence[int]) -> dict[int, Known]:
+    with transaction(connection):
+        rows = connection.execute(
+            load("siorg_job", "discover.sql")["units"], {"organization": organization, "codes": list(codes)}
+        )
+        return {
+            row["code"]: Known(
+                is_active=row["is_active"],
+                level=row["level"],
+                base=parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None,
+                own=row["own"],
+            )
+            for row in rows
+        }
+
+
+def _organization_item(organization: Organization, unit: RemoteUnit) -> Iterable[NewItem]:
+    base = organization.base
+    if unit.ended:
+        if organization.is_active:
+            yield NewItem(EntityType.ORGANIZATION, unit.code, Operation.EXTINCTION, json.loads(unit.raw), _PRIORITY_OF_ENDS)
+    elif base is None or (unit.version is not None and base.version != unit.version) or _differs(remote_organization_values(base), remote_organization_values(unit)):
+        yield NewItem(EntityType.ORGANIZATION, unit.code, Operation.UPDATE, json.loads(unit.raw), _PRIORITY)
+
+
+def _unit_item(unit: RemoteUnit, local: Known | None) -> Iterable[NewItem]:
+    if local is None:
+        yield _item(unit, Operation.CREATION)
+    elif local.base is None:
+        yield _item(unit, Operation.UPDATE)
+    else:
+        before, now = remote_unit_values(local.base), remote_unit_values(unit)
+        if before[UnitField.PARENT] != now[UnitField.PARENT] and now[UnitField.PARENT] is not None:
+            yield _item(unit, Operation.HIERARCHY_CHANGE)
+        elif (unit.version is not None and local.base.version != unit.version) or _differs(before, now):
+            yield _item(unit, Operation.UPDATE)
+
+
+def _differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return any(value is not None and before.get(field) != value for field, value in now.items())
+
+
+def _item(unit: RemoteUnit, operation: Operation) -> NewItem:
+    priority = _PRIORITY_OF_ENDS if operation is Operation.EXTINCTION else _PRIORITY
+    return NewItem(EntityType.UNIT, unit.code, operation, json.loads(unit.raw), priority)
+
+
+def _deepest_first(ends: list[tuple[int, NewItem]]) -> list[NewItem]:
+    return [item for _, item in sorted(ends, key=lambda end: (-end[0], end[1].siorg_code))]
+
+
+def _depth(code: int, units: Mapping[int, RemoteUnit]) -> int:
+    seen: set[int] = set()
+    while code in units and code not in seen:
+        seen.add(code)
+        parent = units[code].parent_code
+        if parent is None:
+            break
+        code = parent
+    return len(seen)
+
+

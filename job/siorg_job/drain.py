@@ -1,0 +1,560 @@
+"""The drain: claim, fetch, decide, apply, finish, until nothing is claimable and nothing is in flight.
+
+One event loop holds the items in flight (at most ``WORKER_CONCURRENCY``). Fetches run beside each other; what has been
+fetched is applied in groups on the database thread, so a group grows by itself while the one before it is applied.
+
+What a failed fetch means is decided here, not where it failed. A passing trouble counts as an attempt only when SIORG is
+known to work: until then the item is kept as a *suspect*. If an answer arrives, the suspects are retried later and their
+attempt counts; if the breaker opens, SIORG is down, and every item goes back unharmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from siorg_job.cleanup import cleanup
+from siorg_job.database_thread import DatabaseThread
+from siorg_job.gather import Gathered, Gatherer, Trouble, kind_of
+from siorg_job.lease import LeaseKeeper
+from siorg_job.logs import logger
+from siorg_job.metrics import JobMetrics
+from siorg_job.pace import SharedPace
+from siorg_job.report import BatchTally, RunReport
+from siorg_job.settings import Settings
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError
+from siorg_job.siorg.limits import Breaker
+from siorg_job.sync.apply import Applied, Work, apply
+from siorg_queue import (
+    Connection,
+    DatabaseUnavailable,
+    Item,
+    Outcome,
+    QueueStore,
+    RetryPolicy,
+    Settled,
+    Status,
+    Verdict,
+    transaction,
+)
+from siorg_queue.statements import load
+
+log = logger("siorg_job.drain")
+
+T = TypeVar("T")
+
+_APPLY_AT_MOST = 200  # items a transaction: short locks, and little to do again after a deadlock
+_RECLAIM_SECONDS = 1.0  # after a claim that found nothing while items are in flight
+_PROGRESS_SECONDS = 10.0
+_RATE_LIMIT_DELAY_SECONDS = 5.0  # where SIORG says 429 without Retry-After
+_REAP_SECONDS = 60.0
+_ENABLED_SECONDS = 5.0
+_COUNT_OF = {
+    Status.PENDING: "waiting",
+    Status.PROCESSING: "processing",
+    Status.COMPLETED: "completed",
+    Status.FAILED: "failed",
+    Status.CONFLICT: "conflict",
+    Status.SKIPPED: "skipped",
+}
+
+
+class GiveUp(Exception):
+    """The run cannot go on now: try again later (exit 75). The message says what is unavailable."""
+
+    def __init__(self, what: str, message: str) -> None:
+        """``what``: ``database`` or ``siorg``."""
+        super().__init__(message)
+        self.what = what
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one claim took, until its last item has ended."""
+
+    tally: BatchTally
+    left: int
+    started: float
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One item in flight."""
+
+    item: Item
+    batch: _Batch
+    started: float
+
+
+class Drain:
+    """One process's work on the queue."""
+
+    def __init__(
+        self, settings: Settings, *, report: RunReport, metrics: JobMetrics, stop: asyncio.Event, forever: bool = False
+    ) -> None:
+        """Nothing is opened before ``run``. ``stop`` is set when the process is asked to end."""
+        self._settings = settings
+        self._report = report
+        self._metrics = metrics
+        self._stop = stop
+        self._forever = forever
+        # New for each process and never used again: a host's or pod's name may come back.
+        self._worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._lease = timedelta(seconds=settings.worker_lease_secs)
+        self._retry = RetryPolicy(
+            settings.worker_max_retries,
+            settings.worker_retry_base_delay_ms / 1000,
+            settings.worker_retry_max_delay_ms / 1000,
+        )
+        url = settings.database_url.get_secret_value()
+        self._queue = DatabaseThread(url, "siorg-job")
+        self._reader = DatabaseThread(url, "siorg-job fetch")
+        self._flights: dict[UUID, _Flight] = {}
+        self._ready: list[Gathered] = []
+        self._suspects: dict[UUID, Trouble] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._last_progress = time.monotonic()
+        self._last_reap = time.monotonic()
+        self._ended_before = 0
+        self._fault: BaseException | None = None
+        self._enabled_until = 0.0
+        self._last_cleanup = -math.inf
+
+    async def run(self) -> str:
+        """Drain, and return the reason for the end: ``exhausted`` or ``stopped``.
+
+        Raises:
+            GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
+        """
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        keeper = LeaseKeeper(
+            settings.database_url.get_secret_value(),
+            self._lease,
+            on_lost=lambda ids: loop.call_soon_threadsafe(self._on_lost, ids),
+            on_trouble=lambda why: log.warning("Leases could not be renewed; trying again", reason=why),
+        )
+        self._keeper = keeper
+        self._breaker = Breaker(
+            failure_threshold=settings.siorg_breaker_failures,
+            cooldown_seconds=settings.siorg_breaker_cooldown_secs,
+            max_cooldown_seconds=max(settings.siorg_breaker_cooldown_secs, 60.0),
+        )
+        token = settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None
+        client = SiorgClient(
+            settings.siorg_api_url,
+            token=token,
+            limiter=SharedPace(self._reader, settings.siorg_max_requests_per_second),
+            breaker=self._breaker,
+            timeout_seconds=settings.siorg_timeout_secs,
+            connect_timeout_seconds=settings.siorg_connect_timeout_secs,
+            max_body_bytes=settings.siorg_max_body_bytes,
+            max_connections=settings.worker_concurrency + 2,
+            ca_bundle=settings.siorg_ca_bundle,
+            observe=self._on_call,
+            observe_error=self._on_call_error,
+        )
+        keeper.start()
+        stop_watch = asyncio.create_task(self._watch_stop())
+        try:
+            async with client:
+                self._client = client
+                self._gatherer = Gatherer(
+                    client, self._reader, fresh_seconds=settings.siorg_fresh_secs, item_seconds=settings.worker_item_timeout_secs
+                )
+                try:
+                    return await self._loop()
+                except GiveUp as trouble:
+                    if trouble.what == "siorg":
+                        await self._give_back(str(trouble))
+                    raise
+                finally:
+                    await self._cancel_tasks()
+                    await self._gatherer.close()
+        finally:
+            stop_watch.cancel()
+            keeper.stop()
+            await self._queue.close()
+            await self._reader.close()
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> str:
+        next_claim = 0.0
+        while True:
+            if self._fault is not None:
+                await self._give_back("given back: the worker has a fault")
+                raise self._fault
+            await self._apply_ready()
+            await self._judge_suspects()
+            if self._stop.is_set():
+                await self._wind_down()
+                return "stopped"
+            if self._breaker.state == "open":
+                await self._wait_for_siorg()
+                continue
+            await self._keep_house()
+            if not await self._is_enabled():
+                if not self._forever:
+                    await self._wind_down()
+                    return "disabled"
+                await self._sleep(float(self._settings.worker_poll_interval_secs))
+                continue
+            room = self._settings.worker_concurrency - len(self._flights)
+            now = time.monotonic()
+            if room > 0 and now >= next_claim and not self._ready:
+                if await self._claim(min(room, self._settings.worker_batch_size)):
+                    next_claim = 0.0
+                    continue
+                next_claim = now + _RECLAIM_SECONDS
+                if not self._flights:
+                    if await self._is_exhausted():
+                        return "exhausted"
+                    next_claim = 0.0
+                    continue
+            await self._sleep(max(next_claim - now, 0.05) if room > 0 else _PROGRESS_SECONDS)
+
+    async def _claim(self, limit: int) -> bool:
+        claim = await self._database(lambda store: store.claim(limit, lease=self._lease, worker=self._worker))
+        for lost in claim.lost:
+            self._report.failed += 1
+            log.error("Item ended: its workers died", entity_type=lost.entity_type, siorg_code=lost.siorg_code, reason=lost.reason)
+        if claim.items:
+            batch = _Batch(BatchTally(), len(claim.items), time.monotonic())
+            self._report.claimed += len(claim.items)
+            self._report.batches += 1
+            for item in claim.items:
+                self._flights[item.id] = _Flight(item, batch, time.monotonic())
+            self._keeper.hold(claim.items)
+            self._metrics.in_flight(len(self._flights))
+            task = asyncio.create_task(self._gatherer.gather(claim.items, self._on_ready))
+            self._tasks.add(task)
+            task.add_done_callback(self._on_gathered)
+        return bool(claim)
+
+    async def _apply_ready(self) -> None:
+        """Apply what has been fetched, and write down what needs no applying."""
+        while self._ready:
+            part, self._ready = self._ready[:_APPLY_AT_MOST], self._ready[_APPLY_AT_MOST:]
+            works: list[Work] = []
+            for entry in part:
+                if not isinstance(entry, Trouble):
+                    if entry[0].id in self._flights:
+                        works.append(entry)
+                elif entry.item.id in self._flights:
+                    verdict = self._verdict_on(entry)
+                    if verdict is not None:
+                        works.append((entry.item, verdict))
+            if works:
+                await self._settle(works)
+
+    async def _settle(self, works: Sequence[Work]) -> None:
+        applied = await self._database_with_connection(lambda connection, store: apply(connection, store, works))
+        for item, _ in works:
+            self._end(item, applied)
+        self._keeper.drop(item.id for item, _ in works)
+        self._metrics.in_flight(len(self._flights))
+
+    def _verdict_on(self, trouble: Trouble) -> Verdict | None:
+        """What a failed fetch means for its item; None when that is not known yet."""
+        item, error = trouble.item, trouble.error
+        if isinstance(error, AccessRefused):
+            raise _SiorgRefuses(str(error))
+        if isinstance(error, RateLimited):
+            delay = error.retry_after if error.retry_after is not None else _RATE_LIMIT_DELAY_SECONDS
+            return Verdict(item, Outcome.RELEASED, error=str(error), delay_seconds=delay * (1 + random.random() / 10))
+        if isinstance(error, BreakerOpen | DatabaseUnavailable):
+            return Verdict(item, Outcome.RELEASED, error=str(error))
+        self._suspects[item.id] = trouble
+        return None
+
+    async def _judge_suspects(self) -> None:
+        if not self._suspects:
+            return
+        if self._breaker.state == "closed" and self._breaker.consecutive_failures > 0:
+            if len(self._suspects) < len(self._flights) or self._ready:
+                return  # others are under way; one of them will tell
+            await self._ask_whether_siorg_lives()
+        if self._breaker.state == "open":
+            return  # all go back together, see _wait_for_siorg
+        suspects, self._suspects = self._suspects, {}
+        verdicts = [self._retry_verdict(trouble) for trouble in suspects.values()]
+        await self._settle([(verdict.item, verdict) for verdict in verdicts])
+
+    def _retry_verdict(self, trouble: Trouble) -> Verdict:
+        error = trouble.error
+        assert isinstance(error, SiorgError)
+        retry_after = getattr(error, "retry_after", None)
+        self._metrics.retry(trouble.item.entity_type)
+        return Verdict(
+            trouble.item, Outcome.RETRY, error=str(error), delay_seconds=retry_after,
+            details={"kind": kind_of(error), "retryable": True, "details": dict(error.details)},
+        )  # fmt: skip
+
+    async def _ask_whether_siorg_lives(self) -> None:
+        while self._breaker.state == "closed" and self._breaker.consecutive_failures > 0 and not self._stop.is_set():
+            try:
+                await self._client.probe()
+            except AccessRefused as error:
+                raise _SiorgRefuses(str(error)) from None
+            except SiorgError as error:
+                log.warning("SIORG does not answer", reason=str(error))
+                await self._sleep(0.2)
+
+    # -- trouble ------------------------------------------------------------------------------------------------------
+
+    async def _wait_for_siorg(self) -> None:
+        """The breaker is open: give everything back unharmed, then ask again at growing intervals until it is closed."""
+        reason = next((str(trouble.error) for trouble in self._suspects.values()), "SIORG is unavailable")
+        await self._give_back(f"SIORG is unavailable: {reason}")
+        self._metrics.siorg_available(available=False)
+        log.warning("SIORG is unavailable; every item was given back", reason=reason)
+        deadline = time.monotonic() + self._settings.worker_unavailable_secs
+        while not self._stop.is_set():
+            try:
+                await self._client.probe()
+            except BreakerOpen as error:
+                if not self._forever and time.monotonic() + error.retry_in > deadline:
+                    raise GiveUp("siorg", f"SIORG is unavailable: {reason}") from None
+                await self._sleep(error.retry_in + 0.01)
+            except AccessRefused as error:
+                raise GiveUp("siorg", str(error)) from None
+            except SiorgError as error:
+                reason = str(error)
+                if not self._forever and time.monotonic() > deadline:
+                    raise GiveUp("siorg", f"SIORG is unavailable: {reason}") from None
+            else:
+                if self._breaker.state == "closed":
+                    break
+        self._metrics.siorg_available(available=True)
+        log.info("SIORG answers again")
+
+    async def _give_back(self, reason: str) -> None:
+        """Stop what is under way and release every item in flight."""
+        await self._cancel_tasks()
+        self._ready.clear()
+        self._suspects.clear()
+        items = [flight.item for flight in self._flights.values()]
+        if items:
+            await self._settle([(item, Verdict(item, Outcome.RELEASED, error=reason)) for item in items])
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _wind_down(self) -> None:
+        """Asked to end: finish what finishes within the grace, release the rest."""
+        log.info("Stopping: no further claims", in_flight=len(self._flights))
+        deadline = time.monotonic() + self._settings.worker_shutdown_grace_secs
+        while len(self._flights) > len(self._suspects) and time.monotonic() < deadline and self._breaker.state != "open":
+            await self._apply_ready()
+            if len(self._flights) > len(self._suspects):
+                await self._sleep(min(0.2, deadline - time.monotonic()), until_stop=False)
+        await self._apply_ready()
+        await self._give_back("given back at shutdown")
+
+    async def _database(self, function: Callable[[QueueStore], T]) -> T:
+        return await self._database_with_connection(lambda _, store: function(store))
+
+    async def _database_with_connection(self, function: Callable[[Connection, QueueStore], T]) -> T:
+        """Run on the queue's connection; wait for a database that is away, up to ``WORKER_UNAVAILABLE_SECS``.
+
+        Raises:
+            GiveUp: it stayed away.
+        """
+
+        def run(connection: Connection) -> T:
+            return function(connection, QueueStore(connection, self._retry))
+
+        since: float | None = None
+        pause = 0.1
+        while True:
+            try:
+                if since is not None:
+                    known = list(self._flights)
+                    returned = await self._queue.call(lambda c: QueueStore(c).release_unknown(self._worker, known))
+                    if returned:
+                        log.info("Gave back items of a claim whose answer was lost", items=returned)
+                result = await self._queue.call(run)
+            except DatabaseUnavailable as error:
+                if since is None:
+                    since = time.monotonic()
+                    log.warning("The database is unavailable; trying again", reason=str(error))
+                grace = self._settings.worker_shutdown_grace_secs if self._stop.is_set() else self._settings.worker_unavailable_secs
+                if time.monotonic() - since > grace and not (self._forever and not self._stop.is_set()):
+                    raise GiveUp("database", f"the database is unavailable: {error}") from None
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(pause * 2, 5.0)
+            else:
+                if since is not None:
+                    log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
+                return result
+
+    # -- the end of an item, of a batch, of the work ------------------------------------------------------------------
+
+    def _end(self, item: Item, applied: Applied) -> None:
+        flight = self._flights.pop(item.id, None)
+        if flight is None:
+            return
+        settled = applied.settled.get(item.id)
+        tally = flight.batch.tally
+        verdict = applied.verdicts.get(item.id)
+        if settled is None:
+            self._report.stale += 1
+            log.warning(
+                "A late result was refused: the lease had run out, nothing was changed",
+                entity_type=item.entity_type, siorg_code=item.siorg_code, lease_token=item.lease_token,
+            )  # fmt: skip
+        else:
+            self._count(item, settled, verdict, tally)
+            self._metrics.operation(item.entity_type, item.operation, settled.status, time.monotonic() - flight.started)
+        flight.batch.left -= 1
+        if flight.batch.left == 0:
+            seconds = time.monotonic() - flight.batch.started
+            self._metrics.batch(tally.processed, seconds)
+            if tally.processed:
+                log.info(tally.line(), seconds=round(seconds, 3))
+
+    def _count(self, item: Item, settled: Settled, verdict: Verdict | None, tally: BatchTally) -> None:
+        match settled.status:
+            case Status.COMPLETED:
+                tally.succeeded += 1
+                self._report.completed += 1
+            case Status.CONFLICT:
+                tally.conflicts += 1
+                self._report.conflict += 1
+                self._metrics.conflict(item.entity_type)
+                self._tell("A person has to decide", item, verdict)
+            case Status.SKIPPED:
+                tally.skipped += 1
+                self._report.skipped += 1
+            case Status.FAILED:
+                tally.failed += 1
+                self._report.failed += 1
+                self._tell("Item failed", item, verdict)
+            case _ if verdict is not None and verdict.outcome is Outcome.RELEASED:
+                self._report.released += 1
+            case _:
+                tally.failed += 1
+                self._report.retried += 1
+                self._tell("Item will be tried again", item, verdict, again_in_seconds=round(settled.delay_seconds or 0, 1))
+
+    def _tell(self, message: str, item: Item, verdict: Verdict | None, **fields: object) -> None:
+        log.warning(
+            message, entity_type=item.entity_type, siorg_code=item.siorg_code, operation=item.operation, attempt=item.attempts,
+            of=item.max_attempts, reason=verdict.error if verdict is not None else None, **fields,
+        )  # fmt: skip
+
+    async def _is_exhausted(self) -> bool:
+        """Nothing in flight, nothing claimable. Waits for an item that is due within the linger; True: the end."""
+        seconds = await self._database(lambda store: store.next_due_seconds())
+        if self._forever:
+            pause = float(self._settings.worker_poll_interval_secs)
+            await self._sleep(pause if seconds is None else min(pause, max(seconds, 0.05)))
+            return False
+        if seconds is None or seconds > self._settings.worker_linger_secs:
+            return True
+        await self._sleep(max(seconds, 0.02))
+        return False
+
+    async def _is_enabled(self) -> bool:
+        """The setting ``siorg.sync_enabled``, looked at every few seconds."""
+        now = time.monotonic()
+        if now < self._enabled_until:
+            return True
+        enabled = await self._database_with_connection(_read_sync_enabled)
+        if enabled:
+            self._enabled_until = now + _ENABLED_SECONDS
+        else:
+            log.warning("Nothing more is claimed: the setting siorg.sync_enabled is false")
+        return enabled
+
+    async def _keep_house(self) -> None:
+        now = time.monotonic()
+        settings = self._settings
+        if self._forever and settings.worker_enable_cleanup and now - self._last_cleanup > settings.worker_cleanup_interval_secs:
+            self._last_cleanup = now
+            done = await self._database(
+                lambda store: cleanup(store, retention_days=settings.worker_retention_days, stopped=self._stop.is_set)
+            )
+            log.info("Cleanup complete", ended=done.ended, deleted=done.deleted, history_unlinked=done.unlinked)
+        if now - self._last_reap > _REAP_SECONDS:
+            self._last_reap = now
+            ended = await self._database(lambda store: store.reap())
+            if ended:
+                log.info("Ended items that nothing else would", **{status.lower(): count for status, count in ended.items()})
+        if now - self._last_progress > _PROGRESS_SECONDS:
+            seconds, self._last_progress = now - self._last_progress, now
+            counts = await self._database(lambda store: store.counts())
+            self._metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
+            log.info(
+                "Progress", ended=self._report.ended, in_flight=len(self._flights), claimable=counts.claimable,
+                items_per_second=round((self._report.ended - self._ended_before) / seconds, 1),
+            )  # fmt: skip
+            self._ended_before = self._report.ended
+
+    # -- callbacks ----------------------------------------------------------------------------------------------------
+
+    def _on_ready(self, gathered: Sequence[Gathered]) -> None:
+        self._ready.extend(gathered)
+        self._wake.set()
+
+    def _on_gathered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fault = error
+        self._wake.set()
+
+    def _on_lost(self, ids: set[UUID]) -> None:
+        self._metrics.lease_lost(len(ids))
+        log.warning("Leases were lost; what comes of these items will be refused", items=len(ids))
+
+    def _on_call(self, endpoint: str, status: str, seconds: float) -> None:
+        self._report.requests += 1
+        self._report.siorg_seconds += seconds
+        self._metrics.api_call(endpoint, status, seconds)
+
+    def _on_call_error(self, endpoint: str, error_type: str) -> None:
+        self._report.request_errors += 1
+        self._metrics.api_error(endpoint, error_type)
+
+    async def _watch_stop(self) -> None:
+        await self._stop.wait()
+        self._wake.set()
+
+    async def _sleep(self, seconds: float, *, until_stop: bool = True) -> None:
+        """Until something happened, or for so long."""
+        if until_stop and self._stop.is_set():
+            return
+        self._wake.clear()
+        if self._ready:
+            return
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+
+def _read_sync_enabled(connection: Connection, _store: QueueStore) -> bool:
+    with transaction(connection):
+        row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
+    return row is None or bool(row["enabled"])
+
+
+class _SiorgRefuses(GiveUp):
+    def __init__(self, message: str) -> None:
+        super().__init__("siorg", message)

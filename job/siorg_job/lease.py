@@ -1,0 +1,80 @@
+"""Keeping leases alive, on a thread with a connection of its own: a blocked event loop cannot lose them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+
+from siorg_queue import Connection, DatabaseUnavailable, Item, QueueStore, connect
+
+_RENEWALS_PER_LEASE = 3
+
+
+class LeaseKeeper:
+    """Renews the leases of everything that is held, three times in a lease.
+
+    A lease that is lost is not fought for: the fence refuses whatever comes late. The keeper only says so.
+    """
+
+    def __init__(
+        self, url: str, lease: timedelta, *, on_lost: Callable[[set[UUID]], None], on_trouble: Callable[[str], None]
+    ) -> None:
+        """``on_lost`` and ``on_trouble`` are called on the keeper's thread."""
+        self._url = url
+        self._lease = lease
+        self._on_lost = on_lost
+        self._on_trouble = on_trouble
+        self._held: dict[UUID, int] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin renewing."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._thread.join(timeout=5)
+
+    def hold(self, items: Iterable[Item]) -> None:
+        """Keep the leases of ``items`` from now on."""
+        with self._lock:
+            self._held.update({item.id: item.lease_token for item in items})
+
+    def drop(self, ids: Iterable[UUID]) -> None:
+        """Keep these no longer."""
+        with self._lock:
+            for id_ in ids:
+                self._held.pop(id_, None)
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        pause = self._lease.total_seconds() / _RENEWALS_PER_LEASE
+        while not self._stopped.wait(pause):
+            with self._lock:
+                held = dict(self._held)
+            if not held:
+                continue
+            try:
+                if connection is None or connection.closed:
+                    connection = connect(self._url, application_name="siorg-job lease")
+                ours = QueueStore(connection).renew(held, lease=self._lease)
+            except (psycopg.Error, DatabaseUnavailable) as error:
+                if connection is not None:
+                    connection.close()
+                self._on_trouble(str(error))
+                continue
+            with self._lock:
+                lost = {id_ for id_ in held if id_ not in ours and self._held.get(id_) == held[id_]}
+                for id_ in lost:
+                    del self._held[id_]
+            if lost:
+                self._on_lost(lost)
+        if connection is not None:
+            connection.close()

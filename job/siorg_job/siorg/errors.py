@@ -1,0 +1,130 @@
+# ruff: noqa: N818 - the names say what happened; every one of them is an error
+"""What can go wrong between the job and SIORG, told apart by what to do next.
+
+"Try again later" and "never" are types, decided here where the knowledge is:
+
+    SiorgError
+    ├─ TransientError          try again later
+    │   ├─ SiorgUnavailable    cannot connect, timeout, 5xx, codigoErro 1; counts toward the breaker
+    │   │   └─ BreakerOpen     refused locally while SIORG rests
+    │   ├─ TornAnswer          empty, cut off, not JSON, not SIORG's envelope; counts toward the breaker
+    │   └─ RateLimited         HTTP 429
+    ├─ PermanentError          asking again will not help
+    │   ├─ NotFound            HTTP 404, codigoErro 101 or 102
+    │   ├─ InvalidAnswer       the envelope is right, this row's data cannot be used
+    │   ├─ NotAnOrganization   codigoErro 104
+    │   ├─ VersionUnknown      codigoErro 103 on /alteradas
+    │   ├─ AnswerTooLarge      the body is over the cap
+    │   └─ RequestRefused      any other 4xx or codigoErro
+    └─ AccessRefused           401, 403, a redirect elsewhere: nothing can be fetched until a person acts
+
+Messages and details hold no token, no URL and no foreign data beyond short, cleaned excerpts: they are stored and
+printed as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Detail = str | int | float | bool | None
+
+
+class SiorgError(Exception):
+    """Asking SIORG failed. The message is safe to store and print; ``details`` is made of JSON values."""
+
+    def __init__(self, message: str, **details: Detail) -> None:
+        super().__init__(message)
+        self.details: Mapping[str, Detail] = details
+
+    @property
+    def message(self) -> str:
+        """What happened, in a sentence a person can act on."""
+        return str(self.args[0])
+
+
+class TransientError(SiorgError):
+    """Later the same question may well be answered."""
+
+
+class SiorgUnavailable(TransientError):
+    """SIORG cannot be reached, does not answer in time, or says that it failed.
+
+    Attributes:
+        retry_after: seconds that SIORG asked us to wait (503 with Retry-After), or None.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **details: Detail) -> None:
+        if retry_after is not None:
+            details["retry_after"] = retry_after
+        super().__init__(message, **details)
+        self.retry_after = retry_after
+
+
+class BreakerOpen(SiorgUnavailable):
+    """Refused locally, nothing was sent: SIORG failed too often in a row.
+
+    Attributes:
+        retry_in: seconds until asking may make sense again.
+    """
+
+    def __init__(self, retry_in: float) -> None:
+        super().__init__(
+            f"SIORG failed repeatedly and is left alone for another {retry_in:.1f} s", retry_in=round(retry_in, 3)
+        )
+        self.retry_in = retry_in
+
+
+class TornAnswer(TransientError):
+    """What arrived is no whole answer of SIORG: empty, cut off, not JSON, or another program's envelope."""
+
+
+class RateLimited(TransientError):
+    """SIORG answered 429.
+
+    Attributes:
+        retry_after: seconds that SIORG asked us to wait, or None when it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **details: Detail) -> None:
+        super().__init__(message, retry_after=retry_after, **details)
+        self.retry_after = retry_after
+
+
+class PermanentError(SiorgError):
+    """The same question will get the same answer."""
+
+
+class NotFound(PermanentError):
+    """SIORG has nothing under this code."""
+
+
+class InvalidAnswer(PermanentError):
+    """SIORG answered, but this row cannot be used; ``field`` says which part of it.
+
+    Attributes:
+        field: SIORG's name of the field, with its place inside the row (``contato[0].telefone``).
+    """
+
+    def __init__(self, message: str, *, field: str, **details: Detail) -> None:
+        super().__init__(message, field=field, **details)
+        self.field = field
+
+
+class NotAnOrganization(PermanentError):
+    """The code belongs to a unit, where SIORG wants an órgão or entidade (codigoErro 104)."""
+
+
+class VersionUnknown(PermanentError):
+    """SIORG cannot tell what changed since that version: too old, or no version at all."""
+
+
+class AnswerTooLarge(PermanentError):
+    """The body is over the cap and was not read to its end."""
+
+
+class RequestRefused(PermanentError):
+    """SIORG refuses the request itself."""
+
+
+class AccessRefused(SiorgError):
+    """401, 403, or a redirect to elsewhere: the settings or the rights are wrong, and waiting does not mend that."""

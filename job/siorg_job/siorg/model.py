@@ -1,0 +1,127 @@
+"""What SIORG says, once it has been read: frozen values, with SIORG's many spellings of "nothing" folded into None."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from siorg_job.siorg.errors import InvalidAnswer
+
+MAX_CODE = 2_147_483_647
+"""Codes are PostgreSQL integers; SIORG's own were below 700,000 in 2026."""
+
+MAX_NAME = 255
+"""Characters of a name (``organizational_units.name``); the longest of 2016 had 110."""
+
+MAX_ACRONYM = 50
+"""Characters of an acronym (``organizational_units.acronym``); the longest of 2016 had 20."""
+
+Operation = Literal["INCLUSAO", "ALTERACAO", "EXCLUSAO"]
+ActivityArea = Literal["CORE", "SUPPORT"]
+
+_ORGANIZATION_TYPES = frozenset({"orgao", "entidade", "ente"})
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteUnit:
+    """A unit, órgão or entidade as SIORG describes it.
+
+    None means that SIORG did not say: the key was absent, null, or blank text. An empty tuple is a statement (``[]``
+    inside a contact that is there).
+
+    Attributes:
+        code: SIORG's code, 1 … 2147483647.
+        parent_code: code of the parent unit.
+        organization_code: code of the órgão or entidade it belongs to; its own for one of those.
+        type_slug: ``unidade-administrativa``, ``unidade-colegiada``, ``orgao``, ``entidade`` or ``ente``.
+        name: at most 255 characters, white space normalised.
+        acronym: at most 50 characters, white space normalised; not unique, not even inside an organization.
+        category_code: numeric code of the categoria-unidade.
+        activity_area: CORE for FIM, SUPPORT for MEIO.
+        phones: as SIORG writes them, ``(55) (65) 36158267``.
+        emails: as SIORG writes them.
+        websites: without white space, doubled schemes and trailing dots.
+        address: the first address in one readable line.
+        zip_code: CEP of that address, eight digits.
+        state: two letters of its federal unit.
+        version: ``major.minor.build`` at which this unit last changed; see ``version_key``.
+        ended: SIORG lists it as excluded.
+        operation: what happened to it; filled by ``/alteradas`` only.
+        raw: compact JSON of the unit as received, its own keys in lowerCamelCase; fit for jsonb (no NUL, no lone
+            surrogates, finite numbers).
+    """
+
+    code: int
+    raw: str = field(repr=False)
+    parent_code: int | None = None
+    organization_code: int | None = None
+    type_slug: str | None = None
+    name: str | None = None
+    acronym: str | None = None
+    category_code: int | None = None
+    activity_area: ActivityArea | None = None
+    phones: tuple[str, ...] | None = None
+    emails: tuple[str, ...] | None = None
+    websites: tuple[str, ...] | None = None
+    address: str | None = None
+    zip_code: str | None = None
+    state: str | None = None
+    version: str | None = None
+    ended: bool = False
+    operation: Operation | None = None
+
+    @property
+    def is_organization(self) -> bool:
+        """Whether this is an órgão, entidade or ente: an organization of its own, no unit."""
+        return self.type_slug in _ORGANIZATION_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """All units of one organization in one answer, its own row included.
+
+    Attributes:
+        organization: the code that was asked for; it is in ``units`` or ``invalid``.
+        units: what could be read, by code. Rows of other organizations may be among them: each carries its own.
+        invalid: codes whose row cannot be used, and why.
+        unidentified: rows that have no readable code. While there are any, a code that is missing may be one of them.
+    """
+
+    organization: int
+    units: dict[int, RemoteUnit]
+    invalid: dict[int, InvalidAnswer]
+    unidentified: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRow:
+    """A row of a domain table.
+
+    Attributes:
+        code: a number; of ``tipo-unidade`` two letters (``UA``), which are not the slug that units carry.
+        name: the description, white space normalised.
+        active: False only where SIORG says NAO.
+        raw: compact JSON of the row as received, fit for jsonb.
+    """
+
+    code: int | str
+    name: str
+    active: bool
+    raw: str = field(repr=False)
+
+
+class DomainTable(StrEnum):
+    """The tables that units refer to; the value is the path under the base address."""
+
+    UNIT_TYPE = "tipo-unidade"
+    UNIT_CATEGORY = "categoria-unidade"
+    LEGAL_NATURE = "natureza-juridica"
+    POWER = "poder"
+    SPHERE = "esfera"
+
+    @property
+    def key(self) -> str:
+        """The key of its rows in an answer, ``tipoUnidade``."""
+        first, *rest = self.value.split("-")
+        return first + "".join(word.capitalize() for word in rest)

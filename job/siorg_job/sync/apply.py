@@ -1,0 +1,193 @@
+"""A group of items, decided and applied: fence, entity rows, history and queue rows change in one transaction, or none does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+import psycopg
+
+from siorg_job.sync import domain, organization, unit
+from siorg_job.sync.local import Local
+from siorg_job.sync.model import Evidence
+from siorg_job.sync.read import read
+from siorg_job.sync.write import HierarchyTooDeep, write
+from siorg_queue import (
+    Connection,
+    EntityType,
+    Item,
+    Operation,
+    Outcome,
+    QueueStore,
+    Settled,
+    Status,
+    Verdict,
+    describe,
+    is_transient,
+    transaction,
+)
+
+Work: TypeAlias = tuple[Item, Evidence | Verdict]
+"""A claimed item with what SIORG said about it, or with the outcome that is certain already (its fetch failed)."""
+
+_ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CONFLICT, Status.SKIPPED})
+
+
+class _LeaseLost(Exception):
+    """Between fence and finish a lease ran out: nothing of this transaction may stay."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of a group."""
+
+    verdicts: dict[UUID, Verdict] = field(default_factory=dict)
+    settled: dict[UUID, Settled] = field(default_factory=dict)
+    stale: set[UUID] = field(default_factory=set)
+    """Items whose lease had run out: nothing of them was written."""
+    changes: int = 0
+    """History rows written."""
+
+
+def apply(connection: Connection, store: QueueStore, works: Sequence[Work]) -> Applied:
+    """Decide and apply a group; an item that the database refuses ends alone, the others are applied without it.
+
+    Args:
+        connection: the one that ``store`` uses.
+        store: the queue.
+        works: claimed items, each once.
+
+    Raises:
+        psycopg.Error: a passing trouble of the database (see ``is_transient``); nothing was written, or everything was and
+            the answer was lost. Calling it again with the same works is right in both cases.
+    """
+    result = Applied()
+    _apply(connection, store, sorted(works, key=_order), result)
+    return result
+
+
+def _order(work: Work) -> tuple[int, int]:
+    """Organizations and domain tables before units, parents before children, ends deepest first and after the rest."""
+    item, evidence = work
+    if item.entity_type is not EntityType.UNIT:
+        return (0, 0)
+    if item.operation is Operation.EXTINCTION:
+        return (2, 0)
+    return (1, len(evidence.ancestors) if isinstance(evidence, Evidence) else 0)
+
+
+def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied) -> None:
+    if not works:
+        return
+    try:
+        _apply_together(connection, store, works, result)
+    except _LeaseLost:
+        # The fence will leave out the late ones now.
+        _apply(connection, store, works, result)
+    except Exception as error:
+        if isinstance(error, psycopg.Error) and is_transient(error):
+            raise
+        if len(works) == 1 and isinstance(works[0][1], Verdict):
+            raise  # not the item's fault: its outcome alone could not be written
+        if len(works) > 1:
+            middle = len(works) // 2
+            _apply(connection, store, works[:middle], result)
+            _apply(connection, store, works[middle:], result)
+            return
+        item, _ = works[0]
+        _apply(connection, store, [(item, _refusal(item, error))], result)
+
+
+def _apply_together(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied) -> None:
+    items = [item for item, _ in works]
+    with transaction(connection):
+        ours = store.fence(items)
+        works = _in_tree_order([work for work in works if work[0].id in ours])
+        verdicts = [evidence for _, evidence in works if isinstance(evidence, Verdict)]
+        open_works = [(item, evidence) for item, evidence in works if isinstance(evidence, Evidence)]
+        changes = 0
+        if open_works:
+            local = read(connection, open_works)
+            for item, evidence in _ends_from_below(open_works, local):
+                match item.entity_type:
+                    case EntityType.UNIT:
+                        verdicts.append(unit.bring_in_line(item, evidence, local))
+                    case EntityType.ORGANIZATION:
+                        verdicts.append(organization.bring_in_line(item, evidence, local))
+                    case _:
+                        verdicts.append(domain.bring_in_line(item, evidence, local))
+            write(connection, local)
+            changes = len(local.history)
+        settled = store.finish_within(verdicts) if verdicts else {}
+        if len(settled) != len(verdicts):
+            raise _LeaseLost
+    result.verdicts.update({verdict.item.id: verdict for verdict in verdicts})
+    result.settled.update(settled)
+    result.changes += changes
+    _look_at_lost(store, [item for item in items if item.id not in ours], result)
+
+
+def _look_at_lost(store: QueueStore, lost: Sequence[Item], result: Applied) -> None:
+    """Tell a commit of ours whose answer was lost from a lease that was."""
+    if not lost:
+        return
+    found = store.settled(lost)
+    for item in lost:
+        status = found.get(item.id)
+        if status in _ENDED:
+            result.settled[item.id] = Settled(status, item.attempts, None)
+        else:
+            result.stale.add(item.id)
+
+
+def _in_tree_order(works: Sequence[Work]) -> list[Work]:
+    """Within the order given, a unit after its parent when both are in the group; ends the other way round."""
+    by_code = {
+        work[1].unit.code: work
+        for work in works
+        if isinstance(work[1], Evidence) and work[1].unit is not None and work[0].entity_type is EntityType.UNIT
+    }
+    depth: dict[int, int] = {}
+
+    def depth_of(code: int, above: frozenset[int] = frozenset()) -> int:
+        if code not in depth:
+            work = by_code.get(code)
+            evidence = work[1] if work is not None else None
+            parent = evidence.unit.parent_code if isinstance(evidence, Evidence) and evidence.unit is not None else None
+            depth[code] = 0 if parent is None or parent not in by_code or parent in above else 1 + depth_of(parent, above | {code})
+        return depth[code]
+
+    def key(work: Work) -> tuple[int, int]:
+        item, evidence = work
+        known = isinstance(evidence, Evidence) and evidence.unit is not None and item.entity_type is EntityType.UNIT
+        return (_order(work)[0], depth_of(item.siorg_code) if known else 0)
+
+    return sorted(works, key=key)
+
+
+def _ends_from_below(works: Sequence[tuple[Item, Evidence]], local: Local) -> list[tuple[Item, Evidence]]:
+    """Ends last, the deepest unit first: a unit ends after those below it."""
+
+    def key(work: tuple[Item, Evidence]) -> tuple[bool, int]:
+        item, _ = work
+        unit = local.units.get(item.siorg_code) if item.entity_type is EntityType.UNIT else None
+        ends = item.operation is Operation.EXTINCTION
+        return (ends, -unit.level if ends and unit is not None else 0)
+
+    return sorted(works, key=key)
+
+
+def _refusal(item: Item, error: Exception) -> Verdict:
+    if not isinstance(error, psycopg.Error | HierarchyTooDeep):
+        return Verdict(
+            item, Outcome.RETRY, error=f"internal error: {type(error).__name__}: {error}",
+            details={"kind": "internal_error", "retryable": True},
+        )  # fmt: skip
+    reason = describe(error) if isinstance(error, psycopg.Error) else str(error)
+    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return Verdict(
+        item, Outcome.FAILED, error=f"refused by the database: {reason}",
+        details={"kind": "refused_by_database", "retryable": False, "details": {"sqlstate": code}},
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""What the decision looks at and what it says; plain values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from siorg_job.siorg.model import DomainRow, RemoteUnit
+
+Value: TypeAlias = str | int | bool | tuple[str, ...] | None
+"""A field's value; None: not said (remote, base) or empty (local)."""
+
+
+class UnitField(StrEnum):
+    """The fields of a unit that SIORG and people both write, by the names that conflicts and history use."""
+
+    NAME = "name"
+    ACRONYM = "acronym"
+    ORGANIZATION = "organization"
+    PARENT = "parent"
+    UNIT_TYPE = "unit_type"
+    CATEGORY = "category"
+    ACTIVITY_AREA = "activity_area"
+    PHONES = "contact_info.phones"
+    EMAILS = "contact_info.emails"
+    WEBSITES = "contact_info.websites"
+    ADDRESS = "contact_info.address"
+    IS_ACTIVE = "is_active"
+
+
+class OrganizationField(StrEnum):
+    """The fields of an organization that SIORG serves too."""
+
+    NAME = "name"
+    ACRONYM = "acronym"
+    ADDRESS = "address"
+    STATE = "state"
+    ZIP_CODE = "zip_code"
+    PHONE = "phone"
+    EMAIL = "email"
+    WEBSITE = "website"
+    IS_ACTIVE = "is_active"
+
+
+class DomainField(StrEnum):
+    """The fields of a category or type."""
+
+    NAME = "name"
+    IS_ACTIVE = "is_active"
+
+
+Values: TypeAlias = Mapping[str, Value]
+"""Field name to value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a person decided about an earlier conflict (``error_details`` of the item)."""
+
+    accept_siorg: bool
+    merged: Mapping[str, Value] = field(default_factory=dict)
+    """MERGE: the values to write, by field."""
+    keep: frozenset[str] = frozenset()
+    """MERGE: the fields that keep their local value."""
+    take: frozenset[str] = frozenset()
+    """MERGE: the fields that take SIORG's value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Write these values; one history row."""
+
+    values: Values
+    """The changed fields with their new values."""
+    moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoChange:
+    """Local and remote agree already, or what differs is a person's edit that SIORG did not touch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Both sides moved apart: a person has to decide, nothing is written."""
+
+    differences: Mapping[str, Mapping[str, Value]]
+    """``{field: {base, local, remote}}``."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """It will not work however often it is tried."""
+
+    reason: str
+    kind: str
+
+
+Decision: TypeAlias = Change | NoChange | Conflict | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What SIORG said about one item, and when it was asked."""
+
+    asked_at: datetime
+    """Start of the fetch, by the database's clock: the newest one wins."""
+    unit: RemoteUnit | None = None
+    """None: SIORG confirmed that there is no such unit (any more)."""
+    ancestors: tuple[RemoteUnit, ...] = ()
+    """Parents that are not local yet, or have to move first; nearest first."""
+    outside_parent: bool = False
+    """The unit's parent belongs to another organization, or SIORG does not know it."""
+    rows: tuple[DomainRow, ...] = ()
+    """SIORG's table of categories or types, where the item needs one that is not local yet or is about one."""
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON takes them (tuples become lists)."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,0 +1,120 @@
+"""One item about an organization (an órgão's or entidade's own row), on the working copy."""
+
+from __future__ import annotations
+
+import json
+
+from siorg_job.siorg.parsing import parse_stored
+from siorg_job.sync.decide import (
+    ResolutionError,
+    as_json,
+    decide,
+    differences,
+    read_resolution,
+    remote_organization_values,
+)
+from siorg_job.sync.local import HistoryRow, Local, LocalOrganization
+from siorg_job.sync.model import Change, Conflict, Evidence, OrganizationField, Refusal, Resolution, plain
+from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
+
+
+def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
+    """Decide one ORGANIZATION item (or a UNIT item that turned out to be one) and change the working copy accordingly."""
+    row = local.organizations.get(item.siorg_code)
+    if row is None:
+        return _refused(
+            item,
+            f"organization {item.siorg_code} is not registered here (SIORG serves no CNPJ): siorg-job organizations add",
+            "unknown_organization",
+        )
+    try:
+        resolution = read_resolution(item.error_details, OrganizationField)
+    except ResolutionError as error:
+        return _refused(item, f"the resolution of this conflict cannot be used: {error}", "invalid_resolution")
+    if row.synced_at is not None and row.synced_at > evidence.asked_at:
+        outcome = Outcome.RELEASED if item.operation is Operation.EXTINCTION else Outcome.COMPLETED
+        return Verdict(item, outcome, local_id=row.id)
+    remote = evidence.unit
+    gone = remote is None or remote.ended
+    if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
+        known = (
+            {OrganizationField.IS_ACTIVE: {"base": True, "local": row.fields[OrganizationField.IS_ACTIVE], "remote": False}}
+            if gone or remote is None
+            else differences(base=None, local=row.values(), remote=remote_organization_values(remote))
+        )
+        return Verdict(
+            item, Outcome.CONFLICT, changes=as_json(known), local_id=row.id,
+            error=f"organization {row.code}: SIORG reports {item.operation} and does not say with whom; a person has to decide",
+            details={"kind": item.operation.lower(), "retryable": False},
+        )  # fmt: skip
+    if gone:
+        if item.operation in (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE):
+            return _refused(item, f"SIORG has no organization {item.siorg_code}", "not_found")
+        return _extinguish(item, evidence, row, local)
+    assert remote is not None
+    if item.operation is Operation.EXTINCTION and resolution is None:
+        return Verdict(
+            item, Outcome.SKIPPED, error=f"SIORG still has organization {row.code}: it is not extinct", local_id=row.id,
+            details={"kind": "not_extinct", "retryable": False},
+        )  # fmt: skip
+    return _merge(item, evidence, row, local, resolution)
+
+
+def _merge(item: Item, evidence: Evidence, row: LocalOrganization, local: Local, resolution: Resolution | None) -> Verdict:
+    remote = evidence.unit
+    assert remote is not None
+    before = row.values()
+    base = None if row.base is None else remote_organization_values(row.base)
+    decision = decide(base=base, local=before, remote=remote_organization_values(remote), resolution=resolution)
+    if isinstance(decision, Conflict):
+        return Verdict(
+            item, Outcome.CONFLICT, error=decision.reason, changes=as_json(decision.differences), local_id=row.id,
+            details={"kind": "conflict", "retryable": False},
+        )  # fmt: skip
+    if isinstance(decision, Refusal):
+        return _refused(item, decision.reason, decision.kind)
+    if isinstance(decision, Change):
+        row.fields = {**row.fields, **decision.values}
+        row.changed = True
+        row.renamed = row.renamed or OrganizationField.NAME in decision.values
+        local.history.append(
+            HistoryRow(
+                EntityType.ORGANIZATION, row.code, row.id, Operation.UPDATE, plain(before), plain(row.values()),
+                sorted(decision.values), remote.version, item.id, requires_review=item.operation is Operation.HIERARCHY_CHANGE,
+            )  # fmt: skip
+        )
+    said = {key: value for key, value in json.loads(remote.raw).items() if value not in (None, []) and not (isinstance(value, str) and not value.strip())}
+    row.base_raw = {**(row.base_raw or {}), **said}
+    row.base_raw.pop("operacao", None)
+    row.base = parse_stored(row.base_raw)
+    row.synced_at = evidence.asked_at
+    row.touched = True
+    return Verdict(item, Outcome.COMPLETED, local_id=row.id)
+
+
+def _extinguish(item: Item, evidence: Evidence, row: LocalOrganization, local: Local) -> Verdict:
+    if not row.fields[OrganizationField.IS_ACTIVE]:
+        return Verdict(item, Outcome.COMPLETED, local_id=row.id)
+    if row.active_units:
+        return Verdict(
+            item, Outcome.CONFLICT, local_id=row.id,
+            error=f"SIORG ended organization {row.code}, but {row.active_units} of its units are active here",
+            changes={OrganizationField.IS_ACTIVE: {"base": True, "local": True, "remote": False}},
+            details={"kind": "active_children", "retryable": False},
+        )  # fmt: skip
+    before = plain(row.values())
+    row.fields = {**row.fields, OrganizationField.IS_ACTIVE: False}
+    row.base_raw = {**(row.base_raw or {}), "operacao": "EXCLUSAO"}
+    row.synced_at = evidence.asked_at
+    row.changed = True
+    local.history.append(
+        HistoryRow(
+            EntityType.ORGANIZATION, row.code, row.id, Operation.EXTINCTION, before, None,
+            [OrganizationField.IS_ACTIVE.value], None, item.id, requires_review=True,
+        )  # fmt: skip
+    )
+    return Verdict(item, Outcome.COMPLETED, local_id=row.id)
+
+
+def _refused(item: Item, reason: str, kind: str) -> Verdict:
+    return Verdict(item, Outcome.FAILED, error=reason, details={"kind": kind, "retryable": False})

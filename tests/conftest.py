@@ -1,0 +1,46 @@
+"""Fixtures for every test: an embedded PostgreSQL, a fresh database, a queue on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.postgres import Postgres, embedded_postgres
+
+from siorg_queue import Connection, QueueStore, connect
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of this process."""
+    with embedded_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> Iterator[str]:
+    """A fresh database with all tables."""
+    url = postgres.database()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(postgres: Postgres) -> Iterator[str]:
+    """A fresh database without any table."""
+    url = postgres.database(migrated=False)
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    """A connection to the fresh database."""
+    with connect(database_url, application_name="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(connection: Connection) -> QueueStore:
+    """The queue in the fresh database."""
+    return QueueStore(connection)
