@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -37,15 +37,24 @@ class SiorgServer:
     Args:
         arguments: As on the command line, without --port and --request-log.
         request_log: Where requests are logged; needed for ``requests()``.
+        token: The token to require, given by the environment so that no process list shows it.
         port: 0 for a free one; the same port again to come back where clients expect it.
     """
 
-    def __init__(self, *arguments: str | Path, request_log: Path | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        request_log: Path | None = None,
+        port: int = 0,
+        token: str | None = None,
+    ) -> None:
         self._arguments: Sequence[str] = [str(argument) for argument in arguments]
         self._request_log = request_log
         self._port = port
+        self._token = token
         self._process: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as this object
+        self._stderr: BinaryIO | None = None
+        self._said = ""
         self._url = ""
 
     def __enter__(self) -> SiorgServer:
@@ -67,9 +76,11 @@ class SiorgServer:
 
     @property
     def stderr(self) -> str:
-        """What the simulator has written to standard error so far."""
-        self._stderr.seek(0)
-        return self._stderr.read().decode(errors="replace")
+        """What the simulator has written to standard error since it was started last."""
+        if self._stderr is not None:
+            self._stderr.seek(0)
+            self._said = self._stderr.read().decode(errors="replace")
+        return self._said
 
     def start(self) -> SiorgServer:
         """Start it and wait until it answers; also after ``stop`` or ``kill``, then on the same port."""
@@ -80,12 +91,14 @@ class SiorgServer:
         if self._request_log is not None:
             command += ["--request-log", str(self._request_log)]
         path = os.pathsep.join(filter(None, [str(REPOSITORY / "job"), os.environ.get("PYTHONPATH")]))
+        # A file, not a pipe: nobody has to read it for the simulator to go on.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed when the process has ended
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path} | ({"SIORG_SIMULATOR_TOKEN": self._token} if self._token else {}),
         )
         try:
             line = self._first_line(self._process)
@@ -168,6 +181,10 @@ class SiorgServer:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
+            if self._stderr is not None:
+                self._said = self.stderr
+                self._stderr.close()
+                self._stderr = None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

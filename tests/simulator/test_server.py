@@ -1,0 +1,529 @@
+"""The running simulator, asked over real HTTP and raw sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from support.siorg_server import REPOSITORY, SimulatorError, SiorgServer
+
+MakeRow = Callable[..., dict[str, Any]]
+
+Start = Callable[..., SiorgServer]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts servers of 60 generated units (or what is asked for), and stops them."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str | Path) -> SiorgServer:
+            given = arguments if {"--snapshot", "--synthetic"} & set(arguments) else ("--synthetic", "60", *arguments)
+            return stack.enter_context(SiorgServer(*given, request_log=tmp_path / "requests.jsonl"))
+
+        yield start
+
+
+def get(
+    server: SiorgServer, path: str, headers: dict[str, str] | None = None, *, method: str = "GET"
+) -> tuple[int, Message, bytes]:
+    """Status, headers and body as they came, whatever the status."""
+    request = urllib.request.Request(server.url + path, headers=headers or {}, method=method)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=30) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def unit(server: SiorgServer, code: int = 471, form: str = "completa") -> dict[str, Any]:
+    status, _, body = get(server, f"/unidade-organizacional/{code}/{form}")
+    assert status == 200
+    parsed: dict[str, Any] = json.loads(body)
+    return parsed
+
+
+def raw_exchange(
+    server: SiorgServer, path: str = "/unidade-organizacional/471", seconds: float = 10
+) -> tuple[bytes, str]:
+    """All bytes that came, and how it ended: closed, reset or waiting."""
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=seconds) as connection:
+        connection.sendall(f"GET /doc{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        got = b""
+        while True:
+            try:
+                piece = connection.recv(65536)
+            except ConnectionResetError:
+                return got, "reset"
+            except TimeoutError:
+                return got, "waiting"
+            if not piece:
+                return got, "closed"
+            got += piece
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_an_answer_over_http(start: Start) -> None:
+    server = start()
+    status, headers, body = get(server, "/unidade-organizacional/471/completa")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert headers["Content-Encoding"] is None
+    assert json.loads(body)["servico"]["ipRequisitante"] == "127.0.0.1"
+    assert json.loads(body)["unidade"]["sigla"] == "UFMT"
+    assert server.url.startswith("http://127.0.0.1:")
+    assert server.url.endswith("/doc")
+
+
+def test_gzip_when_asked_and_only_then(start: Start) -> None:
+    server = start()
+    for path in ("/unidade-organizacional/471/completa", "/estrutura-organizacional/completa?codigoUnidade=471"):
+        for _ in range(2):
+            _, headers, packed = get(server, path, {"Accept-Encoding": "gzip, deflate"})
+            assert headers["Content-Encoding"] == "gzip"
+            _, headers, plain = get(server, path, {"Accept-Encoding": "br, gzip;q=0"})
+            assert headers["Content-Encoding"] is None
+            assert gzip.decompress(packed) == plain
+
+
+def test_the_same_seed_gives_the_same_bytes(start: Start) -> None:
+    bodies = [get(start("--synthetic", "80", "--seed", "3"), "/estrutura-organizacional/completa")[2] for _ in range(2)]
+    assert bodies[0] == bodies[1]
+
+
+def test_only_get_and_json(start: Start) -> None:
+    server = start()
+    assert get(server, "/unidade-organizacional/471", method="POST")[0] == 405
+    assert get(server, "/unidade-organizacional/471", {"Accept": "application/xml"})[0] == 406
+    assert get(server, "/unidade-organizacional/471.json", {"Accept": "application/xml"})[0] == 200
+    assert get(server, "/nothing")[0] == 404
+
+
+def test_the_token_is_required_and_never_logged(start: Start, tmp_path: Path) -> None:
+    server = start("--token", "sesame-4711")
+    assert get(server, "/poder")[0] == 401
+    assert get(server, "/poder", {"Authorization": "Bearer wrong"})[1]["WWW-Authenticate"] == 'Bearer realm="siorg"'
+    assert get(server, "/poder", {"Authorization": "Bearer sesame-4711"})[0] == 200
+    assert [entry["authorized"] for entry in server.requests()] == [False, False, True]
+    assert "sesame" not in (tmp_path / "requests.jsonl").read_text()
+    assert "sesame" not in json.dumps(server.control("GET", "state"))
+
+
+def test_a_token_of_the_environment_is_in_no_process_list() -> None:
+    with SiorgServer("--synthetic", "5", token="sesame-4711") as server:
+        assert get(server, "/poder")[0] == 401
+        assert get(server, "/poder", {"Authorization": "Bearer sesame-4711"})[0] == 200
+        assert b"sesame" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+
+
+def test_the_request_log(start: Start) -> None:
+    server = start()
+    body = get(server, "/unidade-organizacional/471/alteradas?versaoConsulta=107.0.0&x=%C3%A7")[2]
+    get(server, "/nothing")
+    first, second = server.requests()
+    assert list(first) == ["time", "method", "path", "query", "status", "fault", "bytes", "duration_ms", "authorized"]
+    assert (first["method"], first["path"]) == ("GET", "/doc/unidade-organizacional/471/alteradas")
+    assert first["query"] == {"versaoConsulta": "107.0.0", "x": "ç"}
+    assert (first["status"], first["fault"], first["bytes"], first["authorized"]) == (200, None, len(body), True)
+    assert first["duration_ms"] > 0
+    assert second["status"] == 404
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503])
+def test_fault_status(start: Start, code: int) -> None:
+    server = start("--faults", f"status={code}:1", "--retry-after", "7")
+    status, headers, body = get(server, "/poder")
+    assert (status, headers["Content-Type"]) == (code, "text/html;charset=UTF-8")
+    assert body.startswith(b"<!DOCTYPE html>")
+    assert headers["Retry-After"] == ("7" if code in (429, 503) else None)
+    assert [(e["status"], e["fault"]) for e in server.requests()] == [(code, f"status={code}")]
+
+
+def test_fault_429_without_retry_after(start: Start) -> None:
+    status, headers, _ = get(start("--faults", "429=1"), "/poder")
+    assert (status, headers["Retry-After"]) == (429, None)
+
+
+def test_fault_timeout_holds_the_request_and_closes_it_without_an_answer(start: Start) -> None:
+    server = start("--faults", "timeout=1", "--timeout-hold", "0.3")
+    before = time.monotonic()
+    assert raw_exchange(server) == (b"", "closed")
+    assert time.monotonic() - before >= 0.3
+    (entry,) = server.requests()
+    assert (entry["status"], entry["fault"], entry["bytes"]) == (None, "timeout", 0)
+
+
+def test_a_client_that_gives_up_ends_the_hold(start: Start) -> None:
+    server = start("--faults", "timeout=1")
+    assert raw_exchange(server, seconds=0.2) == (b"", "waiting")
+    eventually(lambda: len(server.requests()) == 1)
+    assert server.requests()[0]["status"] is None
+
+
+@pytest.mark.parametrize("path", ["/unidade-organizacional/471", "/estrutura-organizacional/completa"])
+def test_fault_torn_ends_in_the_middle_of_the_body(start: Start, path: str) -> None:
+    server = start("--faults", "torn=1")
+    got, end = raw_exchange(server, path)
+    head, _, body = got.partition(b"\r\n\r\n")
+    announced = next(
+        int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
+    )
+    assert end == "closed"
+    assert head.startswith(b"HTTP/1.1 200")
+    assert len(body) == announced // 2
+    assert body.startswith(b'{"servico"')
+    (entry,) = server.requests()
+    assert (entry["status"], entry["fault"], entry["bytes"]) == (200, "torn", len(body))
+
+
+def test_fault_empty(start: Start) -> None:
+    server = start("--faults", "empty=1")
+    got, _ = raw_exchange(server, seconds=0.3)
+    assert got.startswith(b"HTTP/1.1 200")
+    assert got.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 0" in got
+
+
+def test_fault_garbage_is_never_an_answer_of_siorg(start: Start) -> None:
+    server = start("--faults", "garbage=1")
+    bodies = {get(server, "/poder")[2] for _ in range(8)}
+    assert len(bodies) == 4
+    for body in bodies:
+        with contextlib.suppress(ValueError):
+            assert "servico" not in json.loads(body)
+
+
+def test_fault_reset(start: Start) -> None:
+    server = start("--faults", "reset=1")
+    assert raw_exchange(server) == (b"", "reset")
+    assert server.requests()[0]["fault"] == "reset"
+
+
+def test_fault_error_is_a_system_error_with_a_ticket(start: Start) -> None:
+    body = unit(start("--faults", "error=1"))
+    assert body["servico"]["codigoErro"] == 1
+    assert body["servico"]["ticket"]
+
+
+def test_faults_come_in_the_same_order_from_the_same_seed(start: Start) -> None:
+    def weather(seed: str) -> list[str | None]:
+        server = start("--faults", "status=500:0.3,empty=0.3", "--fault-seed", seed)
+        before = len(server.requests())
+        for _ in range(40):
+            get(server, "/poder")
+        return [entry["fault"] for entry in server.requests()[before:]]
+
+    first = weather("1")
+    assert first == weather("1")
+    assert first != weather("2")
+    assert {None, "status=500", "empty"} == set(first)
+
+
+def test_in_a_storm_every_request_is_accounted_for_and_nothing_is_complained_of(start: Start) -> None:
+    words = "status=503:0.1,timeout=0.05,torn=0.1,garbage=0.1,429=0.1,empty=0.1,reset=0.1,error=0.1"
+    server = start("--faults", words, "--timeout-hold", "0.05", "--latency-ms", "2:2")
+    with ThreadPoolExecutor(16) as pool:
+        ends = list(pool.map(lambda _: _end_of(server), range(400)))
+    eventually(lambda: len(server.requests()) == 400)
+    faults = [entry["fault"] for entry in server.requests()]
+    cut_off = sum(fault in ("timeout", "torn", "reset") for fault in faults)
+    assert ends.count("cut off") == cut_off
+    assert ends.count("503") == faults.count("status=503")
+    assert ends.count("429") == faults.count("status=429")
+    assert len(set(faults)) == 9
+    counts = server.control("GET", "state")["requests"]
+    assert (counts["total"], sum(counts["by_fault"].values())) == (400, 400 - faults.count(None))
+    assert server.stderr == ""
+
+
+def _end_of(server: SiorgServer) -> str:
+    try:
+        return str(get(server, "/unidade-organizacional/471")[0])
+    except (OSError, http.client.HTTPException):
+        return "cut off"
+
+
+def test_latency_delays_each_answer_but_not_the_others(start: Start) -> None:
+    server = start("--latency-ms", "200:50")
+    before = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: get(server, "/poder"), range(16)))
+    # One after the other these would take 3.2 s.
+    assert time.monotonic() - before < 2.4
+    assert all(entry["duration_ms"] >= 150 for entry in server.requests())
+
+
+def test_a_quirk_of_the_command_line(start: Start) -> None:
+    assert unit(start("--quirk", "unit-as-array", "--quirk", "unit-key-plural"))["unidades"][0]["sigla"] == "UFMT"
+
+
+# Control
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path, row: MakeRow) -> list[Path]:
+    """Two files: in the second, unit 11 has another name."""
+    paths = []
+    for number, (version, name) in enumerate((("104.0.0", "A"), ("107.0.0", "B"))):
+        paths.append(tmp_path / f"{number}.json")
+        rows = [row(10, 1, versaoConsulta=version), row(11, 10, nome=name), row(12, 10)]
+        paths[-1].write_text(json.dumps({"servico": {}, "unidades": rows}))
+    return paths
+
+
+def test_it_can_be_switched_while_it_runs(start: Start, snapshots: list[Path]) -> None:
+    server = start("--snapshot", snapshots[0])
+    assert unit(server, 11)["unidade"]["nome"] == "A"
+    state = server.control("PUT", "snapshot", {"path": str(snapshots[1])})
+    assert (state["current"], state["versions"]) == (1, {"10": "107.0.0"})
+    assert [item["units"] for item in state["snapshots"]] == [3, 3]
+    assert unit(server, 11)["unidade"]["nome"] == "B"
+    server.control("PUT", "snapshot", {"index": 0})
+    assert unit(server, 11)["unidade"]["nome"] == "A"
+
+
+def test_the_last_snapshot_of_the_command_line_is_current(start: Start, snapshots: list[Path]) -> None:
+    server = start("--snapshot", snapshots[0], "--snapshot", snapshots[1])
+    body = json.loads(get(server, "/unidade-organizacional/10/alteradas?versaoConsulta=104.0.0")[2])
+    assert [row["operacao"] for row in body["unidades"]] == ["ALTERACAO", "ALTERACAO"]
+
+
+def test_units_can_be_edited_while_it_runs(start: Start, snapshots: list[Path]) -> None:
+    server = start("--snapshot", snapshots[0])
+
+    def changed(since: str) -> list[tuple[str, str]]:
+        body = json.loads(get(server, f"/unidade-organizacional/10/alteradas?versaoConsulta={since}")[2])
+        return [(row["sigla"], row["operacao"]) for row in body["unidades"]]
+
+    server.control("PUT", "unit", {"code": 11, "set": {"nome": "Nova", "codigoUnidadePai": 12, "areaAtuacao": "FIM"}})
+    edited = unit(server, 11)["unidade"]
+    assert (edited["nome"], edited["areaAtuacao"], edited["versaoConsulta"]) == ("Nova", "FIM", "104.0.1")
+    assert edited["codigoUnidadePai"].endswith("/12")
+    assert changed("104.0.0") == [("U10", "ALTERACAO"), ("U11", "ALTERACAO")]
+    server.control("PUT", "unit", {"add": {"codigoUnidade": 13, "codigoUnidadePai": 11, "nome": "N", "sigla": "U13"}})
+    added = unit(server, 13)["unidade"]
+    assert added["codigoOrgaoEntidade"] == edited["codigoOrgaoEntidade"]
+    assert added["codigoTipoUnidade"].endswith("/unidade-administrativa")
+    state = server.control("PUT", "unit", {"code": 12, "remove": True, "subtree": True})
+    assert state["versions"] == {"10": "104.0.3"}
+    assert state["snapshots"][-1]["units"] == 1
+    assert changed("104.0.2") == [("U10", "ALTERACAO"), ("U11", "EXCLUSAO"), ("U12", "EXCLUSAO"), ("U13", "EXCLUSAO")]
+
+
+def test_odd_data_can_be_served_verbatim(start: Start, snapshots: list[Path]) -> None:
+    server = start("--snapshot", snapshots[0])
+    server.control("PUT", "unit", {"code": 11, "verbatim": {"nome": 5, "codigoUnidadePai": {"a": []}}})
+    odd = unit(server, 11)["unidade"]
+    assert (odd["nome"], odd["codigoUnidadePai"]) == (5, {"a": []})
+    server.control("PUT", "unit", {"code": 11, "verbatim": {}})
+    assert unit(server, 11)["unidade"]["nome"] == "A"
+
+
+def test_weather_and_quirks_can_be_changed_while_it_runs(start: Start) -> None:
+    server = start()
+    server.control("PUT", "faults", {"faults": "status=500:1"})
+    assert get(server, "/poder")[0] == 500
+    server.control("PUT", "faults", {"faults": ""})
+    server.control("PUT", "quirks", {"quirks": ["pascal-case"]})
+    assert "Servico" in unit(server)
+    state = server.control("PUT", "latency", {"latency": 30})
+    assert (state["latency"], state["quirks"], state["faults"]) == ("30:0", ["pascal-case"], "")
+    unit(server)
+    assert server.requests()[-1]["duration_ms"] >= 30
+
+
+def test_down_answers_503_to_everything_but_control(start: Start) -> None:
+    server = start()
+    server.control("PUT", "down", {"down": True})
+    status, headers, _ = get(server, "/unidade-organizacional/471")
+    assert (status, headers["Content-Type"]) == (503, "text/html;charset=UTF-8")
+    assert server.control("GET", "state")["down"] is True
+    server.control("PUT", "down", {"down": False})
+    assert get(server, "/unidade-organizacional/471")[0] == 200
+
+
+def test_requests_are_counted_and_control_is_not(start: Start) -> None:
+    server = start()
+    get(server, "/unidade-organizacional/471")
+    get(server, "/unidade-organizacional/1.json")
+    get(server, "/nothing")
+    server.control("PUT", "faults", {"faults": "torn=1"})
+    raw_exchange(server)
+    counts = server.control("GET", "state")["requests"]
+    assert counts == {
+        "total": 4,
+        "by_endpoint": {"(unknown)": 1, "unidade-organizacional/{codigo}/resumida": 3},
+        "by_status": {"200": 3, "404": 1},
+        "by_fault": {"torn": 1},
+    }
+    assert len(server.requests()) == 4
+    assert server.control("POST", "reset-counters")["requests"]["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "body", "said"),
+    [
+        ("PUT", "snapshot", {"path": "/nowhere.json"}, "400: .*cannot read /nowhere.json"),
+        ("PUT", "snapshot", {"index": 9}, "400: .*snapshots 0 to 0, not 9"),
+        ("PUT", "snapshot", {"index": True}, "400: .*wanted"),
+        ("PUT", "snapshot", {"other": 1}, "400: .*wanted"),
+        ("PUT", "faults", {"faults": "x"}, "400: .*allowed: status=CODE:P"),
+        ("PUT", "faults", {}, "400: .*wanted"),
+        ("PUT", "latency", {"latency": "x"}, "400: .*MEAN"),
+        ("PUT", "latency", {"latency": True}, "400: .*wanted"),
+        ("PUT", "quirks", {"quirks": ["x"]}, "400: .*allowed: unit-as-array"),
+        ("PUT", "quirks", [], "400: .*wanted"),
+        ("PUT", "down", {"down": 1}, "400: .*wanted"),
+        ("PUT", "unit", {"code": 99999999, "remove": True}, "400: .*there is no unit 99999999"),
+        ("PUT", "unit", {"code": 471, "set": {"nme": "x"}}, "400: .*no key that can be set: 'nme'"),
+        ("PUT", "unit", {"code": 471, "set": {"operacao": "x"}}, "400: .*no key that can be set: 'operacao'"),
+        ("PUT", "unit", {"code": 471, "set": {"codigoUnidade": 5}}, "400: .*cannot be changed"),
+        ("PUT", "unit", {"code": 471, "set": {"versaoConsulta": "x"}}, "400: .*not major.minor.build"),
+        ("PUT", "unit", {"code": 471, "set": {"codigoUnidadePai": "x"}}, "400: .*codigoUnidadePai is 'x'"),
+        ("PUT", "unit", {"code": 471, "remove": True, "subtree": True}, "400: .*nothing would be left"),
+        ("PUT", "unit", {"add": {"codigoUnidade": 471}}, "400: .*there already"),
+        ("PUT", "unit", {"add": {"nome": "x"}}, "400: .*no codigoUnidade"),
+        ("PUT", "unit", {"code": 471}, "400: .*wanted"),
+        ("PUT", "unit", [], "400: .*wanted"),
+        ("GET", "down", None, "405: .*PUT"),
+        ("POST", "state", None, "405: .*GET"),
+        ("GET", "nothing", None, "404: .*known: state, snapshot"),
+    ],
+)  # fmt: skip
+def test_a_wrong_control_request_is_refused_and_changes_nothing(
+    shared: SiorgServer, method: str, name: str, body: Any, said: str
+) -> None:
+    before = shared.control("GET", "state")
+    with pytest.raises(SimulatorError, match=said):
+        shared.control(method, name, body)
+    assert shared.control("GET", "state") == before
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SiorgServer]:
+    with SiorgServer("--synthetic", "60") as server:
+        yield server
+
+
+def test_control_is_for_loopback_clients(start: Start) -> None:
+    own = _own_address()
+    if own is None:
+        pytest.skip("this machine has no address but loopback")
+    server = start("--host", "0.0.0.0")
+    port = urlsplit(server.url).port
+    connection = http.client.HTTPConnection(own, port, source_address=(own, 0), timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/_control/state")
+        assert connection.getresponse().status == 403
+
+
+def _own_address() -> str | None:
+    # Asks the routing table; nothing is sent.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address = str(probe.getsockname()[0])
+    return None if address.startswith("127.") else address
+
+
+# Life and death
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_at_once_even_with_a_held_request(tmp_path: Path, number: signal.Signals) -> None:
+    with SiorgServer("--synthetic", "5", "--faults", "timeout=1", request_log=tmp_path / "log") as server:
+        process = server._process
+        assert process is not None
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port)) as held:
+            held.sendall(b"GET /doc/poder HTTP/1.1\r\nHost: x\r\n\r\n")
+            before = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(5) == 0
+            assert time.monotonic() - before < 3
+        assert server.stderr == ""
+
+
+def test_it_comes_back_on_the_same_port(start: Start) -> None:
+    server = start()
+    url = server.url
+    assert server.kill() == -signal.SIGKILL
+    assert server.start().url == url
+    assert server.stop() == 0
+    assert server.stop() is None
+
+
+def test_no_process_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom support.siorg_server import SiorgServer\n"
+        "with SiorgServer('--synthetic', '5') as server:\n    print(server.pid, flush=True)\n    time.sleep(600)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    eventually(lambda: not _is_running(child))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        # A zombie that nobody waits for (its parent is dead) does not run.
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_failed_start_says_why() -> None:
+    with pytest.raises(SimulatorError, match=r"exit code 2 .*cannot use /nowhere.json: No such file"):
+        SiorgServer("--snapshot", "/nowhere.json").start()
+
+
+def test_only_the_ready_line_is_printed(start: Start) -> None:
+    server = start()
+    get(server, "/poder")
+    process = server._process
+    assert process is not None
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    assert process.stdout.read() is None
+
+
+def test_large_structures_start_within_seconds_and_answer_while_a_list_is_built(start: Start) -> None:
+    before = time.monotonic()
+    server = start("--synthetic", "6600", "--synthetic-changes", "200")
+    assert time.monotonic() - before < 15
+    with ThreadPoolExecutor(5) as pool:
+        lists = [pool.submit(get, server, "/estrutura-organizacional/completa?codigoUnidade=471") for _ in range(3)]
+        assert unit(server)["unidade"]["sigla"] == "UFMT"
+        sizes = {len(future.result()[2]) for future in lists}
+    assert len(sizes) == 1
+    assert sizes.pop() > 6000 * 2000
