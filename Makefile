@@ -1,0 +1,111 @@
+# The few commands of this repository; `make` alone lists them. Needs make and Python 3.11 to 3.13, nothing else:
+# whatever a command uses, it first puts into .venv itself.
+#
+#   PYTHON=…   the interpreter to make .venv with (otherwise the newest that fits is found)
+#   ARGS=…     passed on by test, demo and bench: make test ARGS='tests/queue -k claim'
+#   WORKERS=2  processes that tests run in
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTHON ?=
+ARGS ?=
+WORKERS ?= 2
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help venv demo test check format bench constraints dist clean
+
+# A person's own Python settings must not reach into .venv.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_USER := 0
+export PIP_NO_INPUT := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+# Containers and CI users may have no home; pip and other tools then keep their caches here.
+ifneq ($(shell test -n "$$HOME" && test -d "$$HOME" && test -w "$$HOME" && echo writable),writable)
+export PIP_CACHE_DIR := $(CURDIR)/$(VENV)/.cache/pip
+export XDG_CACHE_HOME := $(CURDIR)/$(VENV)/.cache
+endif
+
+# Sets $$python to the first interpreter that fits. Each is really run: a version manager may leave names on the PATH
+# behind which there is nothing.
+define find_python
+python=; without_venv=; \
+for candidate in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
+  "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 || continue; \
+  if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+  without_venv=$${without_venv:-$$candidate}; \
+done; \
+if [ -z "$$python" ]; then \
+  if [ -n "$$without_venv" ]; then \
+    version=$$("$$without_venv" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+    echo "$$without_venv has no venv module. On Debian and Ubuntu: apt install python$$version-venv" >&2; \
+  elif [ -n "$(PYTHON)" ]; then \
+    echo "PYTHON=$(PYTHON) is no Python 3.11 to 3.13 that runs." >&2; \
+  else \
+    echo "Python 3.11 to 3.13 is needed, and none was found. On Debian and Ubuntu: apt install python3 python3-venv;" >&2; \
+    echo "or name one: make PYTHON=/path/to/python3.12 …" >&2; \
+  fi; \
+  exit 1; \
+fi
+endef
+
+help: ## list the commands
+	@echo "make <command>"; echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@echo; sed -n 's/^#   \([A-Z].*\)/  \1/p' Makefile
+
+venv: $(INSTALLED) ## make the virtual environment .venv, with everything in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(find_python); \
+	if ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
+	  echo "Making $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing into $(VENV) (the first time this takes a minute)"
+	@$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## everything in small, to see it work: database, SIORG, some job processes, live progress
+	@PYTHONPATH=tests $(BIN)/python benchmarks/demo.py $(ARGS)
+
+test: $(INSTALLED) ## run the tests
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(INSTALLED) ## look for what tests do not see: lint, format, types, who imports whom
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/lint-imports
+
+format: $(INSTALLED) ## put the code into the one form, and mend what can be mended by itself
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+bench: $(INSTALLED) ## measure: ratios within one run, on an embedded database
+	@PYTHONPATH=tests $(BIN)/python benchmarks/bench.py $(ARGS)
+
+constraints: ## find out the newest versions that fit together, and write them to constraints.txt
+	@$(find_python); \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	echo "Installing into an empty environment" && \
+	"$$python" -m venv "$$folder/venv" && \
+	"$$folder/venv/bin/python" -m pip install --quiet --progress-bar off '.[dev]' && \
+	{ \
+	  echo "# What the tests run with: name==version, no hashes, no addresses. \`make constraints\` makes it again."; \
+	  "$$folder/venv/bin/python" -m pip list --format=freeze --exclude pip --exclude setuptools --exclude siorg-sync; \
+	} >"$$folder/constraints.txt" && \
+	cp "$$folder/constraints.txt" constraints.txt && \
+	echo "constraints.txt: $$(grep -c '^[^#]' constraints.txt) packages"
+
+dist: $(INSTALLED) ## build the wheel and the source distribution into dist/
+	@$(BIN)/python -m pip install --quiet --progress-bar off --upgrade --target $(VENV)/.hatchling hatchling
+	@PYTHONPATH=$(VENV)/.hatchling $(BIN)/python -m hatchling build -d dist
+
+clean: ## remove everything that these commands have made
+	rm -rf $(VENV) dist build .demo bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find job tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
