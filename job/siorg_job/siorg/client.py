@@ -514,6 +514,8 @@ class SiorgClient:
             unpack.finish()
         except (AnswerTooLarge, TornAnswer) as error:
             failure = error
+        except zlib.error:
+            failure = TornAnswer("SIORG's answer is damaged gzip", received=len(body))
         except _HTTP_ERRORS:
             failure = TornAnswer("SIORG's answer broke off before its end", received=len(body))
         if failure is not None and whole:
@@ -574,15 +576,16 @@ class _Gunzip:
         self._begun = False
 
     def feed(self, chunk: bytes, limit: int) -> Iterator[bytes]:
-        """Yield what a chunk holds, at most ``limit`` bytes of it."""
+        """Yield what a chunk holds, at most ``limit`` bytes of it.
+
+        Raises:
+            zlib.error: it is damaged.
+        """
         while chunk and limit > 0:
             if self._inflate.eof:  # another member follows
                 self._inflate = zlib.decompressobj(wbits=31)
             self._begun = True
-            try:
-                piece = self._inflate.decompress(chunk, limit)
-            except zlib.error:
-                raise TornAnswer("SIORG's answer is damaged gzip") from None
+            piece = self._inflate.decompress(chunk, limit)
             limit -= len(piece)
             chunk = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             yield piece

@@ -99,15 +99,15 @@ class NotFound(PermanentError):
 
 
 class InvalidAnswer(PermanentError):
-    """SIORG answered, but this row cannot be used; ``field`` says which part of it.
-
-    Attributes:
-        field: SIORG's name of the field, with its place inside the row (``contato[0].telefone``).
-    """
+    """SIORG answered, but this row cannot be used; ``field`` says which part of it."""
 
     def __init__(self, message: str, *, field: str, **details: Detail) -> None:
         super().__init__(message, field=field, **details)
-        self.field = field
+
+    @property
+    def field(self) -> str:
+        """SIORG's name of the field, with its place inside the row (``contato[0].telefone``)."""
+        return str(self.details["field"])
 
 
 class NotAnOrganization(PermanentError):

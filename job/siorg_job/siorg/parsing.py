@@ -121,13 +121,15 @@ def _decode(text: str, position: int) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, position)
     except json.JSONDecodeError as error:
-        raise TornAnswer(
+        failure = TornAnswer(
             f"SIORG's answer is no whole JSON: it breaks off or goes wrong at character {error.pos} of {len(text)}",
             position=error.pos,
             length=len(text),
-        ) from None
+        )
     except RecursionError:
-        raise TornAnswer("SIORG's answer is nested too deeply to be one of its answers", length=len(text)) from None
+        failure = TornAnswer("SIORG's answer is nested too deeply to be one of its answers", length=len(text))
+    # Raised here, so that it is not chained to the decoder's error, which holds the whole body.
+    raise failure
 
 
 def _next(text: str, position: int) -> int:

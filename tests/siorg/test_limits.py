@@ -1,0 +1,217 @@
+"""The breaker leaves SIORG alone, and finds out with one request whether it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from siorg_job.siorg.errors import BreakerOpen
+from siorg_job.siorg.limits import Breaker, BreakerState, Permit, Unlimited
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(clock: Clock, threshold: int = 3, draw: float = 0.0) -> Breaker:
+    return Breaker(threshold, 10.0, 40.0, clock, lambda: draw)
+
+
+def state_of(breaker: Breaker) -> BreakerState:
+    # A call, because the type checker takes a property for constant.
+    return breaker.state
+
+
+def fail(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        breaker.failure(breaker.before_request())
+
+
+def test_it_opens_after_failures_in_a_row_and_not_before() -> None:
+    clock = Clock()
+    breaker = make(clock)
+    fail(breaker, 2)
+    breaker.success(breaker.before_request())
+    fail(breaker, 2)
+    assert (breaker.state, breaker.consecutive_failures, breaker.opened_at) == (BreakerState.CLOSED, 2, None)
+    fail(breaker, 1)
+    assert (breaker.state, breaker.consecutive_failures, breaker.opened_at) == (BreakerState.OPEN, 3, 100.0)
+    with pytest.raises(BreakerOpen) as caught:
+        breaker.before_request()
+    assert caught.value.retry_in == 10.0
+
+
+def test_after_the_cooldown_exactly_one_probe_passes_and_its_success_closes() -> None:
+    clock = Clock()
+    breaker = make(clock)
+    fail(breaker, 3)
+    clock.now += 10
+    breaker.check()
+    probe = breaker.before_request()
+    assert state_of(breaker) is BreakerState.HALF_OPEN
+    for _ in range(3):
+        with pytest.raises(BreakerOpen):
+            breaker.before_request()
+    breaker.success(probe)
+    assert (breaker.state, breaker.consecutive_failures, breaker.opened_at) == (BreakerState.CLOSED, 0, None)
+    breaker.before_request()
+    breaker.before_request()
+
+
+def test_each_failed_probe_doubles_the_cooldown_up_to_the_maximum_and_a_success_resets_it() -> None:
+    clock = Clock()
+    breaker = make(clock)
+    fail(breaker, 3)
+    for expected in (10.0, 20.0, 40.0, 40.0):
+        assert breaker.retry_in == expected
+        clock.now += expected
+        breaker.failure(breaker.before_request())
+    clock.now += 40
+    breaker.success(breaker.before_request())
+    fail(breaker, 3)
+    assert breaker.retry_in == 10.0
+
+
+def test_cooldowns_are_drawn_from_the_upper_half_of_their_length() -> None:
+    clock = Clock()
+    breaker = make(clock, draw=0.999999)
+    fail(breaker, 3)
+    assert 5.0 <= breaker.retry_in < 5.01
+
+
+def test_a_cancelled_probe_leaves_the_next_request_to_be_the_probe() -> None:
+    clock = Clock()
+    breaker = make(clock)
+    fail(breaker, 3)
+    clock.now += 10
+    breaker.abandon(breaker.before_request())
+    assert state_of(breaker) is BreakerState.OPEN
+    breaker.success(breaker.before_request())
+    assert state_of(breaker) is BreakerState.CLOSED
+
+
+def test_an_answer_to_a_request_from_before_it_opened_counts_for_nothing() -> None:
+    clock = Clock()
+    breaker = make(clock)
+    early = [breaker.before_request() for _ in range(5)]
+    fail(breaker, 3)
+    clock.now += 10
+    probe = breaker.before_request()
+    for permit in early[:2]:
+        breaker.failure(permit)
+        breaker.abandon(permit)
+        breaker.success(permit)
+    assert state_of(breaker) is BreakerState.HALF_OPEN
+    breaker.success(probe)
+    breaker.failure(early[2])
+    assert breaker.consecutive_failures == 0
+
+
+def test_news_without_a_permit_count_as_the_present_state_allows() -> None:
+    clock = Clock()
+    breaker = make(clock, threshold=1)
+    breaker.failure()
+    assert state_of(breaker) is BreakerState.OPEN
+    breaker.success()
+    assert state_of(breaker) is BreakerState.OPEN
+    clock.now += 10
+    breaker.before_request()
+    breaker.success()
+    assert state_of(breaker) is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize(
+    "limits", [(0, 1.0, 1.0), (1, 0.0, 1.0), (1, -1.0, 1.0), (1, 2.0, 1.0), (1, 1.0, float("inf"))]
+)
+def test_senseless_limits_are_refused(limits: tuple[int, float, float]) -> None:
+    with pytest.raises(ValueError, match="has to be"):
+        Breaker(*limits)
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Any order of requests, answers, cancellations and time."""
+
+    @initialize(threshold=st.integers(1, 4), draw=st.floats(0, 0.999))
+    def begin(self, threshold: int, draw: float) -> None:
+        self.clock = Clock()
+        self.threshold = threshold
+        self.breaker = Breaker(threshold, 10.0, 40.0, self.clock, lambda: draw)
+        self.out: list[Permit] = []
+        self.probe: Permit | None = None
+
+    @rule()
+    def request(self) -> None:
+        before = self.breaker.state
+        wait = self.breaker.retry_in
+        try:
+            permit = self.breaker.before_request()
+        except BreakerOpen as refused:
+            assert before is not BreakerState.CLOSED
+            assert refused.retry_in > 0  # noqa: PT017 - whether it is refused is what is found out
+            return
+        assert wait == 0
+        assert self.probe is None
+        if before is BreakerState.OPEN:
+            assert state_of(self.breaker) is BreakerState.HALF_OPEN
+            self.probe = permit
+        self.out.append(permit)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data(), kind=st.sampled_from(["success", "failure", "abandon"]))
+    def answer(self, data: st.DataObject, kind: str) -> None:
+        permit = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
+        before = self.breaker.state
+        getattr(self.breaker, kind)(permit)
+        if self.probe is not None and permit is self.probe:
+            self.probe = None
+            expected = BreakerState.CLOSED if kind == "success" else BreakerState.OPEN
+            assert state_of(self.breaker) is expected
+        elif before is not BreakerState.CLOSED:
+            assert state_of(self.breaker) is before
+
+    @rule(seconds=st.floats(0, 60))
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @invariant()
+    def the_state_is_consistent(self) -> None:
+        breaker = self.breaker
+        assert (breaker.state is BreakerState.HALF_OPEN) == (self.probe is not None)
+        assert (breaker.opened_at is None) == (breaker.state is BreakerState.CLOSED)
+        assert 0 <= breaker.retry_in <= 40
+        if breaker.state is BreakerState.CLOSED:
+            assert breaker.consecutive_failures < self.threshold
+
+    def teardown(self) -> None:
+        if not hasattr(self, "breaker"):
+            return
+        # Whatever happened: with time and one success it closes again.
+        if self.probe is not None:
+            self.breaker.abandon(self.probe)
+        self.clock.now += 40
+        self.breaker.success(self.breaker.before_request())
+        assert state_of(self.breaker) is BreakerState.CLOSED
+
+
+TestBreakerMachine = BreakerMachine.TestCase
+
+
+def test_without_a_rate_nothing_waits_but_for_a_pause() -> None:
+    async def scenario() -> None:
+        limiter = Unlimited()
+        await limiter.wait()
+        began = time.monotonic()
+        await limiter.pause(0.05)
+        await limiter.pause(0.001)  # a shorter one does not end it
+        await asyncio.gather(*(limiter.wait() for _ in range(5)))
+        assert time.monotonic() - began >= 0.05
+
+    asyncio.run(scenario())
