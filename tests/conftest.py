@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.postgres import Postgres, embedded_postgres
 
 from siorg_queue import Connection, QueueStore, connect
+from support.postgres import Postgres, embedded_postgres
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from siorg_job.commands import (
     status,
 )
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.logs import configure, logger
+from siorg_job.logs import capture_uncaught, configure, logger
 from siorg_job.settings import Settings, SettingsError
 from siorg_queue import DatabaseUnavailable, describe, is_transient
 
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         return Exit.USAGE
     redactor = settings.redactor()
     configure(settings.log_format, settings.log_level, redactor)
+    capture_uncaught()
     log = logger("siorg_job")
     for notice in settings.notices:
         log.warning(notice)
@@ -84,15 +85,15 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     except DatabaseUnavailable as error:
         log.error("The database is unavailable; try again later", reason=str(error))
         return Exit.TRY_LATER
-    except psycopg.errors.UndefinedTable as error:
-        log.error("The database lacks tables of ours: run siorg-job migrate first", reason=describe(error))
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        log.error("The database lacks tables or columns of ours: run siorg-job migrate first", reason=describe(error))
         return Exit.ERROR
     except psycopg.Error as error:
         log.error("The database refused", reason=describe(error), sqlstate=error.sqlstate)
         return Exit.TRY_LATER if is_transient(error) else Exit.ERROR
     except BrokenPipeError:
         return Exit.ERROR
-    except Exception as error:  # noqa: BLE001 - the last door: a person gets a sentence, the log gets the rest
+    except Exception as error:
         log.error("Unexpected error; this is a fault of ours", error=f"{type(error).__name__}: {error}", exc_info=error)
         return Exit.ERROR
 

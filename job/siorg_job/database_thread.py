@@ -25,6 +25,7 @@ class DatabaseThread:
         self._name = name
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._connection: Connection | None = None
+        self._clock: asyncio.Future[datetime] | None = None
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         """Run ``function(connection)`` and return what it returns.
@@ -45,10 +46,32 @@ class DatabaseThread:
         return await self.call(run)
 
     async def now(self) -> datetime:
-        """The database's clock."""
-        (row,) = await self.rows(load("siorg_job.sync", "read.sql")["clock"])
-        moment: datetime = row["now"]
-        return moment
+        """The database's clock, read after this was called.
+
+        Callers that come while a reading is under way share the next one: many fetches start for one round trip.
+        """
+        if self._clock is None:
+            self._clock = asyncio.ensure_future(self._read_clock())
+            self._clock.add_done_callback(_seen)
+        return await asyncio.shield(self._clock)
+
+    async def _read_clock(self) -> datetime:
+        def run(connection: Connection) -> datetime:
+            # From here on the answer could be too early for a newcomer.
+            loop.call_soon_threadsafe(began)
+            row = connection.execute(load("siorg_job.sync", "read.sql")["clock"]).fetchone()
+            assert row is not None
+            moment: datetime = row["now"]
+            return moment
+
+        def began() -> None:
+            self._clock = None
+
+        loop = asyncio.get_running_loop()
+        try:
+            return await self.call(run)
+        finally:
+            self._clock = None
 
     async def close(self) -> None:
         """Close the connection and end the thread."""
@@ -70,3 +93,9 @@ class DatabaseThread:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _seen(reading: asyncio.Future[datetime]) -> None:
+    """Whoever waited has the error; nobody may be waiting any more."""
+    if not reading.cancelled():
+        reading.exception()

@@ -11,6 +11,7 @@ attempt counts; if the breaker opens, SIORG is down, and every item goes back un
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import random
@@ -32,7 +33,7 @@ from siorg_job.pace import SharedPace
 from siorg_job.report import BatchTally, RunReport
 from siorg_job.settings import Settings
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError
+from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg.limits import Breaker
 from siorg_job.sync.apply import Applied, Work, apply
 from siorg_queue import (
@@ -130,6 +131,8 @@ class Drain:
         self._fault: BaseException | None = None
         self._enabled_until = 0.0
         self._last_cleanup = -math.inf
+        self._useless_since: float | None = None
+        self._suspected_before: set[UUID] = set()
 
     async def run(self) -> str:
         """Drain, and return the reason for the end: ``exhausted`` or ``stopped``.
@@ -155,7 +158,9 @@ class Drain:
         client = SiorgClient(
             settings.siorg_api_url,
             token=token,
-            limiter=SharedPace(self._reader, settings.siorg_max_requests_per_second),
+            limiter=SharedPace(
+                self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=settings.worker_item_timeout_secs / 2
+            ),
             breaker=self._breaker,
             timeout_seconds=settings.siorg_timeout_secs,
             connect_timeout_seconds=settings.siorg_connect_timeout_secs,
@@ -179,6 +184,10 @@ class Drain:
                     if trouble.what == "siorg":
                         await self._give_back(str(trouble))
                     raise
+                except Exception:
+                    with contextlib.suppress(Exception):  # what happened first is what has to be told
+                        await self._give_back("given back: the worker has a fault")
+                    raise
                 finally:
                     await self._cancel_tasks()
                     await self._gatherer.close()
@@ -194,16 +203,19 @@ class Drain:
         next_claim = 0.0
         while True:
             if self._fault is not None:
-                await self._give_back("given back: the worker has a fault")
                 raise self._fault
             await self._apply_ready()
             await self._judge_suspects()
+            if not self._flights:
+                next_claim = 0.0  # nothing else will wake us
             if self._stop.is_set():
                 await self._wind_down()
                 return "stopped"
             if self._breaker.state == "open":
                 await self._wait_for_siorg()
                 continue
+            if not self._flights:
+                self._give_up_when_useless("SIORG gave no answer to work with, again and again")
             await self._keep_house()
             if not await self._is_enabled():
                 if not self._forever:
@@ -217,12 +229,11 @@ class Drain:
                 if await self._claim(min(room, self._settings.worker_batch_size)):
                     next_claim = 0.0
                     continue
-                next_claim = now + _RECLAIM_SECONDS
                 if not self._flights:
                     if await self._is_exhausted():
                         return "exhausted"
-                    next_claim = 0.0
                     continue
+                next_claim = now + _RECLAIM_SECONDS
             await self._sleep(max(next_claim - now, 0.05) if room > 0 else _PROGRESS_SECONDS)
 
     async def _claim(self, limit: int) -> bool:
@@ -235,6 +246,8 @@ class Drain:
             self._report.claimed += len(claim.items)
             self._report.batches += 1
             for item in claim.items:
+                if item.id in self._flights:  # our own lease had run out, and nobody was faster than we were
+                    self._end(self._flights[item.id].item, Applied())
                 self._flights[item.id] = _Flight(item, batch, time.monotonic())
             self._keeper.hold(claim.items)
             self._metrics.in_flight(len(self._flights))
@@ -250,20 +263,28 @@ class Drain:
             works: list[Work] = []
             for entry in part:
                 if not isinstance(entry, Trouble):
-                    if entry[0].id in self._flights:
+                    self._useless_since = None
+                    if self._is_in_flight(entry[0]):
                         works.append(entry)
-                elif entry.item.id in self._flights:
+                elif self._is_in_flight(entry.item):
                     verdict = self._verdict_on(entry)
                     if verdict is not None:
                         works.append((entry.item, verdict))
             if works:
                 await self._settle(works)
 
+    def _is_in_flight(self, item: Item) -> bool:
+        """Whether this very claim of the item is: it may have been lost, and claimed again by us."""
+        flight = self._flights.get(item.id)
+        return flight is not None and flight.item.lease_token == item.lease_token
+
     async def _settle(self, works: Sequence[Work]) -> None:
+        if not works:
+            return
         applied = await self._database_with_connection(lambda connection, store: apply(connection, store, works))
         for item, _ in works:
             self._end(item, applied)
-        self._keeper.drop(item.id for item, _ in works)
+        self._keeper.drop(item for item, _ in works)
         self._metrics.in_flight(len(self._flights))
 
     def _verdict_on(self, trouble: Trouble) -> Verdict | None:
@@ -273,6 +294,7 @@ class Drain:
             raise _SiorgRefuses(str(error))
         if isinstance(error, RateLimited):
             delay = error.retry_after if error.retry_after is not None else _RATE_LIMIT_DELAY_SECONDS
+            self._count_as_useless()
             return Verdict(item, Outcome.RELEASED, error=str(error), delay_seconds=delay * (1 + random.random() / 10))
         if isinstance(error, BreakerOpen | DatabaseUnavailable):
             return Verdict(item, Outcome.RELEASED, error=str(error))
@@ -288,9 +310,12 @@ class Drain:
             await self._ask_whether_siorg_lives()
         if self._breaker.state == "open":
             return  # all go back together, see _wait_for_siorg
-        suspects, self._suspects = self._suspects, {}
-        verdicts = [self._retry_verdict(trouble) for trouble in suspects.values()]
-        await self._settle([(verdict.item, verdict) for verdict in verdicts])
+        if self._breaker.consecutive_failures > 0:
+            return  # not known yet, and we were asked to end: they go back at shutdown
+        suspects = list(self._suspects.values())
+        self._suspects.clear()
+        self._useless_since = None
+        await self._settle([(trouble.item, self._retry_verdict(trouble)) for trouble in suspects])
 
     def _retry_verdict(self, trouble: Trouble) -> Verdict:
         error = trouble.error
@@ -305,40 +330,93 @@ class Drain:
     async def _ask_whether_siorg_lives(self) -> None:
         while self._breaker.state == "closed" and self._breaker.consecutive_failures > 0 and not self._stop.is_set():
             try:
-                await self._client.probe()
+                await self._probe(time.monotonic() + self._settings.siorg_timeout_secs)
             except AccessRefused as error:
                 raise _SiorgRefuses(str(error)) from None
+            except RateLimited as error:
+                # It wants to be left alone: the suspects wait as everybody does, and are judged by their next attempt.
+                self._ready.extend(Trouble(trouble.item, error) for trouble in self._suspects.values())
+                self._suspects.clear()
+                return
             except SiorgError as error:
                 log.warning("SIORG does not answer", reason=str(error))
                 await self._sleep(0.2)
 
+    async def _probe(self, deadline: float) -> None:
+        """Ask whether SIORG is alive, until ``deadline`` (monotonic) and not beyond being asked to end.
+
+        Raises:
+            SiorgError: it is not, or that was not to be learnt in time.
+            GiveUp: the database, which holds the pace of all requests, stayed away.
+        """
+        probing = asyncio.create_task(self._client.probe())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            seconds = max(deadline - time.monotonic(), 0.1)
+            await asyncio.wait({probing, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not probing.done():
+                raise SiorgUnavailable("SIORG did not answer in time")
+            await probing
+        except DatabaseUnavailable as error:
+            await self._database(lambda store: store.has_claimable())  # waits until it answers, or gives up
+            raise SiorgUnavailable(f"the pace towards SIORG could not be read: {error}") from None
+        finally:
+            probing.cancel()
+            stopping.cancel()
+            await asyncio.gather(probing, stopping, return_exceptions=True)
+
+    def _count_as_useless(self) -> None:
+        """SIORG gives nothing to work with at this moment; the first such moment in a row counts."""
+        if self._useless_since is None:
+            self._useless_since = time.monotonic()
+
+    def _give_up_when_useless(self, reason: str) -> None:
+        if self._forever or self._useless_since is None:
+            return
+        if time.monotonic() - self._useless_since > self._settings.worker_unavailable_secs:
+            raise GiveUp("siorg", reason)
+
     # -- trouble ------------------------------------------------------------------------------------------------------
 
     async def _wait_for_siorg(self) -> None:
-        """The breaker is open: give everything back unharmed, then ask again at growing intervals until it is closed."""
+        """The breaker is open: give everything back unharmed, then ask again at growing intervals until it is closed.
+
+        One exception: what stood among the suspects at an earlier opening already, after which SIORG was found alive, is
+        itself what SIORG fails at. Its attempt counts, or a few such items would open the breaker for ever.
+        """
         reason = next((str(trouble.error) for trouble in self._suspects.values()), "SIORG is unavailable")
+        again = [trouble for trouble in self._suspects.values() if trouble.item.id in self._suspected_before]
+        self._suspected_before.update(self._suspects)
+        await self._cancel_tasks()
+        await self._settle([(trouble.item, self._retry_verdict(trouble)) for trouble in again])
         await self._give_back(f"SIORG is unavailable: {reason}")
         self._metrics.siorg_available(available=False)
         log.warning("SIORG is unavailable; every item was given back", reason=reason)
-        deadline = time.monotonic() + self._settings.worker_unavailable_secs
+        self._count_as_useless()
+        assert self._useless_since is not None
+        deadline = math.inf if self._forever else self._useless_since + self._settings.worker_unavailable_secs
         while not self._stop.is_set():
+            self._give_up_when_useless(f"SIORG is unavailable: {reason}")
             try:
-                await self._client.probe()
+                await self._probe(min(deadline, time.monotonic() + self._settings.siorg_timeout_secs))
             except BreakerOpen as error:
-                if not self._forever and time.monotonic() + error.retry_in > deadline:
+                if time.monotonic() + error.retry_in > deadline:
                     raise GiveUp("siorg", f"SIORG is unavailable: {reason}") from None
                 await self._sleep(error.retry_in + 0.01)
             except AccessRefused as error:
                 raise GiveUp("siorg", str(error)) from None
+            except RateLimited as error:
+                reason = str(error)
+                await self._sleep(min(error.retry_after or _RATE_LIMIT_DELAY_SECONDS, max(deadline - time.monotonic(), 0.1)))
             except SiorgError as error:
                 reason = str(error)
-                if not self._forever and time.monotonic() > deadline:
-                    raise GiveUp("siorg", f"SIORG is unavailable: {reason}") from None
+                await self._sleep(0.05)
             else:
                 if self._breaker.state == "closed":
                     break
-        self._metrics.siorg_available(available=True)
-        log.info("SIORG answers again")
+        if self._breaker.state == "closed":
+            self._metrics.siorg_available(available=True)
+            log.info("SIORG answers again")
 
     async def _give_back(self, reason: str) -> None:
         """Stop what is under way and release every item in flight."""
@@ -406,9 +484,10 @@ class Drain:
     # -- the end of an item, of a batch, of the work ------------------------------------------------------------------
 
     def _end(self, item: Item, applied: Applied) -> None:
-        flight = self._flights.pop(item.id, None)
-        if flight is None:
+        if not self._is_in_flight(item):
             return
+        flight = self._flights.pop(item.id)
+        self._suspects.pop(item.id, None)
         settled = applied.settled.get(item.id)
         tally = flight.batch.tally
         verdict = applied.verdicts.get(item.id)
@@ -419,6 +498,8 @@ class Drain:
                 entity_type=item.entity_type, siorg_code=item.siorg_code, lease_token=item.lease_token,
             )  # fmt: skip
         else:
+            if verdict is None or verdict.outcome is not Outcome.RELEASED:
+                self._suspected_before.discard(item.id)
             self._count(item, settled, verdict, tally)
             self._metrics.operation(item.entity_type, item.operation, settled.status, time.monotonic() - flight.started)
         flight.batch.left -= 1

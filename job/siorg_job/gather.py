@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from siorg_job.database_thread import DatabaseThread
 from siorg_job.logs import logger
@@ -61,6 +61,17 @@ class _Fetched:
     structure: Structure
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    asked_at: datetime
+    until: float
+    rows: tuple[DomainRow, ...]
+
+
+_Key = TypeVar("_Key")
+_Answer = TypeVar("_Answer", _Fetched, _Table)
+
+
 def failed(item: Item, error: SiorgError) -> Verdict:
     """The end of an item whose answer will not get better."""
     return Verdict(
@@ -91,8 +102,9 @@ class Gatherer:
         self._fresh_seconds = fresh_seconds
         self._item_seconds = item_seconds
         self._structures: OrderedDict[int, _Fetched] = OrderedDict()
-        self._structure_tasks: dict[int, asyncio.Task[_Fetched]] = {}
-        self._tables: dict[DomainTable, tuple[datetime, float, tuple[DomainRow, ...]]] = {}
+        self._structure_fetches: dict[int, asyncio.Task[_Fetched]] = {}
+        self._tables: dict[DomainTable, _Table] = {}
+        self._table_fetches: dict[DomainTable, asyncio.Task[_Table]] = {}
 
     async def gather(self, items: Sequence[Item], ready: Callable[[Sequence[Gathered]], None]) -> None:
         """Fetch for ``items``; ``ready`` is called with parts of the result as they arrive, every item exactly once.
@@ -171,8 +183,8 @@ class Gatherer:
         return await self._complete([(item, unit) for item in group], asked_at, None)
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[Gathered]:
-        asked_at, rows = await self._table(table, max(item.created_at for item in group))
-        return [(item, Evidence(asked_at, rows=rows)) for item in group]
+        fetched = await self._table(table, max(item.created_at for item in group))
+        return [(item, Evidence(fetched.asked_at, rows=fetched.rows)) for item in group]
 
     # -- what makes an answer complete: parents and categories --------------------------------------------------------
 
@@ -201,6 +213,8 @@ class Gatherer:
         """The parents to apply first, nearest first, and whether the unit's own parent is outside its organization."""
         chain: list[RemoteUnit] = []
         current = unit
+        if unit.is_organization or unit.code == unit.organization_code:
+            return chain, False  # an organization of its own: it hangs below nothing here
         while True:
             parent_code = current.parent_code
             if parent_code is None or parent_code == current.organization_code:
@@ -244,7 +258,7 @@ class Gatherer:
             {
                 (unit.code if below is None else below, unit.parent_code)
                 for unit in units
-                if unit.parent_code is not None and unit.parent_code != unit.organization_code
+                if unit.parent_code not in (None, unit.organization_code) and unit.code != unit.organization_code
             }
         )
         if not pairs:
@@ -264,10 +278,10 @@ class Gatherer:
         if codes <= {row["code"] for row in rows}:
             return ()
         try:
-            _, table = await self._table(DomainTable.UNIT_CATEGORY, None)
+            table = await self._table(DomainTable.UNIT_CATEGORY, None)
         except PermanentError:
             return ()  # the unit is worth more than the name of its category
-        return table
+        return table.rows
 
     # -- what is remembered -------------------------------------------------------------------------------------------
 
@@ -293,29 +307,8 @@ class Gatherer:
         if all(self._is_fresh(organization, item) for item in group):
             self._structures.move_to_end(organization)
             return self._structures[organization]
-        running = self._structure_tasks.get(organization)
-        if running is not None:
-            fetched = await asyncio.shield(running)
-            if all(item.created_at <= fetched.asked_at for item in group):
-                return fetched
-        task = asyncio.create_task(self._fetch_structure(organization))
-        self._structure_tasks[organization] = task
-        task.add_done_callback(lambda done: self._forget_task(organization, done))
-        # Shielded: others may wait for the same answer. The client bounds how long it takes; close() ends it early.
-        return await asyncio.shield(task)
-
-    def _forget_task(self, organization: int, task: asyncio.Task[_Fetched]) -> None:
-        if self._structure_tasks.get(organization) is task:
-            del self._structure_tasks[organization]
-        if not task.cancelled():
-            task.exception()  # seen: whoever waited got it too
-
-    async def close(self) -> None:
-        """End fetches that nobody waits for any more."""
-        tasks = list(self._structure_tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        youngest = max(item.created_at for item in group)
+        return await _one_for_all(self._structure_fetches, organization, youngest, lambda: self._fetch_structure(organization))
 
     async def _fetch_structure(self, organization: int) -> _Fetched:
         asked_at = await self._database.now()
@@ -326,15 +319,51 @@ class Gatherer:
             self._structures.popitem(last=False)
         return fetched
 
-    async def _table(self, table: DomainTable, needed: datetime | None) -> tuple[datetime, tuple[DomainRow, ...]]:
+    async def _table(self, table: DomainTable, needed: datetime | None) -> _Table:
         kept = self._tables.get(table)
-        now = asyncio.get_running_loop().time()
-        if kept is not None and kept[1] >= now and (needed is None or needed <= kept[0]):
-            return kept[0], kept[2]
+        if kept is not None and kept.until >= asyncio.get_running_loop().time() and (needed is None or needed <= kept.asked_at):
+            return kept
+        return await _one_for_all(self._table_fetches, table, needed, lambda: self._fetch_table(table))
+
+    async def _fetch_table(self, table: DomainTable) -> _Table:
         asked_at = await self._database.now()
         rows = tuple(await self._siorg.domain(table))
-        self._tables[table] = (asked_at, now + self._fresh_seconds, rows)
-        return asked_at, rows
+        kept = _Table(asked_at, asyncio.get_running_loop().time() + self._fresh_seconds, rows)
+        self._tables[table] = kept
+        return kept
+
+    async def close(self) -> None:
+        """End fetches that nobody waits for any more."""
+        running = [*self._structure_fetches.values(), *self._table_fetches.values()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _one_for_all(
+    running: dict[_Key, asyncio.Task[_Answer]], key: _Key, needed: datetime | None, fetch: Callable[[], Coroutine[Any, Any, _Answer]]
+) -> _Answer:
+    """Wait for the fetch that is under way, if it began late enough (``needed``), else for a new one.
+
+    Shielded, because others may wait for the same answer: the client bounds how long it takes, ``close`` ends it early.
+    """
+    task = running.get(key)
+    if task is not None:
+        answer = await asyncio.shield(task)
+        if needed is None or needed <= answer.asked_at:
+            return answer
+    task = running.get(key)
+    if task is None or task.done():
+        task = running[key] = asyncio.create_task(fetch())
+        task.add_done_callback(lambda done: _forget(running, key, done))
+    return await asyncio.shield(task)
+
+
+def _forget(running: dict[_Key, asyncio.Task[_Answer]], key: _Key, task: asyncio.Task[_Answer]) -> None:
+    if running.get(key) is task:
+        del running[key]
+    if not task.cancelled():
+        task.exception()  # seen: whoever waited got it too
 
 
 def _organization_in(payload: Any) -> int | None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psycopg
 
-from siorg_queue import Connection, DatabaseUnavailable, Item, QueueStore, connect
+from siorg_queue import Connection, DatabaseUnavailable, Item, QueueStore, connect, describe
 
 _RENEWALS_PER_LEASE = 3
 
@@ -47,14 +47,16 @@ class LeaseKeeper:
         with self._lock:
             self._held.update({item.id: item.lease_token for item in items})
 
-    def drop(self, ids: Iterable[UUID]) -> None:
-        """Keep these no longer."""
+    def drop(self, items: Iterable[Item]) -> None:
+        """Keep these no longer; a later claim of the same item stays."""
         with self._lock:
-            for id_ in ids:
-                self._held.pop(id_, None)
+            for item in items:
+                if self._held.get(item.id) == item.lease_token:
+                    del self._held[item.id]
 
     def _run(self) -> None:
         connection: Connection | None = None
+        missed: dict[UUID, int] = {}
         pause = self._lease.total_seconds() / _RENEWALS_PER_LEASE
         while not self._stopped.wait(pause):
             with self._lock:
@@ -68,10 +70,13 @@ class LeaseKeeper:
             except (psycopg.Error, DatabaseUnavailable) as error:
                 if connection is not None:
                     connection.close()
-                self._on_trouble(str(error))
+                self._on_trouble(describe(error) if isinstance(error, psycopg.Error) else str(error))
                 continue
             with self._lock:
-                lost = {id_ for id_ in held if id_ not in ours and self._held.get(id_) == held[id_]}
+                # One that ended between the copy and the renewal is about to be dropped: it is lost when it is missed twice.
+                still = {id_: token for id_, token in held.items() if id_ not in ours and self._held.get(id_) == token}
+                lost = {id_ for id_, token in still.items() if missed.get(id_) == token}
+                missed = still
                 for id_ in lost:
                     del self._held[id_]
             if lost:

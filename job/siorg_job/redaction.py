@@ -26,7 +26,7 @@ _DEEPEST = 64  # levels: JSON deeper than this is cut, and a structure that cont
 _DATABASE_URL_USER = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://)[^\s\"'<>]*@", re.IGNORECASE)
 _URL_USER = re.compile(r"([a-z][a-z0-9+.-]{0,30}://)[^\s/?#\"'<>]*@", re.IGNORECASE)
 _AUTHORIZATION = re.compile(
-    r"((?:proxy-)?authorization\\?[\"']?\s*[:=,]\s*b?\\?[\"']?)(?:(basic|bearer|digest|negotiate|token)\s+)?[^\s\"',;\\]+",
+    r"((?:proxy-)?authorization\\?[\"']?\s*[:=,]\s*(?:b?\\?[\"'])?)(?:(basic|bearer|digest|negotiate|token)\s+)?[^\s\"',;\\]+",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(bearer)\s+(?=[^\s]*[0-9._~+/=-])[A-Za-z0-9._~+/=-]+", re.IGNORECASE)

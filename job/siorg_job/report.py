@@ -7,6 +7,7 @@ termination message, is a summary of one line of JSON.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -123,8 +124,9 @@ def write_termination_log(path: Path, text: str) -> None:
     """
     try:
         # Not created: on a person's machine /dev/termination-log would be a file where none belongs.
-        with path.open("r+", encoding="utf-8") as termination_log:
-            termination_log.truncate()
+        with os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC), "w", encoding="utf-8"
+        ) as termination_log:
             termination_log.write(text)
     except FileNotFoundError:
         return

@@ -57,7 +57,7 @@ class Postgres:
         name = f"test_{os.getpid()}_{next(self._numbers)}"
         with psycopg.connect(self.url(), autocommit=True) as admin:
             if not migrated:
-                admin.execute(f"CREATE DATABASE {name}")  # noqa: S608
+                admin.execute(f"CREATE DATABASE {name}")
                 return self.url(name)
             if self._template is None:
                 self._template = f"template_{os.getpid()}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from types import FrameType
+from typing import Any
 
-from siorg_job.commands.context import Context, Exit
+from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.drain import Drain, GiveUp
 from siorg_job.logs import logger
-from siorg_job.metrics import JobMetrics
+from siorg_job.metrics import JobMetrics, MetricsPortError
 from siorg_job.report import RunReport
 
 
@@ -19,7 +21,10 @@ def drain(context: Context, report: RunReport, *, forever: bool) -> tuple[str, i
     port = context.settings.worker_metrics_port
     metrics = JobMetrics() if port is not None else JobMetrics.unserved()
     if port is not None:
-        metrics.serve(port)
+        try:
+            metrics.serve(port)
+        except MetricsPortError as error:
+            raise CommandError(str(error)) from None
     try:
         return asyncio.run(_drain(context, report, metrics, forever=forever)), Exit.DONE
     except GiveUp as trouble:
@@ -32,9 +37,19 @@ def drain(context: Context, report: RunReport, *, forever: bool) -> tuple[str, i
 async def _drain(context: Context, report: RunReport, metrics: JobMetrics, *, forever: bool) -> str:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        context.stop.set()
+        loop.call_soon_threadsafe(stop.set)
+
+    # Not loop.add_signal_handler: closing the loop would put back the default, and a second SIGTERM kill us on our way out.
+    before: list[tuple[int, Any]] = []
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        before = [(number, signal.signal(number, on_signal)) for number in (signal.SIGTERM, signal.SIGINT)]
     if context.stop.is_set():
         stop.set()
-    return await Drain(context.settings, report=report, metrics=metrics, stop=stop, forever=forever).run()
+    try:
+        return await Drain(context.settings, report=report, metrics=metrics, stop=stop, forever=forever).run()
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

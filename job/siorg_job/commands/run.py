@@ -7,10 +7,12 @@ import random
 import time
 from typing import Any
 
+import psycopg
+
 from siorg_job.commands.context import Context, Exit, retry_policy
 from siorg_job.logs import logger
 from siorg_job.report import RunReport, one_line, write_termination_log
-from siorg_queue import DatabaseUnavailable, QueueStore, connect, transaction
+from siorg_queue import DatabaseUnavailable, QueueStore, connect, describe, is_transient, transaction
 from siorg_queue.statements import load
 
 
@@ -70,21 +72,29 @@ def _reason_not_to_start(context: Context) -> str | None:
     deadline = time.monotonic() + settings.worker_unavailable_secs
     while True:
         try:
-            connection = connect(settings.database_url.get_secret_value(), application_name="siorg-job")
-            break
+            return _look(context)
         except DatabaseUnavailable:
             if time.monotonic() > deadline or context.stop.wait(0.2 + random.random()):
                 raise
-    with connection:
-        with transaction(connection):
-            row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
-        if row is not None and not row["enabled"]:
-            return "disabled"
-        store = QueueStore(connection, retry_policy(settings))
-        store.reap()
-        if context.stop.is_set():
-            return "stopped"
-        if store.has_claimable():
-            return None
-        seconds = store.next_due_seconds()
-        return None if seconds is not None and seconds <= settings.worker_linger_secs else "exhausted"
+
+
+def _look(context: Context) -> str | None:
+    settings = context.settings
+    try:
+        with connect(settings.database_url.get_secret_value(), application_name="siorg-job") as connection:
+            with transaction(connection):
+                row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
+            if row is not None and not row["enabled"]:
+                return "disabled"
+            store = QueueStore(connection, retry_policy(settings))
+            store.reap()
+            if context.stop.is_set():
+                return "stopped"
+            if store.has_claimable():
+                return None
+            seconds = store.next_due_seconds()
+            return None if seconds is not None and seconds <= settings.worker_linger_secs else "exhausted"
+    except psycopg.Error as error:
+        if is_transient(error):
+            raise DatabaseUnavailable(describe(error)) from None
+        raise

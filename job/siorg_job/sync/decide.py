@@ -2,7 +2,8 @@
 
 Field by field: local = base → take remote; remote = base → keep local; both moved to the same value → agree; both moved
 apart → conflict, and then nothing of the item is applied. What the remote does not say is no change: absence never erases.
-A field without a base was never synced: there SIORG wins, and history keeps what was.
+A row without a base was never synced: there SIORG wins, and history keeps what was. A field on which SIORG was silent at the
+last sync has nothing for its base: what a person filled in meanwhile is an edit like any other.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def decide(
                 continue
         if theirs is None or mine == theirs:
             continue
-        if before is None or _same(mine, before) or _same(mine, theirs):
+        if base is None or _same(mine, before) or _same(mine, theirs):
             changed[field] = theirs
         elif theirs != before:
             apart[field] = {"base": before, "local": mine, "remote": theirs}
@@ -196,7 +197,7 @@ def read_resolution(error_details: Any, fields: Iterable[str]) -> Resolution | N
             merged[field] = _merged_value(field, value)
     keep, take = set[str](), set[str]()
     for key, choice in choices.items():
-        field = _ALIASES.get(key, key)
+        field = _ALIASES.get(key, _SIORG_WORDS.get(key, key))
         if field not in known:
             raise ResolutionError(f"field_resolutions names {key!r}; allowed: {', '.join(sorted(known))}")
         if field in merged:

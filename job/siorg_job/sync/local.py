@@ -7,6 +7,7 @@ each other's effects here, as they would in the database.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -171,6 +172,17 @@ class HistoryRow:
     requires_review: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What one item may change, as it was before: see ``Local.save``."""
+
+    units: dict[int, LocalUnit | None]
+    """None: not there."""
+    history: int
+    categories: int
+    types: frozenset[str]
+
+
 @dataclass(slots=True)
 class Local:
     """The working copy of one transaction."""
@@ -209,6 +221,32 @@ class Local:
             else:
                 break
         return seen
+
+    def organization_of(self, id_: UUID | None) -> int | None:
+        """Code of the organization that the unit with this id belongs to; None for None."""
+        if id_ is None:
+            return None
+        unit = self.units_by_id.get(id_) or self.ancestors.get(id_)
+        return None if unit is None else unit.organization_code
+
+    def save(self, codes: Iterable[int]) -> Saved:
+        """How things are before an item that concerns the units of these codes."""
+        return Saved(
+            {code: copy(self.units[code]) if code in self.units else None for code in codes},
+            len(self.history), len(self.categories), frozenset(self.types),
+        )  # fmt: skip
+
+    def restore(self, saved: Saved) -> None:
+        """Back to how things were: the item is refused."""
+        for code, unit in saved.units.items():
+            if gone := self.units.pop(code, None):
+                del self.units_by_id[gone.id]
+            if unit is not None:
+                self.add(unit)
+        del self.history[saved.history :]
+        del self.categories[saved.categories :]
+        for slug in self.types.keys() - saved.types:
+            del self.types[slug]
 
     def depth(self, parent_id: UUID | None) -> int:
         """Level of a unit that hangs below ``parent_id`` (1: directly under the organization)."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from siorg_job.siorg.parsing import parse_stored
+from siorg_job.sync.base import next_base
 from siorg_job.sync.decide import (
     ResolutionError,
     as_json,
@@ -16,6 +15,8 @@ from siorg_job.sync.decide import (
 from siorg_job.sync.local import HistoryRow, Local, LocalOrganization
 from siorg_job.sync.model import Change, Conflict, Evidence, OrganizationField, Refusal, Resolution, plain
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
+
+_IN_PATHS = (OrganizationField.NAME, OrganizationField.ACRONYM)  # which of them, is the database's trigger's business
 
 
 def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
@@ -76,16 +77,14 @@ def _merge(item: Item, evidence: Evidence, row: LocalOrganization, local: Local,
     if isinstance(decision, Change):
         row.fields = {**row.fields, **decision.values}
         row.changed = True
-        row.renamed = row.renamed or OrganizationField.NAME in decision.values
+        row.renamed = row.renamed or not decision.values.keys().isdisjoint(_IN_PATHS)
         local.history.append(
             HistoryRow(
                 EntityType.ORGANIZATION, row.code, row.id, Operation.UPDATE, plain(before), plain(row.values()),
                 sorted(decision.values), remote.version, item.id, requires_review=item.operation is Operation.HIERARCHY_CHANGE,
             )  # fmt: skip
         )
-    said = {key: value for key, value in json.loads(remote.raw).items() if value not in (None, []) and not (isinstance(value, str) and not value.strip())}
-    row.base_raw = {**(row.base_raw or {}), **said}
-    row.base_raw.pop("operacao", None)
+    row.base_raw = next_base(row.base_raw, remote.raw)
     row.base = parse_stored(row.base_raw)
     row.synced_at = evidence.asked_at
     row.touched = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +9,7 @@ from uuid import UUID, uuid4
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.siorg.parsing import parse_stored
 from siorg_job.sync import organization
+from siorg_job.sync.base import next_base
 from siorg_job.sync.decide import (
     ResolutionError,
     as_json,
@@ -24,6 +24,7 @@ from siorg_job.sync.model import Change, Conflict, Evidence, NoChange, Refusal, 
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
+_AREA_UNLESS_SAID = "SUPPORT"
 _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
 
@@ -45,13 +46,18 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
         resolution = read_resolution(item.error_details, UnitField)
     except ResolutionError as error:
         return refused(item, f"the resolution of this conflict cannot be used: {error}", "invalid_resolution")
+    saved = local.save({item.siorg_code, *(ancestor.code for ancestor in evidence.ancestors)})
     try:
-        return _bring_in_line(item, evidence, local, resolution)
+        verdict = _bring_in_line(item, evidence, local, resolution)
     except _Refused as refusal:
+        local.restore(saved)
         if refusal.kind == "unknown_parent" and resolution is None:
             # It was here, or was fetched, before this transaction began: somebody removed it in between.
             return Verdict(item, Outcome.RETRY, error=refusal.reason, details={"kind": refusal.kind, "retryable": True})
         return refused(item, refusal.reason, refusal.kind)
+    if verdict.outcome is not Outcome.COMPLETED:
+        local.restore(saved)  # its ancestors too: an item that does not complete has changed nothing
+    return verdict
 
 
 def _bring_in_line(item: Item, evidence: Evidence, local: Local, resolution: Resolution | None) -> Verdict:
@@ -102,7 +108,7 @@ def _merge_or_split(item: Item, evidence: Evidence, unit: LocalUnit | None) -> V
         now = "SIORG has the unit no more"
     else:
         assert remote is not None
-        base = None if unit is None or unit.base is None else remote_unit_values(unit.base)
+        base = None if unit is None else _base_of(unit)
         known = differences(base=base, local={} if unit is None else unit.values(), remote=remote_unit_values(remote))
         now = "SIORG still has the unit"
     verb = "merged" if item.operation is Operation.MERGE else "split"
@@ -176,7 +182,7 @@ def _apply_remote(
         return Verdict(item, Outcome.COMPLETED, local_id=local.units[remote.code].id) if own else None
     if not own and unit.synced_at is not None and unit.synced_at > evidence.asked_at:
         return None
-    base = None if unit.base is None else remote_unit_values(unit.base)
+    base = _base_of(unit)
     before = unit.values()
     decision = decide(
         base=base, local=before, remote=remote_values, resolution=resolution, strict_hierarchy=local.strict_hierarchy
@@ -208,6 +214,19 @@ def _apply_remote(
     return Verdict(item, Outcome.COMPLETED, local_id=unit.id) if own else None
 
 
+def _base_of(unit: LocalUnit) -> Values | None:
+    """The values at the last sync, with what is written here where SIORG says nothing: that is no edit of a person."""
+    if unit.base is None:
+        return None
+    silent: dict[str, Value] = {
+        UnitField.ORGANIZATION: unit.organization_code,
+        UnitField.PARENT: unit.organization_code,
+        UnitField.UNIT_TYPE: unit.type_slug,
+        UnitField.ACTIVITY_AREA: _AREA_UNLESS_SAID,
+    }
+    return {field: silent.get(field) if value is None else value for field, value in remote_unit_values(unit.base).items()}
+
+
 def _is_outside(remote: RemoteUnit, organization_code: int, local: Local) -> bool:
     if remote.parent_code is None or remote.parent_code == organization_code:
         return False
@@ -230,7 +249,7 @@ def _create(
         id=uuid4(), code=remote.code, organization_id=organization_id, organization_code=organization_code, parent_id=None,
         parent_code=None, siorg_parent_code=remote.parent_code, siorg_parent_is_local=False, category_id=category.id,
         category_code=category.code, unit_type_id=unit_type.id, type_slug=str(unit_type.slug), name=str(values[UnitField.NAME]),
-        acronym=None, activity_area="SUPPORT", contact_info={"phones": [], "emails": [], "websites": [], "address": None},
+        acronym=None, activity_area=_AREA_UNLESS_SAID, contact_info={"phones": [], "emails": [], "websites": [], "address": None},
         level=1, is_active=True, synced_at=None, base=None, base_raw=None, url=None, version=None, new=True,
     )  # fmt: skip
     said = {field: value for field, value in values.items() if value is not None}
@@ -251,8 +270,8 @@ def _write(unit: LocalUnit, values: Values, evidence: Evidence, local: Local) ->
         row = local.organizations.get(code) if isinstance(code, int) else None
         if row is None:
             raise _Refused(f"organization {code} is not registered here: siorg-job organizations add", "unknown_organization")
-        if row.code != unit.organization_code and UnitField.PARENT not in values:
-            _hang(unit, None, row.code, local)  # its old parent is in the organization it left
+        if UnitField.PARENT not in values and local.organization_of(unit.parent_id) not in (None, row.code):
+            _hang(unit, None, row.code, local)  # its parent stays in the organization that it leaves
         unit.relocated = unit.relocated or row.code != unit.organization_code
         unit.organization_id, unit.organization_code = row.id, row.code
     for field, value in values.items():
@@ -313,9 +332,7 @@ def _hang(unit: LocalUnit, parent_code: int | None, organization_code: int, loca
 
 def _note(unit: LocalUnit, remote: RemoteUnit, evidence: Evidence) -> None:
     """What SIORG manages alone, and the base of the next merge: what was said replaces, what was not said stays."""
-    said: dict[str, Any] = {key: value for key, value in json.loads(remote.raw).items() if value not in (None, []) and not (isinstance(value, str) and not value.strip())}
-    raw = {**(unit.base_raw or {}), **said}
-    raw.pop("operacao", None)
+    raw = next_base(unit.base_raw, remote.raw)
     if raw != unit.base_raw:
         unit.base_raw = raw
         unit.base = parse_stored(raw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 from itertools import groupby
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_job.sync.local import Local, LocalDomain, LocalOrganization, LocalUnit
+from siorg_job.sync.local import HistoryRow, Local, LocalDomain, LocalOrganization, LocalUnit
 from siorg_queue import Connection, EntityType
 from siorg_queue.statements import load
 
@@ -64,7 +64,7 @@ def write(connection: Connection, local: Local) -> None:
                 f"units would come to level {row['deepest']}; setting units.max_hierarchy_depth allows {local.max_depth}"
             )
     run("upsert_mappings", (_mapping(unit) for unit in units if unit.new or unit.changed))
-    run("insert_history", (asdict(entry) for entry in local.history))
+    run("insert_history", (_history(entry) for entry in local.history))
 
 
 def _unit(unit: LocalUnit) -> dict[str, Any]:
@@ -115,6 +115,13 @@ def _domain(row: LocalDomain) -> dict[str, Any]:
         "synced_at": row.synced_at,
         "raw": row.base_raw,
     }
+
+
+_HISTORY_COLUMNS = tuple(column.name for column in fields(HistoryRow))
+
+
+def _history(entry: HistoryRow) -> dict[str, Any]:
+    return {column: getattr(entry, column) for column in _HISTORY_COLUMNS}
 
 
 def _dumps(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Numbered plain-SQL migrations, and the small runner that applies them once each, in order.
 
-Only additions; safe to run twice, by two at once, and on a database in use: a lock that is not had within two seconds is
-given up and tried again, so that nobody queues behind a migration; indexes are built CONCURRENTLY.
+Only additions; safe to run twice, by two at once, and on a database in use: a lock that is not had at once is given up and
+tried again, so that nobody queues behind a migration; indexes are built CONCURRENTLY.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from psycopg import sql
 from siorg_queue.database import Connection, DatabaseUnavailable, describe, transaction
 
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('siorg_sync_queue'), hashtext('migrate')) AS held"
-_LOCK_SECONDS = 2.0
+_LOCK_SECONDS = 0.3  # how long readers may have to queue behind us at a time
 _INDEX_NAME = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+)", re.IGNORECASE)
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS siorg_sync_migrations (

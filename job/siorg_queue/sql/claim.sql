@@ -3,7 +3,9 @@
 -- MATERIALIZED and the LIMIT inside: joined freely, the planner may run the locking select more than once and claim more
 -- than asked. One index range per priority: future, finished and dead rows are never walked. No ORDER BY above the lateral:
 -- it would lock every candidate of every priority to return a few. The UPDATE checks the row again: a candidate may have
--- changed between its snapshot and its lock.
+-- changed between its snapshot and its lock; it finds its rows by key and by nothing else: as an array, and with
+-- a condition that no index can serve (IS TRUE), for with statistics from before a bulk insert the planner would rather
+-- read every due row.
 -- An abandoned row whose attempts are spent is not handed out again but ended here, and returned so that it is counted.
 WITH candidate AS MATERIALIZED (
     SELECT found.id
@@ -45,8 +47,7 @@ WITH candidate AS MATERIALIZED (
             THEN coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
                 || '{"kind": "worker_lost", "retryable": false}'
             ELSE q.error_details END
-    FROM candidate AS c
-    WHERE q.id = c.id AND {{claimable}}
+    WHERE q.id = ANY (ARRAY(SELECT c.id FROM candidate AS c)) AND ({{claimable}}) IS TRUE
     RETURNING q.*
 )
 SELECT q.id, q.entity_type, q.siorg_code, q.local_id, q.operation, {{priority}} AS priority, q.payload, q.attempts,

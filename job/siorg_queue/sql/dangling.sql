@@ -1,11 +1,25 @@
 -- name: reap
 -- Rows that nothing else would ever end: attempts spent while waiting, expired, abandoned with or without a lease.
--- State is checked again in the UPDATE; rows that somebody works on are skipped.
+-- State is checked again in the UPDATE; rows that somebody works on are skipped. Three parts, each with an index of its own:
+-- every run begins with this, and must not read the whole table for it.
 WITH dangling AS MATERIALIZED (
-    SELECT q.id FROM siorg_sync_queue AS q
-    WHERE ({{pending}} AND (NOT {{attempts_left}} OR NOT {{unexpired}})) OR {{abandoned}}
+    SELECT found.id FROM (
+        SELECT spent.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q WHERE {{pending}} AND NOT {{attempts_left}}
+            LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+        ) AS spent
+        UNION
+        SELECT expired.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q WHERE {{pending}} AND q.expires_at <= now()
+            LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+        ) AS expired
+        UNION
+        SELECT abandoned.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q WHERE {{abandoned}}
+            LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+        ) AS abandoned
+    ) AS found
     LIMIT %(limit)s
-    FOR NO KEY UPDATE SKIP LOCKED
 ), judged AS (
     SELECT q.id,
         CASE

@@ -13,9 +13,15 @@ FROM (
 SELECT EXISTS (SELECT FROM siorg_sync_queue AS q WHERE {{due}}) OR EXISTS (SELECT FROM siorg_sync_queue AS q WHERE {{abandoned}}) AS found
 
 -- name: next_due
--- Seconds until the next waiting row falls due; null when none waits. 0 when one is due already.
-SELECT CASE WHEN min({{scheduled}}) <= now() THEN 0 ELSE extract(epoch FROM min({{scheduled}}) - now()) END::float8 AS seconds
-FROM siorg_sync_queue AS q WHERE {{waiting}}
+-- Seconds until the next waiting row falls due; null when none waits. 0 when one is due already. One look a priority.
+SELECT CASE WHEN min(first.scheduled) <= now() THEN 0 ELSE extract(epoch FROM min(first.scheduled) - now()) END::float8 AS seconds
+FROM generate_series(1, 10) AS p (priority)
+CROSS JOIN LATERAL (
+    SELECT {{scheduled}} AS scheduled FROM siorg_sync_queue AS q
+    WHERE {{priority}} = p.priority AND {{waiting}}
+    ORDER BY {{scheduled}}
+    LIMIT 1
+) AS first
 
 -- name: counts
 SELECT

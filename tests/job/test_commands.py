@@ -1,0 +1,177 @@
+"""The commands that people and CronJobs use, run as they run them, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from support.queue import insert, rows
+
+from siorg_job.__main__ import main
+from siorg_queue import Connection
+
+Job = Callable[..., int]
+
+
+@pytest.fixture
+def job(database_url: str) -> Job:
+    """Run siorg-job with these words."""
+
+    def run(*words: str) -> int:
+        return main(words, {"DATABASE_URL": database_url, "SIORG_API_URL": "https://siorg.example.org/doc"})
+
+    return run
+
+
+def test_status_as_json_has_the_agreed_keys(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    insert(connection, siorg_code=1)
+    insert(connection, siorg_code=2, scheduled_for="now() + interval '1 h'")
+    insert(connection, siorg_code=3, status="'FAILED'")
+    insert(connection, siorg_code=4, expires_at="now()")
+    assert job("status", "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    assert list(status) == [
+        "claimable", "due", "scheduled", "processing", "completed", "failed", "conflict", "skipped", "expired", "oldest_due_seconds",
+    ]  # fmt: skip
+    assert (status["claimable"], status["due"], status["scheduled"], status["failed"], status["expired"]) == (1, 1, 1, 1, 1)
+    assert status["oldest_due_seconds"] >= 0
+
+
+def test_status_for_people_says_what_to_do(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    insert(connection, siorg_code=1, attempts="3")
+    assert job("status") == 0
+    said = capsys.readouterr().out
+    assert "siorg-job conflicts" in said
+    assert "1 items wait with no attempts left" in said
+
+
+def test_enqueue_adds_once(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job("enqueue", "16466", "16490", "--priority", "1") == 0
+    assert job("enqueue", "16466", "--operation", "creation") == 0
+    assert capsys.readouterr().out.splitlines() == ["2 added", "0 added, 1 waiting already"]
+    assert [(row["siorg_code"], row["priority"], row["entity_type"]) for row in rows(connection)] == [(16466, 1, "UNIT"), (16490, 1, "UNIT")]
+
+
+@pytest.mark.parametrize("words", [["enqueue", "0"], ["enqueue", "2147483648"], ["enqueue", "x"], ["enqueue", "1", "--priority", "11"],
+                                   ["enqueue"], ["nonsense"], [], ["cleanup", "--retention-days", "0"], ["discover", "--organization", "-1"],
+                                   ["retry", "no-uuid"], ["conflicts", "resolve"]])  # fmt: skip
+def test_wrong_usage_is_refused_with_2(job: Job, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        job(*words)
+    assert refused.value.code == 2
+    assert "usage: siorg-job" in capsys.readouterr().err
+
+
+def test_every_command_explains_itself(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = ["run", "discover", "cleanup", "status", "conflicts", "retry", "enqueue", "organizations", "migrate", "doctor"]
+    for words in [[], *([command] for command in commands)]:
+        with pytest.raises(SystemExit) as ended:
+            job(*words, "--help")
+        assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in commands)
+    assert "75" in said
+
+
+def test_settings_are_listed_without_any_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings"], {}) == 0
+    assert "WORKER_BATCH_SIZE" in capsys.readouterr().out
+
+
+def test_a_conflict_is_listed_shown_and_resolved(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = """'{"name": {"base": "A", "local": "B", "remote": "C"}}'"""
+    ids = [insert(connection, siorg_code=n, status="'CONFLICT'", detected_changes=changes, attempts="3") for n in range(1, 5)]
+    assert job("conflicts") == 0
+    assert job("conflicts", "show", str(ids[0])) == 0
+    said = capsys.readouterr().out
+    assert str(ids[0]) in said
+    assert 'remote: "C"' in said
+    assert job("conflicts", "resolve", str(ids[0]), "--accept-siorg", "--notes", "theirs") == 0
+    assert job("conflicts", "resolve", str(ids[1]), "--keep-local") == 0
+    assert job("conflicts", "resolve", str(ids[2]), "--skip") == 0
+    assert job("conflicts", "resolve", str(ids[3]), "--set", "name=Novo nome", "--set", "acronym=LOCAL") == 0
+    assert job("conflicts", "resolve", str(ids[3]), "--skip") == 1  # no conflict any more
+    accepted, kept, skipped, merged = rows(connection)
+    assert (accepted["status"], accepted["error_details"], accepted["resolution_notes"]) == (
+        "PENDING", {"resolution": "ACCEPT_SIORG"}, "theirs",
+    )  # fmt: skip
+    assert (kept["status"], skipped["status"]) == ("COMPLETED", "SKIPPED")
+    assert merged["error_details"] == {
+        "resolution": "MERGE", "merged_payload": {"name": "Novo nome"}, "field_resolutions": {"acronym": "LOCAL"},
+    }  # fmt: skip
+
+
+def test_a_decision_that_cannot_be_carried_out_is_refused_by_field(
+    job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conflict = insert(connection, siorg_code=1, status="'CONFLICT'")
+    for wrong, named in (("colour=blue", "colour"), ("parent=abc", "parent"), ("is_active=7", "is_active"), ("nothing", "FIELD=VALUE")):
+        assert job("conflicts", "resolve", str(conflict), "--set", wrong) == 1
+        assert named in capsys.readouterr().err
+    assert rows(connection)[0]["status"] == "CONFLICT"
+
+
+def test_failed_items_are_listed_with_their_reason_and_opened_again(
+    job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = insert(connection, siorg_code=1, status="'FAILED'", attempts="3", last_error="'SIORG has no unit 1'")
+    insert(connection, siorg_code=2, status="'FAILED'")
+    assert job("retry") == 0
+    assert "SIORG has no unit 1" in capsys.readouterr().out
+    assert job("retry", str(failed)) == 0
+    assert job("retry", "--code", "99") == 1
+    assert [row["status"] for row in rows(connection)] == ["PENDING", "FAILED"]
+    assert job("retry", "--all") == 0
+    assert [row["status"] for row in rows(connection)] == ["PENDING", "PENDING"]
+
+
+def test_an_organization_is_added_once_and_listed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["organizations", "add", "423", "--acronym", "UFMG", "--name", "Universidade Federal de Minas Gerais", "--ug-code", "153062"]
+    assert job(*words, "--cnpj", "17.217.985/0001-04") == 0
+    assert job(*words, "--cnpj", "17217985000199") == 1
+    assert "SIORG code" in capsys.readouterr().err
+    words[2] = "424"
+    assert job(*words, "--cnpj", "17217985000104") == 1
+    assert "CNPJ" in capsys.readouterr().err
+    assert job(*words, "--cnpj", "123") == 1
+    assert "14 digits" in capsys.readouterr().err
+    assert job("organizations") == 0
+    assert "UFMG" in capsys.readouterr().out
+
+
+def test_cleanup_ends_and_deletes(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    insert(connection, siorg_code=1, expires_at="now() - interval '1 day'")
+    insert(connection, siorg_code=2, status="'COMPLETED'", processed_at="now() - interval '31 days'")
+    insert(connection, siorg_code=3, attempts="3")
+    insert(connection, siorg_code=4, status="'CONFLICT'", created_at="now() - interval '1 year'")
+    assert job("cleanup") == 0
+    assert [(row["siorg_code"], row["status"]) for row in rows(connection)] == [(3, "FAILED"), (4, "CONFLICT")]
+    assert "Cleanup complete" in capsys.readouterr().err
+
+
+def test_migrate_check_tells_what_is_pending(empty_database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    environ = {"DATABASE_URL": empty_database_url}
+    assert main(["migrate", "--check"], environ) == 1
+    assert "pending: 0001" in capsys.readouterr().out
+    assert main(["status"], environ) == 1
+    assert "siorg-job migrate" in capsys.readouterr().err
+    assert main(["migrate"], environ) == 0
+    assert main(["migrate", "--check"], environ) == 0
+
+
+def test_an_empty_queue_ends_at_once_with_a_summary(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert job("run") == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["reason"], summary["exit_code"], summary["claimed"]) == ("exhausted", 0, 0)
+
+
+def test_a_disabled_sync_does_nothing_and_says_so(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    insert(connection, siorg_code=1)
+    connection.execute("UPDATE system_settings SET value = 'false' WHERE key = 'siorg.sync_enabled'")
+    assert job("run") == 0
+    assert job("discover") == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("siorg.sync_enabled is false") == 2
+    assert json.loads(captured.out.splitlines()[-1])["reason"] == "disabled"
+    assert rows(connection)[0]["status"] == "PENDING"
