@@ -56,9 +56,14 @@ class Bench:
     def job(self, url: str, siorg_url: str, *arguments: str, **environment: str) -> dict[str, Any]:
         """Run one siorg-job process to its end; returns its summary, CPU seconds and peak memory."""
         env = {
-            "PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "DATABASE_URL": url,
-            "SIORG_API_URL": siorg_url, "SIORG_ALLOW_INSECURE": "true", "LOG_LEVEL": "warning", **environment,
-        }  # fmt: skip
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "DATABASE_URL": url,
+            "SIORG_API_URL": siorg_url,
+            "SIORG_ALLOW_INSECURE": "true",
+            "LOG_LEVEL": "warning",
+            **environment,
+        }
         started = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "siorg_job", *arguments], env=env, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -69,8 +74,11 @@ class Bench:
             raise SystemExit(f"siorg-job {' '.join(arguments)} exited {process.returncode}")
         summary = json.loads(output.splitlines()[-1]) if arguments[0] == "run" else {}
         return {
-            **summary, "wall": time.monotonic() - started, "cpu": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024,
-        }  # fmt: skip
+            **summary,
+            "wall": time.monotonic() - started,
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "peak_mib": usage.ru_maxrss / 1024,
+        }
 
 
 def flat_structure(units: int) -> dict[str, Any]:
@@ -81,12 +89,20 @@ def flat_structure(units: int) -> dict[str, Any]:
         return {
             "codigoUnidade": f"{base}/unidade-organizacional/{code}",
             "codigoUnidadePai": f"{base}/unidade-organizacional/{244 if code == ROOT else ROOT}",
-            "codigoOrgaoEntidade": f"{base}/unidade-organizacional/{ROOT}", "codigoTipoUnidade": f"{base}/tipo-unidade/{kind}",
-            "nome": name, "sigla": f"U{code}", "codigoEsfera": f"{base}/esfera/1", "codigoPoder": f"{base}/poder/1",
-            "codigoNaturezaJuridica": f"{base}/natureza-juridica/2", "codigoSubNaturezaJuridica": None,
-            "nivelNormatizacao": "ATO_INTERNO", "versaoConsulta": "100.0.0", "dataInicialVersaoConsulta": "2020-01-01",
-            "dataFinalVersaoConsulta": None, "operacao": None,
-        }  # fmt: skip
+            "codigoOrgaoEntidade": f"{base}/unidade-organizacional/{ROOT}",
+            "codigoTipoUnidade": f"{base}/tipo-unidade/{kind}",
+            "nome": name,
+            "sigla": f"U{code}",
+            "codigoEsfera": f"{base}/esfera/1",
+            "codigoPoder": f"{base}/poder/1",
+            "codigoNaturezaJuridica": f"{base}/natureza-juridica/2",
+            "codigoSubNaturezaJuridica": None,
+            "nivelNormatizacao": "ATO_INTERNO",
+            "versaoConsulta": "100.0.0",
+            "dataInicialVersaoConsulta": "2020-01-01",
+            "dataFinalVersaoConsulta": None,
+            "operacao": None,
+        }
 
     rows = [row(ROOT, "entidade", "Universidade de Teste")]
     rows += [row(100_000 + n, "unidade-administrativa", f"Unidade {n}") for n in range(units)]
@@ -107,9 +123,13 @@ def one_by_one(bench: Bench) -> list[Figure]:
             with bench.database() as (url, connection):
                 enqueue(connection, codes)
                 done = bench.job(
-                    url, siorg.url, "run", WORKER_CONCURRENCY=str(concurrency), WORKER_BATCH_SIZE=str(min(concurrency, 64)),
+                    url,
+                    siorg.url,
+                    "run",
+                    WORKER_CONCURRENCY=str(concurrency),
+                    WORKER_BATCH_SIZE=str(min(concurrency, 64)),
                     SIORG_MAX_REQUESTS_PER_SECOND="0",
-                )  # fmt: skip
+                )
                 assert done["completed"] == len(codes), done
                 rates[concurrency] = done["completed"] / done["duration_seconds"]
     ratio = rates[64] / rates[1]
@@ -162,10 +182,11 @@ def memory(bench: Bench) -> list[Figure]:
             first = bench.job(url, siorg.url, "run")
         with bench.database() as (url, connection):
             bench.job(url, siorg.url, "discover")
-            codes = [row["siorg_code"] for row in connection.execute("SELECT siorg_code FROM siorg_sync_queue WHERE entity_type = 'UNIT'")]
-            row = "SELECT 'UNIT', siorg_code, 'UPDATE', payload FROM siorg_sync_queue WHERE entity_type = 'UNIT'"
-            for _ in range(2):  # the same units again and again: the queue takes them as an API server's inserts
-                connection.execute(f"INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload) {row} AND siorg_code = ANY (%s) AND operation = 'CREATION'", [codes])
+            for _ in range(2):  # the same units again and again, as an API server's inserts: nothing deduplicates those
+                connection.execute(
+                    "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload)"
+                    " SELECT 'UNIT', siorg_code, 'UPDATE', payload FROM siorg_sync_queue WHERE operation = 'CREATION'"
+                )
             third = bench.job(url, siorg.url, "run")
     growth = third["peak_mib"] - first["peak_mib"]
     return [
@@ -191,9 +212,12 @@ def empty_queue(bench: Bench) -> list[Figure]:
 
     with bench.database() as (url, _):
         env = {
-            "PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "DATABASE_URL": url,
-            "SIORG_API_URL": "http://127.0.0.1:9/doc", "SIORG_ALLOW_INSECURE": "true",
-        }  # fmt: skip
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "DATABASE_URL": url,
+            "SIORG_API_URL": "http://127.0.0.1:9/doc",
+            "SIORG_ALLOW_INSECURE": "true",
+        }
         bare = cpu([sys.executable, "-c", "import psycopg, httpx2, pydantic"], env)
         run = cpu([sys.executable, "-m", "siorg_job", "run"], env)
     return [

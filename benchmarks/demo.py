@@ -32,7 +32,7 @@ from support.postgres import embedded_postgres
 from support.siorg_server import SiorgServer
 
 ORGANIZATION = 471
-FAULTS = "status=503:0.03,timeout=0.005,torn=0.01,garbage=0.01,429=0.01"
+FAULTS = "status=503:0.1,torn=0.08,garbage=0.05,429=0.05"  # few requests are needed, so that few faults need a high rate
 LONGEST_SECONDS = 150
 
 console = Console()
@@ -49,14 +49,26 @@ def main() -> int:
         log = folder / "requests.jsonl"
         siorg = stack.enter_context(
             SiorgServer(
-                "--synthetic", str(arguments.units), "--latency-ms", "40:20", "--faults", FAULTS, "--retry-after", "1",
+                "--synthetic",
+                str(arguments.units),
+                "--latency-ms",
+                "40:20",
+                "--faults",
+                FAULTS,
+                "--retry-after",
+                "1",
                 request_log=log,
-            )  # fmt: skip
+            )
         )
         environment = {
-            **os.environ, "DATABASE_URL": url, "SIORG_API_URL": siorg.url, "SIORG_ALLOW_INSECURE": "true", "LOG_FORMAT": "json",
-            "SIORG_TIMEOUT_SECS": "2", "WORKER_RETRY_MAX_DELAY_MS": "4000",
-        }  # fmt: skip
+            **os.environ,
+            "DATABASE_URL": url,
+            "SIORG_API_URL": siorg.url,
+            "SIORG_ALLOW_INSECURE": "true",
+            "LOG_FORMAT": "json",
+            "SIORG_TIMEOUT_SECS": "2",
+            "WORKER_RETRY_MAX_DELAY_MS": "4000",
+        }
         structure = _structure(siorg.url)
         try:
             connection = stack.enter_context(connect(url, application_name="siorg-demo"))
@@ -107,7 +119,12 @@ def _drain(count: int, environment: dict[str, str], connection: Connection, fold
                 log = folder / f"job-{len(list(folder.glob('job-*')))}.log"
                 with log.open("w") as stderr:
                     command = [sys.executable, "-m", "siorg_job", "run"]
-                    running.append((subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True), log))
+                    running.append(
+                        (
+                            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True),
+                            log,
+                        )
+                    )
             while any(process.poll() is None for process, _ in running):
                 if time.monotonic() > deadline:
                     for process, _ in running:
@@ -131,7 +148,15 @@ def _progress(store: QueueStore, running: list[tuple[subprocess.Popen[str], Path
     for name in ("waiting", "in work", "completed", "failed", "conflict", "skipped", "jobs running"):
         table.add_column(name, justify="right")
     alive = sum(process.poll() is None for process, _ in running)
-    values = (counts.waiting, counts.processing, counts.completed, counts.failed, counts.conflict, counts.skipped, alive)
+    values = (
+        counts.waiting,
+        counts.processing,
+        counts.completed,
+        counts.failed,
+        counts.conflict,
+        counts.skipped,
+        alive,
+    )
     table.add_row(*(str(value) for value in values))
     return table
 
@@ -153,7 +178,8 @@ def _foreign_units(connection: Connection, structure: Structure) -> int:
     if there is None or not there["there"]:
         return 0
     row = connection.execute(
-        "SELECT count(*) AS n FROM organizational_units WHERE siorg_code IS NULL OR siorg_code <> ALL (%s)", [list(structure.units)]
+        "SELECT count(*) AS n FROM organizational_units WHERE siorg_code IS NULL OR siorg_code <> ALL (%s)",
+        [list(structure.units)],
     ).fetchone()
     return 0 if row is None else int(row["n"])
 
@@ -176,16 +202,19 @@ def _differences(connection: Connection, structure: Structure) -> list[str]:
                 found.append(f"{code}: active here, unknown to SIORG")
             continue
         expected = {
-            "name": unit.name, "acronym": unit.acronym, "siorg_last_version": unit.version, "is_active": True,
-            "organization": unit.organization_code, "parent": unit.parent_code, "level": (row["parent_level"] or 0) + 1,
-        }  # fmt: skip
+            "name": unit.name,
+            "acronym": unit.acronym,
+            "siorg_last_version": unit.version,
+            "is_active": True,
+            "organization": unit.organization_code,
+            "parent": unit.parent_code,
+            "level": (row["parent_level"] or 0) + 1,
+        }
         found += [f"{code}: {key} is {row[key]!r}, SIORG has {value!r}" for key, value in expected.items() if row[key] != value]
     return found
 
 
-def _show_result(
-    jobs: list[dict[str, Any]], seconds: float, connection: Connection, log: Path, structure: Structure
-) -> int:
+def _show_result(jobs: list[dict[str, Any]], seconds: float, connection: Connection, log: Path, structure: Structure) -> int:
     counts = QueueStore(connection).counts()
     requests = [json.loads(line) for line in log.read_text().splitlines()]
     faults = Counter(request["fault"] for request in requests if request["fault"])
@@ -202,7 +231,10 @@ def _show_result(
     table.add_row("job processes", str(len(jobs)))
     table.add_row("requests to SIORG", str(sum(job["requests"] for job in jobs)))
     table.add_row("  of them failed", str(sum(job["request_errors"] for job in jobs)))
-    table.add_row("  faults SIORG had, discovery included", ", ".join(f"{name} {n}" for name, n in sorted(faults.items())) or "none")
+    table.add_row(
+        "  faults SIORG had, discovery included",
+        ", ".join(f"{name} {n}" for name, n in sorted(faults.items())) or "none",
+    )
     table.add_row("retries of items", str(sum(job["retried"] for job in jobs)))
     table.add_row("differences from SIORG", str(len(differences)))
     console.print(table)

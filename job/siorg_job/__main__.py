@@ -6,11 +6,12 @@ Exit codes: 0 done · 1 error · 2 wrong settings or usage · 75 try later (data
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 import psycopg
@@ -29,6 +30,7 @@ from siorg_job.commands import (
 )
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.logs import capture_uncaught, configure, logger
+from siorg_job.redaction import Redactor
 from siorg_job.settings import Settings, SettingsError
 from siorg_queue import DatabaseUnavailable, describe, is_transient
 
@@ -39,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line of ``siorg-job``."""
     root = argparse.ArgumentParser(
         prog="siorg-job",
-        description="Brings the local copy of Brazil's federal organization structure in line with SIORG, from a queue in PostgreSQL.",
+        description="Brings the local copy of Brazil's federal organization structure in line with SIORG, from a queue in"
+        " PostgreSQL.",
         epilog="Settings come from the environment; siorg-job settings lists them. Exit codes: 0 done, 1 error, 2 wrong settings"
         " or usage, 75 try later (database or SIORG unavailable; what was claimed was given back).",
     )
@@ -51,18 +54,23 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command; returns its exit code."""
     chosen = parser().parse_args(arguments)
     if chosen.run is None:
-        from siorg_job.settings import markdown_table  # noqa: PLC0415
+        from siorg_job.settings import markdown_table
 
-        print(markdown_table())  # noqa: T201
+        print(markdown_table())
         return Exit.DONE
     try:
         settings = Settings.from_environment(environ)
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return Exit.USAGE
     redactor = settings.redactor()
     configure(settings.log_format, settings.log_level, redactor)
@@ -77,10 +85,18 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    # The interpreter puts the defaults back while it ends: a second signal would then spoil an exit code that is decided.
+    atexit.register(_ignore_signals)
+    return _guarded(lambda: chosen.run(chosen, Context(settings, stop)), redactor)
+
+
+def _guarded(command: Callable[[], int], redactor: Redactor) -> int:
+    """Run a command; whatever it raises becomes a sentence for a person and an exit code."""
+    log = logger("siorg_job")
     try:
-        return int(chosen.run(chosen, Context(settings, stop)))
+        return int(command())
     except CommandError as error:
-        print(redactor.text(str(error)), file=sys.stderr)  # noqa: T201
+        print(redactor.text(str(error)), file=sys.stderr)
         return Exit.ERROR
     except DatabaseUnavailable as error:
         log.error("The database is unavailable; try again later", reason=str(error))

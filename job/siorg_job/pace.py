@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from siorg_job.database_thread import DatabaseThread
 from siorg_job.siorg.errors import RateLimited
@@ -73,7 +74,7 @@ class SharedPace:
             while self._waiting:
                 turns, self._waiting = self._waiting, []
                 try:
-                    first = await self._database.call(lambda connection, n=len(turns): self._reserve_turns(connection, n))
+                    first = await self._database.call(partial(self._reserve_turns, count=len(turns)))
                 except Exception as error:  # noqa: BLE001 - it is theirs who wait
                     for turn in turns:
                         if not turn.done():

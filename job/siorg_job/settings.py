@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self, TypeVar, cast
 from urllib.parse import quote, unquote
@@ -426,6 +427,10 @@ def check_database_url(url: str) -> None:
         raise ValueError("has a space or a control character in it (%20 in a URL)")
     if re.search(r"%(?![0-9A-Fa-f]{2})|%00", url):
         raise ValueError("has a % that begins no %XX (a % itself is written %25)")
+    try:
+        unquote(url, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("has %XX that do not make UTF-8") from None
     parts = _DatabaseUrl.of(url)
     if "@" in url.removeprefix(f"{url.partition('://')[0]}://{parts.user_information}@"):
         raise ValueError("has an @ too many (in a password, @ is written %40 and / is written %2F)")
@@ -436,6 +441,15 @@ def check_database_url(url: str) -> None:
     for parameter in parts.parameters:
         if not parameter[0] or "=" not in "".join(parameter[1:2]):
             raise ValueError("has a parameter after ? that is not name=value")
+        if unquote(parameter[0]) not in _parameter_names():
+            raise ValueError("has a parameter after ? that PostgreSQL's client library does not know")
+
+
+@cache
+def _parameter_names() -> frozenset[str]:
+    from psycopg import pq  # noqa: PLC0415 - whoever has a database URL is about to need it anyway
+
+    return frozenset({"ssl"} | {option.keyword.decode() for option in pq.Conninfo.get_defaults()})
 
 
 @dataclass(frozen=True, slots=True)

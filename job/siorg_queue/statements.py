@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _NAME = re.compile(r"^-- name: (\w+)[ \t]*$", re.MULTILINE)
 _FRAGMENT = re.compile(r"\{\{(\w+)\}\}")
@@ -23,7 +23,9 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _without_comments(sql: str) -> str:
-    return "\n".join(line.split(" -- ")[0].split("  -- ")[0] for line in sql.splitlines() if not line.startswith("--")).strip()
+    return "\n".join(
+        line.split(" -- ")[0].split("  -- ")[0] for line in sql.splitlines() if not line.startswith("--")
+    ).strip()
 
 
 def expand(sql: str, fragments: Mapping[str, str]) -> str:
@@ -41,10 +43,10 @@ def expand(sql: str, fragments: Mapping[str, str]) -> str:
 def load(package: str, file: str) -> Mapping[str, LiteralString]:
     """The statements of one file of a package's ``sql`` folder, fragments put in.
 
-    The text comes from our own files, never from outside: the cast to LiteralString says so to the type checker.
+    The text comes from our own files, never from outside, hence LiteralString.
     """
     fragments = parse(_read("siorg_queue", "predicates.sql"))
-    return {name: cast("LiteralString", expand(sql, fragments)) for name, sql in parse(_read(package, file)).items()}
+    return {name: expand(sql, fragments) for name, sql in parse(_read(package, file)).items()}
 
 
 def _read(package: str, file: str) -> str:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 
 import pytest
-from support.queue import insert, rows
 
 from siorg_job.__main__ import main
 from siorg_queue import Connection
+from support.queue import insert, rows
 
 Job = Callable[..., int]
 
@@ -32,9 +32,24 @@ def test_status_as_json_has_the_agreed_keys(job: Job, connection: Connection, ca
     assert job("status", "--json") == 0
     status = json.loads(capsys.readouterr().out)
     assert list(status) == [
-        "claimable", "due", "scheduled", "processing", "completed", "failed", "conflict", "skipped", "expired", "oldest_due_seconds",
-    ]  # fmt: skip
-    assert (status["claimable"], status["due"], status["scheduled"], status["failed"], status["expired"]) == (1, 1, 1, 1, 1)
+        "claimable",
+        "due",
+        "scheduled",
+        "processing",
+        "completed",
+        "failed",
+        "conflict",
+        "skipped",
+        "expired",
+        "oldest_due_seconds",
+    ]
+    assert (status["claimable"], status["due"], status["scheduled"], status["failed"], status["expired"]) == (
+        1,
+        1,
+        1,
+        1,
+        1,
+    )
     assert status["oldest_due_seconds"] >= 0
 
 
@@ -50,12 +65,28 @@ def test_enqueue_adds_once(job: Job, connection: Connection, capsys: pytest.Capt
     assert job("enqueue", "16466", "16490", "--priority", "1") == 0
     assert job("enqueue", "16466", "--operation", "creation") == 0
     assert capsys.readouterr().out.splitlines() == ["2 added", "0 added, 1 waiting already"]
-    assert [(row["siorg_code"], row["priority"], row["entity_type"]) for row in rows(connection)] == [(16466, 1, "UNIT"), (16490, 1, "UNIT")]
+    assert [(row["siorg_code"], row["priority"], row["entity_type"]) for row in rows(connection)] == [
+        (16466, 1, "UNIT"),
+        (16490, 1, "UNIT"),
+    ]
 
 
-@pytest.mark.parametrize("words", [["enqueue", "0"], ["enqueue", "2147483648"], ["enqueue", "x"], ["enqueue", "1", "--priority", "11"],
-                                   ["enqueue"], ["nonsense"], [], ["cleanup", "--retention-days", "0"], ["discover", "--organization", "-1"],
-                                   ["retry", "no-uuid"], ["conflicts", "resolve"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["enqueue", "0"],
+        ["enqueue", "2147483648"],
+        ["enqueue", "x"],
+        ["enqueue", "1", "--priority", "11"],
+        ["enqueue"],
+        ["nonsense"],
+        [],
+        ["cleanup", "--retention-days", "0"],
+        ["discover", "--organization", "-1"],
+        ["retry", "no-uuid"],
+        ["conflicts", "resolve"],
+    ],
+)
 def test_wrong_usage_is_refused_with_2(job: Job, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         job(*words)
@@ -64,7 +95,18 @@ def test_wrong_usage_is_refused_with_2(job: Job, words: list[str], capsys: pytes
 
 
 def test_every_command_explains_itself(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ["run", "discover", "cleanup", "status", "conflicts", "retry", "enqueue", "organizations", "migrate", "doctor"]
+    commands = [
+        "run",
+        "discover",
+        "cleanup",
+        "status",
+        "conflicts",
+        "retry",
+        "enqueue",
+        "organizations",
+        "migrate",
+        "doctor",
+    ]
     for words in [[], *([command] for command in commands)]:
         with pytest.raises(SystemExit) as ended:
             job(*words, "--help")
@@ -94,19 +136,28 @@ def test_a_conflict_is_listed_shown_and_resolved(job: Job, connection: Connectio
     assert job("conflicts", "resolve", str(ids[3]), "--skip") == 1  # no conflict any more
     accepted, kept, skipped, merged = rows(connection)
     assert (accepted["status"], accepted["error_details"], accepted["resolution_notes"]) == (
-        "PENDING", {"resolution": "ACCEPT_SIORG"}, "theirs",
-    )  # fmt: skip
+        "PENDING",
+        {"resolution": "ACCEPT_SIORG"},
+        "theirs",
+    )
     assert (kept["status"], skipped["status"]) == ("COMPLETED", "SKIPPED")
     assert merged["error_details"] == {
-        "resolution": "MERGE", "merged_payload": {"name": "Novo nome"}, "field_resolutions": {"acronym": "LOCAL"},
-    }  # fmt: skip
+        "resolution": "MERGE",
+        "merged_payload": {"name": "Novo nome"},
+        "field_resolutions": {"acronym": "LOCAL"},
+    }
 
 
 def test_a_decision_that_cannot_be_carried_out_is_refused_by_field(
     job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     conflict = insert(connection, siorg_code=1, status="'CONFLICT'")
-    for wrong, named in (("colour=blue", "colour"), ("parent=abc", "parent"), ("is_active=7", "is_active"), ("nothing", "FIELD=VALUE")):
+    for wrong, named in (
+        ("colour=blue", "colour"),
+        ("parent=abc", "parent"),
+        ("is_active=7", "is_active"),
+        ("nothing", "FIELD=VALUE"),
+    ):
         assert job("conflicts", "resolve", str(conflict), "--set", wrong) == 1
         assert named in capsys.readouterr().err
     assert rows(connection)[0]["status"] == "CONFLICT"
@@ -127,7 +178,17 @@ def test_failed_items_are_listed_with_their_reason_and_opened_again(
 
 
 def test_an_organization_is_added_once_and_listed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["organizations", "add", "423", "--acronym", "UFMG", "--name", "Universidade Federal de Minas Gerais", "--ug-code", "153062"]
+    words = [
+        "organizations",
+        "add",
+        "423",
+        "--acronym",
+        "UFMG",
+        "--name",
+        "Universidade Federal de Minas Gerais",
+        "--ug-code",
+        "153062",
+    ]
     assert job(*words, "--cnpj", "17.217.985/0001-04") == 0
     assert job(*words, "--cnpj", "17217985000199") == 1
     assert "SIORG code" in capsys.readouterr().err

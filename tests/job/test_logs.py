@@ -48,9 +48,7 @@ def test_text_reads_as_the_first_workers_did(to_text: Configured) -> None:
 
 def test_json_has_the_four_keys_and_the_fields_beside_them(to_text: Configured) -> None:
     out = to_text("json")
-    logger("siorg_job.drain").bind(worker="w").warning(
-        "Ação", items=3, nested={"a": [1, None]}, level="mine", message="m"
-    )
+    logger("siorg_job.drain").bind(worker="w").warning("Ação", items=3, nested={"a": [1, None]}, level="mine", message="m")
     entry = json.loads(out.getvalue())
     assert datetime.fromisoformat(entry.pop("timestamp")).tzinfo is not None
     assert entry == {

@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.queue import LEASE, insert, rows
 
 from siorg_queue import Connection, Operation, Outcome, QueueStore, Status, Verdict, connect
+from support.queue import LEASE, insert, rows
 
 
 def claim(store: QueueStore, limit: int = 100, worker: str = "w") -> list[int]:
@@ -32,10 +32,10 @@ def test_takes_exactly_what_was_asked_with_statistics_of_a_tiny_table(connection
 
 
 def test_takes_best_priority_first_and_oldest_first_within_it(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=1, priority=5, scheduled_for="now() - interval '1 hour'")
-    insert(connection, siorg_code=2, priority=1, scheduled_for="now() - interval '1 minute'")
-    insert(connection, siorg_code=3, priority=1, scheduled_for="now() - interval '2 minutes'")
-    insert(connection, siorg_code=4, priority=10, scheduled_for="now() - interval '9 hours'")
+    insert(connection, siorg_code=1, priority="5", scheduled_for="now() - interval '1 hour'")
+    insert(connection, siorg_code=2, priority="1", scheduled_for="now() - interval '1 minute'")
+    insert(connection, siorg_code=3, priority="1", scheduled_for="now() - interval '2 minutes'")
+    insert(connection, siorg_code=4, priority="10", scheduled_for="now() - interval '9 hours'")
     assert claim(store, 3) == [3, 2, 1]
     assert claim(store, 3) == [4]
 
@@ -85,8 +85,15 @@ def test_takes_what_a_person_decided_whatever_its_attempts(connection: Connectio
 
 
 def test_takes_over_what_a_dead_worker_left(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=7, status="'PROCESSING'", attempts="1", lease_token="4",
-           lease_expires_at="now() - interval '1 second'", claimed_by="'dead'")  # fmt: skip
+    insert(
+        connection,
+        siorg_code=7,
+        status="'PROCESSING'",
+        attempts="1",
+        lease_token="4",
+        lease_expires_at="now() - interval '1 second'",
+        claimed_by="'dead'",
+    )
     (item,) = store.claim(5, lease=LEASE, worker="w").items
     assert (item.attempts, item.lease_token) == (2, 5)
 
@@ -183,7 +190,8 @@ def test_renewing_prolongs_only_what_is_still_ours(connection: Connection, store
     ours = store.renew({item.id: item.lease_token for item in (first, second, third)}, lease=timedelta(hours=1))
     assert ours == {first.id}
     (row,) = connection.execute(
-        "SELECT lease_expires_at > now() + interval '30 minutes' AS longer FROM siorg_sync_queue WHERE id = %s", [first.id]
+        "SELECT lease_expires_at > now() + interval '30 minutes' AS longer FROM siorg_sync_queue WHERE id = %s",
+        [first.id],
     )
     assert row["longer"]
 
@@ -209,4 +217,4 @@ def test_a_claim_whose_answer_was_lost_is_given_back(connection: Connection, sto
     by_id = {row["id"]: row for row in rows(connection)}
     assert (by_id[unknown.id]["status"], by_id[unknown.id]["attempts"]) == (Status.PENDING, 0)
     assert by_id[known.id]["status"] == Status.PROCESSING
-    assert Operation.UPDATE == known.operation
+    assert known.operation == Operation.UPDATE

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support.queue import LEASE, insert, rows
 
 from siorg_queue import Connection, Outcome, QueueStore, RetryPolicy, Status, Verdict
+from support.queue import LEASE, insert, rows
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -82,7 +82,11 @@ def test_completing_clears_the_error_and_keeps_a_persons_decision(connection: Co
     (item,) = store.claim(1, lease=LEASE, worker="w").items
     store.finish([Verdict(item, Outcome.COMPLETED)])
     (row,) = rows(connection)
-    assert (row["status"], row["last_error"], row["error_details"]) == ("COMPLETED", None, {"resolution": "ACCEPT_SIORG"})
+    assert (row["status"], row["last_error"], row["error_details"]) == (
+        "COMPLETED",
+        None,
+        {"resolution": "ACCEPT_SIORG"},
+    )
     assert row["lease_expires_at"] is None
     assert row["claimed_by"] is None
 

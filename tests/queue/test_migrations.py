@@ -6,16 +6,25 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.postgres import Postgres
 
 from siorg_queue import Connection, DatabaseUnavailable, EntityType, NewItem, Operation, QueueStore, connect
 from siorg_queue.migrations import MigrationError, available, migrate, missing_columns, pending
+from support.postgres import Postgres
 
 WATERSWAMP = (Path(__file__).parent / "waterswamp.sql").read_text()
-TABLES = (
-    "siorg_sync_queue siorg_history siorg_mappings organizations organizational_unit_categories organizational_unit_types"
-    " organizational_units siorg_natureza_juridica siorg_poder siorg_esfera system_settings"
-).split()
+TABLES = [
+    "siorg_sync_queue",
+    "siorg_history",
+    "siorg_mappings",
+    "organizations",
+    "organizational_unit_categories",
+    "organizational_unit_types",
+    "organizational_units",
+    "siorg_natureza_juridica",
+    "siorg_poder",
+    "siorg_esfera",
+    "system_settings",
+]
 
 _CATALOG = """
 SELECT 'column' AS kind, table_name || '.' || column_name AS name,
@@ -38,8 +47,7 @@ def catalog(connection: Connection) -> dict[tuple[str, str], str]:
 
 def contents(connection: Connection) -> dict[str, list[str]]:
     return {
-        table: [row["row"] for row in connection.execute(f"SELECT t::text AS row FROM {table} t ORDER BY 1")]  # type: ignore[arg-type]
-        for table in TABLES
+        table: [row["row"] for row in connection.execute(f"SELECT t::text AS row FROM {table} t ORDER BY 1")] for table in TABLES
     }
 
 
@@ -53,7 +61,9 @@ def existing_url(empty_database_url: str) -> str:
     """A Waterswamp database, with rows."""
     with connect(empty_database_url, application_name="test") as connection:
         connection.execute(WATERSWAMP.encode())
-        connection.execute("INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload) VALUES ('UNIT', 1, 'UPDATE', '{}')")
+        connection.execute(
+            "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload) VALUES ('UNIT', 1, 'UPDATE', '{}')"
+        )
     return empty_database_url
 
 
@@ -72,14 +82,18 @@ def test_a_fresh_database_has_the_columns_of_an_existing_one(empty_database_url:
     run(empty_database_url)
     other = postgres.database(migrated=False)
     try:
-        with connect(other, application_name="test") as existing, connect(empty_database_url, application_name="test") as fresh:
+        with (
+            connect(other, application_name="test") as existing,
+            connect(empty_database_url, application_name="test") as fresh,
+        ):
             existing.execute(WATERSWAMP.encode())
             theirs = {key: value for key, value in catalog(existing).items() if key[0] in ("column", "type")}
             ours = catalog(fresh)
             different = {
-                key: (value, ours.get(key)) for key, value in theirs.items()
+                key: (value, ours.get(key))
+                for key, value in theirs.items()
                 if _without_default(ours.get(key)) != _without_default(value)
-            }  # fmt: skip
+            }
     finally:
         postgres.drop(other)
     assert different == {}
@@ -96,9 +110,19 @@ def test_an_existing_database_keeps_everything_and_gets_additions(existing_url: 
         after, rows_after = catalog(connection), contents(connection)
         assert {key: after.get(key) for key in before} == before
         added = {key[1] for key in after.keys() - before.keys() if key[0] == "column"}
-        assert added >= {"siorg_sync_queue.lease_token", "siorg_sync_queue.lease_expires_at", "siorg_sync_queue.claimed_by"}
-        assert {name.split(".")[0] for name in added} == {"siorg_sync_queue", "siorg_request_pace", "siorg_sync_migrations"}
-        assert {table: len(rows) for table, rows in rows_after.items()} == {table: len(rows) for table, rows in rows_before.items()}
+        assert added >= {
+            "siorg_sync_queue.lease_token",
+            "siorg_sync_queue.lease_expires_at",
+            "siorg_sync_queue.claimed_by",
+        }
+        assert {name.split(".")[0] for name in added} == {
+            "siorg_sync_queue",
+            "siorg_request_pace",
+            "siorg_sync_migrations",
+        }
+        assert {table: len(rows) for table, rows in rows_after.items()} == {
+            table: len(rows) for table, rows in rows_before.items()
+        }
         assert rows_after["organizations"] == rows_before["organizations"]
         store = QueueStore(connection)
         assert store.enqueue([NewItem(EntityType.UNIT, 2, Operation.UPDATE)]) == 1
@@ -127,12 +151,18 @@ def test_two_at_once_each_end_well(empty_database_url: str) -> None:
 
 
 def test_nobody_queues_behind_a_migration_that_waits_for_a_lock(existing_url: str) -> None:
-    with connect(existing_url, application_name="test") as busy, connect(existing_url, application_name="test") as reader:
+    with (
+        connect(existing_url, application_name="test") as busy,
+        connect(existing_url, application_name="test") as reader,
+    ):
         busy.execute("BEGIN")
         busy.execute("SELECT * FROM siorg_sync_queue")  # a long report of the API server
         reader.execute("SET statement_timeout = '5s'")
         told: list[str] = []
-        with connect(existing_url, application_name="test") as work, connect(existing_url, application_name="test") as lock:
+        with (
+            connect(existing_url, application_name="test") as work,
+            connect(existing_url, application_name="test") as lock,
+        ):
             migrating = threading.Thread(target=lambda: migrate(work, lock, report=told.append))
             migrating.start()
             while not any("in use" in line for line in told):
@@ -166,5 +196,5 @@ def test_an_index_left_invalid_by_an_interrupted_build_is_built_again(existing_u
 def test_a_table_of_the_same_name_that_is_another_one_is_refused_by_name(empty_database_url: str) -> None:
     with connect(empty_database_url, application_name="test") as connection:
         connection.execute("CREATE TABLE siorg_mappings (id int)")
-    with pytest.raises(MigrationError, match="siorg_mappings.local_id"):
+    with pytest.raises(MigrationError, match=r"siorg_mappings\.local_id"):
         run(empty_database_url)

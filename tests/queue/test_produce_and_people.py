@@ -6,9 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from support.queue import LEASE, insert, rows
 
-from siorg_queue import CHANNEL, Connection, EntityType, NewItem, Operation, Outcome, QueueStore, Status, Verdict, connect
+from siorg_queue import (
+    CHANNEL,
+    Connection,
+    EntityType,
+    NewItem,
+    Operation,
+    Outcome,
+    QueueStore,
+    Status,
+    Verdict,
+    connect,
+)
+from support.queue import LEASE, insert, rows
 
 
 def units(*codes: int, operation: Operation = Operation.UPDATE) -> list[NewItem]:
@@ -52,7 +63,7 @@ def test_many_producers_at_once_add_each_entity_once(store: QueueStore, database
 
 def listen(url: str) -> psycopg.Connection[tuple[object, ...]]:
     listener = psycopg.connect(url, autocommit=True)
-    listener.execute(f"LISTEN {CHANNEL}")  # type: ignore[arg-type]
+    listener.execute(f"LISTEN {CHANNEL}")
     return listener
 
 
@@ -92,8 +103,14 @@ def test_dangling_rows_each_get_their_end(connection: Connection, store: QueueSt
     insert(connection, siorg_code=7, status="'CONFLICT'")
     assert store.reap() == {Status.FAILED: 2, Status.SKIPPED: 1, Status.PENDING: 1}
     assert [row["status"] for row in rows(connection)] == [
-        "FAILED", "SKIPPED", "PENDING", "FAILED", "PENDING", "PROCESSING", "CONFLICT",
-    ]  # fmt: skip
+        "FAILED",
+        "SKIPPED",
+        "PENDING",
+        "FAILED",
+        "PENDING",
+        "PROCESSING",
+        "CONFLICT",
+    ]
     assert all(row["last_error"] for row in rows(connection)[:4])
     assert store.reap() == {}
 
@@ -101,7 +118,14 @@ def test_dangling_rows_each_get_their_end(connection: Connection, store: QueueSt
 def test_cleanup_deletes_old_and_expired_rows_and_keeps_history(connection: Connection, store: QueueStore) -> None:
     old = "now() - interval '40 days'"
     keep = {
-        insert(connection, siorg_code=1, status="'PROCESSING'", created_at=old, expires_at=old, lease_expires_at="now() + interval '1 h'"),
+        insert(
+            connection,
+            siorg_code=1,
+            status="'PROCESSING'",
+            created_at=old,
+            expires_at=old,
+            lease_expires_at="now() + interval '1 h'",
+        ),
         insert(connection, siorg_code=2, status="'CONFLICT'", created_at=old, expires_at=old),
         insert(connection, siorg_code=3, created_at=old),
         insert(connection, siorg_code=4, status="'COMPLETED'", created_at=old, processed_at="now()"),
@@ -114,7 +138,8 @@ def test_cleanup_deletes_old_and_expired_rows_and_keeps_history(connection: Conn
     ]
     for id_ in [*keep, *gone]:
         connection.execute(
-            "INSERT INTO siorg_history (entity_type, siorg_code, change_type, sync_queue_id) VALUES ('UNIT', 1, 'UPDATE', %s)", [id_]
+            "INSERT INTO siorg_history (entity_type, siorg_code, change_type, sync_queue_id) VALUES ('UNIT', 1, 'UPDATE', %s)",
+            [id_],
         )
     after, deleted, unlinked, pages = None, 0, 0, 0
     while True:
@@ -131,7 +156,13 @@ def test_cleanup_deletes_old_and_expired_rows_and_keeps_history(connection: Conn
 
 
 def test_retrying_opens_failed_items_with_all_their_attempts(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=1, status="'FAILED'", attempts="3", error_details="""'{"kind": "x", "resolution": "MERGE"}'""")
+    insert(
+        connection,
+        siorg_code=1,
+        status="'FAILED'",
+        attempts="3",
+        error_details="""'{"kind": "x", "resolution": "MERGE"}'""",
+    )
     insert(connection, siorg_code=2, status="'FAILED'", attempts="3")
     insert(connection, siorg_code=3, status="'COMPLETED'")
     assert store.retry(codes=[1]) == 1

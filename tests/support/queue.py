@@ -11,12 +11,14 @@ from siorg_queue import Connection
 LEASE = timedelta(seconds=60)
 
 
-def insert(connection: Connection, *, siorg_code: int, entity_type: str = "UNIT", operation: str = "UPDATE", **columns: str) -> UUID:
+def insert(
+    connection: Connection, *, siorg_code: int, entity_type: str = "UNIT", operation: str = "UPDATE", **columns: str
+) -> UUID:
     """Insert one row; further columns are SQL expressions. Returns its id."""
     names = "".join(f", {name}" for name in columns)
     values = "".join(f", {expression}" for expression in columns.values())
     row = connection.execute(
-        f"INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload{names})"  # type: ignore[arg-type]
+        f"INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload{names})"
         f" VALUES ('{entity_type}', {siorg_code}, '{operation}', '{{}}'{values}) RETURNING id"
     ).fetchone()
     assert row is not None

@@ -46,7 +46,11 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     with context.queue() as store:
         done = cleanup(store, retention_days=days, report=report, stopped=context.stop.is_set)
     log.info(
-        "Cleanup complete", ended=done.ended, deleted=done.deleted, history_unlinked=done.unlinked, scanned=done.scanned,
+        "Cleanup complete",
+        ended=done.ended,
+        deleted=done.deleted,
+        history_unlinked=done.unlinked,
+        scanned=done.scanned,
         retention_days=days,
-    )  # fmt: skip
+    )
     return Exit.DONE

@@ -37,9 +37,12 @@ def add_to(subparsers: Any) -> None:
     how.add_argument("--keep-local", action="store_true", help="end the item, change nothing")
     how.add_argument("--skip", action="store_true", help="end the item as SKIPPED, change nothing")
     how.add_argument(
-        "--set", action="append", metavar="FIELD=VALUE", dest="merge",
+        "--set",
+        action="append",
+        metavar="FIELD=VALUE",
+        dest="merge",
         help="write this value (repeatable); VALUE is JSON or plain text, LOCAL, or SIORG",
-    )  # fmt: skip
+    )
     resolve.add_argument("--notes", help="kept with the item")
     resolve.set_defaults(run=run_resolve)
 
@@ -50,12 +53,12 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
         found = store.conflicts(limit=arguments.limit)
     for conflict in found:
         if arguments.json:
-            print(json.dumps(_as_json(conflict), ensure_ascii=False))  # noqa: T201
+            print(json.dumps(_as_json(conflict), ensure_ascii=False))
         else:
             fields = ", ".join(conflict.detected_changes or {})
-            print(f"{conflict.id}  {conflict.entity_type} {conflict.siorg_code}  {conflict.operation}  {fields}")  # noqa: T201
+            print(f"{conflict.id}  {conflict.entity_type} {conflict.siorg_code}  {conflict.operation}  {fields}")
     if not found and not arguments.json:
-        print("no conflicts")  # noqa: T201
+        print("no conflicts")
     return Exit.DONE
 
 
@@ -63,13 +66,13 @@ def run_show(arguments: argparse.Namespace, context: Context) -> int:
     """Print one conflict with base, local and remote of each field."""
     conflict = _one(arguments.id, context)
     if getattr(arguments, "json", False):
-        print(json.dumps(_as_json(conflict), ensure_ascii=False))  # noqa: T201
+        print(json.dumps(_as_json(conflict), ensure_ascii=False))
         return Exit.DONE
-    print(f"{conflict.entity_type} {conflict.siorg_code}  {conflict.operation}\n{conflict.last_error or ''}")  # noqa: T201
+    print(f"{conflict.entity_type} {conflict.siorg_code}  {conflict.operation}\n{conflict.last_error or ''}")
     for field, sides in (conflict.detected_changes or {}).items():
-        print(f"  {field}")  # noqa: T201
+        print(f"  {field}")
         for side in ("base", "local", "remote"):
-            print(f"    {side:>6}: {json.dumps(sides.get(side), ensure_ascii=False)}")  # noqa: T201
+            print(f"    {side:>6}: {json.dumps(sides.get(side), ensure_ascii=False)}")
     return Exit.DONE
 
 
@@ -89,7 +92,7 @@ def run_resolve(arguments: argparse.Namespace, context: Context) -> int:
             written = store.reopen_conflict(conflict.id, decision, notes=arguments.notes)
     if not written:
         raise CommandError(f"{conflict.id} is no conflict any more")
-    print("ended" if arguments.keep_local or arguments.skip else "on the queue again; the next run applies it")  # noqa: T201
+    print("ended" if arguments.keep_local or arguments.skip else "on the queue again; the next run applies it")
     return Exit.DONE
 
 

@@ -64,5 +64,7 @@ class Context:
 def retry_policy(settings: Settings) -> RetryPolicy:
     """The settings' own words for the queue's policy."""
     return RetryPolicy(
-        settings.worker_max_retries, settings.worker_retry_base_delay_ms / 1000, settings.worker_retry_max_delay_ms / 1000
+        settings.worker_max_retries,
+        settings.worker_retry_base_delay_ms / 1000,
+        settings.worker_retry_max_delay_ms / 1000,
     )

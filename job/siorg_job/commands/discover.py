@@ -23,25 +23,29 @@ def add_to(subparsers: Any) -> None:
         " discovery (the whole structure the first time). What is in line already is not enqueued.",
     )
     parser.add_argument(
-        "--organization", type=_code, action="append", metavar="CODE", help="only this one (repeatable); default: all active"
+        "--organization",
+        type=_code,
+        action="append",
+        metavar="CODE",
+        help="only this one (repeatable); default: all active",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Discover once."""
-    import asyncio  # noqa: PLC0415 - commands that do not fetch start without it
+    import asyncio
 
     return asyncio.run(_discover(context, arguments.organization))
 
 
 async def _discover(context: Context, codes: list[int] | None) -> int:
-    from siorg_job.database_thread import DatabaseThread  # noqa: PLC0415
-    from siorg_job.discover import discover, registered  # noqa: PLC0415
-    from siorg_job.pace import SharedPace  # noqa: PLC0415
-    from siorg_job.siorg.client import SiorgClient  # noqa: PLC0415
-    from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError  # noqa: PLC0415
-    from siorg_job.siorg.limits import Breaker  # noqa: PLC0415
+    from siorg_job.database_thread import DatabaseThread
+    from siorg_job.discover import discover, registered
+    from siorg_job.pace import SharedPace
+    from siorg_job.siorg.client import SiorgClient
+    from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
+    from siorg_job.siorg.limits import Breaker
 
     log = logger("siorg_job.discover")
     settings = context.settings
@@ -62,9 +66,12 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
         store = QueueStore(connection, retry_policy(settings))
         pace = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job pace")
         breaker = Breaker(
-            settings.siorg_breaker_failures, settings.siorg_breaker_cooldown_secs,
-            max(settings.siorg_breaker_cooldown_secs, 60.0), time.monotonic, random.random,
-        )  # fmt: skip
+            settings.siorg_breaker_failures,
+            settings.siorg_breaker_cooldown_secs,
+            max(settings.siorg_breaker_cooldown_secs, 60.0),
+            time.monotonic,
+            random.random,
+        )
         client = SiorgClient(
             settings.siorg_api_url,
             token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
@@ -89,13 +96,21 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
                         later = isinstance(error, TransientError | AccessRefused)
                         worst = Exit.ERROR if worst == Exit.ERROR or not later else Exit.TRY_LATER
                         log.error(
-                            "Discovery failed; nothing was recorded", organization=organization.code, reason=str(error), later=later
+                            "Discovery failed; nothing was recorded",
+                            organization=organization.code,
+                            reason=str(error),
+                            later=later,
                         )
                         continue
                     log.info(
-                        "Discovered", organization=found.organization, version=found.version, how=found.how,
-                        differences=len(found.items), enqueued=found.added, seconds=round(time.monotonic() - started, 2),
-                    )  # fmt: skip
+                        "Discovered",
+                        organization=found.organization,
+                        version=found.version,
+                        how=found.how,
+                        differences=len(found.items),
+                        enqueued=found.added,
+                        seconds=round(time.monotonic() - started, 2),
+                    )
         finally:
             await pace.close()
     return worst

@@ -15,7 +15,9 @@ Finding: TypeAlias = tuple[str, str]
 """``ok``, ``warning`` or ``error``, and a sentence."""
 
 _TRIGGERS = ("siorg_sync_queue_added", "siorg_sync_queue_reopened")
-_SETTINGS = "SELECT key, value #>> '{}' AS value FROM system_settings WHERE key IN ('siorg.sync_enabled', 'units.max_hierarchy_depth')"
+_SETTINGS = (
+    "SELECT key, value #>> '{}' AS value FROM system_settings WHERE key IN ('siorg.sync_enabled', 'units.max_hierarchy_depth')"
+)
 _PRIVILEGES = """
 SELECT t.name AS table_name FROM unnest(ARRAY['siorg_sync_queue', 'siorg_history', 'siorg_mappings', 'organizations',
     'organizational_units', 'organizational_unit_types', 'organizational_unit_categories', 'system_settings']) AS t (name)
@@ -39,7 +41,7 @@ def run(_: argparse.Namespace, context: Context) -> int:
     worst = int(Exit.DONE)
 
     def tell(finding: Finding) -> None:
-        print(f"{finding[0]:>8}  {finding[1]}", flush=True)  # noqa: T201
+        print(f"{finding[0]:>8}  {finding[1]}", flush=True)
 
     tell(("ok", "settings are valid"))
     for notice in context.settings.notices:
@@ -60,12 +62,12 @@ def run(_: argparse.Namespace, context: Context) -> int:
 
 
 def _database(connection: Connection) -> Iterator[Finding]:
-    from siorg_queue.migrations import missing_columns, pending  # noqa: PLC0415
+    from siorg_queue.migrations import missing_columns, pending
 
     with transaction(connection):
         server = connection.execute("SELECT current_setting('server_version_num')::int AS number").fetchone()
     version = 0 if server is None else server["number"] // 10000
-    yield ("ok", f"PostgreSQL {version}") if version >= 15 else ("error", f"PostgreSQL {version}: 15 or later is needed")
+    yield (("ok", f"PostgreSQL {version}") if version >= 15 else ("error", f"PostgreSQL {version}: 15 or later is needed"))
     waiting = pending(connection)
     if waiting:
         yield "error", f"{len(waiting)} migrations are pending: siorg-job migrate"
@@ -93,17 +95,27 @@ def _database(connection: Connection) -> Iterator[Finding]:
         yield "warning", "siorg.sync_enabled is false: run and discover do nothing"
     with suppress(ValueError):
         if int(settings.get("units.max_hierarchy_depth") or 10) < _DEEPEST:
-            yield "ok", (
-                f"units.max_hierarchy_depth is {settings.get('units.max_hierarchy_depth', 10)}; deeper units would end FAILED"
-                f" (the deepest federal structures have 12 levels)"
+            yield (
+                "ok",
+                (
+                    f"units.max_hierarchy_depth is {settings.get('units.max_hierarchy_depth', 10)}; deeper units would end FAILED"
+                    f" (the deepest federal structures have 12 levels)"
+                ),
             )
     count = 0 if organizations is None else organizations["n"]
-    yield ("ok", f"{count} organizations are registered") if count else (
-        "error",
-        "no organization is registered: siorg-job organizations add",
+    yield (
+        ("ok", f"{count} organizations are registered")
+        if count
+        else (
+            "error",
+            "no organization is registered: siorg-job organizations add",
+        )
     )
     counts = QueueStore(connection).counts()
-    yield "ok", f"queue: {counts.claimable} claimable, {counts.processing} in work, {counts.failed} failed, {counts.conflict} in conflict"
+    yield (
+        "ok",
+        f"queue: {counts.claimable} claimable, {counts.processing} in work, {counts.failed} failed, {counts.conflict} conflicts",
+    )
     for number, text in (
         (counts.spent, "wait with no attempts left"),
         (counts.expired, "have expired"),
@@ -114,10 +126,10 @@ def _database(connection: Connection) -> Iterator[Finding]:
 
 
 async def _siorg(context: Context) -> Finding:
-    from siorg_job.siorg.client import SiorgClient  # noqa: PLC0415
-    from siorg_job.siorg.errors import SiorgError  # noqa: PLC0415
-    from siorg_job.siorg.limits import Breaker, Unlimited  # noqa: PLC0415
-    from siorg_job.siorg.model import DomainTable  # noqa: PLC0415
+    from siorg_job.siorg.client import SiorgClient
+    from siorg_job.siorg.errors import SiorgError
+    from siorg_job.siorg.limits import Breaker, Unlimited
+    from siorg_job.siorg.model import DomainTable
 
     settings = context.settings
     client = SiorgClient(
@@ -136,5 +148,3 @@ async def _siorg(context: Context) -> Finding:
         except SiorgError as error:
             return "error", f"SIORG ({settings.siorg_api_url}): {error}"
     return "ok", f"SIORG answers at {settings.siorg_api_url}"
-
-

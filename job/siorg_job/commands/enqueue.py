@@ -21,7 +21,9 @@ def add_to(subparsers: Any) -> None:
     )
     parser.add_argument("codes", nargs="+", type=_code, metavar="CODE", help="SIORG codes")
     parser.add_argument("--entity", type=str.upper, choices=[e.value for e in EntityType], default="UNIT", help="default UNIT")
-    parser.add_argument("--operation", type=str.upper, choices=[o.value for o in Operation], default="UPDATE", help="default UPDATE")
+    parser.add_argument(
+        "--operation", type=str.upper, choices=[o.value for o in Operation], default="UPDATE", help="default UPDATE"
+    )
     parser.add_argument("--priority", type=int, choices=range(1, 11), default=5, metavar="1-10", help="1 highest; default 5")
     parser.set_defaults(run=run)
 
@@ -39,5 +41,5 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     with context.queue() as store:
         added = store.enqueue(items)
     waiting = len(items) - added
-    print(f"{added} added" + (f", {waiting} waiting already" if waiting else ""))  # noqa: T201
+    print(f"{added} added" + (f", {waiting} waiting already" if waiting else ""))
     return Exit.DONE

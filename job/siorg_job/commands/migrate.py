@@ -23,14 +23,14 @@ def add_to(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Apply the pending migrations."""
-    from siorg_queue.migrations import migrate, pending  # noqa: PLC0415 - only this command pays for it
+    from siorg_queue.migrations import migrate, pending
 
     with context.database() as connection, context.database() as lock_connection:
         if arguments.check:
             missing = pending(connection)
             for migration in missing:
-                print(f"pending: {migration.version:04} {migration.name}")  # noqa: T201
+                print(f"pending: {migration.version:04} {migration.name}")
             return Exit.ERROR if missing else Exit.DONE
-        done = migrate(connection, lock_connection, report=lambda line: print(line, file=sys.stderr))  # noqa: T201
-    print(f"{len(done)} migrations applied" if done else "nothing to do: the database is up to date")  # noqa: T201
+        done = migrate(connection, lock_connection, report=lambda line: print(line, file=sys.stderr))
+    print(f"{len(done)} migrations applied" if done else "nothing to do: the database is up to date")
     return Exit.DONE

@@ -56,12 +56,12 @@ def run_list(_: argparse.Namespace, context: Context) -> int:
         rows = connection.execute(_LIST).fetchall()
     for row in rows:
         state = "" if row["is_active"] else "  (inactive)"
-        print(  # noqa: T201
+        print(
             f"{row['siorg_code']:>8}  {row['acronym']:<12} {row['units']:>6} units  version {row['version'] or '-':<12}"
             f" {row['name']}{state}"
         )
     if not rows:
-        print("no organization is registered: siorg-job organizations add")  # noqa: T201
+        print("no organization is registered: siorg-job organizations add")
     return Exit.DONE
 
 
@@ -81,5 +81,5 @@ def run_add(arguments: argparse.Namespace, context: Context) -> int:
         except psycopg.errors.UniqueViolation as error:
             what = "CNPJ" if "cnpj" in (error.diag.constraint_name or "") else "SIORG code"
             raise CommandError(f"an organization with this {what} is registered already") from None
-    print(f"registered {acronym} ({arguments.code}); siorg-job discover --organization {arguments.code} finds its units")  # noqa: T201
+    print(f"registered {acronym} ({arguments.code}); siorg-job discover --organization {arguments.code} finds its units")
     return Exit.DONE

@@ -30,12 +30,12 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         if not arguments.ids and not arguments.code and not arguments.all:
             found = store.failures()
             for item in found:
-                print(  # noqa: T201
+                print(
                     f"{item.id}  {item.entity_type} {item.siorg_code}  {item.operation}  attempt {item.attempts} of"
                     f" {item.max_attempts}: {item.last_error}"
                 )
-            print(f"{len(found)} shown; siorg-job retry --all opens every one again" if found else "no failed items")  # noqa: T201
+            print(f"{len(found)} shown; siorg-job retry --all opens every one again" if found else "no failed items")
             return Exit.DONE
         count = store.retry(ids=arguments.ids or None, codes=arguments.code)
-    print(f"{count} items are on the queue again")  # noqa: T201
+    print(f"{count} items are on the queue again")
     return Exit.DONE if count or arguments.all else Exit.ERROR

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import random
 import time
 from typing import Any
 
@@ -14,6 +13,8 @@ from siorg_job.logs import logger
 from siorg_job.report import RunReport, one_line, write_termination_log
 from siorg_queue import DatabaseUnavailable, QueueStore, connect, describe, is_transient, transaction
 from siorg_queue.statements import load
+
+_ASK_AGAIN_SECONDS = 0.5
 
 
 def add_to(subparsers: Any) -> None:
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         reason, code = _run(context, report, forever=arguments.forever)
     finally:
         summary = one_line(report.summary(reason, code))
-        print(summary, flush=True)  # noqa: T201
+        print(summary, flush=True)
         write_termination_log(context.settings.worker_termination_log, summary)
     return code
 
@@ -57,7 +58,7 @@ def _run(context: Context, report: RunReport, *, forever: bool) -> tuple[str, in
     if reason is not None and not forever:
         return reason, Exit.DONE
     # Only now: the drain's imports cost more than all of the above, and an empty queue does not need them.
-    from siorg_job.commands.drained import drain  # noqa: PLC0415
+    from siorg_job.commands.drained import drain
 
     return drain(context, report, forever=forever)
 
@@ -74,7 +75,7 @@ def _reason_not_to_start(context: Context) -> str | None:
         try:
             return _look(context)
         except DatabaseUnavailable:
-            if time.monotonic() > deadline or context.stop.wait(0.2 + random.random()):
+            if time.monotonic() > deadline or context.stop.wait(_ASK_AGAIN_SECONDS):
                 raise
 
 

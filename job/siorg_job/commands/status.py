@@ -9,8 +9,17 @@ from typing import Any
 from siorg_job.commands.context import Context, Exit
 
 KEYS = (
-    "claimable", "due", "scheduled", "processing", "completed", "failed", "conflict", "skipped", "expired", "oldest_due_seconds",
-)  # fmt: skip
+    "claimable",
+    "due",
+    "scheduled",
+    "processing",
+    "completed",
+    "failed",
+    "conflict",
+    "skipped",
+    "expired",
+    "oldest_due_seconds",
+)
 """The keys of ``status --json``, in this order."""
 
 _MEANING = {
@@ -40,15 +49,15 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
         counts = store.counts()
     values = {key: getattr(counts, key) for key in KEYS}
     if arguments.json:
-        print(json.dumps(values))  # noqa: T201
+        print(json.dumps(values))
         return Exit.DONE
     for key, value in values.items():
         shown = "-" if value is None else f"{value:.0f}" if isinstance(value, float) else str(value)
-        print(f"{key:>18}  {shown:>9}  {_MEANING[key]}")  # noqa: T201
+        print(f"{key:>18}  {shown:>9}  {_MEANING[key]}")
     for count, text in (
         (counts.spent, "wait with no attempts left"),
         (counts.abandoned, "are held by workers that died"),
     ):
         if count:
-            print(f"{count} items {text}: the next run or cleanup ends them")  # noqa: T201
+            print(f"{count} items {text}: the next run or cleanup ends them")
     return Exit.DONE

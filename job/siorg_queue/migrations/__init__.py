@@ -73,10 +73,11 @@ class Migration:
 
 def available() -> list[Migration]:
     """All migrations of this version, in order."""
-    found = []
-    for file in resources.files(__name__).iterdir():
-        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
-            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+    found = (
+        Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
+        for file in resources.files(__name__).iterdir()
+        if (match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name))
+    )
     return sorted(found, key=lambda migration: migration.version)
 
 
