@@ -147,7 +147,7 @@ def from_changes(
         if unit.ended:
             if local is not None and local.is_active:
                 ends.append((local.level, _item(unit, Operation.EXTINCTION)))
-        elif unit.is_organization and unit.organization_code != organization.code:
+        elif unit.organization_code == unit.code or (unit.is_organization and unit.organization_code != organization.code):
             continue  # a linked órgão or entidade: its own organization's business
         else:
             yield from _unit_item(unit, local)
@@ -161,7 +161,12 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
         TornAnswer: more than half of the units known here are missing: rather a broken answer than a reform.
     """
     own = {code: unit for code, unit in structure.units.items() if unit.organization_code in (None, organization.code)}
-    active = {code: local for code, local in known.items() if local.own and local.is_active and local.base is not None}
+    active = {
+        code: local
+        for code, local in known.items()
+        # An ended one that is active here was opened again by a person.
+        if local.own and local.is_active and local.base is not None and not local.base.ended
+    }
     gone = {code: local for code, local in active.items() if code not in structure.units and code not in structure.invalid}
     if len(active) >= _SHRINK_FROM and len(gone) > len(active) // 2:
         raise TornAnswer(

@@ -116,7 +116,7 @@ class Gatherer:
         except DatabaseUnavailable as error:
             ready([Trouble(item, error) for item in items])
             return
-        wanted = plan(items, hints, self._is_fresh)
+        wanted = plan(items, hints, self._is_at_hand)
         async with asyncio.TaskGroup() as tasks:
             for organization, group in wanted.structures.items():
                 tasks.create_task(self._guard(group, self._from_structure(organization, group), ready))
@@ -196,9 +196,12 @@ class Gatherer:
         parents = await self._known_parents([unit for _, unit in found])
         rows = await self._missing_categories([unit for _, unit in found])
         result: list[Gathered] = []
+        asked: dict[int, RemoteUnit | PermanentError] = {}
         for item, unit in found:
             try:
-                ancestors, outside = await self._ancestors(unit, structure, parents)
+                if structure is not None:
+                    _refuse_loop(unit, structure)
+                ancestors, outside = await self._ancestors(unit, structure, parents, asked)
             except PermanentError as error:
                 result.append((item, failed(item, error)))
             except SiorgError as error:
@@ -208,7 +211,11 @@ class Gatherer:
         return result
 
     async def _ancestors(
-        self, unit: RemoteUnit, structure: Structure | None, parents: Mapping[tuple[int, int], tuple[int, bool]]
+        self,
+        unit: RemoteUnit,
+        structure: Structure | None,
+        parents: Mapping[tuple[int, int], tuple[int, bool]],
+        asked: dict[int, RemoteUnit | PermanentError],
     ) -> tuple[list[RemoteUnit], bool]:
         """The parents to apply first, nearest first, and whether the unit's own parent is outside its organization."""
         chain: list[RemoteUnit] = []
@@ -227,14 +234,11 @@ class Gatherer:
             known = parents.get((unit.code, parent_code))
             if known is None and current is not unit:
                 known = (await self._known_parents([current], below=unit.code)).get((unit.code, parent_code))
-            if known is not None:
-                organization, hangs_below = known
-                if organization != current.organization_code:
-                    return chain, current is unit
-                if not hangs_below:
-                    return chain, False
+            if known is not None and known == (current.organization_code, False):
+                return chain, False
+            # Not local, or local in another place than SIORG may have it by now.
             try:
-                parent = await self._parent(parent_code, structure)
+                parent = await self._parent(parent_code, structure, asked)
             except NotFound:
                 return chain, current is unit
             if parent.ended or parent.organization_code != unit.organization_code or parent.organization_code == parent.code:
@@ -242,13 +246,23 @@ class Gatherer:
             chain.append(parent)
             current = parent
 
-    async def _parent(self, code: int, structure: Structure | None) -> RemoteUnit:
+    async def _parent(
+        self, code: int, structure: Structure | None, asked: dict[int, RemoteUnit | PermanentError]
+    ) -> RemoteUnit:
         if structure is not None:
             if code in structure.invalid:
                 raise structure.invalid[code]
             if code in structure.units:
                 return structure.units[code]
-        return await self._siorg.unit(code)
+        if code not in asked:
+            try:
+                asked[code] = await self._siorg.unit(code)
+            except PermanentError as error:
+                asked[code] = error
+        answer = asked[code]
+        if isinstance(answer, PermanentError):
+            raise answer
+        return answer
 
     async def _known_parents(
         self, units: Sequence[RemoteUnit], *, below: int | None = None
@@ -295,6 +309,10 @@ class Gatherer:
             for row in await self._database.rows(load("siorg_job.sync", "read.sql")["organizations_of"], codes=rest):
                 hints[row["code"]] = row["organization_code"]
         return hints
+
+    def _is_at_hand(self, organization: int, item: Item) -> bool:
+        """Whether no further request is needed, as far as one can tell: the fetch under way may have begun too early."""
+        return organization in self._structure_fetches or self._is_fresh(organization, item)
 
     def _is_fresh(self, organization: int, item: Item) -> bool:
         kept = self._structures.get(organization)
@@ -364,6 +382,24 @@ def _forget(running: dict[_Key, asyncio.Task[_Answer]], key: _Key, task: asyncio
         del running[key]
     if not task.cancelled():
         task.exception()  # seen: whoever waited got it too
+
+
+def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
+    """A unit that is its own ancestor in SIORG is refused, also while only a part of the loop would be new here.
+
+    Raises:
+        InvalidAnswer: it is.
+    """
+    seen = [unit.code]
+    current: RemoteUnit | None = unit
+    while current is not None and current.parent_code is not None:
+        if current.parent_code == unit.code:
+            codes = ", ".join(map(str, [*seen, unit.code]))
+            raise InvalidAnswer(f"SIORG's hierarchy has a loop: {codes}", field="codigoUnidadePai")
+        if current.parent_code in seen:
+            return  # a loop above: its own units' trouble
+        seen.append(current.parent_code)
+        current = structure.units.get(current.parent_code)
 
 
 def _organization_in(payload: Any) -> int | None:

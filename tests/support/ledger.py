@@ -19,8 +19,9 @@ CREATE FUNCTION test_ledger_write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO test_ledger (at, actor, id, code, old_status, new_status, old_attempts, new_attempts, max_attempts, old_token,
         new_token, old_lease, new_lease, new_owner)
-    VALUES (clock_timestamp(), current_setting('ledger.actor', true), NEW.id, NEW.siorg_code, OLD.status, NEW.status, OLD.attempts,
-        NEW.attempts, NEW.max_attempts, OLD.lease_token, NEW.lease_token, OLD.lease_expires_at, NEW.lease_expires_at, NEW.claimed_by);
+    VALUES (clock_timestamp(), current_setting('ledger.actor', true), NEW.id, NEW.siorg_code, OLD.status, NEW.status,
+        OLD.attempts, NEW.attempts, NEW.max_attempts, OLD.lease_token, NEW.lease_token, OLD.lease_expires_at,
+        NEW.lease_expires_at, NEW.claimed_by);
     RETURN NULL;
 END $$;
 CREATE TRIGGER test_ledger AFTER UPDATE ON siorg_sync_queue FOR EACH ROW

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
-from support.scripted_server import envelope
 
 from siorg_job.database_thread import DatabaseThread
 from siorg_job.gather import Gathered, Gatherer, Trouble
@@ -23,6 +23,7 @@ from siorg_job.siorg.errors import SiorgError, TornAnswer
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.sync.apply import Applied, Work, apply
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict, connect
+from support.scripted_server import envelope
 
 UFMT = 471
 ANOTHER = 500
@@ -61,13 +62,20 @@ def contact(*, phones: Iterable[str] = (), emails: Iterable[str] = (), sites: It
     return {"contato": [{key: value for key, value in said.items() if value}]}
 
 
+def _belongs(row: Row, organization: int) -> bool:
+    value = row.get("codigoOrgaoEntidade")
+    if isinstance(value, str) and value.startswith(_URI):
+        return value == unit_uri(organization)
+    return organization == UFMT  # odd, or not there at all
+
+
 class MadeUpSiorg:
     """SIORG's answers, out of rows that a test sets; the protocol ``siorg_job.gather.Siorg`` and discovery's."""
 
     def __init__(self, *rows: Row) -> None:
         self.rows: dict[int, Row] = {}
         self.bodies: dict[int, bytes] = {}
-        """Bodies that are served as they are, by unit code (a structure holds none of these)."""
+        """Bodies that are served as they are, by unit code; the first also as structure."""
         self.tables: dict[DomainTable, list[Row]] = {}
         self.requests: list[str] = []
         self.down: SiorgError | None = None
@@ -98,8 +106,9 @@ class MadeUpSiorg:
 
     async def structure(self, organization: int) -> Structure:
         self._requested(f"structure {organization}")
-        own = [row for row in self.rows.values() if row["codigoOrgaoEntidade"] == unit_uri(organization)]
-        structure = parsing.read_structure(envelope("unidades", own), organization)
+        own = [row for row in self.rows.values() if _belongs(row, organization)]
+        body = next(iter(self.bodies.values())) if self.bodies else envelope("unidades", own)
+        structure = parsing.read_structure(body, organization)
         if not parsing.is_whole(structure):
             raise TornAnswer("the organization itself is not in it")
         return structure
@@ -128,9 +137,7 @@ class World:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._runner.run(self._reader.close())
         self._runner.close()
         self.connection.close()
@@ -150,7 +157,7 @@ class World:
                 + names
                 + ") VALUES (%(_entity)s, %(_code)s, %(_operation)s, %(_payload)s"
                 + marks
-                + ") RETURNING id",  # type: ignore[arg-type]
+                + ") RETURNING id",
                 {"_entity": entity, "_code": code, "_operation": operation, "_payload": Jsonb(payload or {}), **columns},
             ).fetchone()
             assert row is not None
@@ -240,7 +247,7 @@ class World:
         return row
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        return self.connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
+        return self.connection.execute(sql, parameters).fetchall()
 
     # -- what people do -----------------------------------------------------------------------------------------------
 
@@ -257,7 +264,7 @@ class World:
     def _update(self, table: str, code: int, columns: Mapping[str, Any]) -> None:
         sets = ", ".join(f"{name} = %({name})s" for name in columns)
         done = self.connection.execute(
-            f"UPDATE {table} SET {sets} WHERE siorg_code = %(_code)s",  # type: ignore[arg-type]
+            f"UPDATE {table} SET {sets} WHERE siorg_code = %(_code)s",
             {**columns, "_code": code},
         )
         assert done.rowcount == 1
@@ -284,6 +291,14 @@ class World:
         self.siorg.publish(siorg_row(code, 244, organization=code, nome=name, sigla=f"O{code}"))
 
 
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    """Wait for a condition; fails when it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
+
+
 _WATCHED = (
     "organizational_units", "organizations", "organizational_unit_categories", "organizational_unit_types",
     "siorg_mappings", "siorg_history", "siorg_sync_queue", "system_settings",
@@ -295,9 +310,7 @@ def whole_tables(connection: Connection) -> dict[str, list[str]]:
     return {
         table: [
             json.dumps(row["line"], sort_keys=True)
-            for row in connection.execute(
-                f"SELECT to_jsonb(t) AS line FROM {table} AS t ORDER BY to_jsonb(t)::text"  # type: ignore[arg-type]
-            )
+            for row in connection.execute(f"SELECT to_jsonb(t) AS line FROM {table} AS t ORDER BY to_jsonb(t)::text")
         ]
         for table in _WATCHED
     }

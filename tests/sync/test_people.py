@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 from psycopg.types.json import Jsonb
-from support.local_structure import World, contact, siorg_row
 
 from siorg_job.siorg.model import DomainTable
+from support.local_structure import World, contact, siorg_row
 
 CODE = 900
 
@@ -56,9 +56,7 @@ def test_a_local_name_stays_over_many_syncs(synced: World) -> None:
 
 def test_both_changed_is_a_conflict_that_names_the_three_sides(synced: World) -> None:
     item = synced.item(_conflict(synced))
-    assert item["detected_changes"] == {
-        "name": {"base": "Secretaria", "local": "Nossa Secretaria", "remote": "Secretaria Geral"}
-    }
+    assert item["detected_changes"] == {"name": {"base": "Secretaria", "local": "Nossa Secretaria", "remote": "Secretaria Geral"}}
     assert "name" in item["last_error"]
 
 
@@ -281,7 +279,9 @@ def test_area_acronym_type_and_category_merge_by_themselves(synced: World) -> No
     assert synced.unit(CODE)["category_name"] == "Comissão"
     synced.edit(CODE, acronym="NOSSA", activity_area="CORE")
     synced.siorg.change(
-        CODE, codigoCategoriaUnidade="https://x/id/categoria-unidade/7", codigoTipoUnidade="https://x/id/tipo-unidade/unidade-colegiada"
+        CODE,
+        codigoCategoriaUnidade="https://x/id/categoria-unidade/7",
+        codigoTipoUnidade="https://x/id/tipo-unidade/unidade-colegiada",
     )
     assert synced.sync(CODE)["status"] == "COMPLETED"
     unit = synced.unit(CODE)
@@ -295,7 +295,12 @@ def test_null_blank_and_empty_erase_nothing(synced: World, nothing: object) -> N
     synced.sync(CODE)
     before = synced.unit(CODE)
     synced.siorg.change(
-        CODE, sigla=nothing or None, areaAtuacao=nothing or None, contato=nothing, endereco=nothing, codigoCategoriaUnidade=nothing or None
+        CODE,
+        sigla=nothing or None,
+        areaAtuacao=nothing or None,
+        contato=nothing,
+        endereco=nothing,
+        codigoCategoriaUnidade=nothing or None,
     )
     assert synced.sync(CODE)["status"] == "COMPLETED"
     after = synced.unit(CODE)

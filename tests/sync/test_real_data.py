@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from siorg_queue import Connection, connect
 from support.job import job_environment, run_job, summary_of
 from support.local_structure import check_tree, whole_tables
 from support.siorg_server import CAPTURES, SiorgServer
-
-from siorg_queue import Connection
 
 OLD, NEW = CAPTURES / "ufmt-2016-03-02.json", CAPTURES / "ufmt-2016-06-30.json"
 _GENERATED = ("--synthetic", "240", "--seed", "7")
@@ -46,9 +47,8 @@ def _said(value: str | None) -> str | None:
 
 def _siorg_rows(server: SiorgServer) -> dict[int, dict[str, Any]]:
     """SIORG's structure by code, read past our own client and parser."""
-    import urllib.request
-
-    url = f"{server.url}/estrutura-organizacional/completa?codigoPoder=1&codigoEsfera=1&codigoUnidade=471&retornarOrgaoEntidadeVinculados=NAO"
+    query = "codigoPoder=1&codigoEsfera=1&codigoUnidade=471&retornarOrgaoEntidadeVinculados=NAO"
+    url = f"{server.url}/estrutura-organizacional/completa?{query}"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=30) as answer:
         rows = json.load(answer)["unidades"]
@@ -94,8 +94,6 @@ def test_a_structure_comes_whole_then_follows_siorg_and_then_stays(
 ) -> None:
     env = job_environment(empty_database_url, siorg.url)
     run_job("migrate", env=env)
-    from siorg_queue import connect
-
     with connect(empty_database_url, application_name="test") as connection:
         first = _siorg_rows(siorg)
         run_job("discover", "--organization", "471", env=env)

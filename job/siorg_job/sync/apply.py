@@ -78,7 +78,9 @@ def _order(work: Work) -> tuple[int, int]:
     return (1, len(evidence.ancestors) if isinstance(evidence, Evidence) else 0)
 
 
-def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied) -> None:
+def _apply(
+    connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, *, again: bool = False
+) -> None:
     if not works:
         return
     try:
@@ -97,6 +99,10 @@ def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], res
             _apply(connection, store, works[middle:], result)
             return
         item, _ = works[0]
+        if isinstance(error, psycopg.errors.UniqueViolation) and not again:
+            # Somebody else made the same row (a category, a unit) since it was looked for: now it is found.
+            _apply(connection, store, works, result, again=True)
+            return
         _apply(connection, store, [(item, _refusal(item, error))], result)
 
 
@@ -185,9 +191,9 @@ def _refusal(item: Item, error: Exception) -> Verdict:
             item, Outcome.RETRY, error=f"internal error: {type(error).__name__}: {error}",
             details={"kind": "internal_error", "retryable": True},
         )  # fmt: skip
-    reason = describe(error) if isinstance(error, psycopg.Error) else str(error)
-    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if isinstance(error, HierarchyTooDeep):
+        return Verdict(item, Outcome.FAILED, error=str(error), details={"kind": "too_deep", "retryable": False})
     return Verdict(
-        item, Outcome.FAILED, error=f"refused by the database: {reason}",
-        details={"kind": "refused_by_database", "retryable": False, "details": {"sqlstate": code}},
+        item, Outcome.FAILED, error=f"refused by the database: {describe(error)}",
+        details={"kind": "refused_by_database", "retryable": False, "details": {"sqlstate": error.sqlstate}},
     )  # fmt: skip

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from siorg_job.siorg.model import DomainRow, RemoteUnit
 

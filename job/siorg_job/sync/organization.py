@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from siorg_job.siorg.parsing import parse_stored
 from siorg_job.sync.base import next_base
 from siorg_job.sync.decide import (
@@ -13,7 +15,7 @@ from siorg_job.sync.decide import (
     remote_organization_values,
 )
 from siorg_job.sync.local import HistoryRow, Local, LocalOrganization
-from siorg_job.sync.model import Change, Conflict, Evidence, OrganizationField, Refusal, Resolution, plain
+from siorg_job.sync.model import Change, Conflict, Evidence, OrganizationField, Refusal, Resolution, Value, plain
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 _IN_PATHS = (OrganizationField.NAME, OrganizationField.ACRONYM)  # which of them, is the database's trigger's business
@@ -38,7 +40,7 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
     remote = evidence.unit
     gone = remote is None or remote.ended
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
-        known = (
+        known: Mapping[str, Mapping[str, Value]] = (
             {OrganizationField.IS_ACTIVE: {"base": True, "local": row.fields[OrganizationField.IS_ACTIVE], "remote": False}}
             if gone or remote is None
             else differences(base=None, local=row.values(), remote=remote_organization_values(remote))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 from uuid import UUID, uuid4
 
 from siorg_job.siorg.model import RemoteUnit
@@ -124,6 +123,15 @@ def _extinguish(
 ) -> Verdict:
     if unit is None or not unit.is_active:
         return Verdict(item, Outcome.COMPLETED, local_id=None if unit is None else unit.id)
+    if resolution is None and unit.base is not None and unit.base.ended:
+        # It had ended before, and a person opened it again: SIORG says what it said then.
+        return Verdict(item, Outcome.COMPLETED, local_id=unit.id)
+    if resolution is not None and (
+        UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True
+    ):
+        unit.base_raw = {**(unit.base_raw or {}), "operacao": "EXCLUSAO"}
+        unit.synced_at, unit.touched = evidence.asked_at, True
+        return Verdict(item, Outcome.COMPLETED, local_id=unit.id)
     below = [
         child for child in local.children.get(unit.id, [])
         if (copy := local.units_by_id.get(child.id)) is None or (copy.is_active and copy.parent_id == unit.id)

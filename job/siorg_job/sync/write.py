@@ -59,11 +59,13 @@ def write(connection: Connection, local: Local) -> None:
         tops += [row["id"] for row in connection.execute(sql["refresh_roots"], {"ids": renamed}).fetchall()]
     if tops:
         row = connection.execute(sql["refresh_descendants"], {"ids": tops}).fetchone()
-        if row is not None and row["deepest"] > local.max_depth and any(unit.relocated for unit in units):
+        if row is not None and row["deepest"] > local.max_depth:
             raise HierarchyTooDeep(
                 f"units would come to level {row['deepest']}; setting units.max_hierarchy_depth allows {local.max_depth}"
             )
     run("upsert_mappings", (_mapping(unit) for unit in units if unit.new or unit.changed))
+    if moved := [unit.id for unit in units if unit.relocated and not unit.new]:
+        connection.execute(sql["refresh_mapping_paths"], {"ids": moved})
     run("insert_history", (_history(entry) for entry in local.history))
 
 

@@ -82,12 +82,12 @@ UPDATE organizational_units AS u SET name = u.name WHERE u.parent_id IS NULL AND
 RETURNING u.id
 
 -- name: refresh_descendants
--- Level and path of everything below the given units, from the top down; returns how deep it goes.
+-- Level and path of everything below the given units, from the top down; returns how deep it pushed any of them (0: none).
 WITH RECURSIVE tree AS (
-    SELECT u.id, u.organization_id, u.level, u.path_ids, u.path_names, 0 AS below
+    SELECT u.id, u.organization_id, u.level, u.path_ids, u.path_names, u.level AS was, 0 AS below
     FROM organizational_units AS u WHERE u.id = ANY (%(ids)s::uuid[])
     UNION ALL
-    SELECT u.id, u.organization_id, t.level + 1, t.path_ids || u.id, t.path_names || ' > ' || u.name, t.below + 1
+    SELECT u.id, u.organization_id, t.level + 1, t.path_ids || u.id, t.path_names || ' > ' || u.name, u.level, t.below + 1
     FROM organizational_units AS u JOIN tree AS t ON u.parent_id = t.id
     WHERE u.id <> ALL (t.path_ids)
 ), right_path AS (
@@ -99,7 +99,7 @@ WITH RECURSIVE tree AS (
     WHERE u.id = r.id AND r.below > 0
       AND (u.level, u.path_ids, u.path_names) IS DISTINCT FROM (r.level, r.path_ids, r.path_names)
 )
-SELECT coalesce(max(level), 0) AS deepest FROM right_path
+SELECT coalesce(max(level) FILTER (WHERE level > was), 0) AS deepest FROM right_path
 
 -- name: upsert_mappings
 INSERT INTO siorg_mappings (entity_type, local_id, siorg_code, siorg_parent_code, siorg_hierarchy_path, mapping_status)
@@ -112,7 +112,21 @@ FROM jsonb_to_recordset(%(rows)s) AS r (entity_type text, local_id uuid, code in
 ON CONFLICT (entity_type, siorg_code) DO UPDATE
 SET local_id = excluded.local_id, siorg_parent_code = coalesce(excluded.siorg_parent_code, siorg_mappings.siorg_parent_code),
     siorg_hierarchy_path = coalesce(excluded.siorg_hierarchy_path, siorg_mappings.siorg_hierarchy_path),
-    mapping_status = excluded.mapping_status
+    -- MERGED and UNMAPPED are a person's words.
+    mapping_status = CASE WHEN siorg_mappings.mapping_status IN ('MERGED', 'UNMAPPED') THEN siorg_mappings.mapping_status
+        ELSE excluded.mapping_status END
+
+-- name: refresh_mapping_paths
+-- The hierarchy path of everything below units that were moved.
+UPDATE siorg_mappings AS m
+SET siorg_hierarchy_path = now.path
+FROM organizational_units AS u
+CROSS JOIN LATERAL (
+    SELECT array_agg(p.siorg_code ORDER BY n.position) FILTER (WHERE p.siorg_code IS NOT NULL) AS path
+    FROM unnest(u.path_ids) WITH ORDINALITY AS n (id, position) JOIN organizational_units AS p ON p.id = n.id
+) AS now
+WHERE u.path_ids && %(ids)s::uuid[] AND m.entity_type = 'UNIT' AND m.local_id = u.id
+  AND m.siorg_hierarchy_path IS DISTINCT FROM now.path
 
 -- name: insert_history
 INSERT INTO siorg_history (entity_type, siorg_code, local_id, change_type, previous_data, new_data, affected_fields,
