@@ -131,6 +131,7 @@ class Drain:
         self._fault: BaseException | None = None
         self._enabled_until = 0.0
         self._last_cleanup = -math.inf
+        self._next_claim = 0.0
         self._useless_since: float | None = None
         self._suspected_before: set[UUID] = set()
 
@@ -142,10 +143,15 @@ class Drain:
         """
         settings = self._settings
         loop = asyncio.get_running_loop()
+
+        def tell_of_lost(ids: set[UUID]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop may be closed: nobody is left to be told
+                loop.call_soon_threadsafe(self._on_lost, ids)
+
         keeper = LeaseKeeper(
             settings.database_url.get_secret_value(),
             self._lease,
-            on_lost=lambda ids: loop.call_soon_threadsafe(self._on_lost, ids),
+            on_lost=tell_of_lost,
             on_trouble=lambda why: log.warning("Leases could not be renewed; trying again", reason=why),
         )
         self._keeper = keeper
@@ -200,14 +206,11 @@ class Drain:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     async def _loop(self) -> str:
-        next_claim = 0.0
         while True:
             if self._fault is not None:
                 raise self._fault
             await self._apply_ready()
             await self._judge_suspects()
-            if not self._flights:
-                next_claim = 0.0  # nothing else will wake us
             if self._stop.is_set():
                 await self._wind_down()
                 return "stopped"
@@ -223,24 +226,32 @@ class Drain:
                     return "disabled"
                 await self._sleep(float(self._settings.worker_poll_interval_secs))
                 continue
-            room = self._settings.worker_concurrency - len(self._flights)
-            now = time.monotonic()
-            if room > 0 and now >= next_claim and not self._ready:
-                if await self._claim(min(room, self._settings.worker_batch_size)):
-                    next_claim = 0.0
-                    continue
-                if not self._flights:
-                    if await self._is_exhausted():
-                        return "exhausted"
-                    continue
-                next_claim = now + _RECLAIM_SECONDS
-            await self._sleep(max(next_claim - now, 0.05) if room > 0 else _PROGRESS_SECONDS)
+            if await self._take_more():
+                return "exhausted"
+
+    async def _take_more(self) -> bool:
+        """Claim what there is room for, or wait until something happens; True: there is nothing left to do."""
+        if not self._flights:
+            self._next_claim = 0.0  # nothing else will wake us
+        room = self._settings.worker_concurrency - len(self._flights)
+        now = time.monotonic()
+        if room > 0 and now >= self._next_claim and not self._ready:
+            if await self._claim(min(room, self._settings.worker_batch_size)):
+                self._next_claim = 0.0
+                return False
+            if not self._flights:
+                return await self._is_exhausted()
+            self._next_claim = now + _RECLAIM_SECONDS
+        await self._sleep(max(self._next_claim - now, 0.05) if room > 0 else _PROGRESS_SECONDS)
+        return False
 
     async def _claim(self, limit: int) -> bool:
         claim = await self._database(lambda store: store.claim(limit, lease=self._lease, worker=self._worker))
         for lost in claim.lost:
             self._report.failed += 1
-            log.error("Item ended: its workers died", entity_type=lost.entity_type, siorg_code=lost.siorg_code, reason=lost.reason)
+            log.error(
+                "Item ended: its workers died", entity_type=lost.entity_type, siorg_code=lost.siorg_code, reason=lost.reason
+            )
         if claim.items:
             batch = _Batch(BatchTally(), len(claim.items), time.monotonic())
             self._report.claimed += len(claim.items)
@@ -295,7 +306,7 @@ class Drain:
         if isinstance(error, RateLimited):
             delay = error.retry_after if error.retry_after is not None else _RATE_LIMIT_DELAY_SECONDS
             self._count_as_useless()
-            return Verdict(item, Outcome.RELEASED, error=str(error), delay_seconds=delay * (1 + random.random() / 10))
+            return Verdict(item, Outcome.RELEASED, error=str(error), delay_seconds=delay * (1 + random.random() / 10))  # noqa: S311
         if isinstance(error, BreakerOpen | DatabaseUnavailable):
             return Verdict(item, Outcome.RELEASED, error=str(error))
         self._suspects[item.id] = trouble
@@ -462,24 +473,33 @@ class Drain:
         while True:
             try:
                 if since is not None:
-                    known = list(self._flights)
-                    returned = await self._queue.call(lambda c: QueueStore(c).release_unknown(self._worker, known))
-                    if returned:
-                        log.info("Gave back items of a claim whose answer was lost", items=returned)
+                    await self._release_unknown()
                 result = await self._queue.call(run)
             except DatabaseUnavailable as error:
                 if since is None:
                     since = time.monotonic()
                     log.warning("The database is unavailable; trying again", reason=str(error))
-                grace = self._settings.worker_shutdown_grace_secs if self._stop.is_set() else self._settings.worker_unavailable_secs
-                if time.monotonic() - since > grace and not (self._forever and not self._stop.is_set()):
+                if time.monotonic() - since > self._patience_seconds():
                     raise GiveUp("database", f"the database is unavailable: {error}") from None
-                await asyncio.sleep(pause * (0.5 + random.random()))
+                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311
                 pause = min(pause * 2, 5.0)
             else:
                 if since is not None:
                     log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
                 return result
+
+    async def _release_unknown(self) -> None:
+        """After a lost connection: a claim may have been committed without our hearing of it."""
+        known = list(self._flights)
+        returned = await self._queue.call(lambda connection: QueueStore(connection).release_unknown(self._worker, known))
+        if returned:
+            log.info("Gave back items of a claim whose answer was lost", items=returned)
+
+    def _patience_seconds(self) -> float:
+        """How long to wait for a database that is away."""
+        if self._stop.is_set():
+            return self._settings.worker_shutdown_grace_secs
+        return math.inf if self._forever else self._settings.worker_unavailable_secs
 
     # -- the end of an item, of a batch, of the work ------------------------------------------------------------------
 
@@ -609,7 +629,8 @@ class Drain:
         self._metrics.api_call(endpoint, status, seconds)
 
     def _on_call_error(self, endpoint: str, error_type: str) -> None:
-        self._report.request_errors += 1
+        if error_type != "NotFound":  # an answer like any other, and often the one that was wanted
+            self._report.request_errors += 1
         self._metrics.api_error(endpoint, error_type)
 
     async def _watch_stop(self) -> None:

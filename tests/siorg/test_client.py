@@ -733,15 +733,15 @@ def test_after_the_cooldown_one_request_finds_out_and_the_others_wait(run: Run, 
         (HTML_404, None),
         (reply(401), None),
         (reply(302, Location="http://elsewhere.example/"), None),
-        (reply(200, "no JSON"), None),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut"), None),
+        (reply(200, "no JSON"), TornAnswer),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut"), TornAnswer),
         (reply(500), SiorgUnavailable),
         (reply(503), SiorgUnavailable),
         (raw(b""), SiorgUnavailable),
         (reply(429), RateLimited),
     ],
 )
-def test_a_probe_takes_any_answer_below_500_for_life(
+def test_a_probe_takes_siorgs_envelope_or_a_refusal_for_life(
     run: Run, client_of: MakeClient, script: Script, kind: type[SiorgError] | None
 ) -> None:
     async def scenario() -> None:

@@ -8,6 +8,7 @@ body has a cap that counts after decompression, and the token never leaves the o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
@@ -32,6 +33,7 @@ from siorg_job.siorg.errors import (
     AnswerTooLarge,
     BreakerOpen,
     NotFound,
+    PermanentError,
     RateLimited,
     RequestRefused,
     SiorgError,
@@ -280,16 +282,21 @@ class SiorgClient:
         )
 
     async def probe(self) -> None:
-        """Ask whether SIORG is alive: any answer below 500 is one, except 429. Never retried.
+        """Ask whether SIORG is alive: whether it speaks in its envelope, or refuses us. Never retried.
 
         Raises:
             SiorgUnavailable: it is not; ``BreakerOpen`` when it is too early to ask.
+            TornAnswer: something answers, but not as SIORG: a gateway's page, a notice of maintenance.
             RateLimited: it is, but wants to be left alone.
         """
 
         async def ask() -> None:
-            answer = await self._exchange("probe", self._base_url + "/esfera", _Budget(self._timeout), whole=False)
+            answer = await self._exchange("probe", self._base_url + "/esfera", _Budget(self._timeout))
             await self._raise_transient(answer)
+            if answer.ok:
+                # An error that SIORG reports there, other than that it failed, is an answer of SIORG.
+                with contextlib.suppress(PermanentError):
+                    await self._read(answer.body, parsing.check_envelope)
 
         await self._reported("probe", self._guarded(ask))
 

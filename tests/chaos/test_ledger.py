@@ -1,0 +1,178 @@
+"""Nothing lost, nothing twice: workers are killed, the database is restarted, SIORG fails, and every row is accounted for."""
+
+from __future__ import annotations
+
+import random
+import time
+import urllib.request
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from siorg_job.siorg.parsing import read_structure
+from siorg_queue import Connection, connect
+from support import ledger
+from support.fleet import Fleet
+from support.job import job_environment, run_job
+from support.postgres import embedded_postgres
+from support.siorg_server import SiorgServer
+
+ITEMS = 2_000
+EDITS = 100
+PROCESSES = 4
+SECONDS = 20.0
+FAULTS = "status=503:0.02,timeout=0.005,torn=0.01,garbage=0.01,429=0.005"
+UFMT = 471
+
+SETTINGS = {
+    # Below four of an organization, units are fetched one by one: some 2,000 requests, spread over the 20 seconds.
+    "WORKER_BATCH_SIZE": "3",
+    "WORKER_CONCURRENCY": "9",
+    "SIORG_MAX_REQUESTS_PER_SECOND": "110",
+    "WORKER_LEASE_SECS": "2",
+    "WORKER_MAX_RETRIES": "20",
+    "WORKER_RETRY_BASE_DELAY_MS": "200",
+    "WORKER_RETRY_MAX_DELAY_MS": "2000",
+    "WORKER_LINGER_SECS": "4",
+    "SIORG_TIMEOUT_SECS": "1.5",
+    "SIORG_BREAKER_COOLDOWN_SECS": "1",
+    "LOG_LEVEL": "warning",
+}
+
+
+@pytest.mark.timeout(170)
+def test_every_item_is_accounted_for(tmp_path: Path) -> None:
+    dice = random.Random(471)
+    with (
+        embedded_postgres(durable=True) as postgres,
+        SiorgServer(
+            "--synthetic", str(ITEMS), "--synthetic-changes", str(EDITS), "--retry-after", "1", "--latency-ms", "20:10"
+        ) as siorg,
+    ):
+        siorg.control("PUT", "snapshot", {"index": 0})
+        url = postgres.database()
+        env = job_environment(url, siorg.url, **SETTINGS)
+        with connect(url, application_name="test") as connection:
+            ledger.install(connection)
+        run_job("discover", "--organization", str(UFMT), env=env)
+        siorg.control("PUT", "faults", {"faults": FAULTS})
+
+        with Fleet(env, tmp_path) as fleet:
+            crew = [fleet.start() for _ in range(PROCESSES)]
+            began = time.monotonic()
+            killed = 0
+            while (elapsed := time.monotonic() - began) < SECONDS:
+                time.sleep(max(began + killed + 1 - time.monotonic(), 0))  # a kill a second
+                victim = dice.randrange(PROCESSES)
+                crew[victim].process.kill()
+                crew[victim].ends()
+                killed += 1
+                if killed == 10:
+                    postgres.restart()
+                elif killed % 4 == 0:
+                    terminate_a_backend(postgres.url(), dice)
+                for number, job in enumerate(crew):
+                    if not job.running:
+                        crew[number] = fleet.start()
+            with connect(url, application_name="test") as connection:
+                left = connection.execute(
+                    "SELECT count(*) AS n FROM siorg_sync_queue WHERE status IN ('PENDING', 'PROCESSING')"
+                ).fetchone()
+            print(f"{killed} killed in {elapsed:.1f} s, {left} left")  # noqa: T201
+            for job in crew:
+                assert job.ends(within=60) in {0, 75}, job.stderr
+            for _ in range(5):  # what the last ones killed held is claimable after their leases
+                time.sleep(float(SETTINGS["WORKER_LEASE_SECS"]) / 2)
+                run_job("run", env=env)
+            codes = {job.process.returncode for job in fleet.jobs}
+            assert codes <= {0, 75, -9}, codes
+        siorg.control("PUT", "faults", {"faults": ""})
+
+        with connect(url, application_name="test") as connection:
+            kinds = ledger.audit(connection)
+            print(f"ledger: {dict(kinds)}")  # noqa: T201
+            assert kinds["reclaim"] + kinds["reaped"] > 0
+            check_queue(connection)
+            check_structure(connection, siorg)
+            check_history(connection)
+
+            # SIORG changes: exactly one history row for each unit that it changed, and then none.
+            siorg.control("PUT", "snapshot", {"index": 1})
+            siorg.control("PUT", "faults", {"faults": FAULTS})
+            before = count(connection, "SELECT count(*) AS n FROM siorg_history")
+            run_job("discover", env=env, code=None)
+            with Fleet(env, tmp_path) as fleet:
+                second = [fleet.start(name=f"second{number}") for number in range(2)]
+                assert {job.ends(within=60) for job in second} == {0}
+            siorg.control("PUT", "faults", {"faults": ""})
+            run_job("discover", env=env)
+            run_job("run", env=env)
+            ledger.audit(connection)
+            check_queue(connection)
+            check_structure(connection, siorg)
+            changed = count(connection, "SELECT count(*) AS n FROM siorg_history") - before
+            entities = count(
+                connection, "SELECT count(DISTINCT siorg_code) AS n FROM siorg_history WHERE change_type <> 'CREATION'"
+            )
+            print(f"second version: {changed} history rows")  # noqa: T201
+            assert changed >= EDITS / 2
+            assert entities <= changed
+
+
+def terminate_a_backend(url: str, dice: random.Random) -> None:
+    with psycopg.connect(url, autocommit=True) as admin:
+        pids = [row[0] for row in admin.execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'siorg-job%'")]
+        for pid in dice.sample(pids, min(2, len(pids))):
+            admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+
+def count(connection: Connection, sql: str) -> int:
+    row = connection.execute(sql.encode()).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+def check_queue(connection: Connection) -> None:
+    found = connection.execute(
+        "SELECT status::text, count(*) AS n, min(last_error) AS error FROM siorg_sync_queue GROUP BY 1"
+    ).fetchall()
+    assert [row["status"] for row in found] == ["COMPLETED"], found
+    stranded = "SELECT count(*) AS n FROM siorg_sync_queue WHERE claimed_by IS NOT NULL OR lease_expires_at IS NOT NULL"
+    assert count(connection, stranded) == 0
+
+
+def check_structure(connection: Connection, siorg: SiorgServer) -> None:
+    path = f"/estrutura-organizacional/completa?codigoPoder=1&codigoEsfera=1&codigoUnidade={UFMT}"
+    with urllib.request.urlopen(siorg.url + path + "&retornarOrgaoEntidadeVinculados=NAO", timeout=30) as answer:
+        structure = read_structure(answer.read(), UFMT)
+    theirs = {
+        code: (unit.name, unit.acronym, None if unit.parent_code == UFMT else unit.parent_code)
+        for code, unit in structure.units.items()
+        if code != UFMT and not unit.ended
+    }
+    ours = {
+        row["siorg_code"]: (row["name"], row["acronym"], row["parent"])
+        for row in connection.execute(
+            "SELECT u.siorg_code, u.name, u.acronym, p.siorg_code AS parent FROM organizational_units AS u"
+            " LEFT JOIN organizational_units AS p ON p.id = u.parent_id WHERE u.is_active"
+        )
+    }
+    assert ours == theirs
+    crooked = """
+        SELECT count(*) AS n FROM organizational_units AS u LEFT JOIN organizational_units AS p ON p.id = u.parent_id
+        WHERE u.level <> coalesce(p.level, 0) + 1 OR u.path_ids <> coalesce(p.path_ids, '{}') || u.id
+    """
+    assert count(connection, crooked) == 0
+
+
+def check_history(connection: Connection) -> None:
+    """After nothing but creations: one row for each unit, of the item that made it, and no other."""
+    units = count(connection, "SELECT count(*) AS n FROM organizational_units")
+    rows = connection.execute(
+        "SELECT siorg_code, count(*) AS n FROM siorg_history WHERE entity_type = 'UNIT' AND change_type = 'CREATION' GROUP BY 1"
+    ).fetchall()
+    assert len(rows) == units
+    assert {row["n"] for row in rows} == {1}
+    others = "SELECT count(*) AS n FROM siorg_history WHERE entity_type = 'UNIT' AND change_type <> 'CREATION'"
+    assert count(connection, others) == 0

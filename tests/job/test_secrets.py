@@ -1,0 +1,169 @@
+"""Neither the token nor the database's password is ever printed, stored or raised."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from siorg_queue import Connection
+from support.job import job_environment, run_job
+from support.siorg_server import SiorgServer
+
+TOKEN = "tok-Zx81QwV7-secret"
+PASSWORD = "p@ss/W0rd:Zx81#%"
+SHAPES = (TOKEN, PASSWORD, quote(PASSWORD, safe=""), "Zx81")
+COMMANDS = (["discover", "--organization", "471"], ["run"], ["doctor"], ["status"], ["conflicts"], ["retry"])
+
+
+def with_password(url: str) -> str:
+    return url.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@", 1)
+
+
+@contextlib.contextmanager
+def answering(status: int, **headers: str) -> Iterator[str]:
+    """A server that gives one answer to everything."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            # As some gateways do: what they were sent comes back.
+            body = f"<html>{self.headers.get('Authorization')} is not welcome</html>".encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/doc"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def siorg(kind: str) -> Iterator[str]:
+    match kind:
+        case "working":
+            with SiorgServer("--synthetic", "30", "--token", TOKEN) as server:
+                yield server.url
+        case "failing":
+            with SiorgServer("--synthetic", "30", "--faults", "status=503:0.4,torn=0.3,garbage=0.3") as server:
+                yield server.url
+        case "redirecting":
+            with answering(302, Location=f"https://elsewhere.example/?token={TOKEN}") as url:
+                yield url
+        case "refusing":
+            with answering(401) as url:
+                yield url
+        case _:
+            with answering(200) as url:
+                yield url
+
+
+def text_of(connection: Connection) -> str:
+    """Everything that is stored, of every table."""
+    tables = connection.execute(
+        "SELECT c.oid::regclass::text AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+    ).fetchall()
+    rows = [connection.execute(f"SELECT t::text AS row FROM {table['name']} AS t".encode()).fetchall() for table in tables]
+    assert rows
+    return "\n".join(row["row"] for part in rows for row in part)
+
+
+def check(text: str) -> None:
+    for shape in SHAPES:
+        assert shape not in text, text
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [("working", "text"), ("failing", "json"), ("redirecting", "text"), ("refusing", "json"), ("echoing", "text")],
+)
+def test_with_every_kind_of_siorg(kind: str, form: str, database_url: str, connection: Connection, tmp_path: Path) -> None:
+    termination = tmp_path / "termination"
+    termination.touch()
+    connection.execute(
+        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, max_attempts)"
+        " SELECT 'UNIT', 400 + n, 'UPDATE', '{}', 1 FROM generate_series(1, 5) AS n"
+    )
+    with siorg(kind) as url:
+        env = job_environment(
+            with_password(database_url), url, SIORG_API_TOKEN=TOKEN, LOG_LEVEL="debug", LOG_FORMAT=form,
+            WORKER_TERMINATION_LOG=str(termination), WORKER_UNAVAILABLE_SECS="0.5", SIORG_BREAKER_COOLDOWN_SECS="0.2",
+            WORKER_LINGER_SECS="0",
+        )  # fmt: skip
+        for command in COMMANDS:
+            done = run_job(*command, env=env, code=None)
+            assert done.returncode in {0, 1, 75}, done.stderr
+            assert "Traceback" not in done.stderr, done.stderr
+            check(done.stdout + done.stderr)
+            if command == ["run"]:
+                assert done.returncode == (0 if kind == "working" else 75), done.stderr
+    check(termination.read_text())
+    check(text_of(connection))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[command[0] for command in COMMANDS])
+def test_with_a_database_that_refuses(command: list[str], tmp_path: Path) -> None:
+    password = quote(PASSWORD, safe="")
+    for url in (f"postgresql://siorg:{password}@127.0.0.1:9/d", f"postgresql://siorg@127.0.0.1:9/d?password={password}"):
+        termination = tmp_path / "termination"
+        termination.touch()
+        env = job_environment(
+            url, SIORG_API_TOKEN=TOKEN, WORKER_UNAVAILABLE_SECS="0", LOG_LEVEL="debug", WORKER_TERMINATION_LOG=str(termination)
+        )
+        done = run_job(*command, env=env, code=None)
+        assert done.returncode in {1, 75}
+        check(done.stdout + done.stderr + termination.read_text())
+
+
+def test_a_server_that_turns_the_user_away(database_url: str) -> None:
+    url = with_password(database_url).replace("/test_", "/no_such_", 1)
+    done = run_job("run", env=job_environment(url, WORKER_UNAVAILABLE_SECS="0"), code=None)
+    assert done.returncode in {1, 75}
+    check(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://siorg.example:{TOKEN}@evil.example/doc",
+        f"https://{TOKEN}@siorg.example/doc",
+        f"https://siorg.example/doc?token={TOKEN}",
+        f"https://siorg.example/doc#{TOKEN}",
+        f"https://siorg.example\\@{TOKEN}.example/doc",
+        f"http://{TOKEN}.example/doc",
+        f"https://siorg.example:{TOKEN}/doc",
+    ],
+)
+def test_tricks_with_the_address_are_refused_and_not_repeated(url: str, database_url: str) -> None:
+    done = run_job("doctor", env=job_environment(database_url, SIORG_API_URL=url), code=2)
+    assert "SIORG_API_URL" in done.stderr
+    check(done.stdout + done.stderr)
+
+
+def test_errors_of_the_database_driver_do_not_hold_the_password() -> None:
+    from siorg_queue import DatabaseUnavailable, connect
+
+    with pytest.raises(DatabaseUnavailable) as refused:
+        connect(f"postgresql://siorg:{quote(PASSWORD, safe='')}@127.0.0.1:9/d", application_name="test")
+    error: BaseException | None = refused.value
+    while error is not None:
+        check(f"{error!r} {error} {error.args}")
+        error = error.__cause__ or error.__context__
