@@ -134,9 +134,7 @@ async def discover(
     return found
 
 
-def from_changes(
-    organization: Organization, changed: Iterable[RemoteUnit], known: Mapping[int, Known]
-) -> Iterable[NewItem]:
+def from_changes(organization: Organization, changed: Iterable[RemoteUnit], known: Mapping[int, Known]) -> Iterable[NewItem]:
     """The items for SIORG's list of changed units. Pure."""
     ends: list[tuple[int, NewItem]] = []
     for unit in changed:
@@ -183,7 +181,10 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
         if code != organization.code:
             yield NewItem(EntityType.UNIT, code, Operation.UPDATE, {}, _PRIORITY)
     yield from _deepest_first(
-        [(local.level, NewItem(EntityType.UNIT, code, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)) for code, local in gone.items()]
+        [
+            (local.level, NewItem(EntityType.UNIT, code, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS))
+            for code, local in gone.items()
+        ]
     )
 
 
@@ -208,7 +209,11 @@ def _organization_item(organization: Organization, unit: RemoteUnit) -> Iterable
     if unit.ended:
         if organization.is_active:
             yield NewItem(EntityType.ORGANIZATION, unit.code, Operation.EXTINCTION, json.loads(unit.raw), _PRIORITY_OF_ENDS)
-    elif base is None or (unit.version is not None and base.version != unit.version) or _differs(remote_organization_values(base), remote_organization_values(unit)):
+    elif (
+        base is None
+        or (unit.version is not None and base.version != unit.version)
+        or _differs(remote_organization_values(base), remote_organization_values(unit))
+    ):
         yield NewItem(EntityType.ORGANIZATION, unit.code, Operation.UPDATE, json.loads(unit.raw), _PRIORITY)
 
 
@@ -247,5 +252,3 @@ def _depth(code: int, units: Mapping[int, RemoteUnit]) -> int:
             break
         code = parent
     return len(seen)
-
-

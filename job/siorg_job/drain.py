@@ -13,88 +13,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import random
 import time
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
 from uuid import UUID
 
-from siorg_job.cleanup import cleanup
 from siorg_job.database_thread import DatabaseThread
+from siorg_job.flights import Flights
 from siorg_job.gather import Gathered, Gatherer, Trouble, kind_of
+from siorg_job.housekeeping import Housekeeping
 from siorg_job.lease import LeaseKeeper
 from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
 from siorg_job.pace import SharedPace
-from siorg_job.report import BatchTally, RunReport
+from siorg_job.patient_queue import GiveUp, PatientQueue
+from siorg_job.report import RunReport
 from siorg_job.settings import Settings
-from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable
-from siorg_job.siorg.limits import Breaker
-from siorg_job.sync.apply import Applied, Work, apply
-from siorg_queue import (
-    Connection,
-    DatabaseUnavailable,
-    Item,
-    Outcome,
-    QueueStore,
-    RetryPolicy,
-    Settled,
-    Status,
-    Verdict,
-    transaction,
-)
-from siorg_queue.statements import load
+from siorg_job.siorg_session import breaker_for, client_for
+from siorg_job.sync.apply import Work, apply
+from siorg_queue import DatabaseUnavailable, Outcome, Verdict
 
 log = logger("siorg_job.drain")
 
-T = TypeVar("T")
-
 _APPLY_AT_MOST = 200  # items a transaction: short locks, and little to do again after a deadlock
 _RECLAIM_SECONDS = 1.0  # after a claim that found nothing while items are in flight
-_PROGRESS_SECONDS = 10.0
+_LONGEST_WAIT_SECONDS = 10.0  # with everything in flight: the chores beside the items have to be done too
 _RATE_LIMIT_DELAY_SECONDS = 5.0  # where SIORG says 429 without Retry-After
-_REAP_SECONDS = 60.0
-_ENABLED_SECONDS = 5.0
-_COUNT_OF = {
-    Status.PENDING: "waiting",
-    Status.PROCESSING: "processing",
-    Status.COMPLETED: "completed",
-    Status.FAILED: "failed",
-    Status.CONFLICT: "conflict",
-    Status.SKIPPED: "skipped",
-}
-
-
-class GiveUp(Exception):
-    """The run cannot go on now: try again later (exit 75). The message says what is unavailable."""
-
-    def __init__(self, what: str, message: str) -> None:
-        """``what``: ``database`` or ``siorg``."""
-        super().__init__(message)
-        self.what = what
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What one claim took, until its last item has ended."""
-
-    tally: BatchTally
-    left: int
-    started: float
-
-
-@dataclass(slots=True)
-class _Flight:
-    """One item in flight."""
-
-    item: Item
-    batch: _Batch
-    started: float
+_LOCKED_PAUSE_SECONDS = 0.2  # where something is due, and somebody else holds its row
 
 
 class Drain:
@@ -109,29 +56,18 @@ class Drain:
         self._metrics = metrics
         self._stop = stop
         self._forever = forever
-        # New for each process and never used again: a host's or pod's name may come back.
-        self._worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._lease = timedelta(seconds=settings.worker_lease_secs)
-        self._retry = RetryPolicy(
-            settings.worker_max_retries,
-            settings.worker_retry_base_delay_ms / 1000,
-            settings.worker_retry_max_delay_ms / 1000,
-        )
-        url = settings.database_url.get_secret_value()
-        self._queue = DatabaseThread(url, "siorg-job")
-        self._reader = DatabaseThread(url, "siorg-job fetch")
-        self._flights: dict[UUID, _Flight] = {}
+        self._flights = Flights(report, metrics)
+        self._queue = PatientQueue(settings, stop=stop, forever=forever, known=lambda: self._flights.ids)
+        self._house = Housekeeping(settings, self._queue, report=report, metrics=metrics, stop=stop, forever=forever)
+        self._reader = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job fetch")
         self._ready: list[Gathered] = []
         self._suspects: dict[UUID, Trouble] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._last_progress = time.monotonic()
-        self._last_reap = time.monotonic()
-        self._ended_before = 0
         self._fault: BaseException | None = None
-        self._enabled_until = 0.0
-        self._last_cleanup = -math.inf
         self._next_claim = 0.0
+        self._locked_since: float | None = None
         self._useless_since: float | None = None
         self._suspected_before: set[UUID] = set()
 
@@ -155,27 +91,11 @@ class Drain:
             on_trouble=lambda why: log.warning("Leases could not be renewed; trying again", reason=why),
         )
         self._keeper = keeper
-        self._breaker = Breaker(
-            failure_threshold=settings.siorg_breaker_failures,
-            cooldown_seconds=settings.siorg_breaker_cooldown_secs,
-            max_cooldown_seconds=max(settings.siorg_breaker_cooldown_secs, 60.0),
+        self._breaker = breaker_for(settings)
+        pace = SharedPace(
+            self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=settings.worker_item_timeout_secs / 2
         )
-        token = settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None
-        client = SiorgClient(
-            settings.siorg_api_url,
-            token=token,
-            limiter=SharedPace(
-                self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=settings.worker_item_timeout_secs / 2
-            ),
-            breaker=self._breaker,
-            timeout_seconds=settings.siorg_timeout_secs,
-            connect_timeout_seconds=settings.siorg_connect_timeout_secs,
-            max_body_bytes=settings.siorg_max_body_bytes,
-            max_connections=settings.worker_concurrency + 2,
-            ca_bundle=settings.siorg_ca_bundle,
-            observe=self._on_call,
-            observe_error=self._on_call_error,
-        )
+        client = client_for(settings, pace, self._breaker, observe=self._on_call, observe_error=self._on_call_error)
         keeper.start()
         stop_watch = asyncio.create_task(self._watch_stop())
         try:
@@ -198,6 +118,7 @@ class Drain:
                     await self._cancel_tasks()
                     await self._gatherer.close()
         finally:
+            self._report.request_retries += client.retries
             stop_watch.cancel()
             keeper.stop()
             await self._queue.close()
@@ -219,8 +140,8 @@ class Drain:
                 continue
             if not self._flights:
                 self._give_up_when_useless("SIORG gave no answer to work with, again and again")
-            await self._keep_house()
-            if not await self._is_enabled():
+            await self._house.do(len(self._flights))
+            if not await self._house.is_enabled():
                 if not self._forever:
                     await self._wind_down()
                     return "disabled"
@@ -242,26 +163,16 @@ class Drain:
             if not self._flights:
                 return await self._is_exhausted()
             self._next_claim = now + _RECLAIM_SECONDS
-        await self._sleep(max(self._next_claim - now, 0.05) if room > 0 else _PROGRESS_SECONDS)
+        await self._sleep(max(self._next_claim - now, 0.05) if room > 0 else _LONGEST_WAIT_SECONDS)
         return False
 
     async def _claim(self, limit: int) -> bool:
-        claim = await self._database(lambda store: store.claim(limit, lease=self._lease, worker=self._worker))
-        for lost in claim.lost:
-            self._report.failed += 1
-            log.error(
-                "Item ended: its workers died", entity_type=lost.entity_type, siorg_code=lost.siorg_code, reason=lost.reason
-            )
+        claim = await self._queue.call(lambda store: store.claim(limit, lease=self._lease, worker=self._queue.worker))
+        self._flights.lose(claim.lost)
         if claim.items:
-            batch = _Batch(BatchTally(), len(claim.items), time.monotonic())
-            self._report.claimed += len(claim.items)
-            self._report.batches += 1
-            for item in claim.items:
-                if item.id in self._flights:  # our own lease had run out, and nobody was faster than we were
-                    self._end(self._flights[item.id].item, Applied())
-                self._flights[item.id] = _Flight(item, batch, time.monotonic())
+            self._locked_since = None
+            self._flights.take(claim.items)
             self._keeper.hold(claim.items)
-            self._metrics.in_flight(len(self._flights))
             task = asyncio.create_task(self._gatherer.gather(claim.items, self._on_ready))
             self._tasks.add(task)
             task.add_done_callback(self._on_gathered)
@@ -275,28 +186,26 @@ class Drain:
             for entry in part:
                 if not isinstance(entry, Trouble):
                     self._useless_since = None
-                    if self._is_in_flight(entry[0]):
+                    if entry[0] in self._flights:
                         works.append(entry)
-                elif self._is_in_flight(entry.item):
+                elif entry.item in self._flights:
                     verdict = self._verdict_on(entry)
                     if verdict is not None:
                         works.append((entry.item, verdict))
             if works:
                 await self._settle(works)
 
-    def _is_in_flight(self, item: Item) -> bool:
-        """Whether this very claim of the item is: it may have been lost, and claimed again by us."""
-        flight = self._flights.get(item.id)
-        return flight is not None and flight.item.lease_token == item.lease_token
-
     async def _settle(self, works: Sequence[Work]) -> None:
         if not works:
             return
-        applied = await self._database_with_connection(lambda connection, store: apply(connection, store, works))
+        applied = await self._queue.call_with_connection(lambda connection, store: apply(connection, store, works))
         for item, _ in works:
-            self._end(item, applied)
+            if self._flights.end(item, applied):
+                self._suspects.pop(item.id, None)
+                verdict = applied.verdicts.get(item.id)
+                if verdict is None or verdict.outcome is not Outcome.RELEASED:
+                    self._suspected_before.discard(item.id)
         self._keeper.drop(item for item, _ in works)
-        self._metrics.in_flight(len(self._flights))
 
     def _verdict_on(self, trouble: Trouble) -> Verdict | None:
         """What a failed fetch means for its item; None when that is not known yet."""
@@ -334,9 +243,12 @@ class Drain:
         retry_after = getattr(error, "retry_after", None)
         self._metrics.retry(trouble.item.entity_type)
         return Verdict(
-            trouble.item, Outcome.RETRY, error=str(error), delay_seconds=retry_after,
+            trouble.item,
+            Outcome.RETRY,
+            error=str(error),
+            delay_seconds=retry_after,
             details={"kind": kind_of(error), "retryable": True, "details": dict(error.details)},
-        )  # fmt: skip
+        )
 
     async def _ask_whether_siorg_lives(self) -> None:
         while self._breaker.state == "closed" and self._breaker.consecutive_failures > 0 and not self._stop.is_set():
@@ -369,7 +281,7 @@ class Drain:
                 raise SiorgUnavailable("SIORG did not answer in time")
             await probing
         except DatabaseUnavailable as error:
-            await self._database(lambda store: store.has_claimable())  # waits until it answers, or gives up
+            await self._queue.call(lambda store: store.has_claimable())  # waits until it answers, or gives up
             raise SiorgUnavailable(f"the pace towards SIORG could not be read: {error}") from None
         finally:
             probing.cancel()
@@ -434,7 +346,7 @@ class Drain:
         await self._cancel_tasks()
         self._ready.clear()
         self._suspects.clear()
-        items = [flight.item for flight in self._flights.values()]
+        items = self._flights.items
         if items:
             await self._settle([(item, Verdict(item, Outcome.RELEASED, error=reason)) for item in items])
 
@@ -455,157 +367,29 @@ class Drain:
         await self._apply_ready()
         await self._give_back("given back at shutdown")
 
-    async def _database(self, function: Callable[[QueueStore], T]) -> T:
-        return await self._database_with_connection(lambda _, store: function(store))
-
-    async def _database_with_connection(self, function: Callable[[Connection, QueueStore], T]) -> T:
-        """Run on the queue's connection; wait for a database that is away, up to ``WORKER_UNAVAILABLE_SECS``.
-
-        Raises:
-            GiveUp: it stayed away.
-        """
-
-        def run(connection: Connection) -> T:
-            return function(connection, QueueStore(connection, self._retry))
-
-        since: float | None = None
-        pause = 0.1
-        while True:
-            try:
-                if since is not None:
-                    await self._release_unknown()
-                result = await self._queue.call(run)
-            except DatabaseUnavailable as error:
-                if since is None:
-                    since = time.monotonic()
-                    log.warning("The database is unavailable; trying again", reason=str(error))
-                if time.monotonic() - since > self._patience_seconds():
-                    raise GiveUp("database", f"the database is unavailable: {error}") from None
-                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311
-                pause = min(pause * 2, 5.0)
-            else:
-                if since is not None:
-                    log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
-                return result
-
-    async def _release_unknown(self) -> None:
-        """After a lost connection: a claim may have been committed without our hearing of it."""
-        known = list(self._flights)
-        returned = await self._queue.call(lambda connection: QueueStore(connection).release_unknown(self._worker, known))
-        if returned:
-            log.info("Gave back items of a claim whose answer was lost", items=returned)
-
-    def _patience_seconds(self) -> float:
-        """How long to wait for a database that is away."""
-        if self._stop.is_set():
-            return self._settings.worker_shutdown_grace_secs
-        return math.inf if self._forever else self._settings.worker_unavailable_secs
-
-    # -- the end of an item, of a batch, of the work ------------------------------------------------------------------
-
-    def _end(self, item: Item, applied: Applied) -> None:
-        if not self._is_in_flight(item):
-            return
-        flight = self._flights.pop(item.id)
-        self._suspects.pop(item.id, None)
-        settled = applied.settled.get(item.id)
-        tally = flight.batch.tally
-        verdict = applied.verdicts.get(item.id)
-        if settled is None:
-            self._report.stale += 1
-            log.warning(
-                "A late result was refused: the lease had run out, nothing was changed",
-                entity_type=item.entity_type, siorg_code=item.siorg_code, lease_token=item.lease_token,
-            )  # fmt: skip
-        else:
-            if verdict is None or verdict.outcome is not Outcome.RELEASED:
-                self._suspected_before.discard(item.id)
-            self._count(item, settled, verdict, tally)
-            self._metrics.operation(item.entity_type, item.operation, settled.status, time.monotonic() - flight.started)
-        flight.batch.left -= 1
-        if flight.batch.left == 0:
-            seconds = time.monotonic() - flight.batch.started
-            self._metrics.batch(tally.processed, seconds)
-            if tally.processed:
-                log.info(tally.line(), seconds=round(seconds, 3))
-
-    def _count(self, item: Item, settled: Settled, verdict: Verdict | None, tally: BatchTally) -> None:
-        match settled.status:
-            case Status.COMPLETED:
-                tally.succeeded += 1
-                self._report.completed += 1
-            case Status.CONFLICT:
-                tally.conflicts += 1
-                self._report.conflict += 1
-                self._metrics.conflict(item.entity_type)
-                self._tell("A person has to decide", item, verdict)
-            case Status.SKIPPED:
-                tally.skipped += 1
-                self._report.skipped += 1
-            case Status.FAILED:
-                tally.failed += 1
-                self._report.failed += 1
-                self._tell("Item failed", item, verdict)
-            case _ if verdict is not None and verdict.outcome is Outcome.RELEASED:
-                self._report.released += 1
-            case _:
-                tally.failed += 1
-                self._report.retried += 1
-                self._tell("Item will be tried again", item, verdict, again_in_seconds=round(settled.delay_seconds or 0, 1))
-
-    def _tell(self, message: str, item: Item, verdict: Verdict | None, **fields: object) -> None:
-        log.warning(
-            message, entity_type=item.entity_type, siorg_code=item.siorg_code, operation=item.operation, attempt=item.attempts,
-            of=item.max_attempts, reason=verdict.error if verdict is not None else None, **fields,
-        )  # fmt: skip
+    # -- the end of the work ------------------------------------------------------------------------------------------
 
     async def _is_exhausted(self) -> bool:
         """Nothing in flight, nothing claimable. Waits for an item that is due within the linger; True: the end."""
-        seconds = await self._database(lambda store: store.next_due_seconds())
+        seconds = await self._queue.call(lambda store: store.next_due_seconds())
         if self._forever:
             pause = float(self._settings.worker_poll_interval_secs)
             await self._sleep(pause if seconds is None else min(pause, max(seconds, 0.05)))
             return False
         if seconds is None or seconds > self._settings.worker_linger_secs:
             return True
-        await self._sleep(max(seconds, 0.02))
-        return False
-
-    async def _is_enabled(self) -> bool:
-        """The setting ``siorg.sync_enabled``, looked at every few seconds."""
+        if seconds > 0:
+            self._locked_since = None
+            await self._sleep(max(seconds, 0.02))
+            return False
+        # Due, and yet the claim did not get it: it fell due this moment, or somebody else holds the row. For a while.
         now = time.monotonic()
-        if now < self._enabled_until:
+        if self._locked_since is None:
+            self._locked_since = now
+        elif now - self._locked_since > max(self._settings.worker_linger_secs, _LOCKED_PAUSE_SECONDS):
             return True
-        enabled = await self._database_with_connection(_read_sync_enabled)
-        if enabled:
-            self._enabled_until = now + _ENABLED_SECONDS
-        else:
-            log.warning("Nothing more is claimed: the setting siorg.sync_enabled is false")
-        return enabled
-
-    async def _keep_house(self) -> None:
-        now = time.monotonic()
-        settings = self._settings
-        if self._forever and settings.worker_enable_cleanup and now - self._last_cleanup > settings.worker_cleanup_interval_secs:
-            self._last_cleanup = now
-            done = await self._database(
-                lambda store: cleanup(store, retention_days=settings.worker_retention_days, stopped=self._stop.is_set)
-            )
-            log.info("Cleanup complete", ended=done.ended, deleted=done.deleted, history_unlinked=done.unlinked)
-        if now - self._last_reap > _REAP_SECONDS:
-            self._last_reap = now
-            ended = await self._database(lambda store: store.reap())
-            if ended:
-                log.info("Ended items that nothing else would", **{status.lower(): count for status, count in ended.items()})
-        if now - self._last_progress > _PROGRESS_SECONDS:
-            seconds, self._last_progress = now - self._last_progress, now
-            counts = await self._database(lambda store: store.counts())
-            self._metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
-            log.info(
-                "Progress", ended=self._report.ended, in_flight=len(self._flights), claimable=counts.claimable,
-                items_per_second=round((self._report.ended - self._ended_before) / seconds, 1),
-            )  # fmt: skip
-            self._ended_before = self._report.ended
+        await self._sleep(_LOCKED_PAUSE_SECONDS if now > self._locked_since else 0.02)
+        return False
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -649,12 +433,6 @@ class Drain:
                 await self._wake.wait()
         except TimeoutError:
             pass
-
-
-def _read_sync_enabled(connection: Connection, _store: QueueStore) -> bool:
-    with transaction(connection):
-        row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
-    return row is None or bool(row["enabled"])
 
 
 class _SiorgRefuses(GiveUp):

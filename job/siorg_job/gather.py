@@ -75,7 +75,10 @@ _Answer = TypeVar("_Answer", _Fetched, _Table)
 def failed(item: Item, error: SiorgError) -> Verdict:
     """The end of an item whose answer will not get better."""
     return Verdict(
-        item, Outcome.FAILED, error=str(error), details={"kind": kind_of(error), "retryable": False, "details": dict(error.details)}
+        item,
+        Outcome.FAILED,
+        error=str(error),
+        details={"kind": kind_of(error), "retryable": False, "details": dict(error.details)},
     )
 
 
@@ -87,9 +90,11 @@ def kind_of(error: BaseException) -> str:
 
 def _fault(item: Item, error: Exception) -> Verdict:
     return Verdict(
-        item, Outcome.RETRY, error=f"internal error: {type(error).__name__}: {error}",
+        item,
+        Outcome.RETRY,
+        error=f"internal error: {type(error).__name__}: {error}",
         details={"kind": "internal_error", "retryable": True},
-    )  # fmt: skip
+    )
 
 
 class Gatherer:
@@ -246,9 +251,7 @@ class Gatherer:
             chain.append(parent)
             current = parent
 
-    async def _parent(
-        self, code: int, structure: Structure | None, asked: dict[int, RemoteUnit | PermanentError]
-    ) -> RemoteUnit:
+    async def _parent(self, code: int, structure: Structure | None, asked: dict[int, RemoteUnit | PermanentError]) -> RemoteUnit:
         if structure is not None:
             if code in structure.invalid:
                 raise structure.invalid[code]
@@ -359,7 +362,10 @@ class Gatherer:
 
 
 async def _one_for_all(
-    running: dict[_Key, asyncio.Task[_Answer]], key: _Key, needed: datetime | None, fetch: Callable[[], Coroutine[Any, Any, _Answer]]
+    running: dict[_Key, asyncio.Task[_Answer]],
+    key: _Key,
+    needed: datetime | None,
+    fetch: Callable[[], Coroutine[Any, Any, _Answer]],
 ) -> _Answer:
     """Wait for the fetch that is under way, if it began late enough (``needed``), else for a new one.
 

@@ -132,9 +132,7 @@ class Logger:
         """Write what failed, with the exception that is being handled."""
         self._write(logging.ERROR, message, fields, sys.exception())
 
-    def _write(
-        self, severity: int, message: str, fields: Mapping[str, object], error: BaseException | None = None
-    ) -> None:
+    def _write(self, severity: int, message: str, fields: Mapping[str, object], error: BaseException | None = None) -> None:
         if severity >= _destination.threshold:
             _write(severity, self._target, message, {**self._fields, **fields}, error)
 
@@ -162,9 +160,7 @@ class _FromLibraries(logging.Handler):
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _write(
-    severity: int, target: str, message: object, fields: Mapping[str, object], error: BaseException | None
-) -> None:
+def _write(severity: int, target: str, message: object, fields: Mapping[str, object], error: BaseException | None) -> None:
     to = _destination
     try:
         line = _line(to, severity, target, message, fields, error)
@@ -182,7 +178,7 @@ def _write(
         pass  # the stream is closed, full or absent: there is nowhere left to say so
 
 
-def _line(  # noqa: PLR0917 - one call, in one order
+def _line(
     to: _Destination,
     severity: int,
     target: str,

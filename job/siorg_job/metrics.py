@@ -100,9 +100,7 @@ class JobMetrics:
         self._call_errors = make.counter(
             "siorg_external_api_errors_total", "Requests to SIORG without a usable answer", "endpoint", "error_type"
         )
-        self._leases_lost = make.counter(
-            "siorg_worker_lease_lost_total", "Items whose lease ran out while they were worked on"
-        )
+        self._leases_lost = make.counter("siorg_worker_lease_lost_total", "Items whose lease ran out while they were worked on")
         self._in_flight = make.gauge("siorg_worker_items_in_flight", "Items claimed and not yet at an outcome")
         self._available = make.gauge("siorg_siorg_available", "1 while SIORG answers, 0 while it does not")
         self._available.set(1)
@@ -213,9 +211,7 @@ class _ForRegistry:
     def gauge(self, name: str, meaning: str, *labels: str) -> _Gauge:
         return self._library.Gauge(name, meaning, labels, registry=self._registry)
 
-    def histogram(
-        self, name: str, meaning: str, *labels: str, buckets: tuple[float, ...] = BUCKETS_SECONDS
-    ) -> _Histogram:
+    def histogram(self, name: str, meaning: str, *labels: str, buckets: tuple[float, ...] = BUCKETS_SECONDS) -> _Histogram:
         return self._library.Histogram(name, meaning, labels, registry=self._registry, buckets=buckets)
 
 

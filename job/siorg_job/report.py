@@ -74,8 +74,6 @@ class RunReport:
     """HTTP requests that repeated one that had failed."""
     request_errors: int = 0
     """HTTP requests that brought no usable answer."""
-    received_bytes: int = 0
-    """Bytes of answers from SIORG."""
     siorg_seconds: float = 0.0
     """Seconds of all requests together; more than the run's own where they ran beside each other."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -124,9 +122,7 @@ def write_termination_log(path: Path, text: str) -> None:
     """
     try:
         # Not created: on a person's machine /dev/termination-log would be a file where none belongs.
-        with os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC), "w", encoding="utf-8"
-        ) as termination_log:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC), "w", encoding="utf-8") as termination_log:
             termination_log.write(text)
     except FileNotFoundError:
         return

@@ -328,9 +328,7 @@ class Settings:
     worker_cleanup_interval_secs: float = _setting(
         _Seconds(1, 7 * _DAY), "How often run --forever cleans up", unit="seconds", default=3600.0
     )
-    worker_retention_days: int = _setting(
-        _Whole(1, 3650), "Cleanup keeps finished items for so long", unit="days", default=30
-    )
+    worker_retention_days: int = _setting(_Whole(1, 3650), "Cleanup keeps finished items for so long", unit="days", default=30)
     worker_metrics_port: int | None = _setting(
         _Whole(1, 65_535), "Serve Prometheus metrics on this port; not set: no metrics", default=None
     )
@@ -565,10 +563,7 @@ def markdown_table() -> str:
     rows = [
         "| Variable | Default | Allowed | Unit | Meaning |",
         "|---|---|---|---|---|",
-        *(
-            f"| `{one.name}` | {_shown_default(one)} | {one.allowed} | {one.unit} | {one.meaning} |"
-            for one in variables()
-        ),
+        *(f"| `{one.name}` | {_shown_default(one)} | {one.allowed} | {one.unit} | {one.meaning} |" for one in variables()),
     ]
     return "\n".join(rows) + "\n"
 

@@ -79,9 +79,7 @@ class QueueStore:
 
     def renew(self, held: Mapping[UUID, int], *, lease: timedelta) -> set[UUID]:
         """Prolong the leases of ``held`` ({id: lease token}) and return the ids that are still ours."""
-        rows = self._run(
-            "lease.sql", "renew", ids=list(held), tokens=list(held.values()), lease_seconds=lease.total_seconds()
-        )
+        rows = self._run("lease.sql", "renew", ids=list(held), tokens=list(held.values()), lease_seconds=lease.total_seconds())
         return {row["id"] for row in rows}
 
     def fence(self, items: Collection[Item]) -> set[UUID]:
@@ -125,9 +123,7 @@ class QueueStore:
     def release(self, items: Collection[Item], *, reason: str | None = None, delay_seconds: float = 0.0) -> set[UUID]:
         """Give items back unharmed: PENDING, the attempt not counted. Returns the ids that were still ours."""
         return set(
-            self.finish(
-                [Verdict(item, Outcome.RELEASED, error=reason, delay_seconds=delay_seconds or None) for item in items]
-            )
+            self.finish([Verdict(item, Outcome.RELEASED, error=reason, delay_seconds=delay_seconds or None) for item in items])
         )
 
     def settled(self, items: Collection[Item]) -> dict[UUID, Status]:

@@ -50,9 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "--synthetic", type=_count(1, 1_000_000), metavar="N",
         help="a generated organization of N units, its own row being one of them",
     )  # fmt: skip
-    data.add_argument(
-        "--seed", type=int, default=0, help="of the generated structure (default 0): same seed, same structure"
-    )
+    data.add_argument("--seed", type=int, default=0, help="of the generated structure (default 0): same seed, same structure")
     data.add_argument(
         "--organization", type=_count(1, 2**31 - 1), default=471, metavar="CODE",
         help="code of the generated organization (default 471)",
@@ -72,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="/alteradas knows only the last K versions of an organization; older ones are codigoErro 103",
     )  # fmt: skip
     network = parser.add_argument_group("where")
-    network.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
-    )
+    network.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     network.add_argument("--port", type=_count(0, 65535), default=8900, help="port (default 8900; 0: any free one)")
     network.add_argument(
         "--token", type=_token, default=os.environ.get("SIORG_SIMULATOR_TOKEN"),
@@ -87,12 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         help="also stop when standard input closes, as it does when a parent process that holds it dies",
     )  # fmt: skip
     weather = parser.add_argument_group("weather")
-    weather.add_argument(
-        "--latency-ms", default="0", metavar="MEAN[:JITTER]", help="how long each answer takes (default 0)"
-    )
-    weather.add_argument(
-        "--faults", default="", metavar="LIST", help=f"comma-separated: {ALLOWED}; the P add up to at most 1"
-    )
+    weather.add_argument("--latency-ms", default="0", metavar="MEAN[:JITTER]", help="how long each answer takes (default 0)")
+    weather.add_argument("--faults", default="", metavar="LIST", help=f"comma-separated: {ALLOWED}; the P add up to at most 1")
     weather.add_argument(
         "--retry-after", type=_count(0, 86400), metavar="SECONDS", help="Retry-After of 429 and 503 (default: none)"
     )
@@ -153,9 +145,7 @@ def _snapshots(options: argparse.Namespace) -> list[Snapshot]:
             message = "--synthetic-changes needs --synthetic"
             raise ValueError(message)
         return [load_snapshot(path) for path in options.snapshot]
-    first = synthetic.generate(
-        options.synthetic, seed=options.seed, organization=options.organization, dirt=options.dirt
-    )
+    first = synthetic.generate(options.synthetic, seed=options.seed, organization=options.organization, dirt=options.dirt)
     if not options.synthetic_changes:
         return [first]
     return [first, synthetic.evolve(first, options.synthetic_changes, seed=options.seed, dirt=options.dirt)]

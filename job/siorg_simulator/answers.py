@@ -44,8 +44,7 @@ _MESSAGES = {
     ReturnCode.INVALID: "Campo(s) {} inválido(s)",
     ReturnCode.NOT_ORGANIZATION: "Unidade organizacional deve ser um órgão ou entidade",
     ReturnCode.LINKED_NEEDS_UNIT: (
-        "Quando o campo RetornarOrgaoEntidadeVinculados está preenchido, "
-        "é obrigatório o preenchimento do campo CodigoUnidade"
+        "Quando o campo RetornarOrgaoEntidadeVinculados está preenchido, é obrigatório o preenchimento do campo CodigoUnidade"
     ),
 }
 
@@ -74,9 +73,7 @@ class Envelope:
     caller: str | None
     quirks: frozenset[Quirk] = frozenset()
 
-    def wrap(
-        self, data: Iterable[tuple[str, str]], *, code: int = 0, message: str = SUCCESS, ticket: str | None = None
-    ) -> bytes:
+    def wrap(self, data: Iterable[tuple[str, str]], *, code: int = 0, message: str = SUCCESS, ticket: str | None = None) -> bytes:
         """A body with the given keys, whose values are JSON text already."""
         parts = [self._head(code, message, ticket), *(f'"{self.key(name)}":{text}' for name, text in data)]
         return encode(",".join(parts) + "}")
@@ -141,10 +138,8 @@ class Envelope:
         """
         if code is ReturnCode.NOT_FOUND and Quirk.NOT_FOUND_404 in self.quirks:
             return page(404, "Not Found")
-        if name == "unidades":
-            data = self._nothing(self._list_key, "[]")
-        else:
-            data = self._nothing(self._unit_key(name), "null")
+        is_list = name == "unidades"
+        data = self._nothing(self._list_key, "[]") if is_list else self._nothing(self._unit_key(name), "null")
         message = _MESSAGES[code].format(about)
         return Reply(200, JSON_TYPE, self.wrap(data, code=code, message=message, ticket=ticket))
 
@@ -169,8 +164,7 @@ def encode(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return b"".join(
-            f"\\u{ord(character):04x}".encode() if "\ud800" <= character <= "\udfff" else character.encode()
-            for character in text
+            f"\\u{ord(character):04x}".encode() if "\ud800" <= character <= "\udfff" else character.encode() for character in text
         )
 
 

@@ -171,9 +171,7 @@ def _is_loopback(remote: str | None) -> bool:
 
 def _json(value: object, status: int = 200) -> web.Response:
     # NaN is no JSON; nothing here can be one.
-    return web.json_response(
-        value, status=status, dumps=lambda item: json.dumps(item, ensure_ascii=False, allow_nan=False)
-    )
+    return web.json_response(value, status=status, dumps=lambda item: json.dumps(item, ensure_ascii=False, allow_nan=False))
 
 
 def _refuse(message: str) -> None:

@@ -79,9 +79,7 @@ class GeneratedDetails:
                     "categoria": None,
                     "nivel": str(draw.randint(1, 4)),
                 },
-                "denominacao": {
-                    "descricao": "Reitor" if self.is_root else draw.choice(("Diretor", "Coordenador", "Chefe"))
-                },
+                "denominacao": {"descricao": "Reitor" if self.is_root else draw.choice(("Diretor", "Coordenador", "Chefe"))},
             },
         }
 

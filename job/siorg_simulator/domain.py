@@ -115,8 +115,7 @@ CATEGORIES = Table(
 TABLES: dict[str, Table] = {table.path: table for table in (SPHERES, POWERS, NATURES, SUBNATURES, TYPES, CATEGORIES)}
 
 _SLUG_OF = {
-    table.path: {str(row.code): slug(row.description) for row in table.rows}
-    for table in (SPHERES, POWERS, NATURES, SUBNATURES)
+    table.path: {str(row.code): slug(row.description) for row in table.rows} for table in (SPHERES, POWERS, NATURES, SUBNATURES)
 }
 _NUMBER_OF = {path: {tail: number for number, tail in tails.items()} for path, tails in _SLUG_OF.items()}
 # A tail of the 2016 capture that is not its description's slug.

@@ -69,9 +69,7 @@ def _added(edition: Edition, row: dict[str, object], versions: Mapping[int, Vers
     return _with(edition, f"add {unit.code}", _dated(unit, row, versions, date))
 
 
-def _changed(
-    edition: Edition, unit: Unit, row: dict[str, object], versions: Mapping[int, Version], date: str
-) -> Snapshot:
+def _changed(edition: Edition, unit: Unit, row: dict[str, object], versions: Mapping[int, Version], date: str) -> Snapshot:
     _check_keys(row)
     if "codigoUnidade" in row and parse_code(row["codigoUnidade"], "codigoUnidade") != unit.code:
         raise _refused("codigoUnidade cannot be changed")

@@ -34,10 +34,7 @@ _PATHS |= {
     path: path
     for path in (
         *_PATHS.values(),
-        *(
-            f"{name}/completa"
-            for name in ("estrutura-organizacional", "orgao-entidade", "unidade-organizacional/{codigo}")
-        ),
+        *(f"{name}/completa" for name in ("estrutura-organizacional", "orgao-entidade", "unidade-organizacional/{codigo}")),
         *(f"unidade-organizacional/{{codigo}}/{name}" for name in ("estrutura", "versao", "alteradas")),
         "estrutura-organizacional/alteracoes",
         "unidade-organizacional",
@@ -234,8 +231,7 @@ class Site:
 
         def items(codes: tuple[int, ...]) -> list[dict[str, object]]:
             return [
-                {"codigo": str(code), "versao": format_version(new.versions[code]), "estruturaPerfeita": True}
-                for code in codes
+                {"codigo": str(code), "versao": format_version(new.versions[code]), "estruturaPerfeita": True} for code in codes
             ]
 
         answer = {
@@ -269,9 +265,7 @@ class Site:
                 case "versao":
                     return self._version(_known(self.history.current, code), envelope)
                 case "alteradas":
-                    return envelope.units(
-                        self._changed(code, version), lambda found: short_row(found.unit, form, found)
-                    )
+                    return envelope.units(self._changed(code, version), lambda found: short_row(found.unit, form, found))
                 case _:
                     return page(404, "Not Found")
         except _BusinessError as refused:

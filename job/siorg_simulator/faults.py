@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 ALLOWED = (
-    "status=CODE:P (CODE 400 to 599, may come several times), timeout=P, torn=P, garbage=P, empty=P, reset=P, error=P, "
-    "429=P"
+    "status=CODE:P (CODE 400 to 599, may come several times), timeout=P, torn=P, garbage=P, empty=P, reset=P, error=P, 429=P"
 )
 
 

@@ -28,7 +28,7 @@ States = Callable[[], dict[tuple[str, int], int]]
 LEASE = timedelta(seconds=2)
 
 
-def test_a_blocked_event_loop_loses_no_lease(  # noqa: PLR0917 - fixtures, by name
+def test_a_blocked_event_loop_loses_no_lease(
     connection: Connection,
     database_url: str,
     siorg: SiorgServer,

@@ -18,7 +18,7 @@ States = Callable[[], dict[tuple[str, int], int]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_does_not_finish_within_the_grace_goes_back_unharmed(  # noqa: PLR0917 - fixtures, by name
+def test_what_does_not_finish_within_the_grace_goes_back_unharmed(
     connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States, number: signal.Signals
 ) -> None:
     waiting(30)

@@ -18,7 +18,7 @@ States = Callable[[], dict[tuple[str, int], int]]
 
 
 @pytest.mark.parametrize("how", ["503", "hanging", "garbage", "nobody listens", "401", "503 with Retry-After"])
-def test_from_the_start(  # noqa: PLR0917 - fixtures, by name
+def test_from_the_start(
     how: str, connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States
 ) -> None:
     waiting(20)

@@ -28,9 +28,7 @@ def site() -> Site:
 
 
 def test_the_whole_structure_in_the_captured_order(site: Site, ask: Ask) -> None:
-    rows = ask(site, "estrutura-organizacional/completa", codigoUnidade="471", codigoPoder="1", codigoEsfera="1")[
-        "unidades"
-    ]
+    rows = ask(site, "estrutura-organizacional/completa", codigoUnidade="471", codigoPoder="1", codigoEsfera="1")["unidades"]
     captured = json.loads(NEW.read_text())["unidades"]
     assert len(rows) == 476
     for served, given in zip(rows, captured, strict=True):
@@ -38,18 +36,13 @@ def test_the_whole_structure_in_the_captured_order(site: Site, ask: Ask) -> None
             assert served[key] == given[key].replace("http://", "https://")
         for key in ("nome", "sigla", "nivelNormatizacao", "versaoConsulta", "dataInicialVersaoConsulta"):
             assert served[key] == given[key]
-        assert [
-            served[key].rsplit("/", 1)[1] for key in ("codigoEsfera", "codigoPoder", "codigoNaturezaJuridica")
-        ] == list("112")
+        assert [served[key].rsplit("/", 1)[1] for key in ("codigoEsfera", "codigoPoder", "codigoNaturezaJuridica")] == list("112")
 
 
 def test_legacy_quirks_give_the_captured_rows_back(ask: Ask) -> None:
     quirks = frozenset({Quirk.LEGACY_SLUGS, Quirk.HTTP_URIS, Quirk.NO_LATER_KEYS})
     site = Site(History.of([load_snapshot(OLD), load_snapshot(NEW)]), quirks)
-    assert (
-        ask(site, "estrutura-organizacional", codigoUnidade="471")["unidades"]
-        == json.loads(NEW.read_text())["unidades"]
-    )
+    assert ask(site, "estrutura-organizacional", codigoUnidade="471")["unidades"] == json.loads(NEW.read_text())["unidades"]
 
 
 def test_what_changed_between_the_captures(site: Site, ask: Ask) -> None:

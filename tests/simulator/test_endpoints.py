@@ -59,9 +59,7 @@ def test_the_body_is_compact_utf8_with_the_keys_of_2026_in_siorgs_order(site: Si
     assert reply.body.decode() == f'{{"servico":{service},"unidade":{unit}}}'
 
 
-@pytest.mark.parametrize(
-    ("path", "length"), [("esfera", 363), ("poder", 432), ("tipo-unidade", 493), ("natureza-juridica", 738)]
-)
+@pytest.mark.parametrize(("path", "length"), [("esfera", 363), ("poder", 432), ("tipo-unidade", 493), ("natureza-juridica", 738)])
 def test_domain_tables_have_the_length_measured_live(site: Sites, path: str, length: int) -> None:
     body = site().answer(f"/doc/{path}", {}, date="2026-09-01", caller="200.19.123.45").body
     assert len(body.decode()) == length
@@ -69,9 +67,7 @@ def test_domain_tables_have_the_length_measured_live(site: Sites, path: str, len
 
 def test_a_missing_code_has_the_length_measured_live(site: Sites) -> None:
     body = (
-        site()
-        .answer("/doc/unidade-organizacional", {"codigoUnidadePai": "26"}, date="2026-09-01", caller="200.19.123.45")
-        .body
+        site().answer("/doc/unidade-organizacional", {"codigoUnidadePai": "26"}, date="2026-09-01", caller="200.19.123.45").body
     )
     assert len(body.decode()) == 197
 
@@ -108,9 +104,7 @@ def test_a_structure_holds_the_organizations_own_units_and_its_root(site: Sites,
 def test_linked_organizations_are_added_when_asked_for(site: Sites, ask: Ask) -> None:
     query = {"codigoUnidade": "1", "retornarOrgaoEntidadeVinculados": "SIM"}
     assert codes(ask(site(), "estrutura-organizacional", **query)["unidades"]) == [1, 2, 12, 11, 10]
-    assert codes(
-        ask(site(), "estrutura-organizacional/1/filha", retornarOrgaoEntidadeVinculados="SIM")["unidades"]
-    ) == [2, 10]
+    assert codes(ask(site(), "estrutura-organizacional/1/filha", retornarOrgaoEntidadeVinculados="SIM")["unidades"]) == [2, 10]
     assert codes(ask(site(), "estrutura-organizacional/filha", codigoUnidade="1")["unidades"]) == [2]
 
 
@@ -134,9 +128,7 @@ def test_the_tree_keeps_siblings_apart_and_survives_cycles_and_depth(
     wide = Site(History.of([snapshot(row(10, 1), row(11, 10), row(12, 10), row(13, 12), row(14, 15), row(15, 14))]))
     tree = ask(wide, "unidade-organizacional/10/estrutura")["estrutura"]
     assert [(child["codigoUnidade"], len(child["estrutura"])) for child in tree["estrutura"]] == [(11, 0), (12, 1)]
-    assert ask(wide, "unidade-organizacional/14/estrutura")["estrutura"]["estrutura"] == [
-        {"codigoUnidade": 15, "estrutura": []}
-    ]
+    assert ask(wide, "unidade-organizacional/14/estrutura")["estrutura"]["estrutura"] == [{"codigoUnidade": 15, "estrutura": []}]
     deep = Site(History.of([snapshot(row(10, 1), *(row(code, code - 1) for code in range(11, 5000)))]))
     assert raw(deep, "/doc/unidade-organizacional/10/estrutura").body.count(b"codigoUnidade") == 4990
 

@@ -63,9 +63,7 @@ def unit(server: SiorgServer, code: int = 471, form: str = "completa") -> dict[s
     return parsed
 
 
-def raw_exchange(
-    server: SiorgServer, path: str = "/unidade-organizacional/471", seconds: float = 10
-) -> tuple[bytes, str]:
+def raw_exchange(server: SiorgServer, path: str = "/unidade-organizacional/471", seconds: float = 10) -> tuple[bytes, str]:
     """All bytes that came, and how it ended: closed, reset or waiting."""
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=seconds) as connection:
@@ -191,9 +189,7 @@ def test_fault_torn_ends_in_the_middle_of_the_body(start: Start, path: str) -> N
     server = start("--faults", "torn=1")
     got, end = raw_exchange(server, path)
     head, _, body = got.partition(b"\r\n\r\n")
-    announced = next(
-        int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")
-    )
+    announced = next(int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length"))
     assert end == "closed"
     assert head.startswith(b"HTTP/1.1 200")
     assert len(body) == announced // 2

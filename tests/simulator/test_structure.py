@@ -56,9 +56,7 @@ def test_changed_content_without_a_grown_version_raises_the_build_and_the_root_s
     assert history.current.units[10].version == "99.0.2"
 
 
-def test_going_back_to_an_older_snapshot_as_the_newest_still_raises_the_version(
-    snapshot: MakeSnapshot, row: MakeRow
-) -> None:
+def test_going_back_to_an_older_snapshot_as_the_newest_still_raises_the_version(snapshot: MakeSnapshot, row: MakeRow) -> None:
     old = snapshot(row(10, 1, versaoConsulta="104.0.0"))
     new = snapshot(row(10, 1, versaoConsulta="107.0.0"), row(11, 10))
     assert versions(History.of([old, new, old])) == ["104.0.0", "107.0.0", "107.0.1"]

@@ -90,9 +90,7 @@ def test_each_question_goes_to_its_path_with_the_right_headers(run: Run, client_
             {
                 "/unidade-organizacional/471/completa": UNIT,
                 "/unidade-organizacional/471/versao": reply(200, envelope("unidades", [{"versaoConsulta": "107.0.0"}])),
-                "/unidade-organizacional/471/alteradas": reply(
-                    200, envelope("unidades", [unit_row(9, operacao="EXCLUSAO")])
-                ),
+                "/unidade-organizacional/471/alteradas": reply(200, envelope("unidades", [unit_row(9, operacao="EXCLUSAO")])),
                 "/estrutura-organizacional/completa": reply(200, envelope("unidades", [unit_row(471), unit_row(9)])),
                 "/esfera": ESFERA,
             },
@@ -204,9 +202,7 @@ def test_codes_that_cannot_be_are_refused_without_a_request(run: Run, client_of:
         (reply(429), RateLimited),
     ],
 )  # fmt: skip
-def test_every_answer_is_a_model_or_its_error(
-    run: Run, client_of: MakeClient, script: Script, kind: type[SiorgError]
-) -> None:
+def test_every_answer_is_a_model_or_its_error(run: Run, client_of: MakeClient, script: Script, kind: type[SiorgError]) -> None:
     async def scenario() -> None:
         errors: list[tuple[str, str]] = []
         calls: list[tuple[str, str, float]] = []
@@ -235,9 +231,7 @@ def test_every_answer_is_a_model_or_its_error(
 
 def test_errors_of_changes_and_structures(run: Run, client_of: MakeClient) -> None:
     async def scenario() -> None:
-        script = in_turn(
-            reply(200, envelope("unidades", None, code=103)), reply(200, envelope("unidades", None, code=104))
-        )
+        script = in_turn(reply(200, envelope("unidades", None, code=103)), reply(200, envelope("unidades", None, code=104)))
         async with ScriptedServer(script) as server, client_of(server.url) as client:
             with pytest.raises(VersionUnknown):
                 await client.changed_since(471, "1.0.0")
@@ -260,9 +254,7 @@ def test_gzip_is_read_also_in_several_members_and_tiny_pieces(run: Run, client_o
         await writer.drain()
 
     async def scenario() -> None:
-        script = in_turn(
-            reply(200, packed, Content_Encoding="gzip"), reply(200, packed, Content_Encoding="X-GZip"), dripped
-        )
+        script = in_turn(reply(200, packed, Content_Encoding="gzip"), reply(200, packed, Content_Encoding="X-GZip"), dripped)
         async with ScriptedServer(script) as server, client_of(server.url) as client:
             for _ in range(3):
                 assert (await client.unit(471)).code == 471
@@ -600,9 +592,7 @@ def test_transient_failures_are_asked_again_at_once(run: Run, client_of: MakeCli
         errors: list[tuple[str, str]] = []
         async with (
             ScriptedServer(in_turn(bad, bad, UNIT)) as server,
-            client_of(
-                server.url, limiter=limiter, retries=2, observe_error=lambda *error: errors.append(error)
-            ) as client,
+            client_of(server.url, limiter=limiter, retries=2, observe_error=lambda *error: errors.append(error)) as client,
         ):
             assert (await client.unit(471)).code == 471
             assert (client.requests, client.retries, limiter.waits, len(errors)) == (3, 2, 3, 2)
@@ -772,9 +762,7 @@ def test_a_probe_takes_siorgs_envelope_or_a_refusal_for_life(
 def test_redirects_within_the_origin_are_followed(run: Run, client_of: MakeClient, status: int) -> None:
     async def scenario() -> None:
         limiter = Recorder()
-        script = in_turn(
-            reply(status, Location="/doc/b"), reply(status, Location="c?x=1#f"), reply(status, Location="d"), UNIT
-        )
+        script = in_turn(reply(status, Location="/doc/b"), reply(status, Location="c?x=1#f"), reply(status, Location="d"), UNIT)
         async with ScriptedServer(script) as server, client_of(server.url, token=TOKEN, limiter=limiter) as client:
             assert (await client.unit(471)).code == 471
             assert server.targets[1:] == ["/doc/b", "/doc/c?x=1", "/doc/d"]
@@ -998,9 +986,7 @@ def test_a_large_structure_is_read_while_others_are_answered(run: Run, client_of
     ),
     st.integers(0, 200),
 )
-def test_nothing_but_errors_of_the_tree_ever_comes_out(
-    answers: list[tuple[int, bytes, dict[str, str]]], cut: int
-) -> None:
+def test_nothing_but_errors_of_the_tree_ever_comes_out(answers: list[tuple[int, bytes, dict[str, str]]], cut: int) -> None:
     def wire(status: int, body: bytes, headers: dict[str, str]) -> bytes:
         lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *(f"{n}: {v}" for n, v in headers.items())]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -1009,9 +995,7 @@ def test_nothing_but_errors_of_the_tree_ever_comes_out(
         scripts = [raw(wire(*answer)) for answer in answers] + [raw(wire(*answers[0])[:cut])]
         async with (
             ScriptedServer(in_turn(*scripts)) as server,
-            SiorgClient(
-                server.url, limiter=Recorder(), breaker=Breaker(2, 1, 1), retries=0, timeout_seconds=5
-            ) as client,
+            SiorgClient(server.url, limiter=Recorder(), breaker=Breaker(2, 1, 1), retries=0, timeout_seconds=5) as client,
         ):
             for question in (client.unit(471), client.structure(471), client.version(471), client.probe()):
                 try:

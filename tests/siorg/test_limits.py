@@ -128,9 +128,7 @@ def test_news_without_a_permit_count_as_the_present_state_allows() -> None:
     assert state_of(breaker) is BreakerState.CLOSED
 
 
-@pytest.mark.parametrize(
-    "limits", [(0, 1.0, 1.0), (1, 0.0, 1.0), (1, -1.0, 1.0), (1, 2.0, 1.0), (1, 1.0, float("inf"))]
-)
+@pytest.mark.parametrize("limits", [(0, 1.0, 1.0), (1, 0.0, 1.0), (1, -1.0, 1.0), (1, 2.0, 1.0), (1, 1.0, float("inf"))])
 def test_senseless_limits_are_refused(limits: tuple[int, float, float]) -> None:
     with pytest.raises(ValueError, match="has to be"):
         Breaker(*limits)

@@ -441,9 +441,7 @@ def test_white_space_byte_order_mark_and_unknown_keys_do_no_harm() -> None:
 @pytest.mark.parametrize("value", [None, [], {}, 5, "x", [5], {"codigoUnidade": True}, [{"nome": 5}]])
 def test_an_error_of_siorg_comes_before_any_look_at_the_rows(code: Any, kind: type[SiorgError], value: Any) -> None:
     # The rows stand before the servico here, so that they are read first.
-    body = json.dumps(
-        {"unidade": value, "servico": {"codigoErro": code, "mensagem": "Não encontrado", "ticket": "T-1"}}
-    )
+    body = json.dumps({"unidade": value, "servico": {"codigoErro": code, "mensagem": "Não encontrado", "ticket": "T-1"}})
     with pytest.raises(SiorgError) as caught:
         parsing.parse_unit(body.encode(), 9)
     assert type(caught.value) is kind
@@ -680,9 +678,7 @@ def test_what_was_stored_reads_back_the_same() -> None:
 
 
 def test_an_unusable_field_of_what_was_stored_is_none_and_spoils_no_other() -> None:
-    row = unit_row(
-        9, nome=5, contato=[{"telefone": [True], "email": ["a@b"]}], endereco=[{"cep": "78060900", "numero": []}]
-    )
+    row = unit_row(9, nome=5, contato=[{"telefone": [True], "email": ["a@b"]}], endereco=[{"cep": "78060900", "numero": []}])
     unit = parsing.parse_stored(row)
     assert unit is not None
     assert (unit.name, unit.phones, unit.emails) == (None, None, ("a@b",))

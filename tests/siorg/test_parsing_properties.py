@@ -16,13 +16,9 @@ from support.scripted_server import envelope, unit_row
 
 _TEXT = st.one_of(
     st.text(st.characters()),  # with surrogates, NUL and all
-    st.sampled_from(
-        ["", " ", "\xa0", "x" * 300, "EXCLUSAO", "FIM", "1.2.3", "https://h/id/unidade-organizacional/5", "null"]
-    ),
+    st.sampled_from(["", " ", "\xa0", "x" * 300, "EXCLUSAO", "FIM", "1.2.3", "https://h/id/unidade-organizacional/5", "null"]),
 )
-_NUMBERS = st.one_of(
-    st.integers(), st.floats(), st.booleans(), st.sampled_from([0, 471, 2**31 - 1, 2**31, -1, 10**400, 1e308])
-)
+_NUMBERS = st.one_of(st.integers(), st.floats(), st.booleans(), st.sampled_from([0, 471, 2**31 - 1, 2**31, -1, 10**400, 1e308]))
 _JSON = st.recursive(
     st.one_of(st.none(), _NUMBERS, _TEXT),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
@@ -48,9 +44,7 @@ _FIELDS = st.sampled_from(
     ]
 )
 _PLACES = st.dictionaries(
-    st.sampled_from(
-        ["telefone", "email", "site", "logradouro", "numero", "complemento", "bairro", "municipio", "uf", "cep"]
-    ),
+    st.sampled_from(["telefone", "email", "site", "logradouro", "numero", "complemento", "bairro", "municipio", "uf", "cep"]),
     _JSON,
     max_size=6,
 )

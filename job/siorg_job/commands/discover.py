@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import random
 import time
 from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit, retry_policy
 from siorg_job.commands.enqueue import _code
 from siorg_job.logs import logger
-from siorg_queue import QueueStore, transaction
-from siorg_queue.statements import load
+from siorg_job.switch import is_enabled
+from siorg_queue import QueueStore
 
 
 def add_to(subparsers: Any) -> None:
@@ -43,16 +42,13 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
     from siorg_job.database_thread import DatabaseThread
     from siorg_job.discover import discover, registered
     from siorg_job.pace import SharedPace
-    from siorg_job.siorg.client import SiorgClient
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
-    from siorg_job.siorg.limits import Breaker
+    from siorg_job.siorg_session import breaker_for, client_for
 
     log = logger("siorg_job.discover")
     settings = context.settings
     with context.database() as connection:
-        with transaction(connection):
-            row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
-        if row is not None and not row["enabled"]:
+        if not is_enabled(connection):
             log.warning("Nothing is done: the setting siorg.sync_enabled is false")
             return Exit.DONE
         organizations = registered(connection, codes)
@@ -65,23 +61,7 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, retry_policy(settings))
         pace = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job pace")
-        breaker = Breaker(
-            settings.siorg_breaker_failures,
-            settings.siorg_breaker_cooldown_secs,
-            max(settings.siorg_breaker_cooldown_secs, 60.0),
-            time.monotonic,
-            random.random,
-        )
-        client = SiorgClient(
-            settings.siorg_api_url,
-            token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
-            limiter=SharedPace(pace, settings.siorg_max_requests_per_second),
-            breaker=breaker,
-            timeout_seconds=settings.siorg_timeout_secs,
-            connect_timeout_seconds=settings.siorg_connect_timeout_secs,
-            max_body_bytes=settings.siorg_max_body_bytes,
-            ca_bundle=settings.siorg_ca_bundle,
-        )
+        client = client_for(settings, SharedPace(pace, settings.siorg_max_requests_per_second), breaker_for(settings))
         worst = int(Exit.DONE)
         try:
             async with client:

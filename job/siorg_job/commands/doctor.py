@@ -126,22 +126,13 @@ def _database(connection: Connection) -> Iterator[Finding]:
 
 
 async def _siorg(context: Context) -> Finding:
-    from siorg_job.siorg.client import SiorgClient
     from siorg_job.siorg.errors import SiorgError
-    from siorg_job.siorg.limits import Breaker, Unlimited
+    from siorg_job.siorg.limits import Unlimited
     from siorg_job.siorg.model import DomainTable
+    from siorg_job.siorg_session import breaker_for, client_for
 
     settings = context.settings
-    client = SiorgClient(
-        settings.siorg_api_url,
-        token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
-        limiter=Unlimited(),
-        breaker=Breaker(3, 1.0, 1.0),
-        timeout_seconds=settings.siorg_timeout_secs,
-        connect_timeout_seconds=settings.siorg_connect_timeout_secs,
-        max_body_bytes=settings.siorg_max_body_bytes,
-        ca_bundle=settings.siorg_ca_bundle,
-    )
+    client = client_for(settings, Unlimited(), breaker_for(settings))
     async with client:
         try:
             await client.domain(DomainTable.SPHERE)

@@ -11,8 +11,8 @@ import psycopg
 from siorg_job.commands.context import Context, Exit, retry_policy
 from siorg_job.logs import logger
 from siorg_job.report import RunReport, one_line, write_termination_log
-from siorg_queue import DatabaseUnavailable, QueueStore, connect, describe, is_transient, transaction
-from siorg_queue.statements import load
+from siorg_job.switch import is_enabled
+from siorg_queue import DatabaseUnavailable, QueueStore, connect, describe, is_transient
 
 _ASK_AGAIN_SECONDS = 0.5
 
@@ -83,9 +83,7 @@ def _look(context: Context) -> str | None:
     settings = context.settings
     try:
         with connect(settings.database_url.get_secret_value(), application_name="siorg-job") as connection:
-            with transaction(connection):
-                row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
-            if row is not None and not row["enabled"]:
+            if not is_enabled(connection):
                 return "disabled"
             store = QueueStore(connection, retry_policy(settings))
             store.reap()

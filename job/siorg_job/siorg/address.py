@@ -40,9 +40,7 @@ def check_base_url(url: str, *, allow_insecure: bool) -> str:
         raise ValueError(_why_malformed(url))
     scheme, host, port = match["scheme"].lower(), match["host"].lower(), match["port"]
     if scheme != "https" and not (allow_insecure and scheme == "http"):
-        raise ValueError(
-            "the address of SIORG has to begin with https:// (http:// only when insecure ones are allowed)"
-        )
+        raise ValueError("the address of SIORG has to begin with https:// (http:// only when insecure ones are allowed)")
     if port is not None and not 1 <= int(port) <= 65535:
         raise ValueError("the port in the address of SIORG has to be 1 to 65535")
     if any(set(segment) == {"."} for segment in match["path"].split("/") if segment):

@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 from urllib.parse import quote, urljoin
 
 import httpx2
@@ -83,12 +83,19 @@ class _Budget:
     left: float
 
 
-def _no_call(_endpoint: str, _status: str, _seconds: float) -> None:
-    pass
+CallObserver: TypeAlias = Callable[[str, str, float], None]
+"""Told of every request: endpoint, HTTP status (or ``error``), seconds."""
+
+ErrorObserver: TypeAlias = Callable[[str, str], None]
+"""Told of every request that brought an error: endpoint, the error's class name."""
 
 
-def _no_error(_endpoint: str, _error_type: str) -> None:
-    pass
+def ignore_call(_endpoint: str, _status: str, _seconds: float) -> None:
+    """Tell nobody."""
+
+
+def ignore_error(_endpoint: str, _error_type: str) -> None:
+    """Tell nobody."""
 
 
 class SiorgClient:
@@ -114,8 +121,8 @@ class SiorgClient:
         max_structure_seconds: float = 300.0,
         max_connections: int = 64,
         ca_bundle: Path | None = None,
-        observe: Callable[[str, str, float], None] = _no_call,
-        observe_error: Callable[[str, str], None] = _no_error,
+        observe: CallObserver = ignore_call,
+        observe_error: ErrorObserver = ignore_error,
         retries: int = 2,
         user_agent: str | None = None,
     ) -> None:
@@ -277,9 +284,7 @@ class SiorgClient:
 
     async def domain(self, table: DomainTable) -> list[DomainRow]:
         """A whole domain table."""
-        return await self._call(
-            "domain", f"/{table.value}", lambda body: parsing.parse_domain(body, table), self._timeout
-        )
+        return await self._call("domain", f"/{table.value}", lambda body: parsing.parse_domain(body, table), self._timeout)
 
     async def probe(self) -> None:
         """Ask whether SIORG is alive: whether it speaks in its envelope, or refuses us. Never retried.
@@ -539,15 +544,11 @@ class SiorgClient:
                 headers=self._headers,
                 verify=verify,
                 timeout=httpx2.Timeout(None, connect=self._connect_timeout),
-                limits=httpx2.Limits(
-                    max_connections=self._max_connections, max_keepalive_connections=self._max_connections
-                ),
+                limits=httpx2.Limits(max_connections=self._max_connections, max_keepalive_connections=self._max_connections),
                 follow_redirects=False,
             )
         except (ValueError, ImportError, httpx2.InvalidURL):
-            failure = AccessRefused(
-                "the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable"
-            )
+            failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
         else:
             return self._http
         raise failure
@@ -560,8 +561,7 @@ class SiorgClient:
         if token in error.message:
             error.args = (error.message.replace(token, "***"),)
         error.details = {
-            key: value.replace(token, "***") if isinstance(value, str) else value
-            for key, value in error.details.items()
+            key: value.replace(token, "***") if isinstance(value, str) else value for key, value in error.details.items()
         }
 
 

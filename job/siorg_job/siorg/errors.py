@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - the names say what happened; every one of them is an error
 """What can go wrong between the job and SIORG, told apart by what to do next.
 
 "Try again later" and "never" are types, decided here where the knowledge is:
@@ -68,9 +67,7 @@ class BreakerOpen(SiorgUnavailable):
     """
 
     def __init__(self, retry_in: float) -> None:
-        super().__init__(
-            f"SIORG failed repeatedly and is left alone for another {retry_in:.1f} s", retry_in=round(retry_in, 3)
-        )
+        super().__init__(f"SIORG failed repeatedly and is left alone for another {retry_in:.1f} s", retry_in=round(retry_in, 3))
         self.retry_in = retry_in
 
 

@@ -278,17 +278,14 @@ class _Rows(Generic[_T]):
 def _raise_service_error(service: Any, *, changes: bool) -> None:
     if not isinstance(service, dict):
         raise TornAnswer(
-            f"the answer has no servico object but {_shape(service)} in its place: not SIORG's envelope; "
-            "is SIORG_API_URL right?"
+            f"the answer has no servico object but {_shape(service)} in its place: not SIORG's envelope; is SIORG_API_URL right?"
         )
     fields = {_camel(key): value for key, value in service.items()}
     code = fields.get("codigoErro")
     if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 9:
         code = int(code)
     if isinstance(code, bool) or not isinstance(code, int):
-        raise TornAnswer(
-            f"servico.codigoErro is {_shape(code)}, not a number: not SIORG's envelope; is SIORG_API_URL right?"
-        )
+        raise TornAnswer(f"servico.codigoErro is {_shape(code)}, not a number: not SIORG's envelope; is SIORG_API_URL right?")
     if code == 0:
         return
     said = _excerpt(fields.get("mensagem"))
@@ -306,9 +303,7 @@ def _raise_service_error(service: Any, *, changes: bool) -> None:
     kinds: dict[int, type[SiorgError]] = {1: SiorgUnavailable, 101: NotFound, 102: NotFound, 104: NotAnOrganization}
     if changes:
         kinds[103] = VersionUnknown
-    raise kinds.get(code, RequestRefused)(
-        message, **{key: value for key, value in details.items() if value is not None}
-    )
+    raise kinds.get(code, RequestRefused)(message, **{key: value for key, value in details.items() if value is not None})
 
 
 def _excerpt(value: Any) -> str:
@@ -570,9 +565,7 @@ def _address(address: Row, place: str) -> str | None:
     def part(key: str) -> str | None:
         return _label(_value(address, key), f"{place}.{key}")
 
-    street, number, complement, district, city = map(
-        part, ("logradouro", "numero", "complemento", "bairro", "municipio")
-    )
+    street, number, complement, district, city = map(part, ("logradouro", "numero", "complemento", "bairro", "municipio"))
     if city and city.isdigit():
         city = None  # an IBGE number, which says nothing to a reader
     state, zip_code = _state(address, place), _zip_code(_value(address, "cep"), f"{place}.cep")
@@ -638,8 +631,7 @@ def _check_text(text: str, field: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidAnswer(
-            f"{field} is {_shape(text)} with half a character (a lone surrogate or a wrong byte); "
-            "allowed: whole Unicode text",
+            f"{field} is {_shape(text)} with half a character (a lone surrogate or a wrong byte); allowed: whole Unicode text",
             field=field,
             shape="text with half a character",
         ) from None
@@ -837,9 +829,7 @@ def parse_version(body: Body, organization: int) -> str:
     rows = _read_envelope(body, _VERSION_KEYS, _version_row)
     if not rows:
         raise TornAnswer(f"SIORG reports success for the version of {organization} but sends none", code=organization)
-    own = [version for code, version in rows if code == organization] or [
-        version for code, version in rows if code is None
-    ]
+    own = [version for code, version in rows if code == organization] or [version for code, version in rows if code is None]
     if not own:
         raise InvalidAnswer(
             f"SIORG was asked for the version of {organization} and answered with another unit's",
@@ -859,9 +849,7 @@ def _version_row(row: Any) -> tuple[int | None, str | None]:
         inner = _value(row, key)
         if isinstance(inner, dict):
             row = inner
-    return _code(_value(row, "codigoUnidade"), "codigoUnidade"), _version(
-        _value(row, "versaoConsulta"), "versaoConsulta"
-    )
+    return _code(_value(row, "codigoUnidade"), "codigoUnidade"), _version(_value(row, "versaoConsulta"), "versaoConsulta")
 
 
 def parse_domain(body: Body, table: DomainTable) -> list[DomainRow]:

@@ -53,9 +53,7 @@ def plan(
         if item.entity_type in _TABLES:
             result.tables.setdefault(_TABLES[item.entity_type], []).append(item)
             continue
-        organization = (
-            item.siorg_code if item.entity_type is EntityType.ORGANIZATION else organization_of.get(item.siorg_code)
-        )
+        organization = item.siorg_code if item.entity_type is EntityType.ORGANIZATION else organization_of.get(item.siorg_code)
         if organization is None or item.operation in _MUST_ASK_ALONE:
             result.units.setdefault(item.siorg_code, []).append(item)
         elif is_fresh(organization, item):

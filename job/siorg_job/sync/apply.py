@@ -78,9 +78,7 @@ def _order(work: Work) -> tuple[int, int]:
     return (1, len(evidence.ancestors) if isinstance(evidence, Evidence) else 0)
 
 
-def _apply(
-    connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, *, again: bool = False
-) -> None:
+def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, *, again: bool = False) -> None:
     if not works:
         return
     try:
@@ -162,7 +160,9 @@ def _in_tree_order(works: Sequence[Work]) -> list[Work]:
             work = by_code.get(code)
             evidence = work[1] if work is not None else None
             parent = evidence.unit.parent_code if isinstance(evidence, Evidence) and evidence.unit is not None else None
-            depth[code] = 0 if parent is None or parent not in by_code or parent in above else 1 + depth_of(parent, above | {code})
+            depth[code] = (
+                0 if parent is None or parent not in by_code or parent in above else 1 + depth_of(parent, above | {code})
+            )
         return depth[code]
 
     def key(work: Work) -> tuple[int, int]:
@@ -188,12 +188,16 @@ def _ends_from_below(works: Sequence[tuple[Item, Evidence]], local: Local) -> li
 def _refusal(item: Item, error: Exception) -> Verdict:
     if not isinstance(error, psycopg.Error | HierarchyTooDeep):
         return Verdict(
-            item, Outcome.RETRY, error=f"internal error: {type(error).__name__}: {error}",
+            item,
+            Outcome.RETRY,
+            error=f"internal error: {type(error).__name__}: {error}",
             details={"kind": "internal_error", "retryable": True},
-        )  # fmt: skip
+        )
     if isinstance(error, HierarchyTooDeep):
         return Verdict(item, Outcome.FAILED, error=str(error), details={"kind": "too_deep", "retryable": False})
     return Verdict(
-        item, Outcome.FAILED, error=f"refused by the database: {describe(error)}",
+        item,
+        Outcome.FAILED,
+        error=f"refused by the database: {describe(error)}",
         details={"kind": "refused_by_database", "retryable": False, "details": {"sqlstate": error.sqlstate}},
-    )  # fmt: skip
+    )

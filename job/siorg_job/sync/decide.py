@@ -8,7 +8,7 @@ last sync has nothing for its base: what a person filled in meanwhile is an edit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from siorg_job.siorg.model import DomainRow, RemoteUnit
@@ -109,17 +109,9 @@ def decide(
     for field, theirs in remote.items():
         mine = local.get(field)
         before = None if base is None else base.get(field)
-        if resolution is not None:
-            if field in resolution.merged:
-                if resolution.merged[field] != mine:
-                    changed[field] = resolution.merged[field]
-                continue
-            if field in resolution.keep:
-                continue
-            if theirs is not None and (resolution.accept_siorg or field in resolution.take):
-                if theirs != mine:
-                    changed[field] = theirs
-                continue
+        if resolution is not None and (decided := _decided(field, mine, theirs, resolution)) is not None:
+            changed.update(decided)
+            continue
         if theirs is None or mine == theirs:
             continue
         if base is None or _same(mine, before) or _same(mine, theirs):
@@ -136,6 +128,19 @@ def decide(
             "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on",
         )
     return Change(changed, moved=moved) if changed else NoChange()
+
+
+def _decided(field: str, mine: Value, theirs: Value, resolution: Resolution) -> dict[str, Value] | None:
+    """What the person's decision writes into this field (nothing where it has the value); None: it does not name the field."""
+    if field in resolution.merged:
+        wanted = resolution.merged[field]
+    elif field in resolution.keep:
+        wanted = mine
+    elif theirs is not None and (resolution.accept_siorg or field in resolution.take):
+        wanted = theirs
+    else:
+        return None
+    return {} if wanted == mine else {field: wanted}
 
 
 def differences(*, base: Values | None, local: Values, remote: Values) -> dict[str, Mapping[str, Value]]:
@@ -188,33 +193,40 @@ def read_resolution(error_details: Any, fields: Iterable[str]) -> Resolution | N
     if not isinstance(payload, dict) or not isinstance(choices, dict):
         raise ResolutionError("merged_payload and field_resolutions must be JSON objects")
     known = set(fields)
-    contact = payload.get("contact_info")
-    nested = {f"contact_info.{key}": value for key, value in contact.items()} if isinstance(contact, dict) else {}
-    merged: dict[str, Value] = {}
-    for key, value in {**payload, **nested}.items():
-        field = _ALIASES.get(key, key)
-        if field in known:
-            merged[field] = _merged_value(field, value)
-    keep, take = set[str](), set[str]()
-    for key, choice in choices.items():
-        field = _ALIASES.get(key, _SIORG_WORDS.get(key, key))
-        if field not in known:
-            raise ResolutionError(f"field_resolutions names {key!r}; allowed: {', '.join(sorted(known))}")
-        if field in merged:
-            continue
-        word = str(choice).upper()
-        if word == "LOCAL":
-            keep.add(field)
-        elif word == "SIORG":
-            take.add(field)
-        else:
-            raise ResolutionError(f"field_resolutions[{key!r}] is {choice!r} with no such value in merged_payload; allowed: LOCAL, SIORG")
-    for key, word_of_ours in _SIORG_WORDS.items():
-        if key in payload and word_of_ours in known and word_of_ours not in merged and word_of_ours not in keep | take:
-            merged[word_of_ours] = _merged_value(word_of_ours, payload[key])
+    merged = _read_merged(payload, known)
+    keep, take = _read_choices(choices, known, decided=set(merged))
+    for key, field in _SIORG_WORDS.items():
+        if key in payload and field in known - merged.keys() - keep - take:
+            merged[field] = _merged_value(field, payload[key])
     if not merged and not keep and not take:
         raise ResolutionError(f"MERGE without any field; allowed: {', '.join(sorted(known))}")
     return Resolution(accept_siorg=False, merged=merged, keep=frozenset(keep), take=frozenset(take))
+
+
+def _read_merged(payload: Mapping[str, Any], known: Collection[str]) -> dict[str, Value]:
+    """The keys of ``merged_payload`` that are fields of ours, contact_info taken apart."""
+    contact = payload.get("contact_info")
+    nested = {f"contact_info.{key}": value for key, value in contact.items()} if isinstance(contact, dict) else {}
+    named = {_ALIASES.get(key, key): value for key, value in {**payload, **nested}.items()}
+    return {str(field): _merged_value(field, value) for field, value in named.items() if field in known}
+
+
+def _read_choices(choices: Mapping[str, Any], known: Collection[str], decided: Collection[str]) -> tuple[set[str], set[str]]:
+    """The fields that keep their local value, and those that take SIORG's."""
+    keep, take = set[str](), set[str]()
+    for key, choice in choices.items():
+        field = str(_ALIASES.get(key, _SIORG_WORDS.get(key, key)))
+        if field not in known:
+            raise ResolutionError(f"field_resolutions names {key!r}; allowed: {', '.join(sorted(known))}")
+        word = str(choice).upper()
+        if field in decided:
+            continue
+        if word not in ("LOCAL", "SIORG"):
+            raise ResolutionError(
+                f"field_resolutions[{key!r}] is {choice!r} with no such value in merged_payload; allowed: LOCAL, SIORG"
+            )
+        (keep if word == "LOCAL" else take).add(field)
+    return keep, take
 
 
 _LONGEST: dict[str, int] = {"name": 255, "acronym": 50, "state": 2, "zip_code": 10, "phone": 50}

@@ -48,9 +48,11 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
         return _refused(item, f"SIORG's table has no {item.entity_type.lower()} {item.siorg_code}", "not_found")
     if item.operation is Operation.EXTINCTION and remote.active:
         return Verdict(
-            item, Outcome.SKIPPED, error=f"SIORG still has {item.entity_type.lower()} {item.siorg_code}: it is not extinct",
+            item,
+            Outcome.SKIPPED,
+            error=f"SIORG still has {item.entity_type.lower()} {item.siorg_code}: it is not extinct",
             details={"kind": "not_extinct", "retryable": False},
-        )  # fmt: skip
+        )
     if len(remote.name) > 100:
         return _refused(item, f"the name in SIORG has {len(remote.name)} characters; at most 100 fit", "invalid_answer")
     if row is None:
@@ -62,9 +64,13 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
     decision = decide(base=base, local=before, remote=remote_domain_values(remote), resolution=resolution)
     if isinstance(decision, Conflict):
         return Verdict(
-            item, Outcome.CONFLICT, error=decision.reason, changes=as_json(decision.differences), local_id=row.id,
+            item,
+            Outcome.CONFLICT,
+            error=decision.reason,
+            changes=as_json(decision.differences),
+            local_id=row.id,
             details={"kind": "conflict", "retryable": False},
-        )  # fmt: skip
+        )
     if isinstance(decision, Refusal):
         return _refused(item, decision.reason, decision.kind)
     if isinstance(decision, Change):
@@ -113,15 +119,20 @@ def _note(row: LocalDomain, remote: DomainRow, evidence: Evidence) -> None:
     row.touched = True
 
 
-def _remember(
-    item: Item, row: LocalDomain, change: Operation, before: Values | None, fields: list[str], local: Local
-) -> None:
+def _remember(item: Item, row: LocalDomain, change: Operation, before: Values | None, fields: list[str], local: Local) -> None:
     local.history.append(
         HistoryRow(
-            item.entity_type, item.siorg_code, row.id, change, None if before is None else plain(before),
-            None if change is Operation.EXTINCTION else plain(row.values()), [str(field) for field in fields], None, item.id,
+            item.entity_type,
+            item.siorg_code,
+            row.id,
+            change,
+            None if before is None else plain(before),
+            None if change is Operation.EXTINCTION else plain(row.values()),
+            [str(field) for field in fields],
+            None,
+            item.id,
             requires_review=change is Operation.EXTINCTION,
-        )  # fmt: skip
+        )
     )
 
 

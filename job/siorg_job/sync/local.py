@@ -233,8 +233,10 @@ class Local:
         """How things are before an item that concerns the units of these codes."""
         return Saved(
             {code: copy(self.units[code]) if code in self.units else None for code in codes},
-            len(self.history), len(self.categories), frozenset(self.types),
-        )  # fmt: skip
+            len(self.history),
+            len(self.categories),
+            frozenset(self.types),
+        )
 
     def restore(self, saved: Saved) -> None:
         """Back to how things were: the item is refused."""
@@ -257,7 +259,15 @@ class Local:
         if slug not in self.types:
             readable = name or slug.replace("-", " ").title()
             self.types[slug] = LocalDomain(
-                uuid4(), EntityType.TYPE, None, slug, readable[:100], True, siorg_name=readable[:255], managed=True, new=True
+                uuid4(),
+                EntityType.TYPE,
+                None,
+                slug,
+                readable[:100],
+                is_active=True,
+                siorg_name=readable[:255],
+                managed=True,
+                new=True,
             )
         return self.types[slug]
 
@@ -275,9 +285,16 @@ class Local:
         if any(category.name == wanted for category in self.categories):
             wanted = f"{wanted[:80]} ({code})"  # names are unique; SIORG has duplicates
         made = LocalDomain(
-            uuid4(), EntityType.CATEGORY, code, None, wanted, True,
-            siorg_name=name if code is not None else None, managed=code is not None, new=True,
-        )  # fmt: skip
+            uuid4(),
+            EntityType.CATEGORY,
+            code,
+            None,
+            wanted,
+            is_active=True,
+            siorg_name=name if code is not None else None,
+            managed=code is not None,
+            new=True,
+        )
         self.categories.append(made)
         return made
 

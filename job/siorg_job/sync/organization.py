@@ -46,10 +46,13 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
             else differences(base=None, local=row.values(), remote=remote_organization_values(remote))
         )
         return Verdict(
-            item, Outcome.CONFLICT, changes=as_json(known), local_id=row.id,
+            item,
+            Outcome.CONFLICT,
+            changes=as_json(known),
+            local_id=row.id,
             error=f"organization {row.code}: SIORG reports {item.operation} and does not say with whom; a person has to decide",
             details={"kind": item.operation.lower(), "retryable": False},
-        )  # fmt: skip
+        )
     if gone:
         if item.operation in (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE):
             return _refused(item, f"SIORG has no organization {item.siorg_code}", "not_found")
@@ -57,9 +60,12 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
     assert remote is not None
     if item.operation is Operation.EXTINCTION and resolution is None:
         return Verdict(
-            item, Outcome.SKIPPED, error=f"SIORG still has organization {row.code}: it is not extinct", local_id=row.id,
+            item,
+            Outcome.SKIPPED,
+            error=f"SIORG still has organization {row.code}: it is not extinct",
+            local_id=row.id,
             details={"kind": "not_extinct", "retryable": False},
-        )  # fmt: skip
+        )
     return _merge(item, evidence, row, local, resolution)
 
 
@@ -71,9 +77,13 @@ def _merge(item: Item, evidence: Evidence, row: LocalOrganization, local: Local,
     decision = decide(base=base, local=before, remote=remote_organization_values(remote), resolution=resolution)
     if isinstance(decision, Conflict):
         return Verdict(
-            item, Outcome.CONFLICT, error=decision.reason, changes=as_json(decision.differences), local_id=row.id,
+            item,
+            Outcome.CONFLICT,
+            error=decision.reason,
+            changes=as_json(decision.differences),
+            local_id=row.id,
             details={"kind": "conflict", "retryable": False},
-        )  # fmt: skip
+        )
     if isinstance(decision, Refusal):
         return _refused(item, decision.reason, decision.kind)
     if isinstance(decision, Change):
@@ -82,9 +92,17 @@ def _merge(item: Item, evidence: Evidence, row: LocalOrganization, local: Local,
         row.renamed = row.renamed or not decision.values.keys().isdisjoint(_IN_PATHS)
         local.history.append(
             HistoryRow(
-                EntityType.ORGANIZATION, row.code, row.id, Operation.UPDATE, plain(before), plain(row.values()),
-                sorted(decision.values), remote.version, item.id, requires_review=item.operation is Operation.HIERARCHY_CHANGE,
-            )  # fmt: skip
+                EntityType.ORGANIZATION,
+                row.code,
+                row.id,
+                Operation.UPDATE,
+                plain(before),
+                plain(row.values()),
+                sorted(decision.values),
+                remote.version,
+                item.id,
+                requires_review=item.operation is Operation.HIERARCHY_CHANGE,
+            )
         )
     row.base_raw = next_base(row.base_raw, remote.raw)
     row.base = parse_stored(row.base_raw)
@@ -98,11 +116,13 @@ def _extinguish(item: Item, evidence: Evidence, row: LocalOrganization, local: L
         return Verdict(item, Outcome.COMPLETED, local_id=row.id)
     if row.active_units:
         return Verdict(
-            item, Outcome.CONFLICT, local_id=row.id,
+            item,
+            Outcome.CONFLICT,
+            local_id=row.id,
             error=f"SIORG ended organization {row.code}, but {row.active_units} of its units are active here",
             changes={OrganizationField.IS_ACTIVE: {"base": True, "local": True, "remote": False}},
             details={"kind": "active_children", "retryable": False},
-        )  # fmt: skip
+        )
     before = plain(row.values())
     row.fields = {**row.fields, OrganizationField.IS_ACTIVE: False}
     row.base_raw = {**(row.base_raw or {}), "operacao": "EXCLUSAO"}
@@ -110,9 +130,17 @@ def _extinguish(item: Item, evidence: Evidence, row: LocalOrganization, local: L
     row.changed = True
     local.history.append(
         HistoryRow(
-            EntityType.ORGANIZATION, row.code, row.id, Operation.EXTINCTION, before, None,
-            [OrganizationField.IS_ACTIVE.value], None, item.id, requires_review=True,
-        )  # fmt: skip
+            EntityType.ORGANIZATION,
+            row.code,
+            row.id,
+            Operation.EXTINCTION,
+            before,
+            None,
+            [OrganizationField.IS_ACTIVE.value],
+            None,
+            item.id,
+            requires_review=True,
+        )
     )
     return Verdict(item, Outcome.COMPLETED, local_id=row.id)
 

@@ -42,9 +42,10 @@ def read(connection: Connection, works: Sequence[tuple[Item, Evidence]]) -> Loca
     ).fetchall():
         local.organizations[row["code"]] = _organization(row)
     ending = [
-        local.organizations[item.siorg_code].id for item, _ in works
+        local.organizations[item.siorg_code].id
+        for item, _ in works
         if item.operation is not Operation.UPDATE and item.siorg_code in local.organizations
-    ]  # fmt: skip
+    ]
     if ending:
         units = {row["organization_id"]: row["units"] for row in connection.execute(sql["active_units"], {"ids": ending})}
         for organization in local.organizations.values():
@@ -61,10 +62,12 @@ def read(connection: Connection, works: Sequence[tuple[Item, Evidence]]) -> Loca
             for row in connection.execute(sql["ancestors"], {"codes": sorted(parents), "ids": list(above)}).fetchall():
                 local.ancestors[row["id"]] = Ancestor(**row)
         ended = [
-            local.units[item.siorg_code].id for item, evidence in works
-            if item.entity_type is EntityType.UNIT and item.siorg_code in local.units
+            local.units[item.siorg_code].id
+            for item, evidence in works
+            if item.entity_type is EntityType.UNIT
+            and item.siorg_code in local.units
             and (evidence.unit is None or evidence.unit.ended)
-        ]  # fmt: skip
+        ]
         if ended:
             for row in connection.execute(sql["children"], {"ids": ended}).fetchall():
                 local.children.setdefault(row.pop("parent_id"), []).append(Child(**row))

@@ -113,44 +113,49 @@ def _merge_or_split(item: Item, evidence: Evidence, unit: LocalUnit | None) -> V
     verb = "merged" if item.operation is Operation.MERGE else "split"
     reason = f"unit {item.siorg_code} was {verb}; SIORG does not say with whom: a person has to decide ({now})"
     return Verdict(
-        item, Outcome.CONFLICT, error=reason, changes=as_json(known),
-        details={"kind": item.operation.lower(), "retryable": False}, local_id=None if unit is None else unit.id,
-    )  # fmt: skip
+        item,
+        Outcome.CONFLICT,
+        error=reason,
+        changes=as_json(known),
+        details={"kind": item.operation.lower(), "retryable": False},
+        local_id=None if unit is None else unit.id,
+    )
 
 
-def _extinguish(
-    item: Item, evidence: Evidence, unit: LocalUnit | None, local: Local, resolution: Resolution | None
-) -> Verdict:
+def _extinguish(item: Item, evidence: Evidence, unit: LocalUnit | None, local: Local, resolution: Resolution | None) -> Verdict:
     if unit is None or not unit.is_active:
         return Verdict(item, Outcome.COMPLETED, local_id=None if unit is None else unit.id)
     if resolution is None and unit.base is not None and unit.base.ended:
         # It had ended before, and a person opened it again: SIORG says what it said then.
         return Verdict(item, Outcome.COMPLETED, local_id=unit.id)
-    if resolution is not None and (
-        UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True
-    ):
+    if resolution is not None and (UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True):
         unit.base_raw = {**(unit.base_raw or {}), "operacao": "EXCLUSAO"}
         unit.synced_at, unit.touched = evidence.asked_at, True
         return Verdict(item, Outcome.COMPLETED, local_id=unit.id)
     below = [
-        child for child in local.children.get(unit.id, [])
+        child
+        for child in local.children.get(unit.id, [])
         if (copy := local.units_by_id.get(child.id)) is None or (copy.is_active and copy.parent_id == unit.id)
-    ]  # fmt: skip
+    ]
     below_new = [u for u in local.units.values() if u.parent_id == unit.id and u.is_active and u.id not in {c.id for c in below}]
     if below or below_new:
         waits = [child.item_due_seconds for child in below if child.item_due_seconds is not None]
         if waits:
             return Verdict(
-                item, Outcome.RELEASED, delay_seconds=max(_WAIT_FOR_CHILDREN_SECONDS, min(waits)),
+                item,
+                Outcome.RELEASED,
+                delay_seconds=max(_WAIT_FOR_CHILDREN_SECONDS, min(waits)),
                 error=f"waits for the items of {len(waits)} active units below it",
-            )  # fmt: skip
+            )
         names = [f"{child.code or child.id} {child.name}" for child in below] + [f"{u.code} {u.name}" for u in below_new]
         return Verdict(
-            item, Outcome.CONFLICT, local_id=unit.id,
+            item,
+            Outcome.CONFLICT,
+            local_id=unit.id,
             error=f"SIORG ended unit {unit.code}, but {len(names)} active units are below it: {', '.join(names[:5])}",
             changes={UnitField.IS_ACTIVE: {"base": True, "local": True, "remote": False}},
             details={"kind": "active_children", "retryable": False, "details": {"children": names[:50]}},
-        )  # fmt: skip
+        )
     del resolution  # with nothing below it, accepting SIORG's end and simply hearing of it are the same
     before = plain(unit.values())
     version = evidence.unit.version if evidence.unit is not None else None
@@ -161,9 +166,17 @@ def _extinguish(
     unit.changed = True
     local.history.append(
         HistoryRow(
-            EntityType.UNIT, unit.code, unit.id, Operation.EXTINCTION, before, None, [UnitField.IS_ACTIVE.value],
-            version or unit.version, item.id, requires_review=True,
-        )  # fmt: skip
+            EntityType.UNIT,
+            unit.code,
+            unit.id,
+            Operation.EXTINCTION,
+            before,
+            None,
+            [UnitField.IS_ACTIVE.value],
+            version or unit.version,
+            item.id,
+            requires_review=True,
+        )
     )
     return Verdict(item, Outcome.COMPLETED, local_id=unit.id)
 
@@ -200,9 +213,13 @@ def _apply_remote(
             if not own:
                 return None  # it has, or will have, an item of its own; a loop that remains is refused below
             return Verdict(
-                item, Outcome.CONFLICT, error=decision.reason, changes=as_json(decision.differences),
-                details={"kind": "conflict", "retryable": False}, local_id=unit.id,
-            )  # fmt: skip
+                item,
+                Outcome.CONFLICT,
+                error=decision.reason,
+                changes=as_json(decision.differences),
+                details={"kind": "conflict", "retryable": False},
+                local_id=unit.id,
+            )
         case Refusal():
             raise _Refused(decision.reason, decision.kind)
         case Change():
@@ -214,10 +231,17 @@ def _apply_remote(
         moved = unit.values()[UnitField.PARENT] != before[UnitField.PARENT] or UnitField.ORGANIZATION in decision.values
         local.history.append(
             HistoryRow(
-                EntityType.UNIT, unit.code, unit.id, Operation.HIERARCHY_CHANGE if moved else Operation.UPDATE,
-                plain(before), plain(unit.values()), sorted(decision.values), remote.version, item.id,
+                EntityType.UNIT,
+                unit.code,
+                unit.id,
+                Operation.HIERARCHY_CHANGE if moved else Operation.UPDATE,
+                plain(before),
+                plain(unit.values()),
+                sorted(decision.values),
+                remote.version,
+                item.id,
                 requires_review=moved or (own and item.operation is Operation.HIERARCHY_CHANGE),
-            )  # fmt: skip
+            )
         )
     return Verdict(item, Outcome.COMPLETED, local_id=unit.id) if own else None
 
@@ -243,9 +267,15 @@ def _is_outside(remote: RemoteUnit, organization_code: int, local: Local) -> boo
 
 
 def _create(
-    item: Item, remote: RemoteUnit, values: dict[str, Value], organization_id: UUID, organization_code: int,
-    evidence: Evidence, local: Local, resolution: Resolution | None,
-) -> None:  # fmt: skip
+    item: Item,
+    remote: RemoteUnit,
+    values: dict[str, Value],
+    organization_id: UUID,
+    organization_code: int,
+    evidence: Evidence,
+    local: Local,
+    resolution: Resolution | None,
+) -> None:
     if refusal := check_creation(remote):
         raise _Refused(refusal.reason, refusal.kind)
     if resolution is not None:
@@ -254,34 +284,54 @@ def _create(
     category = local.category_for(remote.category_code, names.get(remote.category_code) if remote.category_code else None)
     unit_type = local.type_for(str(values[UnitField.UNIT_TYPE]))
     unit = LocalUnit(
-        id=uuid4(), code=remote.code, organization_id=organization_id, organization_code=organization_code, parent_id=None,
-        parent_code=None, siorg_parent_code=remote.parent_code, siorg_parent_is_local=False, category_id=category.id,
-        category_code=category.code, unit_type_id=unit_type.id, type_slug=str(unit_type.slug), name=str(values[UnitField.NAME]),
-        acronym=None, activity_area=_AREA_UNLESS_SAID, contact_info={"phones": [], "emails": [], "websites": [], "address": None},
-        level=1, is_active=True, synced_at=None, base=None, base_raw=None, url=None, version=None, new=True,
-    )  # fmt: skip
+        id=uuid4(),
+        code=remote.code,
+        organization_id=organization_id,
+        organization_code=organization_code,
+        parent_id=None,
+        parent_code=None,
+        siorg_parent_code=remote.parent_code,
+        siorg_parent_is_local=False,
+        category_id=category.id,
+        category_code=category.code,
+        unit_type_id=unit_type.id,
+        type_slug=str(unit_type.slug),
+        name=str(values[UnitField.NAME]),
+        acronym=None,
+        activity_area=_AREA_UNLESS_SAID,
+        contact_info={"phones": [], "emails": [], "websites": [], "address": None},
+        level=1,
+        is_active=True,
+        synced_at=None,
+        base=None,
+        base_raw=None,
+        url=None,
+        version=None,
+        new=True,
+    )
     said = {field: value for field, value in values.items() if value is not None}
     _write(unit, said, evidence, local)
     local.add(unit)
     _note(unit, remote, evidence)
     local.history.append(
         HistoryRow(
-            EntityType.UNIT, unit.code, unit.id, Operation.CREATION, None, plain(unit.values()), sorted(said),
-            remote.version, item.id, requires_review=False,
-        )  # fmt: skip
+            EntityType.UNIT,
+            unit.code,
+            unit.id,
+            Operation.CREATION,
+            None,
+            plain(unit.values()),
+            sorted(said),
+            remote.version,
+            item.id,
+            requires_review=False,
+        )
     )
 
 
 def _write(unit: LocalUnit, values: Values, evidence: Evidence, local: Local) -> None:
     if UnitField.ORGANIZATION in values:
-        code = values[UnitField.ORGANIZATION]
-        row = local.organizations.get(code) if isinstance(code, int) else None
-        if row is None:
-            raise _Refused(f"organization {code} is not registered here: siorg-job organizations add", "unknown_organization")
-        if UnitField.PARENT not in values and local.organization_of(unit.parent_id) not in (None, row.code):
-            _hang(unit, None, row.code, local)  # its parent stays in the organization that it leaves
-        unit.relocated = unit.relocated or row.code != unit.organization_code
-        unit.organization_id, unit.organization_code = row.id, row.code
+        _transfer(unit, values[UnitField.ORGANIZATION], local, parent_follows=UnitField.PARENT in values)
     for field, value in values.items():
         match field:
             case UnitField.NAME:
@@ -311,6 +361,17 @@ def _write(unit: LocalUnit, values: Values, evidence: Evidence, local: Local) ->
             case UnitField.ADDRESS:
                 unit.contact_info = {**unit.contact_info, "address": value}
     unit.changed = True
+
+
+def _transfer(unit: LocalUnit, code: Value, local: Local, *, parent_follows: bool) -> None:
+    """Put the unit into the organization of that code."""
+    row = local.organizations.get(code) if isinstance(code, int) else None
+    if row is None:
+        raise _Refused(f"organization {code} is not registered here: siorg-job organizations add", "unknown_organization")
+    if not parent_follows and local.organization_of(unit.parent_id) not in (None, row.code):
+        _hang(unit, None, row.code, local)  # its parent stays in the organization that it leaves
+    unit.relocated = unit.relocated or row.code != unit.organization_code
+    unit.organization_id, unit.organization_code = row.id, row.code
 
 
 def _hang(unit: LocalUnit, parent_code: int | None, organization_code: int, local: Local) -> None:

@@ -47,7 +47,7 @@ def write(connection: Connection, local: Local) -> None:
     units = list(local.units.values())
     placed = sorted((local.depth(unit.parent_id), unit.id) for unit in units if unit.new or unit.relocated)
     for _, level in groupby(placed, key=lambda pair: pair[0]):
-        here = [local.units_by_id[id] for _, id in level]
+        here = [local.units_by_id[unit_id] for _, unit_id in level]
         run("insert_units", (_unit(unit) for unit in here if unit.new))
         run("relocate_units", (_unit(unit) for unit in here if not unit.new))
     run("update_units", (_unit(unit) for unit in units if not unit.new and unit.changed))

@@ -123,9 +123,7 @@ def migrate(
             done.append(migration)
         missing = missing_columns(connection)
     if missing:
-        raise MigrationError(
-            "the database has tables of these names that lack columns this version needs: " + ", ".join(missing)
-        )
+        raise MigrationError("the database has tables of these names that lack columns this version needs: " + ", ".join(missing))
     return done
 
 
@@ -187,9 +185,7 @@ def _apply(connection: Connection, migration: Migration, deadline: float, report
             report("a table is in use; trying again")
             time.sleep(0.5)
         except psycopg.Error as error:
-            raise MigrationError(
-                f"migration {migration.version:04} ({migration.name}) was refused: {describe(error)}"
-            ) from error
+            raise MigrationError(f"migration {migration.version:04} ({migration.name}) was refused: {describe(error)}") from error
         else:
             return
 

@@ -1,0 +1,104 @@
+"""What a run does beside its items: ends what dangles, tells how far it is, cleans up, and looks whether it may go on."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+from siorg_job.cleanup import cleanup
+from siorg_job.logs import logger
+from siorg_job.metrics import JobMetrics
+from siorg_job.patient_queue import PatientQueue
+from siorg_job.report import RunReport
+from siorg_job.settings import Settings
+from siorg_job.switch import is_enabled
+from siorg_queue import QueueStore, Status
+
+log = logger("siorg_job.drain")
+
+_PROGRESS_SECONDS = 10.0
+_REAP_SECONDS = 60.0
+_ENABLED_SECONDS = 5.0
+_COUNT_OF = {
+    Status.PENDING: "waiting",
+    Status.PROCESSING: "processing",
+    Status.COMPLETED: "completed",
+    Status.FAILED: "failed",
+    Status.CONFLICT: "conflict",
+    Status.SKIPPED: "skipped",
+}
+
+
+class Housekeeping:
+    """Each chore at its own interval; ``do`` is called as often as one likes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: PatientQueue,
+        *,
+        report: RunReport,
+        metrics: JobMetrics,
+        stop: asyncio.Event,
+        forever: bool,
+    ) -> None:
+        """``forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
+        self._settings = settings
+        self._queue = queue
+        self._report = report
+        self._metrics = metrics
+        self._stop = stop
+        self._cleans_up = forever and settings.worker_enable_cleanup
+        self._cleaned_at = -math.inf
+        self._told_at = self._reaped_at = time.monotonic()
+        self._ended_before = 0
+        self._enabled_until = -math.inf
+
+    async def do(self, in_flight: int) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if self._cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
+            self._cleaned_at = now
+            await self._clean_up()
+        if now - self._reaped_at > _REAP_SECONDS:
+            self._reaped_at = now
+            ended = await self._queue.call(lambda store: store.reap())
+            if ended:
+                log.info("Ended items that nothing else would", **{status.lower(): count for status, count in ended.items()})
+        if now - self._told_at > _PROGRESS_SECONDS:
+            seconds, self._told_at = now - self._told_at, now
+            await self._tell_progress(in_flight, seconds)
+
+    async def is_enabled(self) -> bool:
+        """The setting ``siorg.sync_enabled``, looked at every few seconds."""
+        now = time.monotonic()
+        if now < self._enabled_until:
+            return True
+        enabled = await self._queue.call_with_connection(lambda connection, _: is_enabled(connection))
+        if enabled:
+            self._enabled_until = now + _ENABLED_SECONDS
+        else:
+            log.warning("Nothing more is claimed: the setting siorg.sync_enabled is false")
+        return enabled
+
+    async def _clean_up(self) -> None:
+        days = self._settings.worker_retention_days
+
+        def run(store: QueueStore) -> str:
+            done = cleanup(store, retention_days=days, stopped=self._stop.is_set)
+            return f"Cleanup complete: {done.ended} ended, {done.deleted} deleted, {done.unlinked} history rows unlinked"
+
+        log.info(await self._queue.call(run))
+
+    async def _tell_progress(self, in_flight: int, seconds: float) -> None:
+        counts = await self._queue.call(lambda store: store.counts())
+        self._metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
+        log.info(
+            "Progress",
+            ended=self._report.ended,
+            in_flight=in_flight,
+            claimable=counts.claimable,
+            items_per_second=round((self._report.ended - self._ended_before) / seconds, 1),
+        )
+        self._ended_before = self._report.ended

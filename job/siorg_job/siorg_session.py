@@ -1,0 +1,39 @@
+"""The SIORG client as the settings want it: one place where settings become a client."""
+
+from __future__ import annotations
+
+from siorg_job.settings import Settings
+from siorg_job.siorg.client import CallObserver, ErrorObserver, SiorgClient, ignore_call, ignore_error
+from siorg_job.siorg.limits import Breaker, RateLimiter
+
+_LONGEST_COOLDOWN_SECONDS = 60.0
+
+
+def breaker_for(settings: Settings) -> Breaker:
+    """A closed breaker."""
+    cooldown = settings.siorg_breaker_cooldown_secs
+    return Breaker(settings.siorg_breaker_failures, cooldown, max(cooldown, _LONGEST_COOLDOWN_SECONDS))
+
+
+def client_for(
+    settings: Settings,
+    limiter: RateLimiter,
+    breaker: Breaker,
+    *,
+    observe: CallObserver = ignore_call,
+    observe_error: ErrorObserver = ignore_error,
+) -> SiorgClient:
+    """A client that has connected to nothing yet."""
+    return SiorgClient(
+        settings.siorg_api_url,
+        token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
+        limiter=limiter,
+        breaker=breaker,
+        timeout_seconds=settings.siorg_timeout_secs,
+        connect_timeout_seconds=settings.siorg_connect_timeout_secs,
+        max_body_bytes=settings.siorg_max_body_bytes,
+        max_connections=settings.worker_concurrency + 2,  # a probe and a table beside the items
+        ca_bundle=settings.siorg_ca_bundle,
+        observe=observe,
+        observe_error=observe_error,
+    )
