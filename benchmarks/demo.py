@@ -1,8 +1,9 @@
 """`make demo`: the main job, whole, on this machine, from nothing.
 
 An embedded PostgreSQL (or the database of DATABASE_URL), the SIORG simulator with a few faults, one organization of some
-2,000 generated units, and several `siorg-job run` processes that drain the queue and exit. Ends with a table and with the
-comparison of the local structure with SIORG's. Exit 0 only when nothing differs.
+2,000 generated units, and several `siorg-job run` processes that drain the queue and exit: once for the first discovery, and
+once more after SIORG has changed. Ends with a table and with the comparison of the local structure with SIORG's. Exit 0 only
+when nothing differs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from siorg_job.siorg.model import Structure
 from siorg_job.siorg.parsing import read_structure
-from siorg_queue import Connection, DatabaseUnavailable, QueueStore, connect
+from siorg_queue import Connection, Counts, DatabaseUnavailable, QueueStore, connect
 from support.postgres import embedded_postgres
 from support.siorg_server import SiorgServer
 
@@ -51,6 +52,8 @@ def main() -> int:
             SiorgServer(
                 "--synthetic",
                 str(arguments.units),
+                "--synthetic-changes",
+                str(arguments.units // 10),
                 "--latency-ms",
                 "40:20",
                 "--faults",
@@ -69,24 +72,31 @@ def main() -> int:
             "SIORG_TIMEOUT_SECS": "2",
             "WORKER_RETRY_MAX_DELAY_MS": "4000",
         }
-        structure = _structure(siorg.url)
+        codes = set(_structure(siorg.url).units)
+        siorg.control("PUT", "snapshot", {"index": 0})
+        codes |= set(_structure(siorg.url).units)
         try:
             connection = stack.enter_context(connect(url, application_name="siorg-demo"))
         except DatabaseUnavailable as error:
             console.print(f"[red]The database of DATABASE_URL does not answer: {error}[/red]")
             return 75
-        if foreign := _foreign_units(connection, structure):
+        if foreign := _foreign_units(connection, codes):
             console.print(
                 f"[red]The database of DATABASE_URL keeps {foreign} units that are not this demo's: it writes generated units,"
                 " so give it a database of its own.[/red]"
             )
             return 2
-        for command in (["migrate"], ["discover", "--organization", str(ORGANIZATION)]):
-            _job(command, environment)
-        started = time.monotonic()
-        jobs = _drain(arguments.jobs, environment, connection, folder)
-        seconds = time.monotonic() - started
-        return _show_result(jobs, seconds, connection, log, structure)
+        _job(["migrate"], environment)
+        jobs: list[dict[str, Any]] = []
+        seconds = 0.0
+        for index, what in enumerate(("The first discovery", "SIORG has changed")):
+            console.print(f"\n[bold]{what}[/bold]")
+            siorg.control("PUT", "snapshot", {"index": index})
+            _job(["discover", "--organization", str(ORGANIZATION)], environment)
+            started = time.monotonic()
+            jobs += _drain(arguments.jobs, environment, connection, folder)
+            seconds += time.monotonic() - started
+        return _show_result(jobs, seconds, connection, log, _structure(siorg.url))
 
 
 @contextlib.contextmanager
@@ -111,7 +121,8 @@ def _drain(count: int, environment: dict[str, str], connection: Connection, fold
     store = QueueStore(connection)
     summaries: list[dict[str, Any]] = []
     deadline = time.monotonic() + LONGEST_SECONDS
-    began, total = time.monotonic(), store.counts().waiting
+    began, before = time.monotonic(), store.counts()
+    tell_at = began + 0.5
     with Live(console=console, refresh_per_second=8, transient=not console.is_terminal) as live:
         while store.next_due_seconds() is not None and time.monotonic() < deadline:
             running: list[tuple[subprocess.Popen[str], Path]] = []
@@ -129,7 +140,11 @@ def _drain(count: int, environment: dict[str, str], connection: Connection, fold
                 if time.monotonic() > deadline:
                     for process, _ in running:
                         process.terminate()
-                live.update(_progress(store, running, total, time.monotonic() - began))
+                progress = _progress(store, running, before, time.monotonic() - began)
+                live.update(progress)
+                if not console.is_terminal and time.monotonic() > tell_at:
+                    console.print(f"{progress.title}, {progress.caption}")
+                    tell_at = time.monotonic() + 1
                 time.sleep(0.1)
             for process, log in running:
                 output, _ = process.communicate()
@@ -137,28 +152,34 @@ def _drain(count: int, environment: dict[str, str], connection: Connection, fold
                     console.print(log.read_text()[-2000:])
                 if output:
                     summaries.append(json.loads(output.splitlines()[-1]))
-            live.update(_progress(store, running, total, time.monotonic() - began))
+            live.update(_progress(store, running, before, time.monotonic() - began))
     return summaries
 
 
-def _progress(store: QueueStore, running: list[tuple[subprocess.Popen[str], Path]], total: int, seconds: float) -> Table:
+def _progress(store: QueueStore, running: list[tuple[subprocess.Popen[str], Path]], before: Counts, seconds: float) -> Table:
     counts = store.counts()
-    ended = counts.completed + counts.failed + counts.conflict + counts.skipped
-    table = Table(title=f"{ended} of {total} items, {seconds:.1f} s, {ended / max(seconds, 0.001):.0f} items/s", min_width=60)
-    for name in ("waiting", "in work", "completed", "failed", "conflict", "skipped", "jobs running"):
-        table.add_column(name, justify="right")
+    ended = _ended(counts) - _ended(before)
     alive = sum(process.poll() is None for process, _ in running)
-    values = (
-        counts.waiting,
-        counts.processing,
-        counts.completed,
-        counts.failed,
-        counts.conflict,
-        counts.skipped,
-        alive,
+    table = Table(
+        title=f"{ended} of {before.waiting} items, {seconds:.1f} s, {ended / max(seconds, 0.001):.0f} items/s", min_width=60
     )
-    table.add_row(*(str(value) for value in values))
+    table.caption = f"{alive} jobs running"
+    values = {
+        "waiting": counts.waiting,
+        "in work": counts.processing,
+        "completed": counts.completed,
+        "failed": counts.failed,
+        "conflict": counts.conflict,
+        "skipped": counts.skipped,
+    }
+    for name in values:
+        table.add_column(name, justify="right")
+    table.add_row(*(str(value) for value in values.values()))
     return table
+
+
+def _ended(counts: Counts) -> int:
+    return counts.completed + counts.failed + counts.conflict + counts.skipped
 
 
 def _structure(url: str) -> Structure:
@@ -173,13 +194,13 @@ def _structure(url: str) -> Structure:
     raise SystemExit("the simulator gave no whole structure in 20 requests")
 
 
-def _foreign_units(connection: Connection, structure: Structure) -> int:
+def _foreign_units(connection: Connection, codes: set[int]) -> int:
     there = connection.execute("SELECT to_regclass('organizational_units') IS NOT NULL AS there").fetchone()
     if there is None or not there["there"]:
         return 0
     row = connection.execute(
         "SELECT count(*) AS n FROM organizational_units WHERE siorg_code IS NULL OR siorg_code <> ALL (%s)",
-        [list(structure.units)],
+        [list(codes)],
     ).fetchone()
     return 0 if row is None else int(row["n"])
 
@@ -218,7 +239,7 @@ def _show_result(jobs: list[dict[str, Any]], seconds: float, connection: Connect
     counts = QueueStore(connection).counts()
     requests = [json.loads(line) for line in log.read_text().splitlines()]
     faults = Counter(request["fault"] for request in requests if request["fault"])
-    ended = counts.completed + counts.failed + counts.conflict + counts.skipped
+    ended = _ended(counts)
     differences = _differences(connection, structure)
     table = Table(title="What the jobs did", show_header=False, min_width=60)
     table.add_column(style="bold")

@@ -37,6 +37,16 @@ from siorg_queue import DatabaseUnavailable, describe, is_transient
 _COMMANDS = (run, discover, cleanup, status, conflicts, retry, enqueue, organizations, migrate, doctor)
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from siorg_job.report import package_version
+
+        print(f"siorg-job {package_version()}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of ``siorg-job``."""
     root = argparse.ArgumentParser(
@@ -46,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Settings come from the environment; siorg-job settings lists them. Exit codes: 0 done, 1 error, 2 wrong settings"
         " or usage, 75 try later (database or SIORG unavailable; what was claimed was given back).",
     )
+    root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = root.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_to(subparsers)

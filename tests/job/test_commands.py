@@ -84,6 +84,8 @@ def test_enqueue_adds_once(job: Job, connection: Connection, capsys: pytest.Capt
         ["cleanup", "--retention-days", "0"],
         ["discover", "--organization", "-1"],
         ["retry", "no-uuid"],
+        ["conflicts", "--limit", "-1"],
+        ["retry", "--limit", "0"],
         ["conflicts", "resolve"],
     ],
 )
@@ -236,3 +238,28 @@ def test_a_disabled_sync_does_nothing_and_says_so(job: Job, connection: Connecti
     assert captured.err.count("siorg.sync_enabled is false") == 2
     assert json.loads(captured.out.splitlines()[-1])["reason"] == "disabled"
     assert rows(connection)[0]["status"] == "PENDING"
+
+
+def test_a_pause_that_siorg_asked_for_is_shown(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    connection.execute("UPDATE siorg_request_pace SET paused_until = now() + interval '90 s'")
+    assert job("status") == 0
+    assert "nothing is fetched for another" in capsys.readouterr().out
+
+
+def test_a_listing_that_is_cut_says_so(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
+    for code in (1, 2, 3):
+        insert(connection, siorg_code=code, status="'FAILED'")
+        insert(connection, siorg_code=code, status="'CONFLICT'")
+    assert job("retry", "--limit", "2") == 0
+    said = capsys.readouterr().out
+    assert "the newest 2 of 3" in said
+    assert "None" not in said
+    assert job("conflicts", "--limit", "2") == 0
+    assert "--limit shows more" in capsys.readouterr().out
+
+
+def test_the_version_is_told(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        job("--version")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("siorg-job ")

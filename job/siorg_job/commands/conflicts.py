@@ -7,7 +7,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from siorg_job.commands.context import CommandError, Context, Exit
+from siorg_job.commands.context import CommandError, Context, Exit, at_most
 from siorg_job.sync.decide import ResolutionError, read_resolution
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField
 from siorg_queue import Attention, EntityType, Status
@@ -24,7 +24,7 @@ def add_to(subparsers: Any) -> None:
         " the item was applied.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default 100)")
+    parser.add_argument("--limit", type=at_most, default=100, metavar="N", help="at most so many (default 100)")
     parser.set_defaults(run=run_list)
     verbs = parser.add_subparsers(metavar="VERB")
     show = verbs.add_parser("show", help="one conflict, field by field")
@@ -57,6 +57,8 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
         else:
             fields = ", ".join(conflict.detected_changes or {})
             print(f"{conflict.id}  {conflict.entity_type} {conflict.siorg_code}  {conflict.operation}  {fields}")
+    if len(found) == arguments.limit and not arguments.json:
+        print(f"the newest {arguments.limit}; --limit shows more")
     if not found and not arguments.json:
         print("no conflicts")
     return Exit.DONE

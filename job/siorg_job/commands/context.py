@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
 
 from siorg_job.settings import Settings
-from siorg_queue import Connection, QueueStore, RetryPolicy, connect
+from siorg_queue import Connection, QueueStore, RetryPolicy, connect, transaction
+from siorg_queue.statements import load
+
+_LONGEST_LISTING = 100_000
 
 
 class Exit(IntEnum):
@@ -22,16 +25,19 @@ class Exit(IntEnum):
     TRY_LATER = 75
 
 
+def at_most(text: str) -> int:
+    """A limit on a listing, from the command line: 1 to 100000.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _LONGEST_LISTING:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r}: a whole number from 1 to {_LONGEST_LISTING}")
+    return int(text)
+
+
 class CommandError(Exception):
     """The command cannot do what was asked; the message says why and what to do. Exit code 1."""
-
-
-class Subparsers(Protocol):
-    """What ``argparse.ArgumentParser.add_subparsers`` returns, as far as commands use it."""
-
-    def add_parser(self, name: str, **kwargs: object) -> object:
-        """Add a command."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,13 @@ class Context:
         """The queue on a connection of its own."""
         with self.database() as connection:
             yield QueueStore(connection, retry_policy(self.settings))
+
+
+def pause_seconds(connection: Connection) -> float:
+    """For how long nothing may be asked of SIORG, by anybody on this database (Retry-After); 0: no pause."""
+    with transaction(connection):
+        row = connection.execute(load("siorg_job", "pace.sql")["paused"]).fetchone()
+    return 0.0 if row is None else float(row["wait_seconds"])
 
 
 def retry_policy(settings: Settings) -> RetryPolicy:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit, retry_policy
-from siorg_job.commands.enqueue import _code
+from siorg_job.commands.enqueue import siorg_code
 from siorg_job.logs import logger
 from siorg_job.switch import is_enabled
 from siorg_queue import QueueStore
@@ -23,7 +23,7 @@ def add_to(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--organization",
-        type=_code,
+        type=siorg_code,
         action="append",
         metavar="CODE",
         help="only this one (repeatable); default: all active",

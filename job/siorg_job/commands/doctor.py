@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from siorg_job.commands.context import Context, Exit
+from siorg_job.commands.context import Context, Exit, pause_seconds
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, transaction
 
 Finding: TypeAlias = tuple[str, str]
@@ -111,6 +111,8 @@ def _database(connection: Connection) -> Iterator[Finding]:
             "no organization is registered: siorg-job organizations add",
         )
     )
+    if pause := pause_seconds(connection):
+        yield "warning", f"SIORG asked to be left alone (Retry-After): nothing is fetched for another {pause:.0f} s"
     counts = QueueStore(connection).counts()
     yield (
         "ok",

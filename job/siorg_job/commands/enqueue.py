@@ -19,7 +19,7 @@ def add_to(subparsers: Any) -> None:
         description="Example: siorg-job enqueue 471 --entity organization; siorg-job enqueue 16466 16490 --priority 1."
         " An entity whose like work is waiting already is not added again.",
     )
-    parser.add_argument("codes", nargs="+", type=_code, metavar="CODE", help="SIORG codes")
+    parser.add_argument("codes", nargs="+", type=siorg_code, metavar="CODE", help="SIORG codes")
     parser.add_argument("--entity", type=str.upper, choices=[e.value for e in EntityType], default="UNIT", help="default UNIT")
     parser.add_argument(
         "--operation", type=str.upper, choices=[o.value for o in Operation], default="UPDATE", help="default UPDATE"
@@ -28,7 +28,12 @@ def add_to(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _code(text: str) -> int:
+def siorg_code(text: str) -> int:
+    """A SIORG code from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
     if not text.isascii() or not text.isdigit() or not 0 < int(text[:12]) <= _LARGEST:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no SIORG code: a whole number from 1 to {_LARGEST}")
     return int(text)

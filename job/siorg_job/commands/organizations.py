@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.commands.enqueue import _code
+from siorg_job.commands.enqueue import siorg_code
 from siorg_queue import transaction
 
 _LIST = """
@@ -36,7 +36,7 @@ def add_to(subparsers: Any) -> None:
         description="Example: siorg-job organizations add 423 --acronym UFMG --name 'Universidade Federal de Minas Gerais'"
         " --cnpj 17217985000104 --ug-code 153062",
     )
-    add.add_argument("code", type=_code, help="SIORG code of the órgão or entidade")
+    add.add_argument("code", type=siorg_code, help="SIORG code of the órgão or entidade")
     add.add_argument("--acronym", required=True, help="1 to 50 characters")
     add.add_argument("--name", required=True, help="1 to 255 characters; the first sync brings SIORG's")
     add.add_argument("--cnpj", required=True, help="14 digits, with or without punctuation")

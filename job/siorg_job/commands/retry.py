@@ -6,7 +6,9 @@ import argparse
 from typing import Any
 from uuid import UUID
 
-from siorg_job.commands.context import Context, Exit
+from siorg_job.commands.context import Context, Exit, at_most
+from siorg_job.commands.enqueue import siorg_code
+from siorg_queue import Attention
 
 
 def add_to(subparsers: Any) -> None:
@@ -19,8 +21,9 @@ def add_to(subparsers: Any) -> None:
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("ids", nargs="*", type=UUID, default=[], metavar="ID", help="ids of the items")
-    which.add_argument("--code", type=int, action="append", metavar="CODE", help="SIORG code (repeatable)")
+    which.add_argument("--code", type=siorg_code, action="append", metavar="CODE", help="SIORG code (repeatable)")
     which.add_argument("--all", action="store_true", help="every failed item")
+    parser.add_argument("--limit", type=at_most, default=100, metavar="N", help="list at most so many (default 100)")
     parser.set_defaults(run=run)
 
 
@@ -28,14 +31,21 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     """List or reopen."""
     with context.queue() as store:
         if not arguments.ids and not arguments.code and not arguments.all:
-            found = store.failures()
-            for item in found:
-                print(
-                    f"{item.id}  {item.entity_type} {item.siorg_code}  {item.operation}  attempt {item.attempts} of"
-                    f" {item.max_attempts}: {item.last_error}"
-                )
-            print(f"{len(found)} shown; siorg-job retry --all opens every one again" if found else "no failed items")
+            _list(store.failures(limit=arguments.limit), store.counts().failed)
             return Exit.DONE
         count = store.retry(ids=arguments.ids or None, codes=arguments.code)
     print(f"{count} items are on the queue again")
     return Exit.DONE if count or arguments.all else Exit.ERROR
+
+
+def _list(found: list[Attention], failed: int) -> None:
+    for item in found:
+        print(
+            f"{item.id}  {item.entity_type} {item.siorg_code}  {item.operation}  attempt {item.attempts} of"
+            f" {item.max_attempts}: {item.last_error or '(no reason was recorded)'}"
+        )
+    if not found:
+        print("no failed items")
+        return
+    shown = f"the newest {len(found)} of {failed}; --limit shows more. " if len(found) < failed else ""
+    print(f"{shown}siorg-job retry --all opens every one of the {failed} again")

@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from siorg_job.commands.context import Context, Exit
+from siorg_job.commands.context import Context, Exit, pause_seconds
+from siorg_queue import QueueStore
 
 KEYS = (
     "claimable",
@@ -45,8 +46,9 @@ def add_to(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Print the queue by state."""
-    with context.queue() as store:
-        counts = store.counts()
+    with context.database() as connection:
+        counts = QueueStore(connection).counts()
+        pause = pause_seconds(connection)
     values = {key: getattr(counts, key) for key in KEYS}
     if arguments.json:
         print(json.dumps(values))
@@ -60,4 +62,6 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     ):
         if count:
             print(f"{count} items {text}: the next run or cleanup ends them")
+    if pause:
+        print(f"SIORG asked to be left alone: nothing is fetched for another {pause:.0f} s")
     return Exit.DONE
