@@ -40,7 +40,7 @@ log = logger("siorg_job.drain")
 _APPLY_AT_MOST = 200  # items a transaction: short locks, and little to do again after a deadlock
 _RECLAIM_SECONDS = 1.0  # after a claim that found nothing while items are in flight
 _LONGEST_WAIT_SECONDS = 10.0  # with everything in flight: the chores beside the items have to be done too
-_RATE_LIMIT_DELAY_SECONDS = 5.0  # where SIORG says 429 without Retry-After
+_RATE_LIMIT_DELAY_SECONDS = 5.0  # where SIORG says 429 without Retry-After, or 0
 _LOCKED_PAUSE_SECONDS = 0.2  # where something is due, and somebody else holds its row
 
 
@@ -69,6 +69,10 @@ class Drain:
         self._next_claim = 0.0
         self._locked_since: float | None = None
         self._useless_since: float | None = None
+        self._limited_since: float | None = None
+        self._limited_again_at = 0.0
+        self._paused_since: float | None = None
+        self._room_to_claim = min(settings.worker_batch_size, max(1, settings.worker_concurrency // 4))
         self._suspected_before: set[UUID] = set()
 
     async def run(self) -> str:
@@ -92,10 +96,10 @@ class Drain:
         )
         self._keeper = keeper
         self._breaker = breaker_for(settings)
-        pace = SharedPace(
+        self._pace = SharedPace(
             self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=settings.worker_item_timeout_secs / 2
         )
-        client = client_for(settings, pace, self._breaker, observe=self._on_call, observe_error=self._on_call_error)
+        client = client_for(settings, self._pace, self._breaker, observe=self._on_call, observe_error=self._on_call_error)
         keeper.start()
         stop_watch = asyncio.create_task(self._watch_stop())
         try:
@@ -107,7 +111,7 @@ class Drain:
                 try:
                     return await self._loop()
                 except GiveUp as trouble:
-                    if trouble.what == "siorg":
+                    if trouble.reason != "database_unavailable":
                         await self._give_back(str(trouble))
                     raise
                 except Exception:
@@ -138,6 +142,7 @@ class Drain:
             if self._breaker.state == "open":
                 await self._wait_for_siorg()
                 continue
+            self._give_up_when_limited()
             if not self._flights:
                 self._give_up_when_useless("SIORG gave no answer to work with, again and again")
             await self._house.do(len(self._flights))
@@ -148,23 +153,74 @@ class Drain:
                 await self._sleep(float(self._settings.worker_poll_interval_secs))
                 continue
             if await self._take_more():
+                await self._house.reap()
                 return "exhausted"
 
     async def _take_more(self) -> bool:
-        """Claim what there is room for, or wait until something happens; True: there is nothing left to do."""
+        """Claim what there is room for, or wait until something happens; True: there is nothing left to do.
+
+        Not for every slot that becomes free: a claim costs the same for one item as for many.
+        """
         if not self._flights:
             self._next_claim = 0.0  # nothing else will wake us
         room = self._settings.worker_concurrency - len(self._flights)
+        has_room = room >= self._room_to_claim or not self._flights
         now = time.monotonic()
-        if room > 0 and now >= self._next_claim and not self._ready:
+        if has_room and now >= self._next_claim and not self._ready:
+            pause = await self._pause_left()
+            if pause > 0:
+                return await self._sit_out(pause)
             if await self._claim(min(room, self._settings.worker_batch_size)):
                 self._next_claim = 0.0
                 return False
             if not self._flights:
                 return await self._is_exhausted()
             self._next_claim = now + _RECLAIM_SECONDS
-        await self._sleep(max(self._next_claim - now, 0.05) if room > 0 else _LONGEST_WAIT_SECONDS)
+        await self._sleep(max(self._next_claim - now, 0.05) if has_room else _LONGEST_WAIT_SECONDS)
         return False
+
+    async def _pause_left(self) -> float:
+        """Seconds for which SIORG wants no requests from anybody on this database."""
+        try:
+            seconds = await self._pace.pause_left()
+        except DatabaseUnavailable:
+            return 0.0  # the claim waits for the database
+        if seconds <= 0:
+            self._paused_since = None
+        return seconds
+
+    async def _sit_out(self, pause: float) -> bool:
+        """Claim nothing during a pause. True: there is nothing to claim after it either.
+
+        Raises:
+            GiveUp: it is longer than a run waits.
+        """
+        if self._flights:  # they end by themselves, and soon: they are not allowed to send either
+            await self._sleep(min(pause, _LONGEST_WAIT_SECONDS))
+            return False
+        if not self._forever and await self._has_nothing_for_later():
+            return await self._is_exhausted()
+        now = time.monotonic()
+        if self._paused_since is None:
+            self._paused_since = now
+            log.warning("SIORG wants no requests: nothing is claimed", seconds=round(pause))
+        if not self._forever:
+            since = self._paused_since if self._limited_since is None else min(self._limited_since, self._paused_since)
+            if now + pause > since + self._longest_pause_seconds:
+                raise _too_long(pause)
+        await self._sleep(min(pause, _LONGEST_WAIT_SECONDS))
+        return False
+
+    async def _has_nothing_for_later(self) -> bool:
+        """Whether nothing waits for the end of a pause: neither what is claimable, nor what met the 429 itself."""
+        if await self._queue.call(lambda store: store.has_claimable()):
+            return False
+        return self._limited_since is None or await self._queue.call(lambda store: store.next_due_seconds()) is None
+
+    @property
+    def _longest_pause_seconds(self) -> float:
+        """How long a run goes without an answer because SIORG wants to be left alone."""
+        return max(self._settings.worker_unavailable_secs, self._settings.worker_linger_secs)
 
     async def _claim(self, limit: int) -> bool:
         claim = await self._queue.call(lambda store: store.claim(limit, lease=self._lease, worker=self._queue.worker))
@@ -185,7 +241,7 @@ class Drain:
             works: list[Work] = []
             for entry in part:
                 if not isinstance(entry, Trouble):
-                    self._useless_since = None
+                    self._useless_since = self._limited_since = None
                     if entry[0] in self._flights:
                         works.append(entry)
                 elif entry.item in self._flights:
@@ -213,8 +269,10 @@ class Drain:
         if isinstance(error, AccessRefused):
             raise _SiorgRefuses(str(error))
         if isinstance(error, RateLimited):
-            delay = error.retry_after if error.retry_after is not None else _RATE_LIMIT_DELAY_SECONDS
-            self._count_as_useless()
+            delay = error.retry_after or _RATE_LIMIT_DELAY_SECONDS
+            self._limited_again_at = time.monotonic()
+            if self._limited_since is None:
+                self._limited_since = self._limited_again_at
             return Verdict(item, Outcome.RELEASED, error=str(error), delay_seconds=delay * (1 + random.random() / 10))  # noqa: S311
         if isinstance(error, BreakerOpen | DatabaseUnavailable):
             return Verdict(item, Outcome.RELEASED, error=str(error))
@@ -234,7 +292,7 @@ class Drain:
             return  # not known yet, and we were asked to end: they go back at shutdown
         suspects = list(self._suspects.values())
         self._suspects.clear()
-        self._useless_since = None
+        self._useless_since = self._limited_since = None
         await self._settle([(trouble.item, self._retry_verdict(trouble)) for trouble in suspects])
 
     def _retry_verdict(self, trouble: Trouble) -> Verdict:
@@ -297,7 +355,14 @@ class Drain:
         if self._forever or self._useless_since is None:
             return
         if time.monotonic() - self._useless_since > self._settings.worker_unavailable_secs:
-            raise GiveUp("siorg", reason)
+            raise GiveUp("siorg_unavailable", reason)
+
+    def _give_up_when_limited(self) -> None:
+        if self._forever or self._limited_since is None:
+            return
+        # From 429 to 429: after a long pause the first answer may take its time.
+        if self._limited_again_at - self._limited_since > self._longest_pause_seconds:
+            raise GiveUp("siorg_rate_limited", "SIORG wants fewer requests (HTTP 429), again and again")
 
     # -- trouble ------------------------------------------------------------------------------------------------------
 
@@ -324,10 +389,10 @@ class Drain:
                 await self._probe(min(deadline, time.monotonic() + self._settings.siorg_timeout_secs))
             except BreakerOpen as error:
                 if time.monotonic() + error.retry_in > deadline:
-                    raise GiveUp("siorg", f"SIORG is unavailable: {reason}") from None
+                    raise GiveUp("siorg_unavailable", f"SIORG is unavailable: {reason}") from None
                 await self._sleep(error.retry_in + 0.01)
             except AccessRefused as error:
-                raise GiveUp("siorg", str(error)) from None
+                raise GiveUp("siorg_unavailable", str(error)) from None
             except RateLimited as error:
                 reason = str(error)
                 await self._sleep(min(error.retry_after or _RATE_LIMIT_DELAY_SECONDS, max(deadline - time.monotonic(), 0.1)))
@@ -435,6 +500,10 @@ class Drain:
             pass
 
 
+def _too_long(pause: float) -> GiveUp:
+    return GiveUp("siorg_rate_limited", f"SIORG wants no requests for another {pause:.0f} s")
+
+
 class _SiorgRefuses(GiveUp):
     def __init__(self, message: str) -> None:
-        super().__init__("siorg", message)
+        super().__init__("siorg_unavailable", message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +12,19 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from siorg_job.database_thread import DatabaseThread
 from siorg_job.logs import logger
-from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable
+from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable, TornAnswer
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.parsing import parse_stored
 from siorg_job.siorg.plan import plan
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Evidence
-from siorg_queue import DatabaseUnavailable, EntityType, Item, Outcome, Verdict
+from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation, Outcome, Verdict
 from siorg_queue.statements import load
 
 log = logger("siorg_job.gather")
 
 _CACHED_UNITS = 20_000  # units of all cached structures together, about 3 kB each
+_MAY_END = frozenset({Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT})  # for which "not found" is an end
 _LONGEST_CHAIN = 64  # levels: far beyond any real hierarchy, so a longer one is damage
 
 
@@ -62,6 +64,14 @@ class _Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class _Known:
+    """SIORG has this organization."""
+
+    asked_at: datetime
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     asked_at: datetime
     until: float
@@ -69,7 +79,7 @@ class _Table:
 
 
 _Key = TypeVar("_Key")
-_Answer = TypeVar("_Answer", _Fetched, _Table)
+_Answer = TypeVar("_Answer", _Fetched, _Known, _Table)
 
 
 def failed(item: Item, error: SiorgError) -> Verdict:
@@ -108,6 +118,8 @@ class Gatherer:
         self._item_seconds = item_seconds
         self._structures: OrderedDict[int, _Fetched] = OrderedDict()
         self._structure_fetches: dict[int, asyncio.Task[_Fetched]] = {}
+        self._known: dict[int, _Known] = {}
+        self._known_fetches: dict[int, asyncio.Task[_Known]] = {}
         self._tables: dict[DomainTable, _Table] = {}
         self._table_fetches: dict[DomainTable, asyncio.Task[_Table]] = {}
 
@@ -184,8 +196,47 @@ class Gatherer:
         try:
             unit = await self._siorg.unit(code)
         except NotFound:
-            return [(item, Evidence(asked_at)) for item in group]
+            return [await self._not_found(item, asked_at) for item in group]
         return await self._complete([(item, unit) for item in group], asked_at, None)
+
+    async def _not_found(self, item: Item, asked_at: datetime) -> Gathered:
+        """The answer that SIORG has no such unit. Where that would end the unit, SIORG has to know its organization.
+
+        A SIORG that lost its data, or serves another's, finds nothing at all: that must not end every unit in the queue.
+        """
+        if item.entity_type is EntityType.UNIT and item.operation in _MAY_END:
+            try:
+                await self._check_holder(item)
+            except (SiorgError, DatabaseUnavailable) as error:
+                return Trouble(item, error)
+        return item, Evidence(asked_at)
+
+    async def _check_holder(self, item: Item) -> None:
+        """Check that SIORG knows the organization that holds the item's unit here.
+
+        Raises:
+            TornAnswer: it does not, and the organization is active here.
+        """
+        holders = await self._database.rows(
+            load("siorg_job", "gather.sql")["holder_of"], code=item.siorg_code, local_id=item.local_id
+        )
+        # An organization's own row is no unit of it, and what is not here has no end to be believed.
+        if not holders or not holders[0]["is_active"] or holders[0]["code"] == item.siorg_code:
+            return
+        organization: int = holders[0]["code"]
+        now = asyncio.get_running_loop().time()
+        structure, known = self._structures.get(organization), self._known.get(organization)
+        if (structure is not None and structure.until >= now) or (known is not None and known.until >= now):
+            return
+        try:
+            await _one_for_all(self._known_fetches, organization, None, lambda: self._fetch_known(organization))
+        except PermanentError:
+            raise TornAnswer(
+                f"SIORG does not find unit {item.siorg_code}, nor organization {organization} that holds it here: an end is not"
+                " believed; if the organization itself ended, deactivate it here first",
+                code=item.siorg_code,
+                organization=organization,
+            ) from None
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[Gathered]:
         fetched = await self._table(table, max(item.created_at for item in group))
@@ -340,6 +391,15 @@ class Gatherer:
             self._structures.popitem(last=False)
         return fetched
 
+    async def _fetch_known(self, organization: int) -> _Known:
+        asked_at = await self._database.now()
+        # Data that cannot be used are an answer too.
+        with contextlib.suppress(InvalidAnswer):
+            await self._siorg.unit(organization)
+        known = _Known(asked_at, asyncio.get_running_loop().time() + self._fresh_seconds)
+        self._known[organization] = known
+        return known
+
     async def _table(self, table: DomainTable, needed: datetime | None) -> _Table:
         kept = self._tables.get(table)
         if kept is not None and kept.until >= asyncio.get_running_loop().time() and (needed is None or needed <= kept.asked_at):
@@ -355,7 +415,7 @@ class Gatherer:
 
     async def close(self) -> None:
         """End fetches that nobody waits for any more."""
-        running = [*self._structure_fetches.values(), *self._table_fetches.values()]
+        running = [*self._structure_fetches.values(), *self._known_fetches.values(), *self._table_fetches.values()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -19,7 +19,9 @@ log = logger("siorg_job.drain")
 
 _PROGRESS_SECONDS = 10.0
 _REAP_SECONDS = 60.0
+_REAP_PAGE = 1000  # rows a transaction
 _ENABLED_SECONDS = 5.0
+_GAUGES_SECONDS = 60.0
 _COUNT_OF = {
     Status.PENDING: "waiting",
     Status.PROCESSING: "processing",
@@ -54,6 +56,10 @@ class Housekeeping:
         self._told_at = self._reaped_at = time.monotonic()
         self._ended_before = 0
         self._enabled_until = -math.inf
+        self._told_disabled = False
+        # The counts read every finished row: only for who looks at them, and seldom.
+        self._serves_gauges = settings.worker_metrics_port is not None
+        self._counted_at = -math.inf
 
     async def do(self, in_flight: int) -> None:
         """Do what is due."""
@@ -61,26 +67,42 @@ class Housekeeping:
         if self._cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
             self._cleaned_at = now
             await self._clean_up()
-        if now - self._reaped_at > _REAP_SECONDS:
+        if now - self._reaped_at > _REAP_SECONDS and not await self._reap_page():
             self._reaped_at = now
-            ended = await self._queue.call(lambda store: store.reap())
-            if ended:
-                log.info("Ended items that nothing else would", **{status.lower(): count for status, count in ended.items()})
+        if self._serves_gauges and now - self._counted_at > _GAUGES_SECONDS:
+            self._counted_at = now
+            counts = await self._queue.call(lambda store: store.counts())
+            self._metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
         if now - self._told_at > _PROGRESS_SECONDS:
             seconds, self._told_at = now - self._told_at, now
             await self._tell_progress(in_flight, seconds)
 
+    async def reap(self) -> None:
+        """End everything that nothing else would: at the end of a run, nothing that only looks like waiting is left."""
+        while not self._stop.is_set() and await self._reap_page():
+            pass
+
     async def is_enabled(self) -> bool:
-        """The setting ``siorg.sync_enabled``, looked at every few seconds."""
+        """The setting ``siorg.sync_enabled``, looked at every few seconds; a change is told once."""
         now = time.monotonic()
         if now < self._enabled_until:
             return True
         enabled = await self._queue.call_with_connection(lambda connection, _: is_enabled(connection))
         if enabled:
             self._enabled_until = now + _ENABLED_SECONDS
-        else:
+            if self._told_disabled:
+                log.info("Claiming again: the setting siorg.sync_enabled is true again")
+        elif not self._told_disabled:
             log.warning("Nothing more is claimed: the setting siorg.sync_enabled is false")
+        self._told_disabled = not enabled
         return enabled
+
+    async def _reap_page(self) -> bool:
+        """Whether there may be more."""
+        ended = await self._queue.call(lambda store: store.reap(_REAP_PAGE))
+        if ended:
+            log.info("Ended items that nothing else would", **{status.lower(): count for status, count in ended.items()})
+        return sum(ended.values()) >= _REAP_PAGE
 
     async def _clean_up(self) -> None:
         days = self._settings.worker_retention_days
@@ -92,13 +114,12 @@ class Housekeeping:
         log.info(await self._queue.call(run))
 
     async def _tell_progress(self, in_flight: int, seconds: float) -> None:
-        counts = await self._queue.call(lambda store: store.counts())
-        self._metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
+        depth = await self._queue.call(lambda store: store.depth())
         log.info(
             "Progress",
             ended=self._report.ended,
             in_flight=in_flight,
-            claimable=counts.claimable,
+            claimable=depth.claimable,
             items_per_second=round((self._report.ended - self._ended_before) / seconds, 1),
         )
         self._ended_before = self._report.ended

@@ -12,7 +12,8 @@ from siorg_job.siorg.errors import RateLimited
 from siorg_queue import Connection, transaction
 from siorg_queue.statements import load
 
-_LOOK_FOR_PAUSES_SECONDS = 1.0  # where there is no rate: how stale the knowledge of others' pauses may be
+_LOOK_FOR_PAUSES_SECONDS = 1.0  # how stale the knowledge of others' pauses may be
+_SHORTEST_PAUSE_SECONDS = 1.0  # a Retry-After of 0 is no leave to go on as before
 _LONGEST_PAUSE_SECONDS = 5.0  # a longer one is not slept through with work in hand
 
 
@@ -65,9 +66,24 @@ class SharedPace:
         await asyncio.sleep(await turn)
 
     async def pause(self, seconds: float) -> None:
-        """Nobody sends for that long (Retry-After)."""
+        """Nobody sends for that long (Retry-After), and for a second at least."""
+        seconds = max(seconds, _SHORTEST_PAUSE_SECONDS)
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
         await self._database.rows(load("siorg_job", "pace.sql")["pause"], seconds=seconds)
+
+    async def pause_left(self) -> float:
+        """Seconds during which nobody may send, whichever process was told so; 0: no pause. Cheap: asks once a second.
+
+        Raises:
+            DatabaseUnavailable: the shared state cannot be read.
+        """
+        now = time.monotonic()
+        if now - self._looked_at > _LOOK_FOR_PAUSES_SECONDS:
+            self._looked_at = now
+            rows = await self._database.rows(load("siorg_job", "pace.sql")["paused"])
+            if rows:
+                self._paused_until = max(self._paused_until, time.monotonic() + rows[0]["wait_seconds"])
+        return max(self._paused_until - time.monotonic(), 0.0)
 
     async def _reserve(self) -> None:
         try:
@@ -107,15 +123,7 @@ class SharedPace:
         return _Turn(0.0, reserved=True) if row is None else _Turn(row["wait_seconds"], reserved=row["reserved"])
 
     async def _heed_pauses(self) -> None:
-        while True:
-            now = time.monotonic()
-            if now - self._looked_at > _LOOK_FOR_PAUSES_SECONDS:
-                self._looked_at = now
-                rows = await self._database.rows(load("siorg_job", "pace.sql")["paused"])
-                if rows:
-                    self._paused_until = max(self._paused_until, now + rows[0]["wait_seconds"])
-            if now >= self._paused_until:
-                return
-            if self._paused_until - now > self._longest_pause:
-                raise _not_soon(self._paused_until - now)
-            await asyncio.sleep(self._paused_until - now)
+        while (seconds := await self.pause_left()) > 0:
+            if seconds > self._longest_pause:
+                raise _not_soon(seconds)
+            await asyncio.sleep(seconds)

@@ -9,13 +9,14 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from siorg_job.database_thread import DatabaseThread
 from siorg_job.logs import logger
+from siorg_job.retry_policy import retry_policy
 from siorg_job.settings import Settings
-from siorg_queue import Connection, DatabaseUnavailable, QueueStore, RetryPolicy
+from siorg_queue import Connection, DatabaseUnavailable, QueueStore
 
 log = logger("siorg_job.drain")
 
@@ -27,10 +28,10 @@ _LONGEST_PAUSE_SECONDS = 5.0
 class GiveUp(Exception):
     """The run cannot go on now: try again later (exit 75). The message says what is unavailable."""
 
-    def __init__(self, what: str, message: str) -> None:
-        """``what``: ``database`` or ``siorg``."""
+    def __init__(self, reason: Literal["database_unavailable", "siorg_unavailable", "siorg_rate_limited"], message: str) -> None:
+        """``reason``: the summary's word for it."""
         super().__init__(message)
-        self.what = what
+        self.reason = reason
 
 
 class PatientQueue:
@@ -44,11 +45,7 @@ class PatientQueue:
         self._known = known
         # New for each process and never used again: a host's or pod's name may come back.
         self.worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-        self._retry = RetryPolicy(
-            settings.worker_max_retries,
-            settings.worker_retry_base_delay_ms / 1000,
-            settings.worker_retry_max_delay_ms / 1000,
-        )
+        self._retry = retry_policy(settings)
         self._thread = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job")
 
     async def call(self, function: Callable[[QueueStore], T]) -> T:
@@ -81,7 +78,7 @@ class PatientQueue:
                     since = time.monotonic()
                     log.warning("The database is unavailable; trying again", reason=str(error))
                 if time.monotonic() - since > self._patience_seconds():
-                    raise GiveUp("database", f"the database is unavailable: {error}") from None
+                    raise GiveUp("database_unavailable", f"the database is unavailable: {error}") from None
                 await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
             else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from siorg_job.system_settings import SYNC_ENABLED, read_boolean, read_settings
 from siorg_queue import Connection, transaction
-from siorg_queue.statements import load
 
 
 def is_enabled(connection: Connection) -> bool:
-    """False when ``siorg.sync_enabled`` is false (as a boolean or as a text); true where it is not set."""
+    """Whether ``siorg.sync_enabled`` is true; also where it is not set. What cannot be read is false, with a warning."""
     with transaction(connection):
-        row = connection.execute(load("siorg_job.sync", "read.sql")["sync_enabled"]).fetchone()
-    return row is None or bool(row["enabled"])
+        settings = read_settings(connection, [SYNC_ENABLED])
+    return read_boolean(SYNC_ENABLED, settings.get(SYNC_ENABLED), unset=True, unreadable=False)

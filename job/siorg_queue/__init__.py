@@ -20,7 +20,7 @@ from siorg_queue.model import (
     Status,
     Verdict,
 )
-from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy
+from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy, asked_at_text
 
 __all__ = [
     "CHANNEL",
@@ -42,6 +42,7 @@ __all__ = [
     "Settled",
     "Status",
     "Verdict",
+    "asked_at_text",
     "connect",
     "describe",
     "is_transient",

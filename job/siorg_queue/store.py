@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -112,6 +112,31 @@ class QueueStore:
             )
             for row in rows
         }
+
+    def end_older_conflicts(self, decided: Sequence[tuple[Verdict, datetime]]) -> set[UUID]:
+        """Inside the caller's transaction, after the outcomes: end the open conflicts that these verdicts replace, SKIPPED.
+
+        Args:
+            decided: completed items and new conflicts, each with the time at which SIORG was asked; see ``asked_at_text``.
+
+        Returns:
+            The ids of the conflicts that were ended.
+        """
+        if not decided:
+            return set()
+        rows = self._connection.execute(
+            load("siorg_queue", "people.sql")["end_older_conflicts"],
+            {
+                "ids": [verdict.item.id for verdict, _ in decided],
+                "asked": [asked_at_text(asked_at) for _, asked_at in decided],
+                "reasons": [
+                    f"superseded by item {verdict.item.id}"
+                    + ("" if verdict.outcome is Outcome.CONFLICT else ": nothing is in conflict any more")
+                    for verdict, _ in decided
+                ],
+            },
+        ).fetchall()
+        return {row["id"] for row in rows}
 
     def finish(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Write outcomes that have no effects beside them, in a transaction of their own."""
@@ -238,6 +263,11 @@ class QueueStore:
 
     def _one(self, file: str, name: str) -> dict[str, Any]:
         return self._run(file, name)[0]
+
+
+def asked_at_text(asked_at: datetime) -> str:
+    """A time as a conflict's ``error_details`` keeps it (``details.asked_at``): as texts in the order of the times."""
+    return asked_at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _held(items: Collection[Item]) -> dict[str, list[Any]]:

@@ -110,32 +110,3 @@ def test_so_many_poisoned_units_that_the_breaker_opens_do_not_hold_the_run_for_e
     assert done.get(("FAILED", 3)) == 8, (done, job.stderr)
     assert sum(n for (status, _), n in done.items() if status == "COMPLETED") == 22
     ledger.audit(connection)
-
-
-def test_429_postpones_everything_as_siorg_says_and_counts_no_attempt(
-    connection: Connection, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(50)
-    with SiorgServer("--synthetic", "5", "--faults", "429=1", "--retry-after", "120") as strict:
-        job = fleet.start(SIORG_API_URL=strict.url)
-        assert job.ends(within=20) == 0, job.stderr
-        requests = strict.control("GET", "state")["requests"]
-    assert states() == {("PENDING", 0): 50}
-    row = connection.execute(
-        "SELECT extract(epoch FROM min(scheduled_for) - now())::float8 AS first,"
-        " extract(epoch FROM max(scheduled_for) - now())::float8 AS last FROM siorg_sync_queue"
-    ).fetchone()
-    assert row is not None
-    assert 100 < row["first"] <= row["last"] < 140
-    assert requests["total"] <= 16  # those that were on their way; then nobody asked
-    assert set(ledger.audit(connection)) == {"claim", "release"}
-
-
-def test_429_that_never_ends_ends_the_run(
-    connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(5)
-    siorg.control("PUT", "faults", {"faults": "429=1"})
-    job = fleet.start(WORKER_LINGER_SECS="10")
-    assert job.ends(within=30) == 75, job.stderr
-    assert states() == {("PENDING", 0): 5}

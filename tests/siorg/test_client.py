@@ -157,7 +157,8 @@ def test_codes_that_cannot_be_are_refused_without_a_request(run: Run, client_of:
     ("script", "kind"),
     [
         (reply(200, envelope(code=1, ticket="T1")), SiorgUnavailable),
-        (reply(200, envelope(code=101)), NotFound),
+        (reply(200, envelope(code=101)), TornAnswer),
+        (reply(404, envelope(code=101)), TornAnswer),
         (reply(200, envelope(code=102)), NotFound),
         (reply(200, envelope(code=104)), NotAnOrganization),
         (reply(200, envelope(code=103)), RequestRefused),
@@ -192,13 +193,10 @@ def test_codes_that_cannot_be_are_refused_without_a_request(run: Run, client_of:
         (reply(404, envelope(code=102)), NotFound),
         (reply(404, envelope()), NotFound),
         (reply(404, envelope(code=1)), SiorgUnavailable),
-        (reply(400), RequestRefused),
+        (reply(400, envelope()), RequestRefused),
         (reply(400, envelope(code=100, message="O campo")), RequestRefused),
-        (reply(406, "no JSON"), RequestRefused),
-        (reply(410), RequestRefused),
-        (reply(304), RequestRefused),
-        (reply(418, b"x" * 500_000), RequestRefused),
-        (raw(b"HTTP/1.1 400 Bad\r\nContent-Length: 500\r\n\r\ncut"), RequestRefused),
+        (reply(405, envelope(code=103)), RequestRefused),
+        (reply(410, envelope(code=1)), SiorgUnavailable),
         (reply(429), RateLimited),
     ],
 )  # fmt: skip
@@ -219,7 +217,8 @@ def test_every_answer_is_a_model_or_its_error(run: Run, client_of: MakeClient, s
             with pytest.raises(SiorgError) as caught:
                 await client.unit(471)
             assert type(caught.value) is kind
-            assert errors == [("unit", kind.__name__)]
+            ((asked, _),) = errors
+            assert asked == "unit"
             ((endpoint, status, seconds),) = calls
             assert (endpoint, seconds >= 0) == ("unit", True)
             assert status == "error" or status.isdigit()
@@ -346,7 +345,45 @@ def test_an_unreadable_root_alone_is_an_invalid_answer(run: Run, client_of: Make
     run(scenario())
 
 
-# ── 404, and who says it ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── Refusals, and who says them ──────────────────────────────────────────────────────────────────────────────────────
+
+NOT_SIORG = [
+    HTML_404,
+    reply(400),
+    reply(405, "<html>Method Not Allowed</html>"),
+    reply(406, "no JSON"),
+    reply(410, "gone"),
+    reply(300, "choose"),
+    reply(304),
+    reply(418, b"x" * 500_000),
+    raw(b"HTTP/1.1 400 Bad\r\nContent-Length: 500\r\n\r\ncut"),
+]
+
+
+@pytest.mark.parametrize("script", NOT_SIORG)
+def test_a_refusal_of_everything_by_another_than_siorg_is_no_answer(run: Run, client_of: MakeClient, script: Script) -> None:
+    async def scenario() -> None:
+        breaker = Breaker(100, 60.0, 60.0)
+        async with ScriptedServer(script) as server, client_of(server.url, breaker=breaker) as client:
+            for question in (client.unit(471), client.structure(471), client.domain(DomainTable.SPHERE), client.probe()):
+                with pytest.raises(SiorgUnavailable):
+                    await question
+            assert breaker.consecutive_failures == 4
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("script", NOT_SIORG)
+def test_the_same_refusal_is_believed_where_siorg_itself_is_heard(run: Run, client_of: MakeClient, script: Script) -> None:
+    async def scenario() -> None:
+        breaker = Breaker(100, 60.0, 60.0)
+        script_of = by_path({"/esfera": ESFERA}, script)
+        async with ScriptedServer(script_of) as server, client_of(server.url, breaker=breaker) as client:
+            with pytest.raises(NotFound if script is HTML_404 else RequestRefused):
+                await client.unit(471)
+            assert breaker.consecutive_failures == 0
+
+    run(scenario())
 
 
 def test_a_wrong_address_does_not_make_every_unit_not_found(run: Run, client_of: MakeClient) -> None:
@@ -611,7 +648,8 @@ def test_transient_failures_are_asked_again_at_once(run: Run, client_of: MakeCli
         reply(503, Retry_After="30"),
         reply(404, envelope(code=102)),
         reply(403),
-        reply(400),
+        reply(400, envelope(code=100)),
+        reply(200, envelope(code=101)),
         reply(200, envelope(value=unit_row(1))),
     ],
 )
@@ -656,7 +694,9 @@ def test_the_breaker_opens_and_then_nothing_is_sent(run: Run, client_of: MakeCli
         (reply(429), 7),
         (reply(404, envelope(code=102)), 0),
         (reply(200, envelope(value=unit_row(471, nome=5))), 0),
-        (reply(400), 0),
+        (reply(400), 1),
+        (reply(400, envelope(code=100)), 0),
+        (reply(200, envelope(code=101)), 0),
         (reply(401), 0),
         (UNIT, 0),
     ],
@@ -720,9 +760,18 @@ def test_after_the_cooldown_one_request_finds_out_and_the_others_wait(run: Run, 
     ("script", "kind"),
     [
         (ESFERA, None),
-        (HTML_404, None),
-        (reply(401), None),
-        (reply(302, Location="http://elsewhere.example/"), None),
+        (reply(404, envelope(code=102)), None),
+        (reply(400, envelope(code=100)), None),
+        (reply(404, envelope(code=1)), SiorgUnavailable),
+        (HTML_404, SiorgUnavailable),
+        (reply(400), SiorgUnavailable),
+        (reply(405), SiorgUnavailable),
+        (reply(410, "<html>"), SiorgUnavailable),
+        (reply(304), SiorgUnavailable),
+        (reply(401), AccessRefused),
+        (reply(403, "<html>"), AccessRefused),
+        (reply(407), AccessRefused),
+        (reply(302, Location="http://elsewhere.example/"), AccessRefused),
         (reply(200, "no JSON"), TornAnswer),
         (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut"), TornAnswer),
         (reply(500), SiorgUnavailable),
@@ -731,7 +780,7 @@ def test_after_the_cooldown_one_request_finds_out_and_the_others_wait(run: Run, 
         (reply(429), RateLimited),
     ],
 )
-def test_a_probe_takes_siorgs_envelope_or_a_refusal_for_life(
+def test_a_probe_takes_nothing_but_siorgs_own_word_for_life(
     run: Run, client_of: MakeClient, script: Script, kind: type[SiorgError] | None
 ) -> None:
     async def scenario() -> None:
@@ -749,8 +798,56 @@ def test_a_probe_takes_siorgs_envelope_or_a_refusal_for_life(
             else:
                 with pytest.raises(kind):
                     await client.probe()
-                assert breaker.state is BreakerState.OPEN
+                # Who refuses us is there; that a person has to act is what the error says.
+                assert breaker.state is (BreakerState.CLOSED if kind is AccessRefused else BreakerState.OPEN)
             assert server.targets == ["/doc/esfera"]
+
+    run(scenario())
+
+
+def test_a_probe_follows_redirects_as_every_question_does(run: Run, client_of: MakeClient) -> None:
+    async def scenario() -> None:
+        script = by_path({"/esfera/": ESFERA}, reply(301, Location="/doc/esfera/"))
+        async with ScriptedServer(script) as server, client_of(server.url) as client:
+            await client.probe()
+            assert server.targets == ["/doc/esfera", "/doc/esfera/"]
+
+    run(scenario())
+
+
+def test_what_was_never_sent_or_was_cancelled_is_not_told_to_the_observers(run: Run, client_of: MakeClient) -> None:
+    async def scenario() -> None:
+        told: list[tuple[Any, ...]] = []
+        arrived = asyncio.Event()
+
+        async def held(_request: Received, writer: asyncio.StreamWriter) -> None:
+            arrived.set()
+            await until_closed(writer, b"")
+
+        breaker = Breaker(1, 60.0, 60.0)
+        async with (
+            ScriptedServer(held) as server,
+            client_of(
+                server.url,
+                breaker=breaker,
+                observe=lambda *call: told.append(call),
+                observe_error=lambda *error: told.append(error),
+            ) as client,
+        ):
+            cancelled = asyncio.create_task(client.unit(471))
+            await arrived.wait()
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            assert (told, client.requests) == ([], 0)
+            server.script = reply(500)
+            with pytest.raises(SiorgUnavailable):
+                await client.unit(471)
+            assert [entry[0:2] for entry in told] == [("unit", "500"), ("unit", "SiorgUnavailable")]
+            for question in (client.unit(471), client.probe()):
+                with pytest.raises(BreakerOpen):
+                    await question
+            assert (len(told), client.requests) == (2, 1)
 
     run(scenario())
 

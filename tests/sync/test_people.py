@@ -187,14 +187,14 @@ def test_merge_writes_every_kind_of_field(synced: World) -> None:
         ("MERGE", {"merged_payload": {"activity_area": "FIM"}}, "merged_payload.activity_area"),
         ("MERGE", {"merged_payload": {"phones": "1"}}, "merged_payload.contact_info.phones"),
         ("MERGE", {"merged_payload": ["name"]}, "merged_payload"),
-        ("MERGE", {"merged_payload": {"name": "X"}, "field_resolutions": {"colour": "LOCAL"}}, "colour"),
+        ("MERGE", {"merged_payload": {"name": "X"}, "field_resolutions": {"colour": "SIORG"}}, "colour"),
         ("MERGE", {"field_resolutions": {"name": "MINE"}}, "'name'"),
         ("MERGE", {"merged_payload": {"name": "X", "parent": 999999}}, "999999"),
         ("MERGE", {"merged_payload": {"name": "X", "parent": CODE}}, "its own ancestor"),
         ("MERGE", {"merged_payload": {"name": "X", "organization": 12345}}, "12345"),
     ],
 )
-def test_a_decision_that_cannot_be_used_fails_and_names_the_field(
+def test_a_decision_that_cannot_be_used_goes_back_and_names_the_field(
     synced: World, resolution: object, details: dict[str, Any], named: str
 ) -> None:
     id_ = _conflict(synced)
@@ -202,7 +202,7 @@ def test_a_decision_that_cannot_be_used_fails_and_names_the_field(
     synced.resolve(id_, resolution, **details)  # type: ignore[arg-type]
     synced.drain()
     item = synced.item(id_)
-    assert item["status"] == "FAILED"
+    assert item["status"] == "CONFLICT"
     assert named in item["last_error"]
     assert synced.unit(CODE) == before
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from siorg_job.retry_policy import retry_policy
 from siorg_job.settings import Settings
-from siorg_queue import Connection, QueueStore, RetryPolicy, connect, transaction
+from siorg_queue import Connection, QueueStore, connect, transaction
 from siorg_queue.statements import load
 
 _LONGEST_LISTING = 100_000
@@ -72,12 +73,3 @@ def pause_seconds(connection: Connection) -> float:
     with transaction(connection):
         row = connection.execute(load("siorg_job", "pace.sql")["paused"]).fetchone()
     return 0.0 if row is None else float(row["wait_seconds"])
-
-
-def retry_policy(settings: Settings) -> RetryPolicy:
-    """The settings' own words for the queue's policy."""
-    return RetryPolicy(
-        settings.worker_max_retries,
-        settings.worker_retry_base_delay_ms / 1000,
-        settings.worker_retry_max_delay_ms / 1000,
-    )

@@ -6,9 +6,10 @@ import argparse
 import time
 from typing import Any
 
-from siorg_job.commands.context import CommandError, Context, Exit, retry_policy
+from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.commands.enqueue import siorg_code
 from siorg_job.logs import logger
+from siorg_job.retry_policy import retry_policy
 from siorg_job.switch import is_enabled
 from siorg_queue import QueueStore
 

@@ -9,15 +9,14 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from siorg_job.commands.context import Context, Exit, pause_seconds
+from siorg_job.switch import is_enabled
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, transaction
 
 Finding: TypeAlias = tuple[str, str]
 """``ok``, ``warning`` or ``error``, and a sentence."""
 
 _TRIGGERS = ("siorg_sync_queue_added", "siorg_sync_queue_reopened")
-_SETTINGS = (
-    "SELECT key, value #>> '{}' AS value FROM system_settings WHERE key IN ('siorg.sync_enabled', 'units.max_hierarchy_depth')"
-)
+_SETTINGS = "SELECT key, value #>> '{}' AS value FROM system_settings WHERE key IN ('units.max_hierarchy_depth')"
 _PRIVILEGES = """
 SELECT t.name AS table_name FROM unnest(ARRAY['siorg_sync_queue', 'siorg_history', 'siorg_mappings', 'organizations',
     'organizational_units', 'organizational_unit_types', 'organizational_unit_categories', 'system_settings']) AS t (name)
@@ -91,8 +90,8 @@ def _database(connection: Connection) -> Iterator[Finding]:
         yield "error", f"this database user may not read and write: {', '.join(denied)}"
     if not set(_TRIGGERS) <= triggers:
         yield "warning", "the NOTIFY triggers are missing or disabled: new work is seen at the next poll only"
-    if str(settings.get("siorg.sync_enabled", "true")).lower() == "false":
-        yield "warning", "siorg.sync_enabled is false: run and discover do nothing"
+    if not is_enabled(connection):
+        yield "warning", "siorg.sync_enabled is false, or cannot be read: run and discover do nothing"
     with suppress(ValueError):
         if int(settings.get("units.max_hierarchy_depth") or 10) < _DEEPEST:
             yield (

@@ -30,7 +30,7 @@ def drain(context: Context, report: RunReport, *, forever: bool) -> tuple[str, i
         return asyncio.run(_drain(context, report, metrics, forever=forever)), Exit.DONE
     except GiveUp as trouble:
         log.error("Giving up for now; try again later", reason=str(trouble))
-        return f"{trouble.what}_unavailable", Exit.TRY_LATER
+        return trouble.reason, Exit.TRY_LATER
     finally:
         metrics.close()
 

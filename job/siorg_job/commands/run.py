@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from typing import Any
 
 import psycopg
 
-from siorg_job.commands.context import Context, Exit, retry_policy
+from siorg_job.commands.context import Context, Exit
 from siorg_job.logs import logger
 from siorg_job.report import RunReport, one_line, write_termination_log
+from siorg_job.retry_policy import retry_policy
 from siorg_job.switch import is_enabled
 from siorg_queue import DatabaseUnavailable, QueueStore, connect, describe, is_transient
 
@@ -23,7 +25,8 @@ def add_to(subparsers: Any) -> None:
         "run",
         help="drain the queue and exit",
         description="Claims items, fetches from SIORG, applies, and exits 0 when nothing is claimable and nothing is in flight."
-        " Exits 75 when the database or SIORG stays unavailable: every claimed item was given back."
+        " Exits 75 when the database or SIORG stays unavailable, or SIORG wants no requests for longer than a run waits:"
+        " every claimed item was given back."
         " SIGTERM: finishes what finishes within WORKER_SHUTDOWN_GRACE_SECS, gives the rest back, exits 0."
         " The last line on stdout is a JSON summary.",
     )
@@ -47,15 +50,15 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 def _run(context: Context, report: RunReport, *, forever: bool) -> tuple[str, int]:
     log = logger("siorg_job.run")
     try:
-        reason = _reason_not_to_start(context)
+        reason = _reason_not_to_start(context, forever=forever)
     except DatabaseUnavailable as error:
         log.error("The database is unavailable: nothing was claimed; try again later", reason=str(error))
         return "database_unavailable", Exit.TRY_LATER
-    if reason == "disabled":
+    if reason == "disabled" and not forever:  # else the drain tells, and goes on looking
         log.warning("Nothing is done: the setting siorg.sync_enabled is false")
     elif reason == "exhausted":
         log.info("No pending items in sync queue")
-    if reason is not None and not forever:
+    if reason == "stopped" or (reason is not None and not forever):
         return reason, Exit.DONE
     # Only now: the drain's imports cost more than all of the above, and an empty queue does not need them.
     from siorg_job.commands.drained import drain
@@ -63,20 +66,30 @@ def _run(context: Context, report: RunReport, *, forever: bool) -> tuple[str, in
     return drain(context, report, forever=forever)
 
 
-def _reason_not_to_start(context: Context) -> str | None:
+def _reason_not_to_start(context: Context, *, forever: bool) -> str | None:
     """``disabled``, ``exhausted``, ``stopped``, or None: there is work.
 
     Raises:
-        DatabaseUnavailable: no connection within ``WORKER_UNAVAILABLE_SECS``.
+        DatabaseUnavailable: no connection within ``WORKER_UNAVAILABLE_SECS``; never with ``forever``.
     """
-    settings = context.settings
-    deadline = time.monotonic() + settings.worker_unavailable_secs
-    while True:
+    log = logger("siorg_job.run")
+    since: float | None = None
+    while not context.stop.is_set():
         try:
-            return _look(context)
-        except DatabaseUnavailable:
-            if time.monotonic() > deadline or context.stop.wait(_ASK_AGAIN_SECONDS):
+            reason = _look(context)
+        except DatabaseUnavailable as error:
+            now = time.monotonic()
+            if since is None:
+                since = now
+                log.warning("The database is unavailable; trying again", reason=str(error))
+            if now - since >= (math.inf if forever else context.settings.worker_unavailable_secs):
                 raise
+            context.stop.wait(_ASK_AGAIN_SECONDS)
+        else:
+            if since is not None:
+                log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
+            return reason
+    return "stopped"
 
 
 def _look(context: Context) -> str | None:
@@ -86,7 +99,8 @@ def _look(context: Context) -> str | None:
             if not is_enabled(connection):
                 return "disabled"
             store = QueueStore(connection, retry_policy(settings))
-            store.reap()
+            while store.reap() and not store.has_claimable() and not context.stop.is_set():
+                pass  # all of it, or thousands that only look like waiting would be left; where there is work, the drain goes on
             if context.stop.is_set():
                 return "stopped"
             if store.has_claimable():

@@ -84,10 +84,10 @@ class _Budget:
 
 
 CallObserver: TypeAlias = Callable[[str, str, float], None]
-"""Told of every request: endpoint, HTTP status (or ``error``), seconds."""
+"""Told of every request that came to an end: endpoint, HTTP status (or ``error``), seconds. One that we cancelled did not."""
 
 ErrorObserver: TypeAlias = Callable[[str, str], None]
-"""Told of every request that brought an error: endpoint, the error's class name."""
+"""Told of every attempt that sent something and brought an error: endpoint, the error's class name."""
 
 
 def ignore_call(_endpoint: str, _status: str, _seconds: float) -> None:
@@ -104,7 +104,7 @@ class SiorgClient:
     Every call may raise the errors of ``siorg_job.siorg.errors``; a call names those with a meaning of their own.
 
     Attributes:
-        requests: requests sent so far, redirects and retries included.
+        requests: requests that came to an end so far, redirects and retries included; cancelled ones are not.
         retries: how many of them repeated one that had failed.
     """
 
@@ -201,12 +201,21 @@ class SiorgClient:
         """One unit, órgão or entidade, with contact and address.
 
         Raises:
-            NotFound: SIORG has no such unit (any more).
+            NotFound: SIORG has no such unit (any more): codigoErro 102, or HTTP 404 from who is known to be SIORG.
+            TornAnswer: also codigoErro 101 ("none meet the criteria"), the word for an empty search: to a question about
+                one code it says neither that the unit is there nor that it is gone.
             InvalidAnswer: its data cannot be used, or are those of another unit.
         """
         _check_code(code)
         path = f"/unidade-organizacional/{code}/completa"
-        return await self._call("unit", path, lambda body: parsing.parse_unit(body, code), self._timeout)
+        try:
+            return await self._call("unit", path, lambda body: parsing.parse_unit(body, code), self._timeout)
+        except NotFound as error:
+            if error.details.get("siorg_error") != 101:
+                raise
+            message, details = error.message, {**error.details, "code": code}
+        # Not for the breaker: SIORG is well, and answered whole.
+        raise TornAnswer(f"{message}; of one unit that is no answer", **details)
 
     async def structure(self, organization: int) -> Structure:
         """All units of an organization in one request (two or three for one outside the federal executive).
@@ -287,23 +296,28 @@ class SiorgClient:
         return await self._call("domain", f"/{table.value}", lambda body: parsing.parse_domain(body, table), self._timeout)
 
     async def probe(self) -> None:
-        """Ask whether SIORG is alive: whether it speaks in its envelope, or refuses us. Never retried.
+        """Ask whether SIORG is alive: whether it speaks in its envelope. Never retried.
 
         Raises:
-            SiorgUnavailable: it is not; ``BreakerOpen`` when it is too early to ask.
-            TornAnswer: something answers, but not as SIORG: a gateway's page, a notice of maintenance.
+            SiorgUnavailable: it is not, or something else answers in its place; ``BreakerOpen``: it is too early to ask.
+            TornAnswer: what answers says success, but not as SIORG: a login page, a notice of maintenance.
             RateLimited: it is, but wants to be left alone.
+            AccessRefused: 401, 403, 407 or a redirect elsewhere: asking again will not help.
         """
 
         async def ask() -> None:
-            answer = await self._exchange("probe", self._base_url + "/esfera", _Budget(self._timeout))
+            answer = await self._follow("probe", "/esfera", _Budget(self._timeout))
             await self._raise_transient(answer)
-            if answer.ok:
-                # An error that SIORG reports there, other than that it failed, is an answer of SIORG.
-                with contextlib.suppress(PermanentError):
+            # An error that SIORG reports there, other than that it failed, is an answer of SIORG.
+            with contextlib.suppress(PermanentError):
+                if answer.ok:
                     await self._read(answer.body, parsing.check_envelope)
+                    return
+                _raise_access_refused(answer.status)
+                if not self._is_envelope(answer.body):
+                    raise _not_siorg(answer.status)
 
-        await self._reported("probe", self._guarded(ask))
+        await self._guarded("probe", ask)
 
     # ── A call: attempts, breaker, retries ───────────────────────────────────────────────────────────────────────────
 
@@ -312,7 +326,7 @@ class SiorgClient:
         attempt = 0
         while True:
             try:
-                return await self._reported(endpoint, self._guarded(lambda: self._ask(endpoint, path, read, budget)))
+                return await self._guarded(endpoint, lambda: self._ask(endpoint, path, read, budget))
             except (SiorgUnavailable, TornAnswer) as error:
                 # Full jitter, so that many workers do not come back together.
                 pause = random.uniform(0, min(_RETRY_CAP_SECONDS, _RETRY_BASE_SECONDS * 2**attempt))  # noqa: S311
@@ -341,13 +355,13 @@ class SiorgClient:
             self._redact(error)
             raise
 
-    async def _guarded(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """One attempt, its result told to the breaker however it ends."""
+    async def _guarded(self, endpoint: str, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """One attempt, its result told to the breaker however it ends; to the observers what came of being sent."""
         self._breaker.check()  # do not queue for a request that would be refused
         await self._limiter.wait()
         permit = self._breaker.before_request()
         try:
-            result = await ask()
+            result = await self._reported(endpoint, ask())
         except (SiorgUnavailable, TornAnswer):
             self._breaker.failure(permit)
             raise
@@ -371,16 +385,11 @@ class SiorgClient:
         if answer.ok:
             return await self._read(answer.body, read)
         await self._raise_transient(answer)
-        if answer.status in {401, 403, 407}:
-            raise AccessRefused(
-                f"access to SIORG is refused (HTTP {answer.status}); are SIORG_API_TOKEN and the proxy right?",
-                status=answer.status,
-            )
-        if self._is_envelope(answer.body):
-            if answer.status == 404:
-                raise NotFound("SIORG has nothing under this code (HTTP 404)", status=404)
-        elif answer.status == 404:
-            await self._raise_not_found(started, budget)
+        _raise_access_refused(answer.status)
+        if not self._is_envelope(answer.body) and not await self._is_siorg(started, budget):
+            raise _not_siorg(answer.status)
+        if answer.status == 404:
+            raise NotFound("SIORG has nothing under this code (HTTP 404)", status=404)
         raise RequestRefused(f"SIORG refuses the request (HTTP {answer.status})", status=answer.status)
 
     async def _read(self, body: Body, read: Callable[[Body], _T]) -> _T:
@@ -422,12 +431,12 @@ class SiorgClient:
                 f"SIORG cannot answer now (HTTP {answer.status})", retry_after=answer.retry_after, status=answer.status
             )
 
-    async def _raise_not_found(self, started: float, budget: _Budget) -> None:
-        """Judge a 404 without SIORG's envelope: a wrong address or a gateway under repair answers so to everything.
+    async def _is_siorg(self, started: float, budget: _Budget) -> bool:
+        """Judge a refusal without SIORG's envelope: a wrong address or a gateway under repair answers so to everything.
 
         It is believed when SIORG itself was heard since the request began; else SIORG is asked for what it always has.
         """
-        async with self._identity:  # many such 404s at a time share one question
+        async with self._identity:  # many such refusals at a time share one question
             if self._seen_at < started and self._missed_at < started:
                 await self._limiter.wait()
                 answer = await self._follow("identity", "/esfera", budget)
@@ -438,11 +447,7 @@ class SiorgClient:
                     self._missed_at = time.monotonic()
                 except SiorgError:
                     pass  # an error that SIORG reports is SIORG
-            if self._seen_at >= started:
-                raise NotFound("SIORG has nothing under this code (HTTP 404)", status=404)
-        raise SiorgUnavailable(
-            "the server answers, but not as SIORG (HTTP 404 without its envelope); is SIORG_API_URL right?", status=404
-        )
+            return self._seen_at >= started
 
     # ── Requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -476,8 +481,7 @@ class SiorgClient:
         """Send one request and read its answer within the budget; the body ``whole``, or as far as it comes."""
         started = time.monotonic()
         status = "error"
-        timed_out = False
-        self.requests += 1
+        timed_out = cancelled = False
         try:
             async with asyncio.timeout(max(budget.left, 0)):
                 response = await self._send(url)
@@ -493,10 +497,15 @@ class SiorgClient:
                     await response.aclose()
         except TimeoutError:
             timed_out = True
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
         finally:
             seconds = time.monotonic() - started
             budget.left = 0.0 if timed_out else budget.left - seconds
-            self._observe(endpoint, status, seconds)
+            if not cancelled:  # whether it was sent is not known, and nobody waits for its answer
+                self.requests += 1
+                self._observe(endpoint, status, seconds)
         raise SiorgUnavailable(f"SIORG did not answer completely within {seconds:.1f} s", reason="timeout")
 
     async def _send(self, url: str) -> httpx2.Response:
@@ -611,6 +620,19 @@ def _unpacker(encoding: str) -> _Plain | _Gunzip:
             return _Gunzip()
         case _:
             raise TornAnswer("SIORG's answer is compressed in a way that was not asked for")
+
+
+def _raise_access_refused(status: int) -> None:
+    if status in {401, 403, 407}:
+        raise AccessRefused(
+            f"access to SIORG is refused (HTTP {status}); are SIORG_API_TOKEN and the proxy right?", status=status
+        )
+
+
+def _not_siorg(status: int) -> SiorgUnavailable:
+    return SiorgUnavailable(
+        f"the server answers, but not as SIORG (HTTP {status} without its envelope); is SIORG_API_URL right?", status=status
+    )
 
 
 def _check_code(code: int) -> None:

@@ -4,17 +4,17 @@
 
     SiorgError
     ├─ TransientError          try again later
-    │   ├─ SiorgUnavailable    cannot connect, timeout, 5xx, codigoErro 1; counts toward the breaker
+    │   ├─ SiorgUnavailable    cannot connect, timeout, 5xx, codigoErro 1, a 4xx of somebody else; counts toward the breaker
     │   │   └─ BreakerOpen     refused locally while SIORG rests
     │   ├─ TornAnswer          empty, cut off, not JSON, not SIORG's envelope; counts toward the breaker
     │   └─ RateLimited         HTTP 429
     ├─ PermanentError          asking again will not help
-    │   ├─ NotFound            HTTP 404, codigoErro 101 or 102
+    │   ├─ NotFound            HTTP 404, codigoErro 102; 101 of a list (of a single unit that is a TornAnswer)
     │   ├─ InvalidAnswer       the envelope is right, this row's data cannot be used
     │   ├─ NotAnOrganization   codigoErro 104
     │   ├─ VersionUnknown      codigoErro 103 on /alteradas
     │   ├─ AnswerTooLarge      the body is over the cap
-    │   └─ RequestRefused      any other 4xx or codigoErro
+    │   └─ RequestRefused      any other codigoErro, or 4xx from who is known to be SIORG
     └─ AccessRefused           401, 403, a redirect elsewhere: nothing can be fetched until a person acts
 
 Messages and details hold no token, no URL and no foreign data beyond short, cleaned excerpts: they are stored and

@@ -9,10 +9,13 @@ ORDER BY o.siorg_code
 
 -- name: units
 -- What was last synced of the units of one organization, and of units named by code wherever they are.
-SELECT u.siorg_code AS code, u.is_active, u.level, u.siorg_synced_at IS NOT NULL AS synced, u.siorg_raw_data AS raw,
-       o.siorg_code = %(organization)s AS own
+SELECT u.siorg_code AS code, u.is_active, u.level, u.siorg_synced_at IS NOT NULL AS synced, u.siorg_raw_data AS raw, true AS own
 FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
-WHERE u.siorg_code IS NOT NULL AND (o.siorg_code = %(organization)s OR u.siorg_code = ANY (%(codes)s::integer[]))
+WHERE o.siorg_code = %(organization)s AND u.siorg_code IS NOT NULL
+UNION ALL
+SELECT u.siorg_code AS code, u.is_active, u.level, u.siorg_synced_at IS NOT NULL AS synced, u.siorg_raw_data AS raw, false AS own
+FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
+WHERE u.siorg_code = ANY (%(codes)s::integer[]) AND o.siorg_code <> %(organization)s
 
 -- name: record_version
 INSERT INTO system_settings (key, value, value_type, description, category)

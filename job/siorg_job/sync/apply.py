@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TypeAlias
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.local import Local
 from siorg_job.sync.model import Evidence
 from siorg_job.sync.read import read
+from siorg_job.sync.verdicts import refused, unusable
 from siorg_job.sync.write import HierarchyTooDeep, write
 from siorg_queue import (
     Connection,
@@ -24,6 +26,7 @@ from siorg_queue import (
     Settled,
     Status,
     Verdict,
+    asked_at_text,
     describe,
     is_transient,
     transaction,
@@ -124,13 +127,31 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
                         verdicts.append(domain.bring_in_line(item, evidence, local))
             write(connection, local)
             changes = len(local.history)
+        asked_at = {item.id: evidence.asked_at for item, evidence in open_works}
+        verdicts = [_with_time(verdict, asked_at.get(verdict.item.id)) for verdict in verdicts]
         settled = store.finish_within(verdicts) if verdicts else {}
         if len(settled) != len(verdicts):
             raise _LeaseLost
+        store.end_older_conflicts(
+            [
+                (verdict, asked_at[verdict.item.id])
+                for verdict in verdicts
+                if verdict.outcome in (Outcome.COMPLETED, Outcome.CONFLICT) and verdict.item.id in asked_at
+            ]
+        )
     result.verdicts.update({verdict.item.id: verdict for verdict in verdicts})
     result.settled.update(settled)
     result.changes += changes
     _look_at_lost(store, [item for item in items if item.id not in ours], result)
+
+
+def _with_time(verdict: Verdict, asked_at: datetime | None) -> Verdict:
+    """A conflict with the time of the answer in which it was found: only a later answer may end it."""
+    if verdict.outcome is not Outcome.CONFLICT or asked_at is None:
+        return verdict
+    details = verdict.details or {}
+    timed = {**details, "details": {**details.get("details", {}), "asked_at": asked_at_text(asked_at)}}
+    return replace(verdict, details=timed)
 
 
 def _look_at_lost(store: QueueStore, lost: Sequence[Item], result: Applied) -> None:
@@ -193,8 +214,12 @@ def _refusal(item: Item, error: Exception) -> Verdict:
             error=f"internal error: {type(error).__name__}: {error}",
             details={"kind": "internal_error", "retryable": True},
         )
+    if isinstance(item.error_details, dict) and item.error_details.get("resolution") == "MERGE":
+        return unusable(
+            item, str(error) if isinstance(error, HierarchyTooDeep) else f"refused by the database: {describe(error)}"
+        )
     if isinstance(error, HierarchyTooDeep):
-        return Verdict(item, Outcome.FAILED, error=str(error), details={"kind": "too_deep", "retryable": False})
+        return refused(item, str(error), "too_deep")
     return Verdict(
         item,
         Outcome.FAILED,

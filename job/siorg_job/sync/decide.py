@@ -198,7 +198,7 @@ def read_resolution(error_details: Any, fields: Iterable[str]) -> Resolution | N
     for key, field in _SIORG_WORDS.items():
         if key in payload and field in known - merged.keys() - keep - take:
             merged[field] = _merged_value(field, payload[key])
-    if not merged and not keep and not take:
+    if not merged and not choices:
         raise ResolutionError(f"MERGE without any field; allowed: {', '.join(sorted(known))}")
     return Resolution(accept_siorg=False, merged=merged, keep=frozenset(keep), take=frozenset(take))
 
@@ -216,9 +216,11 @@ def _read_choices(choices: Mapping[str, Any], known: Collection[str], decided: C
     keep, take = set[str](), set[str]()
     for key, choice in choices.items():
         field = str(_ALIASES.get(key, _SIORG_WORDS.get(key, key)))
-        if field not in known:
-            raise ResolutionError(f"field_resolutions names {key!r}; allowed: {', '.join(sorted(known))}")
         word = str(choice).upper()
+        if field not in known:
+            if word == "LOCAL":
+                continue  # a column that SIORG does not have keeps its value anyway
+            raise ResolutionError(f"field_resolutions names {key!r}; allowed: {', '.join(sorted(known))}")
         if field in decided:
             continue
         if word not in ("LOCAL", "SIORG"):
@@ -229,6 +231,20 @@ def _read_choices(choices: Mapping[str, Any], known: Collection[str], decided: C
     return keep, take
 
 
+# Null clears these; without a parent a unit is directly under its organization.
+_CLEARABLE: frozenset[str] = frozenset(
+    {
+        UnitField.ACRONYM,
+        UnitField.PARENT,
+        UnitField.ADDRESS,
+        OrganizationField.ADDRESS,
+        OrganizationField.STATE,
+        OrganizationField.ZIP_CODE,
+        OrganizationField.PHONE,
+        OrganizationField.EMAIL,
+        OrganizationField.WEBSITE,
+    }
+)
 _LONGEST: dict[str, int] = {"name": 255, "acronym": 50, "state": 2, "zip_code": 10, "phone": 50}
 
 
@@ -242,6 +258,8 @@ def _merged_value(field: str, value: Any) -> Value:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             return tuple(value)
         raise ResolutionError(f"merged_payload.{field} must be a list of texts, not {type(value).__name__}")
+    if value is None and field in _CLEARABLE:
+        return None
     if field in (UnitField.PARENT, UnitField.ORGANIZATION, UnitField.CATEGORY):
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31:
             return value
@@ -252,12 +270,25 @@ def _merged_value(field: str, value: Any) -> Value:
         raise ResolutionError("merged_payload.is_active must be true or false")
     if field == UnitField.ACTIVITY_AREA and value not in ("CORE", "SUPPORT"):
         raise ResolutionError("merged_payload.activity_area must be CORE or SUPPORT")
-    if field == UnitField.ACRONYM and value is None:
-        return None
     longest = _LONGEST.get(field, 255)
     if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > longest:
         raise ResolutionError(f"merged_payload.{field} must be a text of 1 to {longest} characters")
     return " ".join(value.split())
+
+
+def with_kept(base: Values | None, remote: Values, kept: Mapping[str, Any]) -> Values | None:
+    """The base of the merge after a person kept local values: SIORG's values they were shown then, where it still says them.
+
+    Args:
+        base: the values at the last sync.
+        remote: what SIORG says now.
+        kept: by field, as JSON, what SIORG said when the person decided.
+    """
+    if base is None or not kept:
+        return base
+    now = plain(remote)
+    seen = {field: value for field, value in remote.items() if value is not None and field in kept and kept[field] == now[field]}
+    return {**base, **seen}
 
 
 def as_json(differences: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from siorg_job.siorg.model import DomainRow
-from siorg_job.sync.decide import ResolutionError, as_json, decide, read_resolution, remote_domain_values
+from siorg_job.sync.decide import ResolutionError, decide, read_resolution, remote_domain_values, with_kept
 from siorg_job.sync.local import HistoryRow, Local, LocalDomain
-from siorg_job.sync.model import Change, Conflict, DomainField, Evidence, Refusal, Values, plain
+from siorg_job.sync.model import Change, Conflict, DomainField, Evidence, Values, plain
+from siorg_job.sync.verdicts import in_conflict, refused, superseded, unusable
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 
@@ -38,14 +39,14 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
     try:
         resolution = read_resolution(item.error_details, DomainField)
     except ResolutionError as error:
-        return _refused(item, f"the resolution of this conflict cannot be used: {error}", "invalid_resolution")
+        return unusable(item, error)
     if row is not None and row.synced_at is not None and row.synced_at > evidence.asked_at:
-        return Verdict(item, Outcome.COMPLETED, local_id=row.id)
+        return superseded(item, row.id, decided=resolution is not None)
     remote = find_row(item.siorg_code, evidence.rows, None if row is None else row.slug)
     if remote is None:
         if item.operation is Operation.EXTINCTION and row is not None:
             return _end(item, evidence, row, local)
-        return _refused(item, f"SIORG's table has no {item.entity_type.lower()} {item.siorg_code}", "not_found")
+        return refused(item, f"SIORG's table has no {item.entity_type.lower()} {item.siorg_code}", "not_found")
     if item.operation is Operation.EXTINCTION and remote.active:
         return Verdict(
             item,
@@ -54,25 +55,18 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
             details={"kind": "not_extinct", "retryable": False},
         )
     if len(remote.name) > 100:
-        return _refused(item, f"the name in SIORG has {len(remote.name)} characters; at most 100 fit", "invalid_answer")
+        return refused(item, f"the name in SIORG has {len(remote.name)} characters; at most 100 fit", "invalid_answer")
     if row is None:
         return _create(item, remote, evidence, local)
     before = row.values()
     base: Values | None = None
     if row.base_raw is not None:
         base = {DomainField.NAME: row.siorg_name, DomainField.IS_ACTIVE: row.base_raw.get("ativo", "SIM") != "NAO"}
-    decision = decide(base=base, local=before, remote=remote_domain_values(remote), resolution=resolution)
+    values = remote_domain_values(remote)
+    base = with_kept(base, values, local.kept_of(item.entity_type, item.siorg_code, row.synced_at))
+    decision = decide(base=base, local=before, remote=values, resolution=resolution)
     if isinstance(decision, Conflict):
-        return Verdict(
-            item,
-            Outcome.CONFLICT,
-            error=decision.reason,
-            changes=as_json(decision.differences),
-            local_id=row.id,
-            details={"kind": "conflict", "retryable": False},
-        )
-    if isinstance(decision, Refusal):
-        return _refused(item, decision.reason, decision.kind)
+        return in_conflict(item, decision, row.id)
     if isinstance(decision, Change):
         row.name = str(decision.values.get(DomainField.NAME, row.name))
         row.is_active = bool(decision.values.get(DomainField.IS_ACTIVE, row.is_active))
@@ -134,7 +128,3 @@ def _remember(item: Item, row: LocalDomain, change: Operation, before: Values | 
             requires_review=change is Operation.EXTINCTION,
         )
     )
-
-
-def _refused(item: Item, reason: str, kind: str) -> Verdict:
-    return Verdict(item, Outcome.FAILED, error=reason, details={"kind": kind, "retryable": False})

@@ -6,7 +6,7 @@ each other's effects here, as they would in the database.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,7 +50,6 @@ class LocalUnit:
     url: str | None
     version: str | None
     deactivation_reason: str | None = None
-    status: str = "COMPLETED"
     new: bool = False
     changed: bool = False
     """A field that people see differs from the database's row."""
@@ -157,6 +156,15 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A conflict in which a person kept the local values."""
+
+    decided_at: datetime
+    remote: Mapping[str, Any]
+    """What SIORG said then, by field, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryRow:
     """One real change, as ``siorg_history`` keeps it."""
 
@@ -197,6 +205,8 @@ class Local:
     categories: list[LocalDomain] = field(default_factory=list)
     history: list[HistoryRow] = field(default_factory=list)
     units_by_id: dict[UUID, LocalUnit] = field(default_factory=dict)
+    kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
+    """Oldest first."""
 
     def add(self, unit: LocalUnit) -> None:
         """Put a unit, read or new, into the copy."""
@@ -250,6 +260,14 @@ class Local:
         for slug in self.types.keys() - saved.types:
             del self.types[slug]
 
+    def kept_of(self, entity_type: EntityType, code: int, synced_at: datetime | None) -> dict[str, Any]:
+        """What SIORG said, by field, when a person last kept the local value; only decisions after the last sync count."""
+        seen: dict[str, Any] = {}
+        for kept in self.kept.get((entity_type, code), ()):
+            if synced_at is None or kept.decided_at > synced_at:
+                seen.update(kept.remote)
+        return seen
+
     def depth(self, parent_id: UUID | None) -> int:
         """Level of a unit that hangs below ``parent_id`` (1: directly under the organization)."""
         return len(self.chain(parent_id)) + 1
@@ -297,8 +315,3 @@ class Local:
         )
         self.categories.append(made)
         return made
-
-
-def ids(units: Iterable[LocalUnit]) -> list[UUID]:
-    """Their ids."""
-    return [unit.id for unit in units]

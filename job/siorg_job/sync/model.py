@@ -100,7 +100,7 @@ class Refusal:
     kind: str
 
 
-Decision: TypeAlias = Change | NoChange | Conflict | Refusal
+Decision: TypeAlias = Change | NoChange | Conflict
 
 
 @dataclass(frozen=True, slots=True)

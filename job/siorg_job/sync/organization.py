@@ -13,9 +13,11 @@ from siorg_job.sync.decide import (
     differences,
     read_resolution,
     remote_organization_values,
+    with_kept,
 )
 from siorg_job.sync.local import HistoryRow, Local, LocalOrganization
-from siorg_job.sync.model import Change, Conflict, Evidence, OrganizationField, Refusal, Resolution, Value, plain
+from siorg_job.sync.model import Change, Conflict, Evidence, OrganizationField, Resolution, Value, plain
+from siorg_job.sync.verdicts import in_conflict, refused, superseded, unusable
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 _IN_PATHS = (OrganizationField.NAME, OrganizationField.ACRONYM)  # which of them, is the database's trigger's business
@@ -25,7 +27,7 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
     """Decide one ORGANIZATION item (or a UNIT item that turned out to be one) and change the working copy accordingly."""
     row = local.organizations.get(item.siorg_code)
     if row is None:
-        return _refused(
+        return refused(
             item,
             f"organization {item.siorg_code} is not registered here (SIORG serves no CNPJ): siorg-job organizations add",
             "unknown_organization",
@@ -33,10 +35,9 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
     try:
         resolution = read_resolution(item.error_details, OrganizationField)
     except ResolutionError as error:
-        return _refused(item, f"the resolution of this conflict cannot be used: {error}", "invalid_resolution")
+        return unusable(item, error)
     if row.synced_at is not None and row.synced_at > evidence.asked_at:
-        outcome = Outcome.RELEASED if item.operation is Operation.EXTINCTION else Outcome.COMPLETED
-        return Verdict(item, outcome, local_id=row.id)
+        return superseded(item, row.id, decided=resolution is not None)
     remote = evidence.unit
     gone = remote is None or remote.ended
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
@@ -55,7 +56,7 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
         )
     if gone:
         if item.operation in (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE):
-            return _refused(item, f"SIORG has no organization {item.siorg_code}", "not_found")
+            return refused(item, f"SIORG has no organization {item.siorg_code}", "not_found")
         return _extinguish(item, evidence, row, local)
     assert remote is not None
     if item.operation is Operation.EXTINCTION and resolution is None:
@@ -73,19 +74,12 @@ def _merge(item: Item, evidence: Evidence, row: LocalOrganization, local: Local,
     remote = evidence.unit
     assert remote is not None
     before = row.values()
+    values = remote_organization_values(remote)
     base = None if row.base is None else remote_organization_values(row.base)
-    decision = decide(base=base, local=before, remote=remote_organization_values(remote), resolution=resolution)
+    base = with_kept(base, values, local.kept_of(EntityType.ORGANIZATION, row.code, row.synced_at))
+    decision = decide(base=base, local=before, remote=values, resolution=resolution)
     if isinstance(decision, Conflict):
-        return Verdict(
-            item,
-            Outcome.CONFLICT,
-            error=decision.reason,
-            changes=as_json(decision.differences),
-            local_id=row.id,
-            details={"kind": "conflict", "retryable": False},
-        )
-    if isinstance(decision, Refusal):
-        return _refused(item, decision.reason, decision.kind)
+        return in_conflict(item, decision, row.id)
     if isinstance(decision, Change):
         row.fields = {**row.fields, **decision.values}
         row.changed = True
@@ -143,7 +137,3 @@ def _extinguish(item: Item, evidence: Evidence, row: LocalOrganization, local: L
         )
     )
     return Verdict(item, Outcome.COMPLETED, local_id=row.id)
-
-
-def _refused(item: Item, reason: str, kind: str) -> Verdict:
-    return Verdict(item, Outcome.FAILED, error=reason, details={"kind": kind, "retryable": False})

@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job.siorg.parsing import parse_stored
-from siorg_job.sync.local import Ancestor, Child, Local, LocalDomain, LocalOrganization, LocalUnit
+from siorg_job.sync.local import Ancestor, Child, Kept, Local, LocalDomain, LocalOrganization, LocalUnit
 from siorg_job.sync.model import Evidence, OrganizationField
+from siorg_job.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 
@@ -19,10 +20,9 @@ def read(connection: Connection, works: Sequence[tuple[Item, Evidence]]) -> Loca
     """Lock and read what the items touch. Inside the caller's transaction, fence first."""
     sql = load("siorg_job.sync", "read.sql")
     local = Local()
-    settings = {row["key"]: row["value"] for row in connection.execute(sql["settings"])}
-    local.strict_hierarchy = settings.get("siorg.hierarchy_strict_mode") is True
-    depth = settings.get("units.max_hierarchy_depth", _DEFAULT_DEPTH)
-    local.max_depth = depth if isinstance(depth, int) and not isinstance(depth, bool) and depth > 0 else _DEFAULT_DEPTH
+    settings = read_settings(connection, [STRICT_HIERARCHY, MAX_DEPTH])
+    local.strict_hierarchy = read_boolean(STRICT_HIERARCHY, settings.get(STRICT_HIERARCHY), unset=False, unreadable=True)
+    local.max_depth = read_whole_number(MAX_DEPTH, settings.get(MAX_DEPTH), unset=_DEFAULT_DEPTH)
 
     remotes = [unit for _, evidence in works for unit in (evidence.unit, *evidence.ancestors) if unit is not None]
     unit_items = [item for item, _ in works if item.entity_type is EntityType.UNIT]
@@ -72,7 +72,23 @@ def read(connection: Connection, works: Sequence[tuple[Item, Evidence]]) -> Loca
             for row in connection.execute(sql["children"], {"ids": ended}).fetchall():
                 local.children.setdefault(row.pop("parent_id"), []).append(Child(**row))
     _read_domains(connection, local)
+    _read_kept(connection, local, works)
     return local
+
+
+def _read_kept(connection: Connection, local: Local, works: Sequence[tuple[Item, Evidence]]) -> None:
+    sql = load("siorg_job.sync", "read.sql")
+    codes = {item.siorg_code for item, _ in works} | {unit.code for _, evidence in works for unit in evidence.ancestors}
+    for row in connection.execute(sql["kept"], {"codes": sorted(codes)}).fetchall():
+        entity_type = EntityType(row["entity_type"])
+        if entity_type is EntityType.UNIT and row["code"] in local.organizations:
+            entity_type = EntityType.ORGANIZATION  # an organization that was enqueued as a unit
+        remote = {field: sides["remote"] for field, sides in row["detected_changes"].items() if _has_remote(sides)}
+        local.kept.setdefault((entity_type, row["code"]), []).append(Kept(row["decided_at"], remote))
+
+
+def _has_remote(sides: Any) -> bool:
+    return isinstance(sides, dict) and "remote" in sides
 
 
 def _merged_codes(error_details: Any) -> Iterable[int]:
@@ -90,8 +106,8 @@ def _organization(row: dict[str, Any]) -> LocalOrganization:
         id=row["id"],
         code=row["code"],
         fields={str(field): row[field] for field in OrganizationField},
-        synced_at=row["siorg_synced_at"],
-        base=parse_stored(raw) if raw is not None and row["siorg_synced_at"] is not None else None,
+        synced_at=row["synced_at"],
+        base=parse_stored(raw) if raw is not None and row["was_synced"] else None,
         base_raw=raw,
     )
 
@@ -117,8 +133,8 @@ def _unit(row: dict[str, Any]) -> LocalUnit:
         contact_info=row["contact_info"] if isinstance(row["contact_info"], dict) else {},
         level=row["level"],
         is_active=row["is_active"],
-        synced_at=row["siorg_synced_at"],
-        base=parse_stored(raw) if raw is not None and row["siorg_synced_at"] is not None else None,
+        synced_at=row["synced_at"],
+        base=parse_stored(raw) if raw is not None and row["was_synced"] else None,
         base_raw=raw,
         url=row["siorg_url"],
         version=row["siorg_last_version"],
@@ -141,7 +157,7 @@ def _domain(row: dict[str, Any], entity_type: EntityType) -> LocalDomain:
         name=row["name"],
         is_active=row["is_active"],
         siorg_name=row["siorg_name"],
-        synced_at=row["siorg_synced_at"],
+        synced_at=row["synced_at"],
         base_raw=row["siorg_raw_data"] if isinstance(row["siorg_raw_data"], dict) else None,
         managed=row["managed"],
     )

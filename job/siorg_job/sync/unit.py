@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 from siorg_job.siorg.model import RemoteUnit
@@ -17,13 +18,16 @@ from siorg_job.sync.decide import (
     differences,
     read_resolution,
     remote_unit_values,
+    with_kept,
 )
 from siorg_job.sync.local import HistoryRow, Local, LocalUnit
-from siorg_job.sync.model import Change, Conflict, Evidence, NoChange, Refusal, Resolution, UnitField, Value, Values, plain
+from siorg_job.sync.model import Change, Conflict, Evidence, NoChange, Resolution, UnitField, Value, Values, plain
+from siorg_job.sync.verdicts import in_conflict, refused, superseded, unusable
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
 _AREA_UNLESS_SAID = "SUPPORT"
+_PLACES = frozenset({UnitField.PARENT, UnitField.ORGANIZATION})
 _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
 
@@ -34,17 +38,12 @@ class _Refused(Exception):
         self.kind = kind
 
 
-def refused(item: Item, reason: str, kind: str) -> Verdict:
-    """The permanent end of an item, with the reason for people and programs."""
-    return Verdict(item, Outcome.FAILED, error=reason, details={"kind": kind, "retryable": False})
-
-
 def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
     """Decide one UNIT item and change the working copy accordingly."""
     try:
         resolution = read_resolution(item.error_details, UnitField)
     except ResolutionError as error:
-        return refused(item, f"the resolution of this conflict cannot be used: {error}", "invalid_resolution")
+        return unusable(item, error)
     saved = local.save({item.siorg_code, *(ancestor.code for ancestor in evidence.ancestors)})
     try:
         verdict = _bring_in_line(item, evidence, local, resolution)
@@ -53,6 +52,8 @@ def bring_in_line(item: Item, evidence: Evidence, local: Local) -> Verdict:
         if refusal.kind == "unknown_parent" and resolution is None:
             # It was here, or was fetched, before this transaction began: somebody removed it in between.
             return Verdict(item, Outcome.RETRY, error=refusal.reason, details={"kind": refusal.kind, "retryable": True})
+        if resolution is not None and not _PLACES.isdisjoint(resolution.merged):
+            return unusable(item, refusal.reason)
         return refused(item, refusal.reason, refusal.kind)
     if verdict.outcome is not Outcome.COMPLETED:
         local.restore(saved)  # its ancestors too: an item that does not complete has changed nothing
@@ -65,7 +66,7 @@ def _bring_in_line(item: Item, evidence: Evidence, local: Local, resolution: Res
     if remote is not None and (remote.organization_code == remote.code or remote.is_organization):
         return organization.bring_in_line(item, evidence, local)
     if unit is not None and unit.synced_at is not None and unit.synced_at > evidence.asked_at:
-        return _superseded(item, unit)
+        return superseded(item, unit.id, decided=resolution is not None)
     gone = remote is None or remote.ended
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
         return _merge_or_split(item, evidence, unit)
@@ -88,13 +89,6 @@ def _bring_in_line(item: Item, evidence: Evidence, local: Local, resolution: Res
     verdict = _apply_remote(item, remote, evidence, local, resolution=resolution, own=True)
     assert verdict is not None
     return verdict
-
-
-def _superseded(item: Item, unit: LocalUnit) -> Verdict:
-    if item.operation is Operation.EXTINCTION:
-        # What is stored was fetched after this: ask SIORG again rather than guess.
-        return Verdict(item, Outcome.RELEASED, error="a newer answer of SIORG was applied meanwhile; asking again")
-    return Verdict(item, Outcome.COMPLETED, local_id=unit.id)
 
 
 def _merge_or_split(item: Item, evidence: Evidence, unit: LocalUnit | None) -> Verdict:
@@ -203,7 +197,8 @@ def _apply_remote(
         return Verdict(item, Outcome.COMPLETED, local_id=local.units[remote.code].id) if own else None
     if not own and unit.synced_at is not None and unit.synced_at > evidence.asked_at:
         return None
-    base = _base_of(unit)
+    base = with_kept(_base_of(unit), remote_values, local.kept_of(EntityType.UNIT, unit.code, unit.synced_at))
+    resolution = _with_parent(resolution, unit, organization_row.code)
     before = unit.values()
     decision = decide(
         base=base, local=before, remote=remote_values, resolution=resolution, strict_hierarchy=local.strict_hierarchy
@@ -212,21 +207,13 @@ def _apply_remote(
         case Conflict():
             if not own:
                 return None  # it has, or will have, an item of its own; a loop that remains is refused below
-            return Verdict(
-                item,
-                Outcome.CONFLICT,
-                error=decision.reason,
-                changes=as_json(decision.differences),
-                details={"kind": "conflict", "retryable": False},
-                local_id=unit.id,
-            )
-        case Refusal():
-            raise _Refused(decision.reason, decision.kind)
+            return in_conflict(item, decision, unit.id)
         case Change():
             _write(unit, decision.values, evidence, local)
         case NoChange():
             pass
     _note(unit, remote, evidence)
+    _see_siorgs_parent(unit, resolution, local)
     if isinstance(decision, Change):
         moved = unit.values()[UnitField.PARENT] != before[UnitField.PARENT] or UnitField.ORGANIZATION in decision.values
         local.history.append(
@@ -244,6 +231,22 @@ def _apply_remote(
             )
         )
     return Verdict(item, Outcome.COMPLETED, local_id=unit.id) if own else None
+
+
+def _with_parent(resolution: Resolution | None, unit: LocalUnit, siorgs_organization: int) -> Resolution | None:
+    """No parent, in a person's merge, is the organization in our words."""
+    if resolution is None or resolution.merged.get(UnitField.PARENT, siorgs_organization) is not None:
+        return resolution
+    kept = unit.organization_code if UnitField.ORGANIZATION in resolution.keep else siorgs_organization
+    parent = resolution.merged.get(UnitField.ORGANIZATION, kept)
+    return replace(resolution, merged={**resolution.merged, UnitField.PARENT: parent})
+
+
+def _see_siorgs_parent(unit: LocalUnit, resolution: Resolution | None, local: Local) -> None:
+    """Where SIORG's parent is here, a unit without parent is where a person hung it: directly under the organization."""
+    if resolution is not None and UnitField.PARENT in resolution.merged and unit.siorg_parent_code is not None:
+        found = local.locate(unit.siorg_parent_code)
+        unit.siorg_parent_is_local = found is not None and found[1] == unit.organization_code
 
 
 def _base_of(unit: LocalUnit) -> Values | None:

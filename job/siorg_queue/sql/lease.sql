@@ -62,7 +62,7 @@ SET status = CASE
         ELSE nullif((coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
             - '{kind,retryable,details}'::text[]) || coalesce(f.details, '{}'), '{}')
     END,
-    detected_changes = CASE WHEN f.outcome = 'CONFLICT' THEN f.changes ELSE q.detected_changes END,
+    detected_changes = CASE WHEN f.outcome = 'CONFLICT' THEN coalesce(f.changes, q.detected_changes) ELSE q.detected_changes END,
     local_id = coalesce(f.local_id, q.local_id),
     processed_at = CASE
         WHEN f.outcome IN ('COMPLETED', 'FAILED', 'SKIPPED') THEN clock_timestamp()

@@ -1,6 +1,3 @@
--- name: settings
-SELECT key, value FROM system_settings WHERE key IN ('siorg.hierarchy_strict_mode', 'units.max_hierarchy_depth')
-
 -- name: lock_organizations
 -- Applies to one organization take turns: new units cannot be locked as rows, and a tree is no place for two at once.
 -- In one order for everybody, so that nobody waits in a circle.
@@ -14,8 +11,12 @@ FROM (
 ) AS o
 
 -- name: organizations
+-- Here and below: a time of the last sync that lies in the future (another clock wrote it) is unknown, or it would outdo
+-- every answer.
 SELECT o.id, o.siorg_code AS code, o.name, o.acronym, o.address, o.state, o.zip_code, o.phone, o.email, o.website,
-       coalesce(o.is_active, true) AS is_active, o.siorg_synced_at, o.siorg_raw_data
+       coalesce(o.is_active, true) AS is_active, o.siorg_raw_data,
+       o.siorg_synced_at IS NOT NULL AS was_synced,
+       CASE WHEN o.siorg_synced_at <= clock_timestamp() THEN o.siorg_synced_at END AS synced_at
 FROM organizations AS o
 WHERE o.siorg_code = ANY (%(codes)s::integer[])
    OR o.id IN (SELECT u.organization_id FROM organizational_units AS u WHERE u.siorg_code = ANY (%(unit_codes)s::integer[]))
@@ -47,7 +48,8 @@ SELECT target.code, u.id, u.siorg_code, u.organization_id, o.siorg_code AS organ
        EXISTS (SELECT FROM organizational_units AS s WHERE s.siorg_code = u.siorg_parent_code AND s.organization_id = u.organization_id)
            AS siorg_parent_is_local,
        u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
-       u.contact_info, u.level, u.is_active, u.siorg_synced_at, u.siorg_raw_data, u.siorg_url, u.siorg_last_version
+       u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
+       CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data, u.siorg_url, u.siorg_last_version
 FROM target
 JOIN organizational_units AS u ON u.id = target.id
 JOIN organizations AS o ON o.id = u.organization_id
@@ -58,12 +60,18 @@ ORDER BY u.id, u.siorg_code NULLS LAST
 FOR NO KEY UPDATE OF u
 
 -- name: ancestors
+-- Found by key at every step (OFFSET 0 keeps the lookups inside): a large organization is never read as a whole.
 WITH RECURSIVE above AS (
-    SELECT u.id, u.siorg_code, u.parent_id, u.level, u.organization_id FROM organizational_units AS u
-    WHERE u.siorg_code = ANY (%(codes)s::integer[]) OR u.id = ANY (%(ids)s::uuid[])
+    SELECT u.id, u.siorg_code, u.parent_id, u.level, u.organization_id
+    FROM (
+        SELECT c.id FROM organizational_units AS c WHERE c.siorg_code = ANY (%(codes)s::integer[])
+        UNION
+        SELECT * FROM unnest(%(ids)s::uuid[])
+    ) AS wanted (id)
+    CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = wanted.id OFFSET 0) AS u
     UNION
     SELECT u.id, u.siorg_code, u.parent_id, u.level, u.organization_id
-    FROM organizational_units AS u JOIN above ON u.id = above.parent_id
+    FROM above CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = above.parent_id OFFSET 0) AS u
 )
 SELECT above.id, above.siorg_code AS code, above.parent_id, above.level, o.siorg_code AS organization_code
 FROM above JOIN organizations AS o ON o.id = above.organization_id
@@ -80,12 +88,14 @@ WHERE u.parent_id = ANY (%(ids)s::uuid[]) AND u.is_active
 ORDER BY u.siorg_code
 
 -- name: types
-SELECT id, code AS slug, siorg_code, name, siorg_name, coalesce(is_active, true) AS is_active, siorg_synced_at, siorg_raw_data,
+SELECT id, code AS slug, siorg_code, name, siorg_name, coalesce(is_active, true) AS is_active, siorg_raw_data,
+       CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
        coalesce(is_siorg_managed, false) AS managed
 FROM organizational_unit_types ORDER BY id
 
 -- name: categories
-SELECT id, siorg_code, name, siorg_name, coalesce(is_active, true) AS is_active, siorg_synced_at, siorg_raw_data,
+SELECT id, siorg_code, name, siorg_name, coalesce(is_active, true) AS is_active, siorg_raw_data,
+       CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
        coalesce(is_siorg_managed, false) AS managed
 FROM organizational_unit_categories ORDER BY id
 
@@ -116,5 +126,11 @@ SELECT siorg_code AS code FROM organizational_unit_categories WHERE siorg_code =
 -- name: clock
 SELECT clock_timestamp() AS now
 
--- name: sync_enabled
-SELECT coalesce((SELECT lower(value #>> '{}') FROM system_settings WHERE key = 'siorg.sync_enabled'), 'true') <> 'false' AS enabled
+-- name: kept
+-- Conflicts that a person ended by keeping the local values: what SIORG said there was seen and turned down.
+SELECT q.entity_type, q.siorg_code AS code, q.detected_changes, coalesce(q.processed_at, q.last_attempt_at, q.created_at) AS decided_at
+FROM siorg_sync_queue AS q
+WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')
+  AND q.status = 'COMPLETED' AND jsonb_typeof(q.detected_changes) = 'object'
+  AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') AND NOT coalesce(q.error_details ? 'resolution', false)
+ORDER BY decided_at, q.id

@@ -118,15 +118,25 @@ SET local_id = excluded.local_id, siorg_parent_code = coalesce(excluded.siorg_pa
 
 -- name: refresh_mapping_paths
 -- The hierarchy path of everything below units that were moved.
-UPDATE siorg_mappings AS m
-SET siorg_hierarchy_path = now.path
-FROM organizational_units AS u
-CROSS JOIN LATERAL (
-    SELECT array_agg(p.siorg_code ORDER BY n.position) FILTER (WHERE p.siorg_code IS NOT NULL) AS path
-    FROM unnest(u.path_ids) WITH ORDINALITY AS n (id, position) JOIN organizational_units AS p ON p.id = n.id
-) AS now
-WHERE u.path_ids && %(ids)s::uuid[] AND m.entity_type = 'UNIT' AND m.local_id = u.id
-  AND m.siorg_hierarchy_path IS DISTINCT FROM now.path
+-- Each table is asked by key (OFFSET 0 keeps the lookups inside): the organization is locked meanwhile.
+WITH moved AS MATERIALIZED (
+    SELECT u.id, u.path_ids FROM organizational_units AS u WHERE u.path_ids && %(ids)s::uuid[]
+), differing AS MATERIALIZED (
+    SELECT m.id, now.path
+    FROM moved
+    CROSS JOIN LATERAL (
+        SELECT x.id, x.siorg_hierarchy_path FROM siorg_mappings AS x
+        WHERE x.entity_type = 'UNIT' AND x.local_id = moved.id OFFSET 0
+    ) AS m
+    CROSS JOIN LATERAL (
+        SELECT array_agg(p.siorg_code ORDER BY n.position) FILTER (WHERE p.siorg_code IS NOT NULL) AS path
+        FROM unnest(moved.path_ids) WITH ORDINALITY AS n (id, position)
+        CROSS JOIN LATERAL (SELECT y.siorg_code FROM organizational_units AS y WHERE y.id = n.id OFFSET 0) AS p
+    ) AS now
+    WHERE m.siorg_hierarchy_path IS DISTINCT FROM now.path
+)
+UPDATE siorg_mappings AS m SET siorg_hierarchy_path = differing.path
+FROM differing WHERE m.id = differing.id AND m.id = ANY (ARRAY(SELECT d.id FROM differing AS d))
 
 -- name: insert_history
 INSERT INTO siorg_history (entity_type, siorg_code, local_id, change_type, previous_data, new_data, affected_fields,

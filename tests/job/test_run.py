@@ -1,0 +1,99 @@
+"""``siorg-job run`` at its start: what dangles, the database that is away, the switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from siorg_queue import Connection, connect
+from support.fleet import Fleet, eventually
+from support.job import job_environment, run_job
+from support.postgres import Postgres, embedded_postgres
+
+NOBODY = "http://127.0.0.1:9/doc"
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    with embedded_postgres(durable=True) as server:
+        yield server
+
+
+def test_no_spent_item_is_left_waiting(connection: Connection, database_url: str) -> None:
+    connection.execute(
+        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, attempts)"
+        " SELECT 'UNIT', 100000 + n, 'UPDATE', '{}', 3 FROM generate_series(1, 2500) AS n"
+    )
+    run_job("run", env=job_environment(database_url, NOBODY))
+    rows = connection.execute("SELECT status::text, count(*) AS n FROM siorg_sync_queue GROUP BY 1").fetchall()
+    assert [(row["status"], row["n"]) for row in rows] == [("FAILED", 2500)]
+
+
+def test_forever_waits_for_a_database_that_is_away_at_the_start(own_postgres: Postgres, tmp_path: Path) -> None:
+    url = own_postgres.database()
+    own_postgres.stop()
+    with Fleet(job_environment(url, NOBODY, WORKER_UNAVAILABLE_SECS="0.5"), tmp_path) as fleet:
+        job, impatient = fleet.start("run", "--forever"), fleet.start("run")
+        assert impatient.ends() == 75
+        eventually(lambda: "The database is unavailable" in job.stderr)
+        assert job.running, job.stderr
+        own_postgres.start()
+        eventually(lambda: "The database answers again" in job.stderr)
+        eventually(lambda: sessions(url))
+        assert job.running, job.stderr
+        job.process.terminate()
+        assert job.ends() == 0, job.stderr
+
+
+def sessions(url: str) -> int:
+    with connect(url, application_name="test") as connection:
+        row = connection.execute(
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'siorg-job' AND datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+@pytest.mark.parametrize("forever", [[], ["--forever"]])
+def test_asked_to_end_while_it_waits_for_the_database_is_0(forever: list[str], tmp_path: Path) -> None:
+    env = job_environment("postgresql://postgres@127.0.0.1:9/none", NOBODY, WORKER_UNAVAILABLE_SECS="60")
+    with Fleet(env, tmp_path) as fleet:
+        job = fleet.start("run", *forever)
+        eventually(lambda: "The database is unavailable" in job.stderr)
+        job.process.terminate()
+        assert job.ends(within=5) == 0, job.stderr
+        assert job.summary["reason"] == "stopped"
+
+
+def test_a_switch_that_is_off_is_told_once(connection: Connection, database_url: str, tmp_path: Path) -> None:
+    def switch(value: str) -> None:
+        connection.execute(
+            "INSERT INTO system_settings (key, value) VALUES ('siorg.sync_enabled', %s::jsonb)"
+            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [value],
+        )
+
+    switch("false")
+    looks = set()
+
+    def looked_often() -> bool:
+        row = connection.execute(
+            "SELECT max(query_start) AS at FROM pg_stat_activity"
+            " WHERE application_name = 'siorg-job' AND datname = current_database()"
+        ).fetchone()
+        assert row is not None
+        looks.add(row["at"])
+        return len(looks) > 4
+
+    with Fleet(job_environment(database_url, NOBODY, WORKER_POLL_INTERVAL_SECS="1"), tmp_path) as fleet:
+        job = fleet.start("run", "--forever")
+        eventually(looked_often)
+        assert job.stderr.count("sync_enabled is false") == 1, job.stderr
+        switch("true")
+        eventually(lambda: "sync_enabled is true again" in job.stderr)
+        switch("false")
+        eventually(lambda: job.stderr.count("sync_enabled is false") == 2)
+        job.process.terminate()
+        assert job.ends() == 0, job.stderr

@@ -1,0 +1,94 @@
+"""What is done when the stored time of the last sync is later than the answer at hand, or later than now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from siorg_job.siorg.model import DomainTable
+from support.local_structure import UFMT, World, siorg_row
+
+CODE = 900
+_TABLES = ("organizational_units", "organizations", "organizational_unit_categories")
+
+
+@pytest.fixture
+def synced(world: World) -> World:
+    world.siorg.publish(siorg_row(CODE, nome="Secretaria"))
+    world.siorg.tables[DomainTable.UNIT_CATEGORY] = [_category("Comissão")]
+    world.sync(CODE)
+    world.sync(UFMT, entity="ORGANIZATION")
+    world.sync(6, entity="CATEGORY", operation="CREATION")
+    return world
+
+
+def _category(name: str) -> dict[str, Any]:
+    return {"codigoCategoriaUnidade": 6, "descricaoCategoriaUnidade": name, "ativo": "SIM"}
+
+
+def _stamp(world: World, expression: str) -> None:
+    for table in _TABLES:
+        world.connection.execute(f"UPDATE {table} SET siorg_synced_at = {expression} WHERE siorg_synced_at IS NOT NULL")
+
+
+def test_a_time_in_the_future_loses_no_change(synced: World) -> None:
+    _stamp(synced, "now() + interval '1 year'")
+    synced.siorg.change(CODE, nome="Secretaria Geral")
+    synced.siorg.change(UFMT, sigla="UF")
+    synced.siorg.tables[DomainTable.UNIT_CATEGORY] = [_category("Comitê")]
+    assert synced.sync(CODE)["status"] == "COMPLETED"
+    synced.sync(UFMT, entity="ORGANIZATION")
+    synced.sync(6, entity="CATEGORY")
+    assert synced.unit(CODE)["name"] == "Secretaria Geral"
+    assert synced.organization()["acronym"] == "UF"
+    assert synced.rows("SELECT name FROM organizational_unit_categories WHERE siorg_code = 6") == [{"name": "Comitê"}]
+    for table in _TABLES:
+        assert synced.rows(f"SELECT siorg_code FROM {table} WHERE siorg_synced_at > now()") == []
+
+
+def test_a_time_in_the_future_does_not_forget_a_persons_edit(synced: World) -> None:
+    _stamp(synced, "now() + interval '1 year'")
+    synced.edit(CODE, name="Nossa Secretaria")
+    assert synced.sync(CODE)["status"] == "COMPLETED"
+    assert synced.unit(CODE)["name"] == "Nossa Secretaria"
+
+
+def test_an_end_is_believed_although_the_stored_time_is_in_the_future(synced: World) -> None:
+    _stamp(synced, "now() + interval '1 year'")
+    synced.siorg.remove(CODE)
+    assert synced.sync(CODE, operation="EXTINCTION")["status"] == "COMPLETED"
+    assert not synced.unit(CODE)["is_active"]
+
+
+@pytest.mark.parametrize("entity", ["UNIT", "ORGANIZATION", "CATEGORY"])
+@pytest.mark.parametrize(
+    ("operation", "decision"),
+    [("EXTINCTION", None), ("MERGE", None), ("SPLIT", None), ("UPDATE", "ACCEPT_SIORG")],
+)
+def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
+    synced: World, entity: str, operation: str, decision: str | None
+) -> None:
+    code = {"UNIT": CODE, "ORGANIZATION": UFMT, "CATEGORY": 6}[entity]
+    (id_,) = synced.enqueue(code, entity=entity, operation=operation)
+    if decision is not None:
+        synced.resolve(id_, decision)
+    works = synced.gather(synced.claim())
+    _stamp(synced, "clock_timestamp()")
+    synced.apply(works)
+    item = synced.item(id_)
+    assert (item["status"], item["attempts"]) == ("PENDING", 0)
+    (row,) = synced.rows(
+        "SELECT extract(epoch FROM scheduled_for - now())::float8 AS pause FROM siorg_sync_queue WHERE id = %s", id_
+    )
+    assert 0.5 < row["pause"] <= 2
+    if decision is not None:
+        assert item["error_details"]["resolution"] == decision
+
+
+def test_an_update_that_a_newer_answer_settles_is_complete(synced: World) -> None:
+    (id_,) = synced.enqueue(CODE)
+    works = synced.gather(synced.claim())
+    _stamp(synced, "clock_timestamp()")
+    synced.apply(works)
+    assert synced.item(id_)["status"] == "COMPLETED"
