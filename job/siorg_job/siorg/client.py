@@ -159,7 +159,6 @@ class SiorgClient:
         self._max_body = max_body_bytes
         self._max_structure = max_structure_seconds
         self._max_connections = max_connections
-        self._ca_bundle = ca_bundle
         self._observe = observe
         self._observe_error = observe_error
         self._retries = retries
