@@ -1,9 +1,9 @@
 """`make demo`: the main job, whole, on this machine, from nothing.
 
 An embedded PostgreSQL (or the database of DATABASE_URL), the SIORG simulator with a few faults, one organization of some
-2,000 generated units, and several `siorg-job run` processes that drain the queue and exit: once for the first discovery, and
-once more after SIORG has changed. Ends with a table and with the comparison of the local structure with SIORG's. Exit 0 only
-when nothing differs.
+2,000 generated units, and `siorg-operator local` with a SiorgSyncWorker: job processes in place of Jobs, scaled from zero to
+several and back to zero, once for the first discovery and once more after SIORG has changed. Ends with a table and with the
+comparison of the local structure with SIORG's. Exit 0 only when nothing differs and the operator did scale.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from siorg_job.siorg.model import Structure
 from siorg_job.siorg.parsing import read_structure
-from siorg_queue import Connection, Counts, DatabaseUnavailable, QueueStore, connect
+from siorg_queue import Connection, DatabaseUnavailable, QueueStore, connect
 from support.postgres import embedded_postgres
 from support.siorg_server import SiorgServer
 
 ORGANIZATION = 471
+RESOURCE = Path(__file__).with_name("siorgsyncworker.yaml")
 FAULTS = "status=503:0.1,torn=0.08,garbage=0.05,429=0.05"  # few requests are needed, so that few faults need a high rate
 LONGEST_SECONDS = 150
 
@@ -42,7 +43,7 @@ console = Console()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, default=2000, help="units of the generated organization (default 2000)")
-    parser.add_argument("--jobs", type=int, default=4, help="siorg-job processes (default 4)")
+    parser.add_argument("--plain", action="store_true", help="lines instead of a live view, also on a terminal")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="siorg-demo-")))
@@ -68,9 +69,7 @@ def main() -> int:
             "DATABASE_URL": url,
             "SIORG_API_URL": siorg.url,
             "SIORG_ALLOW_INSECURE": "true",
-            "LOG_FORMAT": "json",
             "SIORG_TIMEOUT_SECS": "2",
-            "WORKER_RETRY_MAX_DELAY_MS": "4000",
         }
         codes = set(_structure(siorg.url).units)
         siorg.control("PUT", "snapshot", {"index": 0})
@@ -86,17 +85,19 @@ def main() -> int:
                 " so give it a database of its own.[/red]"
             )
             return 2
-        _job(["migrate"], environment)
-        jobs: list[dict[str, Any]] = []
-        seconds = 0.0
-        for index, what in enumerate(("The first discovery", "SIORG has changed")):
-            console.print(f"\n[bold]{what}[/bold]")
+        _job(["migrate"], environment, folder)
+        console.print(f"[bold]$ siorg-operator local {RESOURCE.name}[/bold]")
+        command = [sys.executable, "-m", "siorg_operator", "local", str(RESOURCE), "--logs", str(folder / "jobs")]
+        operator = subprocess.Popen([*command, *(["--plain"] if arguments.plain else [])], env=environment)
+        stack.callback(_end, operator)
+        store = QueueStore(connection)
+        for index in range(2):
             siorg.control("PUT", "snapshot", {"index": index})
-            _job(["discover", "--organization", str(ORGANIZATION)], environment)
-            started = time.monotonic()
-            jobs += _drain(arguments.jobs, environment, connection, folder)
-            seconds += time.monotonic() - started
-        return _show_result(jobs, seconds, connection, log, _structure(siorg.url))
+            _job(["discover", "--organization", str(ORGANIZATION)], environment, folder)
+            _wait_for(lambda: store.next_due_seconds() is None and store.counts().processing == 0, operator)
+        time.sleep(1)  # the last Jobs see that nothing is left, and end
+        code = _end(operator)
+        return _show_result(code, folder / "jobs", connection, log, _structure(siorg.url))
 
 
 @contextlib.contextmanager
@@ -105,81 +106,40 @@ def _embedded() -> Iterator[str]:
         yield postgres.database(migrated=False)
 
 
-def _job(command: list[str], environment: dict[str, str]) -> None:
-    console.print(f"[bold]$ siorg-job {' '.join(command)}[/bold]")
+def _job(command: list[str], environment: dict[str, str], folder: Path) -> None:
+    """A command of the job, its log in a file: the operator has the screen."""
+    log = folder / f"{command[0]}.log"
     for _ in range(5):  # SIORG has faults here: discover may have to be asked again, as a CronJob would
-        done = subprocess.run([sys.executable, "-m", "siorg_job", *command], env=environment, check=False)
+        with log.open("w") as output:
+            done = subprocess.run(
+                [sys.executable, "-m", "siorg_job", *command], env=environment, check=False, stdout=output, stderr=output
+            )
         if done.returncode != 75:
             break
     if done.returncode:
+        console.print(log.read_text()[-2000:])
         raise SystemExit(done.returncode)
 
 
-def _drain(count: int, environment: dict[str, str], connection: Connection, folder: Path) -> list[dict[str, Any]]:
-    """Run ``count`` processes until all have ended, and again while items wait for a retry; their summaries."""
-    console.print(f"[bold]$ siorg-job run[/bold]   ({count} processes)")
-    store = QueueStore(connection)
-    summaries: list[dict[str, Any]] = []
+def _wait_for(condition: Callable[[], bool], operator: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + LONGEST_SECONDS
-    began, before = time.monotonic(), store.counts()
-    tell_at = began + 0.5
-    with Live(console=console, refresh_per_second=8, transient=not console.is_terminal) as live:
-        while store.next_due_seconds() is not None and time.monotonic() < deadline:
-            running: list[tuple[subprocess.Popen[str], Path]] = []
-            for _ in range(count):
-                log = folder / f"job-{len(list(folder.glob('job-*')))}.log"
-                with log.open("w") as stderr:
-                    command = [sys.executable, "-m", "siorg_job", "run"]
-                    running.append(
-                        (
-                            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True),
-                            log,
-                        )
-                    )
-            while any(process.poll() is None for process, _ in running):
-                if time.monotonic() > deadline:
-                    for process, _ in running:
-                        process.terminate()
-                progress = _progress(store, running, before, time.monotonic() - began)
-                live.update(progress)
-                if not console.is_terminal and time.monotonic() > tell_at:
-                    console.print(f"{progress.title}, {progress.caption}")
-                    tell_at = time.monotonic() + 1
-                time.sleep(0.1)
-            for process, log in running:
-                output, _ = process.communicate()
-                if process.returncode:
-                    console.print(log.read_text()[-2000:])
-                if output:
-                    summaries.append(json.loads(output.splitlines()[-1]))
-            live.update(_progress(store, running, before, time.monotonic() - began))
-    return summaries
+    while not condition():
+        if operator.poll() is not None:
+            raise SystemExit(f"the operator ended by itself with exit code {operator.returncode}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not done within {LONGEST_SECONDS} s")
+        time.sleep(0.1)
 
 
-def _progress(store: QueueStore, running: list[tuple[subprocess.Popen[str], Path]], before: Counts, seconds: float) -> Table:
-    counts = store.counts()
-    ended = _ended(counts) - _ended(before)
-    alive = sum(process.poll() is None for process, _ in running)
-    table = Table(
-        title=f"{ended} of {before.waiting} items, {seconds:.1f} s, {ended / max(seconds, 0.001):.0f} items/s", min_width=60
-    )
-    table.caption = f"{alive} jobs running"
-    values = {
-        "waiting": counts.waiting,
-        "in work": counts.processing,
-        "completed": counts.completed,
-        "failed": counts.failed,
-        "conflict": counts.conflict,
-        "skipped": counts.skipped,
-    }
-    for name in values:
-        table.add_column(name, justify="right")
-    table.add_row(*(str(value) for value in values.values()))
-    return table
-
-
-def _ended(counts: Counts) -> int:
-    return counts.completed + counts.failed + counts.conflict + counts.skipped
+def _end(operator: subprocess.Popen[bytes]) -> int:
+    """As Ctrl-C does; its exit code."""
+    if operator.poll() is None:
+        operator.send_signal(signal.SIGINT)
+    try:
+        return operator.wait(60)
+    except subprocess.TimeoutExpired:
+        operator.kill()
+        return operator.wait()
 
 
 def _structure(url: str) -> Structure:
@@ -235,33 +195,32 @@ def _differences(connection: Connection, structure: Structure) -> list[str]:
     return found
 
 
-def _show_result(jobs: list[dict[str, Any]], seconds: float, connection: Connection, log: Path, structure: Structure) -> int:
+def _show_result(code: int, jobs: Path, connection: Connection, log: Path, structure: Structure) -> int:
     counts = QueueStore(connection).counts()
     requests = [json.loads(line) for line in log.read_text().splitlines()]
     faults = Counter(request["fault"] for request in requests if request["fault"])
-    ended = _ended(counts)
+    summaries: list[dict[str, Any]] = [json.loads(file.read_text()) for file in jobs.glob("*.summary") if file.stat().st_size]
     differences = _differences(connection, structure)
-    table = Table(title="What the jobs did", show_header=False, min_width=60)
+    table = Table(title="The local structure and SIORG's", show_header=False, min_width=60)
     table.add_column(style="bold")
     table.add_column(justify="right")
     for outcome in ("completed", "failed", "conflict", "skipped"):
         table.add_row(f"items {outcome}", str(getattr(counts, outcome)))
     table.add_row("items left over", str(counts.waiting + counts.processing))
-    table.add_row("time", f"{seconds:.1f} s")
-    table.add_row("items/s", f"{ended / seconds:.0f}")
-    table.add_row("job processes", str(len(jobs)))
-    table.add_row("requests to SIORG", str(sum(job["requests"] for job in jobs)))
-    table.add_row("  of them failed", str(sum(job["request_errors"] for job in jobs)))
-    table.add_row(
-        "  faults SIORG had, discovery included",
-        ", ".join(f"{name} {n}" for name, n in sorted(faults.items())) or "none",
-    )
-    table.add_row("retries of items", str(sum(job["retried"] for job in jobs)))
+    table.add_row("faults SIORG had", ", ".join(f"{name} {n}" for name, n in sorted(faults.items())) or "none")
+    table.add_row("exit code of the operator", str(code))
     table.add_row("differences from SIORG", str(len(differences)))
     console.print(table)
     for difference in differences[:10]:
         console.print(difference)
-    good = not differences and not counts.waiting and not counts.processing and not counts.failed
+    good = (
+        code == 0
+        and len(summaries) > 1
+        and not differences
+        and not counts.waiting
+        and not counts.processing
+        and not counts.failed
+    )
     console.print("[green]The local structure is SIORG's.[/green]" if good else "[red]Not in line.[/red]")
     return 0 if good else 1
 

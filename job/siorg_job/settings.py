@@ -16,10 +16,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, Self, TypeVar, cast
-from urllib.parse import quote, unquote
+from typing import Any, Final, Literal, Protocol, TypeVar, cast
 
 from siorg_job.redaction import Redactor
 
@@ -197,6 +195,17 @@ def _within(number: _Number, low: float, high: float) -> _Number:
     if number > high:
         raise ValueError("is too large")
     return number
+
+
+def check_database_url(url: str) -> None:
+    """Refuse a URL as ``siorg_queue.address`` does, which is loaded only now: with the package comes the database driver.
+
+    Raises:
+        ValueError: with what is wrong, and nothing of the URL.
+    """
+    from siorg_queue.address import check_database_url as check  # noqa: PLC0415
+
+    check(url)
 
 
 def _database_url(text: str) -> Secret:
@@ -403,97 +412,13 @@ def _check_together(values: dict[str, Any], given: Mapping[str, str]) -> Iterato
         yield _problem(longest, f"is less than {base} ({read[base]})", given)
 
 
-# -- the database's address -------------------------------------------------------------------------------------------
-
-_DATABASE_SCHEMES = ("postgresql://", "postgres://")
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]*))?")
-_SECRET_PARAMETERS = frozenset({"password", "sslpassword"})
-
-
-def check_database_url(url: str) -> None:
-    """Refuse what libpq would not take, or would take apart in another way than it was meant.
-
-    libpq ends the user information at the first ``@`` before a ``/``. Of a password with such a character it would put
-    the rest into the host name, and so into its error messages: hence the care.
-
-    Raises:
-        ValueError: with what is wrong, and nothing of the URL.
-    """
-    if not url.startswith(_DATABASE_SCHEMES):
-        raise ValueError("does not begin with postgresql:// or postgres://")
-    if any(character.isspace() or not character.isprintable() for character in url):
-        raise ValueError("has a space or a control character in it (%20 in a URL)")
-    if re.search(r"%(?![0-9A-Fa-f]{2})|%00", url):
-        raise ValueError("has a % that begins no %XX (a % itself is written %25)")
-    try:
-        unquote(url, errors="strict")
-    except UnicodeDecodeError:
-        raise ValueError("has %XX that do not make UTF-8") from None
-    parts = _DatabaseUrl.of(url)
-    if "@" in url.removeprefix(f"{url.partition('://')[0]}://{parts.user_information}@"):
-        raise ValueError("has an @ too many (in a password, @ is written %40 and / is written %2F)")
-    for host in parts.hosts.split(","):
-        match = _HOST.fullmatch(host)
-        if match is None or not (not match["port"] or 1 <= int(match["port"][:9]) <= 65_535):
-            raise ValueError("has a wrong host or port (in a password, / is written %2F and : is written %3A)")
-    for parameter in parts.parameters:
-        if not parameter[0] or "=" not in "".join(parameter[1:2]):
-            raise ValueError("has a parameter after ? that is not name=value")
-        if unquote(parameter[0]) not in _parameter_names():
-            raise ValueError("has a parameter after ? that PostgreSQL's client library does not know")
-
-
-@cache
-def _parameter_names() -> frozenset[str]:
-    from psycopg import pq  # noqa: PLC0415 - whoever has a database URL is about to need it anyway
-
-    return frozenset({"ssl"} | {option.keyword.decode() for option in pq.Conninfo.get_defaults()})
-
-
-@dataclass(frozen=True, slots=True)
-class _DatabaseUrl:
-    """A connection URL, taken apart as libpq does it: https://www.postgresql.org/docs/18/libpq-connect.html."""
-
-    user_information: str
-    hosts: str
-    parameters: tuple[tuple[str, str], ...]  # the value with its =, and empty where there is none
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        rest = url.partition("://")[2]
-        before_path = rest.partition("/")[0]
-        user_information, at, after = before_path.partition("@")
-        if not at:
-            user_information, after = "", before_path
-        hosts = after.partition("?")[0]
-        query = (after + rest[len(before_path) :]).partition("?")[2]
-        pairs = (pair.partition("=") for pair in query.split("&")) if query else ()
-        return cls(user_information, hosts, tuple((name, sign + value) for name, sign, value in pairs))
-
-
 def _secrets(database_url: str, token: str) -> Iterator[str]:
     """Every text that must not be seen: also of a URL that was refused."""
     yield token
-    if not database_url:
-        return
-    yield database_url
-    # Both readings of a URL that is ambiguous: up to libpq's @, and up to the last one.
-    last = database_url.partition("://")[2].rpartition("@")[0]
-    parts = _DatabaseUrl.of(database_url)
-    for user_information in {parts.user_information, last}:
-        password = user_information.partition(":")[2]
-        if password:  # without one, "postgres:" would become stars wherever a message names that user
-            yield user_information
-            yield from _written(password)
-    for name, value in parts.parameters:
-        if unquote(name).lower() in _SECRET_PARAMETERS:
-            yield from _written(value.removeprefix("="))
+    if database_url:
+        from siorg_queue.address import secrets_of  # noqa: PLC0415 - with the package comes the database driver
 
-
-def _written(password: str) -> Iterator[str]:
-    yield password
-    yield unquote(password)
-    yield quote(unquote(password), safe="")
+        yield from secrets_of(database_url)
 
 
 # -- the environment's oddities ---------------------------------------------------------------------------------------

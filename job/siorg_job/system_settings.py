@@ -8,15 +8,12 @@ from typing import Any
 
 from siorg_job.logs import logger
 from siorg_queue import Connection
+from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
 
-SYNC_ENABLED = "siorg.sync_enabled"
+__all__ = ["MAX_DEPTH", "STRICT_HIERARCHY", "SYNC_ENABLED", "read_boolean", "read_settings", "read_whole_number"]
+
 STRICT_HIERARCHY = "siorg.hierarchy_strict_mode"
 MAX_DEPTH = "units.max_hierarchy_depth"
-
-_WORDS = {
-    **dict.fromkeys(("true", "on", "yes", "1"), True),
-    **dict.fromkeys(("false", "off", "no", "0"), False),
-}
 
 
 def read_settings(connection: Connection, keys: Sequence[str]) -> dict[str, Any]:
@@ -29,11 +26,10 @@ def read_boolean(key: str, value: object, *, unset: bool, unreadable: bool) -> b
     """The setting as a boolean; ``unreadable`` (the careful side) with a warning where it is neither true nor false."""
     if value is None:
         return unset
-    if isinstance(value, str | int):
-        word = _WORDS.get(str(value).strip().lower())
-        if word is not None:
-            return word
-    _warn(key, repr(value)[:80], "true, false, on, off, yes, no, 1, 0", str(unreadable).lower())
+    word = as_boolean(value)
+    if word is not None:
+        return word
+    _warn(key, repr(value)[:80], BOOLEAN_WORDS, str(unreadable).lower())
     return unreadable
 
 

@@ -1,0 +1,1 @@
+"""The operator: one ``SiorgSyncWorker`` says how a queue is to be drained; this scales run-to-exhaustion Jobs from its depth."""

@@ -1,0 +1,230 @@
+"""One resource's loop: wake, pass, wait. Everything that may happen only wakes it; what to do is decided anew each time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from siorg_operator import status as statuses
+from siorg_operator.metrics import OperatorMetrics
+from siorg_operator.observed import Job
+from siorg_operator.ports import Cluster, ClusterError
+from siorg_operator.probes import Health
+from siorg_operator.reconcile import Passed, PassFailed, Reconciler, Seen, Tally
+from siorg_operator.resource import ResourceError, SiorgSyncWorker, parse
+
+log = logging.getLogger(__name__)
+
+SPACING_SECONDS = 0.1
+"""Passes of one resource begin at least so far apart: a burst of events is one pass and one more after it."""
+_JITTER = 0.2
+_EXPECTED_SECONDS = 30.0  # a Job that was made and is not shown by then has come and gone
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 30.0
+
+
+class World(Protocol):
+    """What the cluster shows, and what can be listened to."""
+
+    def body(self) -> Mapping[str, Any]:
+        """The resource's object as it is known now."""
+        ...
+
+    def seen(self, resource: SiorgSyncWorker, now: datetime) -> Seen:
+        """What belongs to the resource."""
+        ...
+
+    def listen(self, resource: SiorgSyncWorker, wake: Callable[[], None]) -> None:
+        """Be woken when there is new work on the resource's queue; called after each pass, and cheap when nothing changed."""
+        ...
+
+
+class Attendant:
+    """Attends to one resource until it is gone."""
+
+    def __init__(
+        self,
+        world: World,
+        reconciler: Reconciler,
+        cluster: Cluster,
+        *,
+        metrics: OperatorMetrics,
+        health: Health,
+        clock: Callable[[], datetime],
+        default_image: str | None,
+    ) -> None:
+        """``default_image``: of Jobs whose resource names none."""
+        self._world = world
+        self._reconciler = reconciler
+        self._cluster = cluster
+        self._metrics = metrics
+        self._health = health
+        self._clock = clock
+        self._default_image = default_image
+        self._wake = asyncio.Event()
+        self._generation: int | None = None
+        self._status: Mapping[str, Any] | None = None
+        self._tally: Tally | None = None
+        self._expected: dict[str, tuple[Job, float]] = {}
+        self._failures = 0
+        self._where = ("", "")
+
+    def wake(self) -> None:
+        """Look again soon."""
+        self._wake.set()
+
+    def changed(self, generation: int | None) -> None:
+        """The object was written: worth a look when it was its spec, and not our own status."""
+        if generation != self._generation:
+            self.wake()
+
+    def gone(self, job: str) -> None:
+        """A Job was removed: nobody need expect it any more."""
+        self._expected.pop(job, None)
+        self.wake()
+
+    async def attend(self, stopped: Callable[[], bool]) -> None:
+        """Pass after pass until ``stopped``."""
+        while not stopped():
+            self._wake.clear()  # before anything is read: what happens from here on is not lost
+            began = time.monotonic()
+            pause = await self._pass()
+            await self._wait(pause, began)
+
+    async def _wait(self, pause: float, began: float) -> None:
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        spaced = began + SPACING_SECONDS - time.monotonic()
+        if spaced > 0:
+            await asyncio.sleep(spaced)
+
+    async def _pass(self) -> float:
+        """One pass; returns how long to wait before the next one (seconds)."""
+        body = self._world.body()
+        metadata = body["metadata"]
+        namespace, name = metadata.get("namespace") or "", metadata["name"]
+        self._generation = metadata.get("generation")
+        if self._status is None:
+            self._status = dict(body.get("status") or {})
+            self._tally = Tally((self._status.get("jobs") or {}).get("lastFinishedTime") or "")
+        self._where = (namespace, name)
+        key = f"{namespace}/{name}"
+        self._health.pass_began(key)
+        began = time.monotonic()
+        try:
+            resource = self._resource(body)
+            seen = self._look(resource)
+            assert self._tally is not None  # set above
+            passed = await self._reconciler.step(seen, self._tally)
+        except ResourceError as error:
+            return await self._refuse(body, str(error))
+        except PassFailed as error:
+            self._keep(error.passed)
+            return self._failed(namespace, name, error)
+        except ClusterError as error:
+            return self._failed(namespace, name, error)
+        except Exception as error:
+            # A bug must neither end the loop nor spin it.
+            log.exception("A pass failed unexpectedly", extra={"namespace": namespace, "worker": name})
+            self._metrics.reconcile_failed(namespace, name, type(error).__name__)
+            return self._retry_pause()
+        finally:
+            self._metrics.reconciled(namespace, name, time.monotonic() - began)
+            self._health.pass_ended(key)
+        self._failures = 0
+        self._keep(passed)
+        self._world.listen(resource, self.wake)
+        return _pause(passed)
+
+    def _resource(self, body: Mapping[str, Any]) -> SiorgSyncWorker:
+        """The resource as it is known, with the status that we ourselves wrote last.
+
+        Raises:
+            ResourceError: it cannot be understood.
+        """
+        # A status that a newer or older operator wrote in another form must not keep anybody from deciding.
+        try:
+            resource = parse({**body, "status": self._status or {}})
+        except ResourceError:
+            resource = parse({**body, "status": {}})
+        if resource.spec.job.image:
+            return resource
+        if not self._default_image:
+            problem = "is not set, and the operator has no default (SIORG_OPERATOR_JOB_IMAGE); allowed: an image reference"
+            raise ResourceError([f"spec.job.image: {problem}"])
+        job = resource.spec.job.model_copy(update={"image": self._default_image})
+        return resource.model_copy(update={"spec": resource.spec.model_copy(update={"job": job})})
+
+    def _look(self, resource: SiorgSyncWorker) -> Seen:
+        """What the cluster shows, and the Jobs that we made and that it does not show yet."""
+        seen = self._world.seen(resource, self._clock())
+        now = time.monotonic()
+        shown = {job.name for job in seen.jobs}
+        self._expected = {
+            name: (job, until) for name, (job, until) in self._expected.items() if name not in shown and until > now
+        }
+        jobs = [*seen.jobs, *(job for job, _ in self._expected.values())]
+        # In one order, so that what is said of the first of them does not change from pass to pass.
+        return replace(seen, status=self._status or {}, jobs=sorted(jobs, key=lambda job: (job.slot, job.round)))
+
+    def _keep(self, passed: Passed) -> None:
+        self._status = passed.status
+        until = time.monotonic() + _EXPECTED_SECONDS
+        self._expected |= {job.name: (job, until) for job in passed.launched}
+        where = {"namespace": self._where[0], "worker": self._where[1]}
+        if passed.launched:
+            log.info("%s", passed.plan.message, extra={**where, "jobs": [job.name for job in passed.launched]})
+        for removal in passed.plan.end:
+            log.warning("Ended a Job whose pod cannot start: %s", removal.stuck.message, extra={**where, "job": removal.name})
+
+    async def _refuse(self, body: Mapping[str, Any], message: str) -> float:
+        """Tell that the resource cannot be understood; look again when it was changed."""
+        metadata = body["metadata"]
+        where = {"namespace": metadata.get("namespace"), "worker": metadata["name"]}
+        log.warning("The resource cannot be understood: %s", message, extra=where)
+        new = statuses.invalid(self._status or {}, metadata.get("generation") or 0, message, self._clock())
+        patch = statuses.merge_patch(self._status or {}, new)
+        if patch:
+            bare = SiorgSyncWorker.model_construct(metadata=_Names(metadata))  # its names are all that is asked
+            try:
+                await self._cluster.write_status(bare, patch)
+            except ClusterError as error:
+                log.warning("The status could not be written: %s", error)
+                return self._retry_pause()
+            for event in statuses.events(self._status or {}, new, None):
+                await self._cluster.record(bare, event)
+            self._status = new
+        return _LONGEST_RETRY_SECONDS * 10
+
+    def _failed(self, namespace: str, name: str, error: ClusterError | PassFailed) -> float:
+        self._metrics.reconcile_failed(namespace, name, str(error.code or "NoAnswer"))
+        log.warning("A pass was not carried out in full: %s", error, extra={"namespace": namespace, "worker": name})
+        return self._retry_pause()
+
+    def _retry_pause(self) -> float:
+        pause = min(_FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 10), _LONGEST_RETRY_SECONDS)
+        self._failures += 1
+        return pause * (1 + _JITTER * random.random())  # noqa: S311 - jitter
+
+
+class _Names:
+    """The names of an object whose spec cannot be understood."""
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self.name, self.namespace, self.uid = metadata["name"], metadata.get("namespace"), metadata.get("uid")
+
+
+def _pause(passed: Passed) -> float:
+    """Until the next look: the poll, jittered so that resources do not look in step, or what is known to come sooner."""
+    poll = passed.plan.poll_seconds * (1 + _JITTER * random.random())  # noqa: S311 - jitter
+    wake = passed.plan.wake_seconds
+    return poll if wake is None else min(poll, max(wake, SPACING_SECONDS))

@@ -1,0 +1,291 @@
+"""A ``Job`` as the decision needs it, out of Kubernetes' Job and Pod objects. Only what is kept of them stays in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from siorg_operator.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
+from siorg_operator.observed import Ending, Job, JobState, Stuck, Summary
+from siorg_operator.resource import KIND
+
+CANNOT_START: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+"""Reasons for which a container waits and that do not go away by waiting a moment."""
+
+_POD_LAGS_SECONDS = 5.0
+_STARTS_WITHIN_SECONDS = 900.0
+"""A pod that was not made by then, or whose container was not, will not be: a quota, a missing volume. Pulling a large image
+and starting a node take minutes."""
+_LONGEST_MESSAGE = 300  # characters of what a failed Job said of itself
+_ENDINGS_OF_TRY_LATER: Final = {
+    "siorg_unavailable": Ending.SIORG_UNAVAILABLE,
+    "siorg_rate_limited": Ending.SIORG_RATE_LIMITED,
+    "database_unavailable": Ending.DATABASE_UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What is kept of a Job object."""
+
+    name: str
+    uid: str
+    slot: int
+    round: int
+    template: str
+    created_at: datetime
+    finished_at: datetime | None
+    failed_because: str | None
+    """Reason of the condition Failed; None: it has not failed."""
+    failure_message: str
+    complete: bool
+    stuck_because: str
+    """Why the operator ended it, if it did."""
+    has_pods: bool = True
+    """Whether it has pods as far as the Job controller knows, or is not meant to have any (suspended, by Kueue for one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodRecord:
+    """What is kept of a Pod object."""
+
+    name: str
+    running: bool
+    started_at: datetime | None
+    stuck: Stuck | None
+    exit_code: int | None
+    """Of the container, when it has ended."""
+    exit_reason: str
+    termination_message: str
+    finished_at: datetime | None
+    waits_since: datetime | None = None
+    """For a pod that a node took and whose container is not made yet: when it was taken."""
+
+
+def owner_uid(body: Mapping[str, Any]) -> str | None:
+    """The uid of the resource that controls a Job; None: it is no drain Job of ours."""
+    for reference in body["metadata"].get("ownerReferences") or ():
+        if reference.get("controller") and reference.get("kind") == KIND:
+            return str(reference["uid"])
+    return None
+
+
+def job_of_pod(body: Mapping[str, Any]) -> str | None:
+    """The uid of the Job that controls a Pod."""
+    for reference in body["metadata"].get("ownerReferences") or ():
+        if reference.get("controller") and reference.get("kind") == "Job":
+            return str(reference["uid"])
+    return None
+
+
+def job_record(body: Mapping[str, Any]) -> JobRecord | None:
+    """What is kept of a Job; None for one that does not carry our labels."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    labels = metadata.get("labels") or {}
+    slot, round_ = labels.get(SLOT_LABEL, ""), labels.get(ROUND_LABEL, "")
+    if not (slot.isdecimal() and round_.isdecimal()):
+        return None
+    failed = _condition(status, "Failed")
+    complete = _condition(status, "Complete")
+    ended = failed or complete
+    created = _time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
+    finished = None
+    if ended is not None:
+        finished = _time(status.get("completionTime")) or _time(ended.get("lastTransitionTime")) or created
+    return JobRecord(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        slot=int(slot),
+        round=int(round_),
+        template=labels.get(TEMPLATE_LABEL, ""),
+        created_at=created,
+        finished_at=finished,
+        failed_because=None if failed is None else failed.get("reason") or "Failed",
+        failure_message="" if failed is None else failed.get("message") or "",
+        complete=complete is not None,
+        stuck_because=(metadata.get("annotations") or {}).get(STUCK_ANNOTATION, ""),
+        has_pods=bool(status.get("active") or status.get("terminating") or (body.get("spec") or {}).get("suspend")),
+    )
+
+
+def pod_record(body: Mapping[str, Any]) -> PodRecord:
+    """What is kept of a Pod."""
+    status = body.get("status") or {}
+    container: Mapping[str, Any] = next(
+        (one for one in status.get("containerStatuses") or () if one.get("name") == CONTAINER), {}
+    )
+    state = container.get("state") or {}
+    running, terminated, waiting = state.get("running"), state.get("terminated"), state.get("waiting")
+    return PodRecord(
+        name=body["metadata"]["name"],
+        running=running is not None,
+        started_at=_time((running or terminated or {}).get("startedAt")),
+        stuck=_stuck(body, waiting),
+        exit_code=None if terminated is None else terminated.get("exitCode"),
+        exit_reason="" if terminated is None else terminated.get("reason") or "",
+        termination_message="" if terminated is None else terminated.get("message") or "",
+        finished_at=None if terminated is None else _time(terminated.get("finishedAt")),
+        waits_since=_waits_since(body, waiting),
+    )
+
+
+def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime) -> Job:
+    """One Job with its pods; of several pods the newest that ended speaks for it.
+
+    Jobs and pods are told on different streams: one that has ended is unfinished for a few seconds more when its pod's end
+    is not known yet. How it ended decides too much to be guessed.
+    """
+    pods = list(pods)
+    ended = max((pod for pod in pods if pod.exit_code is not None), key=_ended_last, default=None)
+    running = [pod for pod in pods if pod.running]
+    summary = None if ended is None else read_summary(ended.termination_message)
+    if ended is None and _told_a_moment_ago(job, now):
+        job = replace(job, complete=False, failed_because=None, finished_at=None)
+    if job.complete:
+        state = JobState.SUCCEEDED
+    elif job.failed_because is not None:
+        state = JobState.FAILED
+    else:
+        state = JobState.ACTIVE if running else JobState.PENDING
+    starts = [pod.started_at for pod in running or ([ended] if ended else []) if pod.started_at is not None]
+    ending = _ending(job, ended, summary)
+    return Job(
+        name=job.name,
+        slot=job.slot,
+        round=job.round,
+        state=state,
+        created_at=job.created_at,
+        template=job.template,
+        started_at=min(starts, default=None),
+        finished_at=job.finished_at,
+        ending=ending,
+        message="" if ending in {None, Ending.DONE} else _one_line(_message(job, ended, summary)),
+        stuck=_stuck_job(job, pods, now) if state is JobState.PENDING else None,
+        summary=summary if state in {JobState.SUCCEEDED, JobState.FAILED} else None,
+    )
+
+
+def _told_a_moment_ago(job: JobRecord, now: datetime) -> bool:
+    if job.finished_at is None or job.stuck_because or job.failed_because == "DeadlineExceeded":
+        return False  # the Job controller removed the pod: nothing more will be heard of it
+    return abs((now - job.finished_at).total_seconds()) < _POD_LAGS_SECONDS  # clocks differ: far ahead is not a moment ago
+
+
+def _stuck_job(job: JobRecord, pods: list[PodRecord], now: datetime) -> Stuck | None:
+    """Why a Job does not start: what its pod says, or that nothing has come of it for too long."""
+    told = next((pod.stuck for pod in pods if pod.stuck), None)
+    if told is not None:
+        return told
+    for pod in pods:
+        if pod.waits_since is not None and (now - pod.waits_since).total_seconds() >= _STARTS_WITHIN_SECONDS:
+            about = f"its container is not made: a volume is missing, most likely (kubectl describe pod {pod.name})"
+            return Stuck("ContainerCreating", about, pod.waits_since)
+    if not pods and not job.has_pods and (now - job.created_at).total_seconds() >= _STARTS_WITHIN_SECONDS:
+        about = f"no pod is made for it: a quota or an admission rule refuses it, most likely (kubectl describe job {job.name})"
+        return Stuck("NoPod", about, job.created_at)
+    return None
+
+
+def read_summary(text: str) -> Summary | None:
+    """The summary that ``siorg-job run`` leaves as one line of JSON; None for anything else."""
+    try:
+        told = json.loads(text.strip().rpartition("\n")[2])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or not isinstance(told.get("reason"), str) or not _is_number(told.get("exit_code")):
+        return None
+    counts = ("completed", "conflict", "skipped", "failed", "retried", "released", "claimed", "requests", "request_errors")
+    return Summary(
+        reason=_one_line(told["reason"]),
+        exit_code=int(told["exit_code"]),
+        duration_seconds=float(told["duration_seconds"]) if _is_number(told.get("duration_seconds")) else 0.0,
+        **{name: max(int(told[name]), 0) for name in counts if _is_number(told.get(name))},
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _ending(job: JobRecord, ended: PodRecord | None, summary: Summary | None) -> Ending | None:
+    if job.complete:
+        return Ending.DONE
+    if job.failed_because is None:
+        return None
+    if job.stuck_because:
+        return Ending.STUCK
+    if job.failed_because == "DeadlineExceeded":
+        return Ending.DEADLINE
+    if ended is not None and ended.exit_code == 75 and summary is not None:
+        return _ENDINGS_OF_TRY_LATER.get(summary.reason, Ending.FAILED)
+    if ended is not None and ended.exit_code == 2:
+        return Ending.WRONG_SETTINGS
+    return Ending.FAILED
+
+
+def _message(job: JobRecord, ended: PodRecord | None, summary: Summary | None) -> str:
+    if job.stuck_because:
+        return job.stuck_because
+    if ended is None:
+        return job.failure_message or job.failed_because or ""
+    if summary is not None:
+        return f"exit code {ended.exit_code}, {summary.reason}"
+    # Kubernetes says Error for every exit that is not 0: no news.
+    reason = f", {ended.exit_reason}" if ended.exit_reason not in {"", "Error"} else ""
+    last = ended.termination_message.strip().rpartition("\n")[2]
+    return f"exit code {ended.exit_code}{reason}{': ' + last if last else ''}"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def _stuck(body: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> Stuck | None:
+    metadata, status = body["metadata"], body.get("status") or {}
+    if metadata.get("deletionTimestamp"):
+        return None  # it is on its way out: its successor counts
+    created = _time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
+    scheduled = next((one for one in status.get("conditions") or () if one.get("type") == "PodScheduled"), None)
+    since = _time(scheduled.get("lastTransitionTime")) if scheduled else None
+    if scheduled is not None and scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return Stuck("Unschedulable", _one_line(scheduled.get("message") or ""), since or created)
+    reason = (waiting or {}).get("reason") or ""
+    if reason in CANNOT_START:
+        return Stuck(reason, _one_line((waiting or {}).get("message") or ""), since or created)
+    return None
+
+
+def _waits_since(body: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> datetime | None:
+    if waiting is None or waiting.get("reason") != "ContainerCreating" or body["metadata"].get("deletionTimestamp"):
+        return None
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    scheduled = next((one for one in conditions if one.get("type") == "PodScheduled" and one.get("status") == "True"), None)
+    return _time((scheduled or {}).get("lastTransitionTime"))
+
+
+def _ended_last(pod: PodRecord) -> datetime:
+    return pod.finished_at or datetime.fromtimestamp(0, UTC)
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    return next((one for one in status.get("conditions") or () if one.get("type") == kind and one.get("status") == "True"), None)
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if not text else datetime.fromisoformat(text)

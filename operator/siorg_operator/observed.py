@@ -1,0 +1,154 @@
+"""What is known of the world at one moment: values that ``plan`` decides on. Nothing here does I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+
+class JobState(StrEnum):
+    """Where a Job stands. PENDING and ACTIVE are unfinished: capacity that is there or on its way."""
+
+    PENDING = "Pending"
+    """Neither Complete nor Failed, and no pod of it runs yet."""
+    ACTIVE = "Active"
+    """A pod of it runs."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Ending(StrEnum):
+    """Why a Job ended, as far as it matters for the next launch."""
+
+    DONE = "Done"
+    """Exit 0: the queue was drained, or it was told to stop."""
+    SIORG_UNAVAILABLE = "SiorgUnavailable"
+    """Exit 75: SIORG does not answer; attempts unburned."""
+    SIORG_RATE_LIMITED = "SiorgRateLimited"
+    """Exit 75: SIORG wants no requests for a while."""
+    DATABASE_UNAVAILABLE = "DatabaseUnavailable"
+    """Exit 75: the database cannot be reached from the pod."""
+    WRONG_SETTINGS = "WrongSettings"
+    """Exit 2: the job refused its settings."""
+    STUCK = "PodStuck"
+    """Its pod could not start; the operator ended it."""
+    DEADLINE = "DeadlineExceeded"
+    """activeDeadlineSeconds were over."""
+    FAILED = "JobFailed"
+    """Anything else: a crash, exit 1, killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run said of itself: the JSON line of ``siorg-job run`` in the pod's termination message."""
+
+    reason: str
+    exit_code: int
+    duration_seconds: float
+    completed: int = 0
+    conflict: int = 0
+    skipped: int = 0
+    failed: int = 0
+    retried: int = 0
+    released: int = 0
+    claimed: int = 0
+    requests: int = 0
+    request_errors: int = 0
+
+    @property
+    def ended(self) -> int:
+        """Items that the run brought to a terminal status."""
+        return self.completed + self.conflict + self.skipped + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Why a pod cannot start, in Kubernetes' own word (``ImagePullBackOff``, ``Unschedulable``, …)."""
+
+    reason: str
+    message: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One Job of a resource, its pods included."""
+
+    name: str
+    slot: int
+    """0 … maxJobs − 1: no two unfinished Jobs have the same."""
+    round: int
+    """Counts the Jobs of one slot, from 1."""
+    state: JobState
+    created_at: datetime
+    template: str = ""
+    """Hash of the template that it was made from."""
+    started_at: datetime | None = None
+    """When its container started."""
+    finished_at: datetime | None = None
+    ending: Ending | None = None
+    """For a finished Job."""
+    message: str = ""
+    """For a finished Job that failed: what is known, in one line, without secrets."""
+    stuck: Stuck | None = None
+    summary: Summary | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is capacity: neither Complete nor Failed."""
+        return self.state in {JobState.PENDING, JobState.ACTIVE}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the database: the queue's state by the claim's own predicate, and what limits its use.
+
+    Counts are items; times are seconds by the database's clock.
+    """
+
+    claimable: int
+    due: int = 0
+    scheduled: int = 0
+    processing: int = 0
+    failed: int = 0
+    conflict: int = 0
+    oldest_due_seconds: float | None = None
+    next_due_seconds: float | None = None
+    """Until the next waiting item falls due; 0: one is due; None: none waits."""
+    sync_enabled: bool = True
+    """The setting ``siorg.sync_enabled`` of the database."""
+    siorg_paused_seconds: float = 0.0
+    """For so long nothing may be asked of SIORG (Retry-After); 0: no pause."""
+    max_connections: int | None = None
+    """Connections that the server allows to anybody but superusers; None: not known."""
+    other_connections: int = 0
+    """Connections in use by anybody but jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why the queue could not be read."""
+
+    reason: Literal[
+        "DatabaseUnavailable", "AccessDenied", "NotMigrated", "WrongUrl", "SecretMissing", "SecretKeyMissing", "StatementFailed"
+    ]
+    message: str
+    """What is wrong and what to do about it; names no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The queue as it was read, or why it could not be: unknown is not zero."""
+
+    reading: Reading | Unreadable
+    credentials: str = ""
+    """Fingerprint of the Secrets in use (their versions, nothing of their content): changes when they change."""
+    siorg_token_problem: str | None = field(default=None)
+    """What is wrong with the Secret of SIORG's token, if anything: Jobs could not start with it."""
+
+    @property
+    def depth(self) -> int | None:
+        """Claimable items; None: unknown."""
+        return max(self.reading.claimable, 0) if isinstance(self.reading, Reading) else None

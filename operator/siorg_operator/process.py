@@ -1,0 +1,156 @@
+"""``siorg-operator run``: the process from its start to its end. Puts the parts together; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import FrameType
+
+import kopf
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from siorg_operator import handlers
+from siorg_operator.attendant import Attendant
+from siorg_operator.attendants import Attendants
+from siorg_operator.backlog import Backlogs
+from siorg_operator.cluster import Kubernetes, api_client
+from siorg_operator.credentials import SecretedBacklogs, Secrets
+from siorg_operator.leader import Leadership
+from siorg_operator.logs import logger, remember_secret
+from siorg_operator.metrics import OperatorMetrics
+from siorg_operator.ports import ClusterError
+from siorg_operator.probes import Health, Probes
+from siorg_operator.reconcile import Reconciler
+from siorg_operator.settings import OperatorSettings
+from siorg_operator.trouble import Pacing
+
+_ACCESS_RETRY_SECONDS = 2.0
+
+log = logger(__name__)
+
+
+def run(settings: OperatorSettings) -> int:
+    """Run until a signal comes; returns the exit code.
+
+    Raises:
+        ClusterError: no cluster is configured.
+        ProbesPortError: the port for probes and metrics is taken.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics, health = OperatorMetrics(registry), Health()
+    api = api_client()
+    probes = Probes(health, registry)
+    port = probes.start(settings.http_address, settings.http_port)
+    log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
+    stop = threading.Event()
+    before = {number: signal.signal(number, _setting(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    leadership = None
+    try:
+        if settings.leader_election:
+            health.standing_by()
+            leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
+            if not leadership.wait_until_leading(stop):
+                return 0
+        health.leading()
+        metrics.leads(leading=True)
+        log.info("Leading", namespace=settings.namespace)
+        may_write = None if leadership is None else lambda: leadership.is_leader
+        return asyncio.run(_lead(settings, Kubernetes(api, metrics, may_write=may_write), metrics, health, stop))
+    finally:
+        if leadership is not None:
+            leadership.release()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        probes.close()
+        log.info("Ended")
+
+
+async def _lead(
+    settings: OperatorSettings, kubernetes: Kubernetes, metrics: OperatorMetrics, health: Health, stop: threading.Event
+) -> int:
+    """Attend to every resource of the namespace until ``stop``."""
+    databases = Backlogs()
+    secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
+    readers = SecretedBacklogs(secrets, databases, remember_secret=remember_secret)
+    reconciler = Reconciler(
+        reader=readers, launcher=kubernetes, cluster=kubernetes, metrics=metrics, clock=_now, pacing=_pacing(settings)
+    )
+
+    def attend(world: handlers.KopfWorld) -> Attendant:
+        return Attendant(
+            world, reconciler, kubernetes, metrics=metrics, health=health, clock=_now, default_image=settings.job_image
+        )
+
+    def gone(uid: str, namespace: str, name: str) -> None:
+        reconciler.forget(uid, namespace, name)
+        readers.forget(uid)
+
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, Attendants(attend, gone), readers=readers, databases=databases)
+    kopf_settings = kopf.OperatorSettings()
+    handlers.configure(kopf_settings)
+    beating = asyncio.create_task(_beat(health))
+    try:
+        if not await _access(settings, kubernetes, stop):
+            return 0
+        health.listed()
+        # From here on SIGTERM and SIGINT are kopf's: it stops every attendant and returns. A watch that fails raises.
+        await kopf.operator(registry=registry, settings=kopf_settings, namespaces=[settings.namespace], standalone=True)
+        return 0
+    finally:
+        beating.cancel()
+        await databases.close()
+        kubernetes.close()
+
+
+async def _access(settings: OperatorSettings, kubernetes: Kubernetes, stop: threading.Event) -> bool:
+    """Wait until everything that is watched can be listed; False when told to stop first.
+
+    kopf looks only once which kinds there are: a CRD that comes later than the operator would never be watched.
+    """
+    told = ""
+    while not stop.is_set():
+        try:
+            await kubernetes.check_access(settings.namespace)
+        except ClusterError as error:
+            if str(error) != told:
+                told = str(error)
+                log.warning("Waiting for the cluster", reason=told)
+            await asyncio.sleep(_ACCESS_RETRY_SECONDS)
+        else:
+            return True
+    return False
+
+
+async def _beat(health: Health) -> None:
+    """Show that the event loop turns."""
+    while True:
+        health.beat()
+        await asyncio.sleep(1.0)
+
+
+def _setting(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    return on_signal
+
+
+def _pacing(settings: OperatorSettings) -> Pacing:
+    return Pacing(
+        stuck_grace=settings.stuck_grace_secs,
+        unschedulable_grace=settings.unschedulable_grace_secs,
+        failing_base=settings.backoff_base_secs,
+        failing_longest=settings.backoff_max_secs,
+        siorg_base=settings.siorg_probe_base_secs,
+        siorg_longest=settings.siorg_probe_max_secs,
+        healthy_after=settings.healthy_after_secs,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,47 @@
+"""The scale subresource: a custom resource seen as a number of replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from support.api_server.refused import Body
+
+
+def _get(body: Body, path: str) -> Any:
+    found: Any = body
+    for key in path.strip(".").split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def scale_of(body: Body, paths: Mapping[str, str]) -> Body:
+    """The Scale of an object."""
+    metadata = {key: body["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+                if key in body["metadata"]}  # fmt: skip
+    status: Body = {"replicas": _get(body, paths["statusReplicasPath"]) or 0}
+    selector = _get(body, paths["labelSelectorPath"]) if "labelSelectorPath" in paths else None
+    if selector:
+        status["selector"] = selector
+    replicas = _get(body, paths["specReplicasPath"])
+    spec = {} if replicas is None else {"replicas": replicas}
+    return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
+
+
+def scaled(body: Body, scale: Body, paths: Mapping[str, str]) -> Body:
+    """A copy of ``body`` with as many replicas as ``scale`` says."""
+    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    metadata = dict(body["metadata"])
+    wanted = (scale.get("metadata") or {}).get("resourceVersion")
+    if wanted:
+        metadata["resourceVersion"] = wanted
+    else:
+        metadata.pop("resourceVersion", None)
+    keys = paths["specReplicasPath"].strip(".").split(".")
+    result: Body = {**body, "metadata": metadata}
+    node = result
+    for key in keys[:-1]:
+        node[key] = dict(node.get(key) or {})
+        node = node[key]
+    node[keys[-1]] = replicas
+    return result

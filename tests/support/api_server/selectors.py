@@ -1,0 +1,133 @@
+"""Label and field selectors, parsed into predicates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from support.api_server.refused import Body, bad_request
+
+Predicate = Callable[[Body], bool]
+
+_KEY = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:/[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
+_TERM = re.compile(
+    rf"\s*(?:(?P<absent>!)\s*(?P<absent_key>{_KEY})"
+    rf"|(?P<key>{_KEY})\s*(?:(?P<operator>==|=|!=|>|<)\s*(?P<value>[A-Za-z0-9._-]*)"
+    rf"|\s(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*(?:,|$)"
+)
+
+_FIELDS = {
+    "pods": ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase",
+             "status.podIP", "status.nominatedNodeName"),
+    "events": ("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+               "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
+               "reportingComponent", "source", "type"),
+    "secrets": ("type",),
+    "namespaces": ("status.phase",),
+    "nodes": ("spec.unschedulable",),
+    "jobs": ("status.successful",),
+}  # fmt: skip
+"""Which fields Kubernetes lets one select by, beside metadata.name and metadata.namespace."""
+
+
+def labels_of(body: Body) -> Mapping[str, str]:
+    return body.get("metadata", {}).get("labels") or {}
+
+
+def by_labels(text: str) -> Callable[[Mapping[str, str]], bool]:
+    """A predicate over labels.
+
+    Raises:
+        Refused: The selector cannot be read.
+    """
+    tests: list[Callable[[Mapping[str, str]], bool]] = []
+    at = 0
+    while at < len(text.rstrip()):
+        term = _TERM.match(text, at)
+        if term is None or term.end() == at:
+            raise bad_request(f"unable to parse requirement: invalid label selector {text!r}")
+        at = term.end()
+        tests.append(_label_test(term))
+    return lambda labels: all(test(labels) for test in tests)
+
+
+def _label_test(term: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
+    if term["absent"]:
+        absent: str = term["absent_key"]
+        return lambda labels: absent not in labels
+    key: str = term["key"]
+    if term["set"]:
+        values = {value.strip() for value in term["values"].split(",")}
+        if term["set"] == "in":
+            return lambda labels: labels.get(key) in values
+        return lambda labels: labels.get(key) not in values
+    value: str = term["value"]
+    match term["operator"]:
+        case "=" | "==":
+            return lambda labels: labels.get(key) == value
+        case "!=":
+            return lambda labels: labels.get(key) != value
+        case ">":
+            return lambda labels: labels.get(key, "").isdigit() and int(labels[key]) > int(value)
+        case "<":
+            return lambda labels: labels.get(key, "").isdigit() and int(labels[key]) < int(value)
+    return lambda labels: key in labels
+
+
+def by_fields(plural: str, text: str, more: tuple[str, ...] = ()) -> Predicate:
+    """A predicate over objects.
+
+    Raises:
+        Refused: The selector cannot be read, or names a field that this kind cannot be selected by.
+    """
+    known = ("metadata.name", "metadata.namespace", *_FIELDS.get(plural, ()), *more)
+    tests: list[Predicate] = []
+    for term in filter(None, (part.strip() for part in text.split(","))):
+        found = re.fullmatch(r"([^=!]+)(==|=|!=)(.*)", term)
+        if found is None:
+            raise bad_request(f"invalid field selector {text!r}: can't understand {term!r}")
+        path, operator, value = found.groups()
+        if path not in known:
+            raise bad_request(f'Unable to find "{plural}" that match label selector "", field selector "{text}": '
+                              f"field label not supported: {path}")  # fmt: skip
+        tests.append(_field_test(path, value, equal=operator != "!="))
+    return lambda body: all(test(body) for test in tests)
+
+
+def _field_test(path: str, value: str, *, equal: bool) -> Predicate:
+    keys = path.split(".")
+
+    def test(body: Body) -> bool:
+        found: Any = body
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        text = "" if found is None else str(found).lower() if isinstance(found, bool) else str(found)
+        return (text == value) is equal
+
+    return test
+
+
+def object_selector(selector: Mapping[str, Any] | None) -> Callable[[Mapping[str, str]], bool]:
+    """A predicate from a LabelSelector object (matchLabels, matchExpressions)."""
+    selector = selector or {}
+    wanted = selector.get("matchLabels") or {}
+    rules = selector.get("matchExpressions") or []
+
+    def test(labels: Mapping[str, str]) -> bool:
+        return all(labels.get(key) == value for key, value in wanted.items()) and all(_fits(rule, labels) for rule in rules)
+
+    return test
+
+
+def _fits(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    key, values = rule["key"], rule.get("values") or []
+    match rule["operator"]:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case _:
+            return key not in labels

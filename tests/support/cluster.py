@@ -1,0 +1,117 @@
+"""A cluster for one test or one module: the small API server with its controllers, or a real one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.api_server.server import ApiServer
+from support.job_controller import JobController
+from support.kube import Body, Kube
+from support.kubelet import NODE_SELECTOR, Kubelet
+
+
+class WrongCluster(RuntimeError):
+    """KUBECONFIG names a cluster, and nobody said that tests may use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a test runs."""
+
+    kubeconfig: Path
+    namespace: str
+    kube: Kube
+    kubelet: Kubelet
+    server: ApiServer | None
+    """The small server; None on a real cluster."""
+
+    @property
+    def url(self) -> str:
+        return self.kube.url
+
+    @property
+    def node_selector(self) -> dict[str, str]:
+        """What pods need so that they come to the test's node, where their processes are real."""
+        return dict(NODE_SELECTOR)
+
+
+def real_kubeconfig() -> Path | None:
+    """The real cluster to test on; None for the small one.
+
+    Raises:
+        WrongCluster: KUBECONFIG is set without SIORG_TEST_CLUSTER=1: it may be somebody's own.
+    """
+    given, allowed = os.environ.get("KUBECONFIG", ""), os.environ.get("SIORG_TEST_CLUSTER", "")
+    if allowed not in ("", "0", "1"):
+        raise WrongCluster(f"SIORG_TEST_CLUSTER is {allowed!r}; it may be 1, 0 or unset")
+    if allowed != "1":
+        return None
+    if not given or not Path(given).is_file():
+        raise WrongCluster("SIORG_TEST_CLUSTER=1 needs KUBECONFIG to name the kubeconfig of a cluster that tests may use")
+    return Path(given)
+
+
+@contextmanager
+def small_cluster(
+    folder: Path,
+    images: Mapping[str, Sequence[str]] | None = None,
+    *,
+    server: ApiServer | None = None,
+    start_seconds: float | Callable[[Body], float] = 0.0,
+    retry_seconds: float = 0.5,
+    path: Sequence[str | Path] = (),
+) -> Iterator[Cluster]:
+    """The small server with a Job controller and a node, and a fresh namespace in it.
+
+    Args:
+        folder: Where the kubeconfig and the pods' output go.
+        images: See ``Kubelet``.
+        server: One that runs already, as ``ApiServer(rules=…)``; otherwise one of its own.
+        start_seconds: See ``Kubelet``.
+        retry_seconds: See ``Kubelet``.
+        path: PYTHONPATH of the pods.
+    """
+    if server is None:
+        with ApiServer() as own, small_cluster(folder, images, server=own, start_seconds=start_seconds,
+                                               retry_seconds=retry_seconds, path=path) as cluster:  # fmt: skip
+            yield cluster
+        return
+    kubeconfig = server.kubeconfig(folder)
+    node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", start_seconds=start_seconds, retry_seconds=retry_seconds,
+                   path=path)  # fmt: skip
+    with JobController(kubeconfig), node, _fresh_namespace(kubeconfig) as kube:
+        yield Cluster(server.kubeconfig(folder, namespace=kube.namespace), kube.namespace, kube, node, server)
+
+
+@contextmanager
+def real_cluster(
+    folder: Path,
+    kubeconfig: Path,
+    images: Mapping[str, Sequence[str]] | None = None,
+    *,
+    start_seconds: float | Callable[[Body], float] = 0.0,
+    retry_seconds: float = 0.5,
+    path: Sequence[str | Path] = (),
+) -> Iterator[Cluster]:
+    """A fresh namespace on a real cluster, whose controllers and scheduler do their own work, and a node of ours."""
+    node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", schedule=False, start_seconds=start_seconds,
+                   retry_seconds=retry_seconds, path=path)  # fmt: skip
+    with node, _fresh_namespace(kubeconfig) as kube:
+        yield Cluster(kubeconfig, kube.namespace, kube, node, None)
+
+
+@contextmanager
+def _fresh_namespace(kubeconfig: Path) -> Iterator[Kube]:
+    name = f"siorg-test-{secrets.token_hex(4)}"
+    kube = Kube(kubeconfig, namespace=name)
+    kube.create_namespace(name)
+    try:
+        yield kube
+    finally:
+        kube.delete("namespaces", name)
+        kube.close()

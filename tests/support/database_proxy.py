@@ -1,0 +1,86 @@
+"""Stands between a client and an embedded PostgreSQL: sees what is asked, holds answers back, cuts connections."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+
+class DatabaseProxy:
+    """A Unix socket in ``folder`` whose other end is the server's. Belongs to the event loop that enters it."""
+
+    def __init__(self, server: Path, folder: Path) -> None:
+        """``server``: the folder of the server's socket."""
+        self._server = server / ".s.PGSQL.5432"
+        self._folder = folder
+        self._answers = asyncio.Event()
+        self._answers.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
+        self.asked = bytearray()
+        """All that clients sent."""
+
+    async def __aenter__(self) -> Self:
+        self._listening = await asyncio.start_unix_server(self._accept, self._folder / ".s.PGSQL.5432")
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._listening.close()
+        self.cut()
+        self._answers.set()
+        if self._connections:
+            await asyncio.wait(self._connections)
+
+    def url(self, direct: str) -> str:
+        """The URL of the database behind ``direct``, through here."""
+        return f"{direct.partition('?')[0]}?host={quote(str(self._folder), safe='')}"
+
+    def readings(self) -> int:
+        """How many readings were asked for."""
+        return self.asked.count(b"BEGIN READ ONLY")
+
+    def hold(self) -> None:
+        """Pass no answer on."""
+        self._answers.clear()
+
+    def release(self) -> None:
+        """Pass answers on again, those held back first."""
+        self._answers.set()
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        with suppress(OSError):
+            from_server, to_server = await asyncio.open_unix_connection(self._server)
+            self._writers |= {writer, to_server}
+            try:
+                await asyncio.gather(self._questions(reader, to_server), self._pass_answers(from_server, writer))
+            finally:
+                self._writers -= {writer, to_server}
+                to_server.close()
+        writer.close()
+
+    async def _questions(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            self.asked += data
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def _pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await self._answers.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()

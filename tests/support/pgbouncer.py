@@ -1,0 +1,57 @@
+"""PgBouncer in transaction mode before an embedded PostgreSQL, where the program is installed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.fleet import eventually
+from support.postgres import Postgres
+
+
+def program() -> str | None:
+    """Path of the program; None where it is not installed."""
+    return shutil.which("pgbouncer") or next((path for path in ("/usr/sbin/pgbouncer",) if Path(path).exists()), None)
+
+
+@contextmanager
+def pgbouncer(postgres: Postgres, folder: Path, *, pool_size: int = 4) -> Iterator[int]:
+    """Run it with its files in ``folder``; its port on loopback. Lets everybody in as ``postgres``."""
+    path = program()
+    assert path is not None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    users = folder / "users.txt"
+    users.write_text('"postgres" ""\n')
+    ini = folder / "pgbouncer.ini"
+    ini.write_text(
+        f"[databases]\n* = host={postgres.socket_folder} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {users}\n"
+        f"pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 100\nlogfile = {folder}/log\n"
+    )
+    command = [path, str(ini)]
+    if os.geteuid() == 0:  # it refuses to run as root
+        for parent in (folder, *folder.parents[:3]):
+            if str(parent).startswith("/tmp/"):
+                parent.chmod(0o755)
+        folder.chmod(0o777)
+        command = [path, "-u", pwd.getpwuid(postgres.socket_folder.stat().st_uid).pw_name, str(ini)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: _listening(port), seconds=10)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
