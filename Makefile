@@ -16,7 +16,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv demo test check format bench constraints dist clean
+.PHONY: help venv demo test test-cluster check format crd bench constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -55,7 +55,7 @@ endef
 
 help: ## list the commands
 	@echo "make <command>"; echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo; sed -n 's/^#   \([A-Z].*\)/  \1/p' Makefile
 
 venv: $(INSTALLED) ## make the virtual environment .venv, with everything in it
@@ -76,11 +76,20 @@ demo: $(INSTALLED) ## everything in small, to see it work: database, SIORG, some
 test: $(INSTALLED) ## run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+# The component tests that `make test` runs on the small API server, on a real one. They make namespaces of their own and
+# the CRD; SIORG_TEST_JOB_IMAGE and SIORG_TEST_HOST_ADDRESS add a drain with real pods (tests/cluster/test_real_pods.py).
+test-cluster: $(INSTALLED) ## run the operator's tests against the API server of KUBECONFIG
+	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG is not set: it has to name the cluster to test on" >&2; exit 2; }
+	@SIORG_TEST_CLUSTER=1 $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/cluster) $(ARGS)
+
 check: $(INSTALLED) ## look for what tests do not see: lint, format, types, who imports whom
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports
+
+crd: $(INSTALLED) ## write crds/ anew from the models
+	@$(BIN)/siorg-operator crd >crds/siorgsyncworkers.yaml
 
 format: $(INSTALLED) ## put the code into the one form, and mend what can be mended by itself
 	@$(BIN)/python -m ruff check --fix .
@@ -108,4 +117,4 @@ dist: $(INSTALLED) ## build the wheel and the source distribution into dist/
 
 clean: ## remove everything that these commands have made
 	rm -rf $(VENV) dist build .demo bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find job tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find operator job tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

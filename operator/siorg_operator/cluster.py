@@ -22,6 +22,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from siorg_operator import manifests
+from siorg_operator.logs import redacted
 from siorg_operator.metrics import OperatorMetrics
 from siorg_operator.plan import Launch, Removal
 from siorg_operator.ports import ClusterError
@@ -142,7 +143,7 @@ class Kubernetes:
         await self._gone_is_fine(
             self._call(
                 "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
-                GROUP, VERSION, _namespace(resource), PLURAL, resource.metadata.name, {"status": patch},
+                GROUP, VERSION, _namespace(resource), PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
                 field_manager=FIELD_MANAGER, _content_type=_MERGE_PATCH,
             )
         )  # fmt: skip
@@ -161,7 +162,7 @@ class Kubernetes:
             },
             "type": event.type,
             "reason": event.reason,
-            "message": event.message.encode()[:_LONGEST_EVENT].decode(errors="ignore"),
+            "message": redacted(event.message).encode()[:_LONGEST_EVENT].decode(errors="ignore"),
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
             "reportingInstance": "",
@@ -174,9 +175,9 @@ class Kubernetes:
         except ClusterError as error:
             log.warning("An event could not be told: %s", error, extra={"namespace": namespace, "worker": name})
 
-    async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: Body) -> None:
+    async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: Body) -> Body:
         """See ``ports.Cluster``."""
-        await self._call(
+        return await self._call(
             "patch", "cronjobs", self._batch.patch_namespaced_cron_job, manifest["metadata"]["name"], _namespace(resource),
             manifest, field_manager=FIELD_MANAGER, force=True, _content_type=_APPLY_PATCH,
         )  # fmt: skip
@@ -292,6 +293,14 @@ class Kubernetes:
             return None
         else:
             return found
+
+
+def _without_secrets(value: Any) -> Any:
+    """``value`` with its messages cleansed: what a pod said of its end is repeated there, and not every image is ours."""
+    if isinstance(value, dict):
+        return {key: redacted(one) if key == "message" and isinstance(one, str) else _without_secrets(one)
+                for key, one in value.items()}  # fmt: skip
+    return [_without_secrets(one) for one in value] if isinstance(value, list) else value
 
 
 def _namespace(resource: SiorgSyncWorker) -> str:

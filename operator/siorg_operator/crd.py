@@ -10,7 +10,7 @@ from siorg_operator.resource import GROUP, KIND, PLURAL, VERSION, SiorgSyncWorke
 from siorg_operator.schema import Schema, structural
 
 _FIRST_LINES: Final = """\
-# Made from operator/siorg_operator/resource.py. To change it, change that, then:
+# Made from operator/siorg_operator/resource.py and spec.py. To change it, change those, then:
 #   siorg-operator crd > crds/siorgsyncworkers.yaml
 """
 

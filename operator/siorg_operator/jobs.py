@@ -188,6 +188,9 @@ def _told_a_moment_ago(job: JobRecord, now: datetime) -> bool:
 
 def _stuck_job(job: JobRecord, pods: list[PodRecord], now: datetime) -> Stuck | None:
     """Why a Job does not start: what its pod says, or that nothing has come of it for too long."""
+    if job.stuck_because:  # the operator has ended it: until the Job controller says so too, it is what it was
+        reason, _, message = job.stuck_because.partition(": ")
+        return Stuck(reason, message, job.created_at)
     told = next((pod.stuck for pod in pods if pod.stuck), None)
     if told is not None:
         return told

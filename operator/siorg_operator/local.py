@@ -203,8 +203,10 @@ class LocalMachine:
         self.events.append((datetime.now(UTC), event))
         self.changed.set()
 
-    async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> None:
+    async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> dict[str, Any]:
         """See ``ports.Cluster``. There are none here: ``Seen.cron_jobs`` is None."""
+        del resource
+        return manifest
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
         """See ``ports.Cluster``. There are none here."""

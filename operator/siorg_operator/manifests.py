@@ -167,7 +167,7 @@ def _pod_template(resource: SiorgSyncWorker, component: Component, arguments: li
         "image": resource.spec.job.image,
         "imagePullPolicy": resource.spec.job.image_pull_policy,
         "args": arguments,
-        "env": [*_env(resource, more), *env],
+        "env": [*_env(resource, component, more), *env],
         **({"envFrom": env_from} if env_from else {}),
         "resources": resource.spec.job.resources.body(),
         "securityContext": {
@@ -197,10 +197,10 @@ def _pod_template(resource: SiorgSyncWorker, component: Component, arguments: li
     }
 
 
-def _env(resource: SiorgSyncWorker, more: Mapping[str, str]) -> list[Manifest]:
+def _env(resource: SiorgSyncWorker, component: Component, more: Mapping[str, str]) -> list[Manifest]:
     database, token = resource.spec.database.url_secret_ref, resource.spec.siorg.token_secret_ref
     found = [_from_secret("DATABASE_URL", database.name, database.key)]
-    if token is not None:
+    if token is not None and component != "cleanup":  # which asks SIORG for nothing
         found.append(_from_secret("SIORG_API_TOKEN", token.name, token.key))
     return found + [{"name": name, "value": value} for name, value in {**environment(resource), **more}.items()]
 

@@ -151,4 +151,4 @@ class Backlog:
     @property
     def depth(self) -> int | None:
         """Claimable items; None: unknown."""
-        return max(self.reading.claimable, 0) if isinstance(self.reading, Reading) else None
+        return self.reading.claimable if isinstance(self.reading, Reading) else None

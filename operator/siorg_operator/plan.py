@@ -27,6 +27,7 @@ _CONNECTIONS_LEFT_FREE = 5  # for people and their tools
 _RATE_FROM = 20  # finished Jobs, the newest
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
+_SHORT_PAUSE_SECONDS = 10.0
 _REMOVED_A_STEP = 50  # finished Jobs; a namespace full of them is emptied without a storm of requests
 _SLOWEST, _FASTEST = 0.001, 1e6  # items or requests a second that are believed of one Job
 _LONGEST_DRAIN_SECONDS = 1e9
@@ -125,7 +126,7 @@ def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: 
     probing = trouble is not None and hold is None and wanted > 0
     count = 0 if hold is not None else min(wanted, scaling.max_launches_per_step, 1 if probing else wanted)
     observing = count > 0 and resource.spec.mode == "Observe"
-    launches = () if observing else _launches(count, jobs, scaling.max_jobs)
+    launches = () if observing else _launches(count, resource, jobs)
     if hold is not None:
         reason, ending, held = hold.reason, f"held back: {hold.message}", backlog.depth is None or size.asked > len(unfinished)
     elif observing:
@@ -311,14 +312,15 @@ def _request_budget(resource: SiorgSyncWorker, rates: _Rates) -> Limit:
     )
 
 
-def _launches(count: int, jobs: Sequence[Job], max_jobs: int) -> tuple[Launch, ...]:
-    """The lowest free slots. A slot's next round follows from the Jobs that are there: the same sight, the same name."""
+def _launches(count: int, resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[Launch, ...]:
+    """The lowest free slots, in the next round. It follows from what is there: the same sight, the same names.
+
+    Rounds count over all slots, and status remembers the last one: a name is not used again when its Job is history.
+    """
     taken = {job.slot for job in jobs if job.unfinished}
-    rounds: dict[int, int] = {}
-    for job in jobs:
-        rounds[job.slot] = max(rounds.get(job.slot, 0), job.round)
-    free = [slot for slot in range(max_jobs) if slot not in taken]
-    return tuple(Launch(slot, rounds.get(slot, 0) + 1) for slot in free[:count])
+    next_round = max([resource.status.jobs.last_round, *(job.round for job in jobs)]) + 1
+    free = [slot for slot in range(resource.spec.scaling.max_jobs) if slot not in taken]
+    return tuple(Launch(slot, next_round) for slot in free[:count])
 
 
 # -- what holds it back -----------------------------------------------------------------------------------------------
@@ -343,6 +345,8 @@ def _hold(
     if isinstance(reading, Unreadable):
         return _Hold("DepthUnknown", f"the queue cannot be read: {reading.message}")
     busy = reading.claimable > 0
+    if resource.metadata.deletion_timestamp is not None:
+        return _Hold("BeingDeleted", "the resource is being deleted, and its Jobs with it")
     if resource.spec.suspend:
         return _Hold("Suspended", "spec.suspend is true: what runs drains, nothing is launched")
     if not reading.sync_enabled:
@@ -351,7 +355,7 @@ def _hold(
         return None
     if backlog.siorg_token_problem is not None:
         return _Hold("SecretMissing", backlog.siorg_token_problem)
-    if reading.siorg_paused_seconds > 0:
+    if long_pause(reading):
         return _Hold("SiorgRateLimited", f"SIORG asked for no requests until {_clock(later(now, reading.siorg_paused_seconds))}")
     if trouble is not None and retry_at is not None:
         what = trouble_message(trouble)
@@ -421,7 +425,7 @@ def _newest_last(job: Job) -> tuple[datetime, str]:
 def _remembered(resource: SiorgSyncWorker) -> Trouble | None:
     """The trouble that status tells of; one that cannot be understood is none."""
     told = resource.status.trouble
-    if told is None or told.last_failure_time is None or told.reason not in set(Ending):
+    if told is None or told.last_failure_time is None or told.reason not in set(Ending) - {Ending.DONE}:
         return None
     since = told.since or told.last_failure_time
     return Trouble(Ending(told.reason), max(told.streak, 1), since, told.last_failure_time, told.message, told.template)
@@ -456,9 +460,14 @@ def _next_due(backlog: Backlog) -> float | None:
     return reading.next_due_seconds
 
 
+def long_pause(reading: Reading) -> bool:
+    """Whether SIORG wants no requests for longer than a Job takes to start: only then is waiting better than launching."""
+    return reading.siorg_paused_seconds >= _SHORT_PAUSE_SECONDS
+
+
 def _pause(backlog: Backlog) -> float | None:
     reading = backlog.reading
-    return reading.siorg_paused_seconds or None if isinstance(reading, Reading) else None
+    return reading.siorg_paused_seconds if isinstance(reading, Reading) and long_pause(reading) else None
 
 
 def _soonest(*seconds: float | None) -> float | None:

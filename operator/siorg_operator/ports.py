@@ -66,8 +66,8 @@ class Cluster(Protocol):
         """Tell an event. One that cannot be told is logged and lost: an event is no truth."""
         ...
 
-    async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> None:
-        """Make a CronJob as it is written (server-side apply).
+    async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Make a CronJob as it is written (server-side apply); the object as it is now.
 
         Raises:
             ClusterError: it could not be applied.

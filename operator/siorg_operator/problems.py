@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -61,7 +62,7 @@ def lines(error: ValidationError, given: Mapping[str, Any], model: type[BaseMode
         model: what it was looking for.
         forms: what the patterns of texts mean, in words.
     """
-    schema = structural(model)
+    schema = _schema(model)
     for one in error.errors(include_input=False, include_url=False):
         place = one["loc"]
         if one["type"] == BROKEN:
@@ -85,16 +86,17 @@ def key(name: object) -> str:
     return ascii(str(name)[:_KEY_AT_MOST])[1:-1]
 
 
-def shape(value: object, *, shown: bool = False) -> str:
-    """What kind of value it is, and how long; the value itself only if ``shown``, where it is a number or a short text."""
+def shape(value: object, node: Schema | None = None) -> str:
+    """What kind of value it is, and how long; the value itself only where ``node`` says that it can be nothing secret."""
+    place = node or {}
     match value:
         case None:
             return "null"
         case bool():
             return str(value).lower()
         case int() | float():
-            return str(value) if shown and abs(value) < 1e18 else "a number"
-        case str() if shown and 0 < len(value) <= _SHOWN_AT_MOST:
+            return str(value) if place.get("type") in {"integer", "number"} and abs(value) < 1e18 else "a number"
+        case str() if "enum" in place and 0 < len(value) <= _SHOWN_AT_MOST:
             return ascii(value)
         case str():
             return f"text of {_counted(len(value), 'character')}"
@@ -102,6 +104,11 @@ def shape(value: object, *, shown: bool = False) -> str:
             return f"an object of {_counted(len(value), 'field')}"
         case _:
             return f"a list of {_counted(len(value), 'entry')}" if isinstance(value, list | tuple) else "something else"
+
+
+@cache
+def _schema(model: type[BaseModel]) -> Schema:
+    return structural(model)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -132,10 +139,9 @@ def _shape_at(given: Any, place: Iterable[str | int], schema: Schema) -> str:
             value = value[step]
         except (KeyError, IndexError, TypeError):
             known = False
-    shown = node.get("type") in {"integer", "number"} or "enum" in node
     if known and value is not None:
-        return shape(value, shown=shown)
-    return f"{shape(node['default'], shown=shown)} (the default)" if "default" in node else "none"
+        return shape(value, node)
+    return f"{shape(node['default'], node)} (the default)" if "default" in node else "none"
 
 
 def _allowed(node: Schema, forms: Mapping[str, str]) -> str:

@@ -30,17 +30,24 @@ class CronJobSeen:
     """A CronJob of a resource, as far as it matters whether it is as it should be."""
 
     name: str
+    uid: str
     applied: str
     """Hash of what was applied last."""
-    schedule: str
-    suspend: bool
+    generation: int
+    """Grows with every change of its spec."""
+    shared: bool
+    """Whether somebody else wrote parts of its spec."""
 
 
-def cron_job_seen(manifest: Mapping[str, Any]) -> CronJobSeen:
-    """A CronJob's manifest or object, as far as it matters."""
-    applied = (manifest["metadata"].get("annotations") or {}).get(manifests.APPLIED_ANNOTATION, "")
-    spec = manifest["spec"]
-    return CronJobSeen(manifest["metadata"]["name"], applied, spec["schedule"], spec.get("suspend", False))
+def cron_job_seen(body: Mapping[str, Any]) -> CronJobSeen:
+    """A CronJob's object, as far as it matters."""
+    metadata = body["metadata"]
+    shared = any(
+        "f:spec" in (entry.get("fieldsV1") or {}) and entry.get("manager") != manifests.MANAGED_BY
+        for entry in metadata.get("managedFields") or ()
+    )
+    applied = (metadata.get("annotations") or {}).get(manifests.APPLIED_ANNOTATION, "")
+    return CronJobSeen(metadata["name"], metadata["uid"], applied, metadata.get("generation") or 0, shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +115,12 @@ class Reconciler:
         self._clock = clock
         self._pacing = pacing or Pacing()
         self._ended: dict[str, set[str]] = {}
+        self._applied: dict[str, dict[str, int]] = {}
 
     def forget(self, uid: str, namespace: str, name: str) -> None:
         """The resource is gone: keep nothing of it."""
         self._ended.pop(uid, None)
+        self._applied.pop(uid, None)
         self._metrics.forget(namespace, name)
 
     async def step(self, seen: Seen, tally: Tally) -> Passed:
@@ -121,8 +130,10 @@ class Reconciler:
             ClusterError: the cluster did not do something; what was done stays done, and the next pass goes on from there.
         """
         resource = seen.resource
+        began = time.monotonic()
         backlog = await self._reader.read(resource)
         read_at = time.monotonic()
+        self._metrics.backlog_read(resource.metadata.namespace, resource.metadata.name, read_at - began)
         decided = plan(resource, backlog, seen.jobs, self._clock(), self._pacing)
         decided, launched, failure = await self._carry_out(seen, backlog, decided, read_at)
         self._measure(seen, backlog, decided, tally)
@@ -220,9 +231,22 @@ class Reconciler:
                     calls.append(self._cluster.delete_cron_job(resource, name))
                 continue
             manifest = build(resource)
-            if found != cron_job_seen(manifest):
-                calls.append(self._cluster.apply_cron_job(resource, manifest))
+            if found is None or not self._stands(resource, found, manifest):
+                calls.append(self._apply(resource, manifest))
         return calls
+
+    def _stands(self, resource: SiorgSyncWorker, found: CronJobSeen, manifest: Mapping[str, Any]) -> bool:
+        """Whether a CronJob is as it was applied: the same manifest, and nobody has changed its spec since."""
+        if found.applied != manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION]:
+            return False
+        applied = self._applied.setdefault(resource.metadata.uid or "", {})
+        if found.uid not in applied and not found.shared:  # an operator before this one applied it
+            applied[found.uid] = found.generation
+        return found.generation <= applied.get(found.uid, -1)
+
+    async def _apply(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> None:
+        there = (await self._cluster.apply_cron_job(resource, manifest))["metadata"]
+        self._applied.setdefault(resource.metadata.uid or "", {})[there["uid"]] = there.get("generation") or 0
 
     async def _first_failure(self, *calls: Any) -> ClusterError | None:
         """All of them, whatever becomes of each; the first that the cluster refused."""

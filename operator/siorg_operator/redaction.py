@@ -12,6 +12,7 @@ import base64
 import json
 import re
 import threading
+from bisect import insort
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote, quote_plus, unquote
@@ -39,10 +40,11 @@ _SECRET_PARAMETER = re.compile(r"[?&](?:ssl)?password=([^&#]*)", re.IGNORECASE)
 class Redactor:
     """Replaces secrets with ``***``. Learns at run time; safe to use from several threads."""
 
-    __slots__ = ("_known", "_lock")
+    __slots__ = ("_known", "_lock", "_remembered")
 
     def __init__(self) -> None:
         """Know no secret yet."""
+        self._remembered: set[str] = set()
         self._known: tuple[str, ...] = ()
         self._lock = threading.Lock()
 
@@ -55,11 +57,16 @@ class Redactor:
 
         A Secret that was replaced may still be in an error that is yet to be logged.
         """
+        if secret in self._remembered:  # the usual case: Secrets are read again and again
+            return
         forms = {form for one in _parts(secret) for form in _forms(one) if len(form) >= SHORTEST_SECRET}
         with self._lock:
-            if not forms.issubset(self._known):
-                # Longest first: of a URL and the password in it, the URL goes as a whole.
-                self._known = tuple(sorted(forms.union(self._known), key=lambda form: (-len(form), form)))
+            # Put in their places, not sorted anew: with hundreds of resources that took more than a second at the start.
+            known = list(self._known)
+            for form in forms.difference(known):
+                insort(known, form, key=_longest_first)
+            self._known = tuple(known)
+            self._remembered.add(secret)
 
     def text(self, text: str) -> str:
         """Return ``text`` without the secrets."""
@@ -78,6 +85,11 @@ class Redactor:
         if "=" in text:
             text = _PASSWORD.sub(rf"\1\2{STARS}", text)
         return text
+
+
+def _longest_first(form: str) -> int:
+    """Of a URL and the password in it, the URL goes as a whole."""
+    return -len(form)
 
 
 def _parts(secret: str) -> Iterator[str]:

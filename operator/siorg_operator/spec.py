@@ -81,9 +81,9 @@ _SUBDOMAIN = rf"^{_LABEL}(\.{_LABEL})*$"
 _VARIABLE = r"^[-._a-zA-Z][-._a-zA-Z0-9]*$"
 _LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 _QUALIFIED_NAME = rf"^({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
-# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/; no sign, since none may be below zero.
 _NO_COLON = "^[^:]*$"
 _KEY = r"^[-._a-zA-Z0-9]+$"
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/; no sign, since none may be below zero.
 _QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$"
 # https://github.com/distribution/reference: [registry[:port]/]repository[:tag][@digest]
 _REGISTRY = r"([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(:[0-9]+)?"
@@ -95,7 +95,7 @@ _IMAGE = (
 
 # The address of SIORG is where the token goes: only the plain form, the same for every parser (siorg_job.siorg.address).
 _WORD = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-# What is all digits or 0x… at the end would be read as a number: the last word of a name begins with a letter, but not 0x.
+# A name that ends in digits or 0x… would be read as a number: its last word begins with a letter.
 _LAST_WORD = r"[A-Za-z_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _NAME = rf"({_WORD}\.)*{_LAST_WORD}"
@@ -124,10 +124,6 @@ _PLAIN_ADDRESS = "https://host[:port][/path] in plain ASCII"
 
 
 # -- kinds of values --------------------------------------------------------------------------------------------------
-
-
-def _map_without_nulls(given: Any) -> Any:
-    return without_nulls(given)
 
 
 def _quantity(given: object) -> int | str:
@@ -165,7 +161,7 @@ _RESOURCE_NAMES = Rule(
     wrong="has a name that is no resource",
     allowed="cpu, memory, ephemeral-storage, hugepages-<size>, <domain>/<resource>",
 )
-Quantities = Annotated[dict[str, Quantity], Field(max_length=16), BeforeValidator(_map_without_nulls), _RESOURCE_NAMES]
+Quantities = Annotated[dict[str, Quantity], Field(max_length=16), BeforeValidator(without_nulls), _RESOURCE_NAMES]
 
 _KEY_FORM = re.compile(_QUALIFIED_NAME, re.ASCII)
 _KEYS = Rule(
@@ -189,18 +185,18 @@ def _reserved(keys: tuple[str, ...], prefixes: tuple[str, ...]) -> Rule:
 Labels = Annotated[
     dict[str, LabelValue],
     Field(max_length=64),
-    BeforeValidator(_map_without_nulls),
+    BeforeValidator(without_nulls),
     _KEYS,
     _reserved(LABELS_OF_THE_OPERATOR, PREFIXES_OF_THE_OPERATOR),
 ]
 Annotations = Annotated[
     dict[str, Annotated[str, Field(max_length=16_384)]],
     Field(max_length=64),
-    BeforeValidator(_map_without_nulls),
+    BeforeValidator(without_nulls),
     _KEYS,
     _reserved((), PREFIXES_OF_THE_OPERATOR),
 ]
-NodeLabels = Annotated[dict[str, LabelValue], Field(max_length=64), BeforeValidator(_map_without_nulls), _KEYS]
+NodeLabels = Annotated[dict[str, LabelValue], Field(max_length=64), BeforeValidator(without_nulls), _KEYS]
 
 
 def _has_a_field(variable: str, path: str) -> Rule:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from siorg_operator.manifests import COMPONENT_LABEL, WORKER_LABEL
 from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Unreadable
-from siorg_operator.plan import Plan, trouble_message, trouble_reason
+from siorg_operator.plan import Plan, long_pause, trouble_message, trouble_reason
 from siorg_operator.resource import SiorgSyncWorker
 
 Fields = dict[str, Any]
@@ -60,6 +60,9 @@ def compose(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Seque
             "pending": counts[JobState.PENDING],
             "succeeded": counts[JobState.SUCCEEDED],
             "failed": counts[JobState.FAILED],
+            "lastRound": max(
+                [resource.status.jobs.last_round, *(job.round for job in jobs), *(launch.round for launch in plan.launches)]
+            ),
             **_last_finished(jobs, old.get("jobs") or {}),
         },
         "selector": f"{COMPONENT_LABEL}=drain,{WORKER_LABEL}={resource.metadata.name}",
@@ -141,7 +144,7 @@ def _siorg_available(backlog: Backlog, plan: Plan, jobs: Sequence[Job], resource
     trouble = plan.trouble
     if trouble is not None and trouble.of_siorg:
         return "SiorgAvailable", "False", trouble_reason(trouble), _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
-    if isinstance(backlog.reading, Reading) and backlog.reading.siorg_paused_seconds > 0:
+    if isinstance(backlog.reading, Reading) and long_pause(backlog.reading):
         return "SiorgAvailable", "False", "SiorgRateLimited", "SIORG asked for no requests for a while: Jobs wait for it"
     if any(job.summary is not None and job.summary.requests > job.summary.request_errors for job in jobs):
         return "SiorgAvailable", "True", "Answering", "SIORG answered the last Jobs"
@@ -154,7 +157,16 @@ def _siorg_available(backlog: Backlog, plan: Plan, jobs: Sequence[Job], resource
 
 
 _KEPT_FROM_SCALING = frozenset(
-    {"Suspended", "SyncDisabled", "DepthUnknown", "SecretMissing", "ConnectionBudget", "SiorgRateLimited", "LaunchFailed"}
+    {
+        "BeingDeleted",
+        "Suspended",
+        "SyncDisabled",
+        "DepthUnknown",
+        "SecretMissing",
+        "ConnectionBudget",
+        "SiorgRateLimited",
+        "LaunchFailed",
+    }
 )
 
 
@@ -229,7 +241,7 @@ def _as_condition(
 
 _GOOD = {"Ready": "True", "QueueReachable": "True", "SiorgAvailable": "True", "ScalingActive": "True", "Degraded": "False"}
 _WELL_AGAIN = {"Degraded": "Recovered", "ScalingActive": "ScalingResumed"}
-_CHOSEN = frozenset({"Suspended", "Observe", "SyncDisabled"})
+_CHOSEN = frozenset({"BeingDeleted", "Suspended", "Observe", "SyncDisabled"})
 _TOLD_BY_ANOTHER = frozenset(
     {"DepthUnknown", "SecretMissing", "SiorgRateLimited", "SiorgUnavailable", "JobsFailing", "PodsStuck"}
 )
@@ -238,9 +250,9 @@ _TOLD_BY_ANOTHER = frozenset(
 
 def _of_condition(condition: Mapping[str, Any], before: Mapping[str, Any] | None) -> Event | None:
     kind = condition["type"]
-    if kind == "Ready":  # a summary: the condition behind it has its own event
+    if kind == "Ready" or kind not in _GOOD:  # a summary, behind which another has its own event; or none of ours
         return None
-    good = {_GOOD.get(kind, "True"), "Unknown"}
+    good = {_GOOD[kind], "Unknown"}
     was_good, is_good = before is None or before["status"] in good, condition["status"] in good
     same_trouble = before is not None and before["reason"] == condition["reason"]
     if is_good:
@@ -286,6 +298,8 @@ def _decision(plan: Plan, old: Fields | None, now: datetime) -> Fields:
     new = {"reason": plan.reason, "message": plan.message[:_LONGEST_MESSAGE], "launched": len(plan.launches)}
     if old is not None and not plan.launches and {**old, "time": None} == {**new, "time": None}:
         return old
+    if old is not None and plan.reason == "EnoughJobs" and old.get("launched"):
+        return old  # the launch is what explains the Jobs that are there
     return {"time": _rfc3339(now), **new}
 
 
@@ -323,7 +337,9 @@ def _whole(value: float | None) -> int | None:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    first = text.partition(" ")[0]
+    is_a_name = any(letter == "." or letter.isupper() for letter in first[1:])  # spec.suspend, maxJobs: as one writes them
+    return text if is_a_name else text[:1].upper() + text[1:]
 
 
 def _rfc3339(moment: datetime) -> str:

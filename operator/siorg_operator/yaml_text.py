@@ -52,7 +52,8 @@ class _Loader(yaml.SafeLoader):
     """The safe loader, but for what the module's docstring says."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        node = super().compose_mapping_node(anchor)
+        node.value = [(self.as_text(key), value) for key, value in node.value]
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != f"{_YAML}merge":
@@ -60,6 +61,13 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.composer.ComposerError(None, None, "a key that stands in this object already", key.start_mark)
                 seen.add(key.value)
         return node
+
+    def as_text(self, key: yaml.Node) -> yaml.Node:
+        """A key as kubectl makes it: 1 and true are texts where a key is meant."""
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in {f"{_YAML}int", f"{_YAML}bool"}:
+            return key
+        text = str(self.whole(key)) if key.tag == f"{_YAML}int" else str(self.construct_yaml_bool(key)).lower()
+        return yaml.ScalarNode(f"{_YAML}str", text, key.start_mark, key.end_mark)
 
     def text(self, node: yaml.ScalarNode) -> str:
         return self.construct_yaml_str(node)
@@ -95,22 +103,12 @@ class _Budget:
         if depth > _DEEPEST:
             raise YamlError(f"is nested too deeply; allowed: {_DEEPEST} levels")
         match value:
+            case dict() if not all(isinstance(key, str) for key in value):
+                raise YamlError("has a key that is neither a text nor a whole number")
             case dict():
-                return {_key(key): self.json(inner, depth + 1) for key, inner in value.items()}
+                return {key: self.json(inner, depth + 1) for key, inner in value.items()}
             case list():
                 return [self.json(inner, depth + 1) for inner in value]
             case float() if not math.isfinite(value):
                 raise YamlError("has a number that JSON does not have (.nan, .inf)")
         return value
-
-
-def _key(key: object) -> str:
-    """A key as kubectl makes it: 1 and true are texts where a key is meant."""
-    match key:
-        case str():
-            return key
-        case bool():
-            return str(key).lower()
-        case int():
-            return str(key)
-    raise YamlError("has a key that is neither a text nor a whole number")

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from support.api_server.server import ApiServer
 from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluster
+from support.siorg_server import SiorgServer
+from support.siorg_world import UNITS, World, siorg_world, unit_codes
 
 IMAGES = {"python:test": [sys.executable]}
 
@@ -24,3 +27,35 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     else:
         with small_cluster(folder, IMAGES, retry_seconds=0.2) as small:
             yield small
+
+
+@pytest.fixture
+def server(cluster: Cluster) -> ApiServer:
+    """The small API server, for tests that make it misbehave or count what it was asked."""
+    if cluster.server is None:
+        pytest.skip("needs what only the small API server does: faults, and the list of its requests")
+    return cluster.server
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[SiorgServer]:
+    """A SIORG with one organization of 500 units."""
+    with SiorgServer("--synthetic", str(UNITS), "--retry-after", "2") as server:
+        unit_codes(server.url)
+        yield server
+
+
+@pytest.fixture
+def siorg(simulator: SiorgServer) -> SiorgServer:
+    """In fair weather at the beginning of each test."""
+    simulator.control("PUT", "down", {"down": False})
+    simulator.control("PUT", "faults", {"faults": ""})
+    simulator.control("PUT", "latency", {"latency": "0"})
+    return simulator
+
+
+@pytest.fixture
+def world(cluster: Cluster, siorg: SiorgServer, database_url: str, tmp_path: Path) -> Iterator[World]:
+    """An operator's surroundings, in a namespace of their own."""
+    with siorg_world(cluster, siorg, database_url, tmp_path) as made:
+        yield made

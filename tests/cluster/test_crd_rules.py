@@ -117,7 +117,7 @@ def test_the_smallest_manifest_is_filled_in(kube: Kube) -> None:
             "ttlSecondsAfterFinished": 3600,
             "successfulJobsHistoryLimit": 3,
             "failedJobsHistoryLimit": 3,
-            "podTemplate": {"metadata": {}, "spec": {"terminationGracePeriodSeconds": 30}},
+            "podTemplate": {"spec": {"terminationGracePeriodSeconds": 30}},
         },
         "cleanup": {"enabled": True, "schedule": "17 3 * * *", "retentionDays": 30},
         "discovery": {"enabled": True, "schedule": "7 * * * *"},
@@ -158,7 +158,7 @@ def test_a_status_is_stored_as_it_was_written_and_leaves_the_spec_alone(kube: Ku
     }
 
 
-@pytest.mark.parametrize("bad", (*BAD_STATUS, *STATUS_TYPES), ids=str)
+@pytest.mark.parametrize("bad", [*BAD_STATUS, *STATUS_TYPES], ids=str)
 def test_a_bad_status_is_refused_and_the_field_is_named(kube: Kube, shared_worker: str, bad: Bad) -> None:
     with pytest.raises(ApiError) as refused:
         kube.patch(PLURAL, shared_worker, {"status": bad.manifest["status"]}, subresource="status", dryRun="All")

@@ -607,7 +607,8 @@ def standby_url(own_postgres: Postgres, own_url: str, tmp_path: Path) -> Iterato
         command = [str(server.bin_path / name), *arguments]
         if server.system_user:
             command = ["su", "-s", "/bin/sh", server.system_user, "-c", shlex.join(command)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/", text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
 
     program("pg_basebackup", "-h", str(own_postgres.socket_folder), "-U", "postgres", "-D", str(folder), "-R", "-c", "fast")
     control = ("-D", str(folder), "-w", "-l", str(sockets / "log"))

@@ -227,22 +227,26 @@ def test_no_limit_binds_while_the_depth_is_unknown() -> None:
 
 def test_takes_the_lowest_free_slots() -> None:
     jobs = [job(1), job(3)]
-    assert decide(250, jobs).launches == (Launch(0, 1), Launch(2, 1), Launch(4, 1))
+    assert decide(250, jobs).launches == (Launch(0, 2), Launch(2, 2), Launch(4, 2))
 
 
-def test_counts_rounds_on_from_the_jobs_of_the_slot() -> None:
+def test_counts_rounds_on_over_all_slots_so_that_no_name_comes_back() -> None:
     jobs = [ended(slot=0, round_=7), ended(slot=0, round_=6), ended(slot=1, round_=2)]
-    assert decide(150, jobs).launches == (Launch(0, 8), Launch(1, 3), Launch(2, 1))
+    assert decide(150, jobs).launches == (Launch(0, 8), Launch(1, 8), Launch(2, 8))
+
+
+def test_counts_rounds_on_from_status_when_the_jobs_are_gone() -> None:
+    assert decide(50, [], status={"jobs": {"lastRound": 41}}).launches == (Launch(0, 42),)
 
 
 def test_jobs_in_slots_beyond_max_jobs_count_and_take_no_slot_of_others() -> None:
     decided = decide(10_000, [job(7), job(8)], scaling={"maxJobs": 4})
-    assert decided.launches == (Launch(0, 1), Launch(1, 1))
+    assert decided.launches == (Launch(0, 2), Launch(1, 2))
 
 
 def test_two_jobs_in_one_slot_both_count() -> None:
     decided = decide(10_000, [job(0, 1), job(0, 2)], scaling={"maxJobs": 3})
-    assert (decided.unfinished, decided.launches) == (2, (Launch(1, 1),))
+    assert (decided.unfinished, decided.launches) == (2, (Launch(1, 3),))
 
 
 # -- what holds it back -----------------------------------------------------------------------------------------------
@@ -266,6 +270,13 @@ def test_suspended_launches_nothing_and_ends_nothing() -> None:
 
 def test_suspended_without_work_holds_nothing_back() -> None:
     assert (decide(0, suspend=True).reason, decide(0, suspend=True).held_back) == ("Suspended", False)
+
+
+def test_a_resource_that_is_being_deleted_gets_no_further_jobs() -> None:
+    leaving = worker()
+    metadata = leaving.metadata.model_copy(update={"deletion_timestamp": NOW})
+    decided = plan(leaving.model_copy(update={"metadata": metadata}), backlog(500), active(1), NOW)
+    assert (decided.launches, decided.end, decided.reason) == ((), (), "BeingDeleted")
 
 
 def test_observe_decides_and_launches_nothing() -> None:
@@ -397,7 +408,9 @@ def test_a_clock_that_was_ahead_does_not_silence_what_fails_after() -> None:
 # -- stuck pods -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("reason", "grace"), [("ImagePullBackOff", 30), ("CreateContainerConfigError", 30), ("Unschedulable", 300)])
+@pytest.mark.parametrize(
+    ("reason", "grace"), [("ImagePullBackOff", 30), ("CreateContainerConfigError", 30), ("Unschedulable", 300)]
+)
 def test_ends_a_job_that_cannot_start_after_its_grace_and_not_before(reason: str, grace: int) -> None:
     waits = decide(100, [stuck(reason=reason, since=-grace + 1)])
     assert (waits.end, waits.wake_seconds) == ((), 1.0)

@@ -115,7 +115,12 @@ def test_of_two_ends_in_one_second_the_failure_counts() -> None:
 
 
 def test_after_a_success_counting_begins_anew() -> None:
-    jobs = [ended(-90, FAILED), ended(-80, FAILED, round_=2), ended(-50, round_=3, summary=summary(1)), ended(-10, FAILED, round_=4)]
+    jobs = [
+        ended(-90, FAILED),
+        ended(-80, FAILED, round_=2),
+        ended(-50, round_=3, summary=summary(1)),
+        ended(-10, FAILED, round_=4),
+    ]
     assert streak(*jobs) == 1
 
 

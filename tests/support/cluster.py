@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from support.api_server.server import ApiServer
 from support.job_controller import JobController
 from support.kube import Body, Kube
@@ -84,6 +86,7 @@ def small_cluster(
     kubeconfig = server.kubeconfig(folder)
     node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", start_seconds=start_seconds, retry_seconds=retry_seconds,
                    path=path)  # fmt: skip
+    server.logs = lambda _, pod, container: node.logs(pod, container or None)
     with JobController(kubeconfig), node, _fresh_namespace(kubeconfig) as kube:
         yield Cluster(server.kubeconfig(folder, namespace=kube.namespace), kube.namespace, kube, node, server)
 
@@ -99,10 +102,23 @@ def real_cluster(
     path: Sequence[str | Path] = (),
 ) -> Iterator[Cluster]:
     """A fresh namespace on a real cluster, whose controllers and scheduler do their own work, and a node of ours."""
-    node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", schedule=False, start_seconds=start_seconds,
-                   retry_seconds=retry_seconds, path=path)  # fmt: skip
-    with node, _fresh_namespace(kubeconfig) as kube:
-        yield Cluster(kubeconfig, kube.namespace, kube, node, None)
+    with _fresh_namespace(kubeconfig) as kube:
+        node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", schedule=False, namespace=kube.namespace,
+                       start_seconds=start_seconds, retry_seconds=retry_seconds, path=path)  # fmt: skip
+        with node:
+            yield Cluster(_in_namespace(kubeconfig, folder, kube.namespace), kube.namespace, kube, node, None)
+
+
+def _in_namespace(kubeconfig: Path, folder: Path, namespace: str) -> Path:
+    """A copy of the kubeconfig whose current context is in ``namespace``."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    for each in config["contexts"]:
+        if each["name"] == config["current-context"]:
+            each["context"]["namespace"] = namespace
+    copy = folder / "kubeconfig.yaml"
+    copy.touch(mode=0o600)
+    copy.write_text(yaml.safe_dump(config))
+    return copy
 
 
 @contextmanager

@@ -20,12 +20,14 @@ class Forwarder:
         self._dial = dial
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._server: asyncio.Server | None = None
         self.port = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
-        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._forward, self._address, 0), self._loop).result(10)
-        self.port = server.sockets[0].getsockname()[1]
+        starting = asyncio.start_server(self._forward, self._address, 0)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -35,10 +37,13 @@ class Forwarder:
         self._loop.close()
 
     async def _end(self) -> None:
+        assert self._server is not None  # entered
+        self._server.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted transports close in the loop's next turn
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -46,7 +51,13 @@ class Forwarder:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(_pump(reader, behind_writer), _pump(behind_reader, writer))
+        try:
+            await asyncio.gather(_pump(reader, behind_writer), _pump(behind_reader, writer))
+        except asyncio.CancelledError:
+            pass  # the test is over
+        finally:
+            for each in (writer, behind_writer):
+                each.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -25,12 +25,14 @@ def refused_reference(image: str) -> Waiting | None:
     if _REFERENCE.fullmatch(image):
         return None
     why = "invalid reference format"
-    if _REFERENCE.fullmatch(image.lower()):
-        name = image.partition(":")[0]
-        why += f": repository name ({name if '/' in name else f'library/{name}'}) must be lowercase"
-    return Waiting(
-        "InvalidImageName", f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": {why}'
-    )
+    host, slash, rest = image.partition("/")
+    if not slash or (host.islower() and not any(mark in host for mark in ".:") and host != "localhost"):
+        rest = image if slash else f"library/{image}"
+    name = rest.partition(":")[0]
+    if name != name.lower():
+        why += f": repository name ({name}) must be lowercase"
+    told = f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": {why}'
+    return Waiting("InvalidImageName", told)
 
 
 def full_name(image: str) -> str:
@@ -48,9 +50,7 @@ def full_name(image: str) -> str:
 def pull_failed(image: str) -> Waiting:
     """The first answer when the image is nowhere."""
     name = full_name(image)
-    return Waiting(
-        "ErrImagePull", f'failed to pull and unpack image "{name}": failed to resolve reference "{name}": {name}: not found'
-    )
+    return Waiting("ErrImagePull", f'failed to pull and unpack image "{name}": failed to resolve image: {name}: not found')
 
 
 def pull_backed_off(image: str) -> Waiting:

@@ -12,7 +12,7 @@ _AGAIN_SECONDS = 0.2
 
 
 class Informer:
-    """Objects of one resource in all namespaces.
+    """Objects of one resource.
 
     Args:
         kube: The API.
@@ -21,11 +21,14 @@ class Informer:
             in this informer's thread.
         labels: Label selector.
         fields: Field selector.
+        namespace: Only objects of this one.
     """
 
     def __init__(
-        self, kube: Kube, resource: str, changed: Callable[[Body, bool], None], *, labels: str = "", fields: str = ""
+        self, kube: Kube, resource: str, changed: Callable[[Body, bool], None], *, labels: str = "", fields: str = "",
+        namespace: str = "*",
     ) -> None:  # fmt: skip
+        self._namespace = namespace
         self._kube, self._resource, self._changed = kube, resource, changed
         self._labels, self._fields = labels, fields
         self._objects: dict[str, Body] = {}
@@ -69,7 +72,7 @@ class Informer:
 
     def _list(self) -> str:
         answer = self._kube.request(
-            "GET", self._kube.path(self._resource, "*"), labelSelector=self._labels, fieldSelector=self._fields
+            "GET", self._kube.path(self._resource, self._namespace), labelSelector=self._labels, fieldSelector=self._fields
         )
         there = {item["metadata"]["uid"]: item for item in answer["items"]}
         with self._lock:
@@ -83,7 +86,7 @@ class Informer:
     def _follow(self, version: str) -> str:
         """Watch from ``version``; where to go on, or nothing if only a new list helps."""
         events = self._kube.watch(
-            self._resource, "*", version=version, labels=self._labels, fields=self._fields, seconds=_WATCH_SECONDS,
+            self._resource, self._namespace, version=version, labels=self._labels, fields=self._fields, seconds=_WATCH_SECONDS,
             allowWatchBookmarks="true",
         )  # fmt: skip
         for event in events:

@@ -94,7 +94,7 @@ class Kube:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
             answer = self._pool.request(
-                method, self.url + target, body=data, headers=headers, retries=False, timeout=urllib3.Timeout(5, 60)
+                method, self.url + target, body=data, headers=headers, retries=False, timeout=urllib3.Timeout(connect=5, read=60)
             )
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(f"{method} {target}", 0, None, str(error)) from error
@@ -164,7 +164,7 @@ class Kube:
         try:
             answer = self._pool.request(
                 "GET", self.url + target, headers=self._headers, retries=False, preload_content=False,
-                timeout=urllib3.Timeout(5, seconds + 10),
+                timeout=urllib3.Timeout(connect=5, read=seconds + 10),
             )  # fmt: skip
             try:
                 if answer.status != 200:

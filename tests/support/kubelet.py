@@ -110,6 +110,7 @@ class Kubelet:
         images: For each image that there is, the command that stands for its entry point. May be changed at any time.
         folder: Where output and termination messages go.
         schedule: Whether to bind Pods that have no node yet; leave it to the scheduler where there is one.
+        namespace: Only Pods of this one: on a shared cluster several tests stand for the same node.
         start_seconds: How long a Pod takes from its binding to its first process; a number, or asked for each Pod.
         retry_seconds: How soon to try again what failed: pulling an image, reading a Secret, restarting a container.
         path: The PYTHONPATH beneath the Pod's own environment, as an image would have its programs.
@@ -123,6 +124,7 @@ class Kubelet:
         *,
         folder: Path | None = None,
         schedule: bool = True,
+        namespace: str = "*",
         start_seconds: float | Callable[[Body], float] = 0.0,
         retry_seconds: float = 1.0,
         path: Sequence[str | Path] = (),
@@ -142,7 +144,7 @@ class Kubelet:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         fields = "" if schedule else f"spec.nodeName={NODE}"
-        self._informer = Informer(self._kube, "pods", self._changed, fields=fields)
+        self._informer = Informer(self._kube, "pods", self._changed, fields=fields, namespace=namespace)
         self._heart = threading.Thread(target=self._beat, name="kubelet-heartbeat", daemon=True)
 
     def __enter__(self) -> Self:

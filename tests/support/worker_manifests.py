@@ -146,8 +146,10 @@ _URLS: Final[Mapping[str, tuple[str, ...]]] = {
         "https://siorg.gov.br ", "https://siorg.gov.br\n", "https://si org.gov.br", "https://siorg.gov.br/a b",
         "https://siorg.gov.br/%20", "https://siorg.gov.br/../a", "https://siorg.gov.br/.", "https://siorg.gov.br//a",
         "https://siorg.gov.br:0", "https://siorg.gov.br:65536", "https://siorg.gov.br:080", "https://siorg.gov.br:",
-        "https://siorg.gov.br.", "https://.siorg.gov.br", "https://siorg..gov.br", "https://-siorg.gov.br", "https://órgão.gov.br",
-        "https://siorg.gov.br\\a", "https://127.1", "https://0x7f.0.0.1", "https://1.2.3.256", "https://010.0.0.1", "https://2130706433",
+        "https://siorg.gov.br.", "https://.siorg.gov.br", "https://siorg..gov.br", "https://-siorg.gov.br",
+        "https://órgão.gov.br",
+        "https://siorg.gov.br\\a", "https://127.1", "https://0x7f.0.0.1", "https://1.2.3.256", "https://010.0.0.1",
+        "https://2130706433",
         "https://siorg.0x7f", "https://[::2]", "https://[::1", f"https://{'a' * 64}.gov.br", "https://siorg.gov.br/\t",
     ),
     "is not https": ("http://siorg.gov.br", "http://127.0.0.1:8080/doc"),
@@ -172,29 +174,36 @@ _WRONG_SCHEDULES: Final[Mapping[str, tuple[str, ...]]] = {
     "is no schedule that Kubernetes reads": (
         "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 0 *", "* * * 13 *", "* * * * 7",
         "* * * * 8", "*/0 * * * *", "a * * * *", "* * * mond *", "* * * * monday", "-1 * * * *", "1- * * * *", "1,,2 * * * *",
-        ", * * * *", "1-2-3 * * * *", "*/ * * * *", "@never", "@Daily", "@every 1h", "daily", "TZ=UTC 0 3 * * *", "CRON_TZ=UTC 0 3 * * *",
+        ", * * * *", "1-2-3 * * * *", "*/ * * * *", "@never", "@Daily", "@every 1h", "daily", "TZ=UTC 0 3 * * *",
+        "CRON_TZ=UTC 0 3 * * *",
         "0 3 * * *\n", " 0 3 * * *", "0  3 * * *", "0 3 * * mon-5", "0\t3 * * *", "L * * * *", "0 0 * * 5#3", "mon * * * *",
     ),
     "has a range that goes from the larger to the smaller": (
-        "0 22-6 * * *", "0 22-06 * * *", "30-10 * * * *", "5-3 * * * *", "05-3 * * * *", "15-12 * * * *", "10-9 * * * *", "59-58 * * * *",
-        "0 0 1,20-10 * *", "0 0 * dec-feb *", "0 0 * 12-2 *", "0 0 * * sat-sun", "0 0 * * 6-0", "0 0 * * FRI-MON", "0 0 20-10/2 * *",
+        "0 22-6 * * *", "0 22-06 * * *", "30-10 * * * *", "5-3 * * * *", "05-3 * * * *", "15-12 * * * *", "10-9 * * * *",
+        "59-58 * * * *",
+        "0 0 1,20-10 * *", "0 0 * dec-feb *", "0 0 * 12-2 *", "0 0 * * sat-sun", "0 0 * * 6-0", "0 0 * * FRI-MON",
+        "0 0 20-10/2 * *",
     ),
 }  # fmt: skip
 _GOOD_SCHEDULES: Final = (
-    "* * * * *", "0 3 * * *", "*/15 6-20 * * mon-fri", "0,30 * 1,15 1-12/3 SUN,Sat", "59 23 31 12 6", "05 03 01 01 0", "0-59/5 * * * *",
+    "* * * * *", "0 3 * * *", "*/15 6-20 * * mon-fri", "0,30 * 1,15 1-12/3 SUN,Sat", "59 23 31 12 6", "05 03 01 01 0",
+    "0-59/5 * * * *",
     "9-10 * * * *", "19-20 * * * *", "1-1 * * * *", "0 8-17/3 * jan-mar mon,wed,fri", "? ? ? ? ?", "5/10 * * * *", "*/99 * * * *",
     "@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "0 0 * * sun-sat", "0 0 * jan-dec *",
 )  # fmt: skip
 
 _IMAGES: Final = (
     "", "siorg-job", "siorg-job:1.2.3", "ghcr.io/waterswamp/siorg-job:1", "localhost:5000/siorg/job", "10.0.0.1:5000/job:latest",
-    "[fd00::1]:5000/job", f"ghcr.io/a/b@sha256:{'a' * 64}", f"a/b:v1@sha256:{'0' * 64}", "Registry.Example.com/a__b/c-d.e:T_x.1-2",
+    "[fd00::1]:5000/job", f"ghcr.io/a/b@sha256:{'a' * 64}", f"a/b:v1@sha256:{'0' * 64}",
+    "Registry.Example.com/a__b/c-d.e:T_x.1-2",
 )  # fmt: skip
 _WRONG_IMAGES: Final = (
-    "Siorg-Job", "siorg job", "siorg-job:", ":1", "https://ghcr.io/a", "a//b", "/a", "a/", "a@sha256:12", "a:1:2", "-a", "a\n", f"a:{'1' * 129}",
+    "Siorg-Job", "siorg job", "siorg-job:", ":1", "https://ghcr.io/a", "a//b", "/a", "a/", "a@sha256:12", "a:1:2", "-a", "a\n",
+    f"a:{'1' * 129}",
 )  # fmt: skip
 
 _QUANTITIES: Final = (0, 1, 2_000_000, "0", "1", "100m", "0.5", ".5", "5.", "128Mi", "1G", "1e3", "1E-3", "12Ki")
+_NO_QUANTITIES: Final[tuple[Any, ...]] = (True, 0.5, {}, [])
 _WRONG_QUANTITIES: Final = ("", "-1", "1 Gi", "1gb", "a", "1MiB", "1e", "1.2.3", "1Gi\n")
 
 
@@ -255,8 +264,8 @@ def _bad() -> Iterator[Bad]:
         yield Bad(path, "", "enum")
 
     yield _longer("metadata.name", 40)
-    for name in ("a.b",):
-        yield Bad("metadata.name", name, "pattern")
+    yield Bad("metadata.name", "a.b", "pattern")
+    yield Bad("metadata.name", "", "minLength")
     for path in _NAMES:
         yield from (Bad(path, name, "pattern") for name in _WRONG_NAMES)
         yield Bad(path, "", "minLength")
@@ -329,7 +338,7 @@ def _bad_jobs() -> Iterator[Bad]:
         yield from (Bad(path, {"cpu": quantity}, "pattern", f"{path}.cpu") for quantity in _WRONG_QUANTITIES)
         yield Bad(path, {"cpu": "1" * 33}, "maxLength", f"{path}.cpu")
         yield Bad(path, {"cpu": -1}, "minimum", f"{path}.cpu")
-        yield from (Bad(path, {"cpu": value}, "type", f"{path}.cpu") for value in (True, 0.5, {}, []))
+        yield from (Bad(path, {"cpu": other}, "type", f"{path}.cpu") for other in _NO_QUANTITIES)
         yield from (Bad(path, {name: 1}, "rule", says="has a name that is no resource") for name in ("mem", "", "CPU"))
         yield Bad(path, {f"example.com/{number}": 1 for number in range(17)}, "maxProperties")
 
@@ -346,7 +355,13 @@ def _bad_labels() -> Iterator[Bad]:
     yield Bad(f"{_META}.annotations", {"a": "a" * 16_385}, "maxLength", f"{_META}.annotations.a")
     own = ("siorg.waterswamp.dev/worker", "siorg.waterswamp.dev/x", "batch.kubernetes.io/job-name")
     says = "has a key that the operator or Kubernetes sets itself"
-    labels = ("app.kubernetes.io/name", "app.kubernetes.io/managed-by", "app.kubernetes.io/component", "controller-uid", "job-name")
+    labels = (
+        "app.kubernetes.io/name",
+        "app.kubernetes.io/managed-by",
+        "app.kubernetes.io/component",
+        "controller-uid",
+        "job-name",
+    )
     yield from (Bad(f"{_META}.labels", {key: "x"}, "rule", says=says) for key in own + labels)
     yield from (Bad(f"{_META}.annotations", {key: "x"}, "rule", says=says) for key in own)
 
@@ -470,7 +485,15 @@ STATUS: Final[Mapping[str, Any]] = {
     "requestRate": 3,
     "predictedDrainSeconds": 13,
     "lastDecision": {"time": _TIME, "reason": "Launched", "message": "depth 480, 50 a Job → 10 wanted", "launched": 2},
-    "trouble": {"reason": "JobsFailing", "streak": 2, "since": _TIME, "lastFailureTime": _TIME, "retryTime": _TIME, "message": "exit 1"},
+    "trouble": {
+        "reason": "JobsFailing",
+        "streak": 2,
+        "since": _TIME,
+        "lastFailureTime": _TIME,
+        "retryTime": _TIME,
+        "message": "exit 1",
+        "template": "0123456789",
+    },
 }
 """Every field of a status, as it may well be."""
 
@@ -486,7 +509,8 @@ def _bad_status() -> Iterator[Bad]:
         yield from (Bad(f"status.{part}", {**STATUS[part], name: -1}, "minimum", f"status.{part}.{name}") for name in names)
     for name in ("observedGeneration", "predictedDrainSeconds", "rate", "requestRate"):
         yield Bad(f"status.{name}", -1, "minimum")
-    for part, limits in {"lastDecision": {"reason": 1024, "message": 4096}, "trouble": {"reason": 1024, "message": 4096}}.items():
+    longest = {"lastDecision": {"reason": 1024, "message": 4096}, "trouble": {"reason": 1024, "message": 4096, "template": 63}}
+    for part, limits in longest.items():
         for name, limit in limits.items():
             yield Bad(f"status.{part}", {**STATUS[part], name: "a" * (limit + 1)}, "maxLength", f"status.{part}.{name}")
         yield Bad(f"status.{part}", {**STATUS[part], "reason": ""}, "minLength", f"status.{part}.reason")
@@ -495,7 +519,9 @@ def _bad_status() -> Iterator[Bad]:
     yield _longer("status.selector", 1024)
     times = {"jobs": ("lastFinishedTime",), "lastDecision": ("time",), "trouble": ("since", "lastFailureTime", "retryTime")}
     for part, names in times.items():
-        yield from (Bad(f"status.{part}", {**STATUS[part], name: "yesterday"}, "format", f"status.{part}.{name}") for name in names)
+        yield from (
+            Bad(f"status.{part}", {**STATUS[part], name: "yesterday"}, "format", f"status.{part}.{name}") for name in names
+        )
 
     path = "status.conditions"
     wrong: Mapping[str, tuple[tuple[str, Any], ...]] = {
@@ -560,15 +586,20 @@ def _good_pods() -> Iterator[Good]:
     yield Good({f"{_POD}.nodeSelector": {"kubernetes.io/arch": "amd64"}})
     yield Good({f"{_POD}.env": [
         _entries("HTTPS_PROXY", value="http://proxy:3128"), _entries("WORKER_LEASE_SECS", value="90"), _entries("EMPTY"),
-        _entries("SIORG_CA_BUNDLE", value="/certs/ca.pem"), _entries("SIORG_OPERATOR_X", value="1"), _entries("SIORG_SIMULATOR_X"),
-        _entries("PGPASSFILE", valueFrom=_SECRET_FIELD), _entries("NODE", value="", valueFrom={"fieldRef": {"fieldPath": "spec.nodeName"}}),
+        _entries("SIORG_CA_BUNDLE", value="/certs/ca.pem"), _entries("SIORG_OPERATOR_X", value="1"),
+        _entries("SIORG_SIMULATOR_X"),
+        _entries("PGPASSFILE", valueFrom=_SECRET_FIELD), _entries("NODE", value="",
+        valueFrom={"fieldRef": {"fieldPath": "spec.nodeName"}}),
     ]})  # fmt: skip
-    yield Good({f"{_POD}.envFrom": [{"secretRef": {"name": "a", "optional": True}}, {"prefix": "A_", "configMapRef": {"name": "b"}}]})
+    yield Good(
+        {f"{_POD}.envFrom": [{"secretRef": {"name": "a", "optional": True}}, {"prefix": "A_", "configMapRef": {"name": "b"}}]}
+    )
     yield Good({
         f"{_POD}.volumes": [_entries(f"v{at}", **{kind: source}) for at, (kind, source) in enumerate(_SOURCES.items())],
         f"{_POD}.volumeMounts": [
             {"name": "v0", "mountPath": "/certs", "readOnly": True, "subPath": "a"},
-            {"name": "v0", "mountPath": "/tmp/a", "readOnly": True, "recursiveReadOnly": "Enabled", "mountPropagation": "None", "subPathExpr": "$(A)"},
+            {"name": "v0", "mountPath": "/tmp/a", "readOnly": True, "recursiveReadOnly": "Enabled", "mountPropagation": "None",
+            "subPathExpr": "$(A)"},
         ],
     })  # fmt: skip
     yield Good({f"{_POD}.volumes": [_entries("a", secret={"secretName": "b"})]})
@@ -593,7 +624,7 @@ _OTHER_THAN: Final[Mapping[str, Any]] = {"string": 5, "integer": "x", "number": 
 
 
 def constraints(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, str]]:
-    """Every constraint of ``schema`` but types: the path ([] for an entry, {} for a value of a map), keyword, a rule's message."""
+    """Every constraint of ``schema`` but types: path ([] for an entry, {} for a value of a map), keyword, message of a rule."""
     for keyword in _KEYWORDS:
         if keyword in schema:
             yield path, keyword, ""
@@ -630,7 +661,7 @@ def generic(schema: Mapping[str, Any], field_: str) -> str:
         if step.startswith("["):
             path, schema = f"{path}[]", schema.get("items", {})
         elif "additionalProperties" in schema:
-            return path + "{}"  # the rest is the key, dots included
+            return path.removeprefix(".") + "{}"  # the rest is the key, dots included
         else:
             path, schema = f"{path}.{step}", schema.get("properties", {}).get(step, {})
     return path.removeprefix(".")

@@ -14,21 +14,24 @@ from typing import Any
 import yaml
 from aiohttp import hdrs, web
 
-from support.api_server import discovery
+from support.api_server import discovery, openapi
 from support.api_server.authorizer import READS_FOR_ALL, Accounts, allowed
 from support.api_server.core_events import as_core
 from support.api_server.definitions import Definitions
 from support.api_server.deletion import DeleteOptions, delete, delete_collection
-from support.api_server.kinds import Kinds
+from support.api_server.kinds import Kind, Kinds
 from support.api_server.observed_requests import Hooks, Moment, Request, Trouble
 from support.api_server.patches import json_patch, merge_patch
 from support.api_server.refused import (
     Body,
     Refused,
     bad_request,
+    expired,
+    forbidden,
     invalid_object,
     no_such_path,
     not_allowed,
+    required,
     unsupported,
     unsupported_media_type,
 )
@@ -68,6 +71,7 @@ class Answering:
     accounts: Callable[[], Accounts | None]
     host: Callable[[], str]
     record: Callable[[Request], None]
+    logs: Callable[[str, str, str], str]
     crashes: list[str] = field(default_factory=list)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -223,11 +227,19 @@ class Answering:
                 found = discovery.group(self.kinds, group)
             case ["apis", group, version]:
                 found = discovery.resources(self.kinds, group, version)
+            case ["openapi", "v3"]:
+                found = openapi.index(self.kinds)
+            case ["openapi", "v3", *_]:
+                found = openapi.document(self.kinds, path, self._schema_of)
         if found is not None:
             return Answer(serialized(found))
         if len(parts) > 1 and any(kind.group == parts[1] for kind in self.kinds):
             raise no_such_path()
         return Answer(b"404 page not found\n", 404, content_type="text/plain; charset=utf-8")
+
+    def _schema_of(self, kind: Kind) -> Mapping[str, Any] | None:
+        version = self.definitions.version(kind)
+        return None if version is None else version.schema
 
     def _shown(self, request: web.BaseRequest, target: Route) -> Shown:
         form = form_of(request.headers.get(hdrs.ACCEPT, ""))
@@ -238,7 +250,8 @@ class Answering:
         if target.subresource == "scale":
             return Answer(serialized(scale_of(entry.body, self._scale_paths(target))))
         if target.subresource == "log":
-            raise no_such_path()
+            text = self.logs(target.place, target.name, request.query.get("container", ""))
+            return Answer(text.encode(), content_type="text/plain")
         return Answer(self._shown(request, target).one(entry))
 
     def _scale_paths(self, target: Route) -> Mapping[str, str]:
@@ -254,7 +267,7 @@ class Answering:
             tests.append(lambda entry: by_label(labels_of(entry.body)))
         if fields := request.query.get("fieldSelector"):
             version = self.definitions.version(target.kind) if target.kind.custom else None
-            by_field = by_fields(target.kind.plural, fields, version.selectable if version is not None else ())
+            by_field = by_fields(target.kind, fields, version.selectable if version is not None else ())
             tests.append(lambda entry: by_field(entry.body))
         if target.name:
             name = target.name
@@ -269,8 +282,8 @@ class Answering:
         self._check_list_version(target, version, match)
         try:
             limit = int(query.get("limit") or 0)
-        except ValueError as error:
-            raise bad_request(f"strconv.ParseInt: {error}") from None
+        except ValueError:
+            raise bad_request(f'strconv.ParseInt: parsing "{query["limit"]}": invalid syntax') from None
         page = self.registry.page(
             target.kind, target.namespace, self._selector(request, target), limit, query.get("continue", "")
         )
@@ -282,18 +295,22 @@ class Answering:
         return Answer(self._shown(request, target).many(page.entries, metadata))
 
     def _check_list_version(self, target: Route, version: str, match: str) -> None:
+        if match and not version:
+            why = "resourceVersionMatch is forbidden unless resourceVersion is provided"
+            raise invalid_object("meta.k8s.io", "ListOptions", "", [forbidden("resourceVersionMatch", why)])
         if not version:
             return
         if not version.isdigit():
-            raise bad_request(f'Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax')
+            why = f'Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax'
+            raise bad_request(f"invalid resource version: resourceVersion: {why}")
         current = self.registry.store.version
         if int(version) > current:
             causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
             raise Refused(504, "Timeout", f"Timeout: Too large resource version: {version}, current: {current}",
                           {"causes": causes, "retryAfterSeconds": 1})  # fmt: skip
-        forgotten = self.registry.store.collection(target.kind.collection).forgotten
-        if match == "Exact" and int(version) < forgotten:
-            raise Refused(410, "Expired", "The resourceVersion for the provided list is too old.")
+        if match == "Exact" and int(version) < current:
+            # The past is not kept; the real server knows it for some minutes.
+            raise expired("The resourceVersion for the provided list is too old.")
 
     def _options(self, request: web.BaseRequest) -> Options:
         query = request.query
@@ -375,7 +392,7 @@ class Answering:
         document, options = self._document(request, body), self._options(request)
         kind = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip()
         if kind == APPLY_PATCH and "fieldManager" not in request.query:
-            raise bad_request('PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch')
+            raise invalid_object("meta.k8s.io", "PatchOptions", "", [required("fieldManager", "is required for apply patch")])
         if target.subresource == "scale":
             change = json_patch if kind == JSON_PATCH else merge_patch
             return self._rescale(target, lambda scale: change(scale, document), options)

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.api_server.cel_rules import rule_faults
+from support.api_server.cel_rules import rule_faults, unreadable, value_faults
 from support.api_server.clock import now
 from support.api_server.decoding import cannot_be_handled
 from support.api_server.kinds import Kind, Kinds
 from support.api_server.names import metadata_faults
 from support.api_server.refused import Body, Fault, invalid, invalid_object, required
+from support.api_server.scale import scale_faults
 from support.api_server.store import Change, Place, Store
-from support.api_server.structure import Schema, Shaped, default, faults, prune, with_root
+from support.api_server.structure import UNCHECKED, Schema, Shaped, block_rules, default, faults, prune, with_root
 
 PLACE: Place = ("apiextensions.k8s.io", "customresourcedefinitions")
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -84,8 +85,6 @@ class Definitions:
         names.setdefault("listKind", f"{names['kind']}List")
         spec.setdefault("conversion", {"strategy": "None"})
         if old is None:
-            body["metadata"]["generation"] = 1
-            body["metadata"]["finalizers"] = [*(body["metadata"].get("finalizers") or ()), FINALIZER]
             stored = [version["name"] for version in spec["versions"] if version.get("storage")]
             body["status"] = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
         return []
@@ -121,12 +120,13 @@ class Definitions:
         if old is None:
             body["metadata"]["generation"] = 1
         problems = metadata_faults(body["metadata"], kind.plural, built_in=False)
-        wrong = faults(version.schema, body)
+        wrong = _status_faults(version.schema, body) if subresource == "status" else faults(version.schema, body)
         if old is not None:
             wrong = [each for each in wrong if not _unchanged(each, body, old)]
         problems += wrong
-        if not wrong:
-            problems += rule_faults(version.schema, body, old, subresource)
+        if version.scale is not None and subresource != "status":
+            problems += scale_faults(body, version.scale)
+        problems += [UNCHECKED] if block_rules(wrong) else rule_faults(version.schema, body, old)
         if problems:
             raise invalid_object(kind.group, kind.kind, body["metadata"].get("name") or "", problems)
         return body, tuple(unknown) if validation == "Warn" else ()
@@ -159,9 +159,65 @@ def _definition_faults(body: Body, spec: Body) -> list[Fault]:
         found.append(invalid("spec.versions", spec["versions"], "must have exactly one version marked as storage version"))
     for at, version in enumerate(spec["versions"]):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        path = f"spec.versions[{at}].schema.openAPIV3Schema"
         if not schema:
-            found.append(required(f"spec.versions[{at}].schema.openAPIV3Schema", "schemas are required"))
+            found.append(required(path))
+        else:
+            found += _schema_faults(schema, "spec.validation.openAPIV3Schema" if len(spec["versions"]) == 1 else path)
     return found
+
+
+def _schema_faults(schema: Schema, at: str, *, root: bool = True) -> list[Fault]:
+    """What makes a schema not structural, its rules unreadable, or its defaults invalid."""
+    found: list[Fault] = []
+    free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
+    if not schema.get("type") and not free:
+        where = "at the root" if root else "for specified array items" if at.endswith(".items") else "for specified object fields"
+        found.append(required(f"{at}.type", f"must not be empty {where}"))
+    for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
+        problem = unreadable(str(rule.get("rule")))
+        if problem:
+            found.append(invalid(f"{at}.x-kubernetes-validations[{index}].rule", _as_go(rule), problem))
+        path = str(rule.get("fieldPath", ""))
+        if path and not _is_declared(schema, path):
+            found.append(invalid(f"{at}.x-kubernetes-validations[{index}].fieldPath", path, "must be a valid path"))
+    if "default" in schema and not found:
+        # The default as it stands: what is inside it is not filled in before it is checked.
+        value = schema["default"]
+        found += [*faults(schema, value, f"{at}.default"), *value_faults(schema, value, f"{at}.default")]
+    for name, inner in (schema.get("properties") or {}).items():
+        if not (root and name == "metadata"):
+            found += _schema_faults(inner, f"{at}.properties[{name}]", root=False)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            found += _schema_faults(schema[key], f"{at}.{key}", root=False)
+    return found
+
+
+def _as_go(rule: Mapping[str, Any]) -> Body:
+    return {"Rule": rule.get("rule", ""), "Message": rule.get("message", ""),
+            "MessageExpression": rule.get("messageExpression", ""), "Reason": rule.get("reason"),
+            "FieldPath": rule.get("fieldPath", ""), "OptionalOldSelf": rule.get("optionalOldSelf")}  # fmt: skip
+
+
+def _is_declared(schema: Schema, path: str) -> bool:
+    for name in path.strip(".").split("."):
+        properties = schema.get("properties") or {}
+        if name not in properties:
+            return False
+        schema = properties[name]
+    return True
+
+
+def _status_faults(schema: Schema, body: Body) -> list[Fault]:
+    """What is wrong with the status alone; messages name fields from there on."""
+    inner = (schema.get("properties") or {}).get("status")
+    if inner is None or "status" not in body:
+        return []
+    return [
+        Fault(each.field, each.reason, each.message.replace(f"{each.field} in body", f"{each.field[7:]} in body"))
+        for each in faults(inner, body["status"], "status")
+    ]
 
 
 def _unchanged(problem: Fault, body: Body, old: Body) -> bool:

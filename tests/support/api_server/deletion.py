@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from support.api_server.clock import written
+from support.api_server.definitions import FINALIZER as DEFINITION
 from support.api_server.kinds import Kind
-from support.api_server.refused import Body, bad_request, conflict, forbidden, invalid_object, unsupported
+from support.api_server.refused import Body, Fault, Refused, bad_request, conflict, invalid, invalid_object, unsupported
 from support.api_server.registry import Registry
 from support.api_server.store import Entry
 
@@ -39,12 +40,12 @@ class DeleteOptions:
         body = body or {}
         policy = body.get("propagationPolicy") or query("propagationPolicy")
         if policy and policy not in _POLICIES:
-            raise invalid_object("", "DeleteOptions", "", [unsupported("propagationPolicy", policy, (*_POLICIES, "nil"))])
+            raise _wrong(unsupported("propagationPolicy", policy, (*_POLICIES, "nil")))
         orphans = body.get("orphanDependents", {"true": True, "false": False}.get(query("orphanDependents")))
         if orphans is not None:
             if policy:
-                both = forbidden("propagationPolicy", "orphanDependents and deletionPropagation cannot be both set")
-                raise invalid_object("", "DeleteOptions", "", [both])
+                both = "orphanDependents and deletionPropagation cannot be both set"
+                raise _wrong(invalid("propagationPolicy", policy, both))
             policy = "Orphan" if orphans else "Background"
         grace = body.get("gracePeriodSeconds", query("gracePeriodSeconds") or None)
         try:
@@ -54,6 +55,10 @@ class DeleteOptions:
         preconditions = body.get("preconditions") or {}
         dry_run = body.get("dryRun") or query("dryRun")
         return cls(policy, seconds, preconditions.get("uid") or "", preconditions.get("resourceVersion") or "", bool(dry_run))
+
+
+def _wrong(problem: Fault) -> Refused:
+    return invalid_object("meta.k8s.io", "DeleteOptions", "", [problem])
 
 
 def delete(registry: Registry, kind: Kind, namespace: str, name: str, options: DeleteOptions) -> Body:
@@ -67,12 +72,16 @@ def delete(registry: Registry, kind: Kind, namespace: str, name: str, options: D
         _check(kind, entry, options)
         metadata = dict(entry.body["metadata"])
         metadata["finalizers"] = _finalizers(kind, metadata.get("finalizers") or [], options.policy)
+        if kind.plural == "customresourcedefinitions" and DEFINITION not in metadata["finalizers"]:
+            metadata["finalizers"].append(DEFINITION)
         grace = _grace(kind, entry.body, options.grace_seconds)
         body = {**entry.body, "metadata": metadata}
         held = bool(metadata["finalizers"]) or grace > 0 or _held_as_namespace(kind, entry)
         if not metadata["finalizers"]:
             del metadata["finalizers"]
         if not held:
+            if kind.plural == "pods" and "deletionTimestamp" in metadata:
+                metadata["deletionGracePeriodSeconds"] = 0
             last = body if options.dry_run else registry.store.remove(kind.collection, entry.key, body).body
             return last if kind.plural in _ANSWERED_WITH_OBJECT else _success(kind, entry)
         going = _going(kind, body, grace)
@@ -83,10 +92,14 @@ def delete(registry: Registry, kind: Kind, namespace: str, name: str, options: D
 
 def _check(kind: Kind, entry: Entry, options: DeleteOptions) -> None:
     metadata = entry.body["metadata"]
-    for given, key, what in ((options.uid, "uid", "UID"), (options.version, "resourceVersion", "ResourceVersion")):
+    for given, key, what, perhaps in (
+        (options.uid, "uid", "UID", "deleted and then recreated"),
+        (options.version, "resourceVersion", "ResourceVersion", "modified"),
+    ):
         if given and given != metadata[key]:
-            raise conflict(kind.group, kind.plural, metadata["name"], f"Precondition failed: {what} in precondition: {given},"
-                           f" {what} in object meta: {metadata[key]}")  # fmt: skip
+            why = (f"the {what} in the precondition ({given}) does not match the {what} in record ({metadata[key]})."
+                   f" The object might have been {perhaps}")  # fmt: skip
+            raise conflict(kind.group, kind.kind, metadata["name"], why)
 
 
 def _finalizers(kind: Kind, finalizers: list[str], policy: str) -> list[str]:
@@ -94,7 +107,7 @@ def _finalizers(kind: Kind, finalizers: list[str], policy: str) -> list[str]:
     wanted = {"Orphan": ORPHAN, "Foreground": FOREGROUND}.get(policy)
     if policy:
         finalizers = [each for each in finalizers if each not in (ORPHAN, FOREGROUND) or each == wanted]
-    return finalizers if wanted is None or wanted in finalizers else [*finalizers, wanted]
+    return [*finalizers] if wanted is None or wanted in finalizers else [*finalizers, wanted]
 
 
 def _grace(kind: Kind, body: Body, asked: int | None) -> int:

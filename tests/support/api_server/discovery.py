@@ -59,9 +59,7 @@ _REVIEW: Body = {"name": "selfsubjectaccessreviews", "singularName": "selfsubjec
 def resources(kinds: Iterable[Kind], group: str, version: str) -> Body | None:
     """The kinds of one group and version; None if it is not served."""
     found: list[Body] = [_REVIEW] if (group, version) == ("authorization.k8s.io", "v1") else []
-    for kind in kinds:
-        if (kind.group, kind.version) != (group, version):
-            continue
+    for kind in sorted((kind for kind in kinds if (kind.group, kind.version) == (group, version)), key=lambda kind: kind.plural):
         entry: Body = {"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
                        "verbs": list(ALL_VERBS)}  # fmt: skip
         if kind.short_names:

@@ -69,9 +69,12 @@ def metadata_faults(metadata: Mapping[str, Any], plural: str, *, built_in: bool,
     name = metadata.get("name") or ""
     if not name:
         faults.append(required(f"{field}.name", "name or generateName is required"))
+    elif plural not in _LABEL_KINDS:
+        faults += subdomain_faults(name, f"{field}.name")
+    elif "." in name:
+        faults.append(invalid(f"{field}.name", name, "must not contain dots"))
     else:
-        check = label_faults if plural in _LABEL_KINDS else subdomain_faults
-        faults += check(name, f"{field}.name")
+        faults += label_faults(name, f"{field}.name")
     faults += labels_faults(metadata.get("labels") or {}, f"{field}.labels")
     annotations = metadata.get("annotations") or {}
     for key in annotations:

@@ -240,7 +240,8 @@ def applied(shape: Shape, current: Body, config: Body, manager: str, subresource
     others = frozenset().union(*(fields for owner, (fields, _) in owned.items() if owner != me))
     dropped = {path for path in had - wanted.keys() if not any(each[: len(path)] == path for each in others)}
     kept = wanted.keys() | others
-    for path in sorted(dropped, key=len, reverse=True):
+    # An item goes before its fields: without its keys it could not be found.
+    for path in sorted(dropped, key=len):
         _remove(shape, merged, path, kept)
     mine = frozenset(wanted)
     since = owned[me][1] if me in owned and mine == had and merged == current else now()

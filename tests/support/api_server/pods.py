@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from support.api_server.names import label_faults
+from support.api_server.names import generated, label_faults
 from support.api_server.refused import Body, Fault, forbidden, invalid, required, unsupported
 
 _ENV = re.compile(r"[ -<>-~]+")
@@ -74,7 +74,25 @@ def default_pod(body: Body) -> None:
     for toleration in _NOT_READY:
         if not any(each.get("key") == toleration["key"] for each in tolerations):
             tolerations.append(dict(toleration))
+    if spec.get("automountServiceAccountToken") is not False:
+        _mount_token(spec)
     body["status"] = {"phase": "Pending", "qosClass": _quality(spec)}
+
+
+def _mount_token(spec: Body) -> None:
+    """The service account's token, as admission mounts it."""
+    name = generated("kube-api-access-")
+    sources = [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [
+            {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
+        ]}},
+    ]  # fmt: skip
+    spec.setdefault("volumes", []).append({"name": name, "projected": {"defaultMode": 420, "sources": sources}})
+    for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
+        mount = {"name": name, "readOnly": True, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+        container.setdefault("volumeMounts", []).append(mount)
 
 
 def _quality(spec: Body) -> str:

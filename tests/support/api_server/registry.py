@@ -27,6 +27,7 @@ from support.api_server.refused import (
     bad_request,
     conflict,
     expired,
+    forbidden,
     invalid,
     invalid_object,
     not_found,
@@ -106,15 +107,22 @@ class Registry:
         with self.store.lock:
             version = self.store.version
             if token:
-                version, entries = self._continued(token)
+                version, source = self._continued(token)
             else:
-                entries = list(self.store.collection(kind.collection).entries(namespace))
-                if wanted is not None:
-                    entries = [entry for entry in entries if wanted(entry)]
-            if not limit or len(entries) <= limit:
-                return Page(entries, version)
-            rest = entries[limit:]
-            return Page(entries[:limit], version, self._keep(version, rest), len(rest) if wanted is None else None)
+                source = list(self.store.collection(kind.collection).entries(namespace))
+            if limit <= 0:
+                return Page(source if wanted is None else [entry for entry in source if wanted(entry)], version)
+            found: list[Entry] = []
+            at = 0
+            while at < len(source) and len(found) < limit:
+                if wanted is None or wanted(source[at]):
+                    found.append(source[at])
+                at += 1
+            rest = source[at:]
+            if not rest:
+                return Page(found, version)
+            # Whether any of the rest is wanted is not looked at: the last page may be empty.
+            return Page(found, version, self._keep(version, rest), len(rest) if wanted is None else None)
 
     def _keep(self, version: int, rest: list[Entry]) -> str:
         start = "/".join(rest[0].key).lstrip("/")
@@ -128,7 +136,7 @@ class Registry:
         try:
             json.loads(base64.urlsafe_b64decode(token))
         except ValueError:
-            raise bad_request("continue key is not valid: illegal base64 data at input byte 0") from None
+            raise bad_request("invalid continue token: continue key is not valid: illegal base64 data at input byte 0") from None
         kept = self._snapshots.get(token)
         if kept is None:
             raise expired("The provided continue parameter is too old to display a consistent list result. You can start a new"
@@ -220,8 +228,10 @@ class Registry:
         """
         with self.store.lock:
             accepted = [JSON_PATCH, MERGE_PATCH, *([] if kind.custom else [STRATEGIC_PATCH]), APPLY_PATCH]
-            if content_type not in accepted:
+            if content_type == STRATEGIC_PATCH and kind.custom:
                 raise unsupported_media_type(accepted)
+            if content_type not in accepted:
+                raise Refused(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
             if content_type == APPLY_PATCH:
                 return self._apply(kind, namespace, name, patch, options, subresource)
             entry = self.entry(kind, namespace, name)
@@ -247,7 +257,8 @@ class Registry:
         if not isinstance(config, dict):
             raise bad_request("error decoding YAML: an object is expected")
         if "apiVersion" not in config or "kind" not in config:
-            raise bad_request("Object 'Kind' is missing")
+            group, _, version = str(config.get("apiVersion", "")).rpartition("/")
+            raise bad_request(f"invalid object type: {group}/{version}, Kind={config.get('kind', '')}")
         config, unknown = self._decode(kind, config, options.validation)
         metadata = self._metadata_of(kind, namespace, config)
         if metadata.get("name", name) != name:
@@ -295,6 +306,7 @@ class Registry:
         """Make ``body`` the object's next version, unless it changes nothing."""
         old = with_api_version(entry.body, kind.api_version)
         self._check_preconditions(kind, old, body)
+        self._check_finalizers(kind, old, body)
         body = self._of_endpoint(kind, old, body, subresource)
         body, warnings = self._admit(kind, body, old, options, unknown, subresource)
         self._set_generation(kind, old, body)
@@ -322,6 +334,15 @@ class Registry:
         version = wanted.get("resourceVersion")
         if version and version != was["resourceVersion"]:
             raise conflict(kind.group, kind.plural, was["name"])
+
+    def _check_finalizers(self, kind: Kind, old: Body, body: Body) -> None:
+        if "deletionTimestamp" not in old["metadata"]:
+            return
+        new = [each for each in body["metadata"].get("finalizers") or () if each not in (old["metadata"].get("finalizers") or ())]
+        if new:
+            told = ", ".join(f'"{each}"' for each in new)
+            why = f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{told}}}"
+            raise invalid_object(kind.group, kind.kind, old["metadata"]["name"], [forbidden("metadata.finalizers", why)])
 
     def _of_endpoint(self, kind: Kind, old: Body, body: Body, subresource: str) -> Body:
         """What this endpoint may change, on top of what it may not."""
@@ -357,6 +378,8 @@ class Registry:
             body.pop("status", None)
         if kind.plural == "secrets" and (problem := undecodable_secret(body)):
             raise bad_request(f'Secret in version "v1" cannot be handled as a Secret: {problem}')
+        built_in = kind.group != "apiextensions.k8s.io"
+        faults = metadata_faults(body["metadata"], kind.plural, built_in=built_in)
         if old is None:
             strategy.default_new(body)
             if strategy.generation:
@@ -447,7 +470,7 @@ def _unconditional() -> Fault:
 
 def _normalize(metadata: Body) -> None:
     """Empty and null metadata is not kept."""
-    for key in [key for key, value in metadata.items() if value in (None, "", [], {}, 0)]:
+    for key in [key for key, value in metadata.items() if value in (None, "", [], {})]:
         del metadata[key]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from support.api_server.refused import Body
+from support.api_server.refused import Body, Fault, invalid
 
 
 def _get(body: Body, path: str) -> Any:
@@ -45,3 +45,26 @@ def scaled(body: Body, scale: Body, paths: Mapping[str, str]) -> Body:
         node = node[key]
     node[keys[-1]] = replicas
     return result
+
+
+def scale_faults(body: Body, paths: Mapping[str, str]) -> list[Fault]:
+    """What keeps the object from being seen as a number of replicas."""
+    path = paths["specReplicasPath"]
+    found: Any = body
+    for key in path.strip(".").split("."):
+        if found is None:
+            return []
+        if not isinstance(found, dict):
+            return [_inaccessible(path, found)]
+        found = found.get(key)
+    if found is None:
+        return []
+    if isinstance(found, bool) or not isinstance(found, int):
+        return [_inaccessible(path, found)]
+    return [invalid(path, found, "should be a non-negative integer")] if found < 0 else []
+
+
+def _inaccessible(path: str, value: Any) -> Fault:
+    kinds = {bool: "bool", float: "float64", str: "string", list: "[]interface {}", dict: "map[string]interface {}"}
+    wanted = "map[string]interface {}" if isinstance(value, list) else "int64"
+    return invalid(path, 0, f"{path} accessor error: {value} is of the type {kinds[type(value)]}, expected {wanted}")

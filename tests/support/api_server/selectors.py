@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from support.api_server.kinds import Kind
+from support.api_server.names import labels_faults
 from support.api_server.refused import Body, bad_request
 
 Predicate = Callable[[Body], bool]
@@ -42,6 +44,8 @@ def by_labels(text: str) -> Callable[[Mapping[str, str]], bool]:
         Refused: The selector cannot be read.
     """
     tests: list[Callable[[Mapping[str, str]], bool]] = []
+    if text.rstrip().endswith(","):
+        raise bad_request("found '', expected: identifier after ','")
     at = 0
     while at < len(text.rstrip()):
         term = _TERM.match(text, at)
@@ -63,6 +67,8 @@ def _label_test(term: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
             return lambda labels: labels.get(key) in values
         return lambda labels: labels.get(key) not in values
     value: str = term["value"]
+    if term["operator"] and (problems := labels_faults({key: value}, f"values[0][{key}]")):
+        raise bad_request(f"unable to parse requirement: {problems[0]}")
     match term["operator"]:
         case "=" | "==":
             return lambda labels: labels.get(key) == value
@@ -75,34 +81,35 @@ def _label_test(term: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
     return lambda labels: key in labels
 
 
-def by_fields(plural: str, text: str, more: tuple[str, ...] = ()) -> Predicate:
+def by_fields(kind: Kind, text: str, more: tuple[str, ...] = ()) -> Predicate:
     """A predicate over objects.
 
     Raises:
         Refused: The selector cannot be read, or names a field that this kind cannot be selected by.
     """
-    known = ("metadata.name", "metadata.namespace", *_FIELDS.get(plural, ()), *more)
+    known = ("metadata.name", "metadata.namespace", *_FIELDS.get(kind.plural, ()), *more)
     tests: list[Predicate] = []
     for term in filter(None, (part.strip() for part in text.split(","))):
         found = re.fullmatch(r"([^=!]+)(==|=|!=)(.*)", term)
         if found is None:
-            raise bad_request(f"invalid field selector {text!r}: can't understand {term!r}")
+            raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
         path, operator, value = found.groups()
         if path not in known:
-            raise bad_request(f'Unable to find "{plural}" that match label selector "", field selector "{text}": '
-                              f"field label not supported: {path}")  # fmt: skip
+            raise bad_request(f"field label not supported: {path}" if kind.custom else
+                              f'field label "{path}" not supported for {kind.kind}')  # fmt: skip
         tests.append(_field_test(path, value, equal=operator != "!="))
     return lambda body: all(test(body) for test in tests)
 
 
 def _field_test(path: str, value: str, *, equal: bool) -> Predicate:
-    keys = path.split(".")
+    keys = ["status", "succeeded"] if path == "status.successful" else path.split(".")
+    absent = "0" if path == "status.successful" else ""
 
     def test(body: Body) -> bool:
         found: Any = body
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
-        text = "" if found is None else str(found).lower() if isinstance(found, bool) else str(found)
+        text = absent if found is None else str(found).lower() if isinstance(found, bool) else str(found)
         return (text == value) is equal
 
     return test

@@ -7,6 +7,7 @@ It keeps everything in memory and carries requests out as the real one does, as 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,8 @@ class ApiServer:
 
     def __init__(self, *, rules: Mapping[str, Sequence[Rule]] | None = None, bookmark_seconds: float = 30.0) -> None:
         self.rules = None if rules is None else dict(rules)
+        self.logs: Callable[[str, str, str], str] = lambda _namespace, _pod, _container: ""
+        """What a pod wrote, by namespace, pod and container (empty: all), for ``pods/log``."""
         self._store = Store()
         self._kinds = Kinds(self._store.lock)
         self._definitions = Definitions(self._store, self._kinds)
@@ -66,6 +69,7 @@ class ApiServer:
         self._answering = Answering(
             self._registry, self._kinds, self._definitions, self._watches, self._hooks,
             lambda: self.rules, lambda: f"127.0.0.1:{self._port}", self._requests.append,
+            self._read_logs,
         )  # fmt: skip
         for name in ("default", "kube-system", "kube-node-lease"):
             self._registry.create(self._kinds.named("namespaces"), "", {"metadata": {"name": name}})
@@ -211,7 +215,7 @@ class ApiServer:
             Refused: As Kubernetes does.
         """
         kind = self._kinds.of(manifest)
-        copied = yaml.safe_load(yaml.safe_dump(manifest))
+        copied = json.loads(json.dumps(manifest))
         place = (manifest.get("metadata", {}).get("namespace") or namespace) if kind.namespaced else ""
         return self._registry.create(kind, place, copied, Options("test")).body
 
@@ -233,6 +237,9 @@ class ApiServer:
         """
         kind = self._kinds.named(resource)
         delete(self._registry, kind, namespace if kind.namespaced else "", name, DeleteOptions(policy))
+
+    def _read_logs(self, namespace: str, pod: str, container: str) -> str:
+        return self.logs(namespace, pod, container)
 
     # The thread
 

@@ -36,6 +36,8 @@ def with_root(schema: Schema) -> Schema:
 
 def prune(schema: Schema, value: Any, at: str = "") -> tuple[Any, list[str]]:
     """The value without what the schema does not know, and the paths that were dropped."""
+    if schema.get("x-kubernetes-preserve-unknown-fields") and not (schema.get("properties") or schema.get("items")):
+        return value, []
     if isinstance(value, dict):
         return _prune_object(schema, value, at)
     if isinstance(value, list):
@@ -72,11 +74,10 @@ def _prune_object(schema: Schema, value: Body, at: str) -> tuple[Body, list[str]
 
 
 def default(schema: Schema, value: Any) -> None:
-    """Fill in defaults, in place: for what is absent, and for null where null is not allowed."""
+    """Fill in defaults, in place, for what is absent; null is absent where it is not allowed."""
     if isinstance(value, dict):
         for name, inner in (schema.get("properties") or {}).items():
-            nullable = inner.get("nullable") is True
-            if name in value and value[name] is None and not nullable and "default" in inner:
+            if name in value and value[name] is None and not inner.get("nullable"):
                 del value[name]
             if name not in value and "default" in inner:
                 value[name] = json.loads(json.dumps(inner["default"]))
@@ -126,9 +127,22 @@ class Shaped:
         return self.schema.get("x-kubernetes-map-type") == "atomic"
 
 
+_BLOCKING = frozenset({"FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid",
+                       "FieldValueNotSupported"})  # fmt: skip
+UNCHECKED = Fault(
+    "<nil>", "FieldValueInvalid", "Invalid value: null: some validation rules were not checked because the object was invalid;"
+    " correct the existing errors to complete validation",
+)  # fmt: skip
+
+
 def faults(schema: Schema, value: Any, at: str = "") -> list[Fault]:
     """Everything of ``value`` that the schema forbids."""
     return list(_faults(schema, value, at))
+
+
+def block_rules(found: list[Fault]) -> bool:
+    """Whether CEL rules are left out because of what the schema forbids already."""
+    return any(each.reason in _BLOCKING for each in found)
 
 
 def _type_of(value: Any) -> str:
@@ -150,7 +164,11 @@ def _faults(schema: Schema, value: Any, at: str) -> Iterator[Fault]:
             yield _type_fault(at, "integer,string", found)
             return
     elif wanted and found != wanted and not (wanted == "number" and found == "integer"):
-        yield _type_fault(at, wanted, found)
+        if wanted == "integer" and found == "number" and schema.get("format"):
+            yield _type_fault(at, schema["format"], "float64")
+            yield _format_fault(at, schema["format"])
+        else:
+            yield _type_fault(at, wanted, found)
         return
     allowed = schema.get("enum")
     if allowed is not None and value not in allowed:
@@ -169,6 +187,11 @@ def _faults(schema: Schema, value: Any, at: str) -> Iterator[Fault]:
     yield from _combined_faults(schema, value, at)
 
 
+def _format_fault(at: str, form: str) -> Fault:
+    what = f"Checked value must be of type integer with format {form} in {at}"
+    return Fault("<nil>", "FieldValueInvalid", f'Invalid value: "": {what}')
+
+
 def _type_fault(at: str, wanted: str, found: str) -> Fault:
     return Fault(at, "FieldValueTypeInvalid", f'Invalid value: "{found}": {at} in body must be of type {wanted}: "{found}"')
 
@@ -182,7 +205,7 @@ def _string_faults(schema: Schema, value: str, at: str) -> Iterator[Fault]:
     if pattern is not None and not re.search(pattern, value):
         yield invalid(at, value, f"{at} in body should match '{pattern}'")
     if form is not None and not _is_formatted(form, value):
-        yield invalid(at, value, f"{at} in body must be of type {form}: {shown(value)}")
+        yield fault(at, "FieldValueTypeInvalid", f"{at} in body must be of type {form}: {shown(value)}", value)
 
 
 def _is_formatted(form: str, value: str) -> bool:
@@ -217,7 +240,7 @@ def _number_faults(schema: Schema, value: float, at: str) -> Iterator[Fault]:
         yield invalid(at, value, f"{at} in body should be a multiple of {shown(step)}")
     bits = {"int32": 31, "int64": 63}.get(schema.get("format", ""))
     if bits and isinstance(value, int) and not -(2**bits) <= value < 2**bits:
-        yield invalid(at, value, f"{at} in body must be of type {schema['format']}: {shown(value)}")
+        yield _format_fault(at, schema["format"])
 
 
 def _list_faults(schema: Schema, value: list[Any], at: str) -> Iterator[Fault]:

@@ -162,7 +162,8 @@ def _custom(columns: Sequence[Mapping[str, Any]]) -> list[tuple[Body, Cell]]:
 
     return [
         (_column(str(each["name"]), str(each["type"]), int(each.get("priority", 0)), str(each.get("format", "")),
-                 str(each.get("description", ""))), cell(str(each["jsonPath"]), str(each["type"])))
+                 str(each.get("description") or f"Custom resource definition column (in JSONPath format): {each['jsonPath']}")),
+         cell(str(each["jsonPath"]), str(each["type"])))
         for each in columns
     ]  # fmt: skip
 

@@ -1,0 +1,168 @@
+"""The CronJobs of discovery and cleanup: as the resource says, whatever anybody does to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.api_server.server import ApiServer
+from support.fleet import eventually
+from support.kube import Body, condition
+from support.siorg_world import HELD_IMAGE, ORGANIZATION, UNITS, World
+
+DISCOVERY = {"enabled": True, "schedule": "7 * * * *", "timeZone": "America/Cuiaba", "organizations": [ORGANIZATION]}
+CLEANUP = {"enabled": True, "schedule": "17 3 * * *", "retentionDays": 90}
+BOTH: dict[str, Any] = {"discovery": DISCOVERY, "cleanup": CLEANUP}
+
+
+def container(cron_job: Body) -> Body:
+    (found,) = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def names(world: World) -> set[str]:
+    return {cron_job["metadata"]["name"] for cron_job in world.kube.list("cronjobs")}
+
+
+def test_discovery_by_its_cron_job_feeds_the_queue_that_jobs_drain(world: World) -> None:
+    world.secret()
+    world.operator()
+    resource = world.create(world.resource(**BOTH))
+    discovery = world.kube.wait_for("cronjobs", "sync-discovery")
+    cleanup = world.kube.wait_for("cronjobs", "sync-cleanup")
+
+    assert container(discovery)["args"] == ["discover", "--organization", str(ORGANIZATION)]
+    assert (discovery["spec"]["schedule"], discovery["spec"]["timeZone"]) == ("7 * * * *", "America/Cuiaba")
+    assert container(cleanup)["args"] == ["cleanup"]
+    assert {"name": "WORKER_RETENTION_DAYS", "value": "90"} in container(cleanup)["env"]
+    for cron_job in (discovery, cleanup):
+        assert cron_job["spec"]["concurrencyPolicy"] == "Forbid"
+        assert [owner["uid"] for owner in cron_job["metadata"]["ownerReferences"]] == [resource["metadata"]["uid"]]
+
+    world.kube.job_from_cronjob("sync-discovery", "first")
+    world.kube.job_from_cronjob("sync-cleanup", "clean")
+
+    world.kube.wait_for("jobs", "first", lambda job: condition(job, "Complete") == "True", seconds=60)
+    world.kube.wait_for("jobs", "clean", lambda job: condition(job, "Complete") == "True", seconds=60)
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": UNITS}
+    assert world.jobs()
+    eventually(lambda: world.status()["jobs"]["succeeded"] == len(world.jobs()))  # of the CronJobs' Jobs nothing is counted
+
+
+def test_a_cron_job_is_removed_when_it_is_disabled_and_comes_back(world: World) -> None:
+    world.secret()
+    world.operator()
+    world.create(world.resource(**BOTH))
+    eventually(lambda: names(world) == {"sync-discovery", "sync-cleanup"})
+
+    world.edit({"cleanup": {"enabled": False}})
+    eventually(lambda: names(world) == {"sync-discovery"})
+
+    world.edit({"cleanup": {"enabled": True}, "discovery": {"enabled": False}})
+    eventually(lambda: names(world) == {"sync-cleanup"})
+
+
+def test_a_cron_job_follows_the_resource(world: World) -> None:
+    world.secret()
+    world.operator()
+    world.create(world.resource(**BOTH))
+    before = world.kube.wait_for("cronjobs", "sync-cleanup")["metadata"]["uid"]
+
+    world.edit({"cleanup": {"schedule": "0 5 * * 0", "timeZone": "Etc/UTC", "retentionDays": 7}, "worker": {"logLevel": "debug"}})
+
+    after = world.kube.wait_for("cronjobs", "sync-cleanup", lambda found: found["spec"]["schedule"] == "0 5 * * 0")
+    assert after["metadata"]["uid"] == before
+    assert after["spec"]["timeZone"] == "Etc/UTC"
+    assert {"name": "WORKER_RETENTION_DAYS", "value": "7"} in container(after)["env"]
+    assert {"name": "LOG_LEVEL", "value": "debug"} in container(after)["env"]
+    world.edit({"cleanup": {"timeZone": None}})
+    world.kube.wait_for("cronjobs", "sync-cleanup", lambda found: "timeZone" not in found["spec"])
+
+
+def test_what_somebody_does_to_a_cron_job_is_mended(world: World) -> None:
+    world.secret()
+    world.operator()
+    world.create(world.resource(**BOTH))
+    world.kube.wait_for("cronjobs", "sync-discovery")
+
+    world.kube.patch("cronjobs", "sync-discovery", {"spec": {"schedule": "* * * * *"}})
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["schedule"] == "7 * * * *")
+
+    world.kube.patch("cronjobs", "sync-discovery", {"spec": {"suspend": True}})
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["suspend"] is False)
+
+    others = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "sync-discovery"}}
+    world.kube.apply(others | {"spec": {"timeZone": "Etc/UTC"}}, manager="somebody", force=True)
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["timeZone"] == "America/Cuiaba")
+
+    uid = world.kube.wait_for("cronjobs", "sync-discovery")["metadata"]["uid"]
+    world.kube.delete("cronjobs", "sync-discovery")
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["metadata"]["uid"] != uid)
+
+
+def test_what_was_done_to_a_cron_job_while_no_operator_ran_is_mended_too(world: World) -> None:
+    world.secret()
+    operator = world.operator()
+    world.create(world.resource(**BOTH))
+    world.kube.wait_for("cronjobs", "sync-discovery")
+    world.kube.wait_for("cronjobs", "sync-cleanup")
+    operator.stop()
+    world.kube.delete("cronjobs", "sync-discovery")
+    world.kube.patch("cronjobs", "sync-cleanup", {"spec": {"jobTemplate": {"spec": {"activeDeadlineSeconds": 60}}}})
+
+    operator.start()
+
+    world.kube.wait_for("cronjobs", "sync-discovery")
+    world.kube.wait_for(
+        "cronjobs", "sync-cleanup", lambda found: found["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 21_600
+    )
+
+
+def test_cron_jobs_that_are_as_they_should_be_are_not_written_again(world: World, server: ApiServer) -> None:
+    world.secret()
+    operator = world.operator()
+    world.create(world.resource(scaling={"pollIntervalSeconds": 1}, **BOTH))
+    world.kube.wait_for("cronjobs", "sync-cleanup")
+    world.kube.patch("cronjobs", "sync-cleanup", {"spec": {"successfulJobsHistoryLimit": 3, "startingDeadlineSeconds": 9}})
+    world.kube.wait_for("cronjobs", "sync-cleanup", lambda found: found["spec"]["startingDeadlineSeconds"] == 600)
+    operator.stop()
+    operator.start()
+    eventually(lambda: operator.metric("siorg_operator_reconcile_seconds_count") >= 1)
+    before = len(server.requests)
+    passes = operator.metric("siorg_operator_reconcile_seconds_count")
+
+    eventually(lambda: operator.metric("siorg_operator_reconcile_seconds_count") >= passes + 3)
+
+    written = [asked for asked in server.requests[before:] if asked.writes and asked.namespace == world.namespace]
+    assert not written
+
+
+def test_what_others_add_to_a_cron_job_stays(world: World) -> None:
+    world.secret()
+    world.operator()
+    world.create(world.resource(**BOTH))
+    world.kube.wait_for("cronjobs", "sync-cleanup")
+    world.kube.patch("cronjobs", "sync-cleanup", {"metadata": {"annotations": {"team.example/owner": "somebody"}}})
+
+    world.edit({"cleanup": {"schedule": "0 6 * * *"}})
+
+    found = world.kube.wait_for("cronjobs", "sync-cleanup", lambda cron_job: cron_job["spec"]["schedule"] == "0 6 * * *")
+    assert found["metadata"]["annotations"]["team.example/owner"] == "somebody"
+
+
+def test_cron_jobs_rest_while_the_resource_does(world: World) -> None:
+    world.secret()
+    world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}, **BOTH))
+
+    def rest(wanted: bool) -> None:
+        eventually(lambda: {found["metadata"]["name"]: found["spec"]["suspend"] for found in world.kube.list("cronjobs")}
+                   == {"sync-discovery": wanted, "sync-cleanup": wanted})  # fmt: skip
+
+    rest(wanted=False)
+    world.edit({"suspend": True})
+    rest(wanted=True)
+    world.edit({"suspend": False})
+    rest(wanted=False)
+    world.edit({"mode": "Observe"})
+    rest(wanted=True)

@@ -1,0 +1,203 @@
+"""What an edit of a resource does, and what it never does."""
+
+from __future__ import annotations
+
+import copy
+
+import yaml
+
+from support.fleet import eventually
+from support.kube import Body, Kube
+from support.siorg_world import HELD_IMAGE, RESOURCE, World, crd
+
+TEMPLATE = "siorg.waterswamp.dev/template"
+AT_ONCE = 5.0
+"""Seconds; the tests' resources are polled every 60 where it matters that nobody waits for that."""
+SLOW_POLL = {"pollIntervalSeconds": 600}
+
+
+def running(world: World) -> set[int]:
+    return {process.pid for process in world.processes()}
+
+
+def template(job: Body) -> str:
+    return str(job["metadata"]["labels"][TEMPLATE])
+
+
+def seen(world: World) -> bool:
+    """Whether the operator has acted on the newest spec."""
+    found = world.get()
+    return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
+
+
+def scale(kube: Kube, replicas: int) -> None:
+    """As ``kubectl scale`` does it."""
+    kube.patch(RESOURCE, "sync", {"spec": {"replicas": replicas}}, subresource="scale")
+
+
+def test_an_edit_never_ends_a_running_job_and_only_a_changed_template_makes_new_jobs_differ(world: World) -> None:
+    world.secret()
+    world.enqueue(100)
+    world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}, scaling={"maxJobs": 3}))
+    eventually(lambda: len(running(world)) == 1)
+    (first,) = world.jobs()
+    pids = running(world)
+
+    # What a pod is made from stays as it is.
+    world.edit({"scaling": {"itemsPerJob": 60, "maxLaunchesPerStep": 3}, "job": {"ttlSecondsAfterFinished": 600}})
+    eventually(lambda: len(running(world)) == 2)
+    (second,) = (job for job in world.jobs() if job["metadata"]["uid"] != first["metadata"]["uid"])
+    assert template(second) == template(first)
+    assert second["spec"]["ttlSecondsAfterFinished"] == 600
+
+    # And now it changes.
+    world.edit({"worker": {"logLevel": "debug"}, "job": {"resources": {"limits": {"memory": "1Gi"}}}})
+    eventually(lambda: seen(world))
+    assert len(world.jobs()) == 2
+    world.enqueue(80)
+    eventually(lambda: len(running(world)) == 3)
+    assert pids < running(world)
+    newest = {job["metadata"]["uid"]: job for job in world.jobs()}
+    del newest[first["metadata"]["uid"]], newest[second["metadata"]["uid"]]
+    (third,) = newest.values()
+    assert template(third) != template(first)
+    assert third["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+
+    # They all do their work.
+    world.release()
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": 180}
+    assert [job["status"].get("failed", 0) for job in world.jobs()] == [0, 0, 0]
+
+
+def test_scaling_by_kubectl_works_at_once_and_ends_nothing(world: World) -> None:
+    world.secret()
+    world.enqueue(400)
+    world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}, scaling={"maxJobs": 1, **SLOW_POLL}))
+    eventually(lambda: len(running(world)) == 1)
+
+    scale(world.kube, 3)
+    eventually(lambda: len(running(world)) == 3, seconds=AT_ONCE)
+    assert world.get()["spec"]["scaling"]["maxJobs"] == 3
+    eventually(lambda: world.status()["jobs"]["active"] == 3)
+    told = world.kube.request("GET", world.kube.path(RESOURCE, name="sync", subresource="scale"))
+    assert (told["spec"]["replicas"], told["status"]["replicas"]) == (3, 3)
+    assert told["status"]["selector"] == "app.kubernetes.io/component=drain,siorg.waterswamp.dev/worker=sync"
+    assert len(world.kube.list("pods", labels=told["status"]["selector"])) == 3
+
+    pids = running(world)
+    scale(world.kube, 0)
+    suspended = world.wait_for_condition("ScalingActive", "False", "Suspended")
+    assert "maxJobs is 0" in suspended["message"]
+    assert world.condition("Ready")["status"] == "True"  # somebody wants it so
+    assert running(world) == pids
+
+    world.release()
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": 400}
+
+
+def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> None:
+    world.secret()
+    world.enqueue(100)
+    operator = world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}, scaling=SLOW_POLL))
+    eventually(lambda: len(running(world)) == 1)
+
+    world.edit({"suspend": True})
+    told = world.wait_for_condition("ScalingActive", "False", "Suspended", seconds=AT_ONCE)
+    assert "spec.suspend is true" in told["message"]
+    assert world.condition("Ready")["status"] == "True"
+    world.enqueue(200)
+    world.release()
+    eventually(lambda: not world.unfinished_jobs())
+    assert len(world.jobs()) == 1  # it drained what came later, too
+    world.wait_until_drained()
+
+    world.hold()
+    world.enqueue(100)
+    eventually(lambda: world.status()["queue"]["claimable"] == 100)
+    assert world.decision()["reason"] == "Suspended"
+    assert operator.metric("siorg_operator_held_back", "Suspended") == 1
+    assert len(world.jobs()) == 1
+
+    world.edit({"suspend": False})
+    eventually(lambda: len(running(world)) == 1, seconds=AT_ONCE)
+    world.wait_for_condition("ScalingActive", "True")
+    assert [event["type"] for event in world.events("Suspended")] == ["Normal"]
+    assert world.events("ScalingResumed")
+
+
+def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -> None:
+    world.secret()
+    world.enqueue(250)
+    operator = world.operator()
+    world.create(world.resource(mode="Observe", scaling={"maxLaunchesPerStep": 2, **SLOW_POLL}))
+
+    told = world.wait_for_condition("ScalingActive", "False", "Observe")
+
+    assert "spec.mode is Observe" in told["message"]
+    assert world.condition("Ready")["status"] == "True"
+    assert world.decision()["reason"] == "Observe"
+    assert "depth 250, 100 a Job → 3 wanted, 0 unfinished → would launch 2" in world.decision()["message"]
+    assert world.status()["jobs"]["desired"] == 3
+    assert operator.metric("siorg_operator_held_back", "Observe") == 1
+    assert not world.kube.list("jobs")
+    assert [event["type"] for event in world.events("Observe")] == ["Normal"]
+
+    world.edit({"mode": "Active"})
+    eventually(world.jobs, seconds=AT_ONCE)
+    world.wait_until_drained()
+
+
+def test_a_spec_that_an_older_definition_let_in_is_named_and_mended_by_an_edit(world: World) -> None:
+    world.secret()
+    world.enqueue(100)
+    world.create(world.resource(job={"image": HELD_IMAGE}))
+    operator = world.operator()
+    eventually(lambda: len(running(world)) == 1)
+    lenient = copy.deepcopy(crd())
+    (version,) = lenient["spec"]["versions"]
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    if world.cluster.server is None:
+        # The one real cluster's definition is everybody's: there the operator sees a spec that it cannot use by other means.
+        world.edit({"job": {"image": None}})
+        field = "spec.job.image"
+    else:
+        world.kube.apply_crd(lenient)
+        world.edit({"scaling": {"itemsPerJob": 0}})
+        field = "spec.scaling.itemsPerJob"
+
+    invalid = world.wait_for_condition("Ready", "False", "InvalidSpec")
+
+    assert field in invalid["message"]
+    assert "allowed" in invalid["message"]
+    assert world.condition("ScalingActive")["reason"] == "InvalidSpec"
+    assert len(running(world)) == 1
+    assert [event["reason"] for event in world.events()].count("InvalidSpec") == 1
+    assert operator.probe("healthz")[0] == 200
+
+    world.edit({"scaling": {"itemsPerJob": 50}, "job": {"image": HELD_IMAGE}})
+    world.wait_for_condition("Ready", "True", seconds=AT_ONCE)
+    eventually(lambda: len(running(world)) == 2)
+    if world.cluster.server is not None:
+        world.kube.apply_crd(crd())
+
+
+def test_a_resource_without_an_image_needs_the_operator_to_have_one(world: World) -> None:
+    world.secret()
+    world.enqueue(10)
+    manifest = world.resource()
+    del manifest["spec"]["job"]["image"]
+    first = world.operator(name="first")
+    world.create(manifest)
+    told = world.wait_for_condition("Ready", "False", "InvalidSpec")
+    assert "SIORG_OPERATOR_JOB_IMAGE" in told["message"]
+    first.stop()
+
+    world.operator(name="second", JOB_IMAGE="siorg-job:test")
+
+    world.wait_until_drained()
+    assert world.condition("Ready")["status"] == "True", yaml.safe_dump(world.status())

@@ -1,0 +1,231 @@
+"""A resource from its creation to its deletion, with an operator, Jobs and job processes that are real."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from support.fleet import eventually
+from support.kube import Body, condition
+from support.siorg_world import HELD_IMAGE, RESOURCE, UNITS, World, is_finished
+
+MAX_JOBS = 4
+
+
+def columns(world: World) -> dict[str, Any]:
+    """What ``kubectl get ssw`` shows of the one resource."""
+    table = world.kube.request("GET", world.kube.path(RESOURCE), accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+    (row,) = table["rows"]
+    return dict(zip((column["name"] for column in table["columnDefinitions"]), row["cells"], strict=True))
+
+
+def reasons(world: World) -> list[str]:
+    return [event["reason"] for event in world.events()]
+
+
+def all_run(world: World, count: int) -> bool:
+    """Whether so many drains run, and the status knows."""
+    return len(world.processes()) == count and world.status().get("jobs", {}).get("active") == count
+
+
+def test_work_is_drained_by_jobs_that_come_and_go_and_everything_is_told(world: World) -> None:
+    # On a real cluster this makes the API server refuse every pod that is not as it should be.
+    enforced = {"pod-security.kubernetes.io/enforce": "restricted"}
+    world.kube.patch("namespaces", world.namespace, {"metadata": {"labels": enforced}})
+    operator = world.operator()
+
+    # Nothing to read the queue with.
+    slow = {"batchSize": 4, "concurrency": 4}  # so that each Job gets its share, however late its process starts
+    world.create(world.resource(env={"SIORG_FRESH_SECS": "0"}, worker=slow, job={"image": HELD_IMAGE}))
+    missing = world.wait_for_condition("Ready", "False", "SecretMissing")
+    assert f"{world.namespace}/database" in missing["message"]
+    assert "kubectl create secret" in missing["message"]
+    assert columns(world) | {"Ready": "False", "Reason": "SecretMissing", "Max": MAX_JOBS} == columns(world)
+
+    # Nothing to do.
+    world.secret()
+    world.wait_for_condition("Ready", "True", "AsExpected")
+    assert world.condition("QueueReachable")["status"] == "True"
+    assert world.condition("SiorgAvailable")["status"] == "Unknown"
+    assert world.condition("ScalingActive")["status"] == "True"
+    assert world.condition("Degraded")["status"] == "False"
+    assert world.status()["observedGeneration"] == 1
+    assert world.decision()["reason"] == "QueueEmpty"
+    assert columns(world) | {"Ready": "True", "Depth": 0, "Active": 0, "Reason": "AsExpected"} == columns(world)
+    assert not world.jobs()
+    assert operator.metric("siorg_operator_queue_depth") == 0
+
+    # Work comes.
+    world.siorg.control("PUT", "latency", {"latency": "100"})
+    assert world.discover() == UNITS
+    eventually(lambda: all_run(world, MAX_JOBS))
+    eventually(lambda: world.status()["queue"]["claimable"] == UNITS)
+    status = world.status()
+    assert status["jobs"]["desired"] == MAX_JOBS
+    assert status["queue"]["due"] == UNITS
+    assert "depth 500, 100 a Job → 5 wanted, maxJobs 4 → 4" in world.decision()["message"]
+    shown = columns(world)
+    assert (shown["Ready"], shown["Depth"], shown["Active"], shown["Max"]) == ("True", UNITS, MAX_JOBS, MAX_JOBS)
+    assert isinstance(shown["Oldest"], int)
+    assert reasons(world) == ["SecretMissing", "QueueReachable", "ScalingResumed", "ScaledUp"]
+    (scaled_up,) = world.events("ScaledUp")
+    assert "wanted" in scaled_up["message"]
+    assert "launched" in scaled_up["message"]
+    assert operator.metric("siorg_operator_jobs", "active") == MAX_JOBS
+    assert operator.metric("siorg_operator_queue_depth") == UNITS
+    assert operator.metric("siorg_sync_queue_size", "due") == UNITS
+    assert operator.metric("siorg_operator_jobs_desired") == MAX_JOBS
+    assert sum(operator.metrics()["siorg_operator_launches_total"].values()) == MAX_JOBS
+    assert operator.metrics()["siorg_operator_launches_total"].keys() == {("Size",)}
+    assert operator.metric("siorg_operator_enqueue_to_launch_seconds_count") == 1
+
+    # Work goes.
+    world.release()
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": UNITS}
+    assert not world.processes()
+    jobs = world.jobs()
+    assert len(jobs) <= MAX_JOBS
+    assert {condition(job, "Complete") for job in jobs} == {"True"}
+    eventually(lambda: operator.metric("siorg_operator_items_total", "completed") == UNITS)
+    assert operator.metrics()["siorg_operator_items_total"].keys() == {("completed",)}
+    assert operator.metrics()["siorg_operator_jobs_ended_total"] == {("Done",): MAX_JOBS}
+    assert operator.metric("siorg_operator_jobs_empty_total") == 0
+    assert operator.metric("siorg_operator_queue_depth") == 0
+    assert operator.metric("siorg_operator_siorg_requests_total", "ok") > 0
+    assert world.condition("SiorgAvailable")["reason"] == "Answering"
+    assert world.status()["rate"] > 0
+    assert world.status()["predictedDrainSeconds"] == 0
+    assert reasons(world) == ["SecretMissing", "QueueReachable", "ScalingResumed", "ScaledUp", "QueueDrained"]
+
+    # The end.
+    world.kube.delete(RESOURCE, "sync")
+    eventually(lambda: not world.kube.list("jobs") and not world.kube.list("pods"))
+    eventually(lambda: not any("siorg_operator_jobs" in name for name in operator.metrics()))
+    assert operator.stop() == 0
+    assert not [entry for entry in operator.entries() if entry["level"] in {"ERROR", "CRITICAL"}]
+
+
+def test_a_job_is_owned_named_labelled_and_restricted(world: World) -> None:
+    world.secret()
+    world.enqueue(150)
+    world.operator()
+    resource = world.create(world.resource(job={"image": HELD_IMAGE}))
+    eventually(lambda: len(world.pods()) == 2)
+    first, second = world.jobs()
+
+    owner = {"apiVersion": "siorg.waterswamp.dev/v1alpha1", "kind": "SiorgSyncWorker", "name": "sync", "controller": True,
+             "uid": resource["metadata"]["uid"], "blockOwnerDeletion": True}  # fmt: skip
+    for slot, job in enumerate((first, second)):
+        labels = job["metadata"]["labels"]
+        assert job["metadata"]["ownerReferences"] == [owner]
+        assert (
+            labels.items()
+            >= {
+                "app.kubernetes.io/name": "siorg-sync",
+                "app.kubernetes.io/managed-by": "siorg-operator",
+                "app.kubernetes.io/component": "drain",
+                "siorg.waterswamp.dev/worker": "sync",
+                "siorg.waterswamp.dev/slot": str(slot),
+            }.items()
+        )
+        prefix, tag, told_slot, _ = job["metadata"]["name"].split("-")
+        assert (prefix, len(tag), told_slot) == ("sync", 5, str(slot))
+        assert "wanted" in job["metadata"]["annotations"]["siorg.waterswamp.dev/decision"]
+        assert len(job["metadata"]["name"]) <= 63
+    assert len({job["metadata"]["labels"]["siorg.waterswamp.dev/template"] for job in (first, second)}) == 1
+    for pod in world.pods():
+        assert_restricted(pod)
+
+
+def assert_restricted(pod: Body) -> None:
+    """Pod Security ``restricted``, a read-only root, no token of a service account, no Secret's value."""
+    spec = pod["spec"]
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["restartPolicy"] == "Never"
+    assert [volume["name"] for volume in spec["volumes"]] == ["tmp"]
+    (container,) = spec["containers"]
+    assert container["args"] == ["run"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True,
+    }  # fmt: skip
+    (url,) = (variable for variable in container["env"] if variable["name"] == "DATABASE_URL")
+    assert url["valueFrom"] == {"secretKeyRef": {"name": "database", "key": "DATABASE_URL"}}
+
+
+def test_deleting_the_resource_ends_what_runs_and_gives_its_items_back(world: World) -> None:
+    world.siorg.control("PUT", "latency", {"latency": "20000"})
+    world.secret()
+    world.enqueue(200)
+    world.operator()
+    world.create()
+    eventually(lambda: len(world.processes()) == 2 and world.outcomes().get("PROCESSING/1", 0) > 0)
+    pids = [process.pid for process in world.processes()]
+
+    world.kube.delete(RESOURCE, "sync")
+    world.siorg.control("PUT", "latency", {"latency": "0"})
+
+    eventually(lambda: not world.processes())
+    eventually(lambda: not world.kube.list("jobs") and not world.kube.list("pods") and not world.kube.list("cronjobs"))
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    left = world.outcomes()
+    assert set(left) <= {"PENDING", "COMPLETED/1"}, left
+    assert sum(left.values()) == 200
+
+
+def test_a_resource_can_be_deleted_while_no_operator_runs(world: World) -> None:
+    world.secret()
+    world.enqueue(150)
+    operator = world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}, cleanup={"enabled": True}))
+    eventually(lambda: len(world.processes()) == 2 and world.kube.list("cronjobs"))
+    assert "finalizers" not in world.get()["metadata"]
+    operator.stop()
+
+    world.kube.delete(RESOURCE, "sync")
+
+    world.kube.wait_gone(RESOURCE, "sync")
+    eventually(lambda: not world.kube.list("jobs") and not world.kube.list("cronjobs") and not world.kube.list("pods"))
+    eventually(lambda: not world.processes())
+
+
+def test_an_operator_that_ends_leaves_its_jobs_alone_and_the_next_one_counts_them(world: World) -> None:
+    world.secret()
+    world.enqueue(400)
+    first = world.operator(name="first")
+    world.create(world.resource(job={"image": HELD_IMAGE}))
+    eventually(lambda: all_run(world, MAX_JOBS))
+    before = {process.pid for process in world.processes()}
+
+    first.send(signal.SIGTERM)
+    assert first.ends() == 0
+    second = world.operator(name="second")
+
+    eventually(lambda: second.metric("siorg_operator_jobs", "active") == MAX_JOBS)
+    assert {process.pid for process in world.processes()} == before
+    world.release()
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": 400}
+    eventually(lambda: second.metric("siorg_operator_items_total", "completed") == 400)
+    assert len(world.jobs()) == 3  # successfulJobsHistoryLimit
+
+
+def test_a_resource_that_is_made_again_has_jobs_of_its_own(world: World) -> None:
+    world.secret()
+    world.enqueue(50)
+    world.operator()
+    world.create()
+    world.wait_until_drained()
+    before = {job["metadata"]["name"] for job in world.jobs()}
+    world.kube.delete(RESOURCE, "sync")
+    world.kube.wait_gone(RESOURCE, "sync")
+
+    world.create()
+    world.enqueue(50)
+    after = eventually(lambda: {job["metadata"]["name"] for job in world.jobs() if is_finished(job)} - before)
+
+    assert not after & before
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": 100}

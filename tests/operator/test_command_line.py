@@ -1,0 +1,103 @@
+"""``siorg-operator`` as people call it: explain, crd, settings, help, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from siorg_queue import Connection
+from support.queue import insert
+from support.siorg_server import REPOSITORY
+
+FILE = """
+apiVersion: siorg.waterswamp.dev/v1alpha1
+kind: SiorgSyncWorker
+metadata: {name: example}
+spec:
+  database: {urlSecretRef: {name: database}}
+  scaling: {maxJobs: 5, itemsPerJob: 50}
+"""
+
+
+def call(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(REPOSITORY / "operator"), str(REPOSITORY / "job")])
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "siorg_operator", *arguments],
+        env={**kept, "PYTHONPATH": path, "COLUMNS": "120", **environ},
+        input=stdin, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_explain_shows_every_limit_and_which_one_decides() -> None:
+    done = call("explain", "-", "--depth", "480", "--unfinished", "3", stdin=FILE)
+    assert done.returncode == 0, done.stderr
+    assert "ceil(480 / itemsPerJob 50)" in done.stdout
+    assert "spec.scaling.maxJobs  ◀ decides" in done.stdout
+    assert "depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished" in done.stdout
+    for name in ("by time", "minJobs", "connection budget", "request budget", "maxLaunchesPerStep"):
+        assert name in done.stdout
+
+
+def test_explain_reads_the_queue_of_the_environment(tmp_path: Path, database_url: str, connection: Connection) -> None:
+    insert(connection, siorg_code=1)
+    file = tmp_path / "resource.yaml"
+    file.write_text(FILE)
+    done = call("explain", str(file), DATABASE_URL=database_url)
+    assert done.returncode == 0, done.stderr
+    assert "1 items are claimable" in done.stdout
+    assert "depth 1, 50 a Job → 1 wanted, 0 unfinished" in done.stdout
+
+
+def test_explain_says_when_the_queue_cannot_be_read() -> None:
+    done = call("explain", "-", stdin=FILE, DATABASE_URL="postgresql://nobody:hidden@127.0.0.1:1/nothing")
+    assert done.returncode == 75
+    assert "depth unknown" in done.stdout
+    assert "hidden" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "told"),
+    [
+        (("explain", "-"), FILE, "DATABASE_URL is not set"),
+        (("explain", "-", "--depth", "many"), FILE, "a whole number from 0"),
+        (("explain", "-", "--depth", "1"), FILE.replace("maxJobs: 5", "maxJobs: -1"), "spec.scaling.maxJobs"),
+        (("explain", "-", "--depth", "1"), FILE.replace("maxJobs", "maxjobs"), "maxJobs"),
+        (("explain", "missing.yaml", "--depth", "1"), "", "missing.yaml: No such file"),
+        (("run",), "", "SIORG_OPERATOR_NAMESPACE"),
+        ((), "", "COMMAND"),
+    ],
+)
+def test_wrong_usage_is_told_with_exit_code_2(arguments: tuple[str, ...], stdin: str, told: str) -> None:
+    done = call(*arguments, stdin=stdin)
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_without_a_cluster_says_what_to_do(tmp_path: Path) -> None:
+    done = call("run", SIORG_OPERATOR_NAMESPACE="default", SIORG_OPERATOR_HTTP_PORT="0", KUBECONFIG=str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "set KUBECONFIG" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_printed_crd_is_the_file() -> None:
+    assert call("crd").stdout == (REPOSITORY / "crds" / "siorgsyncworkers.yaml").read_text()
+
+
+def test_settings_are_listed() -> None:
+    listing = call("settings").stdout
+    assert "`SIORG_OPERATOR_NAMESPACE`" in listing
+    assert "`SIORG_OPERATOR_LEASE_SECS`" in listing
+
+
+@pytest.mark.parametrize("command", ["run", "local", "explain", "crd", "settings"])
+def test_every_command_helps(command: str) -> None:
+    done = call(command, "--help")
+    assert done.returncode == 0
+    assert command in done.stdout
