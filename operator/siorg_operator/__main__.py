@@ -51,9 +51,9 @@ def parser() -> argparse.ArgumentParser:
         "local",
         help="run a resource on this machine: job processes instead of Job pods",
         description="The same decisions as in a cluster, with job processes in place of Jobs. DATABASE_URL, SIORG_API_TOKEN and,"
-        " if set, SIORG_API_URL (with SIORG_ALLOW_INSECURE) of the environment stand for the Secrets and the URL. Ctrl-C or SIGTERM:"
-        " job processes finish what they hold or give it back, then it exits 0; a second one ends them at once. The schedules of"
-        " cleanup and discovery are the cluster's: here run siorg-job discover and siorg-job cleanup.",
+        " if set, SIORG_API_URL (with SIORG_ALLOW_INSECURE) of the environment stand for the Secrets and the URL. Ctrl-C or"
+        " SIGTERM: job processes finish what they hold or give it back, then it exits 0; a second one ends them at once. The"
+        " schedules of cleanup and discovery are the cluster's: here run siorg-job discover and siorg-job cleanup.",
     )
     local.add_argument("file", help="a YAML file with one SiorgSyncWorker; - for standard input")
     local.add_argument("--until-empty", action="store_true", help="exit once nothing waits and nothing runs")

@@ -151,11 +151,7 @@ class Attendant:
         Raises:
             ResourceError: it cannot be understood.
         """
-        # A status that a newer or older operator wrote in another form must not keep anybody from deciding.
-        try:
-            resource = parse({**body, "status": self._status or {}})
-        except ResourceError:
-            resource = parse({**body, "status": {}})
+        resource = parse({**body, "status": self._status or {}})
         if resource.spec.job.image:
             return resource
         if not self._default_image:

@@ -85,7 +85,9 @@ class Backlogs:
         """Connect to nothing yet."""
         self._limits = limits or Limits()
         self._readers: dict[str, _Reader] = {}
-        self._listeners: dict[str, _Listener] = {}
+        # The task beside the listener, not in it: a cancelled task keeps the frames that it was cancelled in, with whatever
+        # socket was being connected there, and they would keep the task.
+        self._listeners: dict[str, tuple[_Listener, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -120,11 +122,10 @@ class Backlogs:
         except ValueError:
             return watch
         if not self._closed:
-            listener = self._listeners.get(url)
-            if listener is None:
-                listener = self._listeners[url] = _Listener(url, self._limits)
-                listener.task = self._start(listener.listen())
-            listener.add(watch, wake)
+            if url not in self._listeners:
+                listener = _Listener(url, self._limits)
+                self._listeners[url] = (listener, self._start(listener.listen()))
+            self._listeners[url][0].add(watch, wake)
         return watch
 
     async def close(self) -> None:
@@ -138,11 +139,11 @@ class Backlogs:
             await asyncio.wait(tasks)
 
     def _unwatch(self, url: str, watch: Watch) -> None:
-        listener = self._listeners.get(url)
-        if listener is not None and listener.remove(watch):
-            del self._listeners[url]
-            assert listener.task is not None
-            listener.task.cancel()
+        if url in self._listeners:
+            listener, task = self._listeners[url]
+            if listener.remove(watch):
+                del self._listeners[url]
+                task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -271,7 +272,6 @@ class _Listener:
         self._wakes: dict[Watch, Callable[[], None]] = {}
         self._since: float | None = None  # when listening began; None: it does not
         self._in_trouble = False
-        self.task: asyncio.Task[None] | None = None
 
     def add(self, watch: Watch, wake: Callable[[], None]) -> None:
         """Somebody more to call."""

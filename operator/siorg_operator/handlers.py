@@ -88,7 +88,9 @@ class KopfWorld:
             self._listening = None
 
 
-def register(registry: kopf.OperatorRegistry, attendants: Attendants, *, readers: SecretedBacklogs, databases: Backlogs) -> None:
+def register(  # noqa: C901 - every handler of the operator, each of a few lines
+    registry: kopf.OperatorRegistry, attendants: Attendants, *, readers: SecretedBacklogs, databases: Backlogs
+) -> None:
     """Put the handlers into ``registry``.
 
     Args:

@@ -313,14 +313,18 @@ def _request_budget(resource: SiorgSyncWorker, rates: _Rates) -> Limit:
 
 
 def _launches(count: int, resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[Launch, ...]:
-    """The lowest free slots, in the next round. It follows from what is there: the same sight, the same names.
+    """The lowest free slots, each in its next round: the same sight of a slot gives the same name, which is there only once.
 
-    Rounds count over all slots, and status remembers the last one: a name is not used again when its Job is history.
+    What is in other slots must not matter. After a crash, or beside a second operator, some of the Jobs launched together
+    may be seen while the others are still on their way: those are to be met by name, not passed by.
     """
     taken = {job.slot for job in jobs if job.unfinished}
-    next_round = max([resource.status.jobs.last_round, *(job.round for job in jobs)]) + 1
+    rounds: dict[int, int] = {}
+    for job in jobs:
+        rounds[job.slot] = max(rounds.get(job.slot, 0), job.round)
+    gone = resource.status.jobs.last_round  # names of Jobs that are history are not used again
     free = [slot for slot in range(resource.spec.scaling.max_jobs) if slot not in taken]
-    return tuple(Launch(slot, next_round) for slot in free[:count])
+    return tuple(Launch(slot, max(rounds.get(slot, 0), gone) + 1) for slot in free[:count])
 
 
 # -- what holds it back -----------------------------------------------------------------------------------------------

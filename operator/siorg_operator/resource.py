@@ -142,7 +142,7 @@ class JobsStatus(StatusPart):
     failed: Count = 0
     """Failed, as far as they are still there."""
     last_round: Count = 0
-    """The number at the end of the newest Job's name: it only grows, so no name is used twice."""
+    """Numbers at the end of Jobs' names are used up to here; later Jobs have higher ones, so no name is used twice."""
     last_finished_time: Time | None = None
     """When the newest of the finished ones ended."""
 

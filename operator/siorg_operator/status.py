@@ -60,9 +60,7 @@ def compose(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Seque
             "pending": counts[JobState.PENDING],
             "succeeded": counts[JobState.SUCCEEDED],
             "failed": counts[JobState.FAILED],
-            "lastRound": max(
-                [resource.status.jobs.last_round, *(job.round for job in jobs), *(launch.round for launch in plan.launches)]
-            ),
+            "lastRound": max([resource.status.jobs.last_round, *_rounds_over(plan, jobs)]),
             **_last_finished(jobs, old.get("jobs") or {}),
         },
         "selector": f"{COMPONENT_LABEL}=drain,{WORKER_LABEL}={resource.metadata.name}",
@@ -288,6 +286,12 @@ def _count(jobs: Sequence[Job]) -> dict[JobState, int]:
     return {state: sum(job.state is state for job in jobs) for state in JobState}
 
 
+def _rounds_over(plan: Plan, jobs: Sequence[Job]) -> list[int]:
+    """Of Jobs that are being removed, and of all once nothing is left to do: only then may no name be on its way any more."""
+    at_rest = plan.depth == 0 and plan.unfinished == 0
+    return [job.round for job in jobs if at_rest or job.name in plan.remove]
+
+
 def _last_finished(jobs: Sequence[Job], old: Fields) -> Fields:
     times = [_rfc3339(job.finished_at) for job in jobs if job.finished_at is not None]
     last = max([*times, old.get("lastFinishedTime") or ""])
@@ -327,7 +331,7 @@ def _steady(new: float | None, old: float | None) -> float | None:
 
 
 def _two_digits(value: float) -> float:
-    if not math.isfinite(value):
+    if not 0 <= value < math.inf:
         return 0.0
     return float(f"{value:.2g}") if value < 100 else float(round(value))
 

@@ -11,7 +11,7 @@ import pytest
 from support.api_server.server import ApiServer
 from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluster
 from support.siorg_server import SiorgServer
-from support.siorg_world import UNITS, World, siorg_world, unit_codes
+from support.siorg_world import UNITS, World, siorg_world
 
 IMAGES = {"python:test": [sys.executable]}
 
@@ -41,7 +41,6 @@ def server(cluster: Cluster) -> ApiServer:
 def simulator() -> Iterator[SiorgServer]:
     """A SIORG with one organization of 500 units."""
     with SiorgServer("--synthetic", str(UNITS), "--retry-after", "2") as server:
-        unit_codes(server.url)
         yield server
 
 

@@ -116,6 +116,11 @@ def test_wants_at_least_one_job_for_any_work() -> None:
     assert decided.desired == 1
 
 
+def test_shows_the_least_that_min_jobs_mean() -> None:
+    assert allowed_by(decide(1), "minJobs") == 1
+    assert allowed_by(decide(1, scaling={"minJobs": 3}), "minJobs") == 3
+
+
 def test_counts_min_jobs_as_capacity() -> None:
     decided = decide(1, scaling={"minJobs": 3})
     assert (decided.desired, decided.launch_reason, binding(decided)) == (3, "MinJobs", "minJobs")
@@ -227,26 +232,35 @@ def test_no_limit_binds_while_the_depth_is_unknown() -> None:
 
 def test_takes_the_lowest_free_slots() -> None:
     jobs = [job(1), job(3)]
-    assert decide(250, jobs).launches == (Launch(0, 2), Launch(2, 2), Launch(4, 2))
+    assert decide(250, jobs).launches == (Launch(0, 1), Launch(2, 1), Launch(4, 1))
 
 
-def test_counts_rounds_on_over_all_slots_so_that_no_name_comes_back() -> None:
+def test_counts_rounds_on_from_the_jobs_of_the_slot() -> None:
     jobs = [ended(slot=0, round_=7), ended(slot=0, round_=6), ended(slot=1, round_=2)]
-    assert decide(150, jobs).launches == (Launch(0, 8), Launch(1, 8), Launch(2, 8))
+    assert decide(150, jobs).launches == (Launch(0, 8), Launch(1, 3), Launch(2, 1))
 
 
 def test_counts_rounds_on_from_status_when_the_jobs_are_gone() -> None:
-    assert decide(50, [], status={"jobs": {"lastRound": 41}}).launches == (Launch(0, 42),)
+    status = {"jobs": {"lastRound": 41}}
+    assert decide(50, [], status=status).launches == (Launch(0, 42),)
+    assert decide(100, [ended(slot=0, round_=43)], status=status).launches == (Launch(0, 44), Launch(1, 42))
+
+
+def test_names_a_job_alike_whether_those_launched_with_it_are_seen_or_not() -> None:
+    together = decide(150, []).launches
+    for seen in together:
+        again = decide(150, [job(seen.slot, seen.round)]).launches
+        assert again == tuple(launch for launch in together if launch != seen)
 
 
 def test_jobs_in_slots_beyond_max_jobs_count_and_take_no_slot_of_others() -> None:
     decided = decide(10_000, [job(7), job(8)], scaling={"maxJobs": 4})
-    assert decided.launches == (Launch(0, 2), Launch(1, 2))
+    assert decided.launches == (Launch(0, 1), Launch(1, 1))
 
 
 def test_two_jobs_in_one_slot_both_count() -> None:
     decided = decide(10_000, [job(0, 1), job(0, 2)], scaling={"maxJobs": 3})
-    assert (decided.unfinished, decided.launches) == (2, (Launch(1, 3),))
+    assert (decided.unfinished, decided.launches) == (2, (Launch(1, 1),))
 
 
 # -- what holds it back -----------------------------------------------------------------------------------------------

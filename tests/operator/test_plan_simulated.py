@@ -98,7 +98,7 @@ class World:
     _look_at: float = 0.0
     _woken: bool = False
     _dying: set[str] = field(default_factory=set)
-    _remembers: tuple[Any, ...] = (None, None, None)
+    _remembers: tuple[Any, ...] = ()
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
@@ -180,7 +180,9 @@ class World:
         decided = plan(self.resource, backlog, jobs, at(self.now), Pacing())
         self.reasons[decided.reason] += 1
         self._carry_out(decided)
-        remembers = (decided.trouble, decided.rate, max((job.finished_at for job in jobs if job.finished_at), default=None))
+        newest = max((job.finished_at for job in jobs if job.finished_at), default=None)
+        at_rest = decided.depth == 0 and decided.unfinished == 0
+        remembers = (decided.trouble, decided.rate, newest, decided.remove, at_rest)
         if remembers != self._remembers:  # nothing else of the status has a say in later decisions
             status = Status.model_validate(compose(self.resource, backlog, decided, jobs, at(self.now)))
             self.resource, self._remembers = self.resource.model_copy(update={"status": status}), remembers
@@ -190,7 +192,7 @@ class World:
     def _carry_out(self, decided: Plan) -> None:
         for launch in decided.launches:
             name = job_name(self.resource, launch.slot, launch.round)
-            assert all(run.name != name for run in self.runs), "a name was given twice"
+            assert all(run.name != name for run in self.all_runs), "a name was given twice"
             starts = self.now + self.start_seconds()
             run = Run(name, launch.slot, launch.round, self.now, starts, template_of(self.resource))
             self.runs.append(run)

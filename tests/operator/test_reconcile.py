@@ -52,6 +52,7 @@ class World:
         self.events: list[Event] = []
         self.steps: list[str] = []
         self.refuses: Callable[[str], Exception | None] = lambda step: None
+        self.loses_answer: Callable[[str], bool] = lambda step: False
         self.dies_after: int | None = None
         self.now = NOW
 
@@ -116,6 +117,8 @@ class World:
         if refusal is not None:
             raise refusal
         effect()
+        if self.loses_answer(step):
+            raise ClusterError("no answer in time")
         if self.dies_after is not None and len(self.steps) >= self.dies_after:
             raise Killed
 
@@ -225,6 +228,21 @@ def test_what_the_cluster_does_not_show_yet_is_not_launched_twice() -> None:
     assert len({job.slot for job in world.unfinished}) == 5
 
 
+@pytest.mark.parametrize("lost", range(5))
+def test_a_launch_whose_answer_was_lost_is_not_made_again_under_another_name(lost: int) -> None:
+    world = World(no_cron_jobs(), backlog(480))
+    world.loses_answer = lambda step: step == f"launch {lost}-1"
+    operator = Operator(world)
+    with pytest.raises(PassFailed, match="no answer in time"):
+        operator.look()
+    world.loses_answer = lambda step: False
+    # The cluster does not show that one yet, and the others it does.
+    operator.look(jobs=[job for job in world.jobs.values() if job.slot != lost])
+    assert len(world.unfinished) == 5
+    operator.look()
+    assert len(world.unfinished) == 5
+
+
 def test_a_job_that_was_there_already_counts_as_launched() -> None:
     world = World(no_cron_jobs(), backlog(50), pending(1))
     passed = Operator(world).look(jobs=[])
@@ -318,14 +336,8 @@ def outcome(world: World) -> Any:
     """What a person would see, but for times and rounds: a name may come again when the Job that had it is gone."""
     told = {kind: (one["status"], one["reason"]) for one in world.status["conditions"] for kind in [one["type"]]}
     jobs = sorted((job.slot, job.state) for job in world.jobs.values())
-    return (
-        jobs,
-        sorted(world.cron_jobs),
-        told,
-        world.status["jobs"],
-        world.status["queue"],
-        world.status["lastDecision"]["reason"],
-    )
+    counts = {kind: count for kind, count in world.status["jobs"].items() if kind != "lastRound"}
+    return jobs, sorted(world.cron_jobs), told, counts, world.status["queue"]
 
 
 def undisturbed() -> World:

@@ -124,7 +124,7 @@ def test_a_decision_at_work() -> None:
     }  # fmt: skip
     # The two that are launched are there by now.
     assert status["jobs"] == {
-        "desired": 5, "active": 2, "pending": 3, "succeeded": 1, "failed": 0, "lastRound": 2,
+        "desired": 5, "active": 2, "pending": 3, "succeeded": 1, "failed": 0, "lastRound": 0,
             "lastFinishedTime": rfc3339(at(-100)),
     }  # fmt: skip
     assert status["lastDecision"] == {
@@ -358,6 +358,17 @@ def test_the_time_of_the_newest_end_is_remembered() -> None:
     story.look(backlog(0), [ended(-10), ended(-20, slot=1)])
     story.look(backlog(0))
     assert story.status["jobs"]["lastFinishedTime"] == rfc3339(at(-10))
+
+
+def test_rounds_are_used_up_when_their_jobs_go_or_all_is_done() -> None:
+    story = Story(scaling={"maxJobs": 1})
+    finished = [ended(-100 + n, slot=n, round_=n + 1) for n in range(5)]
+    story.look(backlog(9), [*finished, *active(1, first_slot=9, round_=50)])
+    assert story.status["jobs"]["lastRound"] == 2  # of the two that history lets go; a later one may still be on its way
+    story.look(backlog(0), finished)
+    assert story.status["jobs"]["lastRound"] == 5
+    story.look(backlog(0))
+    assert story.status["jobs"]["lastRound"] == 5
 
 
 def test_trouble_is_remembered_to_the_letter_and_goes_when_it_is_over() -> None:

@@ -1,4 +1,4 @@
-"""A connection to the small API server on which one request is late: it arrives although its sender is long dead."""
+"""A connection to the small API server that is slow, or on which one request is late and outlives its sender."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from urllib.parse import urlsplit
 
 import yaml
 
-_HELD_SECONDS = 60.0
+_ANSWER_SECONDS = 2.0
 
 
 class LateLink:
-    """Forwards to the server of a kubeconfig; holds back the first bytes that begin with ``held``, until ``let_go``.
+    """Forwards to the server of a kubeconfig.
 
     Args:
         kubeconfig: whose server it is, without TLS.
         folder: where the kubeconfig goes that leads through here.
-        held: beginning of a request, as ``POST /apis/batch/v1/``.
+        held: beginning of a request, as ``POST /apis/batch/v1/``: the first such is held back until ``let_go``.
+        delay: seconds by which every answer and all news of watches are late.
     """
 
-    def __init__(self, kubeconfig: Path, folder: Path, *, held: str) -> None:
+    def __init__(self, kubeconfig: Path, folder: Path, *, held: str = "", delay: float = 0.0) -> None:
         self._config = yaml.safe_load(kubeconfig.read_text())
         self.kubeconfig = folder / "kubeconfig-late.yaml"
         self._behind = urlsplit(self._config["clusters"][0]["cluster"]["server"])
         self._prefix = held.encode()
+        self._delay = delay
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._server: asyncio.Server | None = None
         self._let_go = asyncio.Event()
         self.holds = threading.Event()
         """Set once the request is held."""
@@ -38,8 +41,8 @@ class LateLink:
     def __enter__(self) -> Self:
         self._thread.start()
         serving = asyncio.start_server(self._forward, "127.0.0.1", 0)
-        server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
-        port = server.sockets[0].getsockname()[1]
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
+        port = self._server.sockets[0].getsockname()[1]
         self._config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{port}"
         self.kubeconfig.write_text(yaml.safe_dump(self._config))
         return self
@@ -55,29 +58,32 @@ class LateLink:
         self._loop.call_soon_threadsafe(self._let_go.set)
 
     async def _end(self) -> None:
+        assert self._server is not None  # entered
+        self._server.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted transports close in the loop's next turn
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.CancelledError):
             behind_reader, behind_writer = await asyncio.open_connection(self._behind.hostname, self._behind.port)
-            answers = asyncio.create_task(_pump(behind_reader, writer))
-            while data := await reader.read(65_536):
-                if data.startswith(self._prefix) and not self.holds.is_set():
-                    self.holds.set()
-                    async with asyncio.timeout(_HELD_SECONDS):
+            try:
+                answers = asyncio.create_task(self._answers(behind_reader, writer))
+                while data := await reader.read(65_536):
+                    if self._prefix and data.startswith(self._prefix) and not self.holds.is_set():
+                        self.holds.set()
                         await self._let_go.wait()
-                behind_writer.write(data)
-            # The sender may be dead; what it sent is answered all the same.
-            await asyncio.wait({answers}, timeout=2)
-            behind_writer.close()
-        writer.close()
+                    behind_writer.write(data)
+                # The sender may be dead; what it sent is answered all the same.
+                await asyncio.wait({answers}, timeout=_ANSWER_SECONDS)
+            finally:
+                behind_writer.transport.abort()
+                writer.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-        writer.close()
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                self._loop.call_later(self._delay, writer.write, data)
+            self._loop.call_later(self._delay, writer.close)

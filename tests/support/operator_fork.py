@@ -27,6 +27,7 @@ class ForkedOperator(Operator):
     def start(self, *, ready: bool = True) -> Self:
         assert self._process is None, "it runs already"
         self._started_at = self._log.stat().st_size if self._log.exists() else 0
+        self._log.touch()
         process = _FORKING.Process(target=_run, args=(self.environment, self._log), daemon=True)
         process.start()
         self._process = cast("subprocess.Popen[bytes]", _Popen(process))

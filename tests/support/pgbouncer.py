@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,35 +22,36 @@ def program() -> str | None:
 
 
 @contextmanager
-def pgbouncer(postgres: Postgres, folder: Path, *, pool_size: int = 4) -> Iterator[int]:
-    """Run it with its files in ``folder``; its port on loopback. Lets everybody in as ``postgres``."""
+def pgbouncer(postgres: Postgres, *, pool_size: int = 4) -> Iterator[int]:
+    """Run it; its port on loopback. Lets everybody in as ``postgres``."""
     path = program()
     assert path is not None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    users = folder / "users.txt"
-    users.write_text('"postgres" ""\n')
-    ini = folder / "pgbouncer.ini"
-    ini.write_text(
-        f"[databases]\n* = host={postgres.socket_folder} user=postgres\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {users}\n"
-        f"pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 100\nlogfile = {folder}/log\n"
-    )
-    command = [path, str(ini)]
-    if os.geteuid() == 0:  # it refuses to run as root
-        for parent in (folder, *folder.parents[:3]):
-            if str(parent).startswith("/tmp/"):
-                parent.chmod(0o755)
-        folder.chmod(0o777)
-        command = [path, "-u", pwd.getpwuid(postgres.socket_folder.stat().st_uid).pw_name, str(ini)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: _listening(port), seconds=10)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
+    # Not pytest's folder, which every session that starts makes its owner's alone again.
+    with tempfile.TemporaryDirectory(prefix="siorg-pgbouncer-") as name:
+        folder = Path(name)
+        users = folder / "users.txt"
+        users.write_text('"postgres" ""\n')
+        ini = folder / "pgbouncer.ini"
+        ini.write_text(
+            f"[databases]\n* = host={postgres.socket_folder} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+            f"auth_file = {users}\nlogfile = {folder}/log\npool_mode = transaction\n"
+            f"default_pool_size = {pool_size}\nmax_client_conn = 100\n"
+        )
+        command = [path, str(ini)]
+        if os.geteuid() == 0:  # it refuses to run as root
+            folder.chmod(0o777)
+            command = [path, "-u", pwd.getpwuid(postgres.socket_folder.stat().st_uid).pw_name, str(ini)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            eventually(lambda: _listening(port), seconds=10)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 def _listening(port: int) -> bool:

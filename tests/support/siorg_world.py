@@ -94,7 +94,8 @@ class World:
     """That SIORG wants."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _connection: Connection | None = None
-    _operators: list[Operator] = field(default_factory=list)
+    operators: list[Operator] = field(default_factory=list)
+    """All that were made so far."""
 
     @property
     def kube(self) -> Kube:
@@ -131,7 +132,7 @@ class World:
         """
         given = {**PACE, **settings}
         made = Operator(kubeconfig or self.cluster.kubeconfig, self.namespace, self.folder, name=name, **given)
-        self._operators.append(made)
+        self.operators.append(made)
         return made.start() if start else made
 
     def resource(self, name: str = "sync", *, env: Mapping[str, str] | None = None, **changes: Any) -> Body:
@@ -324,7 +325,7 @@ class World:
 
     def end(self) -> None:
         """End the operators and everything in the namespace."""
-        for operator in self._operators:
+        for operator in self.operators:
             operator.stop()
         self.release()
         for body in self.kube.list(RESOURCE):
@@ -352,6 +353,7 @@ def siorg_world(cluster: Cluster, siorg: SiorgServer, database_url: str, folder:
         folder: for logs.
         token: that this SIORG wants, if any.
     """
+    unit_codes(siorg.url, token)  # while it answers
     run = [sys.executable, "-m", "siorg_job"]
     images = {IMAGE: run, HELD_IMAGE: [sys.executable, "-c", _WAIT % str(folder / "released"), *run[1:]]}
     with _in_a_namespace(cluster, images, folder) as own:
@@ -359,10 +361,8 @@ def siorg_world(cluster: Cluster, siorg: SiorgServer, database_url: str, folder:
         world = World(own, database_url, siorg, folder, token)
         try:
             yield world
-        except BaseException:
-            sys.stderr.write(world.logs())  # pytest shows it with the failure
-            raise
         finally:
+            sys.stderr.write(world.logs())  # pytest shows it where a test has failed
             world.end()
 
 

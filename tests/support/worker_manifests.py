@@ -479,7 +479,7 @@ STATUS: Final[Mapping[str, Any]] = {
     "observedGeneration": 1,
     "conditions": [{**_CONDITION, "message": "All is well", "observedGeneration": 1}, {**_CONDITION, "type": "Degraded"}],
     "queue": {"claimable": 480, "due": 470, "scheduled": 3, "processing": 20, "failed": 1, "conflict": 2, "oldestDueSeconds": 61},
-    "jobs": {"desired": 5, "active": 3, "pending": 2, "succeeded": 7, "failed": 0, "lastFinishedTime": _TIME},
+    "jobs": {"desired": 5, "active": 3, "pending": 2, "succeeded": 7, "failed": 0, "lastRound": 9, "lastFinishedTime": _TIME},
     "selector": "siorg.waterswamp.dev/worker=worker",
     "rate": 12.5,
     "requestRate": 3,
@@ -501,7 +501,7 @@ STATUS: Final[Mapping[str, Any]] = {
 def _bad_status() -> Iterator[Bad]:
     counts = {
         "queue": ("claimable", "due", "scheduled", "processing", "failed", "conflict", "oldestDueSeconds"),
-        "jobs": ("desired", "active", "pending", "succeeded", "failed"),
+        "jobs": ("desired", "active", "pending", "succeeded", "failed", "lastRound"),
         "lastDecision": ("launched",),
         "trouble": ("streak",),
     }

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import celpy
+import re2  # type: ignore[import-untyped]
 from celpy import celtypes
 from celpy.celparser import CELParseError
 from celpy.evaluation import CELEvalError
@@ -59,7 +60,7 @@ def _substring(text: Any, start: Any, end: Any = None) -> celtypes.StringType:
 
 
 def _find(text: Any, pattern: Any) -> celtypes.StringType:
-    found = re.search(str(pattern), str(text))
+    found = re2.search(str(pattern), str(text))
     return celtypes.StringType(found[0] if found else "")
 
 
@@ -79,7 +80,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "indexOf": lambda text, what: celtypes.IntType(str(text).find(str(what))),
     "lastIndexOf": lambda text, what: celtypes.IntType(str(text).rfind(str(what))),
     "find": _find,
-    "findAll": lambda text, pattern: _strings([found[0] for found in re.finditer(str(pattern), str(text))]),
+    "findAll": lambda text, pattern: _strings([found[0] for found in re2.finditer(str(pattern), str(text))]),
     "isURL": _is_url,
     "url": _url,
     "getScheme": _part("scheme"),
@@ -158,6 +159,7 @@ def rule_faults(schema: Schema, body: Body, old: Body | None) -> list[Fault]:
         body: The object.
         old: What it was before an update: transition rules look at it, and what has not changed is not checked again.
     """
+    # Of metadata, rules see the name and nothing else.
     name = {"name": {"type": "string"}, "generateName": {"type": "string"}}
     schema = {**schema, "properties": {**schema.get("properties", {}), "metadata": {"type": "object", "properties": name}}}
     return list(_faults(schema, body, _NONE if old is None else old, ""))

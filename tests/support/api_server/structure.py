@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import re2  # type: ignore[import-untyped]  # Go's regular expressions; celpy brings them
+
 from support.api_server.refused import Body, Fault, fault, invalid, required, shown, unsupported
 
 Schema = Mapping[str, Any]
 
-_META = {
+_META: dict[str, Any] = {
     "type": "object",
     "properties": {
         name: {"x-kubernetes-preserve-unknown-fields": True}
@@ -25,13 +27,14 @@ _META = {
 
 
 def with_root(schema: Schema) -> Schema:
-    """The schema of a whole object: apiVersion, kind and metadata are always there and never pruned."""
-    return {
-        **schema,
-        "type": "object",
-        "properties": {**schema.get("properties", {}), "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-                       "metadata": _META},
-    }  # fmt: skip
+    """The schema of a whole object: apiVersion, kind and metadata are always there and never pruned.
+
+    What the schema says of metadata.name and metadata.generateName counts; of the rest of metadata it may say nothing.
+    """
+    properties = schema.get("properties") or {}
+    metadata = {**_META, "properties": _META["properties"] | ((properties.get("metadata") or {}).get("properties") or {})}
+    known = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": metadata}
+    return {**schema, "type": "object", "properties": {**properties, **known}}
 
 
 def prune(schema: Schema, value: Any, at: str = "") -> tuple[Any, list[str]]:
@@ -85,10 +88,11 @@ def default(schema: Schema, value: Any) -> None:
                 default(inner, value[name])
         additional = schema.get("additionalProperties")
         if isinstance(additional, dict):
-            known = schema.get("properties") or {}
-            for name, each in value.items():
-                if name not in known:
-                    default(additional, each)
+            for name in value.keys() - (schema.get("properties") or {}).keys():
+                if value[name] is None and not additional.get("nullable"):
+                    del value[name]
+                else:
+                    default(additional, value[name])
     elif isinstance(value, list):
         for item in value:
             default(schema.get("items") or {}, item)
@@ -202,7 +206,7 @@ def _string_faults(schema: Schema, value: str, at: str) -> Iterator[Fault]:
         yield Fault(at, "FieldValueTooLong", f"Too long: may not be more than {longest} bytes")
     if shortest is not None and len(value) < shortest:
         yield invalid(at, value, f"{at} in body should be at least {shortest} chars long")
-    if pattern is not None and not re.search(pattern, value):
+    if pattern is not None and not re2.search(pattern, value):
         yield invalid(at, value, f"{at} in body should match '{pattern}'")
     if form is not None and not _is_formatted(form, value):
         yield fault(at, "FieldValueTypeInvalid", f"{at} in body must be of type {form}: {shown(value)}", value)
@@ -276,7 +280,7 @@ def _object_faults(schema: Schema, value: Body, at: str) -> Iterator[Fault]:
     additional = schema.get("additionalProperties")
     for name, each in value.items():
         inner = properties.get(name, additional if isinstance(additional, dict) else None)
-        if inner is not None and inner is not _META:
+        if inner is not None:
             path = f"{at}.{name}" if at else name
             yield from _faults(inner, each, path)
 

@@ -1,0 +1,74 @@
+"""What happened while nobody watched: an API server that was away tells only what is there now, never what is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.api_server.server import ApiServer
+from support.fleet import eventually
+from support.operator_fork import ForkedOperator
+from support.siorg_world import HELD_IMAGE, PACE, RESOURCE, World
+
+WITHIN = 30.0
+
+
+@pytest.fixture
+def server(world: World) -> ApiServer:
+    if world.cluster.server is None:
+        pytest.skip("a real API server is not taken away")
+    return world.cluster.server
+
+
+def operator(world: World) -> ForkedOperator:
+    return ForkedOperator(world.cluster.kubeconfig, world.namespace, world.folder, **PACE)
+
+
+def one_job(world: World) -> dict[str, Any]:
+    return world.resource(scaling={"maxJobs": 1}, job={"image": HELD_IMAGE})
+
+
+def test_a_job_that_was_deleted_meanwhile_takes_no_slot(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(10)
+    world.create(one_job(world))
+    with operator(world):
+        eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
+        (job,) = world.jobs()
+        with server.gone():
+            server.delete("jobs", job["metadata"]["name"], world.namespace)
+            server.compact()
+        world.release()
+        eventually(lambda: [one for one in world.jobs() if one["metadata"]["uid"] != job["metadata"]["uid"]], seconds=WITHIN)
+        world.wait_until_drained()
+
+
+def test_a_resource_that_was_deleted_meanwhile_is_left_alone(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.create(one_job(world))
+    world.create(world.resource("other"))
+    with operator(world) as running:
+        world.wait_for_condition("Ready", "True")
+        with server.gone():
+            server.delete(RESOURCE, "sync", world.namespace)
+            server.compact()
+        eventually(lambda: 'worker="sync"' not in running.probe("metrics")[1], seconds=WITHIN)
+        world.enqueue(1)
+        eventually(lambda: world.jobs("other"))
+        assert world.jobs("sync") == []
+
+
+def test_a_resource_that_was_made_anew_meanwhile_is_another_one(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(10)
+    world.create(one_job(world))
+    with operator(world):
+        eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
+        with server.gone():
+            server.delete(RESOURCE, "sync", world.namespace)
+            uid = server.create(one_job(world), world.namespace)["metadata"]["uid"]
+            server.compact()
+        world.release()
+        world.wait_until_drained(seconds=WITHIN)
+        assert {job["metadata"]["ownerReferences"][0]["uid"] for job in world.jobs()} == {uid}

@@ -1,0 +1,124 @@
+"""Pods that cannot start: named in a condition, their slot freed, tried again rarely, and at once when something changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.fleet import eventually
+from support.kube import condition
+from support.siorg_world import IMAGE, World
+
+SOON = 6.0
+"""Seconds; what was corrected is tried by then, however long the pause had become."""
+
+
+def trouble(world: World) -> dict[str, Any]:
+    return dict(world.status().get("trouble") or {"streak": 0})
+
+
+def assert_slots_are_freed_and_launches_few(world: World) -> None:
+    """After three rounds of failures there were the first Jobs and one probe for each pause."""
+    eventually(lambda: trouble(world)["streak"] >= 3, seconds=60)
+    jobs = world.jobs()
+    assert 4 <= len(jobs) <= 4 + 3, [job["metadata"]["name"] for job in jobs]
+    assert len(world.unfinished_jobs()) <= 1
+    assert {condition(job, "Failed") for job in jobs[:4]} == {"True"}
+    assert not world.processes()
+    eventually(lambda: len(world.pods()) <= 1)
+
+
+def test_an_image_that_cannot_be_pulled_is_named_and_mended_by_an_edit(world: World) -> None:
+    world.secret()
+    world.enqueue(350)
+    operator = world.operator()
+    world.create(world.resource(job={"image": "registry.example/siorg-job:nowhere", "failedJobsHistoryLimit": 20}))
+
+    told = world.wait_for_condition("Degraded", "True", "PodsStuck")
+
+    assert "registry.example/siorg-job:nowhere" in told["message"]
+    assert "Correct what the message names (image" in told["message"]
+    assert "a change is tried at once" in told["message"]
+    assert world.condition("Ready")["reason"] == "PodsStuck"
+    assert_slots_are_freed_and_launches_few(world)
+    assert world.condition("ScalingActive")["reason"] == "PodsStuck"
+    assert "registry.example/siorg-job:nowhere" in world.condition("Degraded")["message"]
+    ended = world.events("StuckJobEnded")
+    assert 4 <= len(ended) <= 7
+    assert all("registry.example/siorg-job:nowhere" in event["message"] for event in ended)
+    assert operator.metric("siorg_operator_jobs_ended_total", "PodStuck") >= 4
+    assert world.outcomes() == {"PENDING": 350}
+
+    world.edit({"job": {"image": IMAGE}})
+
+    eventually(world.processes, seconds=SOON)
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": 350}
+    world.wait_for_condition("Degraded", "False")
+    assert world.events("Recovered")
+
+
+@pytest.mark.parametrize(
+    ("job", "says"),
+    [
+        ({"image": "siorg-job:absent", "imagePullPolicy": "Never"}, "siorg-job:absent"),
+        (
+            {"podTemplate": {"spec": {"env": [
+                {"name": "EXTRA", "valueFrom": {"secretKeyRef": {"name": "nowhere", "key": "it"}}}]}}},
+            'secret "nowhere" not found',
+        ),
+        ({"podTemplate": {"spec": {"nodeSelector": {"disk": "none-of-these"}}}}, "nodes are available"),
+    ],
+    ids=["ErrImageNeverPull", "CreateContainerConfigError", "Unschedulable"],
+)  # fmt: skip
+def test_whatever_keeps_pods_from_starting_is_named_and_mended_by_an_edit(world: World, job: dict[str, Any], says: str) -> None:
+    world.secret()
+    world.enqueue(350)
+    world.operator()
+    healthy = world.resource()
+    world.create(world.resource(job={**job, "failedJobsHistoryLimit": 20}))
+
+    told = world.wait_for_condition("Degraded", "True", "PodsStuck")
+
+    assert says in told["message"]
+    assert_slots_are_freed_and_launches_few(world)
+    assert says in world.condition("Degraded")["message"]
+    there = world.get()
+    there["spec"] = healthy["spec"]
+    world.kube.replace(there)
+    eventually(world.processes, seconds=SOON)
+    world.wait_until_drained()
+    world.wait_for_condition("Degraded", "False")
+
+
+def test_what_is_mended_outside_the_resource_is_found_by_the_next_probe(world: World) -> None:
+    world.secret()
+    world.enqueue(50)
+    world.operator()
+    missing = {"name": "EXTRA", "valueFrom": {"secretKeyRef": {"name": "extra", "key": "it"}}}
+    world.create(world.resource(job={"podTemplate": {"spec": {"env": [missing]}}}))
+    world.wait_for_condition("ScalingActive", "False", "PodsStuck")
+
+    world.secret("any", name="extra", key="it")
+
+    world.wait_until_drained()
+    world.wait_for_condition("Degraded", "False")
+
+
+def test_a_pod_that_becomes_ready_within_the_grace_is_left_alone(world: World) -> None:
+    world.secret()
+    world.enqueue(50)
+    world.operator(STUCK_GRACE_SECS=20)
+    images = world.cluster.kubelet.images
+    argv = images.pop(IMAGE)
+    world.create()
+    world.wait_for_condition("Degraded", "True", "PodsStuck")
+    (job,) = world.jobs()
+
+    images[IMAGE] = argv
+
+    world.wait_until_drained()
+    assert [one["metadata"]["name"] for one in world.jobs()] == [job["metadata"]["name"]]
+    world.wait_for_condition("Degraded", "False")
+    assert not world.events("StuckJobEnded")

@@ -1,0 +1,215 @@
+"""Two operators at once: without an election they do not outbid each other, with one only the leader acts."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api_server.authorizer import Rule
+from support.api_server.observed_requests import Request
+from support.api_server.server import ApiServer
+from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluster
+from support.fleet import eventually
+from support.job_census import job_census
+from support.late_link import LateLink
+from support.operator_fork import ForkedOperator
+from support.siorg_world import HELD_IMAGE, PACE, World, is_finished
+
+MAX_JOBS = 3
+LEASE = {"LEASE_SECS": 3, "LEASE_RENEW_SECS": 2, "LEASE_RETRY_SECS": 1}
+TAKEN_OVER_SECONDS = 20.0
+GIVEN_BACK_SECONDS = 3.0
+EVERYTHING = [Rule(("*",), ("*",), ("*",))]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One that tells by whom a request was: tokens are called as the operators are."""
+    folder: Path = tmp_path_factory.mktemp("cluster")
+    kubeconfig = real_kubeconfig()
+    if kubeconfig is not None:
+        with real_cluster(folder, kubeconfig, {}, retry_seconds=0.2) as real:
+            yield real
+        return
+    with (
+        ApiServer(rules={"first": EVERYTHING, "second": EVERYTHING}) as server,
+        small_cluster(folder, {}, server=server, retry_seconds=0.2) as small,
+    ):
+        yield small
+
+
+@pytest.fixture
+def pair(world: World) -> Iterator[tuple[ForkedOperator, ForkedOperator]]:
+    """Two replicas that elect one leader; neither is started."""
+    both = tuple(elector(world, name) for name in ("first", "second"))
+    yield both[0], both[1]
+    for one in both:
+        one.stop()
+
+
+def elector(world: World, name: str, **settings: object) -> ForkedOperator:
+    server = world.cluster.server
+    kubeconfig = world.cluster.kubeconfig if server is None else server.kubeconfig(world.folder, token=name)
+    return ForkedOperator(
+        kubeconfig, world.namespace, world.folder, name=name, LEADER_ELECTION="true", IDENTITY=name, **{**PACE, **settings}
+    )
+
+
+def manifest(world: World, **job: Any) -> dict[str, Any]:
+    return world.resource(
+        scaling={"maxJobs": MAX_JOBS, "itemsPerJob": 10, "pollIntervalSeconds": 1}, job=job, env={"SIORG_FRESH_SECS": "0"}
+    )
+
+
+def writes(world: World, name: str, after: float = 0.0) -> list[Request]:
+    """What a replica wrote; its Lease does not count."""
+    assert world.cluster.server is not None
+    return [
+        one
+        for one in world.cluster.server.requests
+        if one.user.endswith(f":{name}") and one.writes and one.resource != "leases" and one.time > after
+        and one.namespace == world.namespace
+    ]  # fmt: skip
+
+
+def holder(world: World) -> str:
+    lease = world.kube.get("leases", "siorg-operator")
+    return "" if lease is None else str(lease["spec"].get("holderIdentity") or "").partition("_")[0]
+
+
+def start(pair: tuple[ForkedOperator, ForkedOperator], world: World) -> tuple[ForkedOperator, ForkedOperator]:
+    """The leader, and a standby that has seen it."""
+    first, second = pair
+    first.start()
+    eventually(lambda: holder(world) == "first")
+    second.start(ready=False)
+    eventually(lambda: any(entry["message"] == "Waiting for the lead" for entry in second.entries()))
+    return first, second
+
+
+def test_two_that_were_not_told_to_elect_do_not_outbid_each_other(world: World) -> None:
+    """The second one sees everything too late."""
+    world.secret()
+    world.create(manifest(world))
+    slow = nullcontext() if world.cluster.server is None else LateLink(world.cluster.kubeconfig, world.folder, delay=0.4)
+    with job_census(world.cluster.kubeconfig, world.namespace) as census, slow as link:
+        kubeconfig = world.cluster.kubeconfig if link is None else link.kubeconfig
+        with (
+            ForkedOperator(world.cluster.kubeconfig, world.namespace, world.folder, name="first", **PACE),
+            ForkedOperator(kubeconfig, world.namespace, world.folder, name="second", **PACE),
+        ):
+            for burst in range(1, 6):
+                world.enqueue(40)
+                eventually(lambda: sum(world.outcomes().values()) == 40 * burst and world.depth() < 20)  # noqa: B023
+            world.wait_until_drained()
+    assert census.most == MAX_JOBS
+    assert census.doubled == []
+    assert {outcome.partition("/")[0] for outcome in world.outcomes()} == {"COMPLETED"}
+
+
+def test_of_two_that_elect_the_leader_alone_writes(world: World, pair: tuple[ForkedOperator, ForkedOperator]) -> None:
+    if world.cluster.server is None:
+        pytest.skip("a real API server does not tell who asked what")
+    start(pair, world)
+    world.secret()
+    world.create(manifest(world))
+    world.enqueue(60)
+    world.wait_until_drained()
+    assert writes(world, "first")
+    second = [one for one in world.cluster.server.requests if one.user.endswith(":second") and one.namespace == world.namespace]
+    assert {one.resource for one in second} == {"leases"}
+    assert {one.verb for one in second} == {"get"}
+
+
+def test_a_standby_acts_within_20_seconds_of_the_leaders_death(world: World, pair: tuple[ForkedOperator, ForkedOperator]) -> None:
+    first, second = start(pair, world)
+    world.secret()
+    world.create(manifest(world))
+    world.wait_for_condition("Ready", "True")
+    first.kill()
+    killed = time.monotonic()
+    world.enqueue(5)
+    eventually(world.jobs, seconds=TAKEN_OVER_SECONDS + 10)
+    assert time.monotonic() - killed < TAKEN_OVER_SECONDS
+    assert second.running
+    world.wait_until_drained()
+
+
+def test_a_standby_acts_within_3_seconds_of_the_leaders_end(world: World, pair: tuple[ForkedOperator, ForkedOperator]) -> None:
+    first, _ = start(pair, world)
+    world.secret()
+    world.create(manifest(world))
+    world.wait_for_condition("Ready", "True")
+    stopped = time.monotonic()
+    assert first.stop() == 0
+    ended = time.monotonic()
+    world.enqueue(5)
+    eventually(world.jobs)
+    assert time.monotonic() - ended < GIVEN_BACK_SECONDS
+    assert ended - stopped < GIVEN_BACK_SECONDS
+    world.wait_until_drained()
+
+
+def test_a_leader_that_sleeps_past_its_lease_in_the_middle_of_a_launch_ends_and_writes_nothing_more(world: World) -> None:
+    server = world.cluster.server
+    first, second = (elector(world, name, **LEASE) for name in ("first", "second"))
+    world.secret()
+    world.enqueue(30)
+
+    def stop_it(request: Request) -> None:
+        if request.verb == "create" and request.resource == "jobs" and request.user.endswith(":first"):
+            first.send(signal.SIGSTOP)
+
+    try:
+        start((first, second), world)
+        with (
+            job_census(world.cluster.kubeconfig, world.namespace) as census,
+            nullcontext() if server is None else server.on_request(stop_it, "before"),
+        ):
+            world.create(manifest(world, image=HELD_IMAGE))
+            eventually(world.jobs)
+            if server is None:
+                first.send(signal.SIGSTOP)
+            eventually(lambda: holder(world) == "second" and len(world.unfinished_jobs()) == MAX_JOBS)
+            world.release()
+            eventually(lambda: world.jobs() and all(is_finished(job) for job in world.jobs()))
+            world.enqueue(10)
+            continued = time.monotonic()
+            first.send(signal.SIGCONT)
+            assert first.ends() == 1
+            world.wait_until_drained()
+    finally:
+        first.stop()
+        second.stop()
+    assert census.most <= MAX_JOBS
+    assert census.doubled == []
+    assert server is None or writes(world, "first", after=continued) == []
+    assert "Lost the lead, ending at once" in first.log
+
+
+def test_an_api_server_that_is_away_longer_than_the_lease_ends_the_leader_and_not_the_standby(world: World) -> None:
+    server = world.cluster.server
+    if server is None:
+        pytest.skip("a real API server is not taken away")
+    first, second = (elector(world, name, **LEASE) for name in ("first", "second"))
+    world.secret()
+    world.create(manifest(world))
+    try:
+        start((first, second), world)
+        world.wait_for_condition("Ready", "True")
+        with server.gone():
+            assert first.ends(within=10) == 1
+            world.enqueue(30)
+            assert second.running
+        first.start(ready=False)
+        world.wait_until_drained()
+        assert holder(world) in {"first", "second"}
+    finally:
+        first.stop()
+        second.stop()
