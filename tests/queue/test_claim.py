@@ -218,3 +218,11 @@ def test_a_claim_whose_answer_was_lost_is_given_back(connection: Connection, sto
     assert (by_id[unknown.id]["status"], by_id[unknown.id]["attempts"]) == (Status.PENDING, 0)
     assert by_id[known.id]["status"] == Status.PROCESSING
     assert known.operation == Operation.UPDATE
+
+
+def test_items_scheduled_for_an_infinite_time_have_no_age(connection: Connection, store: QueueStore) -> None:
+    insert(connection, siorg_code=1, scheduled_for="'infinity'")
+    assert store.next_due_seconds() is None
+    insert(connection, siorg_code=2, scheduled_for="'-infinity'")
+    assert (store.next_due_seconds(), store.depth().claimable, store.depth().oldest_due_seconds) == (0, 1, None)
+    assert store.counts().oldest_due_seconds is None
