@@ -44,6 +44,7 @@ class Attendants:
         self._attend = attend
         self._gone = gone
         self._all: dict[str, tuple[Attendant, Attended, asyncio.Task[None], asyncio.Event]] = {}
+        self._names: dict[str, tuple[str, str]] = {}
 
     def get(self, uid: str) -> Attendant | None:
         """Who attends to a resource; None: nobody."""
@@ -61,16 +62,26 @@ class Attendants:
         world = make_world()
         world.show(body)
         attendant, stop = self._attend(world), asyncio.Event()
-        name = f"{body['metadata'].get('namespace')}/{body['metadata']['name']}"
+        self._names[uid] = (body["metadata"].get("namespace") or "", body["metadata"]["name"])
+        name = "/".join(self._names[uid])
         self._all[uid] = (attendant, world, asyncio.create_task(_attend(attendant, stop, name)), stop)
 
-    async def leave(self, uid: str, namespace: str, name: str) -> None:
+    def uids(self) -> set[str]:
+        """Of the resources that are attended to."""
+        return set(self._all)
+
+    def wake(self) -> None:
+        """Let everyone look again."""
+        for attendant, *_ in self._all.values():
+            attendant.wake()
+
+    async def leave(self, uid: str) -> None:
         """A resource is gone, or on its way: nothing more is done for it."""
         found = self._all.pop(uid, None)
         if found is None:
             return
         await _end(*found)
-        self._gone(uid, namespace, name)
+        self._gone(uid, *self._names.pop(uid))
 
     async def close(self) -> None:
         """Leave all, because the process ends. Their Jobs go on."""

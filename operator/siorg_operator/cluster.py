@@ -36,6 +36,8 @@ _THREADS = 8  # requests under way at once; a slow API server must not pile up t
 _READS = frozenset({"get", "list"})
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_PAGE = 500  # objects of one listing's page
 _LONGEST_EVENT = 1024  # bytes that Kubernetes takes of an event's message
 
 log = logging.getLogger(__name__)
@@ -216,20 +218,39 @@ class Kubernetes:
         Raises:
             ClusterError: the first that cannot, and what to do about it.
         """
-        for what, method, arguments in (
-            (PLURAL, self._custom.list_namespaced_custom_object, (GROUP, VERSION, namespace, PLURAL)),
-            ("jobs", self._batch.list_namespaced_job, (namespace,)),
-            ("cronjobs", self._batch.list_namespaced_cron_job, (namespace,)),
-            ("pods", self._core.list_namespaced_pod, (namespace,)),
-        ):
+        for what in (PLURAL, "jobs", "cronjobs", "pods"):
             try:
-                await self._call("list", what, method, *arguments, limit=1)
+                await self._list(what, namespace, limit=1)
             except ClusterError as error:
                 advice = {
                     403: f"the operator's Role in namespace {namespace} must allow get, list and watch of {what}",
                     404: f"{what} is not known to the API server: kubectl apply -f crds/siorgsyncworkers.yaml",
                 }.get(error.code)
                 raise ClusterError(f"{error}{'; ' + advice if advice else ''}", error.code) from None
+
+    async def uids(self, kind: str, namespace: str) -> set[str]:
+        """See ``roll_call.Lists``."""
+        options: dict[str, Any] = {"limit": _PAGE, "_headers": {"Accept": _METADATA_ONLY}}
+        if kind != PLURAL:
+            options["label_selector"] = f"app.kubernetes.io/managed-by={manifests.MANAGED_BY}"
+        found: set[str] = set()
+        while True:
+            page = await self._list(kind, namespace, **options)
+            found |= {item["metadata"]["uid"] for item in page["items"]}
+            options["_continue"] = page["metadata"].get("continue")
+            if not options["_continue"]:
+                return found
+
+    async def _list(self, what: str, namespace: str, **options: Any) -> Body:
+        if what == PLURAL:
+            method, arguments = self._custom.list_namespaced_custom_object, (GROUP, VERSION, namespace, PLURAL)
+            return await self._call("list", what, method, *arguments, **options)
+        of_kind: dict[str, Callable[..., Any]] = {
+            "jobs": self._batch.list_namespaced_job,
+            "cronjobs": self._batch.list_namespaced_cron_job,
+            "pods": self._core.list_namespaced_pod,
+        }
+        return await self._call("list", what, of_kind[what], namespace, **options)
 
     async def list_owned(self, namespace: str, worker: str) -> tuple[list[Body], list[Body]]:
         """Jobs and pods of a resource.

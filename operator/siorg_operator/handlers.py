@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +12,12 @@ import kopf
 from siorg_operator.attendants import Attendants
 from siorg_operator.backlog import Backlogs, Watch
 from siorg_operator.credentials import SecretedBacklogs
-from siorg_operator.jobs import JobRecord, PodRecord, combine, job_of_pod, job_record, owner_uid, pod_record
+from siorg_operator.jobs import JobRecord, PodRecord, job_of_pod, job_record, owner_uid, pod_record
 from siorg_operator.manifests import COMPONENT_LABEL, MANAGED_BY
 from siorg_operator.reconcile import CronJobSeen, Seen, cron_job_seen
 from siorg_operator.resource import FINALIZER, GROUP, PLURAL, VERSION, SiorgSyncWorker
+from siorg_operator.roll_call import Lists, RollCall
+from siorg_operator.sight import Sight
 
 _OURS = {"app.kubernetes.io/managed-by": MANAGED_BY}
 _DRAIN = {**_OURS, COMPONENT_LABEL: "drain"}
@@ -42,19 +45,12 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 
 class KopfWorld:
-    """What kopf's indices show of one resource."""
+    """What kopf shows of one resource."""
 
-    def __init__(
-        self,
-        jobs: Mapping[str, Iterable[JobRecord]],
-        pods: Mapping[str, Iterable[PodRecord]],
-        cron_jobs: Mapping[str, Iterable[CronJobSeen]],
-        readers: SecretedBacklogs,
-        databases: Backlogs,
-    ) -> None:
-        """The indices are live: kopf keeps them as the cluster is."""
+    def __init__(self, sight: Sight, readers: SecretedBacklogs, databases: Backlogs) -> None:
+        """``readers``, ``databases``: to listen to."""
         self._body: Mapping[str, Any] = {}
-        self._jobs, self._pods, self._cron_jobs = jobs, pods, cron_jobs
+        self._sight = sight
         self._readers, self._databases = readers, databases
         self._listening: tuple[str, Watch] | None = None
 
@@ -69,8 +65,7 @@ class KopfWorld:
     def seen(self, resource: SiorgSyncWorker, now: datetime) -> Seen:
         """See ``attendant.World``."""
         uid = resource.metadata.uid
-        jobs = [combine(job, self._pods.get(job.uid, ()), now) for job in self._jobs.get(uid, ())]
-        return Seen(resource, {}, jobs, list(self._cron_jobs.get(uid, ())))
+        return Seen(resource, {}, self._sight.jobs(uid, now), self._sight.cron_jobs(uid))
 
     def listen(self, resource: SiorgSyncWorker, wake: Callable[[], None]) -> None:
         """See ``attendant.World``."""
@@ -89,7 +84,13 @@ class KopfWorld:
 
 
 def register(  # noqa: C901 - every handler of the operator, each of a few lines
-    registry: kopf.OperatorRegistry, attendants: Attendants, *, readers: SecretedBacklogs, databases: Backlogs
+    registry: kopf.OperatorRegistry,
+    attendants: Attendants,
+    *,
+    readers: SecretedBacklogs,
+    databases: Backlogs,
+    lists: Lists,
+    namespace: str,
 ) -> None:
     """Put the handlers into ``registry``.
 
@@ -98,8 +99,24 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
         attendants: attend to the resources.
         readers: knows which URL each resource uses.
         databases: what can be listened to.
+        lists: where objects are listed.
+        namespace: the one that is watched.
     """
+    sight = Sight()
     owners: dict[str, str] = {}  # uid of a Job → uid of its resource: a pod names only its Job
+
+    def known(kind: str) -> set[str]:
+        return attendants.uids() if kind == PLURAL else sight.uids(kind)
+
+    async def gone(kind: str, uids: set[str]) -> None:
+        if kind == PLURAL:
+            await asyncio.gather(*(attendants.leave(uid) for uid in uids))
+        else:
+            sight.forget(uids)
+            attendants.wake()
+
+    roll_call = RollCall(lists, namespace, (PLURAL, "jobs", "pods", "cronjobs"), known, gone)
+    calling: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -123,12 +140,10 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource_changed(*, type: str | None, uid: str, body: kopf.Body, **indices: Any) -> None:  # noqa: A002 - kopf's word
         if type == "DELETED" or body.metadata.deletion_timestamp:
-            await attendants.leave(uid, body.metadata.namespace or "", body.metadata.name or "")
+            await attendants.leave(uid)
         else:
-            attendants.see(
-                uid, body,
-                lambda: KopfWorld(indices["jobs"], indices["pods"], indices["cron_jobs"], readers, databases),
-            )  # fmt: skip
+            sight.open(indices)
+            attendants.see(uid, body, lambda: KopfWorld(sight, readers, databases))
 
     @kopf.on.event("batch", "v1", "jobs", labels=_DRAIN, registry=registry)
     async def job_changed(*, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
@@ -150,8 +165,22 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
         if attendant := attendants.get(owner_uid(body) or ""):
             attendant.wake()
 
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    @kopf.on.event("batch", "v1", "jobs", labels=_DRAIN, registry=registry)
+    @kopf.on.event("v1", "pods", labels=_DRAIN, registry=registry)
+    @kopf.on.event("batch", "v1", "cronjobs", labels=_OURS, registry=registry)
+    async def listed(*, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's word
+        if type is None:
+            roll_call.soon()
+
+    @kopf.on.startup(registry=registry)
+    async def begun(**_: Any) -> None:
+        calling.append(asyncio.create_task(roll_call.run()))
+
     @kopf.on.cleanup(registry=registry)
     async def ended(**_: Any) -> None:
         # kopf waits for every task of the loop, ours too.
+        for task in calling:
+            task.cancel()
         await attendants.close()
         await databases.close()

@@ -75,6 +75,7 @@ class PodRecord:
     finished_at: datetime | None
     waits_since: datetime | None = None
     """For a pod that a node took and whose container is not made yet: when it was taken."""
+    uid: str = ""
 
 
 def owner_uid(body: Mapping[str, Any]) -> str | None:
@@ -141,6 +142,7 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
         termination_message="" if terminated is None else terminated.get("message") or "",
         finished_at=None if terminated is None else _time(terminated.get("finishedAt")),
         waits_since=_waits_since(body, waiting),
+        uid=body["metadata"].get("uid", ""),
     )
 
 

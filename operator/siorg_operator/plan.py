@@ -162,7 +162,7 @@ def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: 
         rate=rates.items,
         request_rate=rates.requests,
         predicted_drain_seconds=_drain_seconds(depth, rates, capacity),
-        poll_seconds=_poll(resource, busy=bool(unfinished) or depth is None or depth > 0),
+        poll_seconds=_poll(resource, busy=bool(unfinished) or depth is None or (depth > 0 and reason != "Suspended")),
         wake_seconds=_soonest(
             grace_over,
             None if retry_at is None or not depth else (retry_at - now).total_seconds(),

@@ -90,7 +90,9 @@ async def _lead(
         readers.forget(uid)
 
     registry = kopf.OperatorRegistry()
-    handlers.register(registry, Attendants(attend, gone), readers=readers, databases=databases)
+    handlers.register(
+        registry, Attendants(attend, gone), readers=readers, databases=databases, lists=kubernetes, namespace=settings.namespace
+    )
     kopf_settings = kopf.OperatorSettings()
     handlers.configure(kopf_settings)
     beating = asyncio.create_task(_beat(health))

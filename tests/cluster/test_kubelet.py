@@ -17,7 +17,8 @@ from support.cluster import Cluster, small_cluster
 from support.fleet import eventually
 from support.images import refused_reference
 from support.kube import Body, Kube, condition
-from support.kubelet import NODE, expand, quantity
+from support.kubelet import NODE, quantity
+from support.pod_environment import expand
 
 ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
@@ -220,6 +221,19 @@ def test_pods_can_be_slow_to_start(tmp_path: Path) -> None:
         assert state(body) == {"waiting": {"reason": "ContainerCreating"}}
         assert not cluster.kubelet.processes()
         ends(cluster.kube, "slow")
+
+
+def test_a_pod_that_ends_or_goes_while_the_api_is_away_is_told_later(cluster: Cluster, kube: Kube, name: str) -> None:
+    if cluster.server is None:
+        pytest.skip("a real server is not ours to stop")
+    kube.create(pod(f"{name}-ends", "import time; time.sleep(0.5)"))
+    kube.create(pod(f"{name}-goes", "import time; time.sleep(60)"))
+    eventually(lambda: len([each for each in cluster.kubelet.processes() if each.pod.startswith(name)]) == 2)
+    kube.delete("pods", f"{name}-goes")
+    with cluster.server.gone():
+        eventually(lambda: not [each for each in cluster.kubelet.processes() if each.pod.startswith(name)])
+    assert ends(kube, f"{name}-ends")["exitCode"] == 0
+    kube.wait_gone("pods", f"{name}-goes")
 
 
 def test_leaving_the_cluster_ends_everything(tmp_path: Path) -> None:

@@ -24,15 +24,15 @@ from support.fleet import eventually
 from support.job_census import job_census
 from support.kube import Body, condition
 from support.late_link import LateLink
-from support.operator_fork import ForkedOperator
+from support.operator_fork import forked_operator
 from support.postgres import Postgres
 from support.siorg_server import SiorgServer
-from support.siorg_world import HELD_IMAGE, PACE, World, is_finished, siorg_world
+from support.siorg_world import HELD_IMAGE, World, is_finished, siorg_world
 
 ITEMS, MAX_JOBS = 30, 3
 QUICK = "siorg-job:quick"
 SHARDS = 3
-LEASE = {"LEADER_ELECTION": "true", "LEASE_SECS": 3, "LEASE_RENEW_SECS": 2, "LEASE_RETRY_SECS": 1}
+LEASE: dict[str, Any] = {"LEADER_ELECTION": "true", "LEASE_SECS": 3, "LEASE_RENEW_SECS": 2, "LEASE_RETRY_SECS": 1}
 
 
 @pytest.fixture
@@ -56,15 +56,8 @@ def manifest(world: World, **changes: Any) -> Body:
         "cleanup": cron,
         "discovery": cron,
     }
-    return world.resource(**{key: {**spec.get(key, {}), **changes.get(key, {})} for key in spec | changes})
-
-
-def operator(
-    world: World, name: str = "operator", kubeconfig: Path | None = None, **settings: object
-) -> ForkedOperator:  # fmt: skip
-    return ForkedOperator(
-        kubeconfig or world.cluster.kubeconfig, world.namespace, world.folder, name=name, **{**PACE, **settings}
-    )
+    parts: dict[str, Any] = {key: {**spec.get(key, {}), **changes.get(key, {})} for key in spec | changes}
+    return world.resource(**parts)
 
 
 def by_operator(request: Request, namespace: str) -> bool:
@@ -171,7 +164,7 @@ def drain_with_a_crash(world: World, killer: Killer, moment: Moment) -> None:
     assert server is not None
     prepare(world)
     with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
-        one = operator(world)
+        one = forked_operator(world)
         try:
             killer.pid = one.start(ready=False).pid
             eventually(lambda: killer.killed.is_set() or at_rest(world))
@@ -235,7 +228,7 @@ def test_dies_at_what_is_written_in_trouble_and_after_edits(world: World, kind: 
     prepare(world, job={"image": "registry.invalid/none:1"})
     killer = Killer(world, 1, kind=kind)
     with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
-        one = operator(world)
+        one = forked_operator(world)
         try:
             killer.pid = one.start(ready=False).pid
             eventually(lambda: killer.killed.is_set() or world.condition("Degraded")["status"] == "True")
@@ -266,7 +259,7 @@ def test_dies_at_what_it_writes_to_its_lease(world: World, kind: str, moment: Mo
     prepare(world)
     killer = Killer(world, 1, kind=kind)
     with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
-        one = operator(world, **LEASE)
+        one = forked_operator(world, **LEASE)
         try:
             killer.pid = one.start(ready=False).pid
             assert killer.killed.wait(20)
@@ -284,7 +277,7 @@ def test_dies_again_and_again_at_any_moment(world: World) -> None:
     """Nobody helps here, so that a real API server does as well."""
     prepare(world)
     with job_census(world.cluster.kubeconfig, world.namespace) as census:
-        one = operator(world)
+        one = forked_operator(world)
         try:
             for life in range(8):
                 one.start(ready=False)
@@ -310,11 +303,11 @@ def test_a_job_that_the_api_server_makes_long_after_its_operator_died_is_no_seco
     with (
         job_census(world.cluster.kubeconfig, world.namespace) as census,
         LateLink(world.cluster.kubeconfig, world.folder, held="POST /apis/batch/v1/") as link,
-        operator(world, kubeconfig=link.kubeconfig, name="first") as first,
+        forked_operator(world, kubeconfig=link.kubeconfig, name="first") as first,
     ):
         eventually(lambda: link.holds.is_set() and len(world.jobs()) == MAX_JOBS - 1)
         first.kill()
-        with operator(world, name="second"):
+        with forked_operator(world, name="second"):
             eventually(lambda: len(world.unfinished_jobs()) == MAX_JOBS)
             before = len(requests(world, "create", "jobs"))
             link.let_go()

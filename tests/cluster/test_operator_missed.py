@@ -8,8 +8,8 @@ import pytest
 
 from support.api_server.server import ApiServer
 from support.fleet import eventually
-from support.operator_fork import ForkedOperator
-from support.siorg_world import HELD_IMAGE, PACE, RESOURCE, World
+from support.operator_fork import forked_operator
+from support.siorg_world import HELD_IMAGE, RESOURCE, World
 
 WITHIN = 30.0
 
@@ -21,10 +21,6 @@ def server(world: World) -> ApiServer:
     return world.cluster.server
 
 
-def operator(world: World) -> ForkedOperator:
-    return ForkedOperator(world.cluster.kubeconfig, world.namespace, world.folder, **PACE)
-
-
 def one_job(world: World) -> dict[str, Any]:
     return world.resource(scaling={"maxJobs": 1}, job={"image": HELD_IMAGE})
 
@@ -33,7 +29,7 @@ def test_a_job_that_was_deleted_meanwhile_takes_no_slot(world: World, server: Ap
     world.secret()
     world.enqueue(10)
     world.create(one_job(world))
-    with operator(world):
+    with forked_operator(world):
         eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
         (job,) = world.jobs()
         with server.gone():
@@ -48,7 +44,7 @@ def test_a_resource_that_was_deleted_meanwhile_is_left_alone(world: World, serve
     world.secret()
     world.create(one_job(world))
     world.create(world.resource("other"))
-    with operator(world) as running:
+    with forked_operator(world) as running:
         world.wait_for_condition("Ready", "True")
         with server.gone():
             server.delete(RESOURCE, "sync", world.namespace)
@@ -63,7 +59,7 @@ def test_a_resource_that_was_made_anew_meanwhile_is_another_one(world: World, se
     world.secret()
     world.enqueue(10)
     world.create(one_job(world))
-    with operator(world):
+    with forked_operator(world):
         eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
         with server.gone():
             server.delete(RESOURCE, "sync", world.namespace)

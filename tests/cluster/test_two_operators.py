@@ -18,11 +18,11 @@ from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluste
 from support.fleet import eventually
 from support.job_census import job_census
 from support.late_link import LateLink
-from support.operator_fork import ForkedOperator
-from support.siorg_world import HELD_IMAGE, PACE, World, is_finished
+from support.operator_fork import ForkedOperator, forked_operator
+from support.siorg_world import HELD_IMAGE, World, is_finished
 
 MAX_JOBS = 3
-LEASE = {"LEASE_SECS": 3, "LEASE_RENEW_SECS": 2, "LEASE_RETRY_SECS": 1}
+LEASE: dict[str, Any] = {"LEASE_SECS": 3, "LEASE_RENEW_SECS": 2, "LEASE_RETRY_SECS": 1}
 TAKEN_OVER_SECONDS = 20.0
 GIVEN_BACK_SECONDS = 3.0
 EVERYTHING = [Rule(("*",), ("*",), ("*",))]
@@ -56,9 +56,7 @@ def pair(world: World) -> Iterator[tuple[ForkedOperator, ForkedOperator]]:
 def elector(world: World, name: str, **settings: object) -> ForkedOperator:
     server = world.cluster.server
     kubeconfig = world.cluster.kubeconfig if server is None else server.kubeconfig(world.folder, token=name)
-    return ForkedOperator(
-        kubeconfig, world.namespace, world.folder, name=name, LEADER_ELECTION="true", IDENTITY=name, **{**PACE, **settings}
-    )
+    return forked_operator(world, name, kubeconfig=kubeconfig, LEADER_ELECTION="true", IDENTITY=name, **settings)
 
 
 def manifest(world: World, **job: Any) -> dict[str, Any]:
@@ -101,8 +99,8 @@ def test_two_that_were_not_told_to_elect_do_not_outbid_each_other(world: World) 
     with job_census(world.cluster.kubeconfig, world.namespace) as census, slow as link:
         kubeconfig = world.cluster.kubeconfig if link is None else link.kubeconfig
         with (
-            ForkedOperator(world.cluster.kubeconfig, world.namespace, world.folder, name="first", **PACE),
-            ForkedOperator(kubeconfig, world.namespace, world.folder, name="second", **PACE),
+            forked_operator(world, "first"),
+            forked_operator(world, "second", kubeconfig=kubeconfig),
         ):
             for burst in range(1, 6):
                 world.enqueue(40)

@@ -322,7 +322,11 @@ def test_a_job_that_the_operator_ended_was_stuck() -> None:
 def test_a_job_that_is_being_ended_stays_unfinished_until_it_is() -> None:
     annotated = a_job()
     annotated["metadata"]["annotations"]["siorg.waterswamp.dev/stuck"] = "ImagePullBackOff: no such image"
-    assert seen(annotated, a_pod(waiting("ImagePullBackOff"))).state is JobState.PENDING
+    for pods in ([a_pod(waiting("ImagePullBackOff"))], []):  # its pod goes first
+        job = seen(annotated, *pods)
+        assert job.state is JobState.PENDING
+        assert job.stuck is not None
+        assert (job.stuck.reason, job.stuck.message) == ("ImagePullBackOff", "no such image")
 
 
 def test_of_several_pods_the_newest_that_ended_speaks() -> None:

@@ -313,6 +313,13 @@ def test_launches_nothing_before_a_pause_that_siorg_asked_for_is_over() -> None:
     assert decided.message.endswith("held back: SIORG asked for no requests until 2026-11-24T12:01:30Z")
 
 
+@pytest.mark.parametrize(("seconds", "launched"), [(9.9, 5), (10.0, 0)])
+def test_does_not_wait_for_a_pause_that_is_over_before_a_job_has_started(seconds: float, launched: int) -> None:
+    decided = decide(500, reading={"siorg_paused_seconds": seconds})
+    assert len(decided.launches) == launched
+    assert decided.wake_seconds == (None if launched else seconds)
+
+
 def test_launches_nothing_that_could_not_start_without_its_secret() -> None:
     decided = plan(worker(), backlog(500, token_problem="the Secret sync/token is not there"), [], NOW)
     assert (decided.launches, decided.reason, decided.held_back) == ((), "SecretMissing", True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from support.api_server.server import ApiServer
+from support.fleet import eventually
 from support.job_controller import JobController
 from support.kube import Body, Kube
 from support.kubelet import NODE_SELECTOR, Kubelet
@@ -106,7 +107,12 @@ def real_cluster(
         node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", schedule=False, namespace=kube.namespace,
                        start_seconds=start_seconds, retry_seconds=retry_seconds, path=path)  # fmt: skip
         with node:
-            yield Cluster(_in_namespace(kubeconfig, folder, kube.namespace), kube.namespace, kube, node, None)
+            try:
+                yield Cluster(_in_namespace(kubeconfig, folder, kube.namespace), kube.namespace, kube, node, None)
+            finally:
+                # While the node is there: nobody else ends its pods, and without that the namespace would never go.
+                kube.delete("namespaces", kube.namespace)
+                eventually(lambda: not kube.list("pods"), seconds=60)
 
 
 def _in_namespace(kubeconfig: Path, folder: Path, namespace: str) -> Path:

@@ -5,7 +5,7 @@ On a server without a scheduler it also does the scheduler's part, for this one 
 
 from __future__ import annotations
 
-import base64
+import math
 import os
 import re
 import signal
@@ -14,15 +14,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from support.images import Waiting, full_name, never_pulled, pull_backed_off, pull_failed, refused_reference
 from support.informer import Informer
 from support.kube import ApiError, Body, Kube
+from support.pod_environment import ConfigError, environment, expand
 
 NODE = "siorg-test-node"
 NODE_SELECTOR = {"siorg-test-node": "true"}
@@ -30,6 +32,7 @@ _MESSAGE_BYTES = 4096
 _LOG_MESSAGE_BYTES = 2048
 _HEARTBEAT_SECONDS = 8.0
 _END_SECONDS = 5.0
+_AGAIN_SECONDS = 0.2
 _ALLOCATABLE = {"cpu": "64", "memory": "256Gi", "pods": "10000", "ephemeral-storage": "100Gi"}
 _UNITS = {"m": 0.001, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -58,10 +61,6 @@ class Running:
     started: float
     """By ``time.monotonic``."""
     labels: Mapping[str, str]
-
-
-class _ConfigError(Exception):
-    """The environment cannot be made: CreateContainerConfigError with this message."""
 
 
 @dataclass(slots=True)
@@ -233,11 +232,12 @@ class Kubelet:
 
     def _beat(self) -> None:
         while not self._stop.wait(_HEARTBEAT_SECONDS):
-            try:
-                self._report()
-            except ApiError as error:
-                if error.status == 404 and not self._stop.is_set():
-                    self._register()
+            with suppress(ApiError):
+                try:
+                    self._report()
+                except ApiError as error:
+                    if error.status == 404 and not self._stop.is_set():
+                        self._register()
 
     # Pods come and go
 
@@ -322,76 +322,16 @@ class Kubelet:
         container.pulls += 1
         return pull_failed(image) if container.pulls == 1 else pull_backed_off(image)
 
-    def environment(self, body: Body, container: Body) -> dict[str, str]:
-        """The container's own variables.
-
-        Raises:
-            _ConfigError: A Secret or a key of one is missing.
-            ApiError: The API cannot say.
-        """
-        found: dict[str, str] = {}
-        for source in container.get("envFrom") or ():
-            for kind, resource in (("secretRef", "secrets"), ("configMapRef", "configmaps")):
-                if kind in source:
-                    values = self._values(body, resource, source[kind], optional=bool(source[kind].get("optional")))
-                    found |= {source.get("prefix", "") + key: value for key, value in values.items()}
-        for variable in container.get("env") or ():
-            value = self._value(body, variable)
-            if value is not None:
-                found[variable["name"]] = expand(value, found) if "value" in variable else value
-        return found
-
-    def _value(self, body: Body, variable: Body) -> str | None:
-        source = variable.get("valueFrom")
-        if source is None:
-            return str(variable.get("value", ""))
-        for kind, resource in (("secretKeyRef", "secrets"), ("configMapKeyRef", "configmaps")):
-            if kind in source:
-                reference = source[kind]
-                optional = bool(reference.get("optional"))
-                values = self._values(body, resource, reference, optional=optional)
-                if reference["key"] not in values:
-                    if optional:
-                        return None
-                    what = "Secret" if resource == "secrets" else "ConfigMap"
-                    raise _ConfigError(f"couldn't find key {reference['key']} in {what} {body['metadata']['namespace']}/"
-                                       f"{reference['name']}")  # fmt: skip
-                return values[reference["key"]]
-        return self._field(body, source["fieldRef"]["fieldPath"]) if "fieldRef" in source else ""
-
-    def _values(self, body: Body, resource: str, reference: Body, *, optional: bool) -> dict[str, str]:
-        found = self._kube.get(resource, reference["name"], body["metadata"]["namespace"])
-        if found is None:
-            if optional:
-                return {}
-            raise _ConfigError(f'{resource.removesuffix("s")} "{reference["name"]}" not found')
-        data: dict[str, str] = found.get("data") or {}
-        if resource == "configmaps":
-            return data
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-    def _field(self, body: Body, path: str) -> str:
-        if (keyed := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path)) is not None:
-            return str((body["metadata"].get(keyed[1]) or {}).get(keyed[2], ""))
-        known = {"spec.nodeName": NODE, "status.hostIP": "127.0.0.1", "status.podIP": "127.0.0.1",
-                 "spec.serviceAccountName": body["spec"].get("serviceAccountName", "default")}  # fmt: skip
-        if path in known:
-            return str(known[path])
-        value: Any = body
-        for key in path.split("."):
-            value = value.get(key, "") if isinstance(value, dict) else ""
-        return str(value)
-
     def launch(self, body: Body, container: _Container) -> Running:
         """Start the container's process.
 
         Raises:
-            _ConfigError: Its environment cannot be made.
+            ConfigError: Its environment cannot be made.
             ApiError: The API cannot say.
             OSError: The program cannot be run.
         """
         spec, metadata = container.spec, body["metadata"]
-        own = self.environment(body, spec)
+        own = environment(self._kube, body, spec, NODE)
         entry, tail = list(self.images[spec["image"]]), spec.get("args") or []
         argv = [*(spec.get("command") or entry), *tail]
         argv = [expand(str(each), own) for each in argv]
@@ -415,15 +355,6 @@ class Kubelet:
                        time.monotonic(), metadata.get("labels") or {})  # fmt: skip
 
 
-def expand(text: str, variables: Mapping[str, str]) -> str:
-    """``$(NAME)`` replaced by the variable, ``$$`` by a dollar; what is unknown stays."""
-    return re.sub(
-        r"\$\$|\$\(([^()]+)\)",
-        lambda found: "$" if found[0] == "$$" else variables.get(found[1], found[0]),
-        text,
-    )
-
-
 class _Pod:
     """One pod on this node, in a thread of its own."""
 
@@ -434,6 +365,7 @@ class _Pod:
         self._wake = threading.Condition()
         self._gone = False
         self._abandoned = False
+        self._changed = False
         self._stop_by: float | None = None
         self._said: Body = {}
         self._begun = _now()
@@ -454,12 +386,13 @@ class _Pod:
         with self._wake:
             self._body = body
             self._gone = self._gone or not there
+            self._changed = True
             self._wake.notify()
 
     def abandon(self) -> None:
         """The node goes down: kill everything, say nothing."""
         with self._wake:
-            self._abandoned = True
+            self._abandoned = self._changed = True
             self._wake.notify()
 
     # The thread
@@ -472,8 +405,9 @@ class _Pod:
             while not self._over():
                 self._step()
                 with self._wake:
-                    if not (self._gone or self._abandoned):
+                    if not self._changed:
                         self._wake.wait(self._pause())
+                    self._changed = False
             self._kill()
             if not self._abandoned and not self._gone:
                 self._finish()
@@ -502,13 +436,18 @@ class _Pod:
         policy = self._body["spec"].get("restartPolicy", "Always")
         return policy == "Always" or (policy == "OnFailure" and code != 0)
 
+    def _await(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        with self._wake:
+            self._changed = True
+            self._wake.notify()
+
     def _pause(self) -> float:
-        """How long nothing will happen that the watch does not tell."""
-        if any(container.process for container in self._containers):
-            # A process is looked at often: its end is what tests wait for.
-            return 0.02
-        next_try = min((container.again_at for container in self._containers if not container.ended), default=0.0)
-        return min(max(next_try - time.monotonic(), 0.01), 1.0)
+        """How long nothing will happen that neither the watch nor a process' end tells."""
+        moments = [container.again_at for container in self._containers if not container.process and not self._settled(container)]
+        if self._stop_by is not None:
+            moments.append(self._stop_by)
+        return min(max(min(moments, default=math.inf) - time.monotonic(), 0.01), 1.0)
 
     def _step(self) -> None:
         for container in self._containers:
@@ -533,8 +472,9 @@ class _Pod:
                 running = self._kubelet.launch(self._body, container)
                 with self._wake:
                     self._running[container.name] = running
+                threading.Thread(target=self._await, args=(container.process,), daemon=True).start()
                 return
-            except _ConfigError as error:
+            except ConfigError as error:
                 waiting = Waiting("CreateContainerConfigError", str(error))
             except OSError as error:
                 waiting = Waiting("RunContainerError", f"failed to start container: {error.strerror}: {error.filename}")
@@ -598,11 +538,20 @@ class _Pod:
             self._running.clear()
 
     def _finish(self) -> None:
-        """Say how it ended; if it was deleted, let its object go."""
-        self._told(self._status())
+        """Say how it ended; if it was deleted, let its object go. The API may be away meanwhile."""
         metadata = self._body["metadata"]
-        if "deletionTimestamp" in metadata:
-            self._kube.delete("pods", metadata["name"], metadata["namespace"], grace=0, uid=metadata["uid"])
+        while not (self._gone or self._abandoned):
+            told = self._told(self._status())
+            try:
+                if told and "deletionTimestamp" in self._body["metadata"]:
+                    self._kube.delete("pods", metadata["name"], metadata["namespace"], grace=0, uid=metadata["uid"])
+                if told:
+                    return
+            except ApiError as error:
+                if error.status in (404, 409):
+                    return
+            with self._wake:
+                self._wake.wait(_AGAIN_SECONDS)
 
     # What is told
 

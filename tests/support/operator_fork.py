@@ -13,9 +13,10 @@ import sys
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from support.operator_process import Operator
+from support.siorg_world import PACE, World
 
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["siorg_operator.process", "siorg_operator.logs", "siorg_operator.settings"])
@@ -34,6 +35,14 @@ class ForkedOperator(Operator):
         if ready:
             self.wait_until_ready()
         return self
+
+
+def forked_operator(
+    world: World, name: str = "operator", *, kubeconfig: Path | None = None, **settings: object
+) -> ForkedOperator:  # fmt: skip
+    """As ``World.operator``, but not started, and its user ends it."""
+    given: dict[str, Any] = {**PACE, **settings}
+    return ForkedOperator(kubeconfig or world.cluster.kubeconfig, world.namespace, world.folder, name=name, **given)
 
 
 class _Popen:

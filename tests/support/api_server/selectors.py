@@ -113,28 +113,3 @@ def _field_test(path: str, value: str, *, equal: bool) -> Predicate:
         return (text == value) is equal
 
     return test
-
-
-def object_selector(selector: Mapping[str, Any] | None) -> Callable[[Mapping[str, str]], bool]:
-    """A predicate from a LabelSelector object (matchLabels, matchExpressions)."""
-    selector = selector or {}
-    wanted = selector.get("matchLabels") or {}
-    rules = selector.get("matchExpressions") or []
-
-    def test(labels: Mapping[str, str]) -> bool:
-        return all(labels.get(key) == value for key, value in wanted.items()) and all(_fits(rule, labels) for rule in rules)
-
-    return test
-
-
-def _fits(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    key, values = rule["key"], rule.get("values") or []
-    match rule["operator"]:
-        case "In":
-            return labels.get(key) in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case _:
-            return key not in labels

@@ -102,10 +102,6 @@ class Store:
         with self.lock:
             return self._collections.setdefault(place, Collection(forgotten=self._forgotten))
 
-    def places(self) -> list[Place]:
-        with self.lock:
-            return list(self._collections)
-
     def get(self, place: Place, key: Key) -> Entry | None:
         with self.lock:
             return self.collection(place).objects.get(key)

@@ -1,0 +1,314 @@
+"""An API server in trouble: whatever it answers, or does not, there are never too many Jobs, and the end is the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from support.api_server.server import ApiServer
+from support.fleet import eventually
+from support.kube import ApiError
+from support.operator_process import Operator
+from support.siorg_world import HELD_IMAGE, RESOURCE, World, crd
+
+OURS = "siorg-operator"
+"""Part of the User-Agent of the operator's own requests; its watches are kopf's."""
+MAX_JOBS = 4
+GONE_SECONDS = float(os.environ.get("SIORG_TEST_API_GONE_SECONDS", "12"))
+"""How long the API server is gone; a minute by hand."""
+
+
+@contextmanager
+def never_too_many(world: World) -> Iterator[None]:
+    """Look all the time: never more than maxJobs unfinished Jobs, never two of one slot."""
+    over = threading.Event()
+    wrong: list[str] = []
+
+    def look() -> None:
+        server = world.cluster.server
+        assert server is not None
+        while not over.wait(0.01):
+            jobs = server.objects("jobs", world.namespace, labels="app.kubernetes.io/component=drain")
+            slots = [job["metadata"]["labels"]["siorg.waterswamp.dev/slot"] for job in jobs if not ended(job)]
+            if len(slots) > MAX_JOBS or len(set(slots)) < len(slots):
+                wrong.append(f"slots {slots}")
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+    assert not wrong, wrong[:5]
+
+
+def ended(job: dict[str, Any]) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(one["type"] in {"Complete", "Failed"} and one["status"] == "True" for one in conditions)
+
+
+def drain(world: World, count: int = 350) -> None:
+    """Everything goes through, and the status says so."""
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": count}
+    world.wait_for_condition("Ready", "True")
+
+
+def creations(server: ApiServer, world: World) -> int:
+    return sum(one.verb == "create" and one.resource == "jobs" and OURS in one.user_agent and one.namespace == world.namespace
+               for one in server.requests)  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+def test_jobs_that_are_refused_for_a_while_are_told_and_made_later(world: World, server: ApiServer, status: int) -> None:
+    world.secret()
+    world.enqueue(350)
+    operator = world.operator()
+    with never_too_many(world):
+        with server.fault(verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, status=status) as fault:
+            world.create()
+            told = world.wait_for_condition("ScalingActive", "False", "LaunchFailed")
+            eventually(lambda: fault.hits >= 2 * MAX_JOBS)
+        assert "create jobs" in told["message"] or "get jobs" in told["message"]
+        assert world.condition("Ready")["reason"] == "LaunchFailed"
+        assert operator.metrics()["siorg_operator_decisions_held_back_total"][("LaunchFailed",)] >= 1
+        assert sum(operator.metrics()["siorg_operator_reconcile_errors_total"].values()) >= 1
+        drain(world)
+    assert operator.probe("healthz")[0] == 200
+
+
+def test_a_part_of_the_jobs_that_is_refused_is_made_later(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(350)
+    world.operator()
+    with (
+        never_too_many(world),
+        server.fault(verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, status=500, count=2),
+    ):
+        world.create(world.resource(job={"image": HELD_IMAGE}))
+        eventually(lambda: len(world.processes()) == MAX_JOBS)
+        world.release()
+        drain(world)
+
+
+@pytest.mark.parametrize("status", [409, 500])
+def test_a_status_that_cannot_be_written_keeps_no_job_from_its_work(world: World, server: ApiServer, status: int) -> None:
+    world.secret()
+    world.enqueue(350)
+    world.operator()
+    with (
+        never_too_many(world),
+        server.fault(verb="patch", resource=RESOURCE, subresource="status", namespace=world.namespace, status=status),
+    ):
+        world.create()
+        eventually(lambda: world.outcomes() == {"COMPLETED/1": 350}, seconds=60)
+        assert world.status() == {}
+    drain(world)
+
+
+def test_answers_that_are_lost_make_no_second_job(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(350)
+    world.operator()
+    with (
+        never_too_many(world),
+        server.fault(namespace=world.namespace, user_agent=OURS, drop=True, carried_out=True, count=15) as fault,
+    ):
+        world.create(world.resource(job={"image": HELD_IMAGE}))
+        eventually(lambda: fault.hits == 15 and len(world.processes()) == MAX_JOBS)
+        world.release()
+        drain(world)
+
+
+def test_lost_answers_to_every_launch_make_no_second_job(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(350)
+    world.operator()
+    lost = server.fault(
+        verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, drop=True, carried_out=True, count=MAX_JOBS
+    )
+    with never_too_many(world), lost:
+        world.create(world.resource(job={"image": HELD_IMAGE}))
+        eventually(lambda: len(world.processes()) == MAX_JOBS)
+        world.wait_for_condition("ScalingActive", "True")
+        world.release()
+        drain(world)
+
+
+def test_a_watch_that_is_too_old_is_begun_anew(world: World, server: ApiServer) -> None:
+    world.secret()
+    operator = world.operator()
+    world.create(world.resource(scaling={"pollIntervalSeconds": 600}))
+    world.wait_for_condition("Ready", "True")
+
+    for limit in (2, 3, 4):
+        server.compact()
+        server.break_watches()
+        world.edit({"scaling": {"maxJobs": limit}})
+        eventually(lambda: world.status()["observedGeneration"] == world.get()["metadata"]["generation"])
+    server.cut()
+    world.enqueue(350)
+    drain(world)
+    assert operator.running
+
+
+def test_a_slow_api_server_is_no_harm(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(350)
+    operator = world.operator()
+    with never_too_many(world), server.fault(namespace=world.namespace, user_agent=OURS, delay=2.0):
+        world.create()
+        eventually(lambda: world.outcomes() == {"COMPLETED/1": 350}, seconds=60)
+        assert operator.probe("healthz")[0] == 200
+    drain(world)
+
+
+def test_an_api_server_that_does_not_answer_at_all_is_given_up_on(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(350)
+    operator = world.operator()
+    with (
+        never_too_many(world),
+        server.fault(verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, hang=True, count=2),
+    ):
+        world.create(world.resource(job={"image": HELD_IMAGE}))
+        eventually(lambda: len(world.processes()) == MAX_JOBS, seconds=60)
+        assert operator.probe("healthz")[0] == 200
+        world.release()
+        drain(world)
+
+
+def test_while_the_api_server_is_gone_jobs_go_on_and_afterwards_so_does_the_operator(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(150)
+    operator = world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}))
+    eventually(lambda: len(world.processes()) == 2)
+    pids = {process.pid for process in world.processes()}
+
+    with never_too_many(world):
+        with server.gone():
+            world.enqueue(200)
+            over = time.monotonic() + GONE_SECONDS
+            while time.monotonic() < over:
+                assert operator.running
+                assert operator.probe("healthz")[0] == 200
+                assert {process.pid for process in world.processes()} == pids
+                time.sleep(0.5)
+        came_back = time.monotonic()
+        eventually(lambda: len(world.processes()) == MAX_JOBS)
+        assert time.monotonic() - came_back < 45
+        assert pids < {process.pid for process in world.processes()}
+        world.release()
+        drain(world)
+
+
+def test_an_api_server_that_is_gone_at_the_start_is_waited_for(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(50)
+    world.create()
+    operator = world.operator(start=False)
+    with server.gone():
+        operator.start(ready=False)
+        waiting = eventually(lambda: [entry for entry in operator.entries() if entry["message"] == "Waiting for the cluster"])
+        assert "did not answer" in waiting[0]["reason"]
+        assert operator.probe("readyz")[0] == 503
+        assert operator.probe("healthz")[0] == 200
+    operator.wait_until_ready()
+    drain(world, 50)
+
+
+def test_a_missing_definition_is_named_and_waited_for(world: World, server: ApiServer) -> None:
+    definition = crd()
+    world.kube.delete("customresourcedefinitions", definition["metadata"]["name"])
+    world.kube.wait_gone("customresourcedefinitions", definition["metadata"]["name"])
+    operator = world.operator(start=False).start(ready=False)
+    waiting = eventually(lambda: [entry for entry in operator.entries() if entry["message"] == "Waiting for the cluster"])
+    assert "kubectl apply -f crds/siorgsyncworkers.yaml" in waiting[0]["reason"]
+
+    world.kube.apply_crd(definition)
+
+    operator.wait_until_ready()
+    world.secret()
+    world.create()
+    world.wait_for_condition("Ready", "True")
+
+
+def test_a_definition_that_goes_and_comes_back_is_followed(world: World, server: ApiServer) -> None:
+    world.secret()
+    operator = world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}))
+    world.enqueue(50)
+    eventually(lambda: len(world.processes()) == 1)
+    definition = crd()
+    world.kube.delete("customresourcedefinitions", definition["metadata"]["name"])
+    world.kube.wait_gone("customresourcedefinitions", definition["metadata"]["name"])
+    eventually(lambda: not world.processes())  # its Jobs went with the resource
+
+    world.kube.apply_crd(definition)
+    restart_where_it_ended(operator)
+
+    world.release()
+    world.create()
+    drain(world, 50)
+
+
+def restart_where_it_ended(operator: Operator) -> None:
+    """As Kubernetes would: an operator whose watch is over for good ends, and is started again."""
+    eventually(lambda: operator.probe("readyz") if operator.running else True)
+    if not operator.running:
+        operator.ends()
+        operator.start()
+
+
+def test_a_namespace_without_room_for_jobs_is_told_and_asked_rarely(world: World) -> None:
+    world.secret()
+    world.enqueue(350)
+    operator = world.operator()
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"count/jobs.batch": "0"}},
+    }
+    server = world.cluster.server
+    if server is None:
+        path = f"/api/v1/namespaces/{world.namespace}/resourcequotas"
+        world.kube.request("POST", path, quota)
+        eventually(lambda: world.kube.request("GET", f"{path}/none").get("status", {}).get("hard"))
+        refusing = None
+    else:
+        says = "jobs.batch is forbidden: exceeded quota: none, requested: count/jobs.batch=1, used: 0, limited: 0"
+        refusing = server.fault(
+            verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, status=403, message=says
+        )
+        refusing.__enter__()
+    began = time.monotonic()
+    world.create()
+
+    told = world.wait_for_condition("ScalingActive", "False", "LaunchFailed")
+
+    assert "exceeded quota" in told["message"]
+    assert "exceeded quota" in world.decision()["message"]
+    assert "launched 0" in world.decision()["message"]
+    assert world.condition("Ready")["reason"] == "LaunchFailed"
+    eventually(lambda: operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create") >= 3 * MAX_JOBS)
+    took = time.monotonic() - began
+    assert took > 1 + 2  # the pauses between three tries
+    assert operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create") <= 4 * MAX_JOBS
+    assert not world.jobs()
+
+    if refusing is not None:
+        refusing.__exit__(None, None, None)
+    else:
+        world.kube.request("DELETE", f"{path}/none")
+    drain(world)
+    with pytest.raises(ApiError):
+        world.kube.request("GET", f"/api/v1/namespaces/{world.namespace}/resourcequotas/none")

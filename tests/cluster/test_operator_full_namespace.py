@@ -1,0 +1,91 @@
+"""A namespace full of finished Jobs, others' and the operator's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from siorg_operator.manifests import drain_job
+from siorg_operator.resource import parse
+from support.api_server.server import ApiServer
+from support.fleet import eventually
+from support.siorg_world import DRAIN, World
+
+OTHERS, OWN = 9_000, 1_000
+MEMORY_MIB = 250
+A_STEP = 50
+"""Finished Jobs that one pass removes at most."""
+
+
+def finished(number: int) -> dict[str, Any]:
+    """The status of a Job that was complete some time ago."""
+    ended = (datetime.now(UTC) - timedelta(minutes=40, seconds=-number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    done = [
+        {"type": kind, "status": "True", "lastTransitionTime": ended, "lastProbeTime": ended, "reason": "CompletionsReached"}
+        for kind in ("SuccessCriteriaMet", "Complete")
+    ]
+    return {"conditions": done, "startTime": ended, "completionTime": ended, "succeeded": 1}
+
+
+def fill(server: ApiServer, namespace: str, manifests: Iterable[dict[str, Any]]) -> None:
+    for number, manifest in enumerate(manifests):
+        server.create(manifest, namespace)
+        server.patch("jobs", manifest["metadata"]["name"], {"status": finished(number)}, namespace, subresource="status")
+
+
+def somebodys(number: int) -> dict[str, Any]:
+    container = {"name": "main", "image": "python:test"}
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"report-{number}", "labels": {"app": "report"}},
+        "spec": {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }  # fmt: skip
+
+
+@pytest.mark.timeout(400)
+def test_ten_thousand_finished_jobs_are_no_burden(world: World, server: ApiServer) -> None:
+    world.secret()
+    body = world.create()
+    resource = parse(body)
+    fill(server, world.namespace, (somebodys(number) for number in range(OTHERS)))
+    own = (drain_job(resource, slot=number % 4, round=1 + number // 4) for number in range(OWN))
+    fill(server, world.namespace, ({**job, "spec": {**job["spec"], "suspend": True}} for job in own))
+    world.enqueue(350)
+    before = len(server.requests)
+
+    began = time.monotonic()
+    operator = world.operator()
+    eventually(lambda: any(not job["spec"].get("suspend") for job in server.objects("jobs", world.namespace, labels=DRAIN)))
+    took = time.monotonic() - began
+
+    assert took < 15, f"{took:.1f} s until the first Job"
+    world.wait_until_drained(seconds=90)
+    eventually(lambda: len(world.jobs()) == 3, seconds=90)  # successfulJobsHistoryLimit
+    assert world.outcomes() == {"COMPLETED/1": 350}
+    assert operator.memory_mib() < MEMORY_MIB, f"{operator.memory_mib():.0f} MiB"
+    assert len(server.objects("jobs", world.namespace, labels="app=report")) == OTHERS
+    asked = [one for one in server.requests[before:] if one.namespace == world.namespace and "siorg-operator" in one.user_agent]
+    deletions = [one.time for one in asked if one.verb == "delete" and one.resource == "jobs"]
+    assert len(deletions) <= OWN * 1.1  # hardly one is asked for twice
+    # Bounded steps: never more of them in one moment than a pass may remove.
+    for start in range(len(deletions) - A_STEP - 1):
+        assert deletions[start + A_STEP + 1] - deletions[start] > 0.05
+    assert operator.metric("siorg_operator_items_total", "completed") == 350  # of Jobs that ended long ago nothing is counted
+
+
+def test_finished_jobs_are_kept_up_to_the_limits_of_the_resource(world: World) -> None:
+    world.secret()
+    world.operator()
+    world.create(world.resource(job={"successfulJobsHistoryLimit": 1}))
+    for _ in range(3):
+        world.enqueue(20)
+        world.wait_until_drained()
+    eventually(lambda: len(world.jobs()) == 1 and world.status()["jobs"]["succeeded"] == 1)
+
+    world.edit({"job": {"successfulJobsHistoryLimit": 0}})
+
+    eventually(lambda: not world.jobs() and world.status()["jobs"]["succeeded"] == 0)
+    assert world.status()["rate"] > 0  # what was learned stays
