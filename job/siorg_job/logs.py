@@ -16,19 +16,17 @@ Writing an entry never raises, whatever it is given: a log line must not be what
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal, TextIO, TypeAlias
 
 from siorg_job.redaction import Redactor, as_text
+from siorg_text.log_line import LONGEST_TEXT, RESERVED, as_json, as_text_line, level_name, timestamp, traceback_of
 
 LogFormat: TypeAlias = Literal["text", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -36,13 +34,6 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
     {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 )
-_RESERVED = frozenset({"timestamp", "level", "target", "message"})
-_LONGEST_TEXT = 16_384  # characters of one text: a body that ends up in an error must not flood the log
-# Everything that some reader takes for the end of a line, or that a terminal would obey.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROL_BUT_JSON_DOES_IT = re.compile(r"[\x7f-\x9f\u2028\u2029]")
-_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-_BARE = re.compile(r"[^\s\"=]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +178,18 @@ def _line(
     error: BaseException | None,
 ) -> str:
     entry: dict[str, object] = {
-        "timestamp": _timestamp(time.time()),
-        "level": _level_name(severity),
+        "timestamp": timestamp(time.time()),
+        "level": level_name(severity),
         "target": target,
         "message": _clean(message, to.redactor),
     }
     for name, value in fields.items():
-        entry[f"{name}_" if name in _RESERVED else name] = _field(name, value, to.redactor)
+        entry[f"{name}_" if name in RESERVED else name] = _field(name, value, to.redactor)
     if error is not None:
         entry["exception"] = _field("exception", error, to.redactor)
         if to.threshold <= logging.DEBUG:
-            entry["traceback"] = _clean(_traceback(error), to.redactor)
-    return _as_json(entry, to.stream) if to.format == "json" else _as_text_line(entry)
+            entry["traceback"] = _clean(traceback_of(error), to.redactor)
+    return as_json(entry, _encoding(to.stream)) if to.format == "json" else as_text_line(entry)
 
 
 def _field(name: str, value: object, redactor: Redactor) -> object:
@@ -233,50 +224,8 @@ def _no_surrogates(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text)} characters)"
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
 
 
-def _traceback(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error)).rstrip()
-    except Exception:  # noqa: BLE001 - an exception whose parts cannot be shown
-        return f"<no traceback of {type(error).__name__}>"
-
-
-def _as_json(entry: Mapping[str, object], stream: TextIO | None) -> str:
-    encoding = (getattr(stream if stream is not None else sys.stderr, "encoding", None) or "utf-8").lower()
-    ascii_only = encoding.replace("-", "").replace("_", "") != "utf8"
-    text = json.dumps(entry, ensure_ascii=ascii_only, separators=(",", ":"))
-    return _CONTROL_BUT_JSON_DOES_IT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _as_text_line(entry: Mapping[str, object]) -> str:
-    head = f"{entry['timestamp']} {entry['level']:>5} {entry['target']}: {entry['message']}"
-    fields = (f"{name}={_shown(value)}" for name, value in entry.items() if name not in _RESERVED)
-    return _CONTROL.sub(_escaped, " ".join((head, *fields)))
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return value if _BARE.fullmatch(value) else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _escaped(match: re.Match[str]) -> str:
-    character = match[0]
-    code = ord(character)
-    return _ESCAPES.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-
-def _timestamp(seconds: float) -> str:
-    milliseconds = round(seconds * 1000)
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
-    return f"{whole}.{milliseconds % 1000:03d}Z"
-
-
-def _level_name(severity: int) -> str:
-    if severity >= logging.ERROR:
-        return "ERROR"
-    if severity >= logging.WARNING:
-        return "WARN"
-    return "INFO" if severity >= logging.INFO else "DEBUG"
+def _encoding(stream: TextIO | None) -> str:
+    return getattr(stream if stream is not None else sys.stderr, "encoding", None) or "utf-8"

@@ -10,31 +10,13 @@ Two nets, one behind the other:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
-from urllib.parse import quote, quote_plus
 
-STARS: Final = "***"
-SHORTEST_SECRET: Final = 4
-"""Characters. A shorter secret is replaced only in the known places."""
+from siorg_text.secret_places import STARS, forms_of, without_known_places
 
 _DEEPEST = 64  # levels: JSON deeper than this is cut, and a structure that contains itself comes to an end
 
-# PostgreSQL's own URLs first, and greedily: a password with an unencoded / or ? or @ must not stick out.
-_DATABASE_URL_USER = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://)[^\s\"'<>]*@", re.IGNORECASE)
-_URL_USER = re.compile(r"([a-z][a-z0-9+.-]{0,30}://)[^\s/?#\"'<>]*@", re.IGNORECASE)
-_AUTHORIZATION = re.compile(
-    r"((?:proxy-)?authorization\\?[\"']?\s*[:=,]\s*(?:b?\\?[\"'])?)(?:(basic|bearer|digest|negotiate|token)\s+)?[^\s\"',;\\]+",
-    re.IGNORECASE,
-)
-_BEARER = re.compile(r"\b(bearer)\s+(?=[^\s]*[0-9._~+/=-])[A-Za-z0-9._~+/=-]+", re.IGNORECASE)
-_PASSWORD = re.compile(
-    r"\b((?:ssl|db|pg)?_?(?:password|passwd|pwd)|access_token|api_?key|client_secret)(\s*=\s*)"
-    r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;'\")]+)",
-    re.IGNORECASE,
-)
 _SECRET_KEYS = frozenset(
     {
         "authorization", "proxy-authorization", "password", "passwd", "sslpassword", "pgpassword",
@@ -50,7 +32,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Know these ``secrets``, each also as it stands in a URL and inside JSON. Empty ones are ignored."""
-        forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST_SECRET}
+        forms = {form for secret in secrets for form in forms_of(secret)}
         # Longest first: of a URL and the password in it, the URL goes as a whole.
         ordered = sorted(forms, key=lambda form: (-len(form), form))
         self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
@@ -63,18 +45,7 @@ class Redactor:
         """Return ``text`` without the secrets."""
         if self._known is not None:
             text = self._known.sub(STARS, text)
-        # Most lines have none of the known places in them; a plain search is much cheaper than the patterns.
-        if "://" in text:
-            text = _DATABASE_URL_USER.sub(rf"\1{STARS}@", text)
-            text = _URL_USER.sub(rf"\1{STARS}@", text)
-        lower = text.lower()
-        if "authorization" in lower:
-            text = _AUTHORIZATION.sub(lambda m: f"{m[1]}{m[2] + ' ' if m[2] else ''}{STARS}", text)
-        if "bearer" in lower:
-            text = _BEARER.sub(rf"\1 {STARS}", text)
-        if "=" in text:
-            text = _PASSWORD.sub(rf"\1\2{STARS}", text)
-        return text
+        return without_known_places(text)
 
     def value(self, value: object) -> object:
         """Return ``value`` without the secrets, and so that ``json.dumps`` takes it.
@@ -126,17 +97,3 @@ def as_text(value: object) -> str:
 def unreadable(value: object) -> str:
     """What stands for a value that cannot say what it is."""
     return f"<unreadable {type(value).__name__}>"
-
-
-def _forms(secret: str) -> Iterable[str]:
-    """The ways in which one secret may be written."""
-    if not secret:
-        return
-    yield secret
-    encodable = secret.encode("utf-8", "surrogateescape")
-    for encoded in (quote(encodable, safe=""), quote(encodable), quote_plus(encodable)):
-        yield encoded
-        yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
-    for ascii_only in (True, False):
-        yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
-    yield repr(secret)[1:-1]

@@ -15,18 +15,15 @@ Writing an entry never raises: a log line must not be what ends a pass.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import sys
 import threading
-import time
-import traceback
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal, TextIO, TypeAlias
 
 from siorg_operator.redaction import Redactor
+from siorg_text.log_line import LONGEST_TEXT, RESERVED, as_json, as_text_line, level_name, timestamp, traceback_of
 
 LogFormat: TypeAlias = Literal["text", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -47,18 +44,11 @@ _ALWAYS_QUIET: Final = (
 _QUIET_UNLESS_DEBUG: Final = ("kopf.objects",)  # "Daemon 'x' is invoked": what our own lines say better
 
 _FIELDS = "siorg_fields"
-_RESERVED = frozenset({"timestamp", "level", "target", "message"})
 # What a record has of itself, and what kopf adds for its own handlers.
 _NO_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message", "asctime", "taskName", "color_message", "k8s_skip", "k8s_ref", "settings", _FIELDS,
 }  # fmt: skip
-_LONGEST_TEXT = 16_384  # characters of one text: a body that ends up in an error must not flood the log
 _DEEPEST = 16  # levels of a field's value
-# Everything that some reader takes for the end of a line, or that a terminal would obey.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROL_BUT_JSON_DOES_IT = re.compile(r"[\x7f-\x9f\u2028\u2029]")
-_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-_BARE = re.compile(r"[^\s\"=]+")
 
 _redactor = Redactor()
 
@@ -202,13 +192,13 @@ class _Formatter(logging.Formatter):
         except Exception:  # noqa: BLE001 - see the module's docstring
             entry = {**self._head(record, f"(its fields could not be written) {_as_text(record.msg)}"), "level": "ERROR"}
         if self._form == "json":
-            return _as_json(entry, encoding)
-        return _as_text_line(entry).encode(encoding, "backslashreplace").decode(encoding)
+            return as_json(entry, encoding)
+        return as_text_line(entry).encode(encoding, "backslashreplace").decode(encoding)
 
     def _head(self, record: logging.LogRecord, message: object) -> dict[str, object]:
         return {
-            "timestamp": _timestamp(record.created),
-            "level": _level_name(record.levelno),
+            "timestamp": timestamp(record.created),
+            "level": level_name(record.levelno),
             "target": record.name,
             "message": _clean(message),
         }
@@ -216,12 +206,12 @@ class _Formatter(logging.Formatter):
     def _entry(self, record: logging.LogRecord, fields: Mapping[str, object]) -> dict[str, object]:
         entry = self._head(record, _message_of(record))
         for name, value in fields.items():
-            entry[f"{name}_" if name in _RESERVED else name] = _value(value, _DEEPEST)
+            entry[f"{name}_" if name in RESERVED else name] = _value(value, _DEEPEST)
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             entry["exception"] = _value(error, _DEEPEST)
             if record.levelno >= self._tracebacks_from:
-                entry["traceback"] = _clean(_traceback(error))
+                entry["traceback"] = _clean(traceback_of(error))
         if record.stack_info:
             entry["stack"] = _clean(record.stack_info)
         return entry
@@ -269,7 +259,7 @@ def _value(value: object, levels: int) -> object:
 def _clean(value: object) -> str:
     # Redacted before it is shortened, or half a secret could stay at the end.
     text = _redactor.text(_as_text(value).encode("utf-8", "backslashreplace").decode())
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text)} characters)"
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
 
 
 def _as_text(value: object) -> str:
@@ -279,48 +269,3 @@ def _as_text(value: object) -> str:
         return str(value)
     except Exception:  # noqa: BLE001 - any class may have any __str__
         return f"<unreadable {type(value).__name__}>"
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error)).rstrip()
-    except Exception:  # noqa: BLE001 - an exception whose parts cannot be shown
-        return f"<no traceback of {type(error).__name__}>"
-
-
-def _as_json(entry: Mapping[str, object], encoding: str) -> str:
-    ascii_only = encoding.lower().replace("-", "").replace("_", "") != "utf8"
-    text = json.dumps(entry, ensure_ascii=ascii_only, separators=(",", ":"))
-    return _CONTROL_BUT_JSON_DOES_IT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _as_text_line(entry: Mapping[str, object]) -> str:
-    head = f"{entry['timestamp']} {entry['level']:>5} {entry['target']}: {entry['message']}"
-    fields = (f"{name}={_shown(value)}" for name, value in entry.items() if name not in _RESERVED)
-    return _CONTROL.sub(_escaped, " ".join((head, *fields)))
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return value if _BARE.fullmatch(value) else json.dumps(value, ensure_ascii=False)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _escaped(match: re.Match[str]) -> str:
-    character = match[0]
-    code = ord(character)
-    return _ESCAPES.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-
-def _timestamp(seconds: float) -> str:
-    milliseconds = round(seconds * 1000)
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
-    return f"{whole}.{milliseconds % 1000:03d}Z"
-
-
-def _level_name(severity: int) -> str:
-    if severity >= logging.ERROR:
-        return "ERROR"
-    if severity >= logging.WARNING:
-        return "WARN"
-    return "INFO" if severity >= logging.INFO else "DEBUG"

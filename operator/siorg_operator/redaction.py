@@ -9,31 +9,14 @@ password ``a`` would turn every log into stars. **Known places** hold secrets wh
 from __future__ import annotations
 
 import base64
-import json
 import re
 import threading
 from bisect import insort
 from collections.abc import Iterator
-from typing import Final
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import unquote
 
-STARS: Final = "***"
-SHORTEST_SECRET: Final = 4
-"""Characters. A shorter secret is replaced only in the known places."""
+from siorg_text.secret_places import SHORTEST_SECRET, STARS, forms_of, without_known_places
 
-# PostgreSQL's own URLs first, and greedily: a password with an unencoded / or ? or @ must not stick out.
-_DATABASE_URL_USER = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://)[^\s\"'<>]*@", re.IGNORECASE)
-_URL_USER = re.compile(r"([a-z][a-z0-9+.-]{0,30}://)[^\s/?#\"'<>]*@", re.IGNORECASE)
-_AUTHORIZATION = re.compile(
-    r"((?:proxy-)?authorization\\?[\"']?\s*[:=,]\s*(?:b?\\?[\"'])?)(?:(basic|bearer|digest|negotiate|token)\s+)?[^\s\"',;\\]+",
-    re.IGNORECASE,
-)
-_BEARER = re.compile(r"\b(bearer)\s+(?=[^\s]*[0-9._~+/=-])[A-Za-z0-9._~+/=-]+", re.IGNORECASE)
-_PASSWORD = re.compile(
-    r"\b((?:ssl|db|pg)?_?(?:password|passwd|pwd)|access_token|api_?key|client_secret)(\s*=\s*)"
-    r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;'\")]+)",
-    re.IGNORECASE,
-)
 _SECRET_PARAMETER = re.compile(r"[?&](?:ssl)?password=([^&#]*)", re.IGNORECASE)
 
 
@@ -74,17 +57,7 @@ class Redactor:
         for known in self._known:
             if known in text:
                 text = text.replace(known, STARS)
-        if "://" in text:
-            text = _DATABASE_URL_USER.sub(rf"\1{STARS}@", text)
-            text = _URL_USER.sub(rf"\1{STARS}@", text)
-        lower = text.lower()
-        if "authorization" in lower:
-            text = _AUTHORIZATION.sub(lambda match: f"{match[1]}{match[2] + ' ' if match[2] else ''}{STARS}", text)
-        if "bearer" in lower:
-            text = _BEARER.sub(rf"\1 {STARS}", text)
-        if "=" in text:
-            text = _PASSWORD.sub(rf"\1\2{STARS}", text)
-        return text
+        return without_known_places(text)
 
 
 def _longest_first(form: str) -> int:
@@ -110,14 +83,8 @@ def _parts(secret: str) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """The ways in which one secret may be written."""
-    yield secret
+    """The ways in which one secret may be written; in base64 too, as Kubernetes keeps Secrets."""
+    yield from forms_of(secret)
     encodable = secret.encode("utf-8", "surrogateescape")
-    for encoded in (quote(encodable, safe=""), quote(encodable), quote_plus(encodable)):
-        yield encoded
-        yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), encoded)
-    for ascii_only in (True, False):
-        yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
-    yield repr(secret)[1:-1]
-    yield base64.b64encode(encodable).decode()
-    yield base64.b64encode(encodable + b"\n").decode()  # as `echo … | base64` makes it
+    for kept in (encodable, encodable + b"\n"):  # the second as `echo … | base64` makes it
+        yield base64.b64encode(kept).decode()
