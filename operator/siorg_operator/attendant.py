@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -27,6 +28,9 @@ _JITTER = 0.2
 _EXPECTED_SECONDS = 30.0  # a Job that was made and is not shown by then has come and gone
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 30.0
+_REST_SECONDS = 5.0
+"""After a pass that failed the next one waits so long, or until its retry comes, whatever happens meanwhile: news that come
+all the time must not become a storm of refused requests. Only an edit of the resource is worth a try at once."""
 
 
 class World(Protocol):
@@ -68,6 +72,7 @@ class Attendant:
         self._clock = clock
         self._default_image = default_image
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._generation: int | None = None
         self._status: Mapping[str, Any] | None = None
         self._tally: Tally | None = None
@@ -79,10 +84,15 @@ class Attendant:
         """Look again soon."""
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Look again at once, even after a pass that failed."""
+        self._hurry.set()
+        self._wake.set()
+
     def changed(self, generation: int | None) -> None:
         """The object was written: worth a look when it was its spec, and not our own status."""
         if generation != self._generation:
-            self.wake()
+            self.hurry()
 
     def gone(self, job: str) -> None:
         """A Job was removed: nobody need expect it any more."""
@@ -93,15 +103,16 @@ class Attendant:
         """Pass after pass until ``stopped``."""
         while not stopped():
             self._wake.clear()  # before anything is read: what happens from here on is not lost
+            self._hurry.clear()
             began = time.monotonic()
             pause = await self._pass()
             await self._wait(pause, began)
 
     async def _wait(self, pause: float, began: float) -> None:
-        try:
-            async with asyncio.timeout(pause):
-                await self._wake.wait()
-        except TimeoutError:
+        rest = min(pause, _REST_SECONDS) if self._failures else 0.0
+        if rest:
+            await _within(rest, self._hurry)
+        if not await _within(pause - rest, self._wake):
             return
         spaced = began + SPACING_SECONDS - time.monotonic()
         if spaced > 0:
@@ -217,6 +228,14 @@ class _Names:
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
         self.name, self.namespace, self.uid = metadata["name"], metadata.get("namespace"), metadata.get("uid")
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait for ``event``; whether it came in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 def _pause(passed: Passed) -> float:

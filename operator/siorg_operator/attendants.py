@@ -102,7 +102,7 @@ async def _attend(attendant: Attendant, stop: asyncio.Event, name: str) -> None:
 
 async def _end(attendant: Attendant, world: Attended, task: asyncio.Task[None], stop: asyncio.Event) -> None:
     stop.set()
-    attendant.wake()
+    attendant.hurry()
     try:
         async with asyncio.timeout(_PASS_ENDS_SECONDS):
             await task

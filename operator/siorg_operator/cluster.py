@@ -38,6 +38,11 @@ _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 500  # objects of one listing's page
+_AFTER_A_REFUSAL: Final = {
+    403: "raise the quota, mend the admission rule, or let the operator's Role create Jobs",
+    422: "correct spec.job: it is what the Job is made from",
+}
+"""What to do when a Job is refused, by the code of the answer."""
 _LONGEST_EVENT = 1024  # bytes that Kubernetes takes of an event's message
 
 log = logging.getLogger(__name__)
@@ -99,11 +104,15 @@ class Kubernetes:
             )
         except ClusterError as error:
             if error.code != 409:
-                raise
+                raise ClusterError(
+                    f"{error}; {_AFTER_A_REFUSAL.get(error.code, 'it is tried again by itself')}", error.code
+                ) from None
         else:
             return True
         # The name is taken: by the very Job that an earlier pass made without hearing of it, most likely.
-        there = await self._call("get", "jobs", self._batch.read_namespaced_job, name, namespace)
+        there = await self._or_none(self._call("get", "jobs", self._batch.read_namespaced_job, name, namespace))
+        if there is None:
+            raise ClusterError(f"Job {name} was there and is gone; it is tried again by itself", 409)
         owners = there["metadata"].get("ownerReferences") or []
         if not any(owner.get("uid") == resource.metadata.uid for owner in owners):
             raise ClusterError(f"Job {name} cannot be created: a Job of that name is there that this resource does not own", 409)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from siorg_operator.observed import Backlog, Job, JobState, Reading
-from siorg_operator.plan import Plan, trouble_message
+from siorg_operator.plan import Plan
 from siorg_operator.resource import SiorgSyncWorker
 
 
@@ -37,7 +37,7 @@ def show(console: Console, resource: SiorgSyncWorker, backlog: Backlog, jobs: Se
     console.print(plan.message, highlight=False, soft_wrap=True)
     if plan.trouble is not None:
         when = "" if plan.retry_at is None else f"; next probe {plan.retry_at:%Y-%m-%dT%H:%M:%SZ}"
-        console.print(f"Trouble: {trouble_message(plan.trouble)}{when}", highlight=False, soft_wrap=True)
+        console.print(f"Trouble: {plan.trouble.sentence}{when}", highlight=False, soft_wrap=True)
     rate = "not learned yet" if plan.rate is None else f"{plan.rate:g} items/s a Job"
     drain = "-" if plan.predicted_drain_seconds is None else f"{plan.predicted_drain_seconds:.0f} s"
     console.print(f"Rate: {rate}; predicted drain: {drain}; next look in at most {plan.poll_seconds:g} s", highlight=False)

@@ -323,7 +323,7 @@ async def run(
             changed.cancel()
     finally:
         stop.set()
-        attendant.wake()
+        attendant.hurry()
         stopping = asyncio.create_task(machine.stop())
         while not stopping.done():
             show(machine)

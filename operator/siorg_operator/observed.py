@@ -152,3 +152,8 @@ class Backlog:
     def depth(self) -> int | None:
         """Claimable items; None: unknown."""
         return self.reading.claimable if isinstance(self.reading, Reading) else None
+
+
+def newest_last(job: Job) -> tuple[datetime, str]:
+    """Sorts Jobs by their end."""
+    return job.finished_at or job.created_at, job.name

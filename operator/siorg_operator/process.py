@@ -49,17 +49,19 @@ def run(settings: OperatorSettings) -> int:
     stop = threading.Event()
     before = {number: signal.signal(number, _setting(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
     leadership = None
+    if settings.leader_election:
+        leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
+    # Before the election: the client's modules take longer to load than a standby may take to act.
+    kubernetes = Kubernetes(api, metrics, may_write=None if leadership is None else lambda: leadership.is_leader)
     try:
-        if settings.leader_election:
+        if leadership is not None:
             health.standing_by()
-            leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
             if not leadership.wait_until_leading(stop):
                 return 0
         health.leading()
         metrics.leads(leading=True)
         log.info("Leading", namespace=settings.namespace)
-        may_write = None if leadership is None else lambda: leadership.is_leader
-        return asyncio.run(_lead(settings, Kubernetes(api, metrics, may_write=may_write), metrics, health, stop))
+        return asyncio.run(_lead(settings, kubernetes, metrics, health, stop))
     finally:
         if leadership is not None:
             leadership.release()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from siorg_operator.manifests import COMPONENT_LABEL, WORKER_LABEL
 from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Unreadable
-from siorg_operator.plan import Plan, long_pause, trouble_message, trouble_reason
+from siorg_operator.plan import Plan, long_pause
 from siorg_operator.resource import SiorgSyncWorker
 
 Fields = dict[str, Any]
@@ -141,7 +141,7 @@ def _queue_reachable(backlog: Backlog) -> _Told:
 def _siorg_available(backlog: Backlog, plan: Plan, jobs: Sequence[Job], resource: SiorgSyncWorker) -> _Told:
     trouble = plan.trouble
     if trouble is not None and trouble.of_siorg:
-        return "SiorgAvailable", "False", trouble_reason(trouble), _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
+        return "SiorgAvailable", "False", trouble.reason, _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
     if isinstance(backlog.reading, Reading) and long_pause(backlog.reading):
         return "SiorgAvailable", "False", "SiorgRateLimited", "SIORG asked for no requests for a while: Jobs wait for it"
     if any(job.summary is not None and job.summary.requests > job.summary.request_errors for job in jobs):
@@ -178,7 +178,7 @@ def _scaling_active(plan: Plan, resource: SiorgSyncWorker) -> _Told:
     if resource.spec.scaling.max_jobs == 0:
         return "ScalingActive", "False", "Suspended", "spec.scaling.maxJobs is 0: nothing is launched"
     if plan.trouble is not None:
-        word = trouble_reason(plan.trouble)
+        word = plan.trouble.reason
         return "ScalingActive", "False", word, _sentence(f"Nothing but single probe Jobs is launched: {_with_retry(plan)}")
     return "ScalingActive", "True", "Scaling", "Jobs are launched as the queue needs them"
 
@@ -188,7 +188,7 @@ def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job]) -> _Told:
         return "Degraded", "True", "SecretMissing", _sentence(backlog.siorg_token_problem)
     trouble = plan.trouble
     if trouble is not None and not trouble.of_siorg:
-        return "Degraded", "True", trouble_reason(trouble), _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
+        return "Degraded", "True", trouble.reason, _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
     stuck = next((job for job in jobs if job.unfinished and job.stuck is not None), None)
     if stuck is not None and stuck.stuck is not None:
         text = f"The pod of Job {stuck.name} cannot start: {stuck.stuck.reason}: {stuck.stuck.message}"
@@ -213,7 +213,7 @@ def _ready(reachable: _Told, scaling: _Told, degraded: _Told, siorg: _Told) -> _
 def _with_retry(plan: Plan) -> str:
     assert plan.trouble is not None  # asked only then
     when = "" if plan.retry_at is None else f"; one probe Job may leave at {_rfc3339(plan.retry_at)}"
-    return trouble_message(plan.trouble) + when
+    return plan.trouble.sentence + when
 
 
 def _condition(kind: str, value: str, reason: str, message: str, resource: SiorgSyncWorker, now: datetime) -> Fields:

@@ -66,6 +66,27 @@ class Trouble:
         """Whether it is SIORG that does not answer, and not the Jobs that fail."""
         return self.ending in _SIORG
 
+    @property
+    def reason(self) -> str:
+        """The word that conditions, decisions and metrics have for it."""
+        if self.ending is Ending.STUCK:
+            return "PodsStuck"
+        return self.ending.value if self.of_siorg else "JobsFailing"
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, in one sentence without a full stop."""
+        times = f"{self.streak} {plural(self.streak, 'failure')} in a row, the last at {clock(self.last_failure)}"
+        what = {
+            Ending.SIORG_UNAVAILABLE: "SIORG does not answer",
+            Ending.SIORG_RATE_LIMITED: "SIORG wants fewer requests",
+            Ending.DATABASE_UNAVAILABLE: "Jobs cannot reach the database",
+            Ending.WRONG_SETTINGS: "Jobs refuse their settings",
+            Ending.STUCK: "pods cannot start",
+            Ending.DEADLINE: "Jobs reach activeDeadlineSeconds without ending an item",
+        }.get(self.ending, "Jobs fail")
+        return f"{what} ({times}{': ' + self.message if self.message else ''})"
+
     def retry_at(self, pacing: Pacing, identity: str) -> datetime:
         """When the next probe may leave: base · 2^(streak−1), bounded, spread a little by ``identity``."""
         base, longest = (
@@ -188,3 +209,13 @@ def _outlived(jobs: list[Job], trouble: Trouble, now: datetime, pacing: Pacing) 
         for job in jobs
         if job.state is JobState.ACTIVE and job.started_at is not None and _is_of(job, trouble)
     )
+
+
+def clock(moment: datetime) -> str:
+    """A moment in a message."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def plural(count: int, noun: str) -> str:
+    """``noun`` as it is written after ``count``."""
+    return noun if count == 1 else f"{noun}s"

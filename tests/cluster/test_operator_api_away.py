@@ -13,7 +13,6 @@ import pytest
 
 from support.api_server.server import ApiServer
 from support.fleet import eventually
-from support.kube import ApiError
 from support.operator_process import Operator
 from support.siorg_world import HELD_IMAGE, RESOURCE, World, crd
 
@@ -76,7 +75,7 @@ def test_jobs_that_are_refused_for_a_while_are_told_and_made_later(world: World,
             world.create()
             told = world.wait_for_condition("ScalingActive", "False", "LaunchFailed")
             eventually(lambda: fault.hits >= 2 * MAX_JOBS)
-        assert "create jobs" in told["message"] or "get jobs" in told["message"]
+        assert "tried again by itself" in told["message"]
         assert world.condition("Ready")["reason"] == "LaunchFailed"
         assert operator.metrics()["siorg_operator_decisions_held_back_total"][("LaunchFailed",)] >= 1
         assert sum(operator.metrics()["siorg_operator_reconcile_errors_total"].values()) >= 1
@@ -296,19 +295,22 @@ def test_a_namespace_without_room_for_jobs_is_told_and_asked_rarely(world: World
     told = world.wait_for_condition("ScalingActive", "False", "LaunchFailed")
 
     assert "exceeded quota" in told["message"]
+    assert "raise the quota" in told["message"]
     assert "exceeded quota" in world.decision()["message"]
     assert "launched 0" in world.decision()["message"]
     assert world.condition("Ready")["reason"] == "LaunchFailed"
     eventually(lambda: operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create") >= 3 * MAX_JOBS)
-    took = time.monotonic() - began
-    assert took > 1 + 2  # the pauses between three tries
-    assert operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create") <= 4 * MAX_JOBS
+    assert time.monotonic() - began > 1 + 2  # the pauses between three tries
     assert not world.jobs()
+    # New work all the time wakes the operator all the time; the API server is not asked more often for that.
+    before = operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create")
+    for _ in range(50):
+        world.enqueue(1)
+        time.sleep(0.1)
+    assert operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create") - before <= 2 * MAX_JOBS
 
     if refusing is not None:
         refusing.__exit__(None, None, None)
     else:
         world.kube.request("DELETE", f"{path}/none")
-    drain(world)
-    with pytest.raises(ApiError):
-        world.kube.request("GET", f"/api/v1/namespaces/{world.namespace}/resourcequotas/none")
+    drain(world, 400)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from siorg_operator.observed import Ending, Job
-from siorg_operator.plan import CONNECTIONS_PER_JOB, Launch, Plan, plan
+from siorg_operator.plan import Launch, Plan, plan
+from siorg_operator.sizing import CONNECTIONS_PER_JOB
 from siorg_operator.trouble import Pacing
 from support.operator_values import (
     NOW,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from siorg_operator.manifests import job_name
 from siorg_operator.observed import Backlog, Job, JobState, Reading
-from siorg_operator.plan import CONNECTIONS_PER_JOB, Plan, plan
+from siorg_operator.plan import Plan, plan
 from siorg_operator.resource import SiorgSyncWorker
+from siorg_operator.sizing import CONNECTIONS_PER_JOB
 from siorg_operator.trouble import Pacing
 from support.operator_strategies import BACKLOGS, JOBS, NOWS, PACINGS, READINGS, resources
 from support.operator_values import CREDENTIALS, NOW, template_of

@@ -115,7 +115,9 @@ class Definitions:
         unknown = [f'unknown field "{path}"' for path in dropped]
         if unknown and validation == "Strict":
             raise cannot_be_handled(kind, f"strict decoding error: {', '.join(unknown)}")
-        body = json.loads(json.dumps(body)) if old is not None else body
+        if old is not None:
+            # Parts of it are the stored object's, and defaults are filled in in place.
+            body = json.loads(json.dumps(body))
         default(version.schema, body)
         if old is None:
             body["metadata"]["generation"] = 1
@@ -222,7 +224,6 @@ def _status_faults(schema: Schema, body: Body) -> list[Fault]:
 
 def _unchanged(problem: Fault, body: Body, old: Body) -> bool:
     """Ratcheting: what was wrong before and did not change does not stand in the way of an update."""
-    nothing = object()
     path = problem.field.replace("[", ".[").split(".")
     if problem.reason == "FieldValueRequired":
         path = path[:-1]
@@ -234,4 +235,4 @@ def _unchanged(problem: Fault, body: Body, old: Body) -> bool:
             was, is_now = was[key], is_now[key]
         except (KeyError, IndexError, TypeError):
             return False
-    return was is not nothing and was == is_now
+    return bool(was == is_now)

@@ -201,14 +201,10 @@ class Registry:
             body, unknown = self._decode(kind, body, options.validation)
             metadata = self._metadata_of(kind, namespace, body)
             if metadata.get("name") != name:
-                raise bad_request(f"the name of the object ({metadata.get('name') or ''}) does not match the name on the URL"
-                                  f" ({name})" if metadata.get("name") else
-                                  f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-                                  )  # fmt: skip
+                raise _wrong_name(metadata.get("name") or "", name)
             entry = self.entry(kind, namespace, name)
             if not metadata.get("resourceVersion") and (kind.custom or not strategy_of(kind.plural).unconditional):
-                refused = invalid_object(kind.group, kind.plural, name, [_unconditional()])
-                raise refused
+                raise invalid_object(kind.group, kind.plural, name, [_unconditional()])
             return self._replace(kind, entry, body, options, subresource, unknown)
 
     def patch(
@@ -246,8 +242,7 @@ class Registry:
             new, unknown = self._decode(kind, new, options.validation)
             metadata = self._metadata_of(kind, namespace, new)
             if metadata.get("name") != name:
-                raise bad_request(f"the name of the object ({metadata.get('name') or ''}) does not match the name on the URL"
-                                  f" ({name})")  # fmt: skip
+                raise _wrong_name(metadata.get("name") or "", name)
             uid = metadata.get("uid")
             if uid and uid != entry.body["metadata"]["uid"]:
                 raise invalid_object(kind.group, kind.kind, name, [invalid("metadata.uid", uid, "field is immutable")])
@@ -262,7 +257,7 @@ class Registry:
         config, unknown = self._decode(kind, config, options.validation)
         metadata = self._metadata_of(kind, namespace, config)
         if metadata.get("name", name) != name:
-            raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+            raise _wrong_name(metadata["name"], name)
         if metadata.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         config["metadata"] = {**metadata, "name": name}
@@ -378,17 +373,15 @@ class Registry:
             body.pop("status", None)
         if kind.plural == "secrets" and (problem := undecodable_secret(body)):
             raise bad_request(f'Secret in version "v1" cannot be handled as a Secret: {problem}')
-        built_in = kind.group != "apiextensions.k8s.io"
-        faults = metadata_faults(body["metadata"], kind.plural, built_in=built_in)
+        # Before defaults: a Job gets its template's labels, whose faults are told as the template's.
+        faults = metadata_faults(body["metadata"], kind.plural, built_in=kind.group != "apiextensions.k8s.io")
         if old is None:
             strategy.default_new(body)
             if strategy.generation:
                 body["metadata"]["generation"] = 1
         if subresource != "status":
             strategy.default(body)
-        faults = metadata_faults(body["metadata"], kind.plural, built_in=kind.group != "apiextensions.k8s.io") + strategy.faults(
-            body
-        )
+        faults += strategy.faults(body)
         if old is not None and subresource != "status":
             faults += strategy.update_faults(body, old)
         if kind.plural == "customresourcedefinitions":
@@ -462,6 +455,12 @@ class Registry:
             details = {"name": name, "group": kind.group, "kind": kind.plural, "causes": causes}
             raise Refused(403, "Forbidden", f'{what} "{name}" is forbidden: unable to create new content in namespace'
                           f" {namespace} because it is being terminated", details)  # fmt: skip
+
+
+def _wrong_name(said: str, asked: str) -> Refused:
+    if not said:
+        return bad_request(f"the name of the object ({asked} based on URL) was undeterminable: name must be provided")
+    return bad_request(f"the name of the object ({said}) does not match the name on the URL ({asked})")
 
 
 def _unconditional() -> Fault:

@@ -52,7 +52,7 @@ def _default_namespace(body: Body) -> None:
     body["spec"] = {"finalizers": ["kubernetes"]}
     body["status"] = {"phase": "Active"}
     labels = body["metadata"].setdefault("labels", {})
-    labels["kubernetes.io/metadata.name"] = body["metadata"]["name"]
+    labels["kubernetes.io/metadata.name"] = body["metadata"].get("name", "")
 
 
 def _default_secret(body: Body) -> None:
