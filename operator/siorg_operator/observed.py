@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -36,6 +36,8 @@ class Ending(StrEnum):
     """Its pod could not start; the operator ended it."""
     DEADLINE = "DeadlineExceeded"
     """activeDeadlineSeconds were over."""
+    NOTHING = "NothingClaimable"
+    """Exit 0, and yet wrong: it found nothing to claim, nobody was at work beside it, and rows are due."""
     FAILED = "JobFailed"
     """Anything else: a crash, exit 1, killed."""
 
@@ -125,6 +127,8 @@ class Reading:
     """Connections that the server allows to anybody but superusers; None: not known."""
     other_connections: int = 0
     """Connections in use by anybody but jobs."""
+    job_connections: int = 0
+    """Connections in use by jobs, of whatever resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,14 @@ class Unreadable:
     """Why the queue could not be read."""
 
     reason: Literal[
-        "DatabaseUnavailable", "AccessDenied", "NotMigrated", "WrongUrl", "SecretMissing", "SecretKeyMissing", "StatementFailed"
+        "DatabaseUnavailable",
+        "AccessDenied",
+        "NotMigrated",
+        "WrongUrl",
+        "SecretMissing",
+        "SecretKeyMissing",
+        "SecretUnreadable",
+        "StatementFailed",
     ]
     message: str
     """What is wrong and what to do about it; names no secret."""
@@ -152,6 +163,21 @@ class Backlog:
     def depth(self) -> int | None:
         """Claimable items; None: unknown."""
         return self.reading.claimable if isinstance(self.reading, Reading) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something beside the drain Jobs that is not as it should be."""
+
+    reason: str
+    """In one CamelCase word."""
+    message: str
+    """What is wrong and what to do about it."""
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as Kubernetes writes it: UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def newest_last(job: Job) -> tuple[datetime, str]:

@@ -19,7 +19,7 @@ from siorg_operator.manifests import template_hash
 from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Stuck, Unreadable, newest_last
 from siorg_operator.resource import SiorgSyncWorker
 from siorg_operator.sizing import Limit, Rates, Size, drain_seconds
-from siorg_operator.trouble import Pacing, Trouble, assess, clock, later, plural
+from siorg_operator.trouble import PATIENCE_SECONDS, Pacing, Trouble, assess, clock, is_of, later, plural
 
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
@@ -60,6 +60,8 @@ class Plan:
     """The decision in one CamelCase word."""
     message: str
     """The decision in one readable sentence."""
+    why: str
+    """The end of that sentence: what was done, or what stands in the way."""
     held_back: bool
     """Whether there is work that something else than enough Jobs keeps from being taken up."""
     limits: tuple[Limit, ...]
@@ -69,6 +71,8 @@ class Plan:
     trouble: Trouble | None
     retry_at: datetime | None
     """When the next probe may leave; None when there is no trouble."""
+    dormant: bool
+    """There was trouble, the next probe may leave, and nothing waits: whether it is over, the next work will show."""
     rate: float | None
     """Items that one Job brings to an end, a second; learned from finished Jobs."""
     request_rate: float | None
@@ -100,10 +104,13 @@ def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: 
         template=_template(resource, backlog),
         now=now,
         pacing=pacing,
+        patience=_patience(resource),
     )
+    if trouble is not None and trouble.ending is Ending.NOTHING and not backlog.depth:
+        trouble = None  # they came too late, and that was all
     retry_at = None if trouble is None else trouble.retry_at(pacing, resource.metadata.uid or resource.metadata.name)
     end, grace_over = _stuck(unfinished, now, pacing)
-    size = sizing.size(resource, backlog, rates)
+    size = sizing.size(resource, backlog, rates, len(unfinished))
     scaling = resource.spec.scaling
     wanted = max(size.desired - len(unfinished), 0)
     hold = _hold(resource, backlog, unfinished, trouble, retry_at, now)
@@ -137,12 +144,14 @@ def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: 
         launch_reason="" if not launches else "Probe" if probing else size.asked_by,
         reason=reason,
         message=_sentence(size, len(unfinished), ending, known=depth is not None),
+        why=ending.removeprefix("held back: "),
         held_back=held,
         limits=size.limits,
         end=end,
         remove=_history(resource, jobs),
         trouble=trouble,
         retry_at=retry_at,
+        dormant=retry_at is not None and depth == 0 and retry_at <= now,
         rate=rates.items,
         request_rate=rates.requests,
         predicted_drain_seconds=drain_seconds(depth, rates, capacity),
@@ -208,7 +217,8 @@ def _hold(
     if trouble is not None and retry_at is not None:
         if now < retry_at:
             return _Hold(trouble.reason, f"{trouble.sentence}; one probe Job at {clock(retry_at)}")
-        if unfinished:
+        # A Job of an older template shows nothing of this trouble, one way or the other.
+        if unfinished := [job for job in unfinished if is_of(job, trouble)]:
             those = f"{len(unfinished)} unfinished {plural(len(unfinished), 'Job')}"
             return _Hold(trouble.reason, f"{trouble.sentence}; {those} will show whether it is over")
     return None
@@ -250,6 +260,17 @@ def _remembered(resource: SiorgSyncWorker) -> Trouble | None:
         return None
     since = told.since or told.last_failure_time
     return Trouble(Ending(told.reason), max(told.streak, 1), since, told.last_failure_time, told.message, told.template)
+
+
+def _patience(resource: SiorgSyncWorker) -> float:
+    """How long a Job waits for SIORG or the database that is away before it gives up."""
+    for variable in resource.spec.job.pod_template.spec.env:
+        if variable.name == "WORKER_UNAVAILABLE_SECS" and variable.value is not None:
+            try:
+                return float(variable.value)
+            except ValueError:
+                break  # the job will refuse it
+    return PATIENCE_SECONDS
 
 
 def _settled(resource: SiorgSyncWorker, now: datetime) -> datetime | None:

@@ -92,8 +92,8 @@ class Size:
     refused_message: str = ""
 
 
-def size(resource: SiorgSyncWorker, backlog: Backlog, rates: Rates) -> Size:
-    """The formula at the top of this file, with every step that shaped it."""
+def size(resource: SiorgSyncWorker, backlog: Backlog, rates: Rates, unfinished: int) -> Size:
+    """The formula at the top of ``plan``, with every step that shaped it. ``unfinished``: Jobs that the resource has."""
     scaling, reading, depth = resource.spec.scaling, backlog.reading, backlog.depth
     if isinstance(reading, Unreadable) or depth is None:
         return Size(0, 0, "", (), ("depth unknown",))
@@ -115,7 +115,7 @@ def size(resource: SiorgSyncWorker, backlog: Backlog, rates: Rates) -> Size:
         steps.append(f"minJobs {scaling.min_jobs} → {least}")
     ceilings = (
         Limit("maxJobs", scaling.max_jobs, "spec.scaling.maxJobs"),
-        _connection_budget(reading),
+        _connection_budget(reading, unfinished),
         _request_budget(resource, rates),
     )
     strictest = min((limit for limit in ceilings if limit.jobs is not None), key=lambda limit: limit.jobs or 0)
@@ -155,14 +155,16 @@ def _how_by_time(resource: SiorgSyncWorker, depth: int, rates: Rates) -> str:
     return f"ceil({depth} / ({rates.items:g} items/s · targetDrainSeconds {target}))"
 
 
-def _connection_budget(reading: Reading) -> Limit:
+def _connection_budget(reading: Reading, unfinished: int) -> Limit:
     if reading.max_connections is None:
         return Limit("connection budget", None, "the database did not tell its limit")
-    free = reading.max_connections - reading.other_connections - _CONNECTIONS_LEFT_FREE
+    # Connections of jobs that are not ours: other resources share the server.
+    others = reading.other_connections + max(reading.job_connections - CONNECTIONS_PER_JOB * unfinished, 0)
+    free = reading.max_connections - others - _CONNECTIONS_LEFT_FREE
     return Limit(
         "connection budget",
         max(free // CONNECTIONS_PER_JOB, 0),
-        f"({reading.max_connections} connections − {reading.other_connections} in use by others"
+        f"({reading.max_connections} connections − {others} in use by others"
         f" − {_CONNECTIONS_LEFT_FREE} left free) / {CONNECTIONS_PER_JOB} a Job",
     )
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from siorg_operator.manifests import COMPONENT_LABEL, WORKER_LABEL
-from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Unreadable
+from siorg_operator.observed import Backlog, Ending, Fault, Job, JobState, Reading, Unreadable
 from siorg_operator.plan import Plan, long_pause
 from siorg_operator.resource import SiorgSyncWorker
 
@@ -28,8 +28,10 @@ _DO_ABOUT = {
     Ending.DATABASE_UNAVAILABLE: "The operator reads the database, the pods do not: check network policies and connection limits",
     Ending.WRONG_SETTINGS: "Correct what the message names, in the resource or its Secrets; a change is tried at once",
     Ending.STUCK: "Correct what the message names (image, pull secrets, Secrets, node selection); a change is tried at once",
+    Ending.NOTHING: "Another transaction holds the rows, or somebody else takes them: look in pg_stat_activity for sessions that"
+    " are idle in transaction, and for workers that still run",
     Ending.DEADLINE: "Raise spec.job.activeDeadlineSeconds, or see what the Job's log says",
-    Ending.FAILED: "See the log of the failed Job (kubectl logs job/NAME); a change of the resource is tried at once",
+    Ending.FAILED: "See the log of that Job (kubectl logs job/…); a change of the resource is tried at once",
 }
 
 
@@ -42,8 +44,13 @@ class Event:
     message: str
 
 
-def compose(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Sequence[Job], now: datetime) -> Fields:
-    """The whole new status, as it is written: camelCase, without empty parts."""
+def compose(
+    resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Sequence[Job], now: datetime, faults: Sequence[Fault] = ()
+) -> Fields:
+    """The whole new status, as it is written: camelCase, without empty parts.
+
+    ``faults``: what is wrong beside the drain Jobs; the first of them is told.
+    """
     old = resource.status.body()
     counts = _count(jobs)
     counts[JobState.PENDING] += len(plan.launches)  # they are there by now
@@ -51,7 +58,7 @@ def compose(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Seque
         "observedGeneration": resource.metadata.generation or 0,
         "conditions": [
             _condition(kind, value, reason, message, resource, now)
-            for kind, value, reason, message in _conditions(resource, backlog, plan, jobs)
+            for kind, value, reason, message in _conditions(resource, backlog, plan, jobs, faults)
         ],
         "queue": _queue(backlog.reading, old.get("queue") or {}),
         "jobs": {
@@ -124,11 +131,13 @@ def events(old: Mapping[str, Any], new: Mapping[str, Any], plan: Plan | None) ->
 _Told = tuple[str, str, str, str]
 
 
-def _conditions(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Sequence[Job]) -> list[_Told]:
+def _conditions(
+    resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Sequence[Job], faults: Sequence[Fault]
+) -> list[_Told]:
     reachable = _queue_reachable(backlog)
     siorg = _siorg_available(backlog, plan, jobs, resource)
     scaling = _scaling_active(plan, resource)
-    degraded = _degraded(backlog, plan, jobs)
+    degraded = _degraded(backlog, plan, jobs, faults)
     return [_ready(reachable, scaling, degraded, siorg), reachable, siorg, scaling, degraded]
 
 
@@ -141,7 +150,8 @@ def _queue_reachable(backlog: Backlog) -> _Told:
 def _siorg_available(backlog: Backlog, plan: Plan, jobs: Sequence[Job], resource: SiorgSyncWorker) -> _Told:
     trouble = plan.trouble
     if trouble is not None and trouble.of_siorg:
-        return "SiorgAvailable", "False", trouble.reason, _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
+        value = "Unknown" if plan.dormant else "False"
+        return "SiorgAvailable", value, trouble.reason, _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
     if isinstance(backlog.reading, Reading) and long_pause(backlog.reading):
         return "SiorgAvailable", "False", "SiorgRateLimited", "SIORG asked for no requests for a while: Jobs wait for it"
     if any(job.summary is not None and job.summary.requests > job.summary.request_errors for job in jobs):
@@ -170,20 +180,19 @@ _KEPT_FROM_SCALING = frozenset(
 
 def _scaling_active(plan: Plan, resource: SiorgSyncWorker) -> _Told:
     if plan.reason in _KEPT_FROM_SCALING:
-        why = plan.message.partition("; ")[2].removeprefix("held back: ")  # before it stands the sum
-        return "ScalingActive", "False", plan.reason, _sentence(why)
+        return "ScalingActive", "False", plan.reason, _sentence(plan.why)
     # What a person chose is told whatever the queue holds at the moment.
     if resource.spec.mode == "Observe":
         return "ScalingActive", "False", "Observe", "spec.mode is Observe: decisions are told, nothing is launched"
     if resource.spec.scaling.max_jobs == 0:
         return "ScalingActive", "False", "Suspended", "spec.scaling.maxJobs is 0: nothing is launched"
-    if plan.trouble is not None:
+    if plan.trouble is not None and not plan.dormant:
         word = plan.trouble.reason
         return "ScalingActive", "False", word, _sentence(f"Nothing but single probe Jobs is launched: {_with_retry(plan)}")
     return "ScalingActive", "True", "Scaling", "Jobs are launched as the queue needs them"
 
 
-def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job]) -> _Told:
+def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job], faults: Sequence[Fault]) -> _Told:
     if backlog.siorg_token_problem is not None:
         return "Degraded", "True", "SecretMissing", _sentence(backlog.siorg_token_problem)
     trouble = plan.trouble
@@ -192,7 +201,9 @@ def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job]) -> _Told:
     stuck = next((job for job in jobs if job.unfinished and job.stuck is not None), None)
     if stuck is not None and stuck.stuck is not None:
         text = f"The pod of Job {stuck.name} cannot start: {stuck.stuck.reason}: {stuck.stuck.message}"
-        return "Degraded", "True", "PodsStuck", _sentence(f"{text}. It is removed after a grace; {_DO_ABOUT[Ending.STUCK]}")
+        return "Degraded", "True", "PodsStuck", _sentence(f"{text}. It is removed after a grace. {_DO_ABOUT[Ending.STUCK]}")
+    if faults:
+        return "Degraded", "True", faults[0].reason, _sentence(faults[0].message)
     return "Degraded", "False", "AsExpected", "Jobs start and end as they should"
 
 
@@ -212,6 +223,8 @@ def _ready(reachable: _Told, scaling: _Told, degraded: _Told, siorg: _Told) -> _
 
 def _with_retry(plan: Plan) -> str:
     assert plan.trouble is not None  # asked only then
+    if plan.dormant:
+        return f"{plan.trouble.sentence}; nothing waits now, and the next work is taken up by a single probe Job"
     when = "" if plan.retry_at is None else f"; one probe Job may leave at {_rfc3339(plan.retry_at)}"
     return plan.trouble.sentence + when
 
@@ -241,7 +254,7 @@ _GOOD = {"Ready": "True", "QueueReachable": "True", "SiorgAvailable": "True", "S
 _WELL_AGAIN = {"Degraded": "Recovered", "ScalingActive": "ScalingResumed"}
 _CHOSEN = frozenset({"BeingDeleted", "Suspended", "Observe", "SyncDisabled"})
 _TOLD_BY_ANOTHER = frozenset(
-    {"DepthUnknown", "SecretMissing", "SiorgRateLimited", "SiorgUnavailable", "JobsFailing", "PodsStuck"}
+    {"DepthUnknown", "SecretMissing", "SiorgRateLimited", "SiorgUnavailable", "JobsFailing", "PodsStuck", "NothingClaimable"}
 )
 """Reasons of ScalingActive behind which another condition stands, with an event of its own."""
 
@@ -254,7 +267,7 @@ def _of_condition(condition: Mapping[str, Any], before: Mapping[str, Any] | None
     was_good, is_good = before is None or before["status"] in good, condition["status"] in good
     same_trouble = before is not None and before["reason"] == condition["reason"]
     if is_good:
-        if before is None or was_good:
+        if before is None or was_good or condition["status"] == "Unknown":
             return None
         return Event("Normal", _WELL_AGAIN.get(kind, kind), condition["message"])
     if not was_good and same_trouble:

@@ -11,11 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from siorg_operator.observed import Ending, Job, JobState
+from siorg_operator.observed import Ending, Job, JobState, Summary
 
 _SIORG = frozenset({Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED})
 _PATIENT = _SIORG | {Ending.DATABASE_UNAVAILABLE}
-"""Ends to which a Job comes only after it has waited for something: its life says how long it waits."""
+"""Ends to which a Job comes only after it has waited for something, for as long as its patience lasts."""
+
+PATIENCE_SECONDS = 30.0
+"""How long a job waits for SIORG or the database that is away, unless WORKER_UNAVAILABLE_SECS says otherwise."""
+
 _OUTLIVES = 1.5
 """A Job proves health when it has run so many times longer than those lived that failed."""
 _SPREAD = 0.2
@@ -71,7 +75,7 @@ class Trouble:
         """The word that conditions, decisions and metrics have for it."""
         if self.ending is Ending.STUCK:
             return "PodsStuck"
-        return self.ending.value if self.of_siorg else "JobsFailing"
+        return self.ending.value if self.of_siorg or self.ending is Ending.NOTHING else "JobsFailing"
 
     @property
     def sentence(self) -> str:
@@ -83,6 +87,7 @@ class Trouble:
             Ending.DATABASE_UNAVAILABLE: "Jobs cannot reach the database",
             Ending.WRONG_SETTINGS: "Jobs refuse their settings",
             Ending.STUCK: "pods cannot start",
+            Ending.NOTHING: "Jobs find nothing to claim although rows are due",
             Ending.DEADLINE: "Jobs reach activeDeadlineSeconds without ending an item",
         }.get(self.ending, "Jobs fail")
         return f"{what} ({times}{': ' + self.message if self.message else ''})"
@@ -112,6 +117,7 @@ def assess(
     template: str | None,
     now: datetime,
     pacing: Pacing,
+    patience: float = PATIENCE_SECONDS,
     settled: datetime | None = None,
 ) -> Trouble | None:
     """The trouble that there is now, or None.
@@ -122,6 +128,7 @@ def assess(
         template: hash of the template that the next Job would be made from; None: not known now, so nothing is forgotten.
         now: the time.
         pacing: how patient to be.
+        patience: seconds that a job waits for SIORG or the database before it gives up.
         settled: Jobs that ended up to then were judged before, and there is no trouble with them any more: the Job that
             proved it may be gone while those that failed are still there.
     """
@@ -133,12 +140,13 @@ def assess(
             continue
         if current is not None and job.finished_at <= current.last_failure:
             continue  # counted already
-        if _failed(job, pacing):
+        new = current is None or current.ending is Ending.NOTHING
+        if _failed(job, pacing) or (new and _found_nothing(job, jobs)):
             if template is None or job.template == template:
                 current = _again(current, job)
         elif current is not None and _proves_health(job, current):
             current = None
-    if current is not None and _outlived(jobs, current, now, pacing):
+    if current is not None and _outlived(jobs, current, now, pacing, patience):
         return None
     return current
 
@@ -155,21 +163,45 @@ def _failed(job: Job, pacing: Pacing) -> bool:
     return job.ending not in {None, Ending.DONE}
 
 
+def _found_nothing(job: Job, jobs: list[Job]) -> bool:
+    """Whether a Job that was launched for due rows could claim none of them, and no other Job took them meanwhile.
+
+    Another transaction holds them, or somebody else takes them: to launch one Job after the other would change neither.
+    """
+    if job.ending is not Ending.DONE or job.summary is None or job.finished_at is None:
+        return False
+    if _took(job.summary) or job.summary.reason != "exhausted":
+        return False
+    return not any(
+        other is not job
+        and other.created_at <= job.finished_at
+        and (other.finished_at is None or other.finished_at >= job.created_at)
+        and (other.summary is None or _took(other.summary))
+        for other in jobs
+    )
+
+
+def _took(summary: Summary) -> bool:
+    return summary.claimed > 0 or summary.ended > 0
+
+
 def _life(job: Job) -> float:
     """Seconds."""
     return 0.0 if job.finished_at is None else (job.finished_at - (job.started_at or job.created_at)).total_seconds()
 
 
 def _proves_health(job: Job, trouble: Trouble) -> bool:
-    if job.ending is not Ending.DONE or not _is_of(job, trouble):
+    if job.ending is not Ending.DONE or not is_of(job, trouble):
         return False
-    if not trouble.of_siorg or job.summary is None:
+    if job.summary is None or not (trouble.of_siorg or trouble.ending is Ending.NOTHING):
         return True
+    if trouble.ending is Ending.NOTHING:
+        return _took(job.summary)
     # One that found an empty queue never asked SIORG.
     return job.summary.ended > 0 or job.summary.requests > job.summary.request_errors
 
 
-def _is_of(job: Job, trouble: Trouble) -> bool:
+def is_of(job: Job, trouble: Trouble) -> bool:
     """Whether it was made from what the trouble is with: one from an older template may well do what these cannot."""
     return trouble.template in {"", job.template}
 
@@ -177,37 +209,41 @@ def _is_of(job: Job, trouble: Trouble) -> bool:
 def _again(current: Trouble | None, job: Job) -> Trouble:
     assert job.finished_at is not None  # chosen so
     assert job.ending is not None  # a finished Job has one
+    ending = Ending.NOTHING if job.ending is Ending.DONE else job.ending
+    message = f"{job.name}: {job.message}" if job.message else job.name
     if current is None:
-        return Trouble(job.ending, 1, job.finished_at, job.finished_at, job.message, job.template)
+        return Trouble(ending, 1, job.finished_at, job.finished_at, message, job.template)
     # Launched before the last failure was known: it met the same trouble, not a new one.
     beside = job.created_at <= current.last_failure
     return replace(
         current,
-        ending=job.ending,
+        ending=ending,
         streak=current.streak if beside else current.streak + 1,
         last_failure=job.finished_at,
-        message=job.message,
+        message=message,
         template=job.template,
     )
 
 
-def _outlived(jobs: list[Job], trouble: Trouble, now: datetime, pacing: Pacing) -> bool:
+def _outlived(jobs: list[Job], trouble: Trouble, now: datetime, pacing: Pacing, patience: float) -> bool:
     """Whether some Job has now run for longer than those lived that failed.
 
     To wait beyond the longest pause would slow down no crash any more: Jobs that live so long are launched rarely anyway.
-    Only where they had waited for something it takes all of their patience to know better.
+    Those that gave up had worked until then, and after that waited for as long as their patience lasts.
     """
+    if trouble.ending is Ending.NOTHING:
+        return False  # one that lingers over locked rows runs as well
     ended = (
         job for job in jobs if job.finished_at is not None and job.finished_at >= trouble.since and job.started_at is not None
     )
     lives = [
-        _life(job) if job.ending in _PATIENT else min(_life(job), pacing.failing_longest) for job in ended if _failed(job, pacing)
+        min(_life(job), patience if job.ending in _PATIENT else pacing.failing_longest) for job in ended if _failed(job, pacing)
     ]
     enough = max(pacing.healthy_after, _OUTLIVES * max(lives, default=0.0))
     return any(
         (now - max(job.started_at, trouble.last_failure)).total_seconds() >= enough
         for job in jobs
-        if job.state is JobState.ACTIVE and job.started_at is not None and _is_of(job, trouble)
+        if job.state is JobState.ACTIVE and job.started_at is not None and is_of(job, trouble)
     )
 
 

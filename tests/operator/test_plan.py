@@ -344,7 +344,7 @@ def test_launches_nothing_right_after_a_failure() -> None:
     assert decided.wake_seconds == (decided.retry_at - NOW).total_seconds()
     assert decided.message.startswith(
         "depth 500, 50 a Job → 10 wanted, maxJobs 5 → 5, 0 unfinished; held back: Jobs fail (1 failure in a row, the last at"
-        " 2026-11-24T11:59:59Z: exit code 1); one probe Job at 2026-11-24T12:00:"
+        f" 2026-11-24T11:59:59Z: {crashed(-1).name}: exit code 1); one probe Job at 2026-11-24T12:00:"
     )
 
 
@@ -558,3 +558,39 @@ def test_wakes_at_what_comes_first() -> None:
 def test_a_status_that_says_nothing_useful_does_no_harm() -> None:
     status = {"trouble": {"reason": "Nonsense"}, "rate": 0, "jobs": {}}
     assert len(plan(worker(status=status), backlog(500), [], NOW).launches) == 5
+
+
+# -- found by a review ------------------------------------------------------------------------------------------------
+
+
+def test_locked_rows_are_no_reason_for_one_empty_job_after_the_other() -> None:
+    found_nothing = ended(-2, summary=summary(0))
+    decided = decide(100, [found_nothing])
+    assert (decided.launches, decided.reason) == ((), "NothingClaimable")
+    assert "Jobs find nothing to claim although rows are due" in decided.message
+    assert decide(0, [found_nothing]).trouble is None  # it came too late, and that was all
+
+
+def test_an_older_template_does_not_hold_back_the_probe_of_a_new_one() -> None:
+    old = active(1, template="older", first_slot=0)
+    broken = ended(-100, Ending.FAILED, slot=1)
+    decided = decide(10_000, [*old, broken])
+    assert (len(decided.launches), decided.reason) == (1, "Probing")
+    probe = job(decided.launches[0].slot, decided.launches[0].round)
+    assert decide(10_000, [*old, broken, probe]).launches == ()
+
+
+def test_jobs_of_other_resources_use_up_connections_too() -> None:
+    reading = {"max_connections": 100, "other_connections": 20, "job_connections": 60}
+    mine = active(2)  # 6 of the 60 connections, so 54 are others'
+    assert (
+        allowed_by(decide(10_000, mine, reading=reading, scaling={"maxJobs": 50}), "connection budget")
+        == (100 - 20 - 54 - 5) // 3
+    )
+
+
+def test_trouble_sleeps_while_nothing_waits() -> None:
+    failed = ended(-4000, Ending.SIORG_UNAVAILABLE)
+    assert decide(0, [failed]).dormant
+    assert not decide(1, [failed]).dormant
+    assert not decide(0, [ended(-1, Ending.SIORG_UNAVAILABLE)]).dormant

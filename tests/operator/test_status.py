@@ -169,9 +169,17 @@ def test_siorg_does_not_answer() -> None:
         "Degraded": ("False", "AsExpected"),
     }
     message = condition(status, "SiorgAvailable")["message"]
-    assert message.startswith("SIORG does not answer (1 failure in a row, the last at 2026-11-24T11:59:55Z: exit code 75,")
+    assert message.startswith("SIORG does not answer (1 failure in a row, the last at 2026-11-24T11:59:55Z: siorg-")
+    assert ": exit code 75, siorg_unavailable)" in message
     assert "one probe Job may leave at 2026-11-24T12:00:" in message
     assert message.endswith("No attempt is counted meanwhile; check SIORG and spec.siorg.url if it lasts")
+
+
+def test_an_outage_that_nobody_asked_about_since_is_no_alarm() -> None:
+    status = status_of(backlog(0), [ended(-4000, Ending.SIORG_UNAVAILABLE)])
+    assert told(status)["SiorgAvailable"] == ("Unknown", "SiorgUnavailable")
+    assert told(status)["Ready"] == ("True", "AsExpected")
+    assert "the next work is taken up by a single probe Job" in condition(status, "SiorgAvailable")["message"]
 
 
 @pytest.mark.parametrize(
@@ -383,7 +391,7 @@ def test_trouble_is_remembered_to_the_letter_and_goes_when_it_is_over() -> None:
         "since": rfc3339(at(-5)),
         "lastFailureTime": rfc3339(at(-5)),
         "retryTime": rfc3339(decided.retry_at),
-        "message": "exit code 75, siorg_unavailable",
+        "message": f"{failed.name}: exit code 75, siorg_unavailable",
         "template": template_of(),
     }
     patch, _ = story.look(backlog(0), [ended(-1, slot=1, summary=summary(3))])

@@ -43,10 +43,10 @@ def test_there_is_none_without_jobs() -> None:
     assert found([]) is None
 
 
-@pytest.mark.parametrize("ending", sorted(set(Ending) - {Ending.DONE, Ending.DEADLINE}))
+@pytest.mark.parametrize("ending", sorted(set(Ending) - {Ending.DONE, Ending.DEADLINE, Ending.NOTHING}))
 def test_every_end_but_a_good_one_is_trouble(ending: Ending) -> None:
-    trouble = found([ended(-10, ending, message="what is known")])
-    assert trouble == Trouble(ending, 1, at(-10), at(-10), "what is known", template_of())
+    one = ended(-10, ending, message="what is known")
+    assert found([one]) == Trouble(ending, 1, at(-10), at(-10), f"{one.name}: what is known", template_of())
 
 
 def test_an_end_that_nobody_can_explain_is_none() -> None:
@@ -55,13 +55,13 @@ def test_an_end_that_nobody_can_explain_is_none() -> None:
 
 def test_failures_one_after_the_other_count_each() -> None:
     jobs = [ended(-300, FAILED, round_=1), ended(-200, FAILED, round_=2), ended(-100, SIORG, round_=3, message="the last")]
-    assert found(jobs) == Trouble(SIORG, 3, at(-300), at(-100), "the last", template_of())
+    assert found(jobs) == Trouble(SIORG, 3, at(-300), at(-100), f"{jobs[-1].name}: the last", template_of())
 
 
 def test_failures_beside_one_another_count_once() -> None:
     # All of them made before the first one failed: they met the same trouble.
     jobs = [ended(-60 + slot, FAILED, slot=slot, made=-100) for slot in range(5)]
-    assert found(jobs) == Trouble(FAILED, 1, at(-60), at(-56), "", template_of())
+    assert found(jobs) == Trouble(FAILED, 1, at(-60), at(-56), jobs[-1].name, template_of())
 
 
 def test_one_that_was_made_in_the_second_of_the_failure_was_beside_it() -> None:
@@ -131,7 +131,7 @@ def test_a_probe_that_has_run_for_long_enough_ends_it(runs_for: float, left: int
 
 @pytest.mark.parametrize(("runs_for", "left"), [(149, 1), (150, 0)])
 def test_it_has_to_outlive_those_that_failed(runs_for: float, left: int) -> None:
-    assert streak(ended(-300, SIORG, lived=100), *active(1, started=-runs_for)) == left
+    assert streak(ended(-300, FAILED, lived=100), *active(1, started=-runs_for)) == left
 
 
 def test_a_job_that_ran_before_the_failure_proves_nothing_by_its_age() -> None:
@@ -149,9 +149,63 @@ def test_a_crash_after_hours_does_not_hold_back_for_hours() -> None:
     assert streak(crash, *active(1, first_slot=1, started=-9000)) == 0
 
 
+def test_a_job_that_worked_for_hours_before_siorg_went_need_not_be_outlived() -> None:
+    # It gave up after 30 s of waiting, however long it had worked: its life says nothing about how long to wait.
+    assert streak(ended(-4000, SIORG, lived=10_790), *active(1, started=-59)) == 1
+    assert streak(ended(-4000, SIORG, lived=10_790), *active(1, started=-61)) == 0
+
+
 def test_jobs_that_wait_for_siorg_patiently_have_to_be_outlived_all_the_same() -> None:
-    assert streak(ended(-4000, SIORG, lived=3600), *active(1, started=-3900)) == 1
-    assert streak(ended(-9000, SIORG, lived=3600), *active(1, started=-5400)) == 0
+    assert streak(ended(-4000, SIORG, lived=3600), *active(1, started=-500), patience=600) == 1
+    assert streak(ended(-4000, SIORG, lived=3600), *active(1, started=-901), patience=600) == 0
+
+
+# -- nothing to claim -------------------------------------------------------------------------------------------------
+
+NOTHING = Ending.NOTHING
+
+
+def nothing(when: float = -10, *, slot: int = 0, **more: Any) -> Job:
+    """A Job that claimed nothing and ended well."""
+    return ended(when, slot=slot, summary=summary(0), **more)
+
+
+def test_a_job_that_claimed_nothing_alone_is_trouble() -> None:
+    assert found([nothing()]) == Trouble(NOTHING, 1, at(-10), at(-10), nothing().name, template_of())
+
+
+def test_such_jobs_one_after_the_other_count_each() -> None:
+    assert streak(nothing(-200, round_=1), nothing(-100, round_=2), nothing(-10, round_=3)) == 3
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        ended(-20, slot=1, lived=30, summary=summary(50)),
+        ended(-20, slot=1, lived=30, ending=FAILED),
+        *active(1, started=-30, first_slot=1),
+    ],
+    ids=["that took what there was", "that nobody knows of", "that is at it"],
+)
+def test_one_that_came_too_late_beside_another_is_none(beside: Job) -> None:
+    trouble = found([nothing(), beside])
+    assert trouble is None or trouble.ending is not NOTHING
+
+
+def test_one_that_was_told_to_stop_or_to_do_nothing_is_none() -> None:
+    told = replace(summary(0), reason="disabled")
+    assert found([ended(-10, summary=told)]) is None
+
+
+def test_a_job_that_claims_something_ends_it_and_an_empty_one_does_not_end_siorgs() -> None:
+    assert streak(nothing(-60), ended(-10, round_=2, summary=summary(1))) == 0
+    trouble = found([ended(-60, SIORG), nothing(-10, round_=2)])
+    assert trouble is not None
+    assert (trouble.ending, trouble.streak) == (SIORG, 1)
+
+
+def test_running_on_over_rows_that_it_cannot_claim_ends_nothing() -> None:
+    assert streak(nothing(-3000), *active(1, started=-2000, created_at=at(-2010))) == 1
 
 
 # -- the deadline -----------------------------------------------------------------------------------------------------
@@ -218,8 +272,8 @@ def test_a_failure_that_is_seen_late_is_not_counted_again() -> None:
 
 
 def test_what_is_new_counts_on() -> None:
-    trouble = found([ended(-5, SIORG, lived=3, made=-20, message="new")], trouble_since(-30, times=3))
-    assert trouble == Trouble(SIORG, 4, at(-30), at(-5), "new", template_of())
+    one = ended(-5, SIORG, lived=3, made=-20, message="new")
+    assert found([one], trouble_since(-30, times=3)) == Trouble(SIORG, 4, at(-30), at(-5), f"{one.name}: new", template_of())
 
 
 def test_a_newer_success_ends_what_is_remembered() -> None:

@@ -14,13 +14,13 @@ SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS sched
            SELECT extract(epoch FROM least(p.paused_until, now() + interval '1 year') - now())
            FROM siorg_request_pace AS p WHERE p.name = 'siorg' AND p.paused_until > now()
        ), 0)::float8 AS siorg_paused_seconds,
-       current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
-           - coalesce(current_setting('reserved_connections', true)::integer, 0) AS max_connections,
-       (
-           SELECT count(*) FROM pg_stat_activity AS a
-           WHERE a.datid IS NOT NULL AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
-               AND NOT starts_with(coalesce(a.application_name, ''), 'siorg-job')
-       ) AS other_connections
+       least(
+           current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+               - coalesce(current_setting('reserved_connections', true)::integer, 0),
+           (SELECT nullif(d.datconnlimit, -1) FROM pg_database AS d WHERE d.datname = current_database()),
+           (SELECT nullif(r.rolconnlimit, -1) FROM pg_roles AS r WHERE r.rolname = current_user)
+       ) AS max_connections,
+       client.others AS other_connections, client.jobs AS job_connections
 FROM (
     -- An item may be due since -infinity, which is no time to count from.
     SELECT count(*) AS claimable, count(*) FILTER (WHERE found.due) AS due, min(found.since) FILTER (WHERE isfinite(found.since)) AS oldest
@@ -46,3 +46,9 @@ CROSS JOIN (
         LIMIT 1
     ) AS first
 ) AS next
+CROSS JOIN (
+    SELECT count(*) FILTER (WHERE NOT starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS others,
+           count(*) FILTER (WHERE starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS jobs
+    FROM pg_stat_activity AS a
+    WHERE a.datid IS NOT NULL AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
+) AS client
