@@ -10,15 +10,17 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from siorg_operator.observed import Backlog, Job, JobState, Reading, Unreadable
 from siorg_operator.resource import ResourceError, SiorgSyncWorker, read_file
 
 if TYPE_CHECKING:
-    from siorg_operator.observed import Backlog, Job, Reading, Unreadable
+    from siorg_operator.settings import OperatorSettings
 
 DONE, ERROR, USAGE, TRY_LATER = 0, 1, 2, 75
 _LARGEST_FILE = 1_000_000  # bytes; etcd would not take a larger object either
@@ -51,12 +53,17 @@ def parser() -> argparse.ArgumentParser:
         "local",
         help="run a resource on this machine: job processes instead of Job pods",
         description="The same decisions as in a cluster, with job processes in place of Jobs. DATABASE_URL, SIORG_API_TOKEN and,"
-        " if set, SIORG_API_URL (with SIORG_ALLOW_INSECURE) of the environment stand for the Secrets and the URL. Ctrl-C or"
-        " SIGTERM: job processes finish what they hold or give it back, then it exits 0; a second one ends them at once. The"
+        " if set, SIORG_API_URL (with SIORG_ALLOW_INSECURE) of the environment stand for the Secrets and the URL. Ctrl-C, SIGTERM"
+        " or SIGHUP: job processes finish what they hold or give it back, then it exits 0; a second one ends them at once. The"
         " schedules of cleanup and discovery are the cluster's: here run siorg-job discover and siorg-job cleanup.",
     )
     local.add_argument("file", help="a YAML file with one SiorgSyncWorker; - for standard input")
-    local.add_argument("--until-empty", action="store_true", help="exit once nothing waits and nothing runs")
+    local.add_argument(
+        "--until-empty",
+        action="store_true",
+        help="exit once nothing waits and nothing runs; with 2 when the resource itself never lets it come to that, with 75 when"
+        " the queue could not be read for 30 s or the database says siorg.sync_enabled false",
+    )
     local.add_argument("--logs", metavar="FOLDER", help="where the job processes' logs go (default: a new temporary folder)")
     local.add_argument("--plain", action="store_true", help="lines instead of a live view, also on a terminal")
     local.set_defaults(command=_local)
@@ -65,11 +72,21 @@ def parser() -> argparse.ArgumentParser:
         "explain",
         help="print the decision that would be made now, and every limit that shaped it",
         description="FILE: a manifest; the queue is that of DATABASE_URL, or what --depth says. NAME: a resource of the cluster,"
-        " with its own Secret, Jobs and status. Nothing is launched or written.",
+        " with its own Secret, Jobs and status. Of the operator's settings (SIORG_OPERATOR_…) those that are set here are used:"
+        " give the same as it has. Nothing is launched or written.",
     )
     explain.add_argument("what", metavar="FILE|NAME", help="a YAML file (or -), or the name of a resource in the cluster")
-    explain.add_argument("-n", "--namespace", help="of NAME (default: SIORG_OPERATOR_NAMESPACE, POD_NAMESPACE, or default)")
-    explain.add_argument("--depth", type=_count, metavar="N", help="suppose that N items are claimable; no database is asked")
+    explain.add_argument(
+        "-n",
+        "--namespace",
+        help="of NAME (default: SIORG_OPERATOR_NAMESPACE, POD_NAMESPACE, that of the kubeconfig's context, or default)",
+    )
+    explain.add_argument(
+        "--depth",
+        type=_count,
+        metavar="N",
+        help="suppose that N items are claimable; with NAME everything else is as it is read, with FILE no database is asked",
+    )
     explain.add_argument(
         "--unfinished", type=_count, metavar="N", help="suppose that N Jobs are unfinished (with FILE; default 0)"
     )
@@ -121,7 +138,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from prometheus_client import CollectorRegistry
     from rich.console import Console
 
-    from siorg_operator.local import LocalError, log_folder, prepare, run
+    from siorg_operator.local import LocalError, Over, log_folder, prepare, run
     from siorg_operator.local_view import View
     from siorg_operator.logs import configure, remember_secret
     from siorg_operator.metrics import OperatorMetrics
@@ -145,7 +162,10 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             )
         )  # fmt: skip
     view.finish(machine, str(folder))
-    return DONE
+    if machine.end_reached is None or machine.end_reached.over is Over.EMPTY:
+        return DONE
+    print(machine.end_reached.message, file=sys.stderr)
+    return USAGE if machine.end_reached.over is Over.NEVER else TRY_LATER
 
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -155,6 +175,7 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_operator.logs import configure
     from siorg_operator.plan import plan
     from siorg_operator.ports import ClusterError
+    from siorg_operator.settings import OperatorSettings, SettingsError
 
     configure("text", "warning")
     is_file = (
@@ -164,49 +185,78 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         or Path(arguments.what).is_file()
     )
     try:
-        resource, backlog, jobs = (_of_file if is_file else _of_cluster)(arguments, environ)
+        # Where to look is found out below, once there is a cluster: here any namespace will do.
+        namespace = environ.get("SIORG_OPERATOR_NAMESPACE", "").strip() or "default"
+        settings = OperatorSettings.from_environment({**environ, "SIORG_OPERATOR_NAMESPACE": namespace})
+        resource, backlog, jobs, assumed = (_of_file if is_file else _of_cluster)(arguments, environ, settings)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
     except ClusterError as error:
         print(error, file=sys.stderr)
         return TRY_LATER
-    decided = plan(resource, backlog, jobs, datetime.now(UTC))
-    explain.show(Console(), resource, backlog, jobs, decided)
+    decided = plan(resource, backlog, jobs, datetime.now(UTC), settings.pacing)
+    explain.show(Console(), resource, backlog, jobs, decided, assumed)
+    if is_file and isinstance(backlog.reading, Unreadable) and backlog.reading.reason == "WrongUrl":
+        return USAGE
     return DONE if decided.depth is not None else TRY_LATER
 
 
-def _of_file(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[SiorgSyncWorker, Backlog, list[Job]]:
-    from siorg_operator.observed import Backlog, Job, JobState, Reading
+_Known: TypeAlias = "tuple[SiorgSyncWorker, Backlog, list[Job], list[str]]"
+"""A resource, its queue and its Jobs, and what was assumed of them."""
 
-    resource = read_file(_text(arguments.what))
+
+def _of_file(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
+    from siorg_operator.unreadable import of_variable
+    from siorg_queue.address import check_database_url
+
+    resource, assumed = _with_image(read_file(_text(arguments.what)), settings, None)
     now = datetime.now(UTC)
     jobs = [Job(f"supposed-{slot}", slot, 1, JobState.ACTIVE, now, started_at=now) for slot in range(arguments.unfinished or 0)]
     if arguments.depth is not None:
-        return resource, Backlog(Reading(arguments.depth, due=arguments.depth)), jobs
+        return resource, Backlog(Reading(arguments.depth, due=arguments.depth)), jobs, assumed
     url = environ.get("DATABASE_URL", "").strip()
     if not url:
         raise UsageError("DATABASE_URL is not set: set it to the queue's database, or suppose a depth with --depth N")
-    return resource, Backlog(asyncio.run(_reading(url))), jobs
+    try:
+        check_database_url(url)
+    except ValueError as wrong:
+        raise UsageError(f"DATABASE_URL {wrong}") from None
+    reading = asyncio.run(_reading(url))
+    if isinstance(reading, Unreadable):  # here the URL is no Secret's
+        reading = of_variable(reading)
+    return resource, Backlog(reading), jobs, assumed
 
 
-def _of_cluster(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[SiorgSyncWorker, Backlog, list[Job]]:
+def _of_cluster(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
     if arguments.unfinished is not None:
         raise UsageError("--unfinished goes with FILE: the Jobs of NAME are those in the cluster")
-    return asyncio.run(_look(arguments, environ))
+    return asyncio.run(_look(arguments, environ, settings))
 
 
-async def _look(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[SiorgSyncWorker, Backlog, list[Job]]:
+async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
     from prometheus_client import CollectorRegistry
 
     from siorg_operator.backlog import Backlogs
-    from siorg_operator.cluster import Kubernetes, api_client
+    from siorg_operator.cluster import Kubernetes, api_client, namespace_of_context
     from siorg_operator.credentials import SecretedBacklogs, Secrets
     from siorg_operator.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
-    from siorg_operator.logs import remember_secret
+    from siorg_operator.logs import redacted, remember_secret
     from siorg_operator.metrics import OperatorMetrics
-    from siorg_operator.observed import Backlog, Reading
+    from siorg_operator.ports import ClusterError
     from siorg_operator.resource import parse
 
-    namespace = arguments.namespace or environ.get("SIORG_OPERATOR_NAMESPACE") or environ.get("POD_NAMESPACE") or "default"
-    kubernetes, databases = Kubernetes(api_client(), OperatorMetrics(CollectorRegistry())), Backlogs()
+    try:
+        api = api_client()
+    except ClusterError as error:  # none is configured: nothing that goes away by waiting
+        raise UsageError(str(error)) from None
+    namespace = (
+        arguments.namespace
+        or environ.get("SIORG_OPERATOR_NAMESPACE", "").strip()
+        or environ.get("POD_NAMESPACE", "").strip()
+        or namespace_of_context()
+        or "default"
+    )
+    kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Backlogs()
     try:
         body = await kubernetes.read_resource(namespace, arguments.what)
         if body is None:
@@ -215,16 +265,52 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tu
             )
         resource = parse(body)
         found, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
-        ours = [record for job in found if owner_uid(job) == resource.metadata.uid and (record := job_record(job)) is not None]
-        now = datetime.now(UTC)
-        jobs = [combine(job, [pod_record(pod) for pod in pods if job_of_pod(pod) == job.uid], now) for job in ours]
-        if arguments.depth is not None:
-            return resource, Backlog(Reading(arguments.depth, due=arguments.depth)), jobs
+        found = [job for job in found if owner_uid(job) == resource.metadata.uid]
+        resource, assumed = _with_image(resource, settings, max(found, key=_made, default=None))
         secrets = Secrets(kubernetes, refresh_seconds=0)
-        return resource, await SecretedBacklogs(secrets, databases, remember_secret=remember_secret).read(resource), jobs
+        backlog = await SecretedBacklogs(secrets, databases, remember_secret=remember_secret).read(resource)
+        now = datetime.now(UTC)
+        jobs = [
+            combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redacted)
+            for job in found
+            if (record := job_record(job)) is not None
+        ]
+        if arguments.depth is not None:
+            reading = backlog.reading if isinstance(backlog.reading, Reading) else Reading(0)
+            if isinstance(backlog.reading, Unreadable):
+                assumed.append(f"that the queue could be read. It cannot be: {backlog.reading.message}")
+            backlog = replace(backlog, reading=replace(reading, claimable=arguments.depth))
+        return resource, backlog, jobs, assumed
     finally:
         await databases.close()
         kubernetes.close()
+
+
+def _with_image(
+    resource: SiorgSyncWorker, settings: OperatorSettings, newest: Mapping[str, Any] | None
+) -> tuple[SiorgSyncWorker, list[str]]:
+    """The resource with the image that the operator would take, and what was assumed for it. ``newest``: the newest Job."""
+    if resource.spec.job.image:
+        return resource, []
+    image, whence = settings.job_image, "SIORG_OPERATOR_JOB_IMAGE as it is set here"
+    if not image and newest is not None:
+        image, whence = (
+            newest["spec"]["template"]["spec"]["containers"][0]["image"],
+            f"the newest Job, {newest['metadata']['name']}",
+        )
+    if not image:
+        without = (
+            "that the operator has a default image (SIORG_OPERATOR_JOB_IMAGE), for spec.job.image is not set. Without one it"
+            " refuses this resource: InvalidSpec, and nothing is launched"
+        )
+        return resource, [without]
+    job = resource.spec.job.model_copy(update={"image": image})
+    resource = resource.model_copy(update={"spec": resource.spec.model_copy(update={"job": job})})
+    return resource, [f"image {image} (from {whence}), for spec.job.image is not set: the operator takes its default"]
+
+
+def _made(job: Mapping[str, Any]) -> str:
+    return str(job["metadata"].get("creationTimestamp") or "")
 
 
 async def _reading(url: str) -> Reading | Unreadable:

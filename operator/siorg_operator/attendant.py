@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SPACING_SECONDS = 0.1
 """Passes of one resource begin at least so far apart: a burst of events is one pass and one more after it."""
+_BUSY_SPACING_SECONDS = 1.0
+"""And so far apart while there is work and nothing was launched for it: rows that trickle in, Jobs that come and go."""
 _JITTER = 0.2
 _EXPECTED_SECONDS = 30.0  # a Job that was made and is not shown by then has come and gone
 _FIRST_RETRY_SECONDS = 1.0
@@ -75,6 +77,12 @@ class Attendant:
         self._hurry = asyncio.Event()
         self._generation: int | None = None
         self._status: Mapping[str, Any] | None = None
+        self._shown: Mapping[str, Any] = {}
+        self._drifted: Mapping[str, Any] | None = None
+        self._odd: Mapping[str, Any] = {}
+        self._version = ""
+        self._passing = False
+        self._spacing = SPACING_SECONDS
         self._tally: Tally | None = None
         self._expected: dict[str, tuple[Job, float]] = {}
         self._failures = 0
@@ -89,10 +97,13 @@ class Attendant:
         self._hurry.set()
         self._wake.set()
 
-    def changed(self, generation: int | None) -> None:
-        """The object was written: worth a look when it was its spec, and not our own status."""
-        if generation != self._generation:
+    def changed(self) -> None:
+        """The object was written: worth a look when it was its spec, or its status by somebody else."""
+        body = self._world.body()
+        if body["metadata"].get("generation") != self._generation:
             self.hurry()
+        elif not self._passing and self._status is not None and self._has_drifted(body):
+            self.wake()
 
     def gone(self, job: str) -> None:
         """A Job was removed: nobody need expect it any more."""
@@ -105,7 +116,14 @@ class Attendant:
             self._wake.clear()  # before anything is read: what happens from here on is not lost
             self._hurry.clear()
             began = time.monotonic()
-            pause = await self._pass()
+            self._spacing = SPACING_SECONDS
+            self._passing = True
+            try:
+                pause = await self._pass()
+            finally:
+                self._passing = False
+            if self._has_drifted(self._world.body()):
+                self.wake()
             await self._wait(pause, began)
 
     async def _wait(self, pause: float, began: float) -> None:
@@ -114,9 +132,8 @@ class Attendant:
             await _within(rest, self._hurry)
         if not await _within(pause - rest, self._wake):
             return
-        spaced = began + SPACING_SECONDS - time.monotonic()
-        if spaced > 0:
-            await asyncio.sleep(spaced)
+        await asyncio.sleep(max(began + SPACING_SECONDS - time.monotonic(), 0.0))
+        await _within(max(began + self._spacing - time.monotonic(), 0.0), self._hurry)
 
     async def _pass(self) -> float:
         """One pass; returns how long to wait before the next one (seconds)."""
@@ -125,8 +142,10 @@ class Attendant:
         namespace, name = metadata.get("namespace") or "", metadata["name"]
         self._generation = metadata.get("generation")
         if self._status is None:
-            self._status = dict(body.get("status") or {})
+            self._status = self._shown = dict(body.get("status") or {})
             self._tally = Tally((self._status.get("jobs") or {}).get("lastFinishedTime") or "")
+        elif self._has_drifted(body):
+            self._drifted = self._shown = dict(body.get("status") or {})
         self._where = (namespace, name)
         key = f"{namespace}/{name}"
         self._health.pass_began(key)
@@ -140,6 +159,7 @@ class Attendant:
             return await self._refuse(body, str(error))
         except PassFailed as error:
             self._keep(error.passed)
+            self._world.listen(resource, self.wake)
             return self._failed(namespace, name, error)
         except ClusterError as error:
             return self._failed(namespace, name, error)
@@ -171,6 +191,25 @@ class Attendant:
         job = resource.spec.job.model_copy(update={"image": self._default_image})
         return resource.model_copy(update={"spec": resource.spec.model_copy(update={"job": job})})
 
+    def _has_drifted(self, body: Mapping[str, Any]) -> bool:
+        """Whether the status is not what we wrote: by somebody else, or by a write of ours of which no answer came."""
+        version = body["metadata"].get("resourceVersion")
+        return bool(version) and not _is_older(version, self._version) and (body.get("status") or {}) != self._shown
+
+    def _wrote(self, meant: Mapping[str, Any], answer: Mapping[str, Any] | None) -> None:
+        """The object as it was after a write of its status: until that is shown, what is shown is old."""
+        self._status = meant
+        if answer is None:
+            self._drifted = None if self._drifted == meant else self._drifted
+            return
+        self._version = answer["metadata"].get("resourceVersion") or ""
+        self._shown = answer.get("status") or {}
+        # Somebody wrote in between? Once more is enough to know: a message may have been cleansed of a secret.
+        self._drifted = None
+        if meant != self._shown != self._odd:
+            self._drifted = self._odd = self._shown
+            self.wake()
+
     def _look(self, resource: SiorgSyncWorker) -> Seen:
         """What the cluster shows, and the Jobs that we made and that it does not show yet."""
         seen = self._world.seen(resource, self._clock())
@@ -181,10 +220,13 @@ class Attendant:
         }
         jobs = [*seen.jobs, *(job for job, _ in self._expected.values())]
         # In one order, so that what is said of the first of them does not change from pass to pass.
-        return replace(seen, status=self._status or {}, jobs=sorted(jobs, key=lambda job: (job.slot, job.round)))
+        jobs.sort(key=lambda job: (job.slot, job.round))
+        return replace(seen, status=self._status or {}, jobs=jobs, drifted=self._drifted)
 
     def _keep(self, passed: Passed) -> None:
-        self._status = passed.status
+        self._wrote(passed.status, passed.written)
+        if not passed.launched and (passed.plan.depth != 0 or passed.plan.unfinished):
+            self._spacing = _BUSY_SPACING_SECONDS
         until = time.monotonic() + _EXPECTED_SECONDS
         self._expected |= {job.name: (job, until) for job in passed.launched}
         where = {"namespace": self._where[0], "worker": self._where[1]}
@@ -198,18 +240,22 @@ class Attendant:
         metadata = body["metadata"]
         where = {"namespace": metadata.get("namespace"), "worker": metadata["name"]}
         log.warning("The resource cannot be understood: %s", message, extra=where)
+        self._metrics.refused(metadata.get("namespace") or "", metadata["name"], "InvalidSpec")
         new = statuses.invalid(self._status or {}, metadata.get("generation") or 0, message, self._clock())
-        patch = statuses.merge_patch(self._status or {}, new)
+        patch = statuses.merge_patch((self._status or {}) if self._drifted is None else self._drifted, new)
         if patch:
             bare = SiorgSyncWorker.model_construct(metadata=_Names(metadata))  # its names are all that is asked
             try:
-                await self._cluster.write_status(bare, patch)
+                answer = await self._cluster.write_status(bare, patch)
             except ClusterError as error:
                 log.warning("The status could not be written: %s", error)
                 return self._retry_pause()
-            for event in statuses.events(self._status or {}, new, None):
-                await self._cluster.record(bare, event)
-            self._status = new
+            before = self._status or {}
+            self._wrote(new, answer)
+            for event in statuses.events(before, new, None):
+                # Only one condition has an event, and not the one that names the field.
+                told = replace(event, message=message) if event.reason == "InvalidSpec" else event
+                await self._cluster.record(bare, told)
         return _LONGEST_RETRY_SECONDS * 10
 
     def _failed(self, namespace: str, name: str, error: ClusterError | PassFailed) -> float:
@@ -241,5 +287,13 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
 def _pause(passed: Passed) -> float:
     """Until the next look: the poll, jittered so that resources do not look in step, or what is known to come sooner."""
     poll = passed.plan.poll_seconds * (1 + _JITTER * random.random())  # noqa: S311 - jitter
-    wake = passed.plan.wake_seconds
-    return poll if wake is None else min(poll, max(wake, SPACING_SECONDS))
+    return min(
+        [poll, *(max(wake, SPACING_SECONDS) for wake in (passed.plan.wake_seconds, passed.retry_seconds) if wake is not None)]
+    )
+
+
+def _is_older(version: str, other: str) -> bool:
+    """Whether one resourceVersion came before another. The API server counts them; any other kind is old unless equal."""
+    if version.isdecimal() and other.isdecimal():
+        return int(version) < int(other)
+    return bool(other) and version != other

@@ -45,6 +45,11 @@ class Attendants:
         self._gone = gone
         self._all: dict[str, tuple[Attendant, Attended, asyncio.Task[None], asyncio.Event]] = {}
         self._names: dict[str, tuple[str, str]] = {}
+        self._may_begin = asyncio.Event()
+
+    def begin(self) -> None:
+        """Attend from now on: what there is has been seen. Before, a resource would seem to have no Jobs."""
+        self._may_begin.set()
 
     def get(self, uid: str) -> Attendant | None:
         """Who attends to a resource; None: nobody."""
@@ -57,14 +62,18 @@ class Attendants:
         if found is not None:
             attendant, world, _, _ = found
             world.show(body)
-            attendant.changed(body["metadata"].get("generation"))
+            attendant.changed()
             return
         world = make_world()
         world.show(body)
         attendant, stop = self._attend(world), asyncio.Event()
         self._names[uid] = (body["metadata"].get("namespace") or "", body["metadata"]["name"])
         name = "/".join(self._names[uid])
-        self._all[uid] = (attendant, world, asyncio.create_task(_attend(attendant, stop, name)), stop)
+        self._all[uid] = (attendant, world, asyncio.create_task(self._begin(attendant, stop, name)), stop)
+
+    async def _begin(self, attendant: Attendant, stop: asyncio.Event, name: str) -> None:
+        await self._may_begin.wait()
+        await _attend(attendant, stop, name)
 
     def uids(self) -> set[str]:
         """Of the resources that are attended to."""
@@ -85,6 +94,7 @@ class Attendants:
 
     async def close(self) -> None:
         """Leave all, because the process ends. Their Jobs go on."""
+        self._may_begin.set()
         everyone = list(self._all.values())
         self._all.clear()
         await asyncio.gather(*(_end(*one) for one in everyone))

@@ -12,7 +12,8 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +25,17 @@ from kubernetes.client.exceptions import ApiException
 from siorg_operator import manifests
 from siorg_operator.logs import redacted
 from siorg_operator.metrics import OperatorMetrics
+from siorg_operator.observed import rfc3339
 from siorg_operator.plan import Launch, Removal
 from siorg_operator.ports import ClusterError
 from siorg_operator.resource import GROUP, KIND, PLURAL, VERSION, SiorgSyncWorker
+from siorg_operator.settings import NAMESPACE_FILE
 from siorg_operator.status import Event
 
 FIELD_MANAGER: Final = "siorg-operator"
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
+_CLOSING_SECONDS = 5.0
 _THREADS = 8  # requests under way at once; a slow API server must not pile up threads
 _READS = frozenset({"get", "list"})
 _MERGE_PATCH = "application/merge-patch+json"
@@ -43,6 +47,10 @@ _AFTER_A_REFUSAL: Final = {
     422: "correct spec.job: it is what the Job is made from",
 }
 """What to do when a Job is refused, by the code of the answer."""
+_AFTER_A_REFUSED_CRON_JOB: Final = {
+    403: "raise the quota, mend the admission rule, or let the operator's Role get, create and patch CronJobs",
+    422: "correct spec.cleanup, spec.discovery or spec.job: they are what the CronJob is made from",
+}
 _LONGEST_EVENT = 1024  # bytes that Kubernetes takes of an event's message
 
 log = logging.getLogger(__name__)
@@ -65,9 +73,20 @@ def api_client() -> client.ApiClient:
     except (config.ConfigException, OSError) as error:
         raise ClusterError(f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster") from None
     configuration.connection_pool_maxsize = _THREADS
+    configuration.retries = False  # urllib3's own would make four limits of each call's limit
     made = client.ApiClient(configuration)
     made.user_agent = "siorg-operator"
     return made
+
+
+def namespace_of_context() -> str:
+    """The namespace that kubectl would take: the pod's, or that of the kubeconfig's current context; empty: none is said."""
+    with suppress(OSError):
+        return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+    with suppress(config.ConfigException, OSError):
+        _, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        return str(active["context"].get("namespace") or "")
+    return ""
 
 
 class Kubernetes:
@@ -86,11 +105,15 @@ class Kubernetes:
         self._custom = client.CustomObjectsApi(api)
         self._metrics = metrics
         self._may_write = may_write or (lambda: True)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kubernetes")
+        self._threads = futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="kubernetes")
+        self._under_way: set[futures.Future[Body]] = set()
 
     def close(self) -> None:
-        """Take no more calls. Does not wait for those under way: each has its limit."""
+        """Take no more calls, and wait a moment for those under way: whoever leads next should not meet them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        left = futures.wait(self._under_way, timeout=_CLOSING_SECONDS).not_done
+        if left:
+            log.warning("%d requests are under way still", len(left))
 
     # -- Jobs ---------------------------------------------------------------------------------------------------------
 
@@ -113,8 +136,7 @@ class Kubernetes:
         there = await self._or_none(self._call("get", "jobs", self._batch.read_namespaced_job, name, namespace))
         if there is None:
             raise ClusterError(f"Job {name} was there and is gone; it is tried again by itself", 409)
-        owners = there["metadata"].get("ownerReferences") or []
-        if not any(owner.get("uid") == resource.metadata.uid for owner in owners):
+        if not _is_controlled_by(resource, there):
             raise ClusterError(f"Job {name} cannot be created: a Job of that name is there that this resource does not own", 409)
         if there["metadata"].get("deletionTimestamp"):
             raise ClusterError(f"Job {name} is not gone yet", 409)
@@ -149,9 +171,9 @@ class Kubernetes:
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 
-    async def write_status(self, resource: SiorgSyncWorker, patch: Body) -> None:
+    async def write_status(self, resource: SiorgSyncWorker, patch: Body) -> Body | None:
         """See ``ports.Cluster``."""
-        await self._gone_is_fine(
+        return await self._or_none(
             self._call(
                 "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
                 GROUP, VERSION, _namespace(resource), PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
@@ -161,7 +183,7 @@ class Kubernetes:
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
         """See ``ports.Cluster``."""
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        now = rfc3339(datetime.now(UTC))
         namespace, name = _namespace(resource), resource.metadata.name
         body = {
             "apiVersion": "v1",
@@ -188,10 +210,20 @@ class Kubernetes:
 
     async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: Body) -> Body:
         """See ``ports.Cluster``."""
-        return await self._call(
-            "patch", "cronjobs", self._batch.patch_namespaced_cron_job, manifest["metadata"]["name"], _namespace(resource),
-            manifest, field_manager=FIELD_MANAGER, force=True, _content_type=_APPLY_PATCH,
-        )  # fmt: skip
+        name, namespace = manifest["metadata"]["name"], _namespace(resource)
+        # Applying takes over whatever is there: a person's CronJob would become ours, and go when the resource goes.
+        there = await self._or_none(self._call("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace))
+        if there is not None and not _is_controlled_by(resource, there):
+            problem = "is there that this resource does not own: rename or delete it"
+            raise ClusterError(f"a CronJob {name} {problem}", 409)
+        try:
+            return await self._call(
+                "patch", "cronjobs", self._batch.patch_namespaced_cron_job, name, namespace,
+                manifest, field_manager=FIELD_MANAGER, force=True, _content_type=_APPLY_PATCH,
+            )  # fmt: skip
+        except ClusterError as error:
+            advice = _AFTER_A_REFUSED_CRON_JOB.get(error.code, "it is tried again by itself")
+            raise ClusterError(f"CronJob {name}: {error}; {advice}", error.code) from None
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
         """See ``ports.Cluster``."""
@@ -296,7 +328,10 @@ class Kubernetes:
 
         began, code = time.monotonic(), 0
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            under_way = self._threads.submit(call)
+            self._under_way.add(under_way)
+            under_way.add_done_callback(self._under_way.discard)
+            answer = await asyncio.wrap_future(under_way)
         except ClusterError as error:
             code = error.code
             raise
@@ -331,6 +366,11 @@ def _without_secrets(value: Any) -> Any:
         return {key: redacted(one) if key == "message" and isinstance(one, str) else _without_secrets(one)
                 for key, one in value.items()}  # fmt: skip
     return [_without_secrets(one) for one in value] if isinstance(value, list) else value
+
+
+def _is_controlled_by(resource: SiorgSyncWorker, there: Body) -> bool:
+    owners = there["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("uid") == resource.metadata.uid for owner in owners)
 
 
 def _namespace(resource: SiorgSyncWorker) -> str:

@@ -78,11 +78,6 @@ class Secrets:
         self._kept[namespace, name] = _Kept(secret, now)
         return secret
 
-    def forget_unused(self, used: set[tuple[str, str]]) -> None:
-        """Keep no Secret that no resource names any more."""
-        for unused in self._kept.keys() - used:
-            del self._kept[unused]
-
 
 class SecretedBacklogs:
     """``ports.BacklogReader`` for a cluster: the database's URL stands in a Secret."""
@@ -93,6 +88,7 @@ class SecretedBacklogs:
         self._databases = databases
         self._remember_secret = remember_secret
         self._urls: dict[str, str] = {}
+        self._used: dict[str, tuple[SiorgSyncWorker, str]] = {}
 
     def url_of(self, uid: str) -> str | None:
         """The URL that was used last for a resource, to listen there too."""
@@ -101,15 +97,29 @@ class SecretedBacklogs:
     def forget(self, uid: str) -> None:
         """The resource is gone."""
         self._urls.pop(uid, None)
+        self._used.pop(uid, None)
+
+    async def changed(self) -> set[str]:
+        """Uids of resources whose Secrets are not as they were when their queue was read last. No database is asked."""
+        found = set()
+        for uid, (resource, credentials) in list(self._used.items()):
+            now = (await self._resolve(resource, anew=False))[1]
+            if now and now != credentials:
+                found.add(uid)
+        return found
 
     async def read(self, resource: SiorgSyncWorker) -> Backlog:
         """See ``ports.BacklogReader``. With a URL that fails, the Secret is read anew: it may have been changed."""
+        uid = resource.metadata.uid or ""
         found, credentials = await self._resolve(resource, anew=False)
+        self._used[uid] = resource, credentials
         if isinstance(found, Unreadable):
+            self._urls.pop(uid, None)
             return Backlog(found, credentials)
         backlog = await self._read(resource, found, credentials)
         if isinstance(backlog.reading, Unreadable) and backlog.reading.reason in _MAYBE_THE_URL:
             again, credentials = await self._resolve(resource, anew=True)
+            self._used[uid] = resource, credentials
             if isinstance(again, _Found) and again.url != found.url:
                 backlog = await self._read(resource, again, credentials)
         return backlog
@@ -122,11 +132,15 @@ class SecretedBacklogs:
         """The database's URL and what is wrong with SIORG's token; and the fingerprint of both Secrets."""
         namespace = resource.metadata.namespace or "default"
         database, token = resource.spec.database.url_secret_ref, resource.spec.siorg.token_secret_ref
+        name, field = database.name, "spec.database.urlSecretRef"
         try:
             secret = await self._secrets.get(namespace, database.name, database.key, anew=anew)
-            token_secret = None if token is None else await self._secrets.get(namespace, token.name, token.key, anew=anew)
+            token_secret = None
+            if token is not None:
+                name, field = token.name, "spec.siorg.tokenSecretRef"
+                token_secret = await self._secrets.get(namespace, token.name, token.key, anew=anew)
         except ClusterError as error:
-            return Unreadable("SecretMissing", f"a Secret cannot be read: {error}"), ""
+            return _no_secret(error, field, namespace, name), ""
         credentials = _fingerprint(secret, token_secret)
         problem = None
         if token is not None:
@@ -145,6 +159,13 @@ class SecretedBacklogs:
 class _Found:
     url: str
     token_problem: str | None
+
+
+def _no_secret(error: ClusterError, field: str, namespace: str, name: str) -> Unreadable:
+    told = f"the Secret {namespace}/{name} of {field} cannot be read: {error}"
+    if error.code == 403:
+        return Unreadable("AccessDenied", f"{told}; the operator's Role must allow get of secrets {name}")
+    return Unreadable("SecretUnreadable", f"{told}; it is tried again by itself")
 
 
 def _value(secret: dict[str, Any] | None, field: str, namespace: str, name: str, key: str) -> str | Unreadable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 from siorg_operator.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
 from siorg_operator.observed import Ending, Job, JobState, Stuck, Summary
 from siorg_operator.resource import KIND
+from siorg_text.secret_places import without_known_places
 
 CANNOT_START: Final = frozenset(
     {
@@ -27,10 +28,11 @@ CANNOT_START: Final = frozenset(
 )
 """Reasons for which a container waits and that do not go away by waiting a moment."""
 
+_ON_ITS_WAY: Final = frozenset({"ContainerCreating", "PodInitializing"})
 _POD_LAGS_SECONDS = 5.0
 _STARTS_WITHIN_SECONDS = 900.0
-"""A pod that was not made by then, or whose container was not, will not be: a quota, a missing volume. Pulling a large image
-and starting a node take minutes."""
+"""A pod that was not made by then, or whose container was not, will not be: a quota, a missing volume, an init container that
+waits for something. Pulling a large image and starting a node take minutes."""
 _LONGEST_MESSAGE = 300  # characters of what a failed Job said of itself
 _ENDINGS_OF_TRY_LATER: Final = {
     "siorg_unavailable": Ending.SIORG_UNAVAILABLE,
@@ -75,6 +77,8 @@ class PodRecord:
     finished_at: datetime | None
     waits_since: datetime | None = None
     """For a pod that a node took and whose container is not made yet: when it was taken."""
+    waits_for: str = ""
+    """And Kubernetes' word for what it waits for: ``ContainerCreating``, ``PodInitializing``."""
     uid: str = ""
 
 
@@ -132,29 +136,39 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
     )
     state = container.get("state") or {}
     running, terminated, waiting = state.get("running"), state.get("terminated"), state.get("waiting")
+    since = _waits_since(body, waiting)
     return PodRecord(
         name=body["metadata"]["name"],
         running=running is not None,
         started_at=_time((running or terminated or {}).get("startedAt")),
-        stuck=_stuck(body, waiting),
+        stuck=None if running or terminated else _stuck(body, waiting),
         exit_code=None if terminated is None else terminated.get("exitCode"),
         exit_reason="" if terminated is None else terminated.get("reason") or "",
         termination_message="" if terminated is None else terminated.get("message") or "",
         finished_at=None if terminated is None else _time(terminated.get("finishedAt")),
-        waits_since=_waits_since(body, waiting),
+        waits_since=since,
+        waits_for="" if since is None else (waiting or {}).get("reason") or "",
         uid=body["metadata"].get("uid", ""),
     )
 
 
-def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime) -> Job:
+def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Callable[[str], str] = without_known_places) -> Job:
     """One Job with its pods; of several pods the newest that ended speaks for it.
 
     Jobs and pods are told on different streams: one that has ended is unfinished for a few seconds more when its pod's end
     is not known yet. How it ended decides too much to be guessed.
+
+    Args:
+        job: the Job.
+        pods: those of this Job.
+        now: the time.
+        clean: takes the secrets out of what a Job or a pod says of itself, while that is still whole.
     """
     pods = list(pods)
     ended = max((pod for pod in pods if pod.exit_code is not None), key=_ended_last, default=None)
     running = [pod for pod in pods if pod.running]
+    if ended is not None:
+        ended = replace(ended, termination_message=clean(ended.termination_message))
     summary = None if ended is None else read_summary(ended.termination_message)
     if ended is None and _told_a_moment_ago(job, now):
         job = replace(job, complete=False, failed_because=None, finished_at=None)
@@ -176,8 +190,8 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime) -> Job:
         started_at=min(starts, default=None),
         finished_at=job.finished_at,
         ending=ending,
-        message="" if ending in {None, Ending.DONE} else _one_line(_message(job, ended, summary)),
-        stuck=_stuck_job(job, pods, now) if state is JobState.PENDING else None,
+        message="" if ending in {None, Ending.DONE} else _one_line(clean(_message(job, ended, summary))),
+        stuck=_told(_stuck_job(job, pods, now), clean) if state is JobState.PENDING else None,
         summary=summary if state in {JobState.SUCCEEDED, JobState.FAILED} else None,
     )
 
@@ -198,12 +212,17 @@ def _stuck_job(job: JobRecord, pods: list[PodRecord], now: datetime) -> Stuck | 
         return told
     for pod in pods:
         if pod.waits_since is not None and (now - pod.waits_since).total_seconds() >= _STARTS_WITHIN_SECONDS:
-            about = f"its container is not made: a volume is missing, most likely (kubectl describe pod {pod.name})"
-            return Stuck("ContainerCreating", about, pod.waits_since)
+            why = "an init container does not end" if pod.waits_for == "PodInitializing" else "a volume is missing"
+            about = f"its container is not made: {why}, most likely (kubectl describe pod {pod.name})"
+            return Stuck(pod.waits_for, about, pod.waits_since)
     if not pods and not job.has_pods and (now - job.created_at).total_seconds() >= _STARTS_WITHIN_SECONDS:
         about = f"no pod is made for it: a quota or an admission rule refuses it, most likely (kubectl describe job {job.name})"
         return Stuck("NoPod", about, job.created_at)
     return None
+
+
+def _told(stuck: Stuck | None, clean: Callable[[str], str]) -> Stuck | None:
+    return None if stuck is None else replace(stuck, message=_one_line(clean(stuck.message)))
 
 
 def read_summary(text: str) -> Summary | None:
@@ -258,7 +277,10 @@ def _message(job: JobRecord, ended: PodRecord | None, summary: Summary | None) -
 
 def _one_line(text: str) -> str:
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+    if len(line) <= _LONGEST_MESSAGE:
+        return line
+    # Between two words: a secret that is not known yet must not lose its end, for by that it would be known later.
+    return line[: _LONGEST_MESSAGE - 1].rpartition(" ")[0] + " …"
 
 
 def _stuck(body: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> Stuck | None:
@@ -269,15 +291,20 @@ def _stuck(body: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> Stuck 
     scheduled = next((one for one in status.get("conditions") or () if one.get("type") == "PodScheduled"), None)
     since = _time(scheduled.get("lastTransitionTime")) if scheduled else None
     if scheduled is not None and scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        return Stuck("Unschedulable", _one_line(scheduled.get("message") or ""), since or created)
+        return Stuck("Unschedulable", scheduled.get("message") or "", since or created)
     reason = (waiting or {}).get("reason") or ""
     if reason in CANNOT_START:
-        return Stuck(reason, _one_line((waiting or {}).get("message") or ""), since or created)
+        return Stuck(reason, (waiting or {}).get("message") or "", since or created)
+    # Before the container come those that others put in front of it: Vault, Istio.
+    for one in status.get("initContainerStatuses") or ():
+        told = (one.get("state") or {}).get("waiting") or {}
+        if told.get("reason") in CANNOT_START:
+            return Stuck(told["reason"], f"init container {one.get('name')}: {told.get('message') or ''}", since or created)
     return None
 
 
 def _waits_since(body: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> datetime | None:
-    if waiting is None or waiting.get("reason") != "ContainerCreating" or body["metadata"].get("deletionTimestamp"):
+    if waiting is None or waiting.get("reason") not in _ON_ITS_WAY or body["metadata"].get("deletionTimestamp"):
         return None
     conditions = (body.get("status") or {}).get("conditions") or ()
     scheduled = next((one for one in conditions if one.get("type") == "PodScheduled" and one.get("status") == "True"), None)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +22,46 @@ from siorg_operator import manifests
 from siorg_operator.attendant import Attendant
 from siorg_operator.backlog import Backlogs, Watch
 from siorg_operator.jobs import JobRecord, PodRecord, combine
+from siorg_operator.logs import redacted
 from siorg_operator.metrics import OperatorMetrics
-from siorg_operator.observed import Backlog, Job
+from siorg_operator.observed import Backlog, Job, Unreadable
 from siorg_operator.plan import Launch, Removal
 from siorg_operator.ports import ClusterError
 from siorg_operator.probes import Health
 from siorg_operator.reconcile import Reconciler, Seen
 from siorg_operator.resource import SiorgSyncWorker
 from siorg_operator.status import Event
-from siorg_operator.trouble import Pacing
+from siorg_operator.trouble import Pacing, later
+from siorg_operator.unreadable import of_variable
+from siorg_queue.address import check_database_url
 
 _KILL_MARGIN_SECONDS = 5.0
 _LOG_TAIL_BYTES = 2048
+_UNREADABLE_SECONDS = 30.0
+"""With ``--until-empty``: a queue that cannot be read for so long is not waited for."""
+_READ_AGAIN_SECONDS = 3.0
+_SAME_MOMENT_SECONDS = 2.0
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one: the terminal was closed
 
 
 class LocalError(Exception):
     """The resource cannot be run on this machine; the message says why and what to do."""
+
+
+class Over(Enum):
+    """Why ``run`` came to its end by itself."""
+
+    EMPTY = "nothing waits and nothing runs"
+    NEVER = "the resource itself keeps the queue from ever becoming empty"
+    UNAVAILABLE = "something outside keeps it from that"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """That ``run`` came to its end by itself, and why in a sentence for people; empty where that is as it should be."""
+
+    over: Over
+    message: str = ""
 
 
 @dataclass(slots=True)
@@ -79,7 +106,7 @@ class Process:
             termination_message="" if code is None else self._last_words(),
             finished_at=self.finished_at,
         )
-        return combine(record, [pod], datetime.now(UTC))
+        return combine(record, [pod], datetime.now(UTC), redacted)
 
     def _last_words(self) -> str:
         """The summary, or the end of the log where there is none: as a pod's termination message."""
@@ -96,7 +123,14 @@ class LocalMachine:
     def __init__(self, resource: SiorgSyncWorker, databases: Backlogs, folder: Path, environ: Mapping[str, str]) -> None:
         """``folder``: where logs go. ``environ``: what job processes inherit, the database's URL in it."""
         self.resource = resource
-        self.status: dict[str, Any] = {}
+        # Of a run before this one logs may be there: its names are not used again, as in a cluster.
+        self.status: dict[str, Any] = {"jobs": {"lastRound": _last_round(resource, folder)}}
+        self.end_reached: End | None = None
+        self.unreadable: Unreadable | None = None
+        self.unreadable_since: float | None = None
+        """By the monotonic clock; None: the last reading worked, or there was none yet."""
+        self.next_due: datetime | None = None
+        """When the next item falls due that waits; None: one is due, or none waits."""
         self.events: list[tuple[datetime, Event]] = []
         self.changed = asyncio.Event()
         self._databases = databases
@@ -107,6 +141,7 @@ class LocalMachine:
         self._watch: Watch | None = None
         self._wake: Callable[[], None] = lambda: None
         self._stopping = False
+        self._killing = False
 
     # -- ports.Launcher -----------------------------------------------------------------------------------------------
 
@@ -119,7 +154,7 @@ class LocalMachine:
         if self._stopping:
             raise ClusterError("the operator is ending: nothing is launched")
         log, termination_log = self._folder / f"{name}.log", self._folder / f"{name}.summary"
-        termination_log.touch()
+        termination_log.write_bytes(b"")
         made = Process(name, launch, manifests.template_hash(resource, credentials), datetime.now(UTC), log, termination_log)
         self._processes[name] = made  # before anything is awaited: two launches of one slot must not both begin
         try:
@@ -133,6 +168,8 @@ class LocalMachine:
         except OSError as error:
             del self._processes[name]
             raise ClusterError(f"a job process could not be started: {error}") from None
+        if self._killing:
+            self.kill()
         task = asyncio.create_task(self._see_to(made))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -177,13 +214,14 @@ class LocalMachine:
             await process.wait()
 
     async def stop(self) -> None:
-        """Launch nothing more; every job process finishes what it holds or gives it back."""
+        """Launch nothing more; every job process that has begun finishes what it holds or gives it back."""
         self._stopping = True
         await asyncio.gather(*(self._stop(made) for made in self._processes.values()))
         await asyncio.gather(*self._tasks)
 
     def kill(self) -> None:
-        """End every job process at once."""
+        """End every job process at once, also one that is only being launched."""
+        self._killing = True
         for made in self._processes.values():
             if made.process is not None and made.process.returncode is None:
                 with suppress(ProcessLookupError):
@@ -236,7 +274,18 @@ class LocalMachine:
     async def read(self, resource: SiorgSyncWorker) -> Backlog:
         """See ``ports.BacklogReader``."""
         del resource
-        return Backlog(await self._databases.read(self._environ["DATABASE_URL"]))
+        reading = await self._databases.read(self._environ["DATABASE_URL"])
+        if isinstance(reading, Unreadable):
+            self.unreadable = reading = of_variable(reading)
+            self.unreadable_since = self.unreadable_since or time.monotonic()
+        else:
+            self.unreadable = self.unreadable_since = None
+            seconds = reading.next_due_seconds
+            due = later(_now(), seconds) if seconds and not reading.claimable else None
+            # What is told of it should not change with every reading.
+            if due is None or self.next_due is None or abs((due - self.next_due).total_seconds()) >= _SAME_MOMENT_SECONDS:
+                self.next_due = due
+        return Backlog(reading)
 
 
 def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[SiorgSyncWorker, dict[str, str]]:
@@ -253,6 +302,10 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
         raise LocalError(
             f"DATABASE_URL is not set: here it stands for the Secret {ref.name} (key {ref.key}) of spec.database.urlSecretRef"
         )
+    try:
+        check_database_url(environ["DATABASE_URL"].strip())
+    except ValueError as wrong:
+        raise LocalError(f"DATABASE_URL {wrong}") from None
     uid = hashlib.sha256(resource.metadata.name.encode()).hexdigest()[:32]
     metadata = resource.metadata.model_copy(update={"namespace": "local", "uid": uid, "generation": 1})
     job = resource.spec.job.model_copy(update={"image": resource.spec.job.image or "local"})
@@ -285,14 +338,16 @@ async def run(
     show: Callable[[LocalMachine], None],
     pacing: Pacing | None = None,
 ) -> LocalMachine:
-    """Attend to the resource until a signal comes, or until its queue is empty.
+    """Attend to the resource until a signal comes, or until its queue is empty or is found never to become so.
+
+    Which of them it was is the machine's ``end_reached``; None: a signal.
 
     Args:
         resource: as ``prepare`` returned it.
         environ: likewise.
         metrics: what happened is counted there.
         folder: where the job processes' logs go.
-        until_empty: end by itself once nothing waits and nothing runs.
+        until_empty: end by itself once nothing waits and nothing runs, or once that cannot come.
         show: is called when something changed, and each second.
         pacing: how patient to be with trouble.
     """
@@ -308,15 +363,21 @@ async def run(
             machine.kill()
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: whoever started us wants it so
+            loop.add_signal_handler(number, on_signal)
     attending = asyncio.create_task(attendant.attend(stop.is_set))
     ended = asyncio.create_task(stop.wait())
+    read_again = time.monotonic()
     try:
         while not stop.is_set() and not attending.done():
             show(machine)
-            if until_empty and _is_empty(machine):
+            if until_empty and (reached := _reached(machine)):
+                machine.end_reached = reached
                 break
+            if until_empty and machine.unreadable is not None and time.monotonic() >= read_again:
+                attendant.wake()
+                read_again = time.monotonic() + _READ_AGAIN_SECONDS
             machine.changed.clear()
             changed = asyncio.create_task(machine.changed.wait())
             await asyncio.wait({ended, attending, changed}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
@@ -324,23 +385,64 @@ async def run(
     finally:
         stop.set()
         attendant.hurry()
-        stopping = asyncio.create_task(machine.stop())
+        stopping = asyncio.create_task(_stopped(machine, attending))
         while not stopping.done():
-            show(machine)
+            with suppress(OSError):  # nobody may be there to look any more; the job processes have to end all the same
+                show(machine)
             await asyncio.wait({stopping}, timeout=0.5)
-        await attending
         ended.cancel()
         await databases.close()
-        show(machine)
+        with suppress(OSError):
+            show(machine)
+        attending.result()
     return machine
 
 
-def _is_empty(machine: LocalMachine) -> bool:
-    queue, jobs = machine.status.get("queue"), machine.status.get("jobs", {})
-    if queue is None or any(job.unfinished for job in machine.jobs()):
-        return False
-    waits = queue["claimable"] + queue["scheduled"] + queue["processing"]
-    return waits == 0 and not jobs.get("active") and not jobs.get("pending")
+async def _stopped(machine: LocalMachine, attending: asyncio.Task[None]) -> None:
+    await machine.stop()
+    await asyncio.wait({attending})
+    await machine.stop()  # one that was being launched meanwhile
+
+
+def _reached(machine: LocalMachine) -> End | None:
+    """Whether the end is reached, one way or the other; None: go on."""
+    if any(job.unfinished for job in machine.jobs()):
+        return None
+    if machine.unreadable is not None and machine.unreadable_since is not None:
+        if time.monotonic() - machine.unreadable_since < _UNREADABLE_SECONDS:
+            return None
+        return End(
+            Over.UNAVAILABLE,
+            f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redacted(machine.unreadable.message)}",
+        )
+    queue, jobs = machine.status.get("queue"), machine.status["jobs"]
+    if queue is None or jobs.get("active") or jobs.get("pending"):
+        return None
+    waiting = max(queue["claimable"], queue["due"]) + queue["scheduled"]
+    if queue["claimable"] + queue["scheduled"] + queue["processing"] == 0:
+        return End(Over.EMPTY)
+    spec = machine.resource.spec
+    its_own = (
+        "spec.suspend is true" if spec.suspend
+        else "spec.mode is Observe" if spec.mode == "Observe"
+        else "spec.scaling.maxJobs is 0" if spec.scaling.max_jobs == 0
+        else ""
+    )  # fmt: skip
+    if waiting and its_own:
+        return End(Over.NEVER, f"{waiting} items wait and {its_own}: nothing is launched, so the queue never becomes empty")
+    if waiting and (machine.status.get("lastDecision") or {}).get("reason") == "SyncDisabled":
+        return End(
+            Over.UNAVAILABLE, f"{waiting} items wait and the database's setting siorg.sync_enabled is false: set it to true"
+        )
+    return None
+
+
+def _last_round(resource: SiorgSyncWorker, folder: Path) -> int:
+    """The highest round among the names that a run before this one left in the folder; 0: it left none."""
+    there = re.compile(
+        rf"{re.escape(manifests.job_name(resource, 0, 0)[: -len('0-0')])}\d+-(\d{{1,9}})\.(?:log|summary)", re.ASCII
+    )
+    return max((int(found[1]) for file in folder.iterdir() if (found := there.fullmatch(file.name))), default=0)
 
 
 def _merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -374,6 +476,6 @@ def log_folder(given: str | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LocalError(f"--logs {given}: {error.strerror or error}") from None
-    if not os.access(folder, os.W_OK):
-        raise LocalError(f"--logs {given}: cannot be written to")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise LocalError(f"--logs {given}: cannot be read and written to")
     return folder

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from siorg_operator.observed import Job, JobState
 from siorg_operator.status import Event
+from siorg_operator.trouble import clock
 
 if TYPE_CHECKING:
     from siorg_operator.local import LocalMachine
@@ -102,7 +103,7 @@ class View:
             seconds = time.time() - job.created_at.timestamp()
             table.add_row(str(job.slot), job.name, job.state.value, f"{seconds:.0f} s")
         ready = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), None)
-        told: list[Any] = [head, Text(f"decision: {decision.get('message', '-')}")]
+        told: list[Any] = [head, Text(f"decision: {decision.get('message', '-')}{_until(machine, jobs)}")]
         if ready is not None and ready["status"] != "True":
             told.append(Text(f"not ready: {ready['reason']}: {ready['message']}", style="yellow"))
         if table.row_count:
@@ -120,7 +121,10 @@ class View:
         unfinished = sum(job.unfinished for job in jobs)
         queue = machine.status.get("queue") or {}
         decision = (machine.status.get("lastDecision") or {}).get("message", "not decided yet")
-        line = f"{unfinished} jobs, {_waiting(machine.status)} waiting, {queue.get('processing', 0)} in work · {decision}"
+        line = (
+            f"{unfinished} jobs, {_waiting(machine.status)} waiting, {queue.get('processing', 0)} in work · {decision}"
+            f"{_until(machine, jobs)}"
+        )
         if line != self._line and (time.monotonic() >= self._line_at or unfinished == 0):
             self._console.print(line, highlight=False, soft_wrap=True)
             self._line, self._line_at = line, time.monotonic() + _LINES_SECONDS
@@ -129,6 +133,14 @@ class View:
 def _waiting(status: dict[str, Any]) -> int:
     queue = status.get("queue") or {}
     return int(queue.get("due", 0) + queue.get("scheduled", 0))
+
+
+def _until(machine: LocalMachine, jobs: list[Job]) -> str:
+    """When there is something to do again, where nothing is but something will be."""
+    due = machine.next_due
+    if due is None or any(job.unfinished for job in jobs):
+        return ""
+    return f"; the next item is due at {clock(due)}"
 
 
 def _style(event: Event) -> str:

@@ -84,6 +84,10 @@ class OperatorMetrics:
             "siorg_operator_predicted_drain_seconds", "Seconds until the queue is empty, at the learned rate"
         )
 
+        self._cron_job_failing = self._gauge_of_one(
+            "siorg_operator_cron_job_failing", "1 while the last Job of discovery or cleanup failed", "component"
+        )
+
     def _make_decisions(self) -> None:
         self._held_back = self._gauge_of_one(
             "siorg_operator_held_back", "1 for the reason for which there is work and nothing is launched", "reason"
@@ -190,6 +194,19 @@ class OperatorMetrics:
     def reconcile_failed(self, namespace: str, worker: str, reason: str) -> None:
         """A pass did not come to its end. ``reason``: one of few words."""
         self._pass_errors.labels(namespace, worker, reason).inc()
+
+    def cron_job_failing(self, namespace: str, worker: str, component: str, failing: bool | None) -> None:  # noqa: FBT001 - a value
+        """Whether the last Job of a CronJob failed; None: none has finished, or there is no such CronJob."""
+        self._set_or_unknown(self._cron_job_failing, (namespace, worker, component), failing)
+
+    def refused(self, namespace: str, worker: str, reason: str) -> None:
+        """The resource cannot be understood: its queue is not looked at, and nothing is launched."""
+        one = (namespace, worker)
+        for status in _STATUSES:
+            self._unknown(self._size, (*one, status))
+        for gauge in (self._reachable, self._depth, self._oldest, self._desired, self._drain):
+            self._unknown(gauge, one)
+        self._holds_back(one, reason)
 
     def forget(self, namespace: str, worker: str) -> None:
         """The resource is gone: so are its series."""

@@ -54,8 +54,10 @@ class Launcher(Protocol):
 class Cluster(Protocol):
     """Where a resource's status and events go, and where its CronJobs live."""
 
-    async def write_status(self, resource: SiorgSyncWorker, patch: dict[str, Any]) -> None:
-        """Merge ``patch`` into the status. A resource that is gone is no error.
+    async def write_status(self, resource: SiorgSyncWorker, patch: dict[str, Any]) -> dict[str, Any] | None:
+        """Merge ``patch`` into the status; the object as it is now, or None where that is not known.
+
+        A resource that is gone is no error.
 
         Raises:
             ClusterError: it could not be written.
@@ -70,7 +72,7 @@ class Cluster(Protocol):
         """Make a CronJob as it is written (server-side apply); the object as it is now.
 
         Raises:
-            ClusterError: it could not be applied.
+            ClusterError: it could not be applied, or one of that name is there that this resource does not own.
         """
         ...
 

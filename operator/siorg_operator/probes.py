@@ -5,7 +5,7 @@ kopf's own probe runs inside the loop, and proves only that.
 
 **Alive** (else the kubelet restarts us): the loop's heart beats, and no pass over a resource hangs. A standby is alive.
 The database is no part of it, for a restart mends no database. **Ready**: a standby that reaches the API server, or a leader
-whose watches delivered their first listing.
+that can list what it watches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,8 +69,8 @@ class HealthSnapshot:
     beat: float | None = None
     passes: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Passes in progress: what they are about, and when they began."""
-    awaited: frozenset[str] = frozenset()
-    """Watches whose first listing has not arrived."""
+    listed: bool = False
+    """Whether everything that is watched could be listed."""
     tried: float | None = None
     """When the Lease was last asked for."""
     reached: bool = False
@@ -93,7 +93,7 @@ def judge(health: HealthSnapshot, now: float, limits: HealthLimits | None = None
     if health.role is Role.STANDBY:
         return Judgment(not_ready=_why_not_standing_by(health, now, limits))
     stuck = _what_is_stuck(health, now, limits)
-    waiting = f"no listing yet of {', '.join(sorted(health.awaited))}" if health.awaited else None
+    waiting = None if health.listed else "what is watched has not been listed yet"
     return Judgment(not_alive=stuck, not_ready=stuck or waiting)
 
 
@@ -120,15 +120,15 @@ def _why_not_standing_by(health: HealthSnapshot, now: float, limits: HealthLimit
 class Health:
     """Takes note of how this process fares. Safe to use from several threads; no call waits."""
 
-    def __init__(self, watches: Iterable[str] = ("resources",), *, clock: Callable[[], float] = time.monotonic) -> None:
-        """``watches``: names of the watches whose first listing makes a leader ready."""
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock``: monotonic seconds."""
         self._clock = clock
         self._lock = threading.Lock()
         self._role = Role.STARTING
         self._since = clock()
         self._beat: float | None = None
         self._passes: dict[str, float] = {}
-        self._awaited = set(watches)
+        self._listed = False
         self._tried: float | None = None
         self._reached = False
 
@@ -160,20 +160,17 @@ class Health:
         with self._lock:
             self._passes.pop(key, None)
 
-    def listed(self, watch: str | None = None) -> None:
-        """The first listing of ``watch`` has arrived; without a name: of all of them."""
+    def listed(self) -> None:
+        """Everything that is watched can be listed."""
         with self._lock:
-            if watch is None:
-                self._awaited.clear()
-            else:
-                self._awaited.discard(watch)
+            self._listed = True
 
     def snapshot(self) -> HealthSnapshot:
         """What is known at this moment."""
         with self._lock:
             return HealthSnapshot(
                 self._role, self._since, self._beat, MappingProxyType(dict(self._passes)),
-                frozenset(self._awaited), self._tried, self._reached,
+                self._listed, self._tried, self._reached,
             )  # fmt: skip
 
     def judged(self, limits: HealthLimits | None = None) -> Judgment:

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import FrameType
+from typing import Any
 
 import kopf
-from prometheus_client import CollectorRegistry, ProcessCollector
 
 from siorg_operator import handlers
 from siorg_operator.attendant import Attendant
@@ -20,12 +20,11 @@ from siorg_operator.cluster import Kubernetes, api_client
 from siorg_operator.credentials import SecretedBacklogs, Secrets
 from siorg_operator.leader import Leadership
 from siorg_operator.logs import logger, remember_secret
-from siorg_operator.metrics import OperatorMetrics
+from siorg_operator.metrics import OperatorMetrics, operator_registry
 from siorg_operator.ports import ClusterError
 from siorg_operator.probes import Health, Probes
 from siorg_operator.reconcile import Reconciler
 from siorg_operator.settings import OperatorSettings
-from siorg_operator.trouble import Pacing
 
 _ACCESS_RETRY_SECONDS = 2.0
 
@@ -39,8 +38,7 @@ def run(settings: OperatorSettings) -> int:
         ClusterError: no cluster is configured.
         ProbesPortError: the port for probes and metrics is taken.
     """
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
     api = api_client()
     probes = Probes(health, registry)
@@ -79,7 +77,7 @@ async def _lead(
     secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
     readers = SecretedBacklogs(secrets, databases, remember_secret=remember_secret)
     reconciler = Reconciler(
-        reader=readers, launcher=kubernetes, cluster=kubernetes, metrics=metrics, clock=_now, pacing=_pacing(settings)
+        reader=readers, launcher=kubernetes, cluster=kubernetes, metrics=metrics, clock=_now, pacing=settings.pacing
     )
 
     def attend(world: handlers.KopfWorld) -> Attendant:
@@ -93,17 +91,32 @@ async def _lead(
 
     registry = kopf.OperatorRegistry()
     handlers.register(
-        registry, Attendants(attend, gone), readers=readers, databases=databases, lists=kubernetes, namespace=settings.namespace
+        registry,
+        Attendants(attend, gone),
+        readers=readers,
+        databases=databases,
+        lists=kubernetes,
+        namespace=settings.namespace,
+        secrets_seconds=max(settings.secret_refresh_secs, 1.0),
     )
     kopf_settings = kopf.OperatorSettings()
     handlers.configure(kopf_settings)
-    beating = asyncio.create_task(_beat(health))
+    # kopf would wait for a threading.Event on a thread, which nothing could end.
+    stopped = asyncio.Event()
+    beating = asyncio.create_task(_beat(health, stop, stopped))
+
+    @kopf.on.cleanup(registry=registry)
+    async def ended(**_: Any) -> None:
+        stopped.set()  # kopf would look for it for some seconds more
+
     try:
         if not await _access(settings, kubernetes, stop):
             return 0
         health.listed()
         # From here on SIGTERM and SIGINT are kopf's: it stops every attendant and returns. A watch that fails raises.
-        await kopf.operator(registry=registry, settings=kopf_settings, namespaces=[settings.namespace], standalone=True)
+        await kopf.operator(
+            registry=registry, settings=kopf_settings, namespaces=[settings.namespace], standalone=True, stop_flag=stopped
+        )
         return 0
     finally:
         beating.cancel()
@@ -126,14 +139,16 @@ async def _access(settings: OperatorSettings, kubernetes: Kubernetes, stop: thre
                 log.warning("Waiting for the cluster", reason=told)
             await asyncio.sleep(_ACCESS_RETRY_SECONDS)
         else:
-            return True
+            return not stop.is_set()
     return False
 
 
-async def _beat(health: Health) -> None:
-    """Show that the event loop turns."""
+async def _beat(health: Health, stop: threading.Event, stopped: asyncio.Event) -> None:
+    """Show that the event loop turns; and pass on a signal that came before kopf's own handlers were there."""
     while True:
         health.beat()
+        if stop.is_set():
+            stopped.set()
         await asyncio.sleep(1.0)
 
 
@@ -142,18 +157,6 @@ def _setting(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
         stop.set()
 
     return on_signal
-
-
-def _pacing(settings: OperatorSettings) -> Pacing:
-    return Pacing(
-        stuck_grace=settings.stuck_grace_secs,
-        unschedulable_grace=settings.unschedulable_grace_secs,
-        failing_base=settings.backoff_base_secs,
-        failing_longest=settings.backoff_max_secs,
-        siorg_base=settings.siorg_probe_base_secs,
-        siorg_longest=settings.siorg_probe_max_secs,
-        healthy_after=settings.healthy_after_secs,
-    )
 
 
 def _now() -> datetime:

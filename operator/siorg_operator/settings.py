@@ -19,6 +19,8 @@ from typing import Annotated, Any, Final, Literal, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from siorg_operator.trouble import Pacing
+
 PREFIX: Final = "SIORG_OPERATOR_"
 """A variable that begins so is ours, or a typo."""
 
@@ -218,6 +220,19 @@ class OperatorSettings(BaseModel):
             raise SettingsError(problems)
         return cls(**values)
 
+    @property
+    def pacing(self) -> Pacing:
+        """How patient to be with trouble."""
+        return Pacing(
+            stuck_grace=self.stuck_grace_secs,
+            unschedulable_grace=self.unschedulable_grace_secs,
+            failing_base=self.backoff_base_secs,
+            failing_longest=self.backoff_max_secs,
+            siorg_base=self.siorg_probe_base_secs,
+            siorg_longest=self.siorg_probe_max_secs,
+            healthy_after=self.healthy_after_secs,
+        )
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         wrong = [f"{name} {what}" for name, what in _check_together(dict(self), frozenset())]
@@ -243,7 +258,7 @@ def _check_together(values: Mapping[str, Any], unknown: Iterable[str]) -> Iterat
 
 
 def markdown_table() -> str:
-    """All settings as a table, for the documentation and ``--help``."""
+    """All settings as a table, for the documentation and ``siorg-operator settings``."""
     rows = [
         "| Variable | Default | Allowed | Unit | Meaning |",
         "|---|---|---|---|---|",
@@ -289,7 +304,7 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
             continue
         shown = ascii(name[:64])[1:-1]
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        yield f"{shown}: is no setting; did you mean {nearest}?; allowed: see siorg-operator --help"
+        yield f"{shown}: is no setting; did you mean {nearest}?; allowed: what siorg-operator settings lists"
 
 
 def _encodable(text: str) -> str:

@@ -327,7 +327,7 @@ class Scaling(Part):
 
     min_jobs: Annotated[int, Field(ge=0, le=1000)] = 0
     """Fewest Jobs while there is work; they count as capacity, not on top. An empty queue launches nothing, whatever
-    this says: a Job would find nothing and end at once. 0 and 1 mean the same."""
+    this says: a Job would find nothing and end at once. 0 and 1 mean the same. At most maxJobs, unless that is 0."""
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 5
     """Most Jobs that are unfinished at one time; what kubectl scale sets. 0 launches nothing more, as suspend does; what
     runs drains. A smaller number ends no Job: fewer are launched. The database's free connections and SIORG's request
@@ -346,11 +346,11 @@ class Scaling(Part):
 
     rules = (
         Rule(
-            cel="self.minJobs <= self.maxJobs",
-            holds=lambda scaling: scaling.min_jobs <= scaling.max_jobs,
+            cel="self.maxJobs == 0 || self.minJobs <= self.maxJobs",  # kubectl scale --replicas=0 stops, whatever minJobs says
+            holds=lambda scaling: scaling.max_jobs == 0 or scaling.min_jobs <= scaling.max_jobs,
             field="minJobs",
             wrong="is more than maxJobs",
-            allowed="at most maxJobs",
+            allowed="at most maxJobs; anything where maxJobs is 0",
         ),
     )
 

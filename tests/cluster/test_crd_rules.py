@@ -54,6 +54,12 @@ def problems(body: Body) -> tuple[str, ...]:
     return refused.value.problems
 
 
+def test_the_example_is_taken(kube: Kube) -> None:
+    example = yaml.safe_load((ROOT / "manifests" / "siorgsyncworker.yaml").read_text())
+    made = kube.create(example, dryRun="All", fieldValidation="Strict")
+    assert made["spec"]["job"]["image"] == example["spec"]["job"]["image"]
+
+
 def without_empty(value: Any) -> Any:
     """Absent, null and empty are the same in a spec, wherever they stand."""
     if isinstance(value, dict):
@@ -203,12 +209,13 @@ def test_kubectl_scale_sets_the_most_jobs_and_may_set_none(kube: Kube, worker: s
         assert parse(stored).spec.scaling.max_jobs == replicas
 
 
-def test_kubectl_scale_below_the_fewest_is_refused(kube: Kube, worker: str) -> None:
+def test_kubectl_scale_below_the_fewest_is_refused_but_for_none(kube: Kube, worker: str) -> None:
     kube.patch(PLURAL, worker, {"spec": {"scaling": {"minJobs": 2}}})
     with pytest.raises(ApiError) as refused:
         scale(kube, worker, 1)
     assert refused.value.status == 422
     assert "is more than maxJobs" in refused.value.message
+    assert scale(kube, worker, 0)["spec"]["replicas"] == 0
 
 
 def test_kubectl_get_shows_the_columns(kube: Kube, worker: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from support.api_server.server import ApiServer
 from support.fleet import eventually
 from support.kube import Body, condition
-from support.siorg_world import HELD_IMAGE, ORGANIZATION, UNITS, World
+from support.siorg_world import HELD_IMAGE, IMAGE, ORGANIZATION, UNITS, World
 
+FAILING = "siorg-job:failing"
 DISCOVERY = {"enabled": True, "schedule": "7 * * * *", "timeZone": "America/Cuiaba", "organizations": [ORGANIZATION]}
 CLEANUP = {"enabled": True, "schedule": "17 3 * * *", "retentionDays": 90}
 BOTH: dict[str, Any] = {"discovery": DISCOVERY, "cleanup": CLEANUP}
@@ -166,3 +168,80 @@ def test_cron_jobs_rest_while_the_resource_does(world: World) -> None:
     rest(wanted=False)
     world.edit({"mode": "Observe"})
     rest(wanted=True)
+
+
+def test_the_cron_job_of_somebody_else_is_left_alone(world: World) -> None:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "theirs", "image": "theirs:1"}]}
+    theirs = world.kube.create({
+        "apiVersion": "batch/v1", "kind": "CronJob",
+        "metadata": {"name": "sync-cleanup", "namespace": world.namespace},
+        "spec": {"schedule": "@yearly", "jobTemplate": {"spec": {"template": {"spec": pod}}}},
+    })  # fmt: skip
+    world.secret()
+    world.operator()
+    world.create(world.resource(**BOTH))
+
+    told = world.wait_for_condition("Degraded", "True", "CronJobRefused")["message"]
+    assert "sync-cleanup is there that this resource does not own: rename or delete it" in told
+    world.kube.wait_for("cronjobs", "sync-discovery")
+    assert world.kube.wait_for("cronjobs", "sync-cleanup")["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
+
+    world.kube.delete("cronjobs", "sync-cleanup")
+    world.wait_for_condition("Degraded", "False")
+    assert world.kube.wait_for("cronjobs", "sync-cleanup")["metadata"]["ownerReferences"]
+
+
+def test_cron_jobs_that_are_refused_hold_up_no_launch(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.operator()
+    with server.fault(verb="patch", resource="cronjobs", namespace=world.namespace, status=403):
+        world.create(world.resource(**BOTH))
+        world.wait_for_condition("Ready", "False", "CronJobRefused")
+        assert "raise the quota" in world.condition("Degraded")["message"]
+        world.enqueue(5)
+        world.wait_until_drained()
+        world.enqueue(5)
+        world.wait_until_drained()
+        assert len(world.events("CronJobRefused")) == 1
+    world.wait_for_condition("Ready", "True")
+    assert names(world) == {"sync-discovery", "sync-cleanup"}
+
+
+def test_a_job_that_runs_ends_before_its_disabled_cron_job_goes(world: World) -> None:
+    world.secret()
+    world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}, **BOTH))
+    world.kube.wait_for("cronjobs", "sync-discovery")
+    world.kube.job_from_cronjob("sync-discovery", "running")
+    eventually(world.processes)
+
+    world.edit({"discovery": {"enabled": False}})
+
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["suspend"] is True)
+    world.release()
+    world.kube.wait_for("jobs", "running", lambda job: condition(job, "Complete") == "True", seconds=60)
+    world.kube.wait_gone("cronjobs", "sync-discovery")
+
+
+def test_discovery_that_fails_is_told_until_it_succeeds(world: World) -> None:
+    world.secret()
+    operator = world.operator()
+    world.cluster.kubelet.images[FAILING] = [sys.executable, "-c", "import sys; sys.exit(1)"]
+    world.create(world.resource(job={"image": FAILING}, **BOTH))
+    world.kube.wait_for("cronjobs", "sync-discovery")
+    world.kube.patch("cronjobs", "sync-discovery", {"spec": {"jobTemplate": {"spec": {"backoffLimit": 0}}}})
+    world.kube.job_from_cronjob("sync-discovery", "bad")
+
+    told = world.wait_for_condition("Degraded", "True", "DiscoveryFailing")["message"]
+    assert "kubectl logs job/bad" in told
+    assert operator.metric("siorg_operator_cron_job_failing", "discovery") == 1
+
+    world.edit({"job": {"image": IMAGE}})
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: container(found)["image"] == IMAGE)
+    world.kube.job_from_cronjob("sync-discovery", "good")
+    world.wait_for_condition("Degraded", "False", "AsExpected", seconds=60)
+    assert operator.metric("siorg_operator_cron_job_failing", "discovery") == 0
+    assert [event["reason"] for event in world.events() if event["reason"] in {"DiscoveryFailing", "Recovered"}] == [
+        "DiscoveryFailing",
+        "Recovered",
+    ]

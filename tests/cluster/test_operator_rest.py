@@ -149,6 +149,33 @@ def test_an_edit_is_seen_at_once_however_seldom_the_queue_is_polled(world: World
         eventually(lambda: world.status()["observedGeneration"] == generation, seconds=AT_ONCE_SECONDS)
 
 
+def test_a_status_that_somebody_else_wrote_is_put_right(world: World) -> None:
+    world.secret()
+    world.create(world.resource(scaling={"pollIntervalSeconds": NEVER_POLLED}))
+    with forked_operator(world):
+        world.wait_for_condition("Ready", "True")
+        eventually(lambda: listeners(world))
+        meant = world.status()
+        trouble = {"reason": "JobFailed", "streak": 9, "lastFailureTime": "2026-01-02T03:04:05Z"}
+        world.kube.patch_status(RESOURCE, "sync", {"conditions": [], "queue": {"claimable": 7}, "trouble": trouble})
+        eventually(lambda: world.status() == meant, seconds=AT_ONCE_SECONDS)
+
+
+def test_rows_that_trickle_in_are_not_told_one_by_one(world: World, counted: CountedDatabase) -> None:
+    world.secret(counted.url)
+    world.create(world.resource(suspend=True, scaling={"pollIntervalSeconds": NEVER_POLLED}))
+    with forked_operator(world):
+        eventually(lambda: listeners(world))
+        since, first = time.monotonic(), len(counted.readings)
+        for _ in range(60):
+            world.enqueue(1)
+            time.sleep(0.05)  # the trickle itself
+        took = time.monotonic() - since
+        assert len(counted.readings) - first <= took + 2
+        eventually(lambda: world.status()["queue"]["claimable"] == 60)
+        assert len(writes(world, since)) <= took / 5 + 3
+
+
 def listeners(world: World) -> list[int]:
     """Process numbers of the connections that listen for the operator."""
     rows = world.connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,37 @@ def test_explain_reads_the_queue_of_the_environment(tmp_path: Path, database_url
     assert "depth 1, 50 a Job → 1 wanted, 0 unfinished" in done.stdout
 
 
+def test_explain_tells_nothing_as_if_it_had_been_done() -> None:
+    told = call("explain", "-", "--depth", "480", stdin=FILE).stdout
+    assert "0 unfinished → would launch 5" in told
+    assert "Nothing was launched or written: this only explains." in told
+    assert "launched 5" not in told
+
+
+def test_explain_shows_an_empty_queue_once() -> None:
+    told = call("explain", "-", "--depth", "0", stdin=FILE).stdout
+    (depth,) = (line for line in told.splitlines() if line.startswith("│ depth"))
+    assert "◀ decides" in depth
+
+
+def test_explain_says_what_it_took_for_the_image() -> None:
+    without = call("explain", "-", "--depth", "1", stdin=FILE)
+    assert without.returncode == 0
+    assert "Assumed: that the operator has a default image (SIORG_OPERATOR_JOB_IMAGE)" in without.stdout
+    assert "InvalidSpec" in without.stdout
+    with_default = call("explain", "-", "--depth", "1", stdin=FILE, SIORG_OPERATOR_JOB_IMAGE="registry.example/siorg-job:1")
+    assert "Assumed: image registry.example/siorg-job:1 (from SIORG_OPERATOR_JOB_IMAGE" in with_default.stdout
+    named = call("explain", "-", "--depth", "1", stdin=FILE + "  job: {image: siorg-job}\n")
+    assert "Assumed" not in named.stdout
+
+
+def test_explain_speaks_of_the_variable_where_a_url_is_wrong(database_url: str) -> None:
+    nowhere = call("explain", "-", stdin=FILE, DATABASE_URL=re.sub(r"/test_\w+", "/nowhere", database_url))
+    assert nowhere.returncode == 2, nowhere.stdout
+    assert "DATABASE_URL" in nowhere.stdout
+    assert "Secret" not in nowhere.stdout
+
+
 def test_explain_says_when_the_queue_cannot_be_read() -> None:
     done = call("explain", "-", stdin=FILE, DATABASE_URL="postgresql://nobody:hidden@127.0.0.1:1/nothing")
     assert done.returncode == 75
@@ -64,6 +96,7 @@ def test_explain_says_when_the_queue_cannot_be_read() -> None:
     ("arguments", "stdin", "told"),
     [
         (("explain", "-"), FILE, "DATABASE_URL is not set"),
+        (("explain", "worker"), "", "set KUBECONFIG"),
         (("explain", "-", "--depth", "many"), FILE, "a whole number from 0"),
         (("explain", "-", "--depth", "1"), FILE.replace("maxJobs: 5", "maxJobs: -1"), "spec.scaling.maxJobs"),
         (("explain", "-", "--depth", "1"), FILE.replace("maxJobs", "maxjobs"), "maxJobs"),
@@ -88,6 +121,15 @@ def test_run_without_a_cluster_says_what_to_do(tmp_path: Path) -> None:
 
 def test_the_printed_crd_is_the_file() -> None:
     assert call("crd").stdout == (REPOSITORY / "crds" / "siorgsyncworkers.yaml").read_text()
+
+
+def test_explain_refuses_the_settings_that_the_operator_would_refuse() -> None:
+    done = call("explain", "-", "--depth", "1", stdin=FILE, SIORG_OPERATOR_STUCK_GRACE_SECS="soon")
+    assert done.returncode == 2
+    assert "SIORG_OPERATOR_STUCK_GRACE_SECS" in done.stderr
+    wrong_url = call("explain", "-", stdin=FILE, DATABASE_URL="mysql://here")
+    assert wrong_url.returncode == 2
+    assert "DATABASE_URL does not begin with" in wrong_url.stderr
 
 
 def test_settings_are_listed() -> None:

@@ -126,14 +126,35 @@ def test_resources_share_what_is_kept(reader: Reader) -> None:
     assert reader.cluster.asked == ["database"]
 
 
-def test_what_no_resource_names_is_not_kept(reader: Reader) -> None:
+def test_a_changed_secret_is_noticed_without_asking_the_database(reader: Reader) -> None:
+    assert asyncio.run(reader.backlogs.changed()) == set()
     reader.read()
-    reader.secrets.forget_unused({("sync", "database")})
+    reader.now = 61
+    assert asyncio.run(reader.backlogs.changed()) == set()
+    reader.cluster.put("database", DATABASE_URL="postgresql://new/siorg")
+    assert asyncio.run(reader.backlogs.changed()) == set()  # kept
+    reader.now = 122
+    assert asyncio.run(reader.backlogs.changed()) == {UID}
+    assert reader.databases.asked == [URL]
+    reader.databases.readings["postgresql://new/siorg"] = Reading(7)
     reader.read()
-    assert reader.cluster.asked == ["database"]
-    reader.secrets.forget_unused(set())
+    assert asyncio.run(reader.backlogs.changed()) == set()
+
+
+def test_an_api_server_that_is_away_changes_no_secret(reader: Reader) -> None:
     reader.read()
-    assert reader.cluster.asked == ["database"] * 2
+    reader.cluster.error = ClusterError("no answer")
+    reader.now = 61
+    assert asyncio.run(reader.backlogs.changed()) == set()
+
+
+def test_a_secret_that_is_gone_is_listened_to_no_more(reader: Reader) -> None:
+    reader.read()
+    reader.cluster.secrets.clear()
+    reader.now = 61
+    assert asyncio.run(reader.backlogs.changed()) == {UID}
+    assert reader.wrong().reason == "SecretMissing"
+    assert reader.backlogs.url_of(UID) is None
 
 
 def test_a_changed_secret_is_used_when_it_is_read_again(reader: Reader) -> None:
@@ -231,12 +252,25 @@ def test_a_value_that_is_no_text_says_so(value: str | None) -> None:
 
 def test_secrets_that_cannot_be_read_leave_the_depth_unknown() -> None:
     reader = Reader()
-    reader.cluster.error = ClusterError('secrets "database" is forbidden', 403)
+    reader.cluster.error = ClusterError("get secrets: 403: forbidden", 403)
     backlog = reader.read()
     assert backlog.depth is None
     assert backlog.credentials == ""  # not known, which is not the same as changed
-    assert isinstance(backlog.reading, Unreadable)
-    assert backlog.reading.message == 'a Secret cannot be read: secrets "database" is forbidden'
+    assert backlog.reading == Unreadable(
+        "AccessDenied",
+        "the Secret sync/database of spec.database.urlSecretRef cannot be read: get secrets: 403: forbidden;"
+        " the operator's Role must allow get of secrets database",
+    )
+
+
+def test_of_two_secrets_the_one_is_named_that_cannot_be_read(reader: Reader) -> None:
+    reader.read()
+    reader.cluster.error = ClusterError("get secrets: the API server did not answer: timed out")
+    assert reader.wrong(WITH_TOKEN) == Unreadable(
+        "SecretUnreadable",
+        "the Secret sync/token of spec.siorg.tokenSecretRef cannot be read: get secrets: the API server did not answer:"
+        " timed out; it is tried again by itself",
+    )
 
 
 def test_an_api_server_that_is_away_stops_nobody_who_has_read_before(reader: Reader) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from siorg_job.report import RunReport, one_line
 from siorg_operator.jobs import (
     CANNOT_START,
+    JobRecord,
     combine,
     job_of_pod,
     job_record,
@@ -22,6 +23,8 @@ from siorg_operator.jobs import (
 )
 from siorg_operator.manifests import drain_job
 from siorg_operator.observed import Ending, Job, JobState, Summary
+from siorg_operator.past import Past
+from siorg_operator.redaction import Redactor
 from support.operator_values import CREDENTIALS, NOW, UID, at, rfc3339, template_of, worker
 
 JOB_UID = "5d3c7f2e-3a52-4d4b-9a53-0d5c1f4f3a99"
@@ -128,6 +131,12 @@ def seen(job: dict[str, Any], *pods: dict[str, Any], now: datetime = NOW) -> Job
     record = job_record(job)
     assert record is not None
     return combine(record, [pod_record(pod) for pod in pods], now)
+
+
+def record_of(job: dict[str, Any]) -> JobRecord:
+    record = job_record(job)
+    assert record is not None
+    return record
 
 
 def words(reason: str, code: int, **counts: Any) -> str:
@@ -336,10 +345,36 @@ def test_of_several_pods_the_newest_that_ended_speaks() -> None:
 
 
 def test_a_message_is_one_line_of_limited_length_that_can_be_printed() -> None:
-    job = seen(failed(), a_pod(terminated(1, "\x1b[31mred\x1b[0m\t\x00 " + "x" * 3000), phase="Failed"))
-    assert len(job.message) == 300
-    assert job.message.startswith("exit code 1: [31mred [0m xxx")
+    job = seen(failed(), a_pod(terminated(1, "\x1b[31mred\x1b[0m\t\x00 " + "xxxx " * 900), phase="Failed"))
+    assert 290 < len(job.message) <= 300
+    assert job.message.startswith("exit code 1: [31mred [0m xxxx xxxx")
+    assert job.message.endswith("xxxx …")
     assert job.message.isprintable()
+
+
+@pytest.mark.parametrize("room", range(4, 40, 5))
+def test_of_a_secret_that_a_message_holds_nothing_stays_wherever_it_is_cut(room: int) -> None:
+    token = "tok_abcdefghijklmnopqrstuvwxyz0123456789"
+    redactor = Redactor()
+    before = "Error: " + "x" * (278 - room) + " "
+    ended = a_pod(terminated(1, f"{before}{token} was refused"), phase="Failed")
+    record = job_record(failed())
+    assert record is not None
+    not_known_yet = combine(record, [pod_record(ended)], NOW).message
+    redactor.remember(token)
+    known = combine(record, [pod_record(ended)], NOW, redactor.text).message
+    for message in (redactor.text(not_known_yet), known):
+        assert token[:4] not in message
+        assert len(message) <= 300
+    stuck = a_pod(waiting("CreateContainerConfigError", f"{before}{token} is no key"))
+    job = Past().jobs([(record_of(a_job()), [pod_record(stuck)])], NOW, redactor.text)[0]
+    assert job.stuck is not None
+    assert token[:4] not in job.stuck.message
+
+
+def test_what_stands_where_secrets_stand_is_taken_out_before_it_is_cut() -> None:
+    log = "x" * 250 + " postgresql://siorg:hunter2hunter2hunter2@db.example/siorg"
+    assert "hunter2" not in seen(failed(), a_pod(terminated(1, log), phase="Failed")).message
 
 
 # -- what comes late --------------------------------------------------------------------------------------------------
@@ -411,6 +446,81 @@ def test_a_container_that_is_not_made_for_a_quarter_of_an_hour_never_will_be(sec
     # A volume that is missing: Kubernetes says so in events alone.
     job = seen(a_job(), a_pod(waiting("ContainerCreating")), now=at(seconds))
     assert (job.stuck and job.stuck.reason) == reason
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(844, None), (845, "PodInitializing")])
+def test_nor_will_one_that_waits_so_long_for_an_init_container(seconds: float, reason: str | None) -> None:
+    job = seen(a_job(), a_pod(waiting("PodInitializing")), now=at(seconds))
+    assert (job.stuck and job.stuck.reason) == reason
+    assert reason is None or "init container" in (job.stuck.message if job.stuck else "")
+
+
+def with_init(pod: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    done = {"name": "first", "state": terminated(0)}
+    pod["status"]["initContainerStatuses"] = [done, {"name": "vault-agent", "state": state}]
+    return pod
+
+
+@pytest.mark.parametrize("reason", sorted(CANNOT_START))
+def test_an_init_container_that_cannot_start_stops_the_pod(reason: str) -> None:
+    job = seen(a_job(), with_init(a_pod(waiting("PodInitializing")), waiting(reason, "no such image")))
+    assert job.stuck is not None
+    assert (job.stuck.reason, job.stuck.message) == (reason, "init container vault-agent: no such image")
+
+
+def test_an_init_container_that_runs_makes_no_trouble() -> None:
+    assert seen(a_job(), with_init(a_pod(waiting("PodInitializing")), running())).stuck is None
+
+
+def test_a_sidecar_that_cannot_start_does_not_matter_once_the_container_has_run() -> None:
+    done = with_init(a_pod(terminated(0, json.dumps(DRAINED))), waiting("ImagePullBackOff"))
+    assert seen(a_job(), done).stuck is None
+
+
+def look(past: Past, now: datetime, *pods: dict[str, Any], job: dict[str, Any] | None = None) -> Job:
+    (found,) = past.jobs([(record_of(job or a_job()), [pod_record(pod) for pod in pods])], now, str)
+    return found
+
+
+def since(job: Job) -> datetime | None:
+    return None if job.stuck is None else job.stuck.since
+
+
+def test_the_grace_of_a_stuck_pod_begins_when_it_is_first_seen_stuck_not_when_a_node_took_it() -> None:
+    past = Past()
+    assert since(look(past, at(-10), a_pod(waiting("ContainerCreating")))) is None
+    assert since(look(past, at(0), a_pod(waiting("ErrImagePull")))) == at(0)
+    assert since(look(past, at(20), a_pod(waiting("ImagePullBackOff")))) == at(0)
+
+
+def test_one_that_went_on_its_way_is_seen_anew() -> None:
+    past = Past()
+    look(past, at(0), a_pod(waiting("ErrImagePull")))
+    look(past, at(10), a_pod(waiting("ContainerCreating")))
+    assert since(look(past, at(60), a_pod(waiting("CreateContainerError")))) == at(60)
+
+
+def test_a_successor_has_a_grace_of_its_own() -> None:
+    past = Past()
+    look(past, at(0), a_pod(waiting("ErrImagePull"), name="first"))
+    assert since(look(past, at(40), a_pod(waiting("ErrImagePull"), name="second"))) == at(40)
+
+
+def test_of_a_pod_that_no_node_takes_its_condition_tells_since_when() -> None:
+    assert since(look(Past(), at(0), a_pod(scheduled=False))) == at(-55)
+
+
+def test_a_job_that_began_is_remembered_when_its_deadline_removes_the_pod() -> None:
+    past = Past()
+    look(past, at(0), a_pod(running(), phase="Running"))
+    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at == at(-40)
+    assert look(past, at(20), job=failed("DeadlineExceeded")).started_at == at(-40)
+
+
+def test_and_of_one_that_never_began_nothing_is_told() -> None:
+    past = Past()
+    look(past, at(0), a_pod(waiting("PodInitializing")))
+    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at is None
 
 
 @pytest.mark.parametrize(("active", "seconds", "reason"), [(0, 839, None), (0, 840, "NoPod"), (1, 90_000, None)])

@@ -24,7 +24,7 @@ LIMITS = HealthLimits(beat=20, cycle=180, lease=60)
 
 
 def leader(**known: Any) -> HealthSnapshot:
-    return HealthSnapshot(role=Role.LEADER, **{"since": 100.0, "beat": 100.0, **known})
+    return HealthSnapshot(role=Role.LEADER, **{"since": 100.0, "beat": 100.0, "listed": True, **known})
 
 
 def standby(**known: Any) -> HealthSnapshot:
@@ -67,8 +67,8 @@ def test_a_long_pass_within_its_limit_is_well() -> None:
 
 
 def test_a_leader_is_not_ready_before_its_first_listings() -> None:
-    health = leader(awaited=frozenset({"pods", "jobs"}))
-    assert judge(health, 110.0, LIMITS) == Judgment(not_ready="no listing yet of jobs, pods")
+    health = leader(listed=False)
+    assert judge(health, 110.0, LIMITS) == Judgment(not_ready="what is watched has not been listed yet")
 
 
 def test_a_standby_is_alive_whatever_happens_and_ready_while_it_reaches_the_api_server() -> None:
@@ -92,7 +92,7 @@ def test_a_standby_whose_election_stands_still_is_not_ready() -> None:
         since=st.floats(0, 1e4),
         beat=st.none() | st.floats(0, 1e4),
         passes=st.dictionaries(st.text(), st.floats(0, 1e4)),
-        awaited=st.frozensets(st.text()),
+        listed=st.booleans(),
         tried=st.none() | st.floats(0, 1e4),
         reached=st.booleans(),
     ),
@@ -113,15 +113,14 @@ class Clock:
 
 def test_health_takes_note_of_what_it_is_told() -> None:
     clock = Clock()
-    health = Health(("jobs", "pods"), clock=clock)
+    health = Health(clock=clock)
     assert health.judged().not_ready == "the operator is starting"
     health.standing_by()
     health.lease_tried(reached=True)
     assert health.judged() == Judgment()
     clock.now += 3600
     health.leading()
-    health.listed("jobs")
-    assert health.judged() == Judgment(not_ready="no listing yet of pods")
+    assert health.judged() == Judgment(not_ready="what is watched has not been listed yet")
     health.listed()
     health.pass_began("siorg/main")
     assert health.judged() == Judgment()

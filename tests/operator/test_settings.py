@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from siorg_operator.settings import PREFIX, OperatorSettings, SettingsError, markdown_table
+from siorg_operator.trouble import Pacing
 
 NOWHERE = Path("/nowhere/namespace")
 
@@ -132,6 +133,7 @@ def test_a_wrong_namespace_is_told_under_the_name_where_it_stands() -> None:
         ("LOG_LEVEL", "in\0fo", "has a zero character in it"),
         ("LOG_LEVEL", "\udcff", "is not UTF-8 text"),
         ("LOG_LEVL", "debug", "is no setting; did you mean SIORG_OPERATOR_LOG_LEVEL?"),
+        ("LOG_LEVL", "debug", "allowed: what siorg-operator settings lists"),
         ("HTTP_PROT", "1", "did you mean SIORG_OPERATOR_HTTP_PORT?"),
         ("PORT", "8080", "SIORG_OPERATOR_PORT: is no setting"),
     ],
@@ -196,3 +198,17 @@ def test_the_table_names_every_setting_once() -> None:
     assert "| `SIORG_OPERATOR_LEASE_SECS` | `15` | 2 to 600 | seconds | " in markdown_table()
     assert "| `SIORG_OPERATOR_LEADER_ELECTION` | `true` | " in markdown_table()
     assert "| `SIORG_OPERATOR_IDENTITY` | the host's name | " in markdown_table()
+
+
+def test_says_how_patient_to_be_with_trouble() -> None:
+    assert read().pacing == Pacing()
+    hasty = read(
+        STUCK_GRACE_SECS="1",
+        UNSCHEDULABLE_GRACE_SECS="2",
+        BACKOFF_BASE_SECS="3",
+        BACKOFF_MAX_SECS="4",
+        SIORG_PROBE_BASE_SECS="5",
+        SIORG_PROBE_MAX_SECS="6",
+        HEALTHY_AFTER_SECS="7",
+    )
+    assert hasty.pacing == Pacing(1, 2, 3, 4, 5, 6, 7)

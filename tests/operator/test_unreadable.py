@@ -5,7 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from siorg_operator.unreadable import unreadable, where
+from siorg_operator.observed import Unreadable
+from siorg_operator.unreadable import of_variable, unreadable, where
 
 URL = "postgresql://siorg:hunter2-word@db.example:5432/queue"
 AT = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
@@ -80,3 +81,19 @@ def test_where_a_database_is_has_no_secret_in_it() -> None:
     assert where(URL) == "queue on db.example"
     assert where("postgresql://") == "postgres on localhost"
     assert where("postgresql://u:hunter2-word@[::1/d") == "a database"
+
+
+@pytest.mark.parametrize(
+    ("told", "here"),
+    [
+        ("the database's URL is empty: correct it in the Secret", "the database's URL is empty: correct DATABASE_URL"),
+        (
+            "no such: correct the URL in the Secret, or create the database",
+            "no such: correct DATABASE_URL, or create the database",
+        ),
+        ("denied: correct the Secret, or let the user in", "denied: correct DATABASE_URL, or let the user in"),
+        ("the database does not answer", "the database does not answer"),
+    ],
+)
+def test_where_there_is_no_secret_the_variable_is_to_be_corrected(told: str, here: str) -> None:
+    assert of_variable(Unreadable("WrongUrl", told)) == Unreadable("WrongUrl", here)

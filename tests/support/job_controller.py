@@ -116,7 +116,7 @@ class JobController:
     def _sync(self, uid: str) -> None:
         with self._wake:
             uids = list(self._pods_of.get(uid, ()))
-        pods = [pod for each in uids if (pod := self._pods.get(each)) is not None]
+        pods = [self._collected(pod) for each in uids if (pod := self._pods.get(each)) is not None]
         job = self._jobs.get(uid)
         if job is None:
             self._pods_of.pop(uid, None) if not pods else None
@@ -301,6 +301,15 @@ class JobController:
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
+
+    def _collected(self, pod: Body) -> Body:
+        """The Pod garbage collector's part: one that goes and never came to a node has no kubelet that would end it."""
+        if not _going(pod) or pod["spec"].get("nodeName") or _phase(pod) in ("Succeeded", "Failed"):
+            return pod
+        metadata = pod["metadata"]
+        failed = self._kube.patch_status("pods", metadata["name"], {"phase": "Failed"}, metadata["namespace"])
+        self._pods.learn(failed)
+        return failed
 
     def _write(self, job: Body, status: Body) -> None:
         before = job.get("status", {})

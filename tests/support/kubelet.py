@@ -529,7 +529,8 @@ class _Pod:
             if container.process is not None:
                 if container.process.poll() is None:
                     # The whole session: what the process started goes with it, as a container would.
-                    os.killpg(container.process.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it ended this very moment
+                        os.killpg(container.process.pid, signal.SIGKILL)
                 container.process.wait(_END_SECONDS)
                 if not self._abandoned:
                     self._look_at(container)

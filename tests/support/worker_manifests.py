@@ -302,7 +302,7 @@ def _bad_addresses() -> Iterator[Bad]:
 def _bad_scaling_and_worker() -> Iterator[Bad]:
     yield Bad("spec.scaling.minJobs", 6, "rule", says="is more than maxJobs")
     yield Bad("spec.scaling.maxJobs", 1, "rule", "spec.scaling.minJobs", {"spec.scaling.minJobs": 2}, says="is more than maxJobs")
-    yield Bad("spec.scaling", {"minJobs": 1, "maxJobs": 0}, "rule", "spec.scaling.minJobs", says="is more than maxJobs")
+    yield Bad("spec.scaling", {"minJobs": 9, "maxJobs": 8}, "rule", "spec.scaling.minJobs", says="is more than maxJobs")
     blamed, says = "spec.worker.retryMaxDelayMilliseconds", "is less than retryBaseDelayMilliseconds"
     yield Bad(blamed, 999, "rule", says=says)
     yield Bad("spec.worker.retryBaseDelayMilliseconds", 60_001, "rule", blamed, says=says)
@@ -547,6 +547,7 @@ def _good() -> Iterator[Good]:
     yield Good({})
     yield Good({"metadata.name": "a" * 40})
     yield Good({"metadata.name": "0-a"})
+    yield Good({"spec.scaling.minJobs": 2, "spec.scaling.maxJobs": 0})  # what kubectl scale --replicas=0 makes of it
     yield Good({"spec.suspend": True, "spec.siorg": None, "spec.scaling.minJobs": None, "spec.scaling.targetDrainSeconds": None})
     yield Good({f"spec.{part}": {} for part in ("siorg", "scaling", "worker", "job", "cleanup", "discovery")})
     for path, (low, high) in NUMBERS.items():
