@@ -16,7 +16,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv demo test test-cluster check format crd bench constraints dist clean
+.PHONY: help venv demo test test-cluster check format crd bench bench-operator constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -97,6 +97,9 @@ format: $(INSTALLED) ## put the code into the one form, and mend what can be men
 
 bench: $(INSTALLED) ## measure: ratios within one run, on an embedded database
 	@PYTHONPATH=tests $(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-operator: $(INSTALLED) ## measure the operator: insert to Job, 500 resources at rest, fail-over, 10,000 finished Jobs
+	@PYTHONPATH=tests $(BIN)/python benchmarks/operator_bench.py $(ARGS)
 
 constraints: ## find out the newest versions that fit together, and write them to constraints.txt
 	@$(find_python); \

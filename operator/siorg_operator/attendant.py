@@ -225,7 +225,8 @@ class Attendant:
 
     def _keep(self, passed: Passed) -> None:
         self._wrote(passed.status, passed.written)
-        if not passed.launched and (passed.plan.depth != 0 or passed.plan.unfinished):
+        plan = passed.plan
+        if not passed.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
             self._spacing = _BUSY_SPACING_SECONDS
         until = time.monotonic() + _EXPECTED_SECONDS
         self._expected |= {job.name: (job, until) for job in passed.launched}

@@ -94,8 +94,10 @@ class Attendants:
 
     async def close(self) -> None:
         """Leave all, because the process ends. Their Jobs go on."""
-        self._may_begin.set()
         everyone = list(self._all.values())
+        for *_, stop in everyone:
+            stop.set()  # first: who waits to begin would begin
+        self._may_begin.set()
         self._all.clear()
         await asyncio.gather(*(_end(*one) for one in everyone))
 

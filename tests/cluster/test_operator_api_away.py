@@ -118,10 +118,10 @@ def test_answers_that_are_lost_make_no_second_job(world: World, server: ApiServe
     world.operator()
     with (
         never_too_many(world),
-        server.fault(namespace=world.namespace, user_agent=OURS, drop=True, carried_out=True, count=15) as fault,
+        server.fault(namespace=world.namespace, user_agent=OURS, drop=True, carried_out=True, count=7) as fault,
     ):
         world.create(world.resource(job={"image": HELD_IMAGE}))
-        eventually(lambda: fault.hits == 15 and len(world.processes()) == MAX_JOBS)
+        eventually(lambda: fault.hits == 7 and len(world.processes()) == MAX_JOBS)
         world.release()
         drain(world)
 

@@ -316,3 +316,33 @@ def test_a_job_that_the_api_server_makes_long_after_its_operator_died_is_no_seco
             eventually(lambda: at_rest(world))
     assert census.most == MAX_JOBS
     assert census.doubled == []
+
+
+def test_acts_on_nothing_before_it_has_seen_every_job(world: World) -> None:
+    """An operator that is started again and has not heard of the Jobs yet would launch them anew."""
+    server = world.cluster.server
+    if server is None:
+        pytest.skip("a real API server does not keep anybody waiting")
+    world.secret()
+    world.enqueue(ITEMS)
+    world.create(manifest(world, job={"image": HELD_IMAGE}))
+    with job_census(world.cluster.kubeconfig, world.namespace) as census:
+        with forked_operator(world, "first"):
+            eventually(lambda: len(world.unfinished_jobs()) == MAX_JOBS)
+        since = time.monotonic()
+        with (
+            server.fault(verb="list", resource="jobs", namespace=world.namespace, user_agent="kopf", delay=2.0) as slow,
+            server.fault(verb="list", resource="pods", namespace=world.namespace, user_agent="kopf", delay=2.0),
+            forked_operator(world, "second"),
+        ):
+            eventually(lambda: slow.hits and time.monotonic() > since + 1)
+            assert [one for one in by_operator_since(world, since) if one.writes] == []
+            world.release()
+            eventually(lambda: at_rest(world))
+    assert census.most == MAX_JOBS
+    assert census.doubled == []
+
+
+def by_operator_since(world: World, since: float) -> list[Request]:
+    assert world.cluster.server is not None
+    return [one for one in world.cluster.server.requests if one.time >= since and by_operator(one, world.namespace)]

@@ -151,6 +151,25 @@ def test_a_secret_that_names_another_database_is_followed_and_ends_no_job(world:
     postgres.drop(other_url)
 
 
+def test_a_changed_secret_is_noticed_however_seldom_the_queue_is_polled(world: World, postgres: Postgres) -> None:
+    other_url = postgres.database()
+    with connect(other_url, application_name="test") as other:
+        world.secret()
+        world.operator()
+        world.create(world.resource(scaling={"pollIntervalSeconds": 3600}))
+        world.wait_for_condition("Ready", "True")
+        world.enqueue(20, other)
+
+        world.secret(other_url)
+
+        eventually(lambda: QueueStore(other).counts().completed == 20)
+        world.kube.delete("secrets", SECRET)
+        world.wait_for_condition("QueueReachable", "False", "SecretMissing", seconds=SOON)
+        listening = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        eventually(lambda: other.execute(listening).fetchone() == {"n": 0})
+    postgres.drop(other_url)
+
+
 def test_a_missing_token_is_named_and_nothing_is_launched_until_it_is_there(
     cluster: Cluster, database_url: str, tmp_path: Path
 ) -> None:
