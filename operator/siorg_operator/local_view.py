@@ -10,9 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from siorg_operator.observed import Job, JobState
+from siorg_operator.observed import Job, JobState, rfc3339
 from siorg_operator.status import Event
-from siorg_operator.trouble import clock
 
 if TYPE_CHECKING:
     from siorg_operator.local import LocalMachine
@@ -140,7 +139,7 @@ def _until(machine: LocalMachine, jobs: list[Job]) -> str:
     due = machine.next_due
     if due is None or any(job.unfinished for job in jobs):
         return ""
-    return f"; the next item is due at {clock(due)}"
+    return f"; the next item is due at {rfc3339(due)}"
 
 
 def _style(event: Event) -> str:

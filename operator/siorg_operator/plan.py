@@ -16,10 +16,10 @@ from datetime import datetime
 
 from siorg_operator import sizing
 from siorg_operator.manifests import template_hash
-from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Stuck, Unreadable, newest_last
+from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Stuck, Unreadable, newest_last, rfc3339
 from siorg_operator.resource import SiorgSyncWorker
 from siorg_operator.sizing import Limit, Rates, Size, drain_seconds
-from siorg_operator.trouble import PATIENCE_SECONDS, Pacing, Trouble, assess, clock, is_of, later, plural
+from siorg_operator.trouble import PATIENCE_SECONDS, Pacing, Trouble, assess, is_of, later, plural
 
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
@@ -213,10 +213,10 @@ def _hold(
     if backlog.siorg_token_problem is not None:
         return _Hold("SecretMissing", backlog.siorg_token_problem)
     if long_pause(reading):
-        return _Hold("SiorgRateLimited", f"SIORG asked for no requests until {clock(later(now, reading.siorg_paused_seconds))}")
+        return _Hold("SiorgRateLimited", f"SIORG asked for no requests until {rfc3339(later(now, reading.siorg_paused_seconds))}")
     if trouble is not None and retry_at is not None:
         if now < retry_at:
-            return _Hold(trouble.reason, f"{trouble.sentence}; one probe Job at {clock(retry_at)}")
+            return _Hold(trouble.reason, f"{trouble.sentence}; one probe Job at {rfc3339(retry_at)}")
         # A Job of an older template shows nothing of this trouble, one way or the other.
         if unfinished := [job for job in unfinished if is_of(job, trouble)]:
             those = f"{len(unfinished)} unfinished {plural(len(unfinished), 'Job')}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from siorg_operator.manifests import COMPONENT_LABEL, WORKER_LABEL
-from siorg_operator.observed import Backlog, Ending, Fault, Job, JobState, Reading, Unreadable
+from siorg_operator.observed import Backlog, Ending, Fault, Job, JobState, Reading, Unreadable, rfc3339
 from siorg_operator.plan import Plan, long_pause
 from siorg_operator.resource import SiorgSyncWorker
 
@@ -225,7 +225,7 @@ def _with_retry(plan: Plan) -> str:
     assert plan.trouble is not None  # asked only then
     if plan.dormant:
         return f"{plan.trouble.sentence}; nothing waits now, and the next work is taken up by a single probe Job"
-    when = "" if plan.retry_at is None else f"; one probe Job may leave at {_rfc3339(plan.retry_at)}"
+    when = "" if plan.retry_at is None else f"; one probe Job may leave at {rfc3339(plan.retry_at)}"
     return plan.trouble.sentence + when
 
 
@@ -245,7 +245,7 @@ def _as_condition(
         "status": value,
         "reason": reason,
         "message": message[:_LONGEST_MESSAGE],
-        "lastTransitionTime": since or _rfc3339(now),
+        "lastTransitionTime": since or rfc3339(now),
         "observedGeneration": generation,
     }
 
@@ -306,7 +306,7 @@ def _rounds_over(plan: Plan, jobs: Sequence[Job]) -> list[int]:
 
 
 def _last_finished(jobs: Sequence[Job], old: Fields) -> Fields:
-    times = [_rfc3339(job.finished_at) for job in jobs if job.finished_at is not None]
+    times = [rfc3339(job.finished_at) for job in jobs if job.finished_at is not None]
     last = max([*times, old.get("lastFinishedTime") or ""])
     return {"lastFinishedTime": last} if last else {}
 
@@ -317,7 +317,7 @@ def _decision(plan: Plan, old: Fields | None, now: datetime) -> Fields:
         return old
     if old is not None and plan.reason == "EnoughJobs" and old.get("launched"):
         return old  # the launch is what explains the Jobs that are there
-    return {"time": _rfc3339(now), **new}
+    return {"time": rfc3339(now), **new}
 
 
 def _trouble(plan: Plan) -> Fields | None:
@@ -327,9 +327,9 @@ def _trouble(plan: Plan) -> Fields | None:
     return {
         "reason": trouble.ending.value,
         "streak": trouble.streak,
-        "since": _rfc3339(trouble.since),
-        "lastFailureTime": _rfc3339(trouble.last_failure),
-        "retryTime": _rfc3339(plan.retry_at),
+        "since": rfc3339(trouble.since),
+        "lastFailureTime": rfc3339(trouble.last_failure),
+        "retryTime": rfc3339(plan.retry_at),
         "message": trouble.message,
         "template": trouble.template,
     }
@@ -357,7 +357,3 @@ def _sentence(text: str) -> str:
     first = text.partition(" ")[0]
     is_a_name = any(letter == "." or letter.isupper() for letter in first[1:])  # spec.suspend, maxJobs: as one writes them
     return text if is_a_name else text[:1].upper() + text[1:]
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")

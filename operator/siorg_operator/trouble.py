@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from siorg_operator.observed import Ending, Job, JobState, Summary
+from siorg_operator.observed import Ending, Job, JobState, Summary, rfc3339
 
 _SIORG = frozenset({Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED})
 _PATIENT = _SIORG | {Ending.DATABASE_UNAVAILABLE}
@@ -80,7 +80,7 @@ class Trouble:
     @property
     def sentence(self) -> str:
         """What is wrong, in one sentence without a full stop."""
-        times = f"{self.streak} {plural(self.streak, 'failure')} in a row, the last at {clock(self.last_failure)}"
+        times = f"{self.streak} {plural(self.streak, 'failure')} in a row, the last at {rfc3339(self.last_failure)}"
         what = {
             Ending.SIORG_UNAVAILABLE: "SIORG does not answer",
             Ending.SIORG_RATE_LIMITED: "SIORG wants fewer requests",
@@ -245,11 +245,6 @@ def _outlived(jobs: list[Job], trouble: Trouble, now: datetime, pacing: Pacing, 
         for job in jobs
         if job.state is JobState.ACTIVE and job.started_at is not None and is_of(job, trouble)
     )
-
-
-def clock(moment: datetime) -> str:
-    """A moment in a message."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plural(count: int, noun: str) -> str:
