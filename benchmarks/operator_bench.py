@@ -184,10 +184,17 @@ def insert_to_job(bench: Bench) -> list[Figure]:
 
 
 def at_rest(cluster: Cluster, name: str) -> bool:
+    """Whether every Job has ended and the operator has told so."""
     assert cluster.server is not None
+    jobs = cluster.server.objects("jobs", cluster.namespace)
     status = (cluster.server.get("siorgsyncworkers", name, cluster.namespace) or {}).get("status") or {}
-    jobs, queue = status.get("jobs") or {}, status.get("queue") or {}
-    return not (jobs.get("active") or jobs.get("pending") or queue.get("claimable")) and bool(queue)
+    told, queue = status.get("jobs") or {}, status.get("queue") or {}
+    return (
+        all(condition(job, "Complete") == "True" for job in jobs)
+        and told.get("succeeded") == len(jobs)
+        and not (told.get("active") or told.get("pending"))
+        and queue.get("claimable") == 0
+    )
 
 
 # -- many resources ---------------------------------------------------------------------------------------------------
@@ -330,10 +337,10 @@ def failover(bench: Bench) -> list[Figure]:
                 time.sleep(random.uniform(3, 5))  # somewhere between two tries of the standby
                 done, began = len(launches.at), time.monotonic()
                 leader.send(number)
-                insert(connection, done + 1)
+                leader.ends()
+                insert(connection, done + 1)  # not before: one that is told to end takes up what comes while it does
                 gaps[number].append(launches.next(done) - began)
                 drain(connection)
-                leader.ends()
                 pair.reverse()
     return [
         Figure("kill -9, longest of 4", max(gaps[signal.SIGKILL]), "s", 20),

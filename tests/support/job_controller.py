@@ -56,6 +56,7 @@ class JobController:
         self._started: dict[str, float] = {}
         self._counted: set[str] = set()
         self._due: list[_Due] = []
+        self._soon: set[str] = set()
         self._wake = threading.Condition()
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="job-controller", daemon=True)
@@ -92,6 +93,10 @@ class JobController:
 
     def _enqueue(self, uid: str, after: float = 0.0) -> None:
         with self._wake:
+            if not after:
+                if uid in self._soon:
+                    return
+                self._soon.add(uid)
             heapq.heappush(self._due, _Due(time.monotonic() + after, uid))
             self._wake.notify()
 
@@ -103,8 +108,7 @@ class JobController:
                 if self._stop:
                     return
                 uid = heapq.heappop(self._due).uid
-                self._due = [each for each in self._due if each.uid != uid or each.at > time.monotonic()]
-                heapq.heapify(self._due)
+                self._soon.discard(uid)
             try:
                 self._sync(uid)
             except ApiError as error:

@@ -343,7 +343,9 @@ def is_finished(job: Body) -> bool:
 
 
 @contextmanager
-def siorg_world(cluster: Cluster, siorg: SiorgServer, database_url: str, folder: Path, *, token: str = "") -> Iterator[World]:
+def siorg_world(
+    cluster: Cluster, siorg: SiorgServer, database_url: str, folder: Path, *, token: str = "", namespace: str = ""
+) -> Iterator[World]:
     """A world in a namespace of its own.
 
     Args:
@@ -352,11 +354,12 @@ def siorg_world(cluster: Cluster, siorg: SiorgServer, database_url: str, folder:
         database_url: of a migrated database.
         folder: for logs.
         token: that this SIORG wants, if any.
+        namespace: of the small cluster, that is there already; otherwise a new one.
     """
     unit_codes(siorg.url, token)  # while it answers
     run = [sys.executable, "-m", "siorg_job"]
     images = {IMAGE: run, HELD_IMAGE: [sys.executable, "-c", _WAIT % str(folder / "released"), *run[1:]]}
-    with _in_a_namespace(cluster, images, folder) as own:
+    with _in_a_namespace(cluster, images, folder, namespace) as own:
         own.kube.apply_crd(crd())
         world = World(own, database_url, siorg, folder, token)
         try:
@@ -367,13 +370,14 @@ def siorg_world(cluster: Cluster, siorg: SiorgServer, database_url: str, folder:
 
 
 @contextmanager
-def _in_a_namespace(cluster: Cluster, images: Mapping[str, Sequence[str]], folder: Path) -> Iterator[Cluster]:
+def _in_a_namespace(cluster: Cluster, images: Mapping[str, Sequence[str]], folder: Path, namespace: str) -> Iterator[Cluster]:
     if cluster.server is None:
         with real_cluster(folder, cluster.kubeconfig, images, retry_seconds=0.2) as own:
             yield own
         return
-    kube = Kube(cluster.kubeconfig, namespace=f"{cluster.namespace}-{secrets.token_hex(3)}")
-    kube.create_namespace(kube.namespace)
+    kube = Kube(cluster.kubeconfig, namespace=namespace or f"{cluster.namespace}-{secrets.token_hex(3)}")
+    if not namespace:
+        kube.create_namespace(kube.namespace)
     cluster.kubelet.images.update(images)
     try:
         yield replace(cluster, namespace=kube.namespace, kube=kube)
