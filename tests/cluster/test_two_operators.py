@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -160,8 +161,12 @@ def test_a_leader_that_sleeps_past_its_lease_in_the_middle_of_a_launch_ends_and_
     world.secret()
     world.enqueue(30)
 
+    stopped = threading.Event()
+
     def stop_it(request: Request) -> None:
-        if request.verb == "create" and request.resource == "jobs" and request.user.endswith(":first"):
+        asked = (request.verb, request.resource, request.user.rpartition(":")[2])
+        if asked == ("create", "jobs", "first") and not stopped.is_set():
+            stopped.set()
             first.send(signal.SIGSTOP)
 
     try:
@@ -187,7 +192,8 @@ def test_a_leader_that_sleeps_past_its_lease_in_the_middle_of_a_launch_ends_and_
         second.stop()
     assert census.most <= MAX_JOBS
     assert census.doubled == []
-    assert server is None or writes(world, "first", after=continued) == []
+    # What was half sent when it fell asleep goes out when it awakes: the names are taken by then.
+    assert server is None or [one for one in writes(world, "first", after=continued) if one.status < 400] == []
     assert "Lost the lead, ending at once" in first.log
 
 

@@ -58,6 +58,15 @@ def resource(folder: Path, **spec: Any) -> Path:
     return file
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal() -> Iterator[None]:
+    """Whoever runs the tests in the background has SIGINT and SIGHUP ignored, and children inherit that."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Local:
     """``siorg-operator local`` as a process; its job processes leave their last words in ``logs``."""
 

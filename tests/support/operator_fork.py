@@ -19,7 +19,13 @@ from support.operator_process import Operator
 from support.siorg_world import PACE, World
 
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["siorg_operator.process", "siorg_operator.logs", "siorg_operator.settings"])
+_FORKING.set_forkserver_preload(
+    [
+        "siorg_operator.__main__",
+        "siorg_operator.process",
+        *(f"kubernetes.client.api.{api}_api" for api in ("batch_v1", "coordination_v1", "core_v1", "custom_objects")),
+    ]
+)
 
 
 class ForkedOperator(Operator):
