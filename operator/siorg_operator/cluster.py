@@ -277,7 +277,7 @@ class Kubernetes:
         found: set[str] = set()
         while True:
             page = await self._list(kind, namespace, **options)
-            found |= {item["metadata"]["uid"] for item in page["items"]}
+            found |= {item["metadata"]["uid"] for item in page["items"] or ()}  # null where there is none
             options["_continue"] = page["metadata"].get("continue")
             if not options["_continue"]:
                 return found

@@ -627,6 +627,8 @@ class TestList:
         found = kube.request("GET", kube.path("jobs"), labelSelector=labels, accept=accept)
         assert found["kind"] == "PartialObjectMetadataList"
         assert all("spec" not in each for each in found["items"])
+        none = kube.request("GET", kube.path("jobs"), labelSelector="no=such", accept=accept)
+        assert none["items"] is None  # unlike any other empty list
 
 
 def _events(kube: Kube, name: str, since: str, until: Callable[[Body], bool], *, labels: str = "") -> list[Body]:

@@ -81,7 +81,10 @@ class Shown:
             items = (serialized({k: v for k, v in as_new(entry.body).items() if k not in head}) for entry in entries)
         else:
             items = (entry.text for entry in entries)
-        return serialized(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"
+        texts = list(items)
+        # Kubernetes makes no empty list of metadata, but null.
+        inner = b"null" if partially and not texts else b"[" + b",".join(texts) + b"]"
+        return serialized(head)[:-1] + b',"items":' + inner + b"}"
 
     def _table(self, entries: Iterable[Entry], metadata: Body) -> Body:
         version = self.definitions.version(self.kind) if self.kind.custom else None
