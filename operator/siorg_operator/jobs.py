@@ -238,8 +238,21 @@ def read_summary(text: str) -> Summary | None:
         reason=_one_line(told["reason"]),
         exit_code=int(told["exit_code"]),
         duration_seconds=float(told["duration_seconds"]) if _is_number(told.get("duration_seconds")) else 0.0,
+        item_seconds=max(float(told["item_seconds"]), 0.0) if _is_number(told.get("item_seconds")) else 0.0,
+        item_seconds_le=_read_spread(told.get("item_seconds_le")),
         **{name: max(int(told[name]), 0) for name in counts if _is_number(told.get(name))},
     )
+
+
+def _read_spread(told: object) -> dict[float, int]:
+    """Counts by their upper bounds; empty where anything about them is not as it should be."""
+    if not isinstance(told, dict):
+        return {}
+    try:
+        spread = {float(bound): int(count) for bound, count in told.items() if _is_number(count)}
+    except ValueError:
+        return {}
+    return spread if len(spread) == len(told) and all(bound > 0 and spread[bound] >= 0 for bound in spread) else {}
 
 
 def _is_number(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -58,6 +59,10 @@ class Summary:
     claimed: int = 0
     requests: int = 0
     request_errors: int = 0
+    item_seconds: float = 0.0
+    """From claim to outcome, of all items together."""
+    item_seconds_le: Mapping[float, int] = field(default_factory=dict)
+    """How many items took so many seconds at most, and more than the next lower bound."""
 
     @property
     def ended(self) -> int:
