@@ -4,6 +4,7 @@
 #   PYTHON=…   the interpreter to make .venv with (otherwise the newest that fits is found)
 #   ARGS=…     passed on by test, demo and bench: make test ARGS='tests/queue -k claim'
 #   WORKERS=2  processes that tests run in
+#   NAMESPACE=siorg OPERATOR_IMAGE=… JOB_IMAGE=…   of make manifests
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,12 +12,15 @@ INSTALLED := $(VENV)/.installed
 PYTHON ?=
 ARGS ?=
 WORKERS ?= 2
+NAMESPACE ?= siorg
+OPERATOR_IMAGE ?= registry.example/siorg-operator:0.1.0
+JOB_IMAGE ?= registry.example/siorg-job:0.1.0
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv demo test test-cluster check format crd bench bench-operator constraints dist clean
+.PHONY: help venv tools demo test test-cluster e2e kind-test check format crd reference manifests bench bench-operator constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -55,7 +59,7 @@ endef
 
 help: ## list the commands
 	@echo "make <command>"; echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo; sed -n 's/^#   \([A-Z].*\)/  \1/p' Makefile
 
 venv: $(INSTALLED) ## make the virtual environment .venv, with everything in it
@@ -70,6 +74,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+tools: $(INSTALLED) ## programs that some tests want: kustomize and helm (built with Go), promtool (Debian)
+	@tests/get-tools
+
 demo: $(INSTALLED) ## everything in small, to see it work: database, SIORG, some job processes, live progress
 	@PYTHONPATH=tests $(BIN)/python benchmarks/demo.py $(ARGS)
 
@@ -82,14 +89,34 @@ test-cluster: $(INSTALLED) ## run the operator's tests against the API server of
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG is not set: it has to name the cluster to test on" >&2; exit 2; }
 	@SIORG_TEST_CLUSTER=1 $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/cluster) $(ARGS)
 
+# E2E_CONTEXT has to name the current context of KUBECONFIG: nobody's cluster is touched by mistake. The other variables are in
+# tests/support/target.py.
+e2e: $(INSTALLED) ## install everything on the cluster of KUBECONFIG, watch it work, remove it
+	@test -n "$$E2E_CONTEXT" || { echo "E2E_CONTEXT is not set: it has to name the context that may be used (kubectl config current-context)" >&2; exit 2; }
+	@$(BIN)/python -m pytest tests/e2e/test_system.py --exitfirst --verbose -p no:cacheprovider -p no:xdist --capture=no $(ARGS)
+
+kind-test: ## the same on a kind cluster, made for it and deleted again; needs Docker, kind and kubectl
+	@tests/e2e/kind-test
+
 check: $(INSTALLED) ## look for what tests do not see: lint, format, types, who imports whom
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/yamllint --strict .
+	@$(BIN)/shellcheck .ci/run tests/e2e/kind-test tests/get-tools manifests/render
+	@$(BIN)/hadolint job/Dockerfile job/simulator.Dockerfile operator/Dockerfile
 
 crd: $(INSTALLED) ## write crds/ anew from the models
 	@$(BIN)/siorg-operator crd >crds/siorgsyncworkers.yaml
+
+manifests: ## write dist/install.yaml, dist/migrate.yaml and dist/tools.yaml, with your namespace and images
+	@mkdir -p dist
+	@export NAMESPACE='$(NAMESPACE)' OPERATOR_IMAGE='$(OPERATOR_IMAGE)' JOB_IMAGE='$(JOB_IMAGE)' && \
+	manifests/render namespace base >dist/install.yaml && \
+	manifests/render migrate >dist/migrate.yaml && \
+	manifests/render tools >dist/tools.yaml && \
+	echo "kubectl apply --server-side -f dist/install.yaml   (then the Secrets, dist/migrate.yaml, manifests/siorgsyncworker.yaml)"
 
 format: $(INSTALLED) ## put the code into the one form, and mend what can be mended by itself
 	@$(BIN)/python -m ruff check --fix .

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -115,7 +115,13 @@ async def _lead(
         health.listed()
         # From here on SIGTERM and SIGINT are kopf's: it stops every attendant and returns. A watch that fails raises.
         await kopf.operator(
-            registry=registry, settings=kopf_settings, namespaces=[settings.namespace], standalone=True, stop_flag=stopped
+            registry=registry,
+            settings=kopf_settings,
+            namespaces=[settings.namespace],
+            standalone=True,
+            # Only for peering, but kopf would ask who runs it, and a container's user has no name.
+            identity=cast("Any", settings.identity),
+            stop_flag=stopped,
         )
         return 0
     finally:

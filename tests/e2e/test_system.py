@@ -1,0 +1,197 @@
+"""From an empty namespace to a drained queue and back to nothing, on a real cluster with real pods: one story, told in order.
+
+``make e2e`` runs it on the cluster of KUBECONFIG, ``make kind-test`` on one that it makes. Each step stands on those before it,
+so the first that fails ends the story (``--exitfirst``).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+
+import pytest
+
+from support.fleet import eventually
+from support.installation import CLUSTER_WIDE, ORGANIZATION, Installation, succeeded
+
+pytestmark = pytest.mark.timeout(600)
+
+MAX_JOBS = 4
+LONGEST_TAKEOVER_SECONDS = 60
+"""A leader that was killed is replaced within 20 s; a busy cluster takes its time to start pods besides."""
+COLUMNS = ["NAME", "READY", "DEPTH", "OLDEST", "ACTIVE", "MAX", "REASON", "AGE"]
+
+
+def most_at_once(system: Installation, done: int) -> int:
+    """Watch until so many items are completed and no Job is left; how many Jobs there were at most."""
+    most = 0
+
+    def drained() -> bool:
+        nonlocal most
+        most = max(most, len(system.unfinished()))
+        counts = system.queue()
+        return counts["completed"] >= done and counts["due"] == 0 and counts["processing"] == 0
+
+    eventually(drained, seconds=300, every=0.2)
+    eventually(lambda: not system.unfinished(), seconds=60, every=0.5)
+    return most
+
+
+def test_everything_comes_up_and_nothing_is_refused(system: Installation) -> None:
+    operators = system.kubectl.list("pods", "app.kubernetes.io/name=siorg-sync,app.kubernetes.io/component=operator")
+    assert len(operators) == 2
+    assert system.leader()
+    assert system.refusals() == []
+
+
+def test_the_database_is_empty_or_we_stop_here(system: Installation) -> None:
+    rows = system.rows("SELECT count(*) FROM siorg_sync_queue")[0][0]
+    if rows:
+        pytest.exit(f"refused: the queue of E2E_DATABASE_URL has {rows} rows: the suite wants an empty database", returncode=2)
+
+
+@pytest.mark.parametrize(
+    "folder", ["namespace", "base", "migrate", "tools", "overlays/kind", "overlays/deployment"]
+)  # fmt: skip
+def test_every_manifest_is_accepted_by_the_api_server(system: Installation, folder: str) -> None:
+    bodies = [body for body in system.manifests(folder) if body["kind"] != "Namespace"]
+    answer = system.kubectl(
+        "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename=-",
+        stdin="\n---\n".join(map(json.dumps, bodies)),
+    )  # fmt: skip
+    assert len(answer.splitlines()) == len(bodies)
+    assert "Warning" not in answer
+
+
+def test_the_example_is_ready_and_idle(system: Installation) -> None:
+    system.kubectl.apply(
+        system.example(
+            scaling={"maxJobs": MAX_JOBS, "itemsPerJob": 100},
+            worker={"batchSize": 10, "concurrency": 4},
+            discovery={"organizations": [ORGANIZATION]},
+        )
+    )
+    system.kubectl("wait", "--for=condition=Ready", "ssw/siorg", "--timeout=60s", seconds=70)
+    assert system.worker()["status"]["lastDecision"]["reason"] == "QueueEmpty"
+    assert system.kubectl("get", "ssw").splitlines()[0].split() == COLUMNS
+    assert not system.jobs()
+
+
+def test_discovery_fills_the_queue_and_jobs_come_drain_it_and_go(system: Installation) -> None:
+    began = time.monotonic()
+    job = system.run_cron_job("siorg-discovery")
+    assert succeeded(job), system.log(job["metadata"]["name"])
+    total = sum(system.queue()[status] for status in ("completed", "due", "processing", "scheduled"))
+    assert total > 100
+
+    most = most_at_once(system, total)
+
+    print(f"\n{total} items, at most {most} Jobs at once, {time.monotonic() - began:.1f} s from discovery to none")  # noqa: T201
+    assert 2 <= most <= MAX_JOBS
+    assert all(succeeded(job) for job in system.jobs())
+    status = system.worker()["status"]
+    assert status["jobs"]["active"] == 0
+    assert system.condition("Ready") == ("True", "AsExpected")
+    assert system.rows("SELECT count(*) FROM organizational_units WHERE is_active")[0][0] >= total - 1
+    system.tool("siorg-job", "doctor")  # exit code 0: all that a run needs is there
+    # Of a Job's last words the operator's metrics are made.
+    metrics = system.kubectl("get", "--raw", f"/api/v1/namespaces/{system.namespace}/pods/{system.leader()}:8080/proxy/metrics")
+    told = [
+        line for line in metrics.splitlines() if line.startswith("siorg_operator_items_total") and 'outcome="completed"' in line
+    ]
+    assert float(told[0].split()[-1]) == total
+
+
+def test_an_operator_that_is_killed_mid_way_costs_nothing(system: Installation) -> None:
+    codes = [
+        str(code)
+        for (code,) in system.rows("SELECT siorg_code FROM organizational_units WHERE siorg_code IS NOT NULL ORDER BY 1")
+    ]
+    done = system.queue()["completed"]
+    system.tool("siorg-job", "enqueue", *codes)
+    eventually(lambda: bool(system.unfinished()), seconds=60, every=0.2)
+    killed = system.leader()
+
+    began = time.monotonic()
+    system.kubectl("delete", "pod", killed, "--grace-period=0", "--force")
+    successor = eventually(lambda: system.leader() not in ("", killed) and system.leader(), seconds=LONGEST_TAKEOVER_SECONDS)
+    print(f"\n{successor} leads {time.monotonic() - began:.1f} s after {killed} was killed")  # noqa: T201
+
+    most = most_at_once(system, done + len(codes))
+    assert most <= MAX_JOBS
+    assert system.queue()["completed"] == done + len(codes)
+    assert system.rows("SELECT max(attempts) FROM siorg_sync_queue") == [[1]]  # nothing was done twice
+    assert not any(job["status"].get("failed") for job in system.jobs())
+    system.kubectl("rollout", "status", "deployment/siorg-operator", "--timeout=120s", seconds=130)
+
+
+def test_cleanup_removes_what_is_old_enough(system: Installation) -> None:
+    before = system.queue()["completed"]
+    system.rows(
+        "WITH aged AS (UPDATE siorg_sync_queue SET created_at = now() - interval '60 days',"
+        " processed_at = now() - interval '60 days' WHERE id IN"
+        " (SELECT id FROM siorg_sync_queue WHERE status = 'COMPLETED' LIMIT 10) RETURNING 1) SELECT count(*) FROM aged"
+    )
+    job = system.run_cron_job("siorg-cleanup")
+    assert succeeded(job), system.log(job["metadata"]["name"])
+    assert system.queue()["completed"] == before - 10
+
+
+def test_scaled_to_zero_it_launches_nothing_and_goes_on_afterwards(system: Installation) -> None:
+    system.kubectl("scale", "ssw/siorg", "--replicas=0")
+    eventually(lambda: system.condition("ScalingActive")[0] == "False", every=0.5)
+    code = system.rows("SELECT min(siorg_code) FROM organizational_units")[0][0]
+    done, jobs = system.queue()["completed"], {job["metadata"]["name"] for job in system.jobs()}
+    system.tool("siorg-job", "enqueue", str(code))
+    eventually(lambda: system.worker()["status"]["queue"]["claimable"] == 1, every=0.5)
+    assert {job["metadata"]["name"] for job in system.jobs()} <= jobs
+    assert system.worker()["status"]["lastDecision"]["reason"] == "Suspended"
+
+    system.kubectl("scale", "ssw/siorg", f"--replicas={MAX_JOBS}")
+    eventually(lambda: system.queue()["completed"] == done + 1, seconds=60, every=0.5)
+
+
+def test_what_the_operator_may_not_see_stays_hidden(system: Installation) -> None:
+    account = f"system:serviceaccount:{system.namespace}:siorg-operator"
+    for right in (
+        ("list", "secrets"),
+        ("create", "pods"),
+        ("get", "nodes"),
+        ("delete", "siorgsyncworkers"),
+        ("get", "configmaps"),
+    ):
+        assert system.kubectl.run("auth", "can-i", *right, f"--as={account}").stdout.strip() == "no", right
+    assert system.kubectl.run("auth", "can-i", "get", "secrets", f"--as={account}").stdout.strip() == "yes"
+    elsewhere = system.kubectl.run("auth", "can-i", "get", "secrets", f"--as={account}", "--namespace=default")
+    assert elsewhere.stdout.strip() == "no"
+
+
+def test_no_secret_stands_in_any_log_or_object(system: Installation) -> None:
+    secret = system.kubectl.get("secret", "siorg-database")
+    assert secret is not None
+    value = base64.b64decode(secret["data"]["DATABASE_URL"]).decode()
+    shown = system.kubectl("get", "siorgsyncworkers,jobs,cronjobs,pods,events,leases", "--output=yaml")
+    for pod in system.kubectl.list("pods"):
+        shown += system.kubectl.run("logs", pod["metadata"]["name"], "--all-containers").stdout
+    assert "siorg-database" in shown
+    assert value not in shown
+
+
+def test_deleted_it_leaves_nothing_behind(system: Installation) -> None:
+    assert system.refusals() == []
+    system.kubectl("delete", "ssw/siorg", "--wait=true", "--timeout=60s", seconds=70)
+    eventually(
+        lambda: not system.kubectl.list("jobs,cronjobs", "siorg.waterswamp.dev/worker=siorg")
+        and not system.kubectl.list("pods", "siorg.waterswamp.dev/worker=siorg"),
+        seconds=90, every=0.5,
+    )  # fmt: skip
+    own = [body for body in system.manifests("base") if f"{body['kind'].lower()}/{body['metadata']['name']}" not in CLUSTER_WIDE]
+    system.kubectl("delete", "--filename=-", "--wait=true", stdin="\n---\n".join(map(json.dumps, own)), seconds=120)
+    system.kubectl("delete", "pod/siorg-tools", "job/siorg-migrate", "--ignore-not-found", "--wait=true", seconds=60)
+    left = "app.kubernetes.io/name=siorg-sync,app.kubernetes.io/component notin (database,simulator)"
+    eventually(
+        lambda: not system.kubectl.list("all,roles,rolebindings,serviceaccounts,poddisruptionbudgets", left),
+        seconds=90,
+        every=0.5,
+    )
