@@ -55,7 +55,7 @@ def test_the_database_is_empty_or_we_stop_here(system: Installation) -> None:
     "folder", ["namespace", "base", "migrate", "tools", "overlays/kind", "overlays/deployment"]
 )  # fmt: skip
 def test_every_manifest_is_accepted_by_the_api_server(system: Installation, folder: str) -> None:
-    bodies = [body for body in system.manifests(folder) if body["kind"] != "Namespace"]
+    bodies = system.manifests(folder)
     answer = system.kubectl(
         "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename=-",
         stdin="\n---\n".join(map(json.dumps, bodies)),
