@@ -82,7 +82,8 @@ def test_discovery_fills_the_queue_and_jobs_come_drain_it_and_go(system: Install
     began = time.monotonic()
     job = system.run_cron_job("siorg-discovery")
     assert succeeded(job), system.log(job["metadata"]["name"])
-    total = sum(system.queue()[status] for status in ("completed", "due", "processing", "scheduled"))
+    counts = system.queue()
+    total = sum(counts[status] for status in ("completed", "due", "processing", "scheduled"))
     assert total > 100
 
     most = most_at_once(system, total)
@@ -116,7 +117,7 @@ def test_an_operator_that_is_killed_mid_way_costs_nothing(system: Installation) 
     began = time.monotonic()
     system.kubectl("delete", "pod", killed, "--grace-period=0", "--force")
     successor = eventually(lambda: system.leader() not in ("", killed) and system.leader(), seconds=LONGEST_TAKEOVER_SECONDS)
-    print(f"\n{successor} leads {time.monotonic() - began:.1f} s after {killed} was killed")  # noqa: T201
+    print(f"\n{successor} leads {time.monotonic() - began:.1f} s after {killed} was deleted by force")  # noqa: T201
 
     most = most_at_once(system, done + len(codes))
     assert most <= MAX_JOBS
