@@ -98,7 +98,9 @@ class Flights:
             )
         else:
             self._count(item, settled, applied.verdicts.get(item.id), flight.batch.tally)
-            self._metrics.operation(item.entity_type, item.operation, settled.status, time.monotonic() - flight.started)
+            seconds = time.monotonic() - flight.started
+            self._report.item_took(seconds)
+            self._metrics.operation(item.entity_type, item.operation, settled.status, seconds)
         self._metrics.in_flight(len(self._by_id))
         self._close(flight.batch)
         return True

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from siorg_queue.model import EntityType
+
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
@@ -88,6 +90,10 @@ class JobMetrics:
         self._retries = make.counter(
             "siorg_sync_retry_attempts_total", "Attempts that failed and will be made again", "entity_type"
         )
+        for entity_type in EntityType:
+            # 0 is told too: a counter that comes into being at 1 has, to Prometheus, never grown.
+            self._conflicts.labels(entity_type)
+            self._retries.labels(entity_type)
         self._batch_seconds = make.histogram(
             "siorg_worker_batch_duration_seconds", "From a claim to the outcome of its last item"
         )

@@ -7,8 +7,10 @@ termination message, is a summary of one line of JSON.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from siorg_job.logs import logger
+from siorg_job.metrics import BUCKETS_SECONDS
 
 LONGEST_SUMMARY: Final = 4096
 """Bytes. Kubernetes cuts a termination message there: https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/"""
@@ -76,6 +79,10 @@ class RunReport:
     """HTTP requests that brought no usable answer."""
     siorg_seconds: float = 0.0
     """Seconds of all requests together; more than the run's own where they ran beside each other."""
+    item_seconds: float = 0.0
+    """Seconds from claim to outcome, of all items together."""
+    item_seconds_le: dict[float, int] = field(default_factory=dict)
+    """How many of these items took at most so many seconds, and more than the next lower of ``BUCKETS_SECONDS``."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     """For people. By this machine's clock, and compared with nothing."""
     started_monotonic: float = field(default_factory=time.monotonic)
@@ -84,6 +91,13 @@ class RunReport:
     def ended(self) -> int:
         """Items that this run brought to a terminal status."""
         return self.completed + self.conflict + self.skipped + self.failed
+
+    def item_took(self, seconds: float) -> None:
+        """Count an item that came to an outcome ``seconds`` after its claim."""
+        at = bisect_left(BUCKETS_SECONDS, seconds)
+        bound = BUCKETS_SECONDS[at] if at < len(BUCKETS_SECONDS) else math.inf
+        self.item_seconds += seconds
+        self.item_seconds_le[bound] = self.item_seconds_le.get(bound, 0) + 1
 
     def summary(self, reason: str, exit_code: int) -> dict[str, object]:
         """What the run did, for ``one_line``.
@@ -103,6 +117,11 @@ class RunReport:
             "items_per_second": round(self.ended / seconds, 1) if seconds > 0 else 0.0,
             **{name: min(getattr(self, name), _LARGEST) for name in _COUNTERS},
             "siorg_seconds": round(self.siorg_seconds, 3),
+            "item_seconds": round(self.item_seconds, 3),
+            # As Prometheus writes bounds; the operator makes a histogram of it.
+            "item_seconds_le": {
+                f"{bound:g}": min(self.item_seconds_le[bound], _LARGEST) for bound in sorted(self.item_seconds_le)
+            },
         }
 
 

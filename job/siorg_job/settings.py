@@ -261,7 +261,7 @@ class Settings:
     )
     siorg_ca_bundle: Path | None = _setting(
         _Text("a PEM file that exists", _existing_file),
-        "Certificates of the authorities to trust for SIORG, instead of the system's",
+        "Certificates of further authorities to trust for SIORG, beside the system's",
         default=None,
     )
     siorg_timeout_secs: float = _setting(

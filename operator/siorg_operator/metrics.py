@@ -6,12 +6,16 @@ known has no series: unknown is not zero, and a value of yesterday is not today'
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading
 from siorg_operator.plan import Plan
@@ -23,8 +27,12 @@ _OF_ONE: Final = ("namespace", "worker")
 _PASS_SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0)
 _CALL_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAIT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+ITEM_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""The bounds by which Jobs count how long their items took."""
 _STATUSES: Final = ("due", "scheduled", "processing", "failed", "conflict")
 _OUTCOMES: Final = ("completed", "conflict", "skipped", "failed", "retried", "released")
+_RESULTS: Final = ("ok", "failed")
+_LAUNCH_REASONS: Final = ("Size", "Time", "MinJobs", "Probe")
 
 
 def operator_registry() -> CollectorRegistry:
@@ -77,6 +85,10 @@ class OperatorMetrics:
         self._requests = self._counter_of_one(
             "siorg_operator_siorg_requests_total", "Requests to SIORG that ended Jobs made", "result"
         )
+        self._item_seconds = _Spread(
+            "siorg_operator_item_duration_seconds", "Seconds from claim to outcome of one item, of Jobs that ended", ITEM_SECONDS
+        )
+        self._registry.register(self._item_seconds)
         self._rate = self._gauge_of_one(
             "siorg_operator_items_per_second", "Items that one Job brings to an end in a second, as learned"
         )
@@ -135,12 +147,26 @@ class OperatorMetrics:
         for state in JobState:
             self._jobs.labels(*one, state.value.lower()).set(sum(job.state is state for job in jobs))
         self._desired.labels(*one).set(plan.desired)
-        self._empty.labels(*one)  # 0 is told too: none was launched in vain
+        self._begin_counters(one)
         if plan.launches:
             self._launches.labels(*one, plan.launch_reason).inc(len(plan.launches))
         self._set_or_unknown(self._rate, one, plan.rate)
         self._set_or_unknown(self._drain, one, plan.predicted_drain_seconds)
         self._holds_back(one, plan.reason if plan.held_back else None)
+
+    def _begin_counters(self, one: tuple[str, str]) -> None:
+        """Tell 0 too. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
+        self._empty.labels(*one)
+        self._waited.labels(*one)
+        self._item_seconds.add(one, {}, 0.0)
+        for counter, values in (
+            (self._items, _OUTCOMES),
+            (self._requests, _RESULTS),
+            (self._launches, _LAUNCH_REASONS),
+            (self._ended, [ending for ending in Ending if ending is not Ending.NOTHING]),  # a trouble, not how a Job ends
+        ):
+            for value in values:
+                counter.labels(*one, value)
 
     def _saw_queue(self, one: tuple[str, str], backlog: Backlog) -> None:
         reading = backlog.reading
@@ -176,6 +202,7 @@ class OperatorMetrics:
         for outcome in _OUTCOMES:
             if items := getattr(summary, outcome):
                 self._items.labels(*one, outcome).inc(items)
+        self._item_seconds.add(one, summary.item_seconds_le, summary.item_seconds)
         failed = min(summary.request_errors, summary.requests)
         for result, requests in (("ok", summary.requests - failed), ("failed", failed)):
             if requests:
@@ -214,6 +241,7 @@ class OperatorMetrics:
             self._held.pop((namespace, worker), None)
         for metric in self._of_one:
             metric.remove_by_labels({"namespace": namespace, "worker": worker})
+        self._item_seconds.remove((namespace, worker))
 
     # -- what happened to this process --------------------------------------------------------------------------------
 
@@ -256,6 +284,41 @@ class OperatorMetrics:
 
     def _unknown(self, gauge: Gauge, labels: tuple[str, ...]) -> None:
         gauge.remove(*labels)
+
+
+class _Spread(Collector):
+    """A histogram of what others have counted: it takes counts, where the library's own takes one observation at a time."""
+
+    def __init__(self, name: str, meaning: str, bounds: Sequence[float]) -> None:
+        self._name, self._meaning, self._bounds = name, meaning, (*bounds, math.inf)
+        self._counts: dict[tuple[str, str], tuple[list[int], float]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, one: tuple[str, str], counts: Mapping[float, int], total: float) -> None:
+        """Add ``counts`` by their upper bounds, and the sum of what was counted. A bound that is not ours counts for the next."""
+        with self._lock:
+            there, before = self._counts.get(one, ([0] * len(self._bounds), 0.0))
+            for bound, count in counts.items():
+                there[bisect_left(self._bounds, bound)] += count
+            self._counts[one] = there, before + (total if counts else 0.0)
+
+    def remove(self, one: tuple[str, str]) -> None:
+        """There is nothing to tell of it any more."""
+        with self._lock:
+            self._counts.pop(one, None)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """See ``Collector``."""
+        family = HistogramMetricFamily(self._name, self._meaning, labels=_OF_ONE)
+        with self._lock:
+            for one, (counts, total) in self._counts.items():
+                so_far = 0
+                buckets: list[tuple[str, float]] = []
+                for bound, count in zip(self._bounds, counts, strict=True):
+                    so_far += count
+                    buckets.append(("+Inf" if bound == math.inf else str(bound), so_far))
+                family.add_metric(one, buckets, total)
+        yield family
 
 
 def _version() -> str:

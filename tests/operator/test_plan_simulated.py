@@ -53,9 +53,9 @@ class Run:
             state = JobState.SUCCEEDED if self.ending is Ending.DONE else JobState.FAILED
         told = None
         if self.ended is not None and self.started is not None and self.ending is not Ending.FAILED:
-            errors = {"request_errors": 1} if self.ending is Ending.SIORG_UNAVAILABLE else {}
-            asked = self.done + (1 if errors else 0)
-            told = Summary("", 0, self.ended - self.started, completed=self.done, requests=asked, **errors)
+            errors = 1 if self.ending is Ending.SIORG_UNAVAILABLE else 0
+            lived = self.ended - self.started
+            told = Summary("", 0, lived, completed=self.done, requests=self.done + errors, request_errors=errors)
         return Job(
             name=self.name,
             slot=self.slot,

@@ -130,7 +130,7 @@ def ended(
 
 
 def summary(
-    completed: int = 0, *, seconds: float = 30, ending: Ending = Ending.DONE, requests: int | None = None, **counts: int
+    completed: int = 0, *, seconds: float = 30, ending: Ending = Ending.DONE, requests: int | None = None, **counts: Any
 ) -> Summary:
     """What a run left behind: ``completed`` items in ``seconds``, with a request for each unless told otherwise."""
     reason, code = _REASONS[ending]

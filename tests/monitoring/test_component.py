@@ -1,0 +1,97 @@
+"""The component as kustomize puts it into an installation, and the PodMonitors beside what they are to find."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.monitoring import COMPONENT, dashboard, documents
+from support.pages import Page
+from support.siorg_server import REPOSITORY
+
+MANIFESTS = REPOSITORY / "manifests"
+
+
+def kustomize(folder: Path) -> list[dict[str, Any]]:
+    """What ``kustomize build`` makes of a folder."""
+    ours = REPOSITORY / ".venv" / "bin" / "kustomize"
+    command = next(
+        (words for words in (["kustomize", "build"], [str(ours), "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])),
+        None,
+    )
+    if command is None:
+        pytest.skip("needs kustomize or kubectl (make tools)")
+    built = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60, check=False)
+    assert built.returncode == 0, built.stderr
+    return [found for found in yaml.safe_load_all(built.stdout) if found]
+
+
+def kustomization(folder: Path, text: str) -> list[dict[str, Any]]:
+    """What becomes of a kustomization whose ``siorg-sync/`` is this repository."""
+    (folder / "siorg-sync").mkdir()
+    for part in ("manifests", "crds"):
+        shutil.copytree(REPOSITORY / part, folder / "siorg-sync" / part, ignore=shutil.ignore_patterns(".render.*"))
+    own = folder / "own"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(text)
+    return kustomize(own)
+
+
+def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    (found,) = (one for one in objects if one["kind"] == kind and one["metadata"]["name"] == name)
+    return found
+
+
+def test_it_adds_monitors_rules_and_the_dashboard_in_the_namespace(tmp_path: Path) -> None:
+    made = kustomization(
+        tmp_path,
+        "namespace: elsewhere\n"
+        "resources: [../siorg-sync/manifests/base]\n"
+        "components: [../siorg-sync/manifests/components/monitoring]\n",
+    )
+    ours = [one for one in made if one["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "monitoring"]
+    assert sorted((one["kind"], one["metadata"]["name"]) for one in ours) == [
+        ("ConfigMap", "siorg-dashboard"),
+        ("PodMonitor", "siorg-operator"),
+        ("PodMonitor", "siorg-worker"),
+        ("PrometheusRule", "siorg-operator"),
+        ("PrometheusRule", "siorg-sync"),
+    ]
+    assert {one["metadata"]["namespace"] for one in ours} == {"elsewhere"}
+    config = named(ours, "ConfigMap", "siorg-dashboard")
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["dashboard.json"]) == dashboard()
+
+
+def test_the_kustomization_of_the_runbooks_can_be_built(tmp_path: Path) -> None:
+    (example,) = (text for language, text in Page.of(REPOSITORY / "docs" / "runbooks.md").blocks if language == "yaml")
+    made = kustomization(tmp_path, example)
+    for kind, name in (("PodMonitor", "siorg-operator"), ("PodMonitor", "siorg-worker"), ("PrometheusRule", "siorg-sync")):
+        assert named(made, kind, name)["metadata"]["labels"]["release"] == "monitoring"
+    rules = named(made, "PrometheusRule", "siorg-sync")["spec"]["groups"][0]["rules"]
+    assert [rule["alert"] for rule in rules if "86400" in rule["expr"]] == ["SiorgQueueOldestTooOld"]
+    assert not [one for one in made if one["kind"] == "PrometheusRule" and one["metadata"]["name"] == "siorg-operator"]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "deployment"),
+    [("siorg-operator", "base/operator.yaml"), ("siorg-worker", "overlays/deployment/worker.yaml")],
+)
+def test_a_monitor_finds_the_pods_and_their_port(monitor: str, deployment: str) -> None:
+    spec = named(documents(COMPONENT / "pod-monitors.yaml"), "PodMonitor", monitor)["spec"]
+    (found,) = (one for one in documents(MANIFESTS / deployment) if one["kind"] == "Deployment")
+    template = found["spec"]["template"]
+    assert spec["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    ports = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
+    assert {endpoint["port"] for endpoint in spec["podMetricsEndpoints"]} <= ports
+
+
+def test_the_operators_own_namespace_label_is_honoured() -> None:
+    (endpoint,) = named(documents(COMPONENT / "pod-monitors.yaml"), "PodMonitor", "siorg-operator")["spec"]["podMetricsEndpoints"]
+    assert endpoint["honorLabels"]
