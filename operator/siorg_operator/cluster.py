@@ -264,7 +264,7 @@ class Kubernetes:
                 await self._list(what, namespace, limit=1)
             except ClusterError as error:
                 advice = {
-                    403: f"the operator's Role in namespace {namespace} must allow get, list and watch of {what}",
+                    403: f"the operator's Role in namespace {namespace} must allow list and watch of {what}",
                     404: f"{what} is not known to the API server: kubectl apply -f crds/siorgsyncworkers.yaml",
                 }.get(error.code)
                 raise ClusterError(f"{error}{'; ' + advice if advice else ''}", error.code) from None

@@ -74,7 +74,7 @@ class HealthSnapshot:
     tried: float | None = None
     """When the Lease was last asked for."""
     reached: bool = False
-    """Whether the API server answered then."""
+    """Whether the API server let us ask then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ def _why_not_standing_by(health: HealthSnapshot, now: float, limits: HealthLimit
     if now - tried > limits.lease:
         return f"standby: the API server has not been asked for the Lease for {now - tried:.0f} s (limit {limits.lease:g} s)"
     if not health.reached:
-        return "standby: the API server does not answer" if health.tried is not None else "standby: not asked for the Lease yet"
+        if health.tried is None:
+            return "standby: not asked for the Lease yet"
+        return "standby: the Lease cannot be asked for: no answer, or a refusal (the log says which)"
     return None
 
 
@@ -141,7 +143,7 @@ class Health:
         self._become(Role.LEADER)
 
     def lease_tried(self, *, reached: bool) -> None:
-        """The Lease was asked for, and the API server answered, or did not."""
+        """The Lease was asked for, and the API server let us, or did not."""
         with self._lock:
             self._tried, self._reached = self._clock(), reached
 

@@ -74,7 +74,8 @@ def test_a_leader_is_not_ready_before_its_first_listings() -> None:
 def test_a_standby_is_alive_whatever_happens_and_ready_while_it_reaches_the_api_server() -> None:
     assert judge(standby(), 110.0, LIMITS) == Judgment()
     assert judge(standby(beat=None, since=0.0, tried=1e6), 1e6, LIMITS) == Judgment()
-    assert judge(standby(reached=False), 110.0, LIMITS) == Judgment(not_ready="standby: the API server does not answer")
+    refused = "standby: the Lease cannot be asked for: no answer, or a refusal (the log says which)"
+    assert judge(standby(reached=False), 110.0, LIMITS) == Judgment(not_ready=refused)
 
 
 def test_a_standby_whose_election_stands_still_is_not_ready() -> None:

@@ -45,6 +45,8 @@ from support.api_server.watching import Wanted, Watches
 
 _DISCOVERY_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _WATCH_SECONDS = 1800.0
+_ADMIN = "system:admin"
+_SERVICE_ACCOUNT = "system:serviceaccount:"
 _REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired",
             422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}  # fmt: skip
 
@@ -86,8 +88,9 @@ class Answering:
             if not trouble.carried_out and (trouble.drop or trouble.status):
                 return await self._refuse(request, asked, trouble)
         try:
-            user = self._authorize(request, target, asked)
+            user = self._user(request)
             asked = replace(asked, user=user)
+            self._authorize(user, target, asked)
             if target is not None and target.verb == "watch":
                 return await self._watch(request, target, asked)
             body = await request.read()
@@ -148,29 +151,35 @@ class Answering:
 
     # Who may
 
-    def _authorize(self, request: web.BaseRequest, target: Route | None, asked: Request) -> str:
+    def _user(self, request: web.BaseRequest) -> str:
         accounts = self.accounts()
         token = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ").strip()
         if accounts is None or not token:
-            return "system:admin"
+            return _ADMIN
         if token not in accounts:
             raise Refused(401, "Unauthorized", "Unauthorized")
-        user = f"system:serviceaccount:{token}"
-        if target is None:
-            if asked.path.startswith(READS_FOR_ALL):
-                return user
+        return _SERVICE_ACCOUNT + token
+
+    def _authorize(self, user: str, target: Route | None, asked: Request) -> None:
+        if target is not None:
+            self._check(user, target, target.verb)
+        elif user != _ADMIN and not asked.path.startswith(READS_FOR_ALL):
             raise Refused(403, "Forbidden", f'forbidden: User "{user}" cannot {asked.verb} path "{asked.path}"', {})
-        kind = target.kind
-        if not allowed(accounts[token], target.verb, kind.group, target.resource, target.place, target.name):
-            raise not_allowed(user, target.verb, kind.group, target.resource, target.name, target.place)
-        return user
+
+    def _check(self, user: str, target: Route, verb: str) -> None:
+        accounts, kind = self.accounts(), target.kind
+        if accounts is None or user == _ADMIN:
+            return
+        rules = accounts.get(user.removeprefix(_SERVICE_ACCOUNT), ())
+        if not allowed(rules, verb, kind.group, target.resource, target.place, target.name):
+            raise not_allowed(user, verb, kind.group, target.resource, target.name, target.place)
 
     def _review(self, body: Body, user: str) -> Body:
         attributes = body.get("spec", {}).get("resourceAttributes") or {}
         accounts, resource = self.accounts(), attributes.get("resource", "")
         if attributes.get("subresource"):
             resource = f"{resource}/{attributes['subresource']}"
-        token = user.removeprefix("system:serviceaccount:")
+        token = user.removeprefix(_SERVICE_ACCOUNT)
         may = accounts is None or token not in accounts or allowed(
             accounts[token], attributes.get("verb", ""), attributes.get("group", ""), resource,
             attributes.get("namespace", ""), attributes.get("name", ""))  # fmt: skip
@@ -192,7 +201,7 @@ class Answering:
             case "update":
                 return self._update(request, target, body)
             case "patch":
-                return self._patch(request, target, body)
+                return self._patch(request, target, body, user)
             case "delete":
                 options = self._delete_options(request, body)
                 shown = self._shown(request, target)
@@ -388,11 +397,13 @@ class Answering:
         written = self.registry.update(self._core(target), target.place, target.name, document, options, target.subresource)
         return self._written(request, target, written)
 
-    def _patch(self, request: web.BaseRequest, target: Route, body: bytes) -> Answer:
+    def _patch(self, request: web.BaseRequest, target: Route, body: bytes, user: str) -> Answer:
         document, options = self._document(request, body), self._options(request)
         kind = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip()
         if kind == APPLY_PATCH and "fieldManager" not in request.query:
             raise invalid_object("meta.k8s.io", "PatchOptions", "", [required("fieldManager", "is required for apply patch")])
+        if kind == APPLY_PATCH and self.registry.store.get(target.kind.collection, (target.place, target.name)) is None:
+            self._check(user, target, "create")  # what is not there is made
         if target.subresource == "scale":
             change = json_patch if kind == JSON_PATCH else merge_patch
             return self._rescale(target, lambda scale: change(scale, document), options)

@@ -102,7 +102,8 @@ class ApiServer:
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
             "current-context": "test",
         }
-        path = folder / f"kubeconfig{'-' + token if token else ''}.yaml"
+        ending = f"-{token}".replace(":", "-") if token else ""  # KUBECONFIG is a list, with colons between
+        path = folder / f"kubeconfig{ending}.yaml"
         path.write_text(yaml.safe_dump(config))
         return path
 
