@@ -66,6 +66,7 @@ def job_of(name, body, spec):
     owner = {"apiVersion": body["apiVersion"], "kind": body["kind"], "name": name, "uid": body["metadata"]["uid"],
              "controller": True}  # fmt: skip
     container = {"name": "main", "image": "python:test", "args": ["-c", spec.get("program", "print('done')")]}
-    pod = {"restartPolicy": "Never", "containers": [container], "nodeSelector": {"siorg-test-node": "true"}}
+    pod = {"restartPolicy": "Never", "containers": [container], "nodeSelector": {"siorg-test-node": "true"},
+           "tolerations": [{"key": "siorg-test-node", "operator": "Exists"}]}  # fmt: skip
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{name}-1", "ownerReferences": [owner]},
             "spec": {"template": {"spec": pod}}}  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from support.cluster import Cluster
 from support.fleet import eventually
 from support.kube import Body, Kube, condition
-from support.kubelet import Running
+from support.kubelet import NODE_SELECTOR, TOLERATIONS, Running
 
 LONG = "import time; time.sleep(60)"
 
@@ -28,7 +28,7 @@ def name() -> str:
 
 def job(name: str, program: str = "print('done')", *, restart: str = "Never", **spec: Any) -> Body:
     pod = {
-        "restartPolicy": restart, "nodeSelector": {"siorg-test-node": "true"}, "terminationGracePeriodSeconds": 5,
+        "restartPolicy": restart, "nodeSelector": NODE_SELECTOR, "tolerations": TOLERATIONS, "terminationGracePeriodSeconds": 5,
         "containers": [{"name": "main", "image": "python:test", "args": ["-c", program]}],
     }  # fmt: skip
     template = {"metadata": {"labels": {"app": name}}, "spec": pod}

@@ -17,7 +17,7 @@ from support.cluster import Cluster, small_cluster
 from support.fleet import eventually
 from support.images import refused_reference
 from support.kube import Body, Kube, condition
-from support.kubelet import NODE, quantity
+from support.kubelet import NODE, NODE_SELECTOR, TOLERATIONS, quantity
 from support.pod_environment import expand
 
 ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
@@ -36,7 +36,7 @@ def name() -> str:
 def pod(name: str, program: str = "print('done')", *, selector: Body | None = None, grace: int = 5, **container: Any) -> Body:
     main = {"name": "main", "image": "python:test", "args": ["-c", program], **container}
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": grace, "containers": [main],
-            "nodeSelector": {"siorg-test-node": "true"} if selector is None else selector}  # fmt: skip
+            "nodeSelector": NODE_SELECTOR if selector is None else selector, "tolerations": TOLERATIONS}  # fmt: skip
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 

@@ -15,7 +15,7 @@ from support.api_server.server import ApiServer
 from support.fleet import eventually
 from support.job_controller import JobController
 from support.kube import Body, Kube
-from support.kubelet import NODE_SELECTOR, Kubelet
+from support.kubelet import NODE_SELECTOR, TOLERATIONS, Kubelet
 
 
 class WrongCluster(RuntimeError):
@@ -41,6 +41,11 @@ class Cluster:
     def node_selector(self) -> dict[str, str]:
         """What pods need so that they come to the test's node, where their processes are real."""
         return dict(NODE_SELECTOR)
+
+    @property
+    def tolerations(self) -> list[Body]:
+        """And these, for nobody else's pods shall come there."""
+        return [dict(each) for each in TOLERATIONS]
 
 
 def real_kubeconfig() -> Path | None:

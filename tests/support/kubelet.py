@@ -28,6 +28,8 @@ from support.pod_environment import ConfigError, environment, expand
 
 NODE = "siorg-test-node"
 NODE_SELECTOR = {"siorg-test-node": "true"}
+TOLERATIONS = [{"key": "siorg-test-node", "operator": "Exists", "effect": "NoSchedule"}]
+"""What pods need that are meant for the node: on a real cluster it must not draw anybody else's."""
 _MESSAGE_BYTES = 4096
 _LOG_MESSAGE_BYTES = 2048
 _HEARTBEAT_SECONDS = 8.0
@@ -190,13 +192,14 @@ class Kubelet:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": NODE, "labels": {**NODE_SELECTOR, "kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}},
-            "spec": {},
+            "spec": {"taints": [{"key": "siorg-test-node", "value": "true", "effect": "NoSchedule"}]},
         }
         try:
             self._kube.create(node)
         except ApiError as error:
             if error.status != 409:
                 raise
+            self._kube.patch("nodes", NODE, {"spec": node["spec"]})
         self._report()
 
     def _report(self) -> None:

@@ -154,6 +154,7 @@ class World:
                 "podTemplate": {
                     "spec": {
                         "nodeSelector": self.cluster.node_selector,
+                        "tolerations": self.cluster.tolerations,
                         "terminationGracePeriodSeconds": 10,
                         "env": [{"name": key, "value": value} for key, value in (_ENV | dict(env or {})).items()],
                     }
