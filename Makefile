@@ -20,7 +20,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv tools demo test test-cluster e2e kind-test check format crd reference manifests bench bench-operator constraints dist clean
+.PHONY: help venv tools demo test test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -110,6 +110,9 @@ check: $(INSTALLED) ## look for what tests do not see: lint, format, types, who 
 crd: $(INSTALLED) ## write crds/ anew from the models
 	@$(BIN)/siorg-operator crd >crds/siorgsyncworkers.yaml
 
+reference: $(INSTALLED) ## write docs/reference.md anew from the models
+	@$(BIN)/python docs/make_reference.py >docs/.reference.md && mv docs/.reference.md docs/reference.md
+
 manifests: ## write dist/install.yaml, dist/migrate.yaml and dist/tools.yaml, with your namespace and images
 	@mkdir -p dist
 	@export NAMESPACE='$(NAMESPACE)' OPERATOR_IMAGE='$(OPERATOR_IMAGE)' JOB_IMAGE='$(JOB_IMAGE)' && \
@@ -117,6 +120,11 @@ manifests: ## write dist/install.yaml, dist/migrate.yaml and dist/tools.yaml, wi
 	manifests/render migrate >dist/migrate.yaml && \
 	manifests/render tools >dist/tools.yaml && \
 	echo "kubectl apply --server-side -f dist/install.yaml   (then the Secrets, dist/migrate.yaml, manifests/siorgsyncworker.yaml)"
+
+chart: $(INSTALLED) ## write the Helm chart: dist/chart and dist/siorg-sync-VERSION.tgz; needs helm and kustomize (make tools)
+	@PATH="$$PATH:$(CURDIR)/$(BIN)"; \
+	command -v helm >/dev/null || { echo "helm is not installed; \`make tools\` builds it where Go is" >&2; exit 2; }; \
+	mkdir -p dist && $(BIN)/python chart/make_chart.py dist/chart && helm package dist/chart --destination dist
 
 format: $(INSTALLED) ## put the code into the one form, and mend what can be mended by itself
 	@$(BIN)/python -m ruff check --fix .
@@ -147,4 +155,4 @@ dist: $(INSTALLED) ## build the wheel and the source distribution into dist/
 
 clean: ## remove everything that these commands have made
 	rm -rf $(VENV) dist build .demo bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find operator job tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find operator job tests benchmarks docs chart -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -107,7 +107,7 @@ def test_what_was_to_be_kept_is_kept_and_named(programs: Programs) -> None:
 
 @pytest.mark.skipif(
     shutil.which("docker") is not None and os.system("docker info >/dev/null 2>&1") == 0, reason="Docker is there"
-)  # noqa: S605, S607 - a constant
+)
 def test_make_says_the_same() -> None:
     done = subprocess.run(["make", "kind-test"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

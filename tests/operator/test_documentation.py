@@ -45,10 +45,10 @@ def test_the_faults_of_cron_jobs_are_explained() -> None:
         assert f"`{word}`" in DOCUMENTATION
 
 
-def test_the_example_is_a_resource_that_names_an_image_and_its_secrets() -> None:
+def test_the_example_is_a_resource_that_names_its_secrets_and_leaves_the_image_to_the_operator() -> None:
     worker = read_file(EXAMPLE)
     assert "namespace" not in yaml.safe_load(EXAMPLE)["metadata"]  # kubectl -n says it
-    assert worker.spec.job.image
+    assert not worker.spec.job.image
     assert worker.spec.siorg.token_secret_ref is not None
     for name in (worker.spec.database.url_secret_ref.name, worker.spec.siorg.token_secret_ref.name):
         assert f"create secret generic {name} --from-env-file" in EXAMPLE

@@ -1,0 +1,20 @@
+"""Every exit code is explained, in both languages."""
+
+from __future__ import annotations
+
+import pytest
+
+from siorg_job.commands.context import Exit
+from siorg_operator import __main__ as operator
+from support.pages import GENERATED, ROOT
+
+
+@pytest.mark.parametrize("page", ["reference.md", "operate.md", "pt-BR/operate.md"])
+@pytest.mark.parametrize("code", list(Exit))
+def test_every_exit_code_is_explained(page: str, code: Exit) -> None:
+    assert f"\n| {int(code)} |" in (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def test_job_and_operator_mean_the_same_by_them() -> None:
+    assert GENERATED.exists()
+    assert {operator.DONE, operator.USAGE, operator.TRY_LATER} <= set(Exit)
