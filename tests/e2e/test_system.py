@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from support.fleet import eventually
-from support.installation import CLUSTER_WIDE, ORGANIZATION, Installation, succeeded
+from support.installation import CLUSTER_WIDE, ORGANIZATION, Installation, namespace, succeeded
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -21,6 +23,14 @@ MAX_JOBS = 4
 LONGEST_TAKEOVER_SECONDS = 60
 """A leader that was killed is replaced within 20 s; a busy cluster takes its time to start pods besides."""
 COLUMNS = ["NAME", "READY", "DEPTH", "OLDEST", "ACTIVE", "MAX", "REASON", "AGE"]
+
+
+@pytest.fixture(scope="module")
+def empty(system: Installation) -> Iterator[Installation]:
+    """A second namespace, as restricted, in which nothing is ever made."""
+    name = f"{system.namespace}-empty"
+    with namespace(system.kubectl, name):
+        yield replace(system, kubectl=replace(system.kubectl, namespace=name))
 
 
 def most_at_once(system: Installation, done: int) -> int:
@@ -54,9 +64,9 @@ def test_the_database_is_empty_or_we_stop_here(system: Installation) -> None:
 @pytest.mark.parametrize(
     "folder", ["namespace", "base", "migrate", "tools", "overlays/kind", "overlays/deployment"]
 )  # fmt: skip
-def test_every_manifest_is_accepted_by_the_api_server(system: Installation, folder: str) -> None:
-    bodies = system.manifests(folder)
-    answer = system.kubectl(
+def test_every_manifest_is_accepted_by_the_api_server(empty: Installation, folder: str) -> None:
+    bodies = empty.manifests(folder)
+    answer = empty.kubectl(
         "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename=-",
         stdin="\n---\n".join(map(json.dumps, bodies)),
     )  # fmt: skip

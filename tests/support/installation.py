@@ -235,17 +235,26 @@ def installation(target: Target) -> Iterator[Installation]:
     cluster = Kubectl(target.kubeconfig, target.context, program=shutil.which("kubectl") or "kubectl")
     there = {each for each in CLUSTER_WIDE if cluster.run("get", each).returncode == 0}
     name = f"siorg-e2e-{secrets.token_hex(3)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    made = Installation(target, replace(cluster, namespace=name))
     try:
-        yield made
+        with namespace(cluster, name, keep=target.keep):
+            yield Installation(target, replace(cluster, namespace=name))
     finally:
         if not target.keep:
-            cluster.run("delete", "namespace", name, "--wait=true", "--timeout=120s", seconds=150)
             for each in CLUSTER_WIDE:
                 if each not in there:
                     cluster.run("delete", each, "--wait=true", "--timeout=60s", seconds=90)
+
+
+@contextmanager
+def namespace(kubectl: Kubectl, name: str, *, keep: bool = False) -> Iterator[None]:
+    """A namespace that enforces Pod Security ``restricted``; gone at the end, unless it is to be kept."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    try:
+        yield
+    finally:
+        if not keep:
+            kubectl.run("delete", "namespace", name, "--wait=true", "--timeout=120s", seconds=150)
 
 
 def install(made: Installation) -> None:
