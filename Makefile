@@ -113,13 +113,17 @@ crd: $(INSTALLED) ## write crds/ anew from the models
 reference: $(INSTALLED) ## write docs/reference.md anew from the models
 	@$(BIN)/python docs/make_reference.py >docs/.reference.md && mv docs/.reference.md docs/reference.md
 
-manifests: ## write dist/install.yaml, dist/migrate.yaml and dist/tools.yaml, with your namespace and images
+manifests: export NAMESPACE := $(NAMESPACE)
+manifests: export OPERATOR_IMAGE := $(OPERATOR_IMAGE)
+manifests: export JOB_IMAGE := $(JOB_IMAGE)
+manifests: ## write dist/namespace.yaml, install.yaml, migrate.yaml and tools.yaml, with your namespace and images
 	@mkdir -p dist
-	@export NAMESPACE='$(NAMESPACE)' OPERATOR_IMAGE='$(OPERATOR_IMAGE)' JOB_IMAGE='$(JOB_IMAGE)' && \
-	manifests/render namespace base >dist/install.yaml && \
-	manifests/render migrate >dist/migrate.yaml && \
-	manifests/render tools >dist/tools.yaml && \
-	echo "kubectl apply --server-side -f dist/install.yaml   (then the Secrets, dist/migrate.yaml, manifests/siorgsyncworker.yaml)"
+	@for file in namespace install migrate tools; do \
+	  case $$file in install) folder=base ;; *) folder=$$file ;; esac; \
+	  manifests/render $$folder >dist/.$$file.yaml && mv dist/.$$file.yaml dist/$$file.yaml || { rm -f dist/.$$file.yaml; exit 2; }; \
+	done
+	@echo "Written to dist/. Next: kubectl apply -f dist/namespace.yaml; kubectl apply --server-side -f dist/install.yaml;"
+	@echo "then the Secrets, dist/migrate.yaml, manifests/siorgsyncworker.yaml (README.md)"
 
 chart: $(INSTALLED) ## write the Helm chart: dist/chart and dist/siorg-sync-VERSION.tgz; needs helm and kustomize (make tools)
 	@PATH="$$PATH:$(CURDIR)/$(BIN)"; \

@@ -31,6 +31,8 @@ def system(target: Target, request: pytest.FixtureRequest) -> Iterator[Installat
     with installation(target) as made:
         try:
             install(made)
+        except RefusedTarget as refused:
+            pytest.exit(f"refused: {refused}", returncode=2)
         except (KubectlError, AssertionError):
             made.collect(Path(target.logs))
             raise

@@ -77,10 +77,10 @@ def test_it_builds_makes_loads_tests_and_deletes(programs: Programs) -> None:
     assert done.returncode == 0, done.stderr
     steps = [" ".join(each.split()[:2]) for each in asked(path)]
     assert steps == [
-        "docker info", "docker build", "docker build", "docker build",
+        "docker info", "make --no-print-directory", "docker build", "docker build", "docker build",
         "kind create", "kind load", "make e2e", "kind delete",
     ]  # fmt: skip
-    name = asked(path)[4].split("--name ")[1].split()[0]
+    name = asked(path)[5].split("--name ")[1].split()[0]
     assert f"context kind-{name}" in done.stdout
     assert asked(path)[-1] == f"kind delete cluster --name {name}"
     assert not list(path.parent.glob("tmp.*"))  # nor its kubeconfig
@@ -89,7 +89,7 @@ def test_it_builds_makes_loads_tests_and_deletes(programs: Programs) -> None:
 @pytest.mark.parametrize("fails", ["make", "kind"])
 def test_a_failure_keeps_its_exit_code_collects_logs_and_deletes_the_cluster(programs: Programs, fails: str) -> None:
     scripts = {"docker": "", "kind": CREATES, "kubectl": "", "make": ""}
-    scripts[fails] += "; exit 7" if fails == "kind" else "exit 7"
+    scripts[fails] += "; exit 7" if fails == "kind" else '[ "$1" != e2e ] || exit 7'
     path = programs(scripts)
     done = kind_test(path)
     assert done.returncode == 7

@@ -165,7 +165,8 @@ def test_each_pod_passes_pod_security_restricted(chart: Chart) -> None:
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "volumes", "initContainers"}
+        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers"}
+        assert all(volume.keys() == {"name", "configMap"} for volume in spec["volumes"])
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,

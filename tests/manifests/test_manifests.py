@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import kubernetes_validate
@@ -10,7 +11,7 @@ import pytest
 
 from siorg_job.settings import Settings
 from siorg_operator.settings import OperatorSettings
-from support.rendered import FOLDERS, Body, pod_of, rendered, written
+from support.rendered import FOLDERS, MANIFESTS, Body, needs_kustomize, pod_of, render, rendered, written
 
 WRITTEN = list(written())
 PODS = [(str(file), body["metadata"]["name"], pod) for file, body in WRITTEN if (pod := pod_of(body)) is not None]
@@ -243,3 +244,49 @@ class TestRendered:
         script = (Path(__file__).parents[1] / "e2e" / "kind-test").read_text(encoding="utf-8")
         built = set(re.findall(r"E2E_\w+_IMAGE=(\S+)", script))
         assert images == built | {"docker.io/library/postgres:17"}
+
+
+class TestRender:
+    """``manifests/render`` refuses at the door what kustomize would make nonsense of."""
+
+    @pytest.mark.parametrize(
+        ("variables", "told"),
+        [
+            ({"NAMESPACE": "Bad Name"}, "NAMESPACE is no namespace"),
+            ({"NAMESPACE": "a'b"}, "NAMESPACE is no namespace"),
+            ({"NAMESPACE": "a" * 64}, "NAMESPACE is no namespace"),
+            ({"OPERATOR_IMAGE": "a b"}, "OPERATOR_IMAGE is no image"),
+            ({"JOB_IMAGE": ":1"}, "JOB_IMAGE is no image"),
+            ({"JOB_IMAGE": 'a"b'}, "JOB_IMAGE is no image"),
+            ({"JOB_IMAGE": "a@sha256:12"}, "JOB_IMAGE is no image"),
+        ],
+    )
+    def test_what_is_no_name_is_refused_by_its_variable(self, variables: dict[str, str], told: str) -> None:
+        done = render("base", **variables)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"manifests/render: {told}")
+
+    def test_a_folder_that_is_none_is_named(self) -> None:
+        assert "there is no manifests/nowhere/kustomization.yaml" in render("base", "nowhere").stderr
+
+    def test_images_of_the_kind_overlay_are_its_own(self) -> None:
+        assert render("overlays/kind", JOB_IMAGE="a/b:1").returncode == 2
+
+    def test_without_a_folder_it_says_how_it_is_used(self) -> None:
+        done = render()
+        assert done.returncode == 2
+        assert "manifests/render base" in done.stderr
+
+    @pytest.mark.parametrize("name", ["123", "on", "null"])
+    def test_a_namespace_that_looks_like_something_else_stays_a_name(self, name: str) -> None:
+        assert rendered("migrate", NAMESPACE=name)[0]["metadata"]["namespace"] == name
+
+    @pytest.mark.parametrize("folder", ["base/", "./base", "manifests/base"])
+    def test_a_folder_can_be_written_in_more_than_one_way(self, folder: str) -> None:
+        assert rendered(folder, JOB_IMAGE="a/b:1") == rendered("base", JOB_IMAGE="a/b:1")
+
+    def test_it_leaves_nothing_behind(self) -> None:
+        needs_kustomize()
+        with subprocess.Popen([MANIFESTS / "render", "tools"], stdout=subprocess.DEVNULL) as process:
+            assert process.wait(60) == 0
+        assert not list(MANIFESTS.glob(f".render.{process.pid}.*"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -18,10 +17,9 @@ import yaml
 
 from support.fleet import eventually
 from support.kubectl import Body, Kubectl, KubectlError
-from support.target import Target
+from support.rendered import MANIFESTS, render
+from support.target import RefusedTarget, Target
 
-ROOT = Path(__file__).resolve().parents[2]
-MANIFESTS = ROOT / "manifests"
 ORGANIZATION = 471
 OURS = "app.kubernetes.io/name=siorg-sync"
 CLUSTER_WIDE = ("customresourcedefinition/siorgsyncworkers.siorg.waterswamp.dev", "clusterrole/siorgsyncworkers-view",
@@ -47,17 +45,22 @@ class Installation:
 
     # -- installing ---------------------------------------------------------------------------------------------------
 
-    def apply(self, *resources: str, extra: tuple[Body, ...] = (), patches: tuple[Body, ...] = ()) -> None:
+    def apply(self, *folders: str) -> None:
         """Apply folders of ``manifests/``, in this namespace and with the images of the target."""
-        with self._kustomization(*resources, patches=patches) as folder:
-            self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=self.kubectl.kustomize(folder))
-        if extra:
-            self.kubectl.apply(*extra)
+        self.kubectl.apply(*self.manifests(*folders))
 
-    def manifests(self, *resources: str) -> list[Body]:
-        """What these folders come to."""
-        with self._kustomization(*resources) as folder:
-            return [body for body in yaml.safe_load_all(self.kubectl.kustomize(folder)) if body]
+    def manifests(self, *folders: str) -> list[Body]:
+        """What these folders come to, by ``manifests/render``."""
+        images = {"OPERATOR_IMAGE": self.target.operator_image, "JOB_IMAGE": self.target.job_image}
+        bodies: list[Body] = []
+        for folder in folders:
+            # The overlay for kind has images of its own; they are the target's unless somebody says otherwise.
+            done = render(folder, NAMESPACE=self.namespace, **({} if folder.startswith("overlays/kind") else images))
+            assert done.returncode == 0, done.stderr
+            bodies += [body for body in yaml.safe_load_all(done.stdout) if body]
+        for body in bodies:
+            self._adapt(body)
+        return bodies
 
     def secret(self, name: str, **values: str) -> None:
         """Make a Secret from a file that only we may read, as the documents say; replaces one that is there."""
@@ -189,37 +192,15 @@ class Installation:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _kustomization(self, *resources: str, patches: tuple[Body, ...] = ()) -> Iterator[Path]:
-        tools = [
-            {"op": "replace", "path": "/spec/containers/0/env/1/value", "value": self.siorg_url},
-            {"op": "add", "path": "/spec/containers/0/env/-", "value": {"name": "SIORG_ALLOW_INSECURE", "value": "true"}},
-        ]
-        operator = {
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "siorg-operator"},
-            "spec": {"template": {"spec": {"containers": [
-                {"name": "operator", "env": [{"name": "SIORG_OPERATOR_JOB_IMAGE", "value": self.target.job_image}]}
-            ]}}},
-        }  # fmt: skip
-        known = {"base": operator} if "base" in resources else {}
-        with tempfile.TemporaryDirectory() as made:
-            folder = Path(made)
-            body: Body = {
-                "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                "kind": "Kustomization",
-                "namespace": self.namespace,
-                "resources": [os.path.relpath(MANIFESTS / each, folder.resolve()) for each in resources],
-                "images": [
-                    _image("registry.example/siorg-operator", self.target.operator_image),
-                    _image("registry.example/siorg-job", self.target.job_image),
-                    _image("docker.io/library/siorg-simulator", self.target.simulator_image),
-                ],
-                "patches": [{"patch": json.dumps(each)} for each in (*known.values(), *patches)],
-            }
-            if "tools" in resources:
-                body["patches"].append({"target": {"kind": "Pod", "name": "siorg-tools"}, "patch": json.dumps(tools)})
-            (folder / "kustomization.yaml").write_text(json.dumps(body))
-            yield folder
+    def _adapt(self, body: Body) -> None:
+        """What differs from one installation to another, and people would write into their own copy."""
+        if body["kind"] == "Pod" and body["metadata"]["name"] == "siorg-tools":
+            variables = body["spec"]["containers"][0]["env"]
+            next(each for each in variables if each["name"] == "SIORG_API_URL")["value"] = self.siorg_url
+            if not any(each["name"] == "SIORG_ALLOW_INSECURE" for each in variables):
+                variables.append({"name": "SIORG_ALLOW_INSECURE", "value": "true"})
+        if body["kind"] == "Deployment" and body["metadata"]["name"] == "siorg-simulator":
+            body["spec"]["template"]["spec"]["containers"][0]["image"] = self.target.simulator_image
 
 
 @contextmanager
@@ -229,7 +210,6 @@ def installation(target: Target) -> Iterator[Installation]:
     What is cluster-wide (the CRD, the aggregated roles) goes too, unless it was there before.
 
     Raises:
-        RefusedTarget: the database outside the cluster is not empty.
         KubectlError: the cluster refused something.
     """
     cluster = Kubectl(target.kubeconfig, target.context, program=shutil.which("kubectl") or "kubectl")
@@ -258,24 +238,31 @@ def namespace(kubectl: Kubectl, name: str, *, keep: bool = False) -> Iterator[No
 
 
 def install(made: Installation) -> None:
-    """Servers or the Secret that leads to them, the tables, the operator; returns when all of it is ready."""
+    """Servers or the Secret that leads to them, the tables, the operator; returns when all of it is ready.
+
+    Raises:
+        RefusedTarget: the database outside the cluster is not empty; nothing was changed in it.
+        KubectlError: the cluster refused something.
+    """
     if made.target.brings_servers:
         made.secret("siorg-database", DATABASE_URL=made.target.database_url)
         made.kubectl.apply(_way_out(made.target))
     else:
         made.apply("overlays/kind/servers")
-        made.kubectl(
-            "rollout", "status", "statefulset/siorg-database", f"--timeout={_READY_SECONDS:.0f}s", seconds=_READY_SECONDS
-        )
-        made.kubectl(
-            "rollout", "status", "deployment/siorg-simulator", f"--timeout={_READY_SECONDS:.0f}s", seconds=_READY_SECONDS
-        )
+        made.ready("rollout", "status", "statefulset/siorg-database")
+        made.ready("rollout", "status", "deployment/siorg-simulator")
     made.secret("siorg-token", SIORG_API_TOKEN="none-is-wanted")  # the simulator asks for none
-    made.apply("base", "migrate", "tools")
+    made.apply("tools")
+    made.ready("wait", "--for=condition=Ready", "pod/siorg-tools")
+    tables = "SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p')"
+    if there := made.rows(f"{tables} AND nspname NOT IN ('pg_catalog', 'information_schema')")[0][0]:
+        raise RefusedTarget(
+            f"the database of E2E_DATABASE_URL has {there} tables: the suite wants an empty one, and will fill it"
+        )
+    made.apply("base", "migrate")
     migrated = made.ended_job("siorg-migrate")
     if not succeeded(migrated):
         raise KubectlError(f"siorg-job migrate failed:\n{made.log('siorg-migrate')}")
-    made.ready("wait", "--for=condition=Ready", "pod/siorg-tools")
     made.ready("rollout", "status", "deployment/siorg-operator")
 
 
@@ -292,17 +279,6 @@ def succeeded(job: Body) -> bool:
 def _conditions(body: Body) -> list[Body]:
     conditions: list[Body] = body.get("status", {}).get("conditions") or []
     return conditions
-
-
-def _image(name: str, wanted: str) -> Body:
-    """An entry of a kustomization's ``images``."""
-    repository, _, digest = wanted.partition("@")
-    if digest:
-        return {"name": name, "newName": repository, "digest": digest}
-    repository, colon, tag = wanted.rpartition(":")
-    if not colon or "/" in tag:  # no tag; a port, maybe
-        return {"name": name, "newName": wanted, "newTag": "latest"}
-    return {"name": name, "newName": repository, "newTag": tag}
 
 
 def _way_out(target: Target) -> Body:

@@ -6,7 +6,6 @@ import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 Body = dict[str, Any]
@@ -73,7 +72,3 @@ class Kubectl:
         """Server-side apply, as the documents say."""
         text = "\n---\n".join(json.dumps(body) for body in bodies)
         return self("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=text)
-
-    def kustomize(self, folder: Path | str) -> str:
-        """The manifests that a kustomization makes; asks no cluster."""
-        return self("kustomize", str(folder))
