@@ -24,7 +24,7 @@ def scale_of(body: Body, paths: Mapping[str, str]) -> Body:
     if selector:
         status["selector"] = selector
     replicas = _get(body, paths["specReplicasPath"])
-    spec = {} if replicas is None else {"replicas": replicas}
+    spec = {"replicas": replicas} if replicas else {}  # 0 is left out, as by Go's omitempty
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
 
 
