@@ -53,6 +53,7 @@ def test_everything_comes_up_and_nothing_is_refused(system: Installation) -> Non
     assert len(operators) == 2
     assert system.leader()
     assert system.refusals() == []
+    assert system.tool("cat", "/certs/ca.pem") == "of-an-authority-of-ours"
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,9 @@ def test_migrate_check_tells_what_is_pending(empty_database_url: str, capsys: py
     assert main(["status"], environ) == 1
     assert "siorg-job migrate" in capsys.readouterr().err
     assert main(["migrate"], environ) == 0
+    capsys.readouterr()
     assert main(["migrate", "--check"], environ) == 0
+    assert "up to date" in capsys.readouterr().out
 
 
 def test_an_empty_queue_ends_at_once_with_a_summary(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

@@ -251,6 +251,7 @@ def install(made: Installation) -> None:
         made.apply("overlays/kind/servers")
         made.ready("rollout", "status", "statefulset/siorg-database")
         made.ready("rollout", "status", "deployment/siorg-simulator")
+    made.kubectl("create", "configmap", "siorg-certs", "--from-literal=ca.pem=of-an-authority-of-ours")
     made.secret("siorg-token", SIORG_API_TOKEN="none-is-wanted")  # the simulator asks for none
     made.apply("tools")
     made.ready("wait", "--for=condition=Ready", "pod/siorg-tools")

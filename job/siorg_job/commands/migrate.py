@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
             missing = pending(connection)
             for migration in missing:
                 print(f"pending: {migration.version:04} {migration.name}")
+            if not missing:
+                print("up to date: nothing is pending")
             return Exit.ERROR if missing else Exit.DONE
         done = migrate(connection, lock_connection, report=lambda line: print(line, file=sys.stderr))
     print(f"{len(done)} migrations applied" if done else "nothing to do: the database is up to date")
