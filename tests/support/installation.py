@@ -253,14 +253,14 @@ def install(made: Installation) -> None:
         made.ready("rollout", "status", "deployment/siorg-simulator")
     made.kubectl("create", "configmap", "siorg-certs", "--from-literal=ca.pem=of-an-authority-of-ours")
     made.secret("siorg-token", SIORG_API_TOKEN="none-is-wanted")  # the simulator asks for none
-    made.apply("tools")
+    made.apply("base", "tools")  # the operator touches no database while there is no resource
     made.ready("wait", "--for=condition=Ready", "pod/siorg-tools")
     tables = "SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p')"
     if there := made.rows(f"{tables} AND nspname NOT IN ('pg_catalog', 'information_schema')")[0][0]:
         raise RefusedTarget(
             f"the database of E2E_DATABASE_URL has {there} tables: the suite wants an empty one, and will fill it"
         )
-    made.apply("base", "migrate")
+    made.apply("migrate")
     migrated = made.ended_job("siorg-migrate")
     if not succeeded(migrated):
         raise KubectlError(f"siorg-job migrate failed:\n{made.log('siorg-migrate')}")
