@@ -81,6 +81,9 @@ def test_the_example_is_ready_and_idle(system: Installation) -> None:
     assert system.worker()["status"]["lastDecision"]["reason"] == "QueueEmpty"
     assert system.kubectl("get", "ssw").splitlines()[0].split() == COLUMNS
     assert not system.jobs()
+    explained = system.kubectl("exec", "deployment/siorg-operator", "--", "siorg-operator", "explain", "siorg")
+    assert "siorg: what would be decided now" in explained
+    assert "QueueEmpty" in explained
 
 
 def test_discovery_fills_the_queue_and_jobs_come_drain_it_and_go(system: Installation) -> None:
