@@ -52,12 +52,11 @@ class Installation:
     def manifests(self, *folders: str) -> list[Body]:
         """What these folders come to, by ``manifests/render``."""
         images = {"OPERATOR_IMAGE": self.target.operator_image, "JOB_IMAGE": self.target.job_image}
-        bodies: list[Body] = []
-        for folder in folders:
-            # The overlay for kind has images of its own; they are the target's unless somebody says otherwise.
-            done = render(folder, NAMESPACE=self.namespace, **({} if folder.startswith("overlays/kind") else images))
-            assert done.returncode == 0, done.stderr
-            bodies += [body for body in yaml.safe_load_all(done.stdout) if body]
+        if any(folder.startswith("overlays/kind") for folder in folders):
+            images = {}  # it has its own; they are the target's unless somebody says otherwise
+        done = render(*folders, NAMESPACE=self.namespace, **images)
+        assert done.returncode == 0, done.stderr
+        bodies = [body for body in yaml.safe_load_all(done.stdout) if body]
         for body in bodies:
             self._adapt(body)
         return bodies
