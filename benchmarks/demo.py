@@ -28,6 +28,8 @@ from rich.table import Table
 
 from siorg_job.siorg.model import Structure
 from siorg_job.siorg.parsing import read_structure
+from siorg_operator import manifests
+from siorg_operator.resource import read_file
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, connect
 from support.postgres import embedded_postgres
 from support.siorg_server import SiorgServer
@@ -71,6 +73,9 @@ def main() -> int:
             "SIORG_ALLOW_INSECURE": "true",
             "SIORG_TIMEOUT_SECS": "2",
         }
+        # As the CronJob of a cluster would: how often an item may be tried is written when it is put on the queue.
+        of_resource = manifests.environment(read_file(RESOURCE.read_text(encoding="utf-8")))
+        discovering = {**of_resource, **environment}
         codes = set(_structure(siorg.url).units)
         siorg.control("PUT", "snapshot", {"index": 0})
         codes |= set(_structure(siorg.url).units)
@@ -93,8 +98,8 @@ def main() -> int:
         store = QueueStore(connection)
         for index in range(2):
             siorg.control("PUT", "snapshot", {"index": index})
-            _job(["discover", "--organization", str(ORGANIZATION)], environment, folder)
-            _wait_for(lambda: store.next_due_seconds() is None and store.counts().processing == 0, operator)
+            _job(["discover", "--organization", str(ORGANIZATION)], discovering, folder)
+            _wait_for(lambda: _drained(store), operator)
         time.sleep(1)  # the last Jobs see that nothing is left, and end
         code = _end(operator)
         return _show_result(code, folder / "jobs", connection, log, _structure(siorg.url))
@@ -119,6 +124,12 @@ def _job(command: list[str], environment: dict[str, str], folder: Path) -> None:
     if done.returncode:
         console.print(log.read_text()[-2000:])
         raise SystemExit(done.returncode)
+
+
+def _drained(store: QueueStore) -> bool:
+    """Whether nothing waits and nothing is in work; by one look, for between two an item may go from one to the other."""
+    counts = store.counts()
+    return counts.waiting == 0 and counts.processing == 0
 
 
 def _wait_for(condition: Callable[[], bool], operator: subprocess.Popen[bytes]) -> None:
@@ -213,6 +224,12 @@ def _show_result(code: int, jobs: Path, connection: Connection, log: Path, struc
     console.print(table)
     for difference in differences[:10]:
         console.print(difference)
+    if counts.failed:
+        reasons = connection.execute(
+            "SELECT siorg_code, operation, attempts, last_error FROM siorg_sync_queue WHERE status = 'FAILED' ORDER BY 1 LIMIT 10"
+        )
+        for row in reasons:
+            console.print("{siorg_code} {operation}: failed after {attempts} attempts: {last_error}".format_map(row))
     good = (
         code == 0
         and len(summaries) > 1
