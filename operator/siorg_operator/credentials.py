@@ -173,7 +173,7 @@ def _value(secret: dict[str, Any] | None, field: str, namespace: str, name: str,
         return Unreadable(
             "SecretMissing",
             f"the Secret {namespace}/{name} of {field} is not there: create it (kubectl create secret generic {name}"
-            f" -n {namespace} --from-literal={key}=…)",
+            f" -n {namespace} --from-env-file=FILE, whose line is {key}=…)",
         )
     data = secret.get("data") or {}
     if key not in data:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from siorg_operator.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
 from siorg_operator.observed import Ending, Job, JobState, Stuck, Summary
 from siorg_operator.resource import KIND
+from siorg_operator.trouble import later
 from siorg_text.secret_places import without_known_places
 
 CANNOT_START: Final = frozenset(
@@ -33,6 +34,8 @@ _POD_LAGS_SECONDS = 5.0
 _STARTS_WITHIN_SECONDS = 900.0
 """A pod that was not made by then, or whose container was not, will not be: a quota, a missing volume, an init container that
 waits for something. Pulling a large image and starting a node take minutes."""
+_POD_MADE_WITHIN_SECONDS = 60.0
+"""The Job controller makes a pod within a second; it is told when it could not for so long."""
 _LONGEST_MESSAGE = 300  # characters of what a failed Job said of itself
 _ENDINGS_OF_TRY_LATER: Final = {
     "siorg_unavailable": Ending.SIORG_UNAVAILABLE,
@@ -215,9 +218,10 @@ def _stuck_job(job: JobRecord, pods: list[PodRecord], now: datetime) -> Stuck | 
             why = "an init container does not end" if pod.waits_for == "PodInitializing" else "a volume is missing"
             about = f"its container is not made: {why}, most likely (kubectl describe pod {pod.name})"
             return Stuck(pod.waits_for, about, pod.waits_since)
-    if not pods and not job.has_pods and (now - job.created_at).total_seconds() >= _STARTS_WITHIN_SECONDS:
+    if not pods and not job.has_pods and (now - job.created_at).total_seconds() >= _POD_MADE_WITHIN_SECONDS:
         about = f"no pod is made for it: a quota or an admission rule refuses it, most likely (kubectl describe job {job.name})"
-        return Stuck("NoPod", about, job.created_at)
+        # Told early, for a person can mend it; ended late, for it starts by itself once it is mended.
+        return Stuck("NoPod", about, later(job.created_at, _STARTS_WITHIN_SECONDS))
     return None
 
 

@@ -77,6 +77,7 @@ class Stuck:
     reason: str
     message: str
     since: datetime
+    """From when on its grace runs; ahead for what may still come right by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from siorg_operator.manifests import COMPONENT_LABEL, WORKER_LABEL
 from siorg_operator.observed import Backlog, Ending, Fault, Job, JobState, Reading, Unreadable, rfc3339
 from siorg_operator.plan import Plan, long_pause
 from siorg_operator.resource import SiorgSyncWorker
+from siorg_operator.trouble import Trouble
 
 Fields = dict[str, Any]
 
@@ -25,7 +26,8 @@ _LONGEST_MESSAGE = 1024  # characters of a condition's message; Kubernetes allow
 _DO_ABOUT = {
     Ending.SIORG_UNAVAILABLE: "No attempt is counted meanwhile; check SIORG and spec.siorg.url if it lasts",
     Ending.SIORG_RATE_LIMITED: "No attempt is counted meanwhile; lower spec.siorg.maxRequestsPerSecond if it comes back",
-    Ending.DATABASE_UNAVAILABLE: "The operator reads the database, the pods do not: check network policies and connection limits",
+    Ending.DATABASE_UNAVAILABLE: "See QueueReachable: where it is True, only the pods fail; check network policies and connection"
+    " limits then",
     Ending.WRONG_SETTINGS: "Correct what the message names, in the resource or its Secrets; a change is tried at once",
     Ending.STUCK: "Correct what the message names (image, pull secrets, Secrets, node selection); a change is tried at once",
     Ending.NOTHING: "Another transaction holds the rows, or somebody else takes them: look in pg_stat_activity for sessions that"
@@ -33,6 +35,12 @@ _DO_ABOUT = {
     Ending.DEADLINE: "Raise spec.job.activeDeadlineSeconds, or see what the Job's log says",
     Ending.FAILED: "See the log of that Job (kubectl logs job/…); a change of the resource is tried at once",
 }
+
+
+def _advice(trouble: Trouble) -> str:
+    if trouble.ending is Ending.FAILED and "OOMKilled" in trouble.message:  # of which its log holds nothing
+        return "Raise spec.job.resources.limits.memory, or lower spec.worker.batchSize and concurrency; a change is tried at once"
+    return _DO_ABOUT[trouble.ending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,7 @@ def _siorg_available(backlog: Backlog, plan: Plan, jobs: Sequence[Job], resource
     trouble = plan.trouble
     if trouble is not None and trouble.of_siorg:
         value = "Unknown" if plan.dormant else "False"
-        return "SiorgAvailable", value, trouble.reason, _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
+        return "SiorgAvailable", value, trouble.reason, _sentence(f"{_with_retry(plan)}. {_advice(trouble)}")
     if isinstance(backlog.reading, Reading) and long_pause(backlog.reading):
         return "SiorgAvailable", "False", "SiorgRateLimited", "SIORG asked for no requests for a while: Jobs wait for it"
     if any(job.summary is not None and job.summary.requests > job.summary.request_errors for job in jobs):
@@ -161,7 +169,7 @@ def _siorg_available(backlog: Backlog, plan: Plan, jobs: Sequence[Job], resource
         return "SiorgAvailable", "True", before.reason, before.message
     if before is not None and before.status == "False":
         return "SiorgAvailable", "True", "Recovered", "The trouble is over: a Job has been at work since"
-    return "SiorgAvailable", "Unknown", "NotAskedYet", "No Job has asked SIORG yet"
+    return "SiorgAvailable", "Unknown", "NotAskedYet", "No Job has ended yet that tells whether SIORG answers"
 
 
 _KEPT_FROM_SCALING = frozenset(
@@ -197,7 +205,7 @@ def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job], faults: Sequenc
         return "Degraded", "True", "SecretMissing", _sentence(backlog.siorg_token_problem)
     trouble = plan.trouble
     if trouble is not None and not trouble.of_siorg:
-        return "Degraded", "True", trouble.reason, _sentence(f"{_with_retry(plan)}. {_DO_ABOUT[trouble.ending]}")
+        return "Degraded", "True", trouble.reason, _sentence(f"{_with_retry(plan)}. {_advice(trouble)}")
     stuck = next((job for job in jobs if job.unfinished and job.stuck is not None), None)
     if stuck is not None and stuck.stuck is not None:
         text = f"The pod of Job {stuck.name} cannot start: {stuck.stuck.reason}: {stuck.stuck.message}"

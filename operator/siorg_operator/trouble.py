@@ -88,7 +88,7 @@ class Trouble:
             Ending.WRONG_SETTINGS: "Jobs refuse their settings",
             Ending.STUCK: "pods cannot start",
             Ending.NOTHING: "Jobs find nothing to claim although rows are due",
-            Ending.DEADLINE: "Jobs reach activeDeadlineSeconds without ending an item",
+            Ending.DEADLINE: "Jobs reach activeDeadlineSeconds and, as far as is known, end no item",
         }.get(self.ending, "Jobs fail")
         return f"{what} ({times}{': ' + self.message if self.message else ''})"
 
@@ -159,7 +159,7 @@ def _in_order(job: Job) -> tuple[datetime, bool]:
 
 def _failed(job: Job, pacing: Pacing) -> bool:
     if job.ending is Ending.DEADLINE:  # it may just have had much to do; its pod, and with it what it did, is mostly gone
-        return job.summary.ended == 0 if job.summary is not None else _life(job) < pacing.failing_longest
+        return job.summary.ended == 0 if job.summary is not None else _life(job) < pacing.healthy_after
     return job.ending not in {None, Ending.DONE}
 
 

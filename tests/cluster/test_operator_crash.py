@@ -128,7 +128,7 @@ def expected(world: World) -> Body:
     told = {
         "Ready": ("True", "AsExpected", "The queue is read and Jobs are launched as it needs them"),
         "QueueReachable": ("True", "Connected", "The queue is read"),
-        "SiorgAvailable": ("Unknown", "NotAskedYet", "No Job has asked SIORG yet"),
+        "SiorgAvailable": ("Unknown", "NotAskedYet", "No Job has ended yet that tells whether SIORG answers"),
         "ScalingActive": ("True", "Scaling", "Jobs are launched as the queue needs them"),
         "Degraded": ("False", "AsExpected", "Jobs start and end as they should"),
     }

@@ -35,7 +35,7 @@ def test_jobs_that_always_fail_become_rare_and_a_change_is_tried_at_once(world: 
     took = time.monotonic() - began
     jobs = world.jobs()
     assert 7 <= len(jobs) <= 8, f"{len(jobs)} Jobs in {took:.0f} s"
-    assert took > 1 + 2 + 4
+    assert took > 1 + 2 + 4 - 3  # Kubernetes tells whole seconds, so each pause may be almost one shorter
     assert operator.metric("siorg_operator_launches_total", "Probe") <= 4
     assert operator.metric("siorg_operator_jobs_ended_total", "JobFailed") >= 7
     assert [event["reason"] for event in world.events()].count("JobsFailing") == 1
@@ -80,7 +80,7 @@ def test_jobs_that_cannot_reach_the_database_are_no_storm_on_it(world: World) ->
     told = world.wait_for_condition("Degraded", "True", "JobsFailing")
 
     assert "Jobs cannot reach the database" in told["message"]
-    assert "The operator reads the database, the pods do not: check network policies" in told["message"]
+    assert "where it is True, only the pods fail; check network policies" in told["message"]
     assert world.condition("QueueReachable")["status"] == "True"
     eventually(lambda: world.status()["trouble"]["streak"] >= 2)
     assert len(world.jobs()) <= 4 + 2

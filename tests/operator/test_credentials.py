@@ -203,7 +203,7 @@ def test_a_missing_secret_says_how_to_make_it() -> None:
     assert reader.wrong() == Unreadable(
         "SecretMissing",
         "the Secret sync/database of spec.database.urlSecretRef is not there: create it (kubectl create secret generic database"
-        " -n sync --from-literal=DATABASE_URL=…)",
+        " -n sync --from-env-file=FILE, whose line is DATABASE_URL=…)",
     )
     assert reader.databases.asked == []
 
@@ -293,7 +293,7 @@ def test_a_missing_token_is_told_and_hides_nothing_of_the_queue(reader: Reader) 
     assert backlog.depth == 5
     assert backlog.siorg_token_problem == (
         "the Secret sync/token of spec.siorg.tokenSecretRef is not there: create it (kubectl create secret generic token"
-        " -n sync --from-literal=SIORG_API_TOKEN=…)"
+        " -n sync --from-env-file=FILE, whose line is SIORG_API_TOKEN=…)"
     )
     reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
     assert reader.read(WITH_TOKEN).siorg_token_problem is None

@@ -183,7 +183,7 @@ def test_knows_the_place_the_template_and_the_time_of_a_job() -> None:
 def test_a_job_that_was_just_made_is_pending() -> None:
     bare = a_job()
     del bare["status"]
-    job = seen(bare)
+    job = seen(bare, now=at(-30))
     assert (job.state, job.unfinished, job.stuck, job.ending, job.finished_at) == (JobState.PENDING, True, None, None, None)
 
 
@@ -523,11 +523,17 @@ def test_and_of_one_that_never_began_nothing_is_told() -> None:
     assert look(past, at(10), job=failed("DeadlineExceeded")).started_at is None
 
 
-@pytest.mark.parametrize(("active", "seconds", "reason"), [(0, 839, None), (0, 840, "NoPod"), (1, 90_000, None)])
-def test_a_job_for_which_no_pod_is_made_for_a_quarter_of_an_hour(active: int, seconds: float, reason: str | None) -> None:
+@pytest.mark.parametrize(("active", "seconds", "reason"), [(0, -1, None), (0, 0, "NoPod"), (1, 90_000, None)])
+def test_a_job_for_which_no_pod_is_made_within_a_minute_is_told(active: int, seconds: float, reason: str | None) -> None:
     # A quota: its Job controller knows of no pod either. One that it knows of and we do not see is left alone.
     job = seen(a_job(active=active), now=at(seconds))
     assert (job.stuck and job.stuck.reason) == reason
+
+
+def test_but_it_has_a_quarter_of_an_hour_since_it_starts_by_itself_when_the_quota_is_mended() -> None:
+    job = seen(a_job(active=0), now=at(0))
+    assert job.stuck is not None
+    assert (job.stuck.since - job.created_at).total_seconds() == 900
 
 
 # -- anything ---------------------------------------------------------------------------------------------------------

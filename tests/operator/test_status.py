@@ -98,7 +98,7 @@ def test_a_first_look_at_an_empty_queue_to_the_letter() -> None:
         "conditions": [
             one("Ready", "True", "AsExpected", "The queue is read and Jobs are launched as it needs them"),
             one("QueueReachable", "True", "Connected", "The queue is read"),
-            one("SiorgAvailable", "Unknown", "NotAskedYet", "No Job has asked SIORG yet"),
+            one("SiorgAvailable", "Unknown", "NotAskedYet", "No Job has ended yet that tells whether SIORG answers"),
             one("ScalingActive", "True", "Scaling", "Jobs are launched as the queue needs them"),
             one("Degraded", "False", "AsExpected", "Jobs start and end as they should"),
         ],
@@ -199,6 +199,13 @@ def test_jobs_that_fail_say_what_to_do(ending: Ending, reason: str, advice: str)
     assert told(status)["ScalingActive"] == ("False", reason)
     assert "what happened" in condition(status, "Degraded")["message"]
     assert advice in condition(status, "Degraded")["message"]
+
+
+def test_a_job_that_ran_out_of_memory_is_not_sent_to_a_log_that_holds_nothing_of_it() -> None:
+    status = status_of(backlog(9), [ended(-5, Ending.FAILED, message="exit code 137, OOMKilled", lived=5)])
+    message = condition(status, "Degraded")["message"]
+    assert "Raise spec.job.resources.limits.memory" in message
+    assert "log" not in message
 
 
 def test_a_stuck_pod_is_named_before_its_grace_is_over() -> None:

@@ -216,10 +216,11 @@ def test_running_on_over_rows_that_it_cannot_claim_ends_nothing() -> None:
     [
         (summary(9), 60, False),
         (summary(0), 21_600, True),
-        (None, 60, True),
+        (None, 59, True),
+        (None, 60, False),
         (None, 21_600, False),  # the Job controller removes the pod, and with it what it did
     ],
-    ids=["worked", "did nothing", "short", "long"],
+    ids=["worked", "did nothing", "short", "a minute", "long"],
 )
 def test_the_deadline_is_a_failure_only_for_one_that_did_nothing(what: Summary | None, lived: float, counts: bool) -> None:
     assert streak(ended(-10, Ending.DEADLINE, lived=lived, made=-10 - lived, summary=what)) == int(counts)
