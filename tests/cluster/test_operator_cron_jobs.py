@@ -241,6 +241,7 @@ def test_discovery_that_fails_is_told_until_it_succeeds(world: World) -> None:
     world.kube.job_from_cronjob("sync-discovery", "good")
     world.wait_for_condition("Degraded", "False", "AsExpected", seconds=60)
     assert operator.metric("siorg_operator_cron_job_failing", "discovery") == 0
+    eventually(lambda: world.events("Recovered"))
     assert [event["reason"] for event in world.events() if event["reason"] in {"DiscoveryFailing", "Recovered"}] == [
         "DiscoveryFailing",
         "Recovered",

@@ -126,8 +126,8 @@ def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> Non
     world.edit({"suspend": False})
     eventually(lambda: len(running(world)) == 1, seconds=AT_ONCE)
     world.wait_for_condition("ScalingActive", "True")
+    eventually(lambda: world.events("ScalingResumed"))  # told right after status is written
     assert [event["type"] for event in world.events("Suspended")] == ["Normal"]
-    assert world.events("ScalingResumed")
 
 
 def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -> None:
@@ -145,7 +145,7 @@ def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -
     assert world.status()["jobs"]["desired"] == 3
     assert operator.metric("siorg_operator_held_back", "Observe") == 1
     assert not world.kube.list("jobs")
-    assert [event["type"] for event in world.events("Observe")] == ["Normal"]
+    eventually(lambda: [event["type"] for event in world.events("Observe")] == ["Normal"])
 
     world.edit({"mode": "Active"})
     eventually(world.jobs, seconds=AT_ONCE)
@@ -176,7 +176,8 @@ def test_a_spec_that_an_older_definition_let_in_is_named_and_mended_by_an_edit(w
     assert "allowed" in invalid["message"]
     assert world.condition("ScalingActive")["reason"] == "InvalidSpec"
     assert len(running(world)) == 1
-    assert [event["reason"] for event in world.events()].count("InvalidSpec") == 1
+    eventually(lambda: world.events("InvalidSpec"))
+    assert len(world.events("InvalidSpec")) == 1
     assert operator.probe("healthz")[0] == 200
 
     world.edit({"scaling": {"itemsPerJob": 50}, "job": {"image": HELD_IMAGE}})
