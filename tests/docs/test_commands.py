@@ -13,7 +13,8 @@ import pytest
 import siorg_job.__main__ as job
 import siorg_operator.__main__ as operator
 import siorg_simulator.__main__ as simulator
-from support.pages import PAGES, ROOT, Page, name
+from support.pages import PAGES, Page, name
+from support.siorg_server import REPOSITORY
 
 PARSERS = {"siorg-job": job.parser(), "siorg-operator": operator.parser()}
 PLACEHOLDERS = {"ID": "00000000-0000-0000-0000-000000000000", "CODE": "471", "N": "1", "DAYS": "30"}
@@ -34,7 +35,7 @@ def commands(page: Page) -> Iterator[list[str]]:
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
 
 def is_a_name(parser: argparse.ArgumentParser, words: list[str]) -> bool:

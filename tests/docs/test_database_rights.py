@@ -7,14 +7,14 @@ from pathlib import Path
 
 from siorg_queue import Connection, QueueStore
 from support.fleet import Fleet
-from support.pages import ROOT, Page
-from support.siorg_server import SiorgServer
+from support.pages import Page
+from support.siorg_server import REPOSITORY, SiorgServer
 
 
 def test_a_role_with_the_printed_grants_discovers_works_and_cleans_up(
     connection: Connection, database_url: str, tmp_path: Path
 ) -> None:
-    (grants,) = [block for language, block in Page.of(ROOT / "docs" / "install.md").blocks if language == "sql"]
+    (grants,) = [block for language, block in Page.of(REPOSITORY / "docs" / "install.md").blocks if language == "sql"]
     connection.execute("DROP ROLE IF EXISTS siorg_worker")
     connection.execute("CREATE ROLE siorg_worker LOGIN")
     connection.execute(grants.encode())

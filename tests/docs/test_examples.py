@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from siorg_operator.resource import read_file
-from support.pages import ENGLISH, ROOT, Page, name
+from support.pages import ENGLISH, Page, name
+from support.siorg_server import REPOSITORY
 
-EXAMPLE = (ROOT / "manifests" / "siorgsyncworker.yaml").read_text(encoding="utf-8")
+EXAMPLE = (REPOSITORY / "manifests" / "siorgsyncworker.yaml").read_text(encoding="utf-8")
 
 
 def merged(whole: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from types import ModuleType
 
 from siorg_job import settings as job_settings
 from siorg_operator.settings import OperatorSettings
-from support.pages import GENERATED, ROOT
+from support.pages import GENERATED
+from support.siorg_server import REPOSITORY
 
 
 def make_reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    spec = importlib.util.spec_from_file_location("make_reference", REPOSITORY / "docs" / "make_reference.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from support.pages import ENGLISH, GENERATED, PORTUGUESE, ROOT, Page, name
+from support.pages import ENGLISH, GENERATED, PORTUGUESE, Page, name
+from support.siorg_server import REPOSITORY
 
 PAIRED = [path for path in ENGLISH if path != GENERATED]
 
 
 def twin(path: Path) -> Path:
-    return ROOT / "README.pt-BR.md" if path.name == "README.md" else path.parent / "pt-BR" / path.name
+    return REPOSITORY / "README.pt-BR.md" if path.name == "README.md" else path.parent / "pt-BR" / path.name
 
 
 def code(page: Page) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.rendered import ROOT
+from support.siorg_server import REPOSITORY
 
 NEEDED = ("bash", "dirname", "mktemp", "rm", "mkdir", "cat", "env", "sh")
 Programs = Callable[[Mapping[str, str]], Path]
@@ -37,7 +37,7 @@ def programs(tmp_path: Path) -> Programs:
 
 def kind_test(path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [ROOT / "tests" / "e2e" / "kind-test"],
+        [REPOSITORY / "tests" / "e2e" / "kind-test"],
         env={"PATH": str(path), "E2E_LOGS": str(path.parent / "logs"), "TMPDIR": str(path.parent), **variables},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
@@ -109,6 +109,6 @@ def test_what_was_to_be_kept_is_kept_and_named(programs: Programs) -> None:
     shutil.which("docker") is not None and os.system("docker info >/dev/null 2>&1") == 0, reason="Docker is there"
 )
 def test_make_says_the_same() -> None:
-    done = subprocess.run(["make", "kind-test"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["make", "kind-test"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "make kind-test: docker is" in done.stderr

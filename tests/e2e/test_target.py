@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.rendered import ROOT
+from support.siorg_server import REPOSITORY
 from support.target import VARIABLES, RefusedTarget, read_target
 
 
@@ -78,6 +78,8 @@ def test_a_password_is_never_told(environment: dict[str, str]) -> None:
 
 def test_make_e2e_without_a_named_context_exits_2() -> None:
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
-    done = subprocess.run(["make", "e2e"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["make", "e2e"], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 2
     assert "E2E_CONTEXT is not set" in done.stderr

@@ -17,9 +17,10 @@ import yaml
 from siorg_operator.resource import parse
 from siorg_operator.settings import OperatorSettings
 from support.helm import NAMESPACE, Chart, HelmError, needs_helm
-from support.rendered import ROOT, Body, pod_of, rendered
+from support.rendered import Body, pod_of, rendered
+from support.siorg_server import REPOSITORY
 
-VERSION: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION: Final = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 IMAGES: Final = {
     "OPERATOR_IMAGE": f"registry.example/siorg-operator:{VERSION}",
     "JOB_IMAGE": f"registry.example/siorg-job:{VERSION}",
@@ -143,7 +144,7 @@ def test_with_everything_it_installs_what_the_other_folders_do(chart: Chart) -> 
 
 def test_it_asks_for_the_kubernetes_that_the_documents_name(chart: Chart) -> None:
     told = yaml.safe_load((chart.path / "Chart.yaml").read_text())["kubeVersion"]
-    named = re.search(r"Kubernetes cluster of version (\d+\.\d+) or later", (ROOT / "docs" / "install.md").read_text())
+    named = re.search(r"Kubernetes cluster of version (\d+\.\d+) or later", (REPOSITORY / "docs" / "install.md").read_text())
     assert named is not None
     assert told == f">={named[1]}.0-0"
 

@@ -14,10 +14,11 @@ from typing import Final
 import pytest
 import yaml
 
-from support.rendered import ROOT, Body, needs_kustomize
+from support.rendered import Body, needs_kustomize
+from support.siorg_server import REPOSITORY
 
 NAMESPACE: Final = "some-namespace"
-_PATH: Final = os.pathsep.join((os.environ.get("PATH", ""), str(ROOT / ".venv" / "bin")))
+_PATH: Final = os.pathsep.join((os.environ.get("PATH", ""), str(REPOSITORY / ".venv" / "bin")))
 _KUBERNETES: Final = "1.30.0"  # a helm that was built with `go install` believes that the cluster has 1.20
 _SECONDS: Final = 60.0
 
@@ -43,7 +44,7 @@ class Chart:
     @classmethod
     def made(cls, folder: Path) -> Chart:
         """The chart as ``make chart`` makes it, within ``folder``."""
-        _run([sys.executable, str(ROOT / "chart" / "make_chart.py"), str(folder / "chart")], {})
+        _run([sys.executable, str(REPOSITORY / "chart" / "make_chart.py"), str(folder / "chart")], {})
         return cls(folder / "chart", folder / "helm")
 
     def helm(self, *arguments: str) -> str:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from support.fleet import eventually
+from support.kube import condition
 from support.kubectl import Body, Kubectl, KubectlError
-from support.rendered import MANIFESTS, render
+from support.rendered import MANIFESTS, rendered
+from support.siorg_world import is_finished
 from support.target import RefusedTarget, Target
 
 ORGANIZATION = 471
@@ -54,9 +57,7 @@ class Installation:
         images = {"OPERATOR_IMAGE": self.target.operator_image, "JOB_IMAGE": self.target.job_image}
         if any(folder.startswith("overlays/kind") for folder in folders):
             images = {}  # it has its own; they are the target's unless somebody says otherwise
-        done = render(*folders, NAMESPACE=self.namespace, **images)
-        assert done.returncode == 0, done.stderr
-        bodies = [body for body in yaml.safe_load_all(done.stdout) if body]
+        bodies = deepcopy(rendered(*folders, NAMESPACE=self.namespace, **images))
         for body in bodies:
             self._adapt(body)
         return bodies
@@ -70,7 +71,7 @@ class Installation:
             made = self.kubectl(
                 "create", "secret", "generic", name, f"--from-env-file={file}", "--dry-run=client", "--output=json"
             )
-        self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=made)
+        self.kubectl.apply(json.loads(made))
 
     def example(self, **changes: Any) -> Body:
         """``manifests/siorgsyncworker.yaml`` as it is, for the SIORG of this installation; ``changes``: of the spec's parts."""
@@ -120,7 +121,7 @@ class Installation:
 
     def unfinished(self) -> list[Body]:
         """Drain Jobs that have neither completed nor failed."""
-        return [job for job in self.jobs() if not ended(job)]
+        return [job for job in self.jobs() if not is_finished(job)]
 
     def leader(self) -> str:
         """The pod that leads; empty while nobody does."""
@@ -155,7 +156,7 @@ class Installation:
 
         def found() -> Body | None:
             job = self.kubectl.get("job", name)
-            return job if job is not None and ended(job) else None
+            return job if job is not None and is_finished(job) else None
 
         job = eventually(found, seconds=seconds, every=0.5)
         assert job is not None
@@ -227,8 +228,7 @@ def installation(target: Target) -> Iterator[Installation]:
 @contextmanager
 def namespace(kubectl: Kubectl, name: str, *, keep: bool = False) -> Iterator[None]:
     """A namespace that enforces Pod Security ``restricted``; gone at the end, unless it is to be kept."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
-    kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    kubectl.apply(*rendered("namespace", NAMESPACE=name))
     try:
         yield
     finally:
@@ -266,19 +266,9 @@ def install(made: Installation) -> None:
     made.ready("rollout", "status", "deployment/siorg-operator")
 
 
-def ended(job: Body) -> bool:
-    """Whether a Job has completed or failed."""
-    return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in _conditions(job))
-
-
 def succeeded(job: Body) -> bool:
     """Whether a Job has completed."""
-    return any(each["type"] == "Complete" and each["status"] == "True" for each in _conditions(job))
-
-
-def _conditions(body: Body) -> list[Body]:
-    conditions: list[Body] = body.get("status", {}).get("conditions") or []
-    return conditions
+    return condition(job, "Complete") == "True"
 
 
 def _way_out(target: Target) -> Body:

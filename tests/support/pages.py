@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-GENERATED = ROOT / "docs" / "reference.md"
-ENGLISH = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-PORTUGUESE = (ROOT / "README.pt-BR.md", *sorted((ROOT / "docs" / "pt-BR").glob("*.md")))
+from support.siorg_server import REPOSITORY
+
+GENERATED = REPOSITORY / "docs" / "reference.md"
+ENGLISH = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+PORTUGUESE = (REPOSITORY / "README.pt-BR.md", *sorted((REPOSITORY / "docs" / "pt-BR").glob("*.md")))
 PAGES = (*ENGLISH, *PORTUGUESE)
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -77,4 +78,4 @@ def slug(heading: str) -> str:
 
 def name(path: Path) -> str:
     """The page's place in the repository, for the name of a test."""
-    return str(path.relative_to(ROOT))
+    return str(path.relative_to(REPOSITORY))

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from support.siorg_server import REPOSITORY
+
 Body = dict[str, Any]
 
-ROOT = Path(__file__).resolve().parents[2]
-MANIFESTS = ROOT / "manifests"
+MANIFESTS = REPOSITORY / "manifests"
 FOLDERS = sorted(str(each.parent.relative_to(MANIFESTS)) for each in MANIFESTS.rglob("kustomization.yaml"))
 """Every kustomization and component."""
 
@@ -51,7 +52,7 @@ def render(*folders: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def needs_kustomize() -> None:
     """Skip the test where there is nothing to render with."""
     programs = (os.environ.get("KUSTOMIZE"), shutil.which("kustomize"), shutil.which("kubectl"))
-    if not any(programs) and not (ROOT / ".venv" / "bin" / "kustomize").exists():
+    if not any(programs) and not (REPOSITORY / ".venv" / "bin" / "kustomize").exists():
         pytest.skip("neither kustomize nor kubectl is installed; `make tools` builds kustomize where Go is")
 
 
