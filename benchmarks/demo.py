@@ -143,9 +143,9 @@ def _wait_for(condition: Callable[[], bool], operator: subprocess.Popen[bytes]) 
 
 
 def _end(operator: subprocess.Popen[bytes]) -> int:
-    """As Ctrl-C does; its exit code."""
+    """Drain and exit, as Ctrl-C makes it; its exit code. By SIGTERM: what a shell starts in the background ignores SIGINT."""
     if operator.poll() is None:
-        operator.send_signal(signal.SIGINT)
+        operator.send_signal(signal.SIGTERM)
     try:
         return operator.wait(60)
     except subprocess.TimeoutExpired:
