@@ -2,7 +2,7 @@
 # whatever a command uses, it first puts into .venv itself.
 #
 #   PYTHON=…   the interpreter to make .venv with (otherwise the newest that fits is found)
-#   ARGS=…     passed on by test, demo and bench: make test ARGS='tests/queue -k claim'
+#   ARGS=…     passed on by test, demo and bench: make test ARGS='tests/database -k claim'
 #   WORKERS=2  processes that tests run in
 #   NAMESPACE=siorg OPERATOR_IMAGE=… JOB_IMAGE=…   of make manifests
 
@@ -105,7 +105,7 @@ check: $(INSTALLED) ## look for what tests do not see: lint, format, types, who 
 	@$(BIN)/lint-imports
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/shellcheck .ci/run tests/e2e/kind-test tests/get-tools manifests/render
-	@$(BIN)/hadolint job/Dockerfile job/simulator.Dockerfile operator/Dockerfile
+	@$(BIN)/hadolint job/Dockerfile simulator/Dockerfile operator/Dockerfile
 
 crd: $(INSTALLED) ## write crds/ anew from the models
 	@$(BIN)/siorg-operator crd >crds/siorgsyncworkers.yaml
@@ -159,4 +159,4 @@ dist: $(INSTALLED) ## build the wheel and the source distribution into dist/
 
 clean: ## remove everything that these commands have made
 	rm -rf $(VENV) dist build .demo bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find operator job tests benchmarks docs chart -name __pycache__ -type d -prune -exec rm -rf {} +
+	find core operator job simulator tests benchmarks docs chart -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,8 +28,8 @@ from rich.table import Table
 
 from siorg_job.siorg.model import Structure
 from siorg_job.siorg.parsing import read_structure
-from siorg_operator import manifests
-from siorg_operator.resource import read_file
+from siorg_operator.api.resource import read_file
+from siorg_operator.decide import manifests
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, connect
 from support.postgres import embedded_postgres
 from support.siorg_server import SiorgServer

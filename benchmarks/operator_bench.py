@@ -27,11 +27,11 @@ from typing import Any
 import psycopg
 import yaml
 
-from siorg_operator.manifests import drain_job
-from siorg_operator.resource import SiorgSyncWorker, parse
+from kube_double.observed_requests import Request
+from kube_double.server import ApiServer
+from siorg_operator.api.resource import SiorgSyncWorker, parse
+from siorg_operator.decide.manifests import drain_job
 from siorg_queue import Connection, connect
-from support.api_server.observed_requests import Request
-from support.api_server.server import ApiServer
 from support.cluster import Cluster, small_cluster
 from support.fleet import eventually
 from support.kube import Body, Kube, condition

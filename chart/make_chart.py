@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from siorg_operator.resource import API_VERSION, KIND
+from siorg_operator.api.resource import API_VERSION, KIND
 from siorg_operator.settings import OperatorSettings
 
 Body = dict[str, Any]

@@ -22,10 +22,10 @@ from siorg_job import settings as job_settings
 from siorg_job.commands.context import Exit
 from siorg_job.metrics import JobMetrics
 from siorg_operator import settings as operator_settings
-from siorg_operator.crd import crd
-from siorg_operator.metrics import OperatorMetrics, operator_registry
-from siorg_operator.schema import Schema
-from siorg_operator.spec import FORMS, LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR
+from siorg_operator.api.crd import crd
+from siorg_operator.api.schema import Schema
+from siorg_operator.api.spec import FORMS, LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR
+from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 
 _FIRST_LINES = """\
 <!-- Made from the models by docs/make_reference.py. To change it, change those, then run: make reference -->

@@ -41,7 +41,7 @@ class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from siorg_job.report import package_version
+        from siorg_job.run_summary import package_version
 
         print(f"siorg-job {package_version()}")
         parser.exit()

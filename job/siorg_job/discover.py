@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from siorg_job.siorg.errors import TornAnswer, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.siorg.parsing import parse_stored
-from siorg_job.sync.decide import remote_organization_values, remote_unit_values
+from siorg_job.sync.merge import remote_organization_values, remote_unit_values
 from siorg_job.sync.model import UnitField
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load

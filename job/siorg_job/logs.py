@@ -26,7 +26,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Literal, TextIO, TypeAlias
 
 from siorg_job.redaction import Redactor, as_text
-from siorg_text.log_line import LONGEST_TEXT, RESERVED, as_json, as_text_line, level_name, timestamp, traceback_of
+from siorg_runtime.log_line import LONGEST_TEXT, RESERVED, as_json, as_text_line, level_name, timestamp, traceback_of
 
 LogFormat: TypeAlias = Literal["text", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from siorg_text.secret_places import STARS, forms_of, without_known_places
+from siorg_runtime.secret_places import STARS, forms_of, without_known_places
 
 _DEEPEST = 64  # levels: JSON deeper than this is cut, and a structure that contains itself comes to an end
 

@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from siorg_operator.observed import Backlog, Job, JobState, Reading, Unreadable
-from siorg_operator.resource import ResourceError, SiorgSyncWorker, read_file
+from siorg_operator.api.resource import ResourceError, SiorgSyncWorker, read_file
+from siorg_operator.decide.state import Backlog, Job, JobState, Reading, Unreadable
 
 if TYPE_CHECKING:
     from siorg_operator.settings import OperatorSettings
@@ -123,9 +123,9 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise UsageError(str(error)) from None
     configure(settings.log_format, settings.log_level)
     capture_uncaught()
-    from siorg_operator.ports import ClusterError
-    from siorg_operator.probes import ProbesPortError
-    from siorg_operator.process import run
+    from siorg_operator.control.run import run
+    from siorg_operator.decide.ports import ClusterError
+    from siorg_operator.serving.health import ProbesPortError
 
     try:
         return run(settings)
@@ -138,10 +138,10 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from prometheus_client import CollectorRegistry
     from rich.console import Console
 
-    from siorg_operator.local import LocalError, Over, log_folder, prepare, run
-    from siorg_operator.local_view import View
+    from siorg_operator.local.machine import LocalError, Over, log_folder, prepare, run
+    from siorg_operator.local.view import View
     from siorg_operator.logs import configure, remember_secret
-    from siorg_operator.metrics import OperatorMetrics
+    from siorg_operator.serving.metrics import OperatorMetrics
 
     resource = read_file(_text(arguments.file))
     try:
@@ -172,9 +172,9 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rich.console import Console
 
     from siorg_operator import explain
+    from siorg_operator.decide.plan import plan
+    from siorg_operator.decide.ports import ClusterError
     from siorg_operator.logs import configure
-    from siorg_operator.plan import plan
-    from siorg_operator.ports import ClusterError
     from siorg_operator.settings import OperatorSettings, SettingsError
 
     configure("text", "warning")
@@ -206,7 +206,7 @@ _Known: TypeAlias = "tuple[SiorgSyncWorker, Backlog, list[Job], list[str]]"
 
 
 def _of_file(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
-    from siorg_operator.unreadable import of_variable
+    from siorg_operator.database.errors import of_variable
     from siorg_queue.address import check_database_url
 
     resource, assumed = _with_image(read_file(_text(arguments.what)), settings, None)
@@ -236,14 +236,14 @@ def _of_cluster(arguments: argparse.Namespace, environ: Mapping[str, str], setti
 async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
     from prometheus_client import CollectorRegistry
 
-    from siorg_operator.backlog import Backlogs
-    from siorg_operator.cluster import Kubernetes, api_client, namespace_of_context
-    from siorg_operator.credentials import SecretedBacklogs, Secrets
-    from siorg_operator.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
+    from siorg_operator.api.resource import parse
+    from siorg_operator.cluster.client import Kubernetes, api_client, namespace_of_context
+    from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
+    from siorg_operator.database.reader import Backlogs
+    from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
+    from siorg_operator.decide.ports import ClusterError
     from siorg_operator.logs import redacted, remember_secret
-    from siorg_operator.metrics import OperatorMetrics
-    from siorg_operator.ports import ClusterError
-    from siorg_operator.resource import parse
+    from siorg_operator.serving.metrics import OperatorMetrics
 
     try:
         api = api_client()
@@ -314,7 +314,7 @@ def _made(job: Mapping[str, Any]) -> str:
 
 
 async def _reading(url: str) -> Reading | Unreadable:
-    from siorg_operator.backlog import Backlogs
+    from siorg_operator.database.reader import Backlogs
 
     databases = Backlogs()
     try:
@@ -324,7 +324,7 @@ async def _reading(url: str) -> Reading | Unreadable:
 
 
 def _crd(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from siorg_operator.crd import crd_yaml
+    from siorg_operator.api.crd import crd_yaml
 
     sys.stdout.write(crd_yaml())
     return DONE

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from siorg_operator.observed import Backlog, Job, JobState, Reading
-from siorg_operator.plan import Plan
-from siorg_operator.resource import SiorgSyncWorker
+from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.decide.plan import Plan
+from siorg_operator.decide.state import Backlog, Job, JobState, Reading
 
 
 def show(

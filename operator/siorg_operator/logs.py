@@ -2,7 +2,7 @@ r"""Logs of the operator: one line an entry, as text for people or as JSON for p
 
 The form is that of the job's logs, so that one query finds both. Text::
 
-    2026-01-01T12:00:00.123Z  INFO siorg_operator.reconcile: Launched 2 Jobs namespace=siorg name=main
+    2026-01-01T12:00:00.123Z  INFO siorg_operator.control.reconcile: Launched 2 Jobs namespace=siorg name=main
 
 JSON has the keys ``timestamp`` (RFC 3339, UTC, milliseconds), ``level`` (DEBUG, INFO, WARN, ERROR), ``target`` and
 ``message``, then the fields. A field with one of those four names gets a trailing underscore.
@@ -23,7 +23,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Literal, TextIO, TypeAlias
 
 from siorg_operator.redaction import Redactor
-from siorg_text.log_line import LONGEST_TEXT, RESERVED, as_json, as_text_line, level_name, timestamp, traceback_of
+from siorg_runtime.log_line import LONGEST_TEXT, RESERVED, as_json, as_text_line, level_name, timestamp, traceback_of
 
 LogFormat: TypeAlias = Literal["text", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]

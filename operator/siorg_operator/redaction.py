@@ -15,7 +15,7 @@ from bisect import insort
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from siorg_text.secret_places import SHORTEST_SECRET, STARS, forms_of, without_known_places
+from siorg_runtime.secret_places import SHORTEST_SECRET, STARS, forms_of, without_known_places
 
 _SECRET_PARAMETER = re.compile(r"[?&](?:ssl)?password=([^&#]*)", re.IGNORECASE)
 

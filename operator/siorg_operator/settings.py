@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from siorg_operator.trouble import Pacing
+from siorg_operator.decide.job_failures import Pacing
 
 PREFIX: Final = "SIORG_OPERATOR_"
 """A variable that begins so is ours, or a typo."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.api_server.server import ApiServer
+from kube_double.server import ApiServer
 from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluster
 from support.siorg_server import SiorgServer
 from support.siorg_world import UNITS, World, siorg_world

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from siorg_operator.manifests import MANAGED_BY
-from support.api_server.observed_requests import Moment, Request
+from kube_double.observed_requests import Moment, Request
+from siorg_operator.decide.manifests import MANAGED_BY
 from support.cluster import Cluster
 from support.fleet import eventually
 from support.job_census import job_census

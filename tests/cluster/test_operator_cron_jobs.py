@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from support.api_server.server import ApiServer
+from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.kube import Body, condition
 from support.siorg_world import HELD_IMAGE, IMAGE, ORGANIZATION, UNITS, World

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from support.api_server.server import ApiServer
+from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.siorg_world import HELD_IMAGE, World
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from siorg_operator.manifests import drain_job
-from siorg_operator.resource import parse
-from support.api_server.server import ApiServer
+from kube_double.server import ApiServer
+from siorg_operator.api.resource import parse
+from siorg_operator.decide.manifests import drain_job
 from support.cluster import real_kubeconfig, small_cluster
 from support.fleet import eventually
 from support.kube import Kube

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.api_server.server import ApiServer
+from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.operator_fork import forked_operator
 from support.siorg_world import HELD_IMAGE, RESOURCE, World

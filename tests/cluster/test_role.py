@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from siorg_operator.manifests import job_name
-from siorg_operator.resource import parse
+from siorg_operator.api.resource import parse
+from siorg_operator.decide.manifests import job_name
 from support.fleet import eventually
 from support.kube import ApiError, Kube, condition
 from support.operator_fork import forked_operator

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.api_server.authorizer import Rule
-from support.api_server.observed_requests import Request
-from support.api_server.server import ApiServer
+from kube_double.authorizer import Rule
+from kube_double.observed_requests import Request
+from kube_double.server import ApiServer
 from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluster
 from support.fleet import eventually
 from support.job_census import job_census

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import yaml
 
-from support.api_server.server import ApiServer
+from kube_double.job_controller import JobController
+from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Kubelet
+from kube_double.server import ApiServer
 from support.fleet import eventually
-from support.job_controller import JobController
 from support.kube import Body, Kube
-from support.kubelet import NODE_SELECTOR, TOLERATIONS, Kubelet
 
 
 class WrongCluster(RuntimeError):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kubernetes import client, config
 
-from siorg_operator.leader import Leadership
+from siorg_operator.cluster.leader import Leadership
 from siorg_operator.logs import configure
 from siorg_operator.settings import OperatorSettings
 

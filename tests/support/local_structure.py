@@ -16,8 +16,8 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_job.database_thread import DatabaseThread
-from siorg_job.gather import Gathered, Gatherer, Trouble
+from siorg_job.database.thread import DatabaseThread
+from siorg_job.fetch.fetcher import Gathered, Gatherer, Trouble
 from siorg_job.siorg import parsing
 from siorg_job.siorg.errors import SiorgError, TornAnswer
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
@@ -70,7 +70,7 @@ def _belongs(row: Row, organization: int) -> bool:
 
 
 class MadeUpSiorg:
-    """SIORG's answers, out of rows that a test sets; the protocol ``siorg_job.gather.Siorg`` and discovery's."""
+    """SIORG's answers, out of rows that a test sets; the protocol ``siorg_job.fetch.fetcher.Siorg`` and discovery's."""
 
     def __init__(self, *rows: Row) -> None:
         self.rows: dict[int, Row] = {}

@@ -22,7 +22,7 @@ _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     [
         "siorg_operator.__main__",
-        "siorg_operator.process",
+        "siorg_operator.control.run",
         *(f"kubernetes.client.api.{api}_api" for api in ("batch_v1", "coordination_v1", "core_v1", "custom_objects")),
     ]
 )

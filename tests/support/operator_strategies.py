@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
-from siorg_operator.resource import SiorgSyncWorker
-from siorg_operator.trouble import Pacing
+from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.decide.job_failures import Pacing
+from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 from support.operator_values import CREDENTIALS, NOW, rfc3339, template_of, worker
 
 _COUNTS = st.one_of(st.integers(0, 20), st.integers(0, 2000), st.integers(0, 2**63 - 1))

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from siorg_operator.manifests import job_name, template_hash
-from siorg_operator.observed import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
-from siorg_operator.resource import SiorgSyncWorker, parse
+from siorg_operator.api.resource import SiorgSyncWorker, parse
+from siorg_operator.decide.manifests import job_name, template_hash
+from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 UID = "0b2a8e5c-6f0e-4d4b-9a53-0d5c1f4f3a11"

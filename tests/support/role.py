@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from support.api_server.authorizer import rules_of
-from support.api_server.observed_requests import Request
+from kube_double.authorizer import rules_of
+from kube_double.observed_requests import Request
 from support.cluster import Cluster
 from support.fleet import eventually
 from support.kube import Body, Kube

@@ -21,13 +21,13 @@ from typing import Any
 import psycopg
 import yaml
 
+from kube_double.kubelet import Running
 from siorg_job.siorg.parsing import read_structure
 from siorg_queue import Connection, QueueStore, connect
 from support.cluster import Cluster, real_cluster
 from support.fleet import eventually
 from support.job import job_environment, run_job
 from support.kube import ApiError, Body, Kube
-from support.kubelet import Running
 from support.operator_process import Operator
 from support.siorg_server import REPOSITORY, SiorgServer
 

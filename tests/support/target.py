@@ -15,7 +15,7 @@ VARIABLES = {
     "E2E_CONTEXT": "its current context, by name: no other cluster is touched",
     "E2E_JOB_IMAGE": "image of job/Dockerfile that the cluster's nodes can have (default docker.io/library/siorg-job:e2e)",
     "E2E_OPERATOR_IMAGE": "image of operator/Dockerfile (default docker.io/library/siorg-operator:e2e)",
-    "E2E_SIMULATOR_IMAGE": "image of job/simulator.Dockerfile, for a SIORG within (default …/siorg-simulator:e2e)",
+    "E2E_SIMULATOR_IMAGE": "image of simulator/Dockerfile, for a SIORG within (default …/siorg-simulator:e2e)",
     "E2E_DATABASE_URL": "an EMPTY database that pods reach, instead of one within; only together with E2E_SIORG_URL",
     "E2E_SIORG_URL": "a simulator that pods reach, with the organization 471, instead of one within the cluster",
     "E2E_LOGS": "folder for logs and objects when something fails (default dist/e2e-logs)",

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job.commands.context import CommandError, Context, Exit, at_most
-from siorg_job.sync.decide import ResolutionError, read_resolution
+from siorg_job.sync.merge import ResolutionError, read_resolution
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField
 from siorg_queue import Attention, EntityType, Status
 

@@ -71,5 +71,5 @@ class Context:
 def pause_seconds(connection: Connection) -> float:
     """For how long nothing may be asked of SIORG, by anybody on this database (Retry-After); 0: no pause."""
     with transaction(connection):
-        row = connection.execute(load("siorg_job", "pace.sql")["paused"]).fetchone()
+        row = connection.execute(load("siorg_job.database", "shared_rate.sql")["paused"]).fetchone()
     return 0.0 if row is None else float(row["wait_seconds"])

@@ -8,9 +8,9 @@ from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.commands.enqueue import siorg_code
+from siorg_job.database.switch import is_enabled
 from siorg_job.logs import logger
 from siorg_job.retry_policy import retry_policy
-from siorg_job.switch import is_enabled
 from siorg_queue import QueueStore
 
 
@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 
 
 async def _discover(context: Context, codes: list[int] | None) -> int:
-    from siorg_job.database_thread import DatabaseThread
+    from siorg_job.database.shared_rate import SharedPace
+    from siorg_job.database.thread import DatabaseThread
     from siorg_job.discover import discover, registered
-    from siorg_job.pace import SharedPace
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
     from siorg_job.siorg_session import breaker_for, client_for
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from siorg_job.commands.context import Context, Exit, pause_seconds
-from siorg_job.switch import is_enabled
+from siorg_job.database.switch import is_enabled
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, transaction
 
 Finding: TypeAlias = tuple[str, str]

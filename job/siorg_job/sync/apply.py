@@ -11,10 +11,10 @@ from uuid import UUID
 import psycopg
 
 from siorg_job.sync import domain, organization, unit
-from siorg_job.sync.local import Local
 from siorg_job.sync.model import Evidence
+from siorg_job.sync.outcomes import refused, unusable
 from siorg_job.sync.read import read
-from siorg_job.sync.verdicts import refused, unusable
+from siorg_job.sync.working_copy import Local
 from siorg_job.sync.write import HierarchyTooDeep, write
 from siorg_queue import (
     Connection,

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from siorg_job.siorg.model import DomainRow
-from siorg_job.sync.decide import ResolutionError, decide, read_resolution, remote_domain_values, with_kept
-from siorg_job.sync.local import HistoryRow, Local, LocalDomain
+from siorg_job.sync.merge import ResolutionError, decide, read_resolution, remote_domain_values, with_kept
 from siorg_job.sync.model import Change, Conflict, DomainField, Evidence, Values, plain
-from siorg_job.sync.verdicts import in_conflict, refused, superseded, unusable
+from siorg_job.sync.outcomes import in_conflict, refused, superseded, unusable
+from siorg_job.sync.working_copy import HistoryRow, Local, LocalDomain
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 

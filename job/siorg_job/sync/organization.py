@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from siorg_job.siorg.parsing import parse_stored
-from siorg_job.sync.base import next_base
-from siorg_job.sync.decide import (
+from siorg_job.sync.merge import (
     ResolutionError,
     as_json,
     decide,
@@ -15,9 +14,10 @@ from siorg_job.sync.decide import (
     remote_organization_values,
     with_kept,
 )
-from siorg_job.sync.local import HistoryRow, Local, LocalOrganization
+from siorg_job.sync.merge_base import next_base
 from siorg_job.sync.model import Change, Conflict, Evidence, OrganizationField, Resolution, Value, plain
-from siorg_job.sync.verdicts import in_conflict, refused, superseded, unusable
+from siorg_job.sync.outcomes import in_conflict, refused, superseded, unusable
+from siorg_job.sync.working_copy import HistoryRow, Local, LocalOrganization
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 _IN_PATHS = (OrganizationField.NAME, OrganizationField.ACRONYM)  # which of them, is the database's trigger's business

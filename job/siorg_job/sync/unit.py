@@ -9,8 +9,7 @@ from uuid import UUID, uuid4
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.siorg.parsing import parse_stored
 from siorg_job.sync import organization
-from siorg_job.sync.base import next_base
-from siorg_job.sync.decide import (
+from siorg_job.sync.merge import (
     ResolutionError,
     as_json,
     check_creation,
@@ -20,9 +19,10 @@ from siorg_job.sync.decide import (
     remote_unit_values,
     with_kept,
 )
-from siorg_job.sync.local import HistoryRow, Local, LocalUnit
+from siorg_job.sync.merge_base import next_base
 from siorg_job.sync.model import Change, Conflict, Evidence, NoChange, Resolution, UnitField, Value, Values, plain
-from siorg_job.sync.verdicts import in_conflict, refused, superseded, unusable
+from siorg_job.sync.outcomes import in_conflict, refused, superseded, unusable
+from siorg_job.sync.working_copy import HistoryRow, Local, LocalUnit
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_job.sync.local import HistoryRow, Local, LocalDomain, LocalOrganization, LocalUnit
+from siorg_job.sync.working_copy import HistoryRow, Local, LocalDomain, LocalOrganization, LocalUnit
 from siorg_queue import Connection, EntityType
 from siorg_queue.statements import load
 

@@ -1,0 +1,1 @@
+"""Claims until nothing is claimable, and keeps what is in work alive."""

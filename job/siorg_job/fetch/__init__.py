@@ -1,0 +1,1 @@
+"""What items need from SIORG: planned for a batch, fetched once."""

@@ -1,0 +1,1 @@
+"""The resource: what it may say, checked at the door, and its definition."""

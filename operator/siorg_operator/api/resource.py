@@ -1,0 +1,294 @@
+"""The resource SiorgSyncWorker: what a person wants (``spec``) and what the operator says (``status``). Pure.
+
+``parse`` reads what the API server holds, ``read_file`` what a person wrote. Inside, nothing asks a dict: the models
+are immutable, have every default filled in, and name the fields in snake_case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, PlainSerializer, ValidationError
+
+from siorg_operator.api.errors import ResourceError, key, lines, shape
+from siorg_operator.api.rules import Part, UniqueBy
+from siorg_operator.api.spec import FORMS, GROUP, LabelName, Spec
+from siorg_operator.api.yaml_text import YamlError, documents
+
+__all__ = [
+    "API_VERSION",
+    "FINALIZER",
+    "GROUP",
+    "KIND",
+    "PLURAL",
+    "VERSION",
+    "Condition",
+    "JobsStatus",
+    "LastDecision",
+    "Metadata",
+    "QueueStatus",
+    "ResourceError",
+    "SiorgSyncWorker",
+    "Spec",
+    "Status",
+    "TroubleStatus",
+    "parse",
+    "read_file",
+]
+
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "SiorgSyncWorker"
+PLURAL: Final = "siorgsyncworkers"
+FINALIZER: Final = f"{GROUP}/finalizer"
+
+LONGEST_NAME: Final = 40
+"""Characters of a resource's name: the names of its Jobs and CronJobs begin with it and have 63 and 52 at most."""
+
+
+def _whole_seconds(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(microsecond=0)
+
+
+Time = Annotated[
+    AwareDatetime,
+    AfterValidator(_whole_seconds),
+    PlainSerializer(lambda time: time.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str, when_used="json"),
+]
+"""A moment, in whole seconds UTC as Kubernetes keeps it: what was written is equal to what is read back."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Metadata(Part):
+    """Of an object's metadata, what is used."""
+
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+    name: Annotated[LabelName, Field(max_length=LONGEST_NAME)]
+    """Name of the resource. The names of its Jobs begin with it."""
+    namespace: str = "default"
+    """Where it is, and with it everything that it names or owns."""
+    uid: str = ""
+    """Of this very object: another of the same name has another."""
+    generation: int = 0
+    """Counts the changes of spec."""
+    resource_version: str = ""
+    """Of this state of the object."""
+    creation_timestamp: Time | None = None
+    """When it was made."""
+    deletion_timestamp: Time | None = None
+    """When it was deleted; None: it was not."""
+
+
+# -- status -----------------------------------------------------------------------------------------------------------
+
+
+class StatusPart(Part):
+    """A part of the status: the operator's own words, so read with less severity than a person's."""
+
+    model_config = ConfigDict(extra="ignore", strict=False)
+
+
+class Condition(StatusPart):
+    """One aspect of the state, as every Kubernetes object shows it."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Which aspect: Ready, QueueReachable, SiorgAvailable, ScalingActive, Degraded."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """Why, in one word for programs."""
+    message: Annotated[str, Field(max_length=32_768)] = ""
+    """Why, in words for people, and what to do about it."""
+    last_transition_time: Time
+    """When status last changed."""
+    observed_generation: Count = 0
+    """The generation of the resource that this is about."""
+
+
+class QueueStatus(StatusPart):
+    """The queue as it was read last, in items."""
+
+    claimable: Count = 0
+    """What a Job could claim now: the depth that decides."""
+    due: Count = 0
+    """Waiting, and their time has come."""
+    scheduled: Count = 0
+    """Waiting for a later time."""
+    processing: Count = 0
+    """In the hands of a Job."""
+    failed: Count = 0
+    """Given up: a person should look (siorg-job status)."""
+    conflict: Count = 0
+    """Both sides changed: a person has to decide (siorg-job conflicts)."""
+    oldest_due_seconds: Count | None = None
+    """Age of the oldest due item in seconds; not there: none is due."""
+
+
+class JobsStatus(StatusPart):
+    """The Jobs of this resource."""
+
+    desired: Count = 0
+    """Wanted at the last decision, those that run included."""
+    active: Count = 0
+    """Unfinished Jobs with a running pod."""
+    pending: Count = 0
+    """Unfinished Jobs without one."""
+    succeeded: Count = 0
+    """Finished well, as far as they are still there."""
+    failed: Count = 0
+    """Failed, as far as they are still there."""
+    last_round: Count = 0
+    """Numbers at the end of Jobs' names are used up to here; later Jobs have higher ones, so no name is used twice."""
+    last_finished_time: Time | None = None
+    """When the newest of the finished ones ended."""
+
+
+class LastDecision(StatusPart):
+    """The decision that last changed something, or was held back."""
+
+    time: Time
+    """When."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Why, in one word for programs."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """The whole sum in one sentence: depth, wish, limits, result."""
+    launched: Count = 0
+    """Jobs that it launched."""
+
+
+class TroubleStatus(StatusPart):
+    """Why fewer Jobs are launched than the work wants, and until when."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    """What kind of trouble, in one word for programs."""
+    streak: Count = 0
+    """Failures in a row."""
+    since: Time | None = None
+    """When it began."""
+    last_failure_time: Time | None = None
+    """When the newest failure was."""
+    retry_time: Time | None = None
+    """When the next Job may be launched."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """What is known, in words for people."""
+    template: Annotated[str, Field(max_length=63)] = ""
+    """Hash of the template that the newest failure was made from: another template is worth a try at once."""
+
+
+class Status(StatusPart):
+    """What the operator says. Written by it alone, and only when something changed."""
+
+    observed_generation: Count = 0
+    """The generation of spec that all of this is about."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), UniqueBy("type")] = ()
+    """The state by aspects; Ready sums up."""
+    queue: QueueStatus | None = None
+    """The queue as it was read last; not there: it never was."""
+    jobs: JobsStatus = JobsStatus()
+    """The Jobs of this resource."""
+    selector: Annotated[str, Field(max_length=1024)] | None = None
+    """Label selector of the pods, for whoever scales this resource."""
+    rate: Annotated[float, Field(ge=0)] | None = None
+    """Items a second that one Job brings to an end, as learned from the Jobs so far."""
+    request_rate: Annotated[float, Field(ge=0)] | None = None
+    """Requests to SIORG a second of one Job, as learned from the Jobs so far."""
+    predicted_drain_seconds: Count | None = None
+    """Seconds until what is claimable will be done, at this rate with these Jobs."""
+    last_decision: LastDecision | None = None
+    """The decision that last changed something, or was held back."""
+    trouble: TroubleStatus | None = None
+    """Why fewer Jobs are launched than the work wants; not there: nothing holds back."""
+
+
+class SiorgSyncWorker(Part):
+    """Drains the queue siorg_sync_queue of one database with Jobs that end when nothing is left."""
+
+    metadata: Metadata
+    """Name and identity."""
+    spec: Spec
+    """What is wanted."""
+    status: Status = Status()
+    """What the operator says."""
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def parse(body: Mapping[str, Any]) -> SiorgSyncWorker:
+    """Read an object of the API server. What this version does not know is ignored: the CRD may be newer than the operator.
+
+    Raises:
+        ResourceError: with every problem of metadata and spec. A status that cannot be read counts as empty instead:
+            the operator writes it anew.
+    """
+    return _validated(body, extra="ignore")
+
+
+def read_file(text: str) -> SiorgSyncWorker:
+    """Read the one SiorgSyncWorker among the YAML documents that a person wrote. What is not known is refused.
+
+    Raises:
+        ResourceError: with every problem.
+    """
+    try:
+        found = documents(text)
+    except YamlError as wrong:
+        raise ResourceError([f"the file {wrong}"]) from None
+    body = _the_only_one([one for document in found for one in _unpacked(document)])
+    unknown = [f"{key(name)}: is no field; allowed: {', '.join(_FIELDS)}" for name in body if name not in _FIELDS]
+    if body.get("apiVersion") != API_VERSION:
+        unknown.append(f"apiVersion: is not known here; value: {shape(body.get('apiVersion'))}; allowed: {API_VERSION}")
+    try:
+        resource = _validated(body, extra="forbid")
+    except ResourceError as error:
+        problems = [*unknown, *error.problems]
+    else:
+        if not unknown:
+            return resource
+        problems = unknown
+    raise ResourceError(problems)
+
+
+_FIELDS: Final = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+def _unpacked(document: Any) -> list[Any]:
+    """The document, or what is in it where it is a list, as ``kubectl get -o yaml`` prints it."""
+    items = document.get("items") if isinstance(document, dict) else None
+    return items if isinstance(items, list) else [document]
+
+
+def _the_only_one(bodies: list[Any]) -> dict[str, Any]:
+    kinds = [body.get("kind") if isinstance(body, dict) else None for body in bodies]
+    ours: list[dict[str, Any]] = [body for body, kind in zip(bodies, kinds, strict=True) if kind == KIND]
+    if len(ours) == 1:
+        return ours[0]
+    found = ", ".join(key(kind) if isinstance(kind, str) else "none" for kind in kinds) or "none"
+    raise ResourceError([f"kind: the file has {len(ours)} documents of kind {KIND}; kinds: {found}; allowed: exactly one"])
+
+
+def _validated(body: Mapping[str, Any], *, extra: Literal["ignore", "forbid"]) -> SiorgSyncWorker:
+    # Metadata is Kubernetes': of its fields only those that are used are looked at, and no other is refused.
+    metadata = body.get("metadata")
+    known = {field.alias for field in Metadata.model_fields.values()}
+    used = {name: metadata[name] for name in metadata if name in known} if isinstance(metadata, Mapping) else metadata
+    given = {"metadata": used, "spec": body.get("spec")}
+    try:
+        resource = SiorgSyncWorker.model_validate(given, by_alias=True, by_name=False, extra=extra)
+    except ValidationError as error:
+        problems = tuple(lines(error, given, SiorgSyncWorker, FORMS))
+    else:
+        return resource.model_copy(update={"status": _status(body.get("status"))})
+    # Outside of the handler: attached to what is raised, pydantic's error would bring the values along.
+    raise ResourceError(problems)
+
+
+def _status(given: object) -> Status:
+    try:
+        return Status.model_validate(given, by_alias=True, by_name=False, extra="ignore")
+    except ValidationError:
+        return Status()

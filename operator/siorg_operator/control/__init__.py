@@ -1,0 +1,1 @@
+"""Observes, has the decision made, carries it out; kopf wakes it."""

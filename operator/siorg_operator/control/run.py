@@ -1,0 +1,169 @@
+"""``siorg-operator run``: the process from its start to its end. Puts the parts together; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, cast
+
+import kopf
+
+from siorg_operator.cluster.client import Kubernetes, api_client
+from siorg_operator.cluster.leader import Leadership
+from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
+from siorg_operator.control import handlers
+from siorg_operator.control.loop import Attendant
+from siorg_operator.control.loops import Attendants
+from siorg_operator.control.reconcile import Reconciler
+from siorg_operator.database.reader import Backlogs
+from siorg_operator.decide.ports import ClusterError
+from siorg_operator.logs import logger, remember_secret
+from siorg_operator.serving.health import Health, Probes
+from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
+from siorg_operator.settings import OperatorSettings
+
+_ACCESS_RETRY_SECONDS = 2.0
+
+log = logger(__name__)
+
+
+def run(settings: OperatorSettings) -> int:
+    """Run until a signal comes; returns the exit code.
+
+    Raises:
+        ClusterError: no cluster is configured.
+        ProbesPortError: the port for probes and metrics is taken.
+    """
+    registry = operator_registry()
+    metrics, health = OperatorMetrics(registry), Health()
+    api = api_client()
+    probes = Probes(health, registry)
+    port = probes.start(settings.http_address, settings.http_port)
+    log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
+    stop = threading.Event()
+    before = {number: signal.signal(number, _setting(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    leadership = None
+    if settings.leader_election:
+        leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
+    # Before the election: the client's modules take longer to load than a standby may take to act.
+    kubernetes = Kubernetes(api, metrics, may_write=None if leadership is None else lambda: leadership.is_leader)
+    try:
+        if leadership is not None:
+            health.standing_by()
+            if not leadership.wait_until_leading(stop):
+                return 0
+        health.leading()
+        metrics.leads(leading=True)
+        log.info("Leading", namespace=settings.namespace)
+        return asyncio.run(_lead(settings, kubernetes, metrics, health, stop))
+    finally:
+        if leadership is not None:
+            leadership.release()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        probes.close()
+        log.info("Ended")
+
+
+async def _lead(
+    settings: OperatorSettings, kubernetes: Kubernetes, metrics: OperatorMetrics, health: Health, stop: threading.Event
+) -> int:
+    """Attend to every resource of the namespace until ``stop``."""
+    databases = Backlogs()
+    secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
+    readers = SecretedBacklogs(secrets, databases, remember_secret=remember_secret)
+    reconciler = Reconciler(
+        reader=readers, launcher=kubernetes, cluster=kubernetes, metrics=metrics, clock=_now, pacing=settings.pacing
+    )
+
+    def attend(world: handlers.KopfWorld) -> Attendant:
+        return Attendant(
+            world, reconciler, kubernetes, metrics=metrics, health=health, clock=_now, default_image=settings.job_image
+        )
+
+    def gone(uid: str, namespace: str, name: str) -> None:
+        reconciler.forget(uid, namespace, name)
+        readers.forget(uid)
+
+    registry = kopf.OperatorRegistry()
+    handlers.register(
+        registry,
+        Attendants(attend, gone),
+        readers=readers,
+        databases=databases,
+        lists=kubernetes,
+        namespace=settings.namespace,
+        secrets_seconds=max(settings.secret_refresh_secs, 1.0),
+    )
+    kopf_settings = kopf.OperatorSettings()
+    handlers.configure(kopf_settings)
+    # kopf would wait for a threading.Event on a thread, which nothing could end.
+    stopped = asyncio.Event()
+    beating = asyncio.create_task(_beat(health, stop, stopped))
+
+    @kopf.on.cleanup(registry=registry)
+    async def ended(**_: Any) -> None:
+        stopped.set()  # kopf would look for it for some seconds more
+
+    try:
+        if not await _access(settings, kubernetes, stop):
+            return 0
+        health.listed()
+        # From here on SIGTERM and SIGINT are kopf's: it stops every attendant and returns. A watch that fails raises.
+        await kopf.operator(
+            registry=registry,
+            settings=kopf_settings,
+            namespaces=[settings.namespace],
+            standalone=True,
+            # Only for peering, but kopf would ask who runs it, and a container's user has no name.
+            identity=cast("Any", settings.identity),
+            stop_flag=stopped,
+        )
+        return 0
+    finally:
+        beating.cancel()
+        await databases.close()
+        kubernetes.close()
+
+
+async def _access(settings: OperatorSettings, kubernetes: Kubernetes, stop: threading.Event) -> bool:
+    """Wait until everything that is watched can be listed; False when told to stop first.
+
+    kopf looks only once which kinds there are: a CRD that comes later than the operator would never be watched.
+    """
+    told = ""
+    while not stop.is_set():
+        try:
+            await kubernetes.check_access(settings.namespace)
+        except ClusterError as error:
+            if str(error) != told:
+                told = str(error)
+                log.warning("Waiting for the cluster", reason=told)
+            await asyncio.sleep(_ACCESS_RETRY_SECONDS)
+        else:
+            return not stop.is_set()
+    return False
+
+
+async def _beat(health: Health, stop: threading.Event, stopped: asyncio.Event) -> None:
+    """Show that the event loop turns; and pass on a signal that came before kopf's own handlers were there."""
+    while True:
+        health.beat()
+        if stop.is_set():
+            stopped.set()
+        await asyncio.sleep(1.0)
+
+
+def _setting(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    return on_signal
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,1 @@
+"""Reads how long the queue is, and listens."""

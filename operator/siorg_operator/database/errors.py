@@ -1,0 +1,119 @@
+"""Why a queue could not be read, told so that a person knows what to do, and without any secret."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from siorg_operator.decide.state import Unreadable
+from siorg_queue import is_transient
+from siorg_queue.address import secrets_of
+
+_LONGEST_TEXT = 300  # characters of what a server says
+_SHORTEST_SECRET = 4  # characters; a shorter one would make stars of every message
+
+# Of a refused login libpq gives the server's words, and no code; servers in Brazil may say them in Portuguese.
+_CROWDED = re.compile(r"too many|remaining connection slots|muitas conex|vagas de conex", re.IGNORECASE)
+_NO_DATABASE = re.compile(r"(?:database|banco de dados) \"\" (?:does not exist|não existe)|no such database", re.IGNORECASE)
+_DENIED = re.compile(
+    r"authenti|autentica|pg_hba|password|senha|no such user|permission denied|permissão negada|permitted to log in"
+    r"|\brole \"\" (?:does not exist|não existe|não tem permissão)",
+    re.IGNORECASE,
+)
+_WRONG_VALUE = re.compile(r"\binvalid (?:\w+ )*value|invalid port number", re.IGNORECASE)
+
+
+def unreadable(trouble: Exception, url: str) -> Unreadable:
+    """Why the queue could not be read, told so that a person knows what to do, without any secret of ``url``.
+
+    Args:
+        trouble: psycopg's error, TimeoutError, or UnicodeError from looking up a host.
+        url: that was connected to.
+    """
+    what = said(trouble, url)
+    if isinstance(trouble, psycopg.Error) and trouble.sqlstate is not None:
+        return _refusal(trouble, trouble.sqlstate, what, url)
+    bare = re.sub(r'"[^"]*"', '""', what)  # a user may be called "password"
+    if isinstance(trouble, UnicodeError | psycopg.ProgrammingError) or _WRONG_VALUE.search(bare):
+        return Unreadable("WrongUrl", f"the database's URL cannot be used: {what}. Correct it in the Secret")
+    if not _CROWDED.search(bare):
+        if _NO_DATABASE.search(bare):
+            return Unreadable("WrongUrl", f"{what}: correct the URL in the Secret, or create the database")
+        if _DENIED.search(bare):
+            return Unreadable("AccessDenied", f"{what}: correct the Secret, or let the user in")
+    return _away(what)
+
+
+def _refusal(error: psycopg.Error, code: str, what: str, url: str) -> Unreadable:
+    match code:
+        case "42P01" | "42703" | "42704":  # table, column, type
+            return Unreadable(
+                "NotMigrated",
+                f"the queue's tables are missing or older than this version ({what}): run siorg-job migrate. If they are"
+                " there, the user has no USAGE on their schema, or its search_path does not name it",
+            )
+        case "42501":
+            return Unreadable(
+                "AccessDenied",
+                f"{what}: let the tables' owner run GRANT SELECT ON siorg_sync_queue, system_settings, siorg_request_pace"
+                f" TO {_user(url)} (Jobs, with the same URL, have to write too)",
+            )
+    if is_transient(error):
+        return _away(what)
+    return Unreadable("StatementFailed", f"the database refuses to be read: {what} (SQLSTATE {code})")
+
+
+def _away(what: str) -> Unreadable:
+    return Unreadable(
+        "DatabaseUnavailable", f"the database does not answer: {what}. Jobs go on; nothing new is launched until it does"
+    )
+
+
+def of_variable(told: Unreadable) -> Unreadable:
+    """The same, where the URL is that of the variable ``DATABASE_URL`` and not a Secret's: one machine, ``explain FILE``."""
+    return replace(told, message=re.sub(r"\b(?:(?:the URL|it) in )?the Secret\b", "DATABASE_URL", told.message))
+
+
+def said(trouble: Exception, url: str) -> str:
+    """One line of what went wrong, without any secret of ``url``."""
+    match trouble:
+        case UnicodeError():
+            text = "its host is no host name"
+        case psycopg.ProgrammingError() if trouble.sqlstate is None:
+            text = "libpq does not take it"  # what it says has parts of the URL in it
+        case psycopg.errors.ConnectionTimeout():
+            text = f"no connection to {where(url)} in time"
+        case psycopg.Error():
+            text = trouble.diag.message_primary or str(trouble)
+        case _:
+            text = str(trouble) or f"no connection to {where(url)} in time"
+    # The first line: behind it libpq has good advice, and what it tried with other addresses.
+    text = " ".join(text.strip().partition("\n")[0].split())
+    for opening in ("connection failed: ", "connection is bad: ", "consuming input failed: "):
+        text = text.removeprefix(opening)
+    if _WRONG_VALUE.search(text):  # without the value: it may be a part of a password that went astray
+        text = re.sub(r':? "[^"]*"', "", text)
+    # None is expected: neither libpq nor a server tells a password.
+    for secret in sorted(secrets_of(url), key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    return text[:_LONGEST_TEXT] or type(trouble).__name__
+
+
+def where(url: str) -> str:
+    """Database and host of a URL, for people: ``siorg on db.example``. Never raises, and shows nothing of a wrong URL."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        return "a database"
+    return f"{parts.get('dbname') or parts.get('user') or 'postgres'} on {parts.get('host') or 'localhost'}"
+
+
+def _user(url: str) -> str:
+    user = str(conninfo_to_dict(url).get("user") or "")
+    if not user:
+        return "the user"
+    return user if re.fullmatch(r"[a-z_][a-z0-9_]*", user) else '"' + user.replace('"', '""') + '"'

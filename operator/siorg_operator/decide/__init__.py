@@ -1,0 +1,1 @@
+"""The decision: values in, values out. No input, no output, no clock."""

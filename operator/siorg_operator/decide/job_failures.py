@@ -1,0 +1,252 @@
+"""Trouble that Jobs came home with, and when the next one may try: a circuit breaker that needs no memory of its own.
+
+It is worked out anew at each pass from the finished Jobs that are still there, and from what status remembers of those
+that are not. In trouble nothing is launched but single probes, at growing intervals; a Job that does its work ends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from siorg_operator.decide.state import Ending, Job, JobState, Summary, rfc3339
+
+_SIORG = frozenset({Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED})
+_PATIENT = _SIORG | {Ending.DATABASE_UNAVAILABLE}
+"""Ends to which a Job comes only after it has waited for something, for as long as its patience lasts."""
+
+PATIENCE_SECONDS = 30.0
+"""How long a job waits for SIORG or the database that is away, unless WORKER_UNAVAILABLE_SECS says otherwise."""
+
+_OUTLIVES = 1.5
+"""A Job proves health when it has run so many times longer than those lived that failed."""
+_SPREAD = 0.2
+"""Resources that met the same trouble at the same moment do not all try again at the same moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How patient the operator is. Seconds."""
+
+    stuck_grace: float = 30.0
+    """A pod that cannot start (image, configuration) keeps its slot for so long."""
+    unschedulable_grace: float = 300.0
+    """A pod that no node takes keeps its slot for so long: a cluster autoscaler needs minutes."""
+    failing_base: float = 10.0
+    """Pause after the first failed Job; doubles from there."""
+    failing_longest: float = 300.0
+    siorg_base: float = 30.0
+    """Pause after the first Job that found SIORG unavailable; doubles from there."""
+    siorg_longest: float = 600.0
+    healthy_after: float = 60.0
+    """A Job that has run for so long since the last failure proves that the trouble is over: one that cannot reach SIORG or
+    the database gives up sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Failures in a row, with no success since.
+
+    Attributes:
+        ending: how the last of them ended.
+        streak: failures in a row; Jobs that ran beside one another count as one.
+        since: when the first one ended.
+        last_failure: when the last one ended.
+        message: what is known of the last one.
+        template: hash of the template that the last one was made from; another template is worth a try at once.
+    """
+
+    ending: Ending
+    streak: int
+    since: datetime
+    last_failure: datetime
+    message: str = ""
+    template: str = ""
+
+    @property
+    def of_siorg(self) -> bool:
+        """Whether it is SIORG that does not answer, and not the Jobs that fail."""
+        return self.ending in _SIORG
+
+    @property
+    def reason(self) -> str:
+        """The word that conditions, decisions and metrics have for it."""
+        if self.ending is Ending.STUCK:
+            return "PodsStuck"
+        return self.ending.value if self.of_siorg or self.ending is Ending.NOTHING else "JobsFailing"
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, in one sentence without a full stop."""
+        times = f"{self.streak} {plural(self.streak, 'failure')} in a row, the last at {rfc3339(self.last_failure)}"
+        what = {
+            Ending.SIORG_UNAVAILABLE: "SIORG does not answer",
+            Ending.SIORG_RATE_LIMITED: "SIORG wants fewer requests",
+            Ending.DATABASE_UNAVAILABLE: "Jobs cannot reach the database",
+            Ending.WRONG_SETTINGS: "Jobs refuse their settings",
+            Ending.STUCK: "pods cannot start",
+            Ending.NOTHING: "Jobs find nothing to claim although rows are due",
+            Ending.DEADLINE: "Jobs reach activeDeadlineSeconds and, as far as is known, end no item",
+        }.get(self.ending, "Jobs fail")
+        return f"{what} ({times}{': ' + self.message if self.message else ''})"
+
+    def retry_at(self, pacing: Pacing, identity: str) -> datetime:
+        """When the next probe may leave: base · 2^(streak−1), bounded, spread a little by ``identity``."""
+        base, longest = (
+            (pacing.siorg_base, pacing.siorg_longest) if self.of_siorg else (pacing.failing_base, pacing.failing_longest)
+        )
+        pause = min(base * 2.0 ** min(self.streak - 1, 30), longest)
+        digest = hashlib.sha256(f"{identity}/{self.streak}".encode()).digest()
+        return later(self.last_failure, pause * (1 + _SPREAD * digest[0] / 255))
+
+
+def later(moment: datetime, seconds: float) -> datetime:
+    """``moment`` and ``seconds`` after it, or the end of all time."""
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=moment.tzinfo)
+
+
+def assess(
+    jobs: Iterable[Job],
+    remembered: Trouble | None,
+    *,
+    template: str | None,
+    now: datetime,
+    pacing: Pacing,
+    patience: float = PATIENCE_SECONDS,
+    settled: datetime | None = None,
+) -> Trouble | None:
+    """The trouble that there is now, or None.
+
+    Args:
+        jobs: all Jobs that are there.
+        remembered: the trouble that status tells of; the Jobs behind it may be gone.
+        template: hash of the template that the next Job would be made from; None: not known now, so nothing is forgotten.
+        now: the time.
+        pacing: how patient to be.
+        patience: seconds that a job waits for SIORG or the database before it gives up.
+        settled: Jobs that ended up to then were judged before, and there is no trouble with them any more: the Job that
+            proved it may be gone while those that failed are still there.
+    """
+    jobs = list(jobs)
+    current = remembered if remembered is not None and (template is None or remembered.template in {"", template}) else None
+    for job in sorted((job for job in jobs if job.finished_at is not None), key=_in_order):
+        assert job.finished_at is not None  # chosen so
+        if settled is not None and job.finished_at <= settled:
+            continue
+        if current is not None and job.finished_at <= current.last_failure:
+            continue  # counted already
+        new = current is None or current.ending is Ending.NOTHING
+        if _failed(job, pacing) or (new and _found_nothing(job, jobs)):
+            if template is None or job.template == template:
+                current = _again(current, job)
+        elif current is not None and _proves_health(job, current):
+            current = None
+    if current is not None and _outlived(jobs, current, now, pacing, patience):
+        return None
+    return current
+
+
+def _in_order(job: Job) -> tuple[datetime, bool]:
+    assert job.finished_at is not None  # chosen so
+    # Kubernetes tells whole seconds: of two in one second the failure counts.
+    return job.finished_at, job.ending is not Ending.DONE
+
+
+def _failed(job: Job, pacing: Pacing) -> bool:
+    if job.ending is Ending.DEADLINE:  # it may just have had much to do; its pod, and with it what it did, is mostly gone
+        return job.summary.ended == 0 if job.summary is not None else _life(job) < pacing.healthy_after
+    return job.ending not in {None, Ending.DONE}
+
+
+def _found_nothing(job: Job, jobs: list[Job]) -> bool:
+    """Whether a Job that was launched for due rows could claim none of them, and no other Job took them meanwhile.
+
+    Another transaction holds them, or somebody else takes them: to launch one Job after the other would change neither.
+    """
+    if job.ending is not Ending.DONE or job.summary is None or job.finished_at is None:
+        return False
+    if _took(job.summary) or job.summary.reason != "exhausted":
+        return False
+    return not any(
+        other is not job
+        and other.created_at <= job.finished_at
+        and (other.finished_at is None or other.finished_at >= job.created_at)
+        and (other.summary is None or _took(other.summary))
+        for other in jobs
+    )
+
+
+def _took(summary: Summary) -> bool:
+    return summary.claimed > 0 or summary.ended > 0
+
+
+def _life(job: Job) -> float:
+    """Seconds."""
+    return 0.0 if job.finished_at is None else (job.finished_at - (job.started_at or job.created_at)).total_seconds()
+
+
+def _proves_health(job: Job, trouble: Trouble) -> bool:
+    if job.ending is not Ending.DONE or not is_of(job, trouble):
+        return False
+    if job.summary is None or not (trouble.of_siorg or trouble.ending is Ending.NOTHING):
+        return True
+    if trouble.ending is Ending.NOTHING:
+        return _took(job.summary)
+    # One that found an empty queue never asked SIORG.
+    return job.summary.ended > 0 or job.summary.requests > job.summary.request_errors
+
+
+def is_of(job: Job, trouble: Trouble) -> bool:
+    """Whether it was made from what the trouble is with: one from an older template may well do what these cannot."""
+    return trouble.template in {"", job.template}
+
+
+def _again(current: Trouble | None, job: Job) -> Trouble:
+    assert job.finished_at is not None  # chosen so
+    assert job.ending is not None  # a finished Job has one
+    ending = Ending.NOTHING if job.ending is Ending.DONE else job.ending
+    message = f"{job.name}: {job.message}" if job.message else job.name
+    if current is None:
+        return Trouble(ending, 1, job.finished_at, job.finished_at, message, job.template)
+    # Launched before the last failure was known: it met the same trouble, not a new one.
+    beside = job.created_at <= current.last_failure
+    return replace(
+        current,
+        ending=ending,
+        streak=current.streak if beside else current.streak + 1,
+        last_failure=job.finished_at,
+        message=message,
+        template=job.template,
+    )
+
+
+def _outlived(jobs: list[Job], trouble: Trouble, now: datetime, pacing: Pacing, patience: float) -> bool:
+    """Whether some Job has now run for longer than those lived that failed.
+
+    To wait beyond the longest pause would slow down no crash any more: Jobs that live so long are launched rarely anyway.
+    Those that gave up had worked until then, and after that waited for as long as their patience lasts.
+    """
+    if trouble.ending is Ending.NOTHING:
+        return False  # one that lingers over locked rows runs as well
+    ended = (
+        job for job in jobs if job.finished_at is not None and job.finished_at >= trouble.since and job.started_at is not None
+    )
+    lives = [
+        min(_life(job), patience if job.ending in _PATIENT else pacing.failing_longest) for job in ended if _failed(job, pacing)
+    ]
+    enough = max(pacing.healthy_after, _OUTLIVES * max(lives, default=0.0))
+    return any(
+        (now - max(job.started_at, trouble.last_failure)).total_seconds() >= enough
+        for job in jobs
+        if job.state is JobState.ACTIVE and job.started_at is not None and is_of(job, trouble)
+    )
+
+
+def plural(count: int, noun: str) -> str:
+    """``noun`` as it is written after ``count``."""
+    return noun if count == 1 else f"{noun}s"

@@ -1,0 +1,255 @@
+"""What the operator makes in the cluster: drain Jobs, and the CronJobs of cleanup and discovery. Values in, dictionaries out.
+
+Everything passes Pod Security ``restricted``, has a read-only root and mounts no service account's token. Secrets are
+referred to, never copied.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from siorg_operator.api.resource import GROUP, KIND, VERSION, SiorgSyncWorker
+
+Manifest = dict[str, Any]
+Component = Literal["drain", "cleanup", "discovery"]
+
+MANAGED_BY: Final = "siorg-operator"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+WORKER_LABEL: Final = f"{GROUP}/worker"
+SLOT_LABEL: Final = f"{GROUP}/slot"
+ROUND_LABEL: Final = f"{GROUP}/round"
+TEMPLATE_LABEL: Final = f"{GROUP}/template"
+DECISION_ANNOTATION: Final = f"{GROUP}/decision"
+"""Why the Job was launched: the decision's sentence."""
+STUCK_ANNOTATION: Final = f"{GROUP}/stuck"
+"""Why the operator ended the Job: its pod could not start."""
+APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
+"""Hash of a CronJob as it was applied last."""
+
+CONTAINER: Final = "worker"
+_CRON_STARTING_DEADLINE_SECONDS = 600
+_CRON_TTL_SECONDS = 86_400
+
+
+def labels(resource: SiorgSyncWorker, component: Component) -> dict[str, str]:
+    """The labels of everything that belongs to a resource."""
+    return {
+        "app.kubernetes.io/name": "siorg-sync",
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        COMPONENT_LABEL: component,
+        WORKER_LABEL: resource.metadata.name,
+    }
+
+
+def owner_reference(resource: SiorgSyncWorker) -> Manifest:
+    """What makes the garbage collector remove a thing with its resource."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "name": resource.metadata.name,
+        "uid": resource.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def job_name(resource: SiorgSyncWorker, slot: int, round: int) -> str:  # noqa: A002 - the word for it
+    """The name of the Job of one slot and round: the same sight of the cluster gives the same name, so 409 means done.
+
+    A part of it comes from the resource's uid: one that was deleted and made again never meets the other's Jobs.
+    """
+    digest = hashlib.sha256((resource.metadata.uid or "").encode()).digest()
+    return f"{resource.metadata.name}-{base64.b32encode(digest).decode().lower()[:5]}-{slot}-{round}"
+
+
+def cron_job_name(resource: SiorgSyncWorker, component: Component) -> str:
+    """The name of a resource's CronJob."""
+    return f"{resource.metadata.name}-{component}"
+
+
+def template_hash(resource: SiorgSyncWorker, credentials: str = "") -> str:
+    """Hash of what a drain pod is made from: the template, and the versions of the Secrets that it refers to."""
+    return _hash([_pod_template(resource, "drain", ["run"], {}), credentials])
+
+
+def drain_job(
+    resource: SiorgSyncWorker,
+    *,
+    slot: int,
+    round: int,  # noqa: A002 - the word for it
+    credentials: str = "",
+    decision: str = "",
+) -> Manifest:
+    """The Job that drains the queue until it is empty."""
+    spec = resource.spec.job
+    template = template_hash(resource, credentials)
+    pod = _pod_template(resource, "drain", ["run"], {})
+    # The person's labels too: what queues Jobs (Kueue) looks at the Job, not at its pods.
+    own = {**pod["metadata"]["labels"], SLOT_LABEL: str(slot), ROUND_LABEL: str(round), TEMPLATE_LABEL: template}
+    pod["metadata"]["labels"] |= {SLOT_LABEL: str(slot), ROUND_LABEL: str(round), TEMPLATE_LABEL: template}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(resource, slot, round),
+            "namespace": resource.metadata.namespace,
+            "labels": own,
+            "annotations": {DECISION_ANNOTATION: decision},
+            "ownerReferences": [owner_reference(resource)],
+        },
+        "spec": {
+            "backoffLimit": spec.backoff_limit,
+            "activeDeadlineSeconds": spec.active_deadline_seconds,
+            "ttlSecondsAfterFinished": spec.ttl_seconds_after_finished,
+            "podFailurePolicy": _pod_failure_policy(),
+            "template": pod,
+        },
+    }
+
+
+def cleanup_cron_job(resource: SiorgSyncWorker) -> Manifest:
+    """Ends what dangles on the queue and deletes what is old."""
+    cleanup = resource.spec.cleanup
+    more = {"WORKER_RETENTION_DAYS": str(cleanup.retention_days)}
+    return _cron_job(resource, "cleanup", cleanup.schedule, cleanup.time_zone, ["cleanup"], more)
+
+
+def discovery_cron_job(resource: SiorgSyncWorker) -> Manifest:
+    """Asks SIORG what changed and puts it on the queue."""
+    discovery = resource.spec.discovery
+    arguments = ["discover"]
+    for code in discovery.organizations:
+        arguments += ["--organization", str(code)]
+    return _cron_job(resource, "discovery", discovery.schedule, discovery.time_zone, arguments, {})
+
+
+def environment(resource: SiorgSyncWorker) -> dict[str, str]:
+    """What the resource says, as the variables of a job; without the Secrets."""
+    siorg, worker = resource.spec.siorg, resource.spec.worker
+    return {
+        "SIORG_API_URL": siorg.url,
+        "SIORG_ALLOW_INSECURE": "true" if siorg.allow_insecure else "false",
+        "SIORG_MAX_REQUESTS_PER_SECOND": f"{siorg.max_requests_per_second:g}",
+        "WORKER_BATCH_SIZE": str(worker.batch_size),
+        "WORKER_CONCURRENCY": str(worker.concurrency),
+        "WORKER_MAX_RETRIES": str(worker.max_retries),
+        "WORKER_RETRY_BASE_DELAY_MS": str(worker.retry_base_delay_milliseconds),
+        "WORKER_RETRY_MAX_DELAY_MS": str(worker.retry_max_delay_milliseconds),
+        "WORKER_LINGER_SECS": f"{worker.linger_seconds:g}",
+        "WORKER_SHUTDOWN_GRACE_SECS": str(resource.spec.job.pod_template.spec.shutdown_grace_seconds),
+        "LOG_FORMAT": worker.log_format,
+        "LOG_LEVEL": worker.log_level,
+    }
+
+
+def _pod_failure_policy() -> Manifest:
+    """What a failed pod means: a drained node is nobody's failure; exit 2 and 75 do not get better by a second pod."""
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [2, 75]}},
+        ]
+    }
+
+
+def _pod_template(resource: SiorgSyncWorker, component: Component, arguments: list[str], more: Mapping[str, str]) -> Manifest:
+    given = resource.spec.job.pod_template
+    # As the person wrote it; what the operator itself fills in is taken out first.
+    theirs = given.spec.body()
+    env, env_from, volumes, mounts = (theirs.pop(key, None) or [] for key in ("env", "envFrom", "volumes", "volumeMounts"))
+    seconds = theirs.pop("terminationGracePeriodSeconds")
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": resource.spec.job.image,
+        "imagePullPolicy": resource.spec.job.image_pull_policy,
+        "args": arguments,
+        "env": [*_env(resource, component, more), *env],
+        **({"envFrom": env_from} if env_from else {}),
+        "resources": resource.spec.job.resources.body(),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        # A run leaves its summary there; one that dies leaves the end of its log, from which its secrets are removed.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *mounts],  # noqa: S108 - the pod's own, empty
+    }
+    return {
+        "metadata": {
+            "labels": {**(given.metadata.labels or {}), **labels(resource, component)},
+            **({"annotations": dict(given.metadata.annotations)} if given.metadata.annotations else {}),
+        },
+        "spec": {
+            **{key: value for key, value in theirs.items() if value not in ([], {})},
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": seconds,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
+        },
+    }
+
+
+def _env(resource: SiorgSyncWorker, component: Component, more: Mapping[str, str]) -> list[Manifest]:
+    database, token = resource.spec.database.url_secret_ref, resource.spec.siorg.token_secret_ref
+    found = [_from_secret("DATABASE_URL", database.name, database.key)]
+    if token is not None and component != "cleanup":  # which asks SIORG for nothing
+        found.append(_from_secret("SIORG_API_TOKEN", token.name, token.key))
+    return found + [{"name": name, "value": value} for name, value in {**environment(resource), **more}.items()]
+
+
+def _from_secret(variable: str, name: str, key: str) -> Manifest:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+
+
+def _cron_job(
+    resource: SiorgSyncWorker,
+    component: Component,
+    schedule: str,
+    time_zone: str | None,
+    arguments: list[str],
+    more: Mapping[str, str],
+) -> Manifest:
+    own, pod = labels(resource, component), _pod_template(resource, component, arguments, more)
+    manifest: Manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {
+            "name": cron_job_name(resource, component),
+            "namespace": resource.metadata.namespace,
+            "labels": own,
+            "ownerReferences": [owner_reference(resource)],
+        },
+        "spec": {
+            "schedule": schedule,
+            **({"timeZone": time_zone} if time_zone else {}),
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": _CRON_STARTING_DEADLINE_SECONDS,
+            "suspend": resource.spec.suspend or resource.spec.mode == "Observe",
+            "successfulJobsHistoryLimit": 1,
+            "failedJobsHistoryLimit": 3,
+            "jobTemplate": {
+                "metadata": {"labels": pod["metadata"]["labels"]},
+                "spec": {
+                    # Unlike a drain, nobody but the clock would try again.
+                    "backoffLimit": 3,
+                    "activeDeadlineSeconds": resource.spec.job.active_deadline_seconds,
+                    "ttlSecondsAfterFinished": _CRON_TTL_SECONDS,
+                    "template": pod,
+                },
+            },
+        },
+    }
+    manifest["metadata"]["annotations"] = {APPLIED_ANNOTATION: _hash(manifest)}
+    return manifest
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:10]

@@ -1,0 +1,1 @@
+"""The same resource on this machine, with processes in place of Jobs."""

@@ -1,0 +1,146 @@
+"""What ``siorg-operator local`` shows: a live view on a terminal, lines where there is none, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from siorg_operator.decide.state import Job, JobState, rfc3339
+from siorg_operator.decide.status import Event
+
+if TYPE_CHECKING:
+    from siorg_operator.local.machine import LocalMachine
+
+_EVENTS_SHOWN = 5
+_LINES_SECONDS = 1.0
+_BAR = 40  # characters
+
+
+class View:
+    """Shows a ``LocalMachine``; ``with View(console) as view: view.show(machine)``."""
+
+    def __init__(self, console: Console) -> None:
+        """``console``: whether it is a terminal decides how things are shown."""
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=8, transient=False, auto_refresh=False)
+        self._most = 1
+        self._most_jobs = 0
+        self._told = 0
+        self._line = ""
+        self._line_at = 0.0
+        self._began = time.monotonic()
+        self._ended: dict[str, Job] = {}
+
+    def __enter__(self) -> View:
+        """Begin."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End; the last picture stays."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, machine: LocalMachine) -> None:
+        """Show how things stand."""
+        jobs = machine.jobs()
+        self._ended |= {job.name: job for job in jobs if not job.unfinished}
+        self._most_jobs = max(self._most_jobs, sum(job.unfinished for job in jobs))
+        waiting = _waiting(machine.status)
+        self._most = max(self._most, waiting)
+        if self._console.is_terminal:
+            self._live.update(self._picture(machine, jobs), refresh=True)
+        else:
+            self._lines(machine, jobs)
+
+    def finish(self, machine: LocalMachine, folder: str) -> None:
+        """The final table."""
+        table = Table(title=f"What {machine.resource.metadata.name} did", show_header=False, min_width=60)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        summaries = [job.summary for job in self._ended.values() if job.summary is not None]
+        for name in ("completed", "conflict", "skipped", "failed", "retried", "released"):
+            table.add_row(f"items {name}", str(sum(getattr(summary, name) for summary in summaries)))
+        queue = machine.status.get("queue") or {}
+        table.add_row("items left", str(_waiting(machine.status)))
+        table.add_row("items that wait for a person", str(queue.get("failed", 0) + queue.get("conflict", 0)))
+        table.add_row("job processes", str(len(self._ended)))
+        table.add_row("  at most at once", str(self._most_jobs))
+        table.add_row("  that found nothing", str(sum(summary.claimed == 0 for summary in summaries)))
+        table.add_row("  that failed", str(sum(job.state is JobState.FAILED for job in self._ended.values())))
+        table.add_row("requests to SIORG", str(sum(summary.requests for summary in summaries)))
+        table.add_row("time", f"{time.monotonic() - self._began:.1f} s")
+        self._console.print(table)
+        for job in self._ended.values():
+            if job.state is JobState.FAILED:
+                self._console.print(f"{job.name}: {job.message}", highlight=False)
+        self._console.print(f"Logs of the job processes: {folder}", highlight=False)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _picture(self, machine: LocalMachine, jobs: list[Job]) -> Group:
+        status = machine.status
+        queue, decision = status.get("queue") or {}, status.get("lastDecision") or {}
+        waiting = _waiting(status)
+        filled = round(_BAR * waiting / self._most)
+        head = Text.assemble(
+            (f"{machine.resource.metadata.name}  ", "bold"),
+            ("█" * filled + "░" * (_BAR - filled), "cyan"),
+            f"  {waiting} waiting, {queue.get('processing', 0)} in work, {queue.get('failed', 0)} failed,"
+            f" {queue.get('conflict', 0)} conflicts",
+        )
+        table = Table(box=None, pad_edge=False)
+        for column in ("slot", "job", "state", "since"):
+            table.add_column(column)
+        for job in sorted((job for job in jobs if job.unfinished), key=lambda job: job.slot):
+            seconds = time.time() - job.created_at.timestamp()
+            table.add_row(str(job.slot), job.name, job.state.value, f"{seconds:.0f} s")
+        ready = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), None)
+        told: list[Any] = [head, Text(f"decision: {decision.get('message', '-')}{_until(machine, jobs)}")]
+        if ready is not None and ready["status"] != "True":
+            told.append(Text(f"not ready: {ready['reason']}: {ready['message']}", style="yellow"))
+        if table.row_count:
+            told.append(table)
+        told += [
+            Text(f"{at:%H:%M:%S}  {event.reason}: {event.message}", style=_style(event))
+            for at, event in machine.events[-_EVENTS_SHOWN:]
+        ]
+        return Group(*told)
+
+    def _lines(self, machine: LocalMachine, jobs: list[Job]) -> None:
+        for at, event in machine.events[self._told :]:
+            self._console.print(f"{at:%H:%M:%S}  {event.reason}: {event.message}", style=_style(event), highlight=False)
+        self._told = len(machine.events)
+        unfinished = sum(job.unfinished for job in jobs)
+        queue = machine.status.get("queue") or {}
+        decision = (machine.status.get("lastDecision") or {}).get("message", "not decided yet")
+        line = (
+            f"{unfinished} jobs, {_waiting(machine.status)} waiting, {queue.get('processing', 0)} in work · {decision}"
+            f"{_until(machine, jobs)}"
+        )
+        if line != self._line and (time.monotonic() >= self._line_at or unfinished == 0):
+            self._console.print(line, highlight=False, soft_wrap=True)
+            self._line, self._line_at = line, time.monotonic() + _LINES_SECONDS
+
+
+def _waiting(status: dict[str, Any]) -> int:
+    queue = status.get("queue") or {}
+    return int(queue.get("due", 0) + queue.get("scheduled", 0))
+
+
+def _until(machine: LocalMachine, jobs: list[Job]) -> str:
+    """When there is something to do again, where nothing is but something will be."""
+    due = machine.next_due
+    if due is None or any(job.unfinished for job in jobs):
+        return ""
+    return f"; the next item is due at {rfc3339(due)}"
+
+
+def _style(event: Event) -> str:
+    return "yellow" if event.type == "Warning" else "green"

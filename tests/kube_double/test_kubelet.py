@@ -1,0 +1,260 @@
+"""The test's node: pods run as real processes, on the small server and, bound by the real scheduler, on a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kube_double.kubelet import NODE, NODE_SELECTOR, TOLERATIONS, quantity
+from kube_double.server import ApiServer
+from support.cluster import Cluster, small_cluster
+from support.fleet import eventually
+from support.images import refused_reference
+from support.kube import Body, Kube, condition
+from support.pod_environment import expand
+
+ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
+
+
+@pytest.fixture
+def kube(cluster: Cluster) -> Kube:
+    return cluster.kube
+
+
+@pytest.fixture
+def name() -> str:
+    return f"t-{secrets.token_hex(4)}"
+
+
+def pod(name: str, program: str = "print('done')", *, selector: Body | None = None, grace: int = 5, **container: Any) -> Body:
+    main = {"name": "main", "image": "python:test", "args": ["-c", program], **container}
+    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": grace, "containers": [main],
+            "nodeSelector": NODE_SELECTOR if selector is None else selector, "tolerations": TOLERATIONS}  # fmt: skip
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def state(body: Body) -> Body:
+    """The one container's state."""
+    statuses = body["status"].get("containerStatuses") or [{"state": {}}]
+    found: Body = statuses[0]["state"]
+    return found
+
+
+def waits(kube: Kube, name: str, reason: str) -> str:
+    """The message with which the container waits for this reason."""
+    body = kube.wait_for("pods", name, lambda body: state(body).get("waiting", {}).get("reason") == reason)
+    return str(state(body)["waiting"].get("message"))
+
+
+def ends(kube: Kube, name: str) -> Body:
+    body = kube.wait_for("pods", name, lambda body: body["status"]["phase"] in ("Succeeded", "Failed"))
+    found: Body = state(body)["terminated"]
+    return found
+
+
+def test_the_node_is_ready_and_says_so(kube: Kube) -> None:
+    node = kube.wait_for("nodes", NODE, lambda body: condition(body, "Ready") == "True")
+    assert node["metadata"]["labels"]["siorg-test-node"] == "true"
+    assert kube.get("leases", NODE, "kube-node-lease") is not None
+
+
+def test_a_process_gets_the_pods_environment_and_hardly_anything_else(
+    cluster: Cluster, kube: Kube, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SIORG_API_TOKEN", "this process' own")
+    kube.create_secret(name, {"url": "postgresql://x", "more": "1"})
+    env = [
+        {"name": "PLAIN", "value": "a"},
+        {"name": "TWICE", "value": "$(PLAIN)$(PLAIN) $$(PLAIN) $(NOPE)"},
+        {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}},
+        {"name": "PERHAPS", "valueFrom": {"secretKeyRef": {"name": name, "key": "nope", "optional": True}}},
+        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "SPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+    ]
+    kube.create(pod(name, ENVIRONMENT, env=env, envFrom=[{"prefix": "S_", "secretRef": {"name": name}}]))
+    assert ends(kube, name)["exitCode"] == 0
+    found = json.loads(cluster.kubelet.logs(name))
+    beneath = {key: found.pop(key) for key in ("PATH", "HOME", "HOSTNAME", "WORKER_TERMINATION_LOG")}
+    assert beneath["PATH"] == os.environ["PATH"]
+    for key in ("PYTHONPATH", "LC_CTYPE"):
+        found.pop(key, None)
+    assert found == {
+        "PLAIN": "a", "TWICE": "aa $(PLAIN) $(NOPE)", "DATABASE_URL": "postgresql://x", "POD": name, "SPACE": cluster.namespace,
+        "S_url": "postgresql://x", "S_more": "1",
+    }  # fmt: skip
+
+
+def test_a_command_replaces_the_images_own(kube: Kube, name: str) -> None:
+    kube.create(pod(name, command=[sys.executable, "-c", "raise SystemExit(9)"], args=[]))
+    assert ends(kube, name)["exitCode"] == 9
+
+
+def test_an_end_says_what_the_process_left(kube: Kube, name: str) -> None:
+    program = "import os; open(os.environ['WORKER_TERMINATION_LOG'], 'w').write('drained 5' + 'x' * 9000)"
+    kube.create(pod(name, program))
+    ended = ends(kube, name)
+    assert (ended["exitCode"], ended["reason"]) == (0, "Completed")
+    assert ended["message"].startswith("drained 5xxx")
+    assert len(ended["message"]) == 4096
+    assert ended["startedAt"] <= ended["finishedAt"]
+
+
+def test_a_bad_end_says_so_and_can_show_the_log(kube: Kube, name: str) -> None:
+    program = "import sys; print('torn'); sys.exit(75)"
+    kube.create(pod(name, program, terminationMessagePolicy="FallbackToLogsOnError"))
+    ended = ends(kube, name)
+    assert (ended["exitCode"], ended["reason"], ended["message"]) == (75, "Error", "torn\n")
+
+
+def test_a_killed_process_ends_with_137(cluster: Cluster, kube: Kube, name: str) -> None:
+    kube.create(pod(name, "import time; time.sleep(60)"))
+    (running,) = eventually(lambda: [each for each in cluster.kubelet.processes() if each.pod == name])
+    os.kill(running.pid, signal.SIGKILL)
+    assert ends(kube, name)["exitCode"] == 137
+
+
+def test_a_missing_secret_is_told_and_waited_for(kube: Kube, name: str) -> None:
+    env = [{"name": "URL", "valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}]
+    kube.create(pod(name, env=env))
+    assert waits(kube, name, "CreateContainerConfigError") == f'secret "{name}" not found'
+    kube.create_secret(name, {"wrong": "x"})
+    told = f"couldn't find key url in Secret {kube.namespace}/{name}"
+    kube.wait_for("pods", name, lambda body: state(body)["waiting"].get("message") == told)
+    kube.patch("secrets", name, {"stringData": {"url": "x"}})
+    assert ends(kube, name)["exitCode"] == 0
+
+
+def test_an_image_that_cannot_be_pulled_is_told_and_tried_again(cluster: Cluster, kube: Kube, name: str) -> None:
+    image = f"{name}:1"
+    kube.create(pod(name, image=image))
+    told = waits(kube, name, "ImagePullBackOff")
+    assert told.startswith(f'Back-off pulling image "{image}": ErrImagePull: failed to pull and unpack image')
+    cluster.kubelet.images[image] = [sys.executable]
+    assert ends(kube, name)["exitCode"] == 0
+
+
+def test_an_image_that_may_not_be_pulled_is_told(kube: Kube, name: str) -> None:
+    kube.create(pod(name, image="nope:1", imagePullPolicy="Never"))
+    told = waits(kube, name, "ErrImageNeverPull")
+    assert told == 'Container image "nope:1" is not present with pull policy of Never'
+
+
+def test_an_image_name_that_is_none_is_told(kube: Kube, name: str) -> None:
+    kube.create(pod(name, image="UPPER CASE!"))
+    told = waits(kube, name, "InvalidImageName")
+    assert told == (
+        'Failed to apply default image tag "UPPER CASE!": couldn\'t parse image name "UPPER CASE!": invalid reference format:'
+        " repository name (library/UPPER CASE!) must be lowercase"
+    )
+
+
+@pytest.mark.parametrize("image", ["a", "a:1", "a/b:1", "ghcr.io/a/b-c:v1.2", "localhost:5000/a", "a@sha256:" + "0" * 64])
+def test_good_image_names_are_let_through(image: str) -> None:
+    assert refused_reference(image) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "why"), [("a b", ""), ("a:", ""), ("a//b", ""), ("a:b:c", ""), ("Upper/Case:1", " repository name (Case)")]
+)
+def test_bad_image_names_are_not(image: str, why: str) -> None:
+    refused = refused_reference(image)
+    assert refused is not None
+    assert f"invalid reference format{':' if why else ''}{why}" in refused.message
+
+
+def test_a_program_that_is_not_there_is_told(kube: Kube, name: str) -> None:
+    kube.create(pod(name, command=["/no/such/program"]))
+    assert "/no/such/program" in waits(kube, name, "RunContainerError")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"selector": {"siorg-test-node": "another"}}, "didn't match Pod's node affinity/selector"),
+        ({"resources": {"requests": {"cpu": "1000"}}}, "Insufficient cpu"),
+    ],
+)
+def test_a_pod_that_fits_nowhere_is_told(kube: Kube, name: str, change: Body, told: str) -> None:
+    kube.create(pod(name, **change))
+    body = kube.wait_for("pods", name, lambda body: condition(body, "PodScheduled") == "False")
+    (scheduled,) = [each for each in body["status"]["conditions"] if each["type"] == "PodScheduled"]
+    assert (body["status"]["phase"], scheduled["reason"]) == ("Pending", "Unschedulable")
+    assert scheduled["message"].startswith("0/")
+    assert told in scheduled["message"]
+    kube.delete("pods", name)
+    kube.wait_gone("pods", name)
+
+
+def test_deletion_asks_first_and_lets_the_process_finish(cluster: Cluster, kube: Kube, name: str) -> None:
+    program = (
+        "import signal, sys, time\n"
+        "def stop(*_):\n    print('stopping', flush=True); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, stop); print('ready', flush=True); time.sleep(60)"
+    )
+    kube.create(pod(name, program))
+    eventually(lambda: cluster.kubelet.logs(name) == "ready\n")
+    kube.delete("pods", name)
+    kube.wait_gone("pods", name)
+    assert cluster.kubelet.logs(name) == "ready\nstopping\n"
+
+
+def test_deletion_kills_when_the_grace_is_over(cluster: Cluster, kube: Kube, name: str) -> None:
+    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    kube.create(pod(name, program, grace=1))
+    eventually(lambda: cluster.kubelet.logs(name) == "ready\n")
+    kube.delete("pods", name)
+    kube.wait_gone("pods", name)
+    assert not [each for each in cluster.kubelet.processes() if each.pod == name]
+
+
+def test_pods_can_be_slow_to_start(tmp_path: Path) -> None:
+    with small_cluster(tmp_path, {"python:test": [sys.executable]}, start_seconds=0.4) as cluster:
+        cluster.kube.create(pod("slow"))
+        body = cluster.kube.wait_for("pods", "slow", state)
+        assert state(body) == {"waiting": {"reason": "ContainerCreating"}}
+        assert not cluster.kubelet.processes()
+        ends(cluster.kube, "slow")
+
+
+def test_a_pod_that_ends_or_goes_while_the_api_is_away_is_told_later(cluster: Cluster, kube: Kube, name: str) -> None:
+    if cluster.server is None:
+        pytest.skip("a real server is not ours to stop")
+    kube.create(pod(f"{name}-ends", "import time; time.sleep(0.5)"))
+    kube.create(pod(f"{name}-goes", "import time; time.sleep(60)"))
+    eventually(lambda: len([each for each in cluster.kubelet.processes() if each.pod.startswith(name)]) == 2)
+    kube.delete("pods", f"{name}-goes")
+    with cluster.server.gone():
+        eventually(lambda: not [each for each in cluster.kubelet.processes() if each.pod.startswith(name)])
+    assert ends(kube, f"{name}-ends")["exitCode"] == 0
+    kube.wait_gone("pods", f"{name}-goes")
+
+
+def test_leaving_the_cluster_ends_everything(tmp_path: Path) -> None:
+    program = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    with ApiServer() as server, small_cluster(tmp_path, {"python:test": [sys.executable]}, server=server) as cluster:
+        cluster.kube.create(pod("one", program))
+        eventually(lambda: cluster.kubelet.logs("one"))
+        pids = [cluster.kubelet.processes()[0].pid, int(cluster.kubelet.logs("one"))]
+    eventually(lambda: not any(map(_is_running, pids)))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_variables_expand_as_kubernetes_expands_them() -> None:
+    assert expand("$(A)-$$(A)-$(B)-$A", {"A": "1"}) == "1-$(A)-$(B)-$A"
+
+
+def test_quantities_are_numbers() -> None:
+    assert [quantity(each) for each in ("500m", "2", "1Gi", 3, "1.5k")] == [0.5, 2, 2**30, 3, 1500]

@@ -1,0 +1,609 @@
+"""What the operator makes: Jobs and CronJobs, to the letter."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from siorg_job.settings import Settings
+from siorg_operator.api.resource import SiorgSyncWorker, parse
+from siorg_operator.decide.manifests import (
+    APPLIED_ANNOTATION,
+    cleanup_cron_job,
+    cron_job_name,
+    discovery_cron_job,
+    drain_job,
+    environment,
+    job_name,
+    labels,
+    owner_reference,
+    template_hash,
+)
+from support.operator_values import CREDENTIALS, IMAGE, UID, body, worker
+from support.worker_manifests import GOOD, Good
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+_DATABASE_URL = "postgresql://siorg:x@db/siorg"
+
+OWNER = {
+    "apiVersion": "siorg.waterswamp.dev/v1alpha1",
+    "kind": "SiorgSyncWorker",
+    "name": "siorg",
+    "uid": UID,
+    "controller": True,
+    "blockOwnerDeletion": True,
+}
+
+
+def own_labels(component: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "siorg-sync",
+        "app.kubernetes.io/managed-by": "siorg-operator",
+        "app.kubernetes.io/component": component,
+        "siorg.waterswamp.dev/worker": "siorg",
+    }
+
+
+def variable(name: str, value: str) -> dict[str, Any]:
+    return {"name": name, "value": value}
+
+
+def secret(name: str, of: str, key: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": of, "key": key}}}
+
+
+DEFAULT_ENV = [
+    secret("DATABASE_URL", "database", "DATABASE_URL"),
+    variable("SIORG_API_URL", "https://api.siorg.gov.br"),
+    variable("SIORG_ALLOW_INSECURE", "false"),
+    variable("SIORG_MAX_REQUESTS_PER_SECOND", "50"),
+    variable("WORKER_BATCH_SIZE", "10"),
+    variable("WORKER_CONCURRENCY", "32"),
+    variable("WORKER_MAX_RETRIES", "3"),
+    variable("WORKER_RETRY_BASE_DELAY_MS", "1000"),
+    variable("WORKER_RETRY_MAX_DELAY_MS", "60000"),
+    variable("WORKER_LINGER_SECS", "10"),
+    variable("WORKER_SHUTDOWN_GRACE_SECS", "25"),
+    variable("LOG_FORMAT", "json"),
+    variable("LOG_LEVEL", "info"),
+]
+
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+
+DEFAULT_POD = {
+    "restartPolicy": "Never",
+    "terminationGracePeriodSeconds": 30,
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+    "containers": [
+        {
+            "name": "worker",
+            "image": IMAGE,
+            "imagePullPolicy": "IfNotPresent",
+            "args": ["run"],
+            "env": DEFAULT_ENV,
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+            "securityContext": CONTAINER_SECURITY,
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        }
+    ],
+    "volumes": [{"name": "tmp", "emptyDir": {}}],
+}
+
+POD_FAILURE_POLICY = {
+    "rules": [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"containerName": "worker", "operator": "In", "values": [2, 75]}},
+    ]
+}
+
+FULL_POD_SPEC: dict[str, Any] = {
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"podAntiAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+    "priorityClassName": "low",
+    "runtimeClassName": "gvisor",
+    "schedulerName": "mine",
+    "serviceAccountName": "siorg-jobs",
+    "imagePullSecrets": [{"name": "registry"}],
+    "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["siorg.test"]}],
+    "dnsPolicy": "None",
+    "dnsConfig": {"nameservers": ["10.0.0.2"]},
+}
+
+FULL: dict[str, Any] = {
+    "database": {"urlSecretRef": {"name": "db", "key": "url"}},
+    "siorg": {
+        "url": "http://simulator:8000/doc",
+        "allowInsecure": True,
+        "tokenSecretRef": {"name": "token", "key": "t"},
+        "maxRequestsPerSecond": 0,
+    },
+    "worker": {
+        "batchSize": 20,
+        "concurrency": 8,
+        "maxRetries": 5,
+        "retryBaseDelayMilliseconds": 10,
+        "retryMaxDelayMilliseconds": 86_400_000,
+        "lingerSeconds": 0,
+        "logFormat": "text",
+        "logLevel": "debug",
+    },
+    "job": {
+        "image": "siorg-job@sha256:" + "0" * 64,
+        "imagePullPolicy": "Always",
+        "resources": {"limits": {"cpu": 2, "memory": "1Gi"}},
+        "activeDeadlineSeconds": 60,
+        "backoffLimit": 2,
+        "ttlSecondsAfterFinished": 90,
+        "podTemplate": {
+            "metadata": {"labels": {"kueue.x-k8s.io/queue-name": "q"}, "annotations": {"team": "siorg"}},
+            "spec": {
+                **FULL_POD_SPEC,
+                "env": [{"name": "SIORG_CA_BUNDLE", "value": "/ca/ca.pem"}],
+                "envFrom": [{"configMapRef": {"name": "proxy"}}],
+                "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+                "volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
+                "terminationGracePeriodSeconds": 100,
+            },
+        },
+    },
+    "cleanup": {"schedule": "0 4 * * sun", "timeZone": "America/Sao_Paulo", "retentionDays": 7},
+    "discovery": {"schedule": "@daily", "timeZone": "Etc/UTC", "organizations": [26, 46]},
+}
+
+FULL_ENV = [
+    secret("DATABASE_URL", "db", "url"),
+    secret("SIORG_API_TOKEN", "token", "t"),
+    variable("SIORG_API_URL", "http://simulator:8000/doc"),
+    variable("SIORG_ALLOW_INSECURE", "true"),
+    variable("SIORG_MAX_REQUESTS_PER_SECOND", "0"),
+    variable("WORKER_BATCH_SIZE", "20"),
+    variable("WORKER_CONCURRENCY", "8"),
+    variable("WORKER_MAX_RETRIES", "5"),
+    variable("WORKER_RETRY_BASE_DELAY_MS", "10"),
+    variable("WORKER_RETRY_MAX_DELAY_MS", "86400000"),
+    variable("WORKER_LINGER_SECS", "0"),
+    variable("WORKER_SHUTDOWN_GRACE_SECS", "95"),
+    variable("LOG_FORMAT", "text"),
+    variable("LOG_LEVEL", "debug"),
+    variable("SIORG_CA_BUNDLE", "/ca/ca.pem"),
+]
+
+FULL_POD = {
+    **FULL_POD_SPEC,
+    "restartPolicy": "Never",
+    "terminationGracePeriodSeconds": 100,
+    "automountServiceAccountToken": False,
+    "enableServiceLinks": False,
+    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+    "containers": [
+        {
+            "name": "worker",
+            "image": "siorg-job@sha256:" + "0" * 64,
+            "imagePullPolicy": "Always",
+            "args": ["run"],
+            "env": FULL_ENV,
+            "envFrom": [{"configMapRef": {"name": "proxy"}}],
+            "resources": {"requests": {}, "limits": {"cpu": 2, "memory": "1Gi"}},
+            "securityContext": CONTAINER_SECURITY,
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "ca", "mountPath": "/ca", "readOnly": True}],
+        }
+    ],
+    "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "ca", "configMap": {"name": "ca"}}],
+}
+
+
+def job_of(resource: SiorgSyncWorker, slot: int = 2, round_: int = 7) -> dict[str, Any]:
+    return drain_job(resource, slot=slot, round=round_, credentials=CREDENTIALS, decision="depth 1 → launched 1")
+
+
+def full() -> SiorgSyncWorker:
+    return worker(**copy.deepcopy(FULL))
+
+
+# -- to the letter ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_of_a_resource_with_defaults() -> None:
+    place = {
+        "siorg.waterswamp.dev/slot": "2",
+        "siorg.waterswamp.dev/round": "7",
+        "siorg.waterswamp.dev/template": template_hash(worker(), CREDENTIALS),
+    }
+    assert job_of(worker()) == {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(worker(), 2, 7),
+            "namespace": "sync",
+            "labels": {**own_labels("drain"), **place},
+            "annotations": {"siorg.waterswamp.dev/decision": "depth 1 → launched 1"},
+            "ownerReferences": [OWNER],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": 21_600,
+            "ttlSecondsAfterFinished": 3600,
+            "podFailurePolicy": POD_FAILURE_POLICY,
+            "template": {"metadata": {"labels": {**own_labels("drain"), **place}}, "spec": DEFAULT_POD},
+        },
+    }
+
+
+def test_a_job_of_a_resource_in_which_everything_is_set() -> None:
+    made = job_of(full())
+    theirs = {"kueue.x-k8s.io/queue-name": "q"}
+    place = {
+        "siorg.waterswamp.dev/slot": "2",
+        "siorg.waterswamp.dev/round": "7",
+        "siorg.waterswamp.dev/template": template_hash(full(), CREDENTIALS),
+    }
+    assert made["metadata"]["labels"] == theirs | own_labels("drain") | place  # Kueue looks at the Job
+    assert made["spec"] == {
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": 60,
+        "ttlSecondsAfterFinished": 90,
+        "podFailurePolicy": POD_FAILURE_POLICY,
+        "template": {
+            "metadata": {"labels": theirs | own_labels("drain") | place, "annotations": {"team": "siorg"}},
+            "spec": FULL_POD,
+        },
+    }
+
+
+def cron_job(component: str, pod: Mapping[str, Any], args: list[str], env: list[Any], **spec: Any) -> dict[str, Any]:
+    template = copy.deepcopy(dict(pod))
+    template["containers"][0] |= {"args": args, "env": env}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {
+            "name": f"siorg-{component}",
+            "namespace": "sync",
+            "labels": own_labels(component),
+            "ownerReferences": [OWNER],
+        },
+        "spec": {
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": 600,
+            "suspend": False,
+            "successfulJobsHistoryLimit": 1,
+            "failedJobsHistoryLimit": 3,
+            "jobTemplate": {
+                "metadata": {"labels": own_labels(component)},
+                "spec": {
+                    "backoffLimit": 3,
+                    "activeDeadlineSeconds": 21_600,
+                    "ttlSecondsAfterFinished": 86_400,
+                    "template": {"metadata": {"labels": own_labels(component)}, "spec": template},
+                },
+            },
+            **spec,
+        },
+    }
+
+
+def without_hash(manifest: dict[str, Any]) -> dict[str, Any]:
+    metadata = {key: value for key, value in manifest["metadata"].items() if key != "annotations"}
+    assert set(manifest["metadata"]["annotations"]) == {APPLIED_ANNOTATION}
+    return {**manifest, "metadata": metadata}
+
+
+def test_the_cron_jobs_of_a_resource_with_defaults() -> None:
+    retention = variable("WORKER_RETENTION_DAYS", "30")
+    assert without_hash(cleanup_cron_job(worker())) == cron_job(
+        "cleanup", DEFAULT_POD, ["cleanup"], [*DEFAULT_ENV, retention], schedule="17 3 * * *"
+    )
+    assert without_hash(discovery_cron_job(worker())) == cron_job(
+        "discovery", DEFAULT_POD, ["discover"], DEFAULT_ENV, schedule="7 * * * *"
+    )
+
+
+def test_the_cron_jobs_of_a_resource_in_which_everything_is_set() -> None:
+    cleanup, discovery = cleanup_cron_job(full())["spec"], discovery_cron_job(full())["spec"]
+    assert (cleanup["schedule"], cleanup["timeZone"]) == ("0 4 * * sun", "America/Sao_Paulo")
+    assert (discovery["schedule"], discovery["timeZone"]) == ("@daily", "Etc/UTC")
+    (sweeper,) = cleanup["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (finder,) = discovery["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert finder["args"] == ["discover", "--organization", "26", "--organization", "46"]
+    assert variable("WORKER_RETENTION_DAYS", "7") in sweeper["env"]
+    assert finder["env"] == FULL_ENV
+    assert secret("SIORG_API_TOKEN", "token", "t") not in sweeper["env"]  # cleanup asks SIORG for nothing
+    for spec in (cleanup, discovery):
+        assert spec["jobTemplate"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
+        assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 60
+
+
+@pytest.mark.parametrize("spec", [{"suspend": True}, {"mode": "Observe"}])
+def test_cron_jobs_rest_with_the_resource(spec: dict[str, Any]) -> None:
+    assert cleanup_cron_job(worker(**spec))["spec"]["suspend"] is True
+    assert discovery_cron_job(worker(**spec))["spec"]["suspend"] is True
+
+
+def test_the_hash_of_a_cron_job_changes_with_it_and_only_then() -> None:
+    def applied(**spec: Any) -> str:
+        return str(discovery_cron_job(worker(**spec))["metadata"]["annotations"][APPLIED_ANNOTATION])
+
+    changes: list[dict[str, Any]] = [
+        {"discovery": {"schedule": "@daily"}},
+        {"discovery": {"organizations": [26]}},
+        {"suspend": True},
+        {"job": {"image": "other"}},
+        {"worker": {"logLevel": "debug"}},
+    ]
+    assert len({applied(), *(applied(**change) for change in changes)}) == 1 + len(changes)
+    assert applied() == applied(scaling={"maxJobs": 9}, cleanup={"enabled": False})
+
+
+def test_manifests_share_nothing_with_the_resource() -> None:
+    resource = full()
+    made = job_of(resource)
+    made["spec"]["template"]["spec"]["affinity"]["changed"] = True
+    made["spec"]["template"]["metadata"]["labels"]["changed"] = "yes"
+    assert job_of(resource)["spec"]["template"]["spec"]["affinity"] == {"podAntiAffinity": {}}
+    assert "changed" not in job_of(resource)["spec"]["template"]["metadata"]["labels"]
+
+
+# -- Pod Security: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted ------------------------
+
+
+def pods(resource: SiorgSyncWorker) -> Iterator[dict[str, Any]]:
+    yield job_of(resource)["spec"]["template"]["spec"]
+    for manifest in (cleanup_cron_job(resource), discovery_cron_job(resource)):
+        yield manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+_RESTRICTED_VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+
+
+@pytest.mark.parametrize("good", GOOD, ids=str)
+def test_every_pod_passes_pod_security_restricted(good: Good) -> None:
+    for pod in pods(parse(good.manifest)):
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers", "hostUsers"} & set(pod)
+        context = pod["securityContext"]
+        assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        assert not {"ports", "lifecycle", "livenessProbe", "command"} & set(container)
+        assert pod["automountServiceAccountToken"] is False
+        for volume in pod["volumes"]:
+            assert set(volume) - {"name"} <= _RESTRICTED_VOLUMES
+        names = [volume["name"] for volume in pod["volumes"]]
+        paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert len(set(names)) == len(names)
+        assert len(set(paths)) == len(paths)
+
+
+@pytest.mark.parametrize("good", GOOD, ids=str)
+def test_secrets_are_referred_to_and_never_copied(good: Good) -> None:
+    resource = parse(good.manifest)
+    for pod in pods(resource):
+        (container,) = pod["containers"]
+        for entry in container["env"]:
+            if entry["name"] in {"DATABASE_URL", "SIORG_API_TOKEN"}:
+                assert set(entry) == {"name", "valueFrom"}
+                assert set(entry["valueFrom"]) == {"secretKeyRef"}
+        given_names = [entry["name"] for entry in container["env"]]
+        assert len(set(given_names)) == len(given_names)
+
+
+# -- names and labels -------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.from_regex(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True),
+    st.uuids(),
+    st.integers(0, 999),
+    st.one_of(st.integers(1, 10**4), st.integers(1, 10**11)),
+)
+def test_names_and_label_values_are_what_kubernetes_takes(name: str, uid: Any, slot: int, round_: int) -> None:
+    given_body = body(name=name)
+    given_body["metadata"]["uid"] = str(uid)
+    resource = parse(given_body)
+    job = job_of(resource, slot, round_)
+    assert job["metadata"]["name"] == job_name(resource, slot, round_)
+    assert len(job["metadata"]["name"]) <= 63
+    assert _NAME.fullmatch(job["metadata"]["name"])
+    for cron in (cleanup_cron_job(resource), discovery_cron_job(resource)):
+        assert len(cron["metadata"]["name"]) <= 52  # Kubernetes puts a minute behind it
+        assert _NAME.fullmatch(cron["metadata"]["name"])
+        assert _valid(cron["metadata"]["labels"])
+    assert _valid(job["metadata"]["labels"])
+    assert _valid(job["spec"]["template"]["metadata"]["labels"])
+
+
+def _valid(given_labels: dict[str, str]) -> bool:
+    return all(len(value) <= 63 and _LABEL_VALUE.fullmatch(value) for value in given_labels.values())
+
+
+@given(st.tuples(st.integers(0, 99), st.integers(1, 99)), st.tuples(st.integers(0, 99), st.integers(1, 99)))
+def test_each_slot_and_round_has_a_name_of_its_own(one: tuple[int, int], other: tuple[int, int]) -> None:
+    assert (job_name(worker(), *one) == job_name(worker(), *other)) == (one == other)
+
+
+def test_a_resource_that_was_made_again_has_other_names() -> None:
+    again = body()
+    again["metadata"]["uid"] = "another"
+    assert job_name(parse(again), 0, 1) != job_name(worker(), 0, 1)
+
+
+def test_no_cron_job_has_the_name_of_another() -> None:
+    assert cron_job_name(worker(), "cleanup") != cron_job_name(worker(), "discovery")
+
+
+def test_everything_is_owned_and_labelled() -> None:
+    assert owner_reference(worker()) == OWNER
+    assert labels(worker(), "drain") == own_labels("drain")
+
+
+# -- the template's hash ----------------------------------------------------------------------------------------------
+
+MAKES_PODS_DIFFER: list[dict[str, Any]] = [
+    {"job": {"image": "other"}},
+    {"job": {"imagePullPolicy": "Always"}},
+    {"job": {"resources": {}}},
+    {"job": {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}},
+    {"job": {"podTemplate": {"metadata": {"annotations": {"a": "b"}}}}},
+    *({"job": {"podTemplate": {"spec": {key: value}}}} for key, value in FULL_POD_SPEC.items() if key != "dnsPolicy"),
+    {"job": {"podTemplate": {"spec": {"dnsPolicy": "Default"}}}},
+    {"job": {"podTemplate": {"spec": {"env": [{"name": "HTTPS_PROXY", "value": "http://p:1"}]}}}},
+    {"job": {"podTemplate": {"spec": {"envFrom": [{"secretRef": {"name": "s"}}]}}}},
+    {"job": {"podTemplate": {"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}}},
+    {"job": {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 60}}}},
+    {"database": {"urlSecretRef": {"name": "other"}}},
+    {"database": {"urlSecretRef": {"name": "database", "key": "other"}}},
+    {"siorg": {"url": "https://estruturaorganizacional.dados.gov.br/doc"}},
+    {"siorg": {"tokenSecretRef": {"name": "token"}}},
+    {"siorg": {"maxRequestsPerSecond": 10}},
+    {"siorg": {"allowInsecure": True}},
+    {"worker": {"batchSize": 1}},
+    {"worker": {"concurrency": 1}},
+    {"worker": {"maxRetries": 1}},
+    {"worker": {"retryBaseDelayMilliseconds": 1}},
+    {"worker": {"retryMaxDelayMilliseconds": 70_000}},
+    {"worker": {"lingerSeconds": 1}},
+    {"worker": {"logFormat": "text"}},
+    {"worker": {"logLevel": "debug"}},
+]
+
+LEAVES_PODS_AS_THEY_ARE: list[dict[str, Any]] = [
+    {"suspend": True},
+    {"mode": "Observe"},
+    {"scaling": {"maxJobs": 9, "minJobs": 2, "itemsPerJob": 7, "targetDrainSeconds": 5, "pollIntervalSeconds": 9}},
+    {"job": {"activeDeadlineSeconds": 90}},
+    {"job": {"backoffLimit": 1}},
+    {"job": {"ttlSecondsAfterFinished": 90}},
+    {"job": {"successfulJobsHistoryLimit": 9, "failedJobsHistoryLimit": 9}},
+    {"cleanup": {"enabled": False}},
+    {"cleanup": {"schedule": "@daily", "retentionDays": 3}},
+    {"discovery": {"schedule": "@daily", "organizations": [1]}},
+    {"generation": 99},
+    {"status": {"rate": 5.0}},
+]
+
+
+def test_the_template_changes_with_whatever_makes_pods_differ() -> None:
+    hashes = [template_hash(worker(**change), CREDENTIALS) for change in MAKES_PODS_DIFFER]
+    assert len({template_hash(worker(), CREDENTIALS), *hashes}) == 1 + len(MAKES_PODS_DIFFER)
+
+
+@pytest.mark.parametrize("change", LEAVES_PODS_AS_THEY_ARE, ids=str)
+def test_the_template_does_not_change_with_the_rest(change: dict[str, Any]) -> None:
+    assert template_hash(worker(**change), CREDENTIALS) == template_hash(worker(), CREDENTIALS)
+
+
+def test_the_template_changes_with_the_versions_of_the_secrets() -> None:
+    assert template_hash(worker(), "one") != template_hash(worker(), "two")
+
+
+def test_the_template_is_a_label() -> None:
+    found = template_hash(full(), CREDENTIALS)
+    assert _LABEL_VALUE.fullmatch(found)
+    assert found == job_of(full())["metadata"]["labels"]["siorg.waterswamp.dev/template"]
+
+
+def test_jobs_of_one_template_differ_in_their_place_alone() -> None:
+    def made_of(job: dict[str, Any]) -> Any:
+        job["spec"]["template"]["metadata"].pop("labels")
+        return job["spec"]
+
+    assert made_of(job_of(worker(), 0, 1)) == made_of(job_of(worker(), 4, 9))
+
+
+# -- the job understands it -------------------------------------------------------------------------------------------
+
+
+def settings_of(resource: SiorgSyncWorker, read: Callable[[SiorgSyncWorker], Mapping[str, str]] = environment) -> Settings:
+    return Settings.from_environment({"DATABASE_URL": _DATABASE_URL, **read(resource)})
+
+
+@pytest.mark.parametrize("good", GOOD, ids=str)
+def test_the_job_accepts_whatever_the_resource_accepts(good: Good) -> None:
+    settings_of(parse(good.manifest))
+
+
+@pytest.mark.parametrize("good", GOOD, ids=str)
+def test_the_job_accepts_the_environment_of_the_cron_jobs(good: Good) -> None:
+    def plain(resource: SiorgSyncWorker) -> dict[str, str]:
+        (container,) = cleanup_cron_job(resource)["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        # A file of the cluster cannot be looked for here; a Secret's or a field's value is not known.
+        return {
+            one["name"]: one.get("value", "")
+            for one in container["env"]
+            if "valueFrom" not in one and one["name"] != "SIORG_CA_BUNDLE"
+        }
+
+    settings_of(parse(good.manifest), plain)
+
+
+def test_the_job_reads_what_the_resource_says() -> None:
+    read = settings_of(full())
+    assert read.siorg_api_url == "http://simulator:8000/doc"
+    assert read.siorg_allow_insecure is True
+    assert read.siorg_max_requests_per_second == 0
+    assert (read.worker_batch_size, read.worker_concurrency, read.worker_max_retries) == (20, 8, 5)
+    assert (read.worker_retry_base_delay_ms, read.worker_retry_max_delay_ms) == (10, 86_400_000)
+    assert (read.worker_linger_secs, read.worker_shutdown_grace_secs) == (0.0, 95.0)
+    assert (read.log_format, read.log_level) == ("text", "debug")
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 1000),
+    st.integers(1, 256),
+    st.integers(1, 100),
+    st.integers(1, 86_400_000),
+    st.integers(0, 3600),
+    st.integers(10, 600),
+)
+def test_every_number_arrives_as_it_is(
+    requests: int, batch: int, concurrency: int, retries: int, delay: int, linger: int, grace: int
+) -> None:
+    read = settings_of(
+        worker(
+            siorg={"maxRequestsPerSecond": requests},
+            worker={
+                "batchSize": batch,
+                "concurrency": concurrency,
+                "maxRetries": retries,
+                "retryBaseDelayMilliseconds": delay,
+                "retryMaxDelayMilliseconds": delay,
+                "lingerSeconds": linger,
+            },
+            job={"podTemplate": {"spec": {"terminationGracePeriodSeconds": grace}}},
+        )
+    )
+    assert read.siorg_max_requests_per_second == requests
+    assert (read.worker_batch_size, read.worker_concurrency, read.worker_max_retries) == (batch, concurrency, retries)
+    assert (read.worker_retry_base_delay_ms, read.worker_retry_max_delay_ms) == (delay, delay)
+    assert (read.worker_linger_secs, read.worker_shutdown_grace_secs) == (linger, grace - 5)

@@ -1,0 +1,143 @@
+"""What holds of every decision, whatever the resource, the queue, the Jobs and the clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.decide.job_failures import Pacing
+from siorg_operator.decide.manifests import job_name
+from siorg_operator.decide.plan import Plan, plan
+from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB
+from siorg_operator.decide.state import Backlog, Job, JobState, Reading
+from support.operator_strategies import BACKLOGS, JOBS, NOWS, PACINGS, READINGS, resources
+from support.operator_values import CREDENTIALS, NOW, template_of
+
+MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+
+
+def capacity(jobs: list[Job]) -> int:
+    return sum(job.state in {JobState.PENDING, JobState.ACTIVE} for job in jobs)
+
+
+def distinct(jobs: list[Job]) -> list[Job]:
+    """The same with names of their own, and a time for each end."""
+    return [
+        replace(job, name=f"siorg-ccccc-{n}", finished_at=None if job.unfinished else job.finished_at or job.created_at)
+        for n, job in enumerate(jobs)
+    ]
+
+
+def budget(resource: SiorgSyncWorker, backlog: Backlog) -> int:
+    """What may be unfinished after a launch, without the request budget, which follows from what is learned."""
+    assert isinstance(backlog.reading, Reading)
+    most = resource.spec.scaling.max_jobs
+    if backlog.reading.max_connections is None:
+        return most
+    return min(most, (backlog.reading.max_connections - backlog.reading.other_connections) // CONNECTIONS_PER_JOB)
+
+
+@MANY
+@given(resources(), BACKLOGS, JOBS, NOWS, PACINGS)
+def test_every_decision(
+    resource: SiorgSyncWorker, backlog: Backlog, jobs: list[Job], now: datetime, pacing: Pacing | None
+) -> None:
+    decided = plan(resource, backlog, jobs, now, pacing)
+    scaling = resource.spec.scaling
+    unfinished = capacity(jobs)
+    # The same for the same.
+    assert plan(resource, backlog, list(jobs), now, pacing) == decided
+    # Never over a limit, and every unfinished Job counts.
+    assert decided.unfinished == unfinished
+    assert 0 <= len(decided.launches) <= scaling.max_launches_per_step
+    if decided.launches:
+        after = unfinished + len(decided.launches)
+        assert after <= min(budget(resource, backlog), decided.desired)
+        assert all(after <= limit.jobs for limit in decided.limits if "budget" in limit.name and limit.jobs is not None)
+    # A slot is one Job's, and a name too.
+    taken = {job.slot for job in jobs if job.unfinished}
+    slots = [launch.slot for launch in decided.launches]
+    assert len(set(slots)) == len(slots)
+    assert not taken & set(slots)
+    assert all(0 <= slot < scaling.max_jobs for slot in slots)
+    rounds = {(job.slot, job.round) for job in jobs}
+    assert not rounds & {(launch.slot, launch.round) for launch in decided.launches}
+    given_names = [job_name(resource, launch.slot, launch.round) for launch in decided.launches]
+    assert len(set(given_names)) == len(given_names)
+    # What runs is left alone: named in the plan are stuck Jobs that are pending, and finished ones.
+    ended = [removal.name for removal in decided.end]
+    assert set(ended) <= {job.name for job in jobs if job.state is JobState.PENDING and job.stuck is not None}
+    assert set(decided.remove) <= {job.name for job in jobs if not job.unfinished}
+    # Unknown is not zero.
+    if backlog.depth is None:
+        assert (decided.launches, decided.reason, decided.desired) == ((), "DepthUnknown", unfinished)
+    # Told not to, or with nothing to do: nothing is launched.
+    if resource.spec.suspend or resource.spec.mode == "Observe" or backlog.depth in {None, 0} or backlog.siorg_token_problem:
+        assert decided.launches == ()
+    # In trouble: one probe at most, when its time has come, and nothing beside it.
+    if decided.trouble is not None and decided.launches:
+        assert len(decided.launches) == 1
+        assert unfinished == 0
+        assert decided.retry_at is not None
+        assert now >= decided.retry_at
+    _tells_all(decided)
+
+
+def _tells_all(decided: Plan) -> None:
+    assert decided.reason.isalnum()
+    assert decided.message
+    assert bool(decided.launch_reason) == bool(decided.launches)
+    assert [limit.binding for limit in decided.limits].count(True) == (0 if decided.depth is None else 1)
+    assert math.isfinite(decided.poll_seconds)
+    assert decided.poll_seconds > 0
+    assert decided.wake_seconds is None or decided.wake_seconds > 0
+    for number in (decided.rate, decided.request_rate, decided.predicted_drain_seconds):
+        assert number is None or (math.isfinite(number) and number >= 0)
+    assert (decided.retry_at is None) == (decided.trouble is None)
+
+
+@MANY
+@given(resources(), BACKLOGS, JOBS)
+def test_history_never_takes_the_newest_failure(resource: SiorgSyncWorker, backlog: Backlog, jobs: list[Job]) -> None:
+    # The next decisions learn from it how Jobs fail.
+    jobs = distinct(jobs)
+    failed = [job for job in jobs if job.state is JobState.FAILED]
+    assume(failed)
+    newest = max(job.finished_at for job in failed if job.finished_at is not None)
+    removed = plan(resource, backlog, jobs, NOW).remove
+    assert [job for job in failed if job.finished_at == newest and job.name not in removed]
+
+
+@MANY
+@given(resources(), BACKLOGS, JOBS, st.randoms(use_true_random=False))
+def test_the_order_of_jobs_does_not_matter(resource: SiorgSyncWorker, backlog: Backlog, jobs: list[Job], random: Any) -> None:
+    jobs = distinct(jobs)
+    # Ends of one second are told in the order of their names where it matters.
+    assume(len({job.finished_at for job in jobs if job.finished_at}) == sum(job.finished_at is not None for job in jobs))
+    shuffled = list(jobs)
+    random.shuffle(shuffled)
+    first, second = plan(resource, backlog, jobs, NOW), plan(resource, backlog, shuffled, NOW)
+    assert (first.launches, first.reason, first.trouble, first.remove) == (
+        second.launches,
+        second.reason,
+        second.trouble,
+        second.remove,
+    )
+
+
+@MANY
+@given(resources(), READINGS, JOBS, st.integers(1, 3))
+def test_another_job_never_makes_it_launch_more(resource: SiorgSyncWorker, reading: Reading, jobs: list[Job], more: int) -> None:
+    before = plan(resource, Backlog(reading, CREDENTIALS), jobs, NOW)
+    beside = [
+        Job(f"siorg-bbbbb-{n}", 5000 + n, 1, JobState.PENDING, NOW - timedelta(seconds=5), template_of()) for n in range(more)
+    ]
+    after = plan(resource, Backlog(reading, CREDENTIALS), [*jobs, *beside], NOW)
+    assert len(after.launches) <= len(before.launches)
+    assert after.desired == before.desired

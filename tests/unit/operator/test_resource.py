@@ -1,0 +1,437 @@
+"""The resource as a person writes it and as the API server holds it: what is read, what is refused, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from siorg_job.settings import Settings, variables
+from siorg_job.siorg.address import check_base_url
+from siorg_operator.api.resource import (
+    Condition,
+    QueueStatus,
+    ResourceError,
+    SiorgSyncWorker,
+    Status,
+    parse,
+    read_file,
+)
+from siorg_operator.api.spec import LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR, Scaling
+from siorg_operator.decide import manifests
+from support.worker_manifests import BAD, GOOD, STATUS, Bad, Good, manifest
+
+SMALLEST = """\
+apiVersion: siorg.waterswamp.dev/v1alpha1
+kind: SiorgSyncWorker
+metadata:
+  name: worker
+spec:
+  database:
+    urlSecretRef:
+      name: database
+"""
+
+
+def problems(text: str | dict[str, Any]) -> tuple[str, ...]:
+    with pytest.raises(ResourceError) as refused:
+        read_file(text if isinstance(text, str) else json.dumps(text))
+    return refused.value.problems
+
+
+def with_spec(lines: str) -> str:
+    return SMALLEST + "".join(f"  {line}\n" for line in lines.splitlines())
+
+
+# -- what is read -----------------------------------------------------------------------------------------------------
+
+
+def test_the_smallest_file_has_every_default() -> None:
+    worker = read_file(SMALLEST)
+    assert (worker.metadata.name, worker.metadata.namespace, worker.metadata.generation) == ("worker", "default", 0)
+    assert worker.spec.database.url_secret_ref.key == "DATABASE_URL"
+    assert worker.spec.siorg.token_secret_ref is None
+    assert (worker.spec.scaling.min_jobs, worker.spec.scaling.max_jobs, worker.spec.scaling.items_per_job) == (0, 5, 50)
+    assert worker.spec.job.pod_template.spec.env == ()
+    assert worker.spec.job.pod_template.spec.shutdown_grace_seconds == 25
+    assert worker.status == Status()
+
+
+@pytest.mark.parametrize("good", GOOD, ids=str)
+def test_a_good_manifest_is_read_and_written_as_the_same(good: Good) -> None:
+    worker = read_file(json.dumps(good.manifest))
+    assert worker.spec == parse(good.manifest).spec
+    assert parse({**good.manifest, "spec": worker.spec.body()}).spec == worker.spec
+
+
+def test_a_null_is_an_absent_field_as_it_is_for_the_api_server() -> None:
+    text = with_spec("siorg:\nscaling: {minJobs: null, maxJobs: 7}\njob: {podTemplate: {metadata: {labels: {a: null, b: c}}}}")
+    spec = read_file(text).spec
+    assert (spec.siorg.max_requests_per_second, spec.scaling.min_jobs, spec.scaling.max_jobs) == (50, 0, 7)
+    assert spec.job.pod_template.metadata.labels == {"b": "c"}
+
+
+def test_an_object_of_a_newer_definition_is_read() -> None:
+    body = manifest(
+        {"spec.scaling.coolDownSeconds": 5, "spec.fancy": {"a": 1}, "spec.scaling.maxJobs": 7, "metadata.labels": {"a": "b"}}
+    )
+    assert parse(body).spec == parse(manifest({"spec.scaling.maxJobs": 7})).spec
+
+
+def test_what_is_used_of_the_metadata_is_read() -> None:
+    metadata = {
+        "name": "worker",
+        "namespace": "siorg",
+        "uid": "1-2-3",
+        "generation": 4,
+        "resourceVersion": "17",
+        "creationTimestamp": "2026-11-23T10:00:00Z",
+        "deletionTimestamp": "2026-11-23T11:00:00Z",
+        "managedFields": [{"manager": "kubectl"}],
+    }
+    read = parse({**manifest(), "metadata": metadata}).metadata
+    assert (read.namespace, read.uid, read.generation, read.resource_version) == ("siorg", "1-2-3", 4, "17")
+    assert read.deletion_timestamp is not None
+    assert read.deletion_timestamp.isoformat() == "2026-11-23T11:00:00+00:00"
+
+
+def test_models_are_immutable() -> None:
+    with pytest.raises(ValidationError):
+        read_file(SMALLEST).spec.scaling.max_jobs = 7
+
+
+def test_a_model_made_by_hand_is_held_to_the_rules_too() -> None:
+    with pytest.raises(ValidationError):
+        Scaling(min_jobs=3, max_jobs=2)
+
+
+# -- status -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    status = parse({**manifest(), "status": STATUS}).status
+    assert status.queue is not None
+    assert (status.queue.claimable, status.jobs.active, status.rate, status.request_rate) == (480, 3, 12.5, 3)
+    assert status.conditions[0].type == "Ready"
+    assert parse({**manifest(), "status": status.body()}).status == status
+
+
+def test_an_unknown_queue_is_not_an_empty_one() -> None:
+    assert Status().queue is None
+    assert "queue" not in Status().body()
+    assert QueueStatus().claimable == 0
+
+
+@pytest.mark.parametrize("status", [None, {}, [], "x", {"queue": "x"}, {"conditions": [{}]}, {"rate": -1}])
+def test_a_status_that_cannot_be_read_counts_as_empty(status: object) -> None:
+    assert parse({**manifest(), "status": status}).status == Status()
+
+
+def test_times_are_whole_seconds_in_utc_as_kubernetes_keeps_them() -> None:
+    condition = Condition.model_validate(
+        {"type": "Ready", "status": "True", "reason": "Fine", "lastTransitionTime": "2026-11-23T10:00:00.987654-03:00"}
+    )
+    assert condition.body()["lastTransitionTime"] == "2026-11-23T13:00:00Z"
+    assert Condition.model_validate(condition.body()) == condition
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+def test_a_bad_manifest_is_refused_and_the_field_is_named(bad: Bad) -> None:
+    told = problems(bad.manifest)
+    assert {line.split(": ")[0] for line in told} == {bad.field}
+    assert any(line.startswith(f"{bad.field}: {bad.says}") for line in told)
+    assert all("; allowed: " in line for line in told)
+
+
+@pytest.mark.parametrize("bad", [bad for bad in BAD if bad.breaks != "unknown"], ids=str)
+def test_the_operator_refuses_it_as_well_whatever_the_definition_let_through(bad: Bad) -> None:
+    with pytest.raises(ResourceError):
+        parse(bad.manifest)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    text = """\
+apiVersion: siorg.waterswamp.dev/v1
+kind: SiorgSyncWorker
+metadata: {name: My_Worker}
+spec:
+  mode: Obsrve
+  siorg: {url: "http://siorg.gov.br", tokenSecretRef: {}}
+  scaling: {minJobs: 3, maxJobs: 2, itemsPerJob: "50"}
+  worker: {maxRetries: 0, retryMaxDelayMiliseconds: 5}
+  job: {podTemplate: {spec: {env: [{name: LOG_LEVEL, value: debug}, {name: A, value: 5}]}}}
+  cleanup: {schedule: "0 22-6 * * *"}
+status: {}
+extra: 1
+"""
+    told = [
+        "extra: is no field; allowed: apiVersion, kind, metadata, spec, status",
+        "apiVersion: is not known here; value: text of 23 characters; allowed: siorg.waterswamp.dev/v1alpha1",
+        (
+            "metadata.name: is not in the form that Kubernetes takes; value: text of 9 characters; allowed: lower-case letters,"
+            " digits and -, a letter or a digit first and last, 1 to 40 characters"
+        ),
+        "spec.mode: is none of the words allowed; value: 'Obsrve'; allowed: Active, Observe",
+        "spec.database: is required and missing; allowed: an object of urlSecretRef",
+        (
+            "spec.siorg.tokenSecretRef.name: is required and missing; allowed: lower-case letters, digits, - and ., a letter or a"
+            " digit first and last, 1 to 253 characters"
+        ),
+        "spec.scaling.itemsPerJob: is no whole number; value: text of 2 characters; allowed: a whole number, 1 to 1000000",
+        "spec.worker.maxRetries: is too small; value: 0; allowed: a whole number, 1 to 100",
+        (
+            "spec.worker.retryMaxDelayMiliseconds: is no field; did you mean retryMaxDelayMilliseconds?; allowed: batchSize,"
+            " concurrency, maxRetries, retryBaseDelayMilliseconds, retryMaxDelayMilliseconds, lingerSeconds, logFormat, logLevel"
+        ),
+        (
+            "spec.job.podTemplate.spec.env[0].name: has a field of its own; value: text of 9 characters; allowed: set"
+            " spec.worker.logLevel instead"
+        ),
+        "spec.job.podTemplate.spec.env[1].value: is no text; value: a number; allowed: text, at most 32768 characters",
+        (
+            "spec.cleanup.schedule: has a range that goes from the larger to the smaller; value: text of 12 characters; allowed:"
+            " the smaller first; a range across the end is written as two: 22-23,0-6 or sat,sun"
+        ),
+    ]
+    assert list(problems(text)) == told
+
+
+def test_what_is_compared_with_a_default_says_so() -> None:
+    (line,) = problems(with_spec("worker: {retryBaseDelayMilliseconds: 60001}"))
+    assert line == (
+        "spec.worker.retryMaxDelayMilliseconds: is less than retryBaseDelayMilliseconds; value: 60000 (the default);"
+        " allowed: at least retryBaseDelayMilliseconds"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("minjobs", "minJobs"), ("min_jobs", "minJobs"), ("maxLaunchPerStep", "maxLaunchesPerStep"), ("zzz", None)],
+)
+def test_a_field_that_there_is_not_gets_a_suggestion(key: str, meant: str | None) -> None:
+    (line,) = problems(with_spec(f"scaling: {{{key}: 1}}"))
+    suggestion = f"; did you mean {meant}?" if meant else ""
+    assert line.startswith(f"spec.scaling.{key}: is no field{suggestion}; allowed: minJobs, maxJobs, ")
+
+
+# -- nothing secret is said -------------------------------------------------------------------------------------------
+
+SECRET = "hunter2-s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.siorg.url", f"https://user:{SECRET}@siorg.gov.br"),
+        ("spec.siorg.tokenSecretRef", SECRET),
+        ("spec.siorg.tokenSecretRef.name", SECRET.upper()),
+        ("spec.database.urlSecretRef.name", f"postgresql://siorg:{SECRET}@db/siorg"),
+        ("spec.database.urlSecretRef.key", f"a {SECRET}"),
+        ("spec.mode", SECRET),
+        ("spec.scaling.maxJobs", SECRET),
+        ("spec.cleanup.schedule", SECRET),
+        ("spec.job.image", f"https://{SECRET}"),
+        ("spec.job.podTemplate.spec.env", [{"name": "SIORG_API_TOKEN", "value": SECRET}]),
+        ("spec.job.podTemplate.spec.env", [{"name": f"{SECRET}=", "value": SECRET}]),
+        ("spec.job.podTemplate.spec.env", [{"name": "A", "value": [SECRET]}, SECRET]),
+        ("spec.job.podTemplate.metadata.annotations", {f"a {SECRET}": SECRET}),
+        ("spec.job.resources.limits", {"cpu": SECRET}),
+    ],
+)
+def test_a_problem_does_not_repeat_a_value(path: str, value: object) -> None:
+    with pytest.raises(ResourceError) as refused:
+        read_file(json.dumps(manifest({path: value})))
+    error = refused.value
+    told = "".join(traceback.TracebackException.from_exception(error, capture_locals=False).format()) + repr(error)
+    assert SECRET.lower() not in told.lower()
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+def test_a_text_that_is_no_yaml_is_not_repeated() -> None:
+    with pytest.raises(ResourceError) as refused:
+        read_file(f"a: [{SECRET}\nb: {{{SECRET}")
+    assert SECRET not in str(refused.value)
+    assert refused.value.__context__ is None or SECRET not in str(refused.value.__context__)
+
+
+def test_a_number_that_may_be_a_secret_is_not_shown() -> None:
+    (line,) = problems(manifest({"spec.job.podTemplate.spec.env": [{"name": "PIN", "value": 12345678}]}))
+    assert "12345678" not in line
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_other_documents_of_the_file_are_left_alone() -> None:
+    secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: database}\n"
+    assert read_file(f"---\n{secret}---\n{SMALLEST}---\n\n---\n") == read_file(SMALLEST)
+
+
+def test_a_list_is_read_as_kubectl_prints_it() -> None:
+    listed = {"apiVersion": "v1", "kind": "List", "items": [manifest(), {"kind": "Secret"}]}
+    assert read_file(yaml.safe_dump(listed)) == read_file(SMALLEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "kind: the file has 0 documents of kind SiorgSyncWorker; kinds: none; allowed: exactly one"),
+        ("a", "kind: the file has 0 documents of kind SiorgSyncWorker; kinds: none; allowed: exactly one"),
+        (SMALLEST.replace("kind: SiorgSync", "kind: siorgSync"),
+         "kind: the file has 0 documents of kind SiorgSyncWorker; kinds: siorgSyncWorker; allowed: exactly one"),
+        (f"{SMALLEST}---\n{SMALLEST}",
+         "kind: the file has 2 documents of kind SiorgSyncWorker; kinds: SiorgSyncWorker, SiorgSyncWorker; allowed: exactly one"),
+        (SMALLEST.replace("apiVersion: siorg.waterswamp.dev/v1alpha1\n", ""),
+         "apiVersion: is not known here; value: null; allowed: siorg.waterswamp.dev/v1alpha1"),
+    ],
+)  # fmt: skip
+def test_a_file_without_exactly_one_resource_of_ours_is_refused(text: str, line: str) -> None:
+    assert problems(text) == (line,)
+
+
+LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefg")
+)
+"""Nine to the seventh values, from aliases of aliases."""
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("a: [1", "the file is no YAML at line 1, column 6: "),
+        ("a: 1\nb: 2\na: 3", "the file is no YAML at line 3, column 1: a key that stands in this object already"),
+        ("a:\n\t- 1", "the file is no YAML at line 2, column 1: "),
+        ("a: !!python/object:os.system {}", "the file is no YAML at line 1, column 4: "),
+        ("a: !!binary aGVsbG8=", "the file is no YAML at line 1, column 4: "),
+        ("a: .nan", "the file has a number that JSON does not have"),
+        ("? [1]\n: 2", "the file is no YAML at line 1, column 3: "),
+        ("1.5: 2", "the file has a key that is neither"),
+        ("a: &a [*a]", "the file is nested too deeply"),
+        ("[" * 3000, "the file is nested too deeply"),
+        ("a: \x00", "the file is no YAML that can be read"),
+        (LAUGHS, "the file has too many values"),
+        ("a" * 1_000_001, "the file is too large"),
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_what_is_no_yaml_that_can_be_used_is_refused_with_its_place(text: str, begins: str) -> None:
+    (line,) = problems(text)
+    assert line.startswith(begins)
+    assert len(line) < 200
+
+
+def test_yaml_is_read_as_kubectl_reads_it() -> None:
+    text = with_spec(
+        "job: {podTemplate: {metadata: {annotations: {day: 2026-11-23, time: 12:30, 1: one, true: yes!}},"
+        " spec: {env: [{name: A, value: 2026-11-23T10:00:00Z}, {name: B, value: 1:30.5}]}}}"
+    )
+    template = read_file(text).spec.job.pod_template
+    assert template.metadata.annotations == {"day": "2026-11-23", "time": "12:30", "1": "one", "true": "yes!"}
+    assert [variable.value for variable in template.spec.env] == ["2026-11-23T10:00:00Z", "1:30.5"]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_PATHS = st.sampled_from(sorted({bad.path for bad in BAD} | {"metadata", "spec.job", "spec.job.podTemplate", "spec.scaling"}))
+
+
+def _refusal_of(read: Callable[[Any], SiorgSyncWorker], given_: object) -> tuple[str, ...]:
+    try:
+        read(given_)
+    except ResourceError as error:
+        return error.problems
+    return ()
+
+
+@given(_PATHS, _JSON)
+def test_whatever_stands_somewhere_is_read_or_refused(path: str, value: object) -> None:
+    body = manifest({path: value})
+    for read, given_ in ((parse, body), (read_file, json.dumps(body))):
+        refused = _refusal_of(read, given_)
+        assert all("; allowed: " in line for line in refused)
+
+
+@given(st.text(max_size=60))
+def test_whatever_is_in_a_file_is_read_or_refused(text: str) -> None:
+    with pytest.raises(ResourceError):
+        read_file(text)
+
+
+# -- never what the job would refuse ----------------------------------------------------------------------------------
+
+DATABASE_URL = "postgresql://siorg:password@db:5432/siorg"
+
+
+@pytest.mark.parametrize("good", GOOD, ids=str)
+def test_the_job_takes_the_settings_that_come_of_it(good: Good) -> None:
+    worker = parse(good.manifest)
+    given = {one.name: one.value or "" for one in worker.spec.job.pod_template.spec.env if one.name != "SIORG_CA_BUNDLE"}
+    retention = {"WORKER_RETENTION_DAYS": str(worker.spec.cleanup.retention_days)}
+    settings = Settings.from_environment({"DATABASE_URL": DATABASE_URL, **manifests.environment(worker), **retention, **given})
+    assert settings.worker_batch_size == worker.spec.worker.batch_size
+    assert settings.worker_shutdown_grace_secs < worker.spec.job.pod_template.spec.termination_grace_period_seconds
+
+
+def test_every_setting_of_the_job_is_the_operators_or_may_be_given_by_people() -> None:
+    assert {*SET_BY_THE_OPERATOR, *LEFT_TO_PEOPLE} == {one.name for one in variables()}
+    assert not {*SET_BY_THE_OPERATOR} & {*LEFT_TO_PEOPLE}
+
+
+def test_the_defaults_are_those_of_the_job() -> None:
+    ours = manifests.environment(read_file(SMALLEST))
+    theirs = {one.name: one.default for one in variables()}
+    differ = {name for name, text in ours.items() if theirs[name] != text}
+    # In a cluster a program reads the log first, and the pod's grace is 30 s by Kubernetes' own default.
+    assert differ == {"LOG_FORMAT", "WORKER_SHUTDOWN_GRACE_SECS"}
+
+
+def _takes(url: str, *, insecure: bool) -> bool:
+    try:
+        parse(manifest({"spec.siorg.url": url, "spec.siorg.allowInsecure": insecure}))
+    except ResourceError:
+        return False
+    return True
+
+
+_HOSTS = st.from_regex(r"\A[a-zA-Z0-9_.:\[\]-]{1,20}\Z") | st.sampled_from(
+    ("localhost", "127.0.0.1", "[::1]", "siorg.local", "0x7f.1")
+)
+_URLS = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(("https://", "http://", "HTTPS://", "https:/", "")),
+    _HOSTS,
+    st.just("") | st.from_regex(r"\A:[0-9]{0,6}\Z"),
+    st.just("") | st.from_regex(r"\A/[A-Za-z0-9._~/%@?#-]{0,12}\Z"),
+) | st.text(max_size=30).map("https://{}".format)
+
+
+@given(_URLS, st.booleans())
+def test_an_address_that_is_taken_is_taken_by_the_job(url: str, insecure: bool) -> None:
+    if _takes(url, insecure=insecure):
+        check_base_url(url, allow_insecure=insecure)
+
+
+# -- lightness --------------------------------------------------------------------------------------------------------
+
+
+def test_reading_a_resource_needs_none_of_the_heavy_libraries() -> None:
+    script = "import sys, siorg_operator.api.resource; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"kopf", "kubernetes", "psycopg", "aiohttp", "httpx2", "urllib3", "siorg_job"} & set(loaded)

@@ -1,0 +1,601 @@
+"""What the status says, when it changes, and which events tell of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from siorg_operator.api.crd import crd
+from siorg_operator.api.resource import SiorgSyncWorker, Status
+from siorg_operator.decide.plan import Plan, plan
+from siorg_operator.decide.state import Backlog, Ending, Job
+from siorg_operator.decide.status import Event, compose, events, invalid, merge_patch
+from support.operator_strategies import BACKLOGS, JOBS, NOWS, resources
+from support.operator_values import (
+    NOW,
+    active,
+    at,
+    backlog,
+    body,
+    ended,
+    pending,
+    rfc3339,
+    stuck,
+    summary,
+    template_of,
+    unreadable,
+    with_status,
+    worker,
+)
+
+TYPES = ("Ready", "QueueReachable", "SiorgAvailable", "ScalingActive", "Degraded")
+
+
+def say(resource: SiorgSyncWorker, queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW) -> tuple[dict[str, Any], Plan]:
+    decided = plan(resource, queue, jobs, now)
+    return compose(resource, queue, decided, jobs, now), decided
+
+
+def status_of(queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW, **spec: Any) -> dict[str, Any]:
+    return say(worker(**spec), queue, jobs, now)[0]
+
+
+def condition(status: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    (one,) = [one for one in status["conditions"] if one["type"] == kind]
+    return dict(one)
+
+
+def told(status: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
+
+
+class Story:
+    """A resource whose status is written after each look."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.resource = worker(**spec)
+        self.status: dict[str, Any] = {}
+
+    def look(
+        self, queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW, **edit: Any
+    ) -> tuple[dict[str, Any], list[Event]]:
+        """The patch and the events of one look; ``edit``: the spec was changed before it."""
+        if edit:
+            self.resource = worker(**edit)
+        new, decided = say(with_status(self.resource, self.status), queue, jobs, now)
+        patch, happened = merge_patch(self.status, new), events(self.status, new, decided)
+        self.status = new
+        return patch, happened
+
+
+def reasons(happened: Sequence[Event]) -> list[tuple[str, str]]:
+    return [(event.type, event.reason) for event in happened]
+
+
+# -- the whole --------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_look_at_an_empty_queue_to_the_letter() -> None:
+    def one(kind: str, value: str, reason: str, message: str) -> dict[str, Any]:
+        return {
+            "type": kind,
+            "status": value,
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": "2026-11-24T12:00:00Z",
+            "observedGeneration": 4,
+        }
+
+    assert status_of(backlog(0), generation=4) == {
+        "observedGeneration": 4,
+        "conditions": [
+            one("Ready", "True", "AsExpected", "The queue is read and Jobs are launched as it needs them"),
+            one("QueueReachable", "True", "Connected", "The queue is read"),
+            one("SiorgAvailable", "Unknown", "NotAskedYet", "No Job has ended yet that tells whether SIORG answers"),
+            one("ScalingActive", "True", "Scaling", "Jobs are launched as the queue needs them"),
+            one("Degraded", "False", "AsExpected", "Jobs start and end as they should"),
+        ],
+        "queue": {"claimable": 0, "due": 0, "scheduled": 0, "processing": 0, "failed": 0, "conflict": 0},
+        "jobs": {"desired": 0, "active": 0, "pending": 0, "succeeded": 0, "failed": 0, "lastRound": 0},
+        "selector": "app.kubernetes.io/component=drain,siorg.waterswamp.dev/worker=siorg",
+        "predictedDrainSeconds": 0,
+        "lastDecision": {
+            "time": "2026-11-24T12:00:00Z",
+            "reason": "QueueEmpty",
+            "message": "depth 0, 0 unfinished → nothing to do",
+            "launched": 0,
+        },
+    }
+
+
+def test_a_decision_at_work() -> None:
+    queue = backlog(480, scheduled=7, processing=3, failed=2, conflict=1, oldest_due_seconds=12.4)
+    jobs = [*active(2), *pending(1, first_slot=2), ended(-100, slot=4, summary=summary(60, seconds=30))]
+    status = status_of(queue, jobs)
+    assert status["queue"] == {
+        "claimable": 480, "due": 480, "scheduled": 7, "processing": 3, "failed": 2, "conflict": 1, "oldestDueSeconds": 12,
+    }  # fmt: skip
+    # The two that are launched are there by now.
+    assert status["jobs"] == {
+        "desired": 5, "active": 2, "pending": 3, "succeeded": 1, "failed": 0, "lastRound": 0,
+            "lastFinishedTime": rfc3339(at(-100)),
+    }  # fmt: skip
+    assert status["lastDecision"] == {
+        "time": rfc3339(NOW),
+        "reason": "Launched",
+        "message": "depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished → launched 2",
+        "launched": 2,
+    }
+    assert (status["rate"], status["requestRate"], status["predictedDrainSeconds"]) == (2.0, 2.0, 48)
+    assert "trouble" not in status
+
+
+# -- conditions -------------------------------------------------------------------------------------------------------
+
+
+def test_all_conditions_are_there_from_the_first_look_on() -> None:
+    assert tuple(told(status_of(unreadable()))) == TYPES
+
+
+def test_the_queue_cannot_be_read() -> None:
+    status = status_of(unreadable("AccessDenied"))
+    assert told(status) == {
+        "Ready": ("False", "AccessDenied"),
+        "QueueReachable": ("False", "AccessDenied"),
+        "SiorgAvailable": ("Unknown", "NotAskedYet"),
+        "ScalingActive": ("False", "DepthUnknown"),
+        "Degraded": ("False", "AsExpected"),
+    }
+    assert condition(status, "QueueReachable")["message"] == "The database at db:5432 does not answer: check that it runs"
+    assert condition(status, "ScalingActive")["message"] == (
+        "The queue cannot be read: the database at db:5432 does not answer: check that it runs"
+    )
+
+
+def test_siorg_does_not_answer() -> None:
+    status = status_of(backlog(9), [ended(-5, Ending.SIORG_UNAVAILABLE, message="exit code 75, siorg_unavailable")])
+    assert told(status) == {
+        "Ready": ("False", "SiorgUnavailable"),
+        "QueueReachable": ("True", "Connected"),
+        "SiorgAvailable": ("False", "SiorgUnavailable"),
+        "ScalingActive": ("False", "SiorgUnavailable"),
+        "Degraded": ("False", "AsExpected"),
+    }
+    message = condition(status, "SiorgAvailable")["message"]
+    assert message.startswith("SIORG does not answer (1 failure in a row, the last at 2026-11-24T11:59:55Z: siorg-")
+    assert ": exit code 75, siorg_unavailable)" in message
+    assert "one probe Job may leave at 2026-11-24T12:00:" in message
+    assert message.endswith("No attempt is counted meanwhile; check SIORG and spec.siorg.url if it lasts")
+
+
+def test_an_outage_that_nobody_asked_about_since_is_no_alarm() -> None:
+    status = status_of(backlog(0), [ended(-4000, Ending.SIORG_UNAVAILABLE)])
+    assert told(status)["SiorgAvailable"] == ("Unknown", "SiorgUnavailable")
+    assert told(status)["Ready"] == ("True", "AsExpected")
+    assert "the next work is taken up by a single probe Job" in condition(status, "SiorgAvailable")["message"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason", "advice"),
+    [
+        (Ending.FAILED, "JobsFailing", "kubectl logs"),
+        (Ending.WRONG_SETTINGS, "JobsFailing", "Correct what the message names"),
+        (Ending.DATABASE_UNAVAILABLE, "JobsFailing", "network policies"),
+        (Ending.DEADLINE, "JobsFailing", "activeDeadlineSeconds"),
+        (Ending.STUCK, "PodsStuck", "pull secrets"),
+    ],
+)
+def test_jobs_that_fail_say_what_to_do(ending: Ending, reason: str, advice: str) -> None:
+    status = status_of(backlog(9), [ended(-5, ending, message="what happened", lived=5)])
+    assert told(status)["Degraded"] == ("True", reason)
+    assert told(status)["Ready"] == ("False", reason)
+    assert told(status)["ScalingActive"] == ("False", reason)
+    assert "what happened" in condition(status, "Degraded")["message"]
+    assert advice in condition(status, "Degraded")["message"]
+
+
+def test_a_job_that_ran_out_of_memory_is_not_sent_to_a_log_that_holds_nothing_of_it() -> None:
+    status = status_of(backlog(9), [ended(-5, Ending.FAILED, message="exit code 137, OOMKilled", lived=5)])
+    message = condition(status, "Degraded")["message"]
+    assert "Raise spec.job.resources.limits.memory" in message
+    assert "log" not in message
+
+
+def test_a_stuck_pod_is_named_before_its_grace_is_over() -> None:
+    status = status_of(backlog(9), [stuck(since=-1)])
+    assert told(status)["Degraded"] == ("True", "PodsStuck")
+    message = condition(status, "Degraded")["message"]
+    assert "ImagePullBackOff of registry.example/siorg-job:1" in message
+    assert "siorg-p7t5r-0-1" in message
+
+
+def test_a_missing_token_says_so() -> None:
+    status = status_of(backlog(9, token_problem="the Secret sync/token of spec.siorg.tokenSecretRef is not there: create it"))
+    assert told(status)["Degraded"] == ("True", "SecretMissing")
+    assert told(status)["Ready"] == ("False", "SecretMissing")
+    assert condition(status, "Ready")["message"].endswith("is not there: create it")
+
+
+@pytest.mark.parametrize(
+    ("spec", "reading", "reason", "message"),
+    [
+        ({"suspend": True}, {}, "Suspended", "Spec.suspend is true: what runs drains, nothing is launched"),
+        ({"scaling": {"maxJobs": 0}}, {}, "Suspended", "spec.scaling.maxJobs is 0: nothing is launched"),
+        ({"mode": "Observe"}, {}, "Observe", "spec.mode is Observe: decisions are told, nothing is launched"),
+        ({}, {"sync_enabled": False}, "SyncDisabled", "The database's setting siorg.sync_enabled is false"),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 500])
+def test_what_a_person_chose_is_no_fault(
+    spec: dict[str, Any], reading: dict[str, Any], reason: str, message: str, depth: int
+) -> None:
+    status = status_of(backlog(depth, **reading), **spec)
+    assert told(status)["ScalingActive"] == ("False", reason)
+    assert told(status)["Ready"] == ("True", reason)
+    assert condition(status, "ScalingActive")["message"].lower() in {message.lower(), "maxjobs is 0: nothing is launched"}
+
+
+def test_a_database_without_room_is_a_fault() -> None:
+    status = status_of(backlog(9, max_connections=20, other_connections=19))
+    assert told(status)["Ready"] == told(status)["ScalingActive"] == ("False", "ConnectionBudget")
+    assert condition(status, "Ready")["message"] == (
+        "The database has no room for another Job: (20 connections − 19 in use by others − 5 left free) / 3 a Job;"
+        " raise max_connections"
+    )
+
+
+def test_a_pause_that_siorg_asked_for_is_told() -> None:
+    status = status_of(backlog(9, siorg_paused_seconds=30.0))
+    assert told(status)["SiorgAvailable"] == told(status)["Ready"] == ("False", "SiorgRateLimited")
+
+
+def test_siorg_is_available_once_a_job_has_had_answers() -> None:
+    story = Story()
+    story.look(backlog(0), [ended(summary=summary(5))])
+    assert told(story.status)["SiorgAvailable"] == ("True", "Answering")
+    story.look(backlog(0))  # the Job is gone
+    assert told(story.status)["SiorgAvailable"] == ("True", "Answering")
+
+
+def test_the_first_thing_to_look_at_sums_up() -> None:
+    everything = [ended(-5, Ending.FAILED), ended(-4, Ending.SIORG_UNAVAILABLE, slot=1)]
+    assert told(status_of(unreadable(), everything))["Ready"] == ("False", "DatabaseUnavailable")
+    assert told(status_of(backlog(9), everything, suspend=True))["Ready"] == ("False", "SiorgUnavailable")
+
+
+# -- transitions ------------------------------------------------------------------------------------------------------
+
+
+def test_the_time_of_a_transition_moves_with_the_status_alone() -> None:
+    story = Story()
+    story.look(backlog(0), now=at(0))
+    story.look(unreadable(), now=at(100))
+    story.look(unreadable("AccessDenied"), now=at(200))
+    reachable = condition(story.status, "QueueReachable")
+    assert (reachable["lastTransitionTime"], reachable["reason"]) == (rfc3339(at(100)), "AccessDenied")
+    assert condition(story.status, "Degraded")["lastTransitionTime"] == rfc3339(at(0))
+    story.look(backlog(0), now=at(300))
+    assert condition(story.status, "QueueReachable")["lastTransitionTime"] == rfc3339(at(300))
+
+
+def test_observed_generation_follows_the_spec() -> None:
+    story = Story(generation=1)
+    story.look(backlog(0))
+    patch, _ = story.look(backlog(0), generation=2, scaling={"maxJobs": 9})
+    assert patch["observedGeneration"] == 2
+    assert {one["observedGeneration"] for one in story.status["conditions"]} == {2}
+
+
+# -- nothing is written for nothing -----------------------------------------------------------------------------------
+
+
+def test_at_rest_nothing_is_written() -> None:
+    story = Story()
+    jobs = [ended(-100, summary=summary(60))]
+    story.look(backlog(0, failed=3), jobs)
+    assert all(story.look(backlog(0, failed=3), jobs, at(30.0 * n)) == ({}, []) for n in range(1, 200))
+
+
+@pytest.mark.parametrize(
+    ("queue", "jobs"),
+    [
+        (unreadable(), []),
+        (backlog(9), [ended(-5, Ending.FAILED)]),
+        (backlog(9), [stuck(since=-1)]),
+        (backlog(100), active(2)),
+    ],
+    ids=["unreadable", "trouble", "stuck", "busy"],
+)
+def test_what_stays_as_it_is_is_written_once(queue: Backlog, jobs: list[Job]) -> None:
+    story = Story(scaling={"maxJobs": 2})
+    story.look(queue, jobs)
+    assert story.look(queue, jobs, at(3)) == ({}, [])
+
+
+def test_the_launch_stays_the_last_decision_while_there_are_enough_jobs() -> None:
+    story = Story()
+    story.look(backlog(100))
+    assert story.look(backlog(100), pending(2, created_at=NOW), at(5)) == ({}, [])
+    assert story.status["lastDecision"] == {
+        "time": rfc3339(NOW), "reason": "Launched", "launched": 2,
+        "message": "depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "written"),
+    [(100.0, 110.0, None), (100.0, 130.0, None), (100.0, 140.0, 140), (0.0, 0.4, 1), (3.2, 3.9, None), (0.2, 12.7, 13)],
+)
+def test_an_age_is_told_again_when_it_has_changed_by_a_quarter(before: float, after: float, written: int | None) -> None:
+    story = Story(suspend=True)
+    story.look(backlog(9, oldest_due_seconds=before))
+    patch, _ = story.look(backlog(9, oldest_due_seconds=after), now=at(5))
+    assert patch == ({} if written is None else {"queue": {"oldestDueSeconds": written}})
+
+
+def test_a_rate_and_a_prediction_are_told_again_when_they_have_changed_by_a_quarter() -> None:
+    story = Story(scaling={"maxJobs": 1})
+    rate = [ended(-50, slot=1, summary=summary(200, seconds=100))]
+    story.look(backlog(1000), [*active(1), *rate])
+    assert (story.status["rate"], story.status["predictedDrainSeconds"]) == (2.0, 500)
+    slightly = [ended(-50, slot=1, summary=summary(210, seconds=100))]
+    patch, _ = story.look(backlog(1000), [*active(1), *slightly])
+    assert patch == {}
+    much = [ended(-50, slot=1, summary=summary(400, seconds=100))]
+    patch, _ = story.look(backlog(1000), [*active(1), *much])
+    assert (patch["rate"], patch["predictedDrainSeconds"]) == (4.0, 250)
+
+
+def test_an_age_that_is_over_goes() -> None:
+    story = Story(suspend=True)
+    story.look(backlog(9, oldest_due_seconds=100.0))
+    patch, _ = story.look(backlog(0))
+    assert patch["queue"]["oldestDueSeconds"] is None
+
+
+def test_what_was_known_of_the_queue_stays_while_it_cannot_be_read() -> None:
+    story = Story()
+    story.look(backlog(480))
+    story.look(unreadable())
+    assert story.status["queue"]["claimable"] == 480
+    assert "queue" not in status_of(unreadable())
+
+
+def test_the_time_of_the_newest_end_is_remembered() -> None:
+    story = Story()
+    story.look(backlog(0), [ended(-10), ended(-20, slot=1)])
+    story.look(backlog(0))
+    assert story.status["jobs"]["lastFinishedTime"] == rfc3339(at(-10))
+
+
+def test_rounds_are_used_up_when_their_jobs_go_or_all_is_done() -> None:
+    story = Story(scaling={"maxJobs": 1})
+    finished = [ended(-100 + n, slot=n, round_=n + 1) for n in range(5)]
+    story.look(backlog(9), [*finished, *active(1, first_slot=9, round_=50)])
+    assert story.status["jobs"]["lastRound"] == 2  # of the two that history lets go; a later one may still be on its way
+    story.look(backlog(0), finished)
+    assert story.status["jobs"]["lastRound"] == 5
+    story.look(backlog(0))
+    assert story.status["jobs"]["lastRound"] == 5
+
+
+def test_trouble_is_remembered_to_the_letter_and_goes_when_it_is_over() -> None:
+    story = Story()
+    failed = ended(-5, Ending.SIORG_UNAVAILABLE, message="exit code 75, siorg_unavailable")
+    _, decided = say(story.resource, backlog(9), [failed])
+    assert decided.retry_at is not None
+    story.look(backlog(9), [failed])
+    assert story.status["trouble"] == {
+        "reason": "SiorgUnavailable",
+        "streak": 1,
+        "since": rfc3339(at(-5)),
+        "lastFailureTime": rfc3339(at(-5)),
+        "retryTime": rfc3339(decided.retry_at),
+        "message": f"{failed.name}: exit code 75, siorg_unavailable",
+        "template": template_of(),
+    }
+    patch, _ = story.look(backlog(0), [ended(-1, slot=1, summary=summary(3))])
+    assert patch["trouble"] is None
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+def test_events_tell_of_changes_and_not_of_states() -> None:
+    story = Story()
+    assert reasons(story.look(backlog(0))[1]) == []
+    (scaled,) = story.look(backlog(100))[1]
+    assert scaled == Event("Normal", "ScaledUp", "Depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 2")
+    assert reasons(story.look(backlog(300), active(2))[1]) == []  # more of the same
+    assert reasons(story.look(backlog(0), active(2))[1]) == []
+    drained = story.look(backlog(0), [ended(slot=0), ended(slot=1)])[1]
+    assert reasons(drained) == [("Normal", "QueueDrained")]
+    assert reasons(story.look(backlog(0))[1]) == []
+
+
+def test_a_database_that_goes_and_comes_back_is_told_once_each() -> None:
+    story = Story()
+    story.look(backlog(0))
+    assert reasons(story.look(unreadable())[1]) == [("Warning", "DatabaseUnavailable")]
+    assert reasons(story.look(unreadable())[1]) == []
+    assert reasons(story.look(unreadable("AccessDenied"))[1]) == [("Warning", "AccessDenied")]
+    back = reasons(story.look(backlog(0))[1])
+    assert back == [("Normal", "QueueReachable"), ("Normal", "ScalingResumed")]
+
+
+def test_siorg_that_goes_and_comes_back_is_told_once_each() -> None:
+    story = Story()
+    story.look(backlog(0))
+    down = ended(-5, Ending.SIORG_UNAVAILABLE, lived=5)
+    assert reasons(story.look(backlog(9), [down])[1]) == [("Warning", "SiorgUnavailable")]
+    assert reasons(story.look(backlog(9), [down], at(1))[1]) == []
+    again = ended(55, Ending.SIORG_UNAVAILABLE, round_=2, lived=5)
+    assert reasons(story.look(backlog(9), [down, again], at(56))[1]) == []  # still the same trouble
+    up = story.look(backlog(0), [down, again, ended(200, round_=3, lived=2, summary=summary(5))], at(201))[1]
+    assert ("Normal", "SiorgAvailable") in reasons(up)
+
+
+def test_jobs_that_fail_and_recover_are_told_once_each() -> None:
+    story = Story()
+    story.look(backlog(0))
+    assert reasons(story.look(backlog(9), [ended(-5, Ending.FAILED)])[1]) == [("Warning", "JobsFailing")]
+    assert ("Normal", "Recovered") in reasons(story.look(backlog(0), [ended(-1, slot=1)])[1])
+
+
+def test_a_stuck_job_that_is_ended_is_told() -> None:
+    story = Story()
+    story.look(backlog(9), [stuck(since=-1)])
+    happened = story.look(backlog(9), [stuck(since=-31)])[1]
+    assert reasons(happened) == [("Warning", "StuckJobEnded")]
+    assert happened[0].message == "siorg-p7t5r-0-1: ImagePullBackOff: ImagePullBackOff of registry.example/siorg-job:1"
+
+
+@pytest.mark.parametrize(
+    ("queue", "edit", "event"),
+    [
+        (backlog(9), {"suspend": True}, ("Normal", "Suspended")),
+        (backlog(9), {"mode": "Observe"}, ("Normal", "Observe")),
+        (backlog(9, sync_enabled=False), {}, ("Normal", "SyncDisabled")),
+        (backlog(9, max_connections=1), {}, ("Warning", "ConnectionBudget")),
+    ],
+)
+def test_what_keeps_from_scaling_is_told(queue: Backlog, edit: dict[str, Any], event: tuple[str, str]) -> None:
+    story = Story()
+    story.look(backlog(9), active(1))
+    assert reasons(story.look(queue, active(1) if edit else [], **edit)[1]) == [event]
+    assert reasons(story.look(queue, active(1) if edit else [])[1]) == []
+
+
+def test_each_burst_under_observation_is_not_an_event() -> None:
+    story = Story(mode="Observe")
+    story.look(backlog(0))
+    assert [reasons(story.look(backlog(depth))[1]) for depth in (9, 0, 500, 0)] == [[], [], [], []]
+
+
+def test_a_condition_of_somebody_else_does_no_harm() -> None:
+    theirs = {"type": "Theirs", "status": "False", "reason": "X", "lastTransitionTime": rfc3339(NOW)}
+    new, decided = say(worker(status={"conditions": [theirs]}), backlog(0))
+    assert events({"conditions": [theirs]}, new, decided) == []
+    assert reasons(events({}, invalid({"conditions": [theirs]}, 1, "wrong", NOW), None)) == [("Warning", "InvalidSpec")]
+
+
+# -- a spec that cannot be understood ---------------------------------------------------------------------------------
+
+
+def test_an_invalid_spec_is_told_and_what_is_known_stays() -> None:
+    story = Story()
+    story.look(backlog(480))
+    message = "spec.scaling.maxJobs: is too large; value: 5000; allowed: 0 to 1000"
+    new = invalid(story.status, 9, message, at(50))
+    assert told(new)["Ready"] == told(new)["ScalingActive"] == ("False", "InvalidSpec")
+    assert condition(new, "Ready")["message"] == message
+    assert condition(new, "Ready")["observedGeneration"] == new["observedGeneration"] == 9
+    assert new["queue"] == story.status["queue"]
+    assert told(new)["QueueReachable"] == ("True", "Connected")
+    assert ("Warning", "InvalidSpec") in reasons(events(story.status, new, None))
+    assert merge_patch(new, invalid(new, 9, message, at(99))) == {}
+    assert events(new, invalid(new, 9, message, at(99)), None) == []
+
+
+def test_an_invalid_spec_may_be_the_first_that_is_seen() -> None:
+    new = invalid({}, 1, "spec.database: is missing", NOW)
+    assert told(new) == {"Ready": ("False", "InvalidSpec"), "ScalingActive": ("False", "InvalidSpec")}
+    assert accepted(new) == []
+
+
+# -- what the API server takes ----------------------------------------------------------------------------------------
+
+
+def _draft(node: Any) -> Any:
+    """The CRD's schema for ``jsonschema``: without what only Kubernetes knows."""
+    if isinstance(node, dict):
+        return {key: _draft(inner) for key, inner in node.items() if not key.startswith("x-kubernetes") and key != "format"}
+    return [_draft(inner) for inner in node] if isinstance(node, list) else node
+
+
+_SCHEMA = _draft(crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"])
+_VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
+
+
+def accepted(status: dict[str, Any]) -> list[str]:
+    """What the CRD has against a status; and what it would prune."""
+    json.dumps(status, allow_nan=False).encode()
+    return [error.message for error in _VALIDATOR.iter_errors(status)] + _unknown(status, _SCHEMA, "status")
+
+
+def _unknown(value: Any, schema: Mapping[str, Any], path: str) -> list[str]:
+    if isinstance(value, list):
+        return [found for one in value for found in _unknown(one, schema.get("items", {}), f"{path}[]")]
+    if not isinstance(value, Mapping):
+        return []
+    known = schema.get("properties", {})
+    found = [f"{path}.{name} is pruned" for name in value if name not in known]
+    return found + [one for name in value if name in known for one in _unknown(value[name], known[name], f"{path}.{name}")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(resources(), BACKLOGS, JOBS, NOWS)
+def test_every_status_is_one_that_the_crd_and_the_model_take(
+    resource: SiorgSyncWorker, queue: Backlog, jobs: list[Job], now: datetime
+) -> None:
+    new, decided = say(resource, queue, jobs, now)
+    assert accepted(new) == []
+    again = Status.model_validate(new)
+    assert again.body() == json.loads(json.dumps(new))  # nothing is lost on the way
+    events(resource.status.body(), new, decided)
+    # Once it is written, the same look writes nothing more unless something was launched.
+    written = resource.model_copy(update={"status": again})
+    if not decided.launches:
+        second = plan(written, queue, jobs, now)
+        if (second.trouble, second.reason, second.message, second.rate) == (
+            decided.trouble,
+            decided.reason,
+            decided.message,
+            decided.rate,
+        ):
+            assert merge_patch(new, compose(written, queue, second, jobs, now)) == {}
+
+
+# -- merge patches ----------------------------------------------------------------------------------------------------
+
+
+def apply(target: Any, patch: Any) -> Any:
+    """RFC 7386, to the letter."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = apply(result.get(name), value)
+    return result
+
+
+_VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(0, 3), st.sampled_from(["a", "b"]), st.lists(st.integers(0, 2), max_size=2)),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+_OBJECTS = st.dictionaries(st.sampled_from("abcd"), _VALUES, max_size=4)
+
+
+@settings(max_examples=500)
+@given(_OBJECTS, _OBJECTS)
+def test_a_patch_makes_the_old_into_the_new(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert apply(old, merge_patch(old, new)) == new
+    assert merge_patch(new, new) == {}
+    assert bool(merge_patch(old, new)) == (old != new)
+
+
+def test_a_body_with_a_status_is_a_resource() -> None:
+    status = status_of(backlog(480), active(2))
+    assert worker(status=status).status.body() == status
+    assert body(status=status)["status"] == status
