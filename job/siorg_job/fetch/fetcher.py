@@ -17,7 +17,7 @@ from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, Sior
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.parsing import parse_stored
 from siorg_job.sync.apply import Work
-from siorg_job.sync.model import Evidence
+from siorg_job.sync.model import Fetched
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation, Outcome, Verdict
 from siorg_queue.statements import load
 
@@ -209,7 +209,7 @@ class Gatherer:
                 await self._check_holder(item)
             except (SiorgError, DatabaseUnavailable) as error:
                 return Trouble(item, error)
-        return item, Evidence(asked_at)
+        return item, Fetched(asked_at)
 
     async def _check_holder(self, item: Item) -> None:
         """Check that SIORG knows the organization that holds the item's unit here.
@@ -240,7 +240,7 @@ class Gatherer:
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[Gathered]:
         fetched = await self._table(table, max(item.created_at for item in group))
-        return [(item, Evidence(fetched.asked_at, rows=fetched.rows)) for item in group]
+        return [(item, Fetched(fetched.asked_at, rows=fetched.rows)) for item in group]
 
     # -- what makes an answer complete: parents and categories --------------------------------------------------------
 
@@ -263,7 +263,7 @@ class Gatherer:
             except SiorgError as error:
                 result.append(Trouble(item, error))
             else:
-                result.append((item, Evidence(asked_at, unit, tuple(ancestors), outside, rows)))
+                result.append((item, Fetched(asked_at, unit, tuple(ancestors), outside, rows)))
         return result
 
     async def _ancestors(
