@@ -6,10 +6,6 @@ Knows nothing of SIORG, of the job or of the operator; both of those stand on it
 from siorg_queue.database import Connection, DatabaseUnavailable, connect, describe, is_transient, transaction
 from siorg_queue.model import (
     Attention,
-    Claim,
-    CleanedPage,
-    Counts,
-    Depth,
     EntityType,
     Item,
     LostItem,
@@ -25,12 +21,8 @@ from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy, asked_at_text
 __all__ = [
     "CHANNEL",
     "Attention",
-    "Claim",
-    "CleanedPage",
     "Connection",
-    "Counts",
     "DatabaseUnavailable",
-    "Depth",
     "EntityType",
     "Item",
     "LostItem",
