@@ -257,9 +257,8 @@ def _job_families() -> Iterator[Any]:
     yield from _described(JobMetrics()._registry)
 
 
-def _described(registry: CollectorRegistry | None) -> Iterator[Any]:
+def _described(registry: CollectorRegistry) -> Iterator[Any]:
     """Each instrument, or, of one that is not the library's own, what it collects: the registry itself tells of samples only."""
-    assert registry is not None  # these metrics are served
     for one in registry._collector_to_names:
         yield from [one] if hasattr(one, "_labelnames") else one.collect()
 

@@ -6,6 +6,7 @@ Knows nothing of SIORG, of the job or of the operator; both of those stand on it
 from siorg_queue.database import Connection, DatabaseUnavailable, connect, describe, is_transient, transaction
 from siorg_queue.model import (
     Attention,
+    Claim,
     EntityType,
     Item,
     LostItem,
@@ -21,6 +22,7 @@ from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy, asked_at_text
 __all__ = [
     "CHANNEL",
     "Attention",
+    "Claim",
     "Connection",
     "DatabaseUnavailable",
     "EntityType",

@@ -13,13 +13,12 @@ import time
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from siorg_job.logs import logger
-from siorg_job.metrics import BUCKETS_SECONDS
+from siorg_runtime.buckets import ITEM_SECONDS
+from siorg_runtime.version import version
 
 LONGEST_SUMMARY: Final = 4096
 """Bytes. Kubernetes cuts a termination message there: https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/"""
@@ -54,7 +53,7 @@ class BatchTally:
 
 
 @dataclass(slots=True)
-class RunReport:
+class RunSummary:
     """The counters of one run. Items unless said otherwise; not for use by two threads at once."""
 
     claimed: int = 0
@@ -82,7 +81,7 @@ class RunReport:
     item_seconds: float = 0.0
     """Seconds from claim to outcome, of all items together."""
     item_seconds_le: dict[float, int] = field(default_factory=dict)
-    """How many of these items took at most so many seconds, and more than the next lower of ``BUCKETS_SECONDS``."""
+    """How many of these items took at most so many seconds, and more than the next lower of ``ITEM_SECONDS``."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     """For people. By this machine's clock, and compared with nothing."""
     started_monotonic: float = field(default_factory=time.monotonic)
@@ -94,21 +93,21 @@ class RunReport:
 
     def item_took(self, seconds: float) -> None:
         """Count an item that came to an outcome ``seconds`` after its claim."""
-        at = bisect_left(BUCKETS_SECONDS, seconds)
-        bound = BUCKETS_SECONDS[at] if at < len(BUCKETS_SECONDS) else math.inf
+        at = bisect_left(ITEM_SECONDS, seconds)
+        bound = ITEM_SECONDS[at] if at < len(ITEM_SECONDS) else math.inf
         self.item_seconds += seconds
         self.item_seconds_le[bound] = self.item_seconds_le.get(bound, 0) + 1
 
-    def summary(self, reason: str, exit_code: int) -> dict[str, object]:
-        """What the run did, for ``one_line``.
+    def line(self, reason: str, exit_code: int) -> str:
+        """What the run did, as one line of JSON of at most ``LONGEST_SUMMARY`` bytes.
 
         Args:
             reason: why it ended, such as ``exhausted``, ``stopped`` or what was unavailable. Without secrets.
             exit_code: of the process.
         """
         seconds = max(time.monotonic() - self.started_monotonic, 0.0)
-        return {
-            "version": package_version(),
+        values = {
+            "version": version(),
             "reason": _cut(reason),
             "exit_code": exit_code,
             "started_at": _rfc3339(self.started_at),
@@ -123,14 +122,10 @@ class RunReport:
                 f"{bound:g}": min(self.item_seconds_le[bound], _LARGEST) for bound in sorted(self.item_seconds_le)
             },
         }
+        return json.dumps(values, separators=(",", ":"))
 
 
-_COUNTERS = tuple(counter.name for counter in fields(RunReport) if counter.type == "int")
-
-
-def one_line(summary: dict[str, object]) -> str:
-    """The summary as one line of JSON, at most ``LONGEST_SUMMARY`` bytes."""
-    return json.dumps(summary, separators=(",", ":"))
+_COUNTERS = tuple(counter.name for counter in fields(RunSummary) if counter.type == "int")
 
 
 def write_termination_log(path: Path, text: str) -> None:
@@ -147,15 +142,6 @@ def write_termination_log(path: Path, text: str) -> None:
         return
     except (OSError, ValueError) as error:
         log.warning("The termination message could not be written", path=str(path), reason=str(error))
-
-
-@cache
-def package_version() -> str:
-    """The version of siorg-sync that is installed, or ``unknown`` when it runs from its sources alone."""
-    try:
-        return version("siorg-sync")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _rfc3339(moment: datetime) -> str:

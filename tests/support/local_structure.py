@@ -17,7 +17,8 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.fetch.fetcher import Gathered, Gatherer, Trouble
+from siorg_job.fetch.failure import FetchFailure
+from siorg_job.fetch.fetcher import Fetcher, FetchResult
 from siorg_job.siorg import parsing
 from siorg_job.siorg.errors import SiorgError, TornAnswer
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
@@ -167,34 +168,34 @@ class World:
     def claim(self, limit: int = 1000) -> list[Item]:
         return list(self.store.claim(limit, lease=_LEASE, worker="test").items)
 
-    def gather(self, items: Iterable[Item], gatherer: Gatherer | None = None) -> list[Work]:
-        """What SIORG says of items; passing trouble is a retry, as it is in a drain that SIORG answers otherwise."""
-        entries: list[Gathered] = []
-        used = gatherer or self.gatherer()
-        self._runner.run(used.gather(list(items), entries.extend))
+    def fetch(self, items: Iterable[Item], fetcher: Fetcher | None = None) -> list[Work]:
+        """What SIORG says of items; a passing failure is a retry, as it is in a drain that SIORG answers otherwise."""
+        entries: list[FetchResult] = []
+        used = fetcher or self.fetcher()
+        self._runner.run(used.fetch(list(items), entries.extend))
         works: list[Work] = []
         for entry in entries:
-            if isinstance(entry, Trouble):
+            if isinstance(entry, FetchFailure):
                 works.append((entry.item, Verdict(entry.item, Outcome.RETRY, error=str(entry.error), delay_seconds=60.0)))
             else:
                 works.append(entry)
         return works
 
-    def gatherer(self, fresh_seconds: float = 60.0) -> Gatherer:
-        return Gatherer(self.siorg, self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
+    def fetcher(self, fresh_seconds: float = 60.0) -> Fetcher:
+        return Fetcher(self.siorg, self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
 
     def apply(self, works: Iterable[Work]) -> Applied:
         return apply(self.connection, self.store, list(works))
 
     def drain(self, *, at_a_time: int = 1000) -> int:
-        """Claim, gather and apply until nothing is claimable; returns how many history rows were written."""
+        """Claim, fetch and apply until nothing is claimable; returns how many history rows were written."""
         changes = 0
-        gatherer = self.gatherer()
+        fetcher = self.fetcher()
         for _ in range(_ROUNDS):
             items = self.claim(at_a_time)
             if not items:
                 return changes
-            changes += self.apply(self.gather(items, gatherer)).changes
+            changes += self.apply(self.fetch(items, fetcher)).changes
         raise AssertionError(f"still claimable after {_ROUNDS} rounds")
 
     def sync(self, *codes: int, operation: str = "UPDATE", **options: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 
 
 async def _discover(context: Context, codes: list[int] | None) -> int:
-    from siorg_job.database.shared_rate import SharedPace
+    from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
     from siorg_job.discover import discover, registered
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
@@ -61,8 +61,8 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
         if not organizations:
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, retry_policy(settings))
-        pace = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job pace")
-        client = client_for(settings, SharedPace(pace, settings.siorg_max_requests_per_second), breaker_for(settings))
+        rate_thread = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")
+        client = client_for(settings, SharedRate(rate_thread, settings.siorg_max_requests_per_second), breaker_for(settings))
         worst = int(Exit.DONE)
         try:
             async with client:
@@ -93,5 +93,5 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
                         seconds=round(time.monotonic() - started, 2),
                     )
         finally:
-            await pace.close()
+            await rate_thread.close()
     return worst

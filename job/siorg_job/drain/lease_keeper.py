@@ -21,13 +21,13 @@ class LeaseKeeper:
     """
 
     def __init__(
-        self, url: str, lease: timedelta, *, on_lost: Callable[[set[UUID]], None], on_trouble: Callable[[str], None]
+        self, url: str, lease: timedelta, *, on_lost: Callable[[set[UUID]], None], on_error: Callable[[str], None]
     ) -> None:
-        """``on_lost`` and ``on_trouble`` are called on the keeper's thread."""
+        """``on_lost`` and ``on_error`` are called on the keeper's thread."""
         self._url = url
         self._lease = lease
         self._on_lost = on_lost
-        self._on_trouble = on_trouble
+        self._on_error = on_error
         self._held: dict[UUID, int] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -70,7 +70,7 @@ class LeaseKeeper:
             except (psycopg.Error, DatabaseUnavailable) as error:
                 if connection is not None:
                     connection.close()
-                self._on_trouble(describe(error) if isinstance(error, psycopg.Error) else str(error))
+                self._on_error(describe(error) if isinstance(error, psycopg.Error) else str(error))
                 continue
             with self._lock:
                 # One that ended between the copy and the renewal is about to be dropped: it is lost when it is missed twice.

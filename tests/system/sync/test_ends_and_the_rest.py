@@ -77,7 +77,7 @@ def test_the_end_of_a_unit_that_never_was_here_is_no_work(world: World) -> None:
 def test_an_end_waits_for_children_that_have_items_and_gives_the_attempt_back(tree: World) -> None:
     _end(tree, 901, 902, listed=False)
     (id_,) = tree.enqueue(901, operation="EXTINCTION")
-    works = tree.gather(tree.claim())
+    works = tree.fetch(tree.claim())
     tree.enqueue(902, operation="EXTINCTION")
     tree.apply(works)
     item = tree.item(id_)
@@ -391,7 +391,7 @@ def test_a_category_made_by_somebody_else_meanwhile_is_used(world: World) -> Non
     world.siorg.tables[DomainTable.UNIT_CATEGORY] = [_category(6, "Comissão")]
     world.siorg.publish(siorg_row(900, codigoCategoriaUnidade=6))
     (id_,) = world.enqueue(900)
-    works = world.gather(world.claim())
+    works = world.fetch(world.claim())
     with ThreadPoolExecutor(1) as thread, connect(world.url, application_name="somebody else") as other:
         with transaction(other):
             other.execute("INSERT INTO organizational_unit_categories (name, siorg_code) VALUES ('Comissão', 6)")

@@ -46,21 +46,21 @@ def test_ends_cost_one_request_for_their_organization(full: World) -> None:
 
 def test_what_is_no_longer_fresh_is_asked_for_again(full: World) -> None:
     full.siorg.remove(900, 901)
-    gatherer = full.gatherer(fresh_seconds=0.0)
+    fetcher = full.fetcher(fresh_seconds=0.0)
     for code in (900, 901):
         full.enqueue(code, operation="EXTINCTION")
-        full.apply(full.gather(full.claim(), gatherer))
+        full.apply(full.fetch(full.claim(), fetcher))
     assert full.siorg.requests == ["unit 900", "unit 471", "unit 901", "unit 471"]
     assert _active(full) == 58
 
 
 def test_a_fresh_structure_says_that_siorg_knows_the_organization(full: World) -> None:
-    gatherer = full.gatherer()
+    fetcher = full.fetcher()
     full.enqueue(*UNITS[:10])
-    full.apply(full.gather(full.claim(), gatherer))
+    full.apply(full.fetch(full.claim(), fetcher))
     full.siorg.remove(910)
     full.enqueue(910, operation="EXTINCTION")
-    full.apply(full.gather(full.claim(), gatherer))
+    full.apply(full.fetch(full.claim(), fetcher))
     assert full.siorg.requests == ["structure 471", "unit 910"]
     assert not full.unit(910)["is_active"]
 
@@ -68,13 +68,13 @@ def test_a_fresh_structure_says_that_siorg_knows_the_organization(full: World) -
 def test_that_the_organization_was_not_found_is_not_remembered(full: World) -> None:
     row = full.siorg.rows[UFMT]
     full.siorg.remove(UFMT, 900)
-    gatherer = full.gatherer()
+    fetcher = full.fetcher()
     (id_,) = full.enqueue(900, operation="EXTINCTION")
-    full.apply(full.gather(full.claim(), gatherer))
+    full.apply(full.fetch(full.claim(), fetcher))
     assert full.unit(900)["is_active"]
     full.siorg.publish(row)
     full.connection.execute("UPDATE siorg_sync_queue SET scheduled_for = now() WHERE id = %s", [id_])
-    full.apply(full.gather(full.claim(), gatherer))
+    full.apply(full.fetch(full.claim(), fetcher))
     assert full.item(id_)["status"] == "COMPLETED"
     assert not full.unit(900)["is_active"]
 
@@ -120,5 +120,5 @@ def test_it_is_asked_once_by_all_who_want_to_know_at_a_time(full: World) -> None
     full.siorg.publish(siorg_row(UFMT, 244))
     full.enqueue(*UNITS, operation="EXTINCTION")
     items = list(full.store.claim(100, lease=timedelta(seconds=60), worker="test").items)
-    full.apply(full.gather(items))
+    full.apply(full.fetch(items))
     assert full.siorg.requests.count("unit 471") == 1

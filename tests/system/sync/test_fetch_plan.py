@@ -106,21 +106,21 @@ def test_nothing_is_fetched_twice_while_it_is_fresh(world: World) -> None:
 
 def test_what_is_no_longer_fresh_is_fetched_again(world: World) -> None:
     world.siorg.publish(*[siorg_row(code) for code in range(900, 908)])
-    gatherer = world.gatherer(fresh_seconds=0.0)
+    fetcher = world.fetcher(fresh_seconds=0.0)
     for codes in (range(900, 904), range(904, 908)):
         world.enqueue(*codes, payload=siorg_row(1))
-        world.apply(world.gather(world.claim(), gatherer))
+        world.apply(world.fetch(world.claim(), fetcher))
     assert world.siorg.requests == ["structure 471"] * 2
 
 
 def test_an_item_younger_than_the_answer_is_fetched_for_again(world: World) -> None:
     world.siorg.publish(*[siorg_row(code) for code in range(900, 904)])
-    gatherer = world.gatherer()
+    fetcher = world.fetcher()
     world.enqueue(*range(900, 904), payload=siorg_row(1))
-    world.apply(world.gather(world.claim(), gatherer))
+    world.apply(world.fetch(world.claim(), fetcher))
     world.siorg.change(900, nome="Nova")
     world.enqueue(900)
-    world.apply(world.gather(world.claim(), gatherer))
+    world.apply(world.fetch(world.claim(), fetcher))
     assert world.siorg.requests == ["structure 471", "unit 900"]
     assert world.unit(900)["name"] == "Nova"
 

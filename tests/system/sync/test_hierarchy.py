@@ -30,7 +30,7 @@ def test_a_unit_directly_under_the_organization_has_no_parent(world: World) -> N
 def test_children_come_before_their_parents(world: World) -> None:
     _line(world, 900, 901, 902, 903, 904)
     world.enqueue(904, 902, 903, 900, 901)
-    assert world.apply(world.gather(world.claim())).changes == 5
+    assert world.apply(world.fetch(world.claim())).changes == 5
     assert _levels(world) == {900: 1, 901: 2, 902: 3, 903: 4, 904: 5}
     check_tree(world.connection)
 
@@ -38,7 +38,7 @@ def test_children_come_before_their_parents(world: World) -> None:
 def test_unknown_parents_are_fetched_and_applied_in_the_same_transaction(world: World) -> None:
     _line(world, 900, 901, 902)
     world.enqueue(902)
-    works = world.gather(world.claim())
+    works = world.fetch(world.claim())
     assert world.find(901) is None
     assert world.apply(works).changes == 3
     assert _levels(world) == {900: 1, 901: 2, 902: 3}

@@ -51,7 +51,7 @@ def test_a_new_version_alone_is_noted_without_history(world: World) -> None:
 def test_two_items_for_one_unit_in_one_batch_are_one_change(world: World) -> None:
     world.siorg.publish(siorg_row(900))
     first, second = world.enqueue(900, 900)
-    assert world.apply(world.gather(world.claim())).changes == 1
+    assert world.apply(world.fetch(world.claim())).changes == 1
     assert world.item(first)["status"] == world.item(second)["status"] == "COMPLETED"
     assert world.siorg.requests == ["unit 900"]
     assert len(world.units()) == 1
@@ -62,7 +62,7 @@ def test_an_older_answer_never_overwrites_a_newer_one(world: World) -> None:
     world.sync(900)
     world.enqueue(900)
     world.siorg.change(900, nome="Antiga")
-    late = world.gather(world.claim())
+    late = world.fetch(world.claim())
     world.siorg.change(900, nome="Nova")
     world.sync(900)
     assert world.apply(late).changes == 0
@@ -75,10 +75,10 @@ def test_the_newest_answer_wins_within_one_group_too(world: World) -> None:
     world.sync(900)
     world.enqueue(900)
     world.siorg.change(900, nome="Antiga")
-    older = world.gather(world.claim())
+    older = world.fetch(world.claim())
     world.enqueue(900)
     world.siorg.change(900, nome="Nova")
-    newer = world.gather(world.claim())
+    newer = world.fetch(world.claim())
     world.apply([*newer, *older])
     assert world.unit(900)["name"] == "Nova"
 
@@ -89,7 +89,7 @@ def test_an_older_end_never_ends_what_returned(world: World) -> None:
     row = world.siorg.rows[900]
     world.siorg.remove(900)
     world.enqueue(900, operation="EXTINCTION")
-    late = world.gather(world.claim())
+    late = world.fetch(world.claim())
     world.siorg.publish({**row, "sigla": "NOVA"})
     world.sync(900)
     world.apply(late)
@@ -103,7 +103,7 @@ def test_an_older_end_never_ends_what_returned(world: World) -> None:
 def test_an_ancestors_older_answer_does_not_overwrite_it(world: World) -> None:
     world.siorg.publish(siorg_row(900), siorg_row(901, 900))
     world.enqueue(901)
-    late = world.gather(world.claim())
+    late = world.fetch(world.claim())
     world.siorg.change(900, nome="Nova")
     world.sync(900)
     world.apply(late)
@@ -114,7 +114,7 @@ def test_an_ancestors_older_answer_does_not_overwrite_it(world: World) -> None:
 def test_what_was_fetched_under_a_lost_lease_changes_nothing(world: World) -> None:
     world.siorg.publish(siorg_row(900))
     (id_,) = world.enqueue(900)
-    works = world.gather(world.claim())
+    works = world.fetch(world.claim())
     world.connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() - interval '1 second'")
     before = whole_tables(world.connection)
     assert world.apply(works).stale == {id_}
@@ -124,7 +124,7 @@ def test_what_was_fetched_under_a_lost_lease_changes_nothing(world: World) -> No
 def test_applying_the_same_again_after_a_lost_answer_is_heard_as_done(world: World) -> None:
     world.siorg.publish(siorg_row(900))
     (id_,) = world.enqueue(900)
-    works = world.gather(world.claim())
+    works = world.fetch(world.claim())
     world.apply(works)
     again = world.apply(works)
     assert again.settled[id_].status is Status.COMPLETED

@@ -159,7 +159,7 @@ def test_conflicts_of_other_entities_and_other_work_stay_open(edited: World) -> 
 
 def test_an_older_answer_does_not_end_a_conflict_that_a_newer_one_found(edited: World) -> None:
     (late,) = edited.enqueue(CODE)
-    older = edited.gather(edited.claim())
+    older = edited.fetch(edited.claim())
     id_ = _conflict(edited)
     edited.apply(older)
     assert edited.item(late)["status"] == "COMPLETED"

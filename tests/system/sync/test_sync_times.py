@@ -73,7 +73,7 @@ def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
     (id_,) = synced.enqueue(code, entity=entity, operation=operation)
     if decision is not None:
         synced.resolve(id_, decision)
-    works = synced.gather(synced.claim())
+    works = synced.fetch(synced.claim())
     _stamp(synced, "clock_timestamp()")
     synced.apply(works)
     item = synced.item(id_)
@@ -88,7 +88,7 @@ def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
 
 def test_an_update_that_a_newer_answer_settles_is_complete(synced: World) -> None:
     (id_,) = synced.enqueue(CODE)
-    works = synced.gather(synced.claim())
+    works = synced.fetch(synced.claim())
     _stamp(synced, "clock_timestamp()")
     synced.apply(works)
     assert synced.item(id_)["status"] == "COMPLETED"

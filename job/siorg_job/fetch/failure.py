@@ -1,0 +1,65 @@
+"""Fetches that failed, and the outcomes that follow where it is known whose fault it was. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from siorg_job.siorg import errors
+from siorg_job.siorg.errors import SiorgError
+from siorg_queue import DatabaseUnavailable, Item, Outcome, Verdict
+
+_KINDS: Final[dict[type[SiorgError], str]] = {
+    errors.SiorgUnavailable: "siorg_unavailable",
+    errors.BreakerOpen: "breaker_open",
+    errors.TornAnswer: "torn_answer",
+    errors.RateLimited: "rate_limited",
+    errors.NotFound: "not_found",
+    errors.InvalidAnswer: "invalid_answer",
+    errors.NotAnOrganization: "not_an_organization",
+    errors.VersionUnknown: "version_unknown",
+    errors.AnswerTooLarge: "answer_too_large",
+    errors.RequestRefused: "request_refused",
+    errors.AccessRefused: "access_refused",
+}
+"""``error_details.kind``: stored, and read by other programs, so it does not change with a class's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailure:
+    """An item whose fetch failed for a reason that may pass; what it means for the item is decided by who drains."""
+
+    item: Item
+    error: SiorgError | DatabaseUnavailable
+
+
+def permanent(item: Item, error: SiorgError) -> Verdict:
+    """The end of an item whose answer will not get better."""
+    return Verdict(item, Outcome.FAILED, error=str(error), details=_details(error, retryable=False))
+
+
+def retry(failure: FetchFailure) -> Verdict:
+    """The attempt counts, and another is made later: when SIORG says so, else after the queue's own backoff."""
+    error = failure.error
+    assert isinstance(error, SiorgError)  # a database that is away is nobody's fault, and no item pays for it
+    return Verdict(
+        failure.item,
+        Outcome.RETRY,
+        error=str(error),
+        delay_seconds=getattr(error, "retry_after", None),
+        details=_details(error, retryable=True),
+    )
+
+
+def internal_error(item: Item, error: Exception) -> Verdict:
+    """A fault of ours: the item alone is tried again, the others go on."""
+    return Verdict(
+        item,
+        Outcome.RETRY,
+        error=f"internal error: {type(error).__name__}: {error}",
+        details={"kind": "internal_error", "retryable": True},
+    )
+
+
+def _details(error: SiorgError, *, retryable: bool) -> dict[str, object]:
+    return {"kind": _KINDS[type(error)], "retryable": retryable, "details": dict(error.details)}
