@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job.commands.context import CommandError, Context, Exit, at_most
-from siorg_job.sync.merge import ResolutionError, read_resolution
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField
+from siorg_job.sync.resolution import ResolutionError, read_resolution
 from siorg_queue import Attention, EntityType, Status
 
 _FIELDS = {EntityType.UNIT: UnitField, EntityType.ORGANIZATION: OrganizationField}

@@ -18,7 +18,7 @@ from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, Sior
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.parsing import parse_stored
 from siorg_job.sync.apply import Work
-from siorg_job.sync.model import Evidence
+from siorg_job.sync.model import Fetched
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation
 from siorg_queue.statements import load
 
@@ -154,7 +154,7 @@ class Fetcher:
                 await self._check_holder(item)
             except (SiorgError, DatabaseUnavailable) as error:
                 return FetchFailure(item, error)
-        return item, Evidence(asked_at)
+        return item, Fetched(asked_at)
 
     async def _check_holder(self, item: Item) -> None:
         """Check that SIORG knows the organization that holds the item's unit here.
@@ -187,7 +187,7 @@ class Fetcher:
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[FetchResult]:
         answer = await self._tables.get(table, max(item.created_at for item in group))
-        return [(item, Evidence(answer.asked_at, rows=tuple(answer.value))) for item in group]
+        return [(item, Fetched(answer.asked_at, rows=tuple(answer.value))) for item in group]
 
     # -- what makes an answer complete: parents and categories --------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Fetcher:
             except SiorgError as error:
                 result.append(_failed(item, error))
             else:
-                result.append((item, Evidence(asked_at, unit, tuple(chain), outside, rows)))
+                result.append((item, Fetched(asked_at, unit, tuple(chain), outside, rows)))
         return result
 
     async def _missing_categories(self, units: Sequence[RemoteUnit]) -> tuple[DomainRow, ...]:
