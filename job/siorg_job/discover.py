@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import TornAnswer, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.siorg.parsing import parse_stored
@@ -23,22 +24,6 @@ from siorg_queue.statements import load
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
 _SHRINK_FROM = 20  # units: in smaller organizations half may really go at once
-
-
-class SiorgVersions(Protocol):
-    """What discovery asks of SIORG."""
-
-    async def version(self, organization: int) -> str:
-        """The organization's current version."""
-        ...
-
-    async def changed_since(self, organization: int, version: str) -> list[RemoteUnit]:
-        """Units that changed after ``version``."""
-        ...
-
-    async def structure(self, organization: int) -> Structure:
-        """All units of the organization."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +84,7 @@ def registered(connection: Connection, codes: Sequence[int] | None) -> list[Orga
 
 async def discover(
     organization: Organization,
-    siorg: SiorgVersions,
+    siorg: SiorgClient,
     connection: Connection,
     store: QueueStore,
     report: Callable[[str], None] = lambda _: None,

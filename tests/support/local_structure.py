@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -72,7 +72,7 @@ def _belongs(row: Row, organization: int) -> bool:
 
 
 class MadeUpSiorg:
-    """SIORG's answers, out of rows that a test sets; the protocol ``siorg_job.fetch.fetcher.Siorg`` and discovery's."""
+    """SIORG's answers, out of rows that a test sets; what fetcher and discovery ask of ``SiorgClient``."""
 
     def __init__(self, *rows: Row) -> None:
         self.rows: dict[int, Row] = {}
@@ -182,7 +182,7 @@ class World:
         return self.fetch(self.claim())
 
     def fetcher(self, fresh_seconds: float = 60.0) -> Fetcher:
-        return Fetcher(self.siorg, self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
+        return Fetcher(cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
 
     def apply(self, works: Iterable[Work]) -> Applied:
         return apply(self.connection, self.store, list(works))

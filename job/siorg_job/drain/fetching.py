@@ -73,7 +73,7 @@ class Fetching:
         except TimeoutError:
             pass
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """End everything."""
         await self.cancel()
         await self._fetcher.close()

@@ -14,7 +14,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -104,28 +104,11 @@ class Drain:
         Raises:
             GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
         """
-        async with self._open():
-            try:
-                return await self._loop()
-            except GiveUp as error:
-                if error.reason != "database_unavailable":
-                    await self._give_back(str(error))
-                raise
-            except Exception:
-                with contextlib.suppress(Exception):  # what happened first is what has to be told
-                    await self._give_back("given back: the worker has a fault")
-                raise
-
-    @contextlib.asynccontextmanager
-    async def _open(self) -> AsyncIterator[None]:
         self._keeper.start()
         stop_watch = asyncio.create_task(self._wake_at_stop())
         try:
-            async with self._client:
-                try:
-                    yield
-                finally:
-                    await self._fetching.close()
+            async with self._client, contextlib.aclosing(self._fetching):
+                return await self._loop()
         finally:
             self._summary.request_retries += self._client.retries
             stop_watch.cancel()
@@ -133,25 +116,40 @@ class Drain:
             await self._reader.close()
 
     async def _loop(self) -> str:
-        while True:
-            await self._apply_ready()
-            await self._judge_suspects()
-            if self._stop.is_set():
+        try:
+            while (reason := await self._step()) is None:
+                pass
+            if reason != "exhausted":
                 await self._wind_down()
-                return "stopped"
-            if self._health.state is State.DOWN:
-                await self._wait_for_siorg()
-                continue
-            self._health.check_patience(time.monotonic(), in_flight=len(self._in_flight))
-            await self._maintenance.run_due(len(self._in_flight), self._metrics)
-            if not await self._maintenance.is_enabled():
-                if not self._forever:
-                    await self._wind_down()
-                    return "disabled"
-                await self._sleep(self._settings.worker_poll_interval_secs)
-            elif await self._take_more():
-                await self._maintenance.reap()
-                return "exhausted"
+        except GiveUp as error:
+            if error.reason != "database_unavailable":
+                await self._give_back(str(error))
+            raise
+        except Exception:
+            with contextlib.suppress(Exception):  # what happened first is what has to be told
+                await self._give_back("given back: the worker has a fault")
+            raise
+        return reason
+
+    async def _step(self) -> str | None:
+        """One turn of the loop; returns the reason why there is no further one."""
+        await self._apply_ready()
+        await self._judge_suspects()
+        if self._stop.is_set():
+            return "stopped"
+        if self._health.state is State.DOWN:
+            await self._wait_for_siorg()
+            return None
+        self._health.check_patience(time.monotonic(), in_flight=len(self._in_flight))
+        await self._maintenance.run_due(len(self._in_flight), self._metrics)
+        if not await self._maintenance.is_enabled():
+            if not self._forever:
+                return "disabled"
+            await self._sleep(self._settings.worker_poll_interval_secs)
+        elif await self._take_more():
+            await self._maintenance.reap()
+            return "exhausted"
+        return None
 
     # -- claim --------------------------------------------------------------------------------------------------------
 
@@ -180,7 +178,7 @@ class Drain:
         return False
 
     async def _claim(self, limit: int) -> bool:
-        claim = await self._queue.claim(limit, lambda: self._in_flight.ids)
+        claim = await self._queue.claim(limit, lambda: [item.id for item in self._in_flight.items])
         self._in_flight.count_lost(claim.lost)
         if claim.items:
             self._linger.claimed()
@@ -255,7 +253,7 @@ class Drain:
 
     async def _finish_failed(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
-            self._metrics.retry(verdict.item.entity_type)
+            self._metrics.retries.labels(verdict.item.entity_type).inc()
         await self._finish([(verdict.item, verdict) for verdict in verdicts])
 
     async def _judge_suspects(self) -> None:
@@ -307,7 +305,7 @@ class Drain:
         await self._fetching.cancel()
         await self._finish_failed(repeated)
         await self._give_back(f"SIORG is unavailable: {reason}")
-        self._metrics.siorg_available(available=False)
+        self._metrics.siorg_available.set(0)
         log.warning("SIORG is unavailable; every item was given back", reason=reason)
         while health.state is State.DOWN and not self._stop.is_set():
             now = time.monotonic()
@@ -317,7 +315,7 @@ class Drain:
             except SiorgError as error:
                 await self._sleep(health.probe_failed(error, time.monotonic()))
         if health.state is not State.DOWN:
-            self._metrics.siorg_available(available=True)
+            self._metrics.siorg_available.set(1)
             log.info("SIORG answers again")
 
     async def _probe(self, seconds: float) -> None:
@@ -346,18 +344,18 @@ class Drain:
 
     def _on_leases_lost(self, ids: set[UUID]) -> None:
         """Called on the lease keeper's thread."""
-        self._metrics.lease_lost(len(ids))
+        self._metrics.leases_lost.inc(len(ids))
         log.warning("Leases were lost; what comes of these items will be refused", items=len(ids))
 
     def _on_call(self, endpoint: str, status: str, seconds: float) -> None:
         self._summary.requests += 1
         self._summary.siorg_seconds += seconds
-        self._metrics.api_call(endpoint, status, seconds)
+        self._metrics.call_seconds.labels(endpoint, status).observe(seconds)
 
     def _on_call_error(self, endpoint: str, error_type: str) -> None:
         if error_type != "NotFound":  # an answer like any other, and often the one that was wanted
             self._summary.request_errors += 1
-        self._metrics.api_error(endpoint, error_type)
+        self._metrics.call_errors.labels(endpoint, error_type).inc()
 
     async def _wake_at_stop(self) -> None:
         await self._stop.wait()

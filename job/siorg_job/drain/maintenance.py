@@ -25,14 +25,6 @@ _REAP_SECONDS = 60.0
 _REAP_PAGE = 1000  # rows a transaction
 _ENABLED_SECONDS = 5.0
 _GAUGES_SECONDS = 60.0
-_COUNT_OF = {
-    Status.PENDING: "waiting",
-    Status.PROCESSING: "processing",
-    Status.COMPLETED: "completed",
-    Status.FAILED: "failed",
-    Status.CONFLICT: "conflict",
-    Status.SKIPPED: "skipped",
-}
 
 
 class Maintenance:
@@ -67,7 +59,10 @@ class Maintenance:
         if self._serves_gauges and now - self._counted_at > _GAUGES_SECONDS:
             self._counted_at = now
             counts = await self._queue.call(lambda store: store.counts())
-            metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
+            for status in Status:
+                metrics.queue_size.labels(status).set(
+                    counts.waiting if status is Status.PENDING else getattr(counts, status.lower())
+                )
         if now - self._progress_at > _PROGRESS_SECONDS:
             seconds, self._progress_at = now - self._progress_at, now
             await self._log_progress(in_flight, seconds)

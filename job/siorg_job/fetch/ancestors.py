@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from siorg_job.database.thread import DatabaseThread
+from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_queue.statements import load
@@ -16,18 +17,10 @@ LocalParents: TypeAlias = Mapping[tuple[int, int], tuple[int, bool]]
 """{(unit, parent): (organization of the parent, whether it hangs below the unit)} for parents that are local."""
 
 
-class UnitSource(Protocol):
-    """Who is asked for a parent that is not at hand."""
-
-    async def unit(self, code: int) -> RemoteUnit:
-        """One unit, whole."""
-        ...
-
-
 class Ancestors:
     """Finds the parents of some units that were asked for together: each parent is looked for and fetched once."""
 
-    def __init__(self, siorg: UnitSource, database: DatabaseThread, structure: Structure | None) -> None:
+    def __init__(self, siorg: SiorgClient, database: DatabaseThread, structure: Structure | None) -> None:
         """``structure``: the answer in which the units stand, if they stand in one."""
         self._siorg = siorg
         self._database = database

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.ancestors import Ancestors
@@ -14,6 +14,7 @@ from siorg_job.fetch.cache import Cache
 from siorg_job.fetch.failure import FetchFailure, internal_error, permanent
 from siorg_job.fetch.plan import plan
 from siorg_job.logs import logger
+from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable, TornAnswer
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.parsing import parse_stored
@@ -30,26 +31,10 @@ _MAY_END = frozenset({Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT})  
 FetchResult: TypeAlias = Work | FetchFailure
 
 
-class Siorg(Protocol):
-    """What the job asks of SIORG (``siorg.client.SiorgClient`` is the real one)."""
-
-    async def unit(self, code: int) -> RemoteUnit:
-        """One unit, whole."""
-        ...
-
-    async def structure(self, organization: int) -> Structure:
-        """All units of an organization."""
-        ...
-
-    async def domain(self, table: DomainTable) -> list[DomainRow]:
-        """One domain table."""
-        ...
-
-
 class Fetcher:
     """Fetches for batches of items; what serves more than one is kept while it is fresh."""
 
-    def __init__(self, siorg: Siorg, database: DatabaseThread, *, fresh_seconds: float, item_seconds: float) -> None:
+    def __init__(self, siorg: SiorgClient, database: DatabaseThread, *, fresh_seconds: float, item_seconds: float) -> None:
         """``fresh_seconds``: how long an answer serves further items; ``item_seconds``: the longest for one item."""
         self._siorg = siorg
         self._database = database

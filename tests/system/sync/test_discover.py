@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -52,7 +53,7 @@ def versions(world: World) -> Versions:
 
 def _discover(world: World, versions: Versions, code: int = UFMT, store: QueueStore | None = None) -> Discovery:
     (organization,) = registered(world.connection, [code])
-    return asyncio.run(discover(organization, versions, world.connection, store or world.store))
+    return asyncio.run(discover(organization, cast("Any", versions), world.connection, store or world.store))
 
 
 def _kinds(found: Discovery) -> dict[int, str]:

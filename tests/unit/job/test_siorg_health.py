@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -15,45 +14,51 @@ from siorg_job.drain.errors import GiveUp
 from siorg_job.drain.siorg_health import SiorgHealth, State
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, NotFound, RateLimited, SiorgError, SiorgUnavailable
+from siorg_job.siorg.limits import Breaker, BreakerState
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation, Outcome
 
 NOW = 1000.0  # a monotonic clock; what it shows means nothing
 UNAVAILABLE, PAUSED = 60.0, 300.0
 
 
-@dataclass
-class Breaker:
-    state: str = "closed"
-    consecutive_failures: int = 0
+class FakedBreaker(Breaker):
+    """The real one, with a clock that jumps over its cooldown."""
 
-    def fails(self) -> None:
-        self.consecutive_failures += 1
+    def __init__(self) -> None:
+        self.time = 0.0
+        super().__init__(3, 5.0, 60.0, clock=lambda: self.time)
 
     def opens(self) -> None:
-        self.state, self.consecutive_failures = "open", 3
+        while self.state is not BreakerState.OPEN:
+            self.failure()
 
     def closes(self) -> None:
-        self.state, self.consecutive_failures = "closed", 0
+        self.time += 100.0
+        self.success(self.before_request())
 
 
 @pytest.fixture
-def breaker() -> Breaker:
-    return Breaker()
+def breaker() -> FakedBreaker:
+    return FakedBreaker()
 
 
 @pytest.fixture
-def health(breaker: Breaker) -> SiorgHealth:
+def health(breaker: FakedBreaker) -> SiorgHealth:
     return SiorgHealth(breaker, unavailable_seconds=UNAVAILABLE, paused_seconds=PAUSED)
+
+
+def state(health: SiorgHealth) -> State:
+    return health.state
 
 
 def item() -> Item:
     return Item(uuid4(), EntityType.UNIT, 900, Operation.UPDATE, 5, {}, 1, 3, 1, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def suspect(health: SiorgHealth, breaker: Breaker, of: Item | None = None, error: SiorgError | None = None) -> Item:
+def suspect(health: SiorgHealth, breaker: FakedBreaker, of: Item | None = None, error: SiorgError | None = None) -> Item:
     """One more item whose fetch failed for a passing reason."""
     failed = of or item()
-    breaker.fails()
+    breaker.failure()
     assert health.failed(FetchFailure(failed, error or SiorgUnavailable("HTTP 500")), now=NOW, jitter=0.0) is None
     return failed
 
@@ -68,10 +73,10 @@ def gives_up(reason: str) -> Iterator[None]:
 # -- CLOSED -----------------------------------------------------------------------------------------------------------
 
 
-def test_closed_to_suspect(health: SiorgHealth, breaker: Breaker) -> None:
-    assert health.state is State.CLOSED
+def test_closed_to_suspect(health: SiorgHealth, breaker: FakedBreaker) -> None:
+    assert state(health) is State.CLOSED
     suspect(health, breaker)
-    assert health.state is State.SUSPECT
+    assert state(health) is State.SUSPECT
     assert health.own_faults() == []  # not known yet
 
 
@@ -91,10 +96,10 @@ def test_closed_stays_and_the_item_goes_back_with_its_attempt(
     verdict = health.failed(FetchFailure(item(), error), now=NOW, jitter=0.5)
     assert verdict is not None
     assert (verdict.outcome, verdict.delay_seconds, verdict.error) == (Outcome.RELEASED, delay, str(error))
-    assert health.state is State.CLOSED
+    assert state(health) is State.CLOSED
 
 
-def test_refused_access_ends_the_run_from_any_state(health: SiorgHealth, breaker: Breaker) -> None:
+def test_refused_access_ends_the_run_from_any_state(health: SiorgHealth, breaker: FakedBreaker) -> None:
     for prepare in (lambda: None, lambda: suspect(health, breaker), breaker.opens):
         prepare()
         with gives_up("siorg_unavailable"):
@@ -107,7 +112,7 @@ def test_refused_access_ends_the_run_from_any_state(health: SiorgHealth, breaker
 # -- SUSPECT ----------------------------------------------------------------------------------------------------------
 
 
-def test_suspect_to_closed_when_another_item_is_answered(health: SiorgHealth, breaker: Breaker) -> None:
+def test_suspect_to_closed_when_another_item_is_answered(health: SiorgHealth, breaker: FakedBreaker) -> None:
     first = suspect(health, breaker)
     second = suspect(health, breaker, error=SiorgUnavailable("HTTP 503", retry_after=7.0))
     assert not health.needs_probe(in_flight=3)  # the third will tell
@@ -118,11 +123,13 @@ def test_suspect_to_closed_when_another_item_is_answered(health: SiorgHealth, br
         (second, Outcome.RETRY, 7.0),
     ]
     assert verdicts[0].details == {"kind": "siorg_unavailable", "retryable": True, "details": {}}
-    assert health.state is State.CLOSED
+    assert state(health) is State.CLOSED
     assert health.own_faults() == []
 
 
-def test_suspect_to_closed_when_nothing_else_is_under_way_and_a_probe_is_answered(health: SiorgHealth, breaker: Breaker) -> None:
+def test_suspect_to_closed_when_nothing_else_is_under_way_and_a_probe_is_answered(
+    health: SiorgHealth, breaker: FakedBreaker
+) -> None:
     suspect(health, breaker)
     assert health.needs_probe(in_flight=1)
     breaker.closes()
@@ -130,21 +137,21 @@ def test_suspect_to_closed_when_nothing_else_is_under_way_and_a_probe_is_answere
     assert [verdict.outcome for verdict in health.own_faults()] == [Outcome.RETRY]
 
 
-def test_suspect_to_closed_when_the_probe_meets_a_429(health: SiorgHealth, breaker: Breaker) -> None:
+def test_suspect_to_closed_when_the_probe_meets_a_429(health: SiorgHealth, breaker: FakedBreaker) -> None:
     failed = suspect(health, breaker)
     (taken,) = health.take_suspects()
     assert taken.item == failed
     verdict = health.failed(FetchFailure(failed, RateLimited("429", retry_after=2.0)), now=NOW, jitter=0.0)
     assert verdict is not None
     assert verdict.outcome is Outcome.RELEASED
-    assert health.state is State.CLOSED
+    assert state(health) is State.CLOSED
     assert health.is_limited
 
 
-def test_suspect_to_down_and_nobody_pays_the_first_time(health: SiorgHealth, breaker: Breaker) -> None:
+def test_suspect_to_down_and_nobody_pays_the_first_time(health: SiorgHealth, breaker: FakedBreaker) -> None:
     suspect(health, breaker)
     breaker.opens()
-    assert health.state is State.DOWN
+    assert state(health) is State.DOWN
     assert not health.needs_probe(in_flight=1)
     assert health.own_faults() == []
     assert health.went_down(NOW) == []
@@ -152,7 +159,7 @@ def test_suspect_to_down_and_nobody_pays_the_first_time(health: SiorgHealth, bre
     assert health.suspects == 0
 
 
-def test_a_suspect_of_an_earlier_opening_pays_and_is_then_forgotten(health: SiorgHealth, breaker: Breaker) -> None:
+def test_a_suspect_of_an_earlier_opening_pays_and_is_then_forgotten(health: SiorgHealth, breaker: FakedBreaker) -> None:
     def opens_on(*suspects: Item) -> list[Item]:
         """Who pays."""
         for failed in suspects:
@@ -175,14 +182,15 @@ def test_a_suspect_of_an_earlier_opening_pays_and_is_then_forgotten(health: Sior
 
 
 def test_down_to_closed_when_a_probe_is_answered_but_only_an_item_ends_the_time_without_an_answer(
-    health: SiorgHealth, breaker: Breaker
+    health: SiorgHealth, breaker: FakedBreaker
 ) -> None:
     breaker.opens()
     health.went_down(NOW)
-    breaker.state = "half-open"
-    assert health.state is State.DOWN
-    breaker.closes()
-    assert health.state is State.CLOSED
+    breaker.time += 100.0
+    permit = breaker.before_request()
+    assert state(health) is State.DOWN  # half-open: the probe is under way
+    breaker.success(permit)
+    assert state(health) is State.CLOSED
     late = NOW + UNAVAILABLE + 1
     health.check_patience(late, in_flight=1)  # it may still bring an answer
     with gives_up("siorg_unavailable"):
@@ -196,7 +204,7 @@ def test_down_to_closed_when_a_probe_is_answered_but_only_an_item_ends_the_time_
     health.check_patience(late, in_flight=0)
 
 
-def test_probes_while_down_are_spaced_by_the_breaker_and_end_with_patience(health: SiorgHealth, breaker: Breaker) -> None:
+def test_probes_while_down_are_spaced_by_the_breaker_and_end_with_patience(health: SiorgHealth, breaker: FakedBreaker) -> None:
     breaker.opens()
     health.went_down(NOW)
     assert health.probe_seconds(NOW + 10) == UNAVAILABLE - 10
@@ -215,16 +223,16 @@ def test_probes_while_down_are_spaced_by_the_breaker_and_end_with_patience(healt
 # -- PAUSED, and 429 upon 429 -----------------------------------------------------------------------------------------
 
 
-def test_closed_to_paused_and_back(health: SiorgHealth, breaker: Breaker) -> None:
+def test_closed_to_paused_and_back(health: SiorgHealth, breaker: FakedBreaker) -> None:
     health.paused(10.0, NOW)
-    assert health.state is State.PAUSED
+    assert state(health) is State.PAUSED
     suspect(health, breaker)
-    assert health.state is State.PAUSED
+    assert state(health) is State.PAUSED
     breaker.opens()
-    assert health.state is State.DOWN
+    assert state(health) is State.DOWN
     breaker.closes()
     health.paused(0.0, NOW + 10)
-    assert health.state is State.SUSPECT
+    assert state(health) is State.SUSPECT
 
 
 def test_a_pause_longer_than_the_run_waits_ends_it(health: SiorgHealth) -> None:
@@ -253,7 +261,7 @@ def test_429_upon_429_ends_the_run_unless_an_item_is_answered_between(health: Si
     health.check_patience(NOW + PAUSED + 1, in_flight=5)
 
 
-def test_forever_only_a_refused_access_ends_it(breaker: Breaker) -> None:
+def test_forever_only_a_refused_access_ends_it(breaker: FakedBreaker) -> None:
     health = SiorgHealth(breaker, unavailable_seconds=math.inf, paused_seconds=math.inf)
     breaker.opens()
     health.went_down(NOW)
