@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from siorg_job.database.shared_rate import SharedRate
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.errors import GiveUp
 from siorg_job.drain.fetching import Fetching
@@ -27,17 +25,17 @@ from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.linger import Linger
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.drain.siorg_health import SiorgHealth, State
+from siorg_job.drain.siorg import Siorg
+from siorg_job.drain.siorg_health import State
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.fetcher import Fetcher
 from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
 from siorg_job.run_summary import RunSummary
 from siorg_job.settings import Settings
-from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
-from siorg_job.siorg_session import breaker_for, client_for
+from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError
 from siorg_job.sync.apply import Work, apply
-from siorg_queue import DatabaseUnavailable, Outcome, Verdict
+from siorg_queue import Outcome, Verdict
 
 log = logger("siorg_job.drain")
 
@@ -70,33 +68,19 @@ class Drain:
         self._forever = forever
         self._in_flight = InFlight(summary, metrics)
         self._linger = Linger(settings, forever=forever)
-        breaker = breaker_for(settings)
-        self._health = SiorgHealth(
-            breaker,
-            unavailable_seconds=math.inf if forever else settings.worker_unavailable_secs,
-            paused_seconds=math.inf if forever else max(settings.worker_unavailable_secs, settings.worker_linger_secs),
-        )
+        self._next_claim = 0.0
         url = settings.database_url.get_secret_value()
         self._reader = DatabaseThread(url, "siorg-job fetch")
-        self._rate = SharedRate(
-            self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=settings.worker_item_timeout_secs / 2
-        )
-        self._client = client_for(settings, self._rate, breaker, observe=self._on_call, observe_error=self._on_call_error)
-        self._fetching = Fetching(
-            Fetcher(
-                self._client,
-                self._reader,
-                fresh_seconds=settings.siorg_fresh_secs,
-                item_seconds=settings.worker_item_timeout_secs,
-            )
-        )
+        siorg = Siorg(settings, self._reader, queue, summary=summary, metrics=metrics, forever=forever)
+        self._siorg, self._health = siorg, siorg.health
+        fresh, longest = settings.siorg_fresh_secs, settings.worker_item_timeout_secs
+        self._fetching = Fetching(Fetcher(siorg.client, self._reader, fresh_seconds=fresh, item_seconds=longest))
         self._keeper = LeaseKeeper(
             url,
             timedelta(seconds=settings.worker_lease_secs),
             on_lost=self._on_leases_lost,
             on_error=lambda reason: log.warning("Leases could not be renewed; trying again", reason=reason),
         )
-        self._next_claim = 0.0
 
     async def run(self) -> str:
         """Drain, and return the reason for the end: ``exhausted``, ``stopped`` or ``disabled``.
@@ -107,10 +91,10 @@ class Drain:
         self._keeper.start()
         stop_watch = asyncio.create_task(self._wake_at_stop())
         try:
-            async with self._client, contextlib.aclosing(self._fetching):
+            async with self._siorg.client, contextlib.aclosing(self._fetching):
                 return await self._loop()
         finally:
-            self._summary.request_retries += self._client.retries
+            self._summary.request_retries += self._siorg.client.retries
             stop_watch.cancel()
             self._keeper.stop()
             await self._reader.close()
@@ -165,7 +149,7 @@ class Drain:
         has_room = room >= min(batch, max(1, concurrency // 4)) or not self._in_flight
         now = time.monotonic()
         if has_room and now >= self._next_claim and not self._fetching.has_ready:
-            pause = await self._pause_left()
+            pause = await self._siorg.pause_left()
             if pause > 0:
                 return await self._sit_out(pause)
             if await self._claim(min(room, batch)):
@@ -195,16 +179,6 @@ class Drain:
             return True
         await self._sleep(pause)
         return False
-
-    async def _pause_left(self) -> float:
-        """Seconds for which SIORG wants no requests from anybody on this database."""
-        try:
-            seconds = await self._rate.pause_left()
-        except DatabaseUnavailable:
-            return 0.0  # the claim waits for the database
-        if seconds <= 0:
-            self._health.paused(0.0, time.monotonic())
-        return seconds
 
     async def _sit_out(self, pause: float) -> bool:
         """Claim nothing during a pause. True: there is nothing to claim after it either."""
@@ -287,7 +261,7 @@ class Drain:
         """Probe until it is known whether the suspects or SIORG are at fault."""
         while self._health.needs_probe(len(self._in_flight)) and not self._stop.is_set():
             try:
-                await self._probe(self._settings.siorg_timeout_secs)
+                await self._siorg.probe(self._settings.siorg_timeout_secs, self._stop)
             except AccessRefused as error:
                 raise GiveUp("siorg_unavailable", str(error)) from None
             except RateLimited as error:
@@ -311,34 +285,12 @@ class Drain:
             now = time.monotonic()
             health.check_patience(now, in_flight=0)
             try:
-                await self._probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
+                await self._siorg.probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs), self._stop)
             except SiorgError as error:
                 await self._sleep(health.probe_failed(error, time.monotonic()))
         if health.state is not State.DOWN:
             self._metrics.siorg_available.set(1)
             log.info("SIORG answers again")
-
-    async def _probe(self, seconds: float) -> None:
-        """Ask whether SIORG is alive, for so long at most and not beyond being asked to end.
-
-        Raises:
-            SiorgError: it is not, or that was not to be learnt in time.
-            GiveUp: the database, which holds the rate of all requests, stayed away.
-        """
-        probing = asyncio.create_task(self._client.probe())
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait({probing, stopping}, timeout=max(seconds, 0.1), return_when=asyncio.FIRST_COMPLETED)
-            if not probing.done():
-                raise SiorgUnavailable("SIORG did not answer in time")
-            await probing
-        except DatabaseUnavailable as error:
-            await self._queue.call(lambda store: store.has_claimable())  # waits until it answers, or gives up
-            raise SiorgUnavailable(f"the shared request rate could not be read: {error}") from None
-        finally:
-            probing.cancel()
-            stopping.cancel()
-            await asyncio.gather(probing, stopping, return_exceptions=True)
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -346,16 +298,6 @@ class Drain:
         """Called on the lease keeper's thread."""
         self._metrics.leases_lost.inc(len(ids))
         log.warning("Leases were lost; what comes of these items will be refused", items=len(ids))
-
-    def _on_call(self, endpoint: str, status: str, seconds: float) -> None:
-        self._summary.requests += 1
-        self._summary.siorg_seconds += seconds
-        self._metrics.call_seconds.labels(endpoint, status).observe(seconds)
-
-    def _on_call_error(self, endpoint: str, error_type: str) -> None:
-        if error_type != "NotFound":  # an answer like any other, and often the one that was wanted
-            self._summary.request_errors += 1
-        self._metrics.call_errors.labels(endpoint, error_type).inc()
 
     async def _wake_at_stop(self) -> None:
         await self._stop.wait()
