@@ -75,7 +75,7 @@ def registered(connection: Connection, codes: Sequence[int] | None) -> list[Orga
             acronym=row["acronym"],
             version=row["version"],
             has_units=row["has_units"],
-            base=parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None,
+            base=_base(row),
             is_active=row["is_active"],
         )
         for row in rows
@@ -182,11 +182,16 @@ def _known(connection: Connection, organization: int, codes: Sequence[int]) -> d
             row["code"]: Known(
                 is_active=row["is_active"],
                 level=row["level"],
-                base=parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None,
+                base=_base(row),
                 own=row["own"],
             )
             for row in rows
         }
+
+
+def _base(row: Mapping[str, Any]) -> RemoteUnit | None:
+    """What was last synced of a row; None: nothing, or nothing that can be read."""
+    return parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None
 
 
 def _organization_item(organization: Organization, unit: RemoteUnit) -> Iterable[NewItem]:

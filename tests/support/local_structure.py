@@ -146,7 +146,7 @@ class World:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._runner.run(self._reader.close())
+        self._runner.run(self._reader.aclose())
         self._runner.close()
         self.connection.close()
 

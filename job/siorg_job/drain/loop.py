@@ -97,7 +97,7 @@ class Drain:
             self._summary.request_retries += self._siorg.client.retries
             stop_watch.cancel()
             self._keeper.stop()
-            await self._reader.close()
+            await self._reader.aclose()
 
     async def _loop(self) -> str:
         try:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from siorg_job.cleanup import cleanup
-from siorg_job.database.switch import is_enabled
+from siorg_job.database.system_settings import is_enabled
 from siorg_job.drain.queue_client import QueueClient
 from siorg_job.logs import logger
 from siorg_job.run_summary import RunSummary

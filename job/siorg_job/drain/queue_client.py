@@ -95,9 +95,9 @@ class QueueClient:
                     log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
                 return result
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connection and end the thread."""
-        await self._thread.close()
+        await self._thread.aclose()
 
     async def _release_unknown(self) -> None:
         """After a lost connection: a claim may have been committed without our hearing of it."""

@@ -42,7 +42,7 @@ async def drain(settings: Settings, summary: RunSummary, *, stop: asyncio.Event,
             return "stopped"  # while it waited for the database: nothing is held, nothing is to be given back
         raise
     finally:
-        await queue.close()
+        await queue.aclose()
 
 
 async def _reason_not_to_begin(
