@@ -254,7 +254,7 @@ def _operator_families() -> Iterator[Any]:
 
 
 def _job_families() -> Iterator[Any]:
-    yield from _described(JobMetrics()._registry)
+    yield from _described(JobMetrics().registry)
 
 
 def _described(registry: CollectorRegistry) -> Iterator[Any]:

@@ -15,7 +15,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    generate_latest,
     start_http_server,
 )
 
@@ -37,7 +36,7 @@ class JobMetrics:
         """Make them; nothing is served yet."""
         # Without this a counter brings a second series with the time of its making: twice the series, used by nobody.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry(auto_describe=True)
+        self.registry = registry = CollectorRegistry(auto_describe=True)
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(name, meaning, labels, registry=registry)
@@ -77,10 +76,6 @@ class JobMetrics:
         self.siorg_available = gauge("siorg_siorg_available", "1 while SIORG answers, 0 while it does not")
         self.siorg_available.set(1)
 
-    def exposition(self) -> str:
-        """Everything, in Prometheus' text form."""
-        return generate_latest(self._registry).decode()
-
     @contextmanager
     def serve(self, port: int) -> Iterator[int]:
         """Serve the metrics over HTTP on every address of this machine: whoever scrapes a pod comes from outside it.
@@ -107,7 +102,7 @@ class JobMetrics:
         # One socket for both families; where the kernel has no IPv6, IPv4 alone.
         for address in ("::", "0.0.0.0") if socket.has_dualstack_ipv6() else ("0.0.0.0",):  # noqa: S104 - meant
             try:
-                return start_http_server(port, address, registry=self._registry)
+                return start_http_server(port, address, registry=self.registry)
             except OSError as failed:
                 error = error or failed
         raise MetricsPortError(f"port {port} cannot be opened for metrics (WORKER_METRICS_PORT): {error}") from error

@@ -25,14 +25,13 @@ from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.linger import Linger
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
+from siorg_job.drain.run import Run
 from siorg_job.drain.siorg import Siorg
 from siorg_job.drain.siorg_health import State
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.fetcher import Fetcher
 from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
-from siorg_job.run_summary import RunSummary
-from siorg_job.settings import Settings
 from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError
 from siorg_job.sync.apply import Work, apply
 from siorg_queue import Outcome, Verdict
@@ -47,40 +46,23 @@ _LONGEST_WAIT_SECONDS = 10.0  # with everything in flight: the chores beside the
 class Drain:
     """One process's work on the queue."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        queue: QueueClient,
-        maintenance: Maintenance,
-        *,
-        summary: RunSummary,
-        metrics: JobMetrics,
-        stop: asyncio.Event,
-        forever: bool = False,
-    ) -> None:
-        """Nothing is opened before ``run``. ``stop`` is set when the process is asked to end."""
-        self._settings = settings
+    def __init__(self, run: Run, queue: QueueClient, maintenance: Maintenance, metrics: JobMetrics) -> None:
+        """Nothing is opened before ``run``."""
+        self._settings, self._summary, self._stop, self._forever = run.settings, run.summary, run.stop, run.forever
         self._queue = queue
         self._maintenance = maintenance
-        self._summary = summary
         self._metrics = metrics
-        self._stop = stop
-        self._forever = forever
-        self._in_flight = InFlight(summary, metrics)
-        self._linger = Linger(settings, forever=forever)
+        self._in_flight = InFlight(run.summary, metrics)
+        self._linger = Linger(run.settings, forever=run.forever)
         self._next_claim = 0.0
+        settings = run.settings
         url = settings.database_url.get_secret_value()
         self._reader = DatabaseThread(url, "siorg-job fetch")
-        siorg = Siorg(settings, self._reader, queue, summary=summary, metrics=metrics, forever=forever)
+        siorg = Siorg(run, self._reader, queue, metrics)
         self._siorg, self._health = siorg, siorg.health
         fresh, longest = settings.siorg_fresh_secs, settings.worker_item_timeout_secs
         self._fetching = Fetching(Fetcher(siorg.client, self._reader, fresh_seconds=fresh, item_seconds=longest))
-        self._keeper = LeaseKeeper(
-            url,
-            timedelta(seconds=settings.worker_lease_secs),
-            on_lost=self._on_leases_lost,
-            on_error=lambda reason: log.warning("Leases could not be renewed; trying again", reason=reason),
-        )
+        self._keeper = LeaseKeeper(url, timedelta(seconds=settings.worker_lease_secs), self._on_leases_lost)
 
     async def run(self) -> str:
         """Drain, and return the reason for the end: ``exhausted``, ``stopped`` or ``disabled``.
@@ -173,7 +155,7 @@ class Drain:
 
     async def _is_exhausted(self) -> bool:
         """Nothing in flight, nothing claimed: wait for what falls due soon; True: that is nothing."""
-        due_seconds = await self._queue.call(lambda store: store.next_due_seconds())
+        due_seconds = await self._queue.next_due_seconds()
         pause = self._linger.pause(due_seconds, time.monotonic())
         if pause is None:
             return True
@@ -193,9 +175,9 @@ class Drain:
 
     async def _has_nothing_for_later(self) -> bool:
         """Whether nothing waits for the end of a pause: neither what is claimable, nor what met the 429 itself."""
-        if await self._queue.call(lambda store: store.has_claimable()):
+        if await self._queue.has_claimable():
             return False
-        return not self._health.is_limited or await self._queue.call(lambda store: store.next_due_seconds()) is None
+        return not self._health.is_limited or await self._queue.next_due_seconds() is None
 
     # -- decide and apply ---------------------------------------------------------------------------------------------
 
@@ -238,7 +220,6 @@ class Drain:
     async def _give_back(self, reason: str) -> None:
         """Stop what is under way and release every item in flight."""
         await self._fetching.cancel()
-        self._fetching.discard()
         self._health.take_suspects()
         await self._finish([(item, Verdict(item, Outcome.RELEASED, error=reason)) for item in self._in_flight.items])
 
@@ -261,7 +242,7 @@ class Drain:
         """Probe until it is known whether the suspects or SIORG are at fault."""
         while self._health.needs_probe(len(self._in_flight)) and not self._stop.is_set():
             try:
-                await self._siorg.probe(self._settings.siorg_timeout_secs, self._stop)
+                await self._siorg.probe(self._settings.siorg_timeout_secs)
             except AccessRefused as error:
                 raise GiveUp("siorg_unavailable", str(error)) from None
             except RateLimited as error:
@@ -276,7 +257,6 @@ class Drain:
         health = self._health
         repeated = health.went_down(time.monotonic())
         reason = health.down_reason
-        await self._fetching.cancel()
         await self._finish_failed(repeated)
         await self._give_back(f"SIORG is unavailable: {reason}")
         self._metrics.siorg_available.set(0)
@@ -285,7 +265,7 @@ class Drain:
             now = time.monotonic()
             health.check_patience(now, in_flight=0)
             try:
-                await self._siorg.probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs), self._stop)
+                await self._siorg.probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
             except SiorgError as error:
                 await self._sleep(health.probe_failed(error, time.monotonic()))
         if health.state is not State.DOWN:

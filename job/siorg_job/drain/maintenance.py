@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from typing import TYPE_CHECKING
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING
 from siorg_job.cleanup import cleanup
 from siorg_job.database.system_settings import is_enabled
 from siorg_job.drain.queue_client import QueueClient
+from siorg_job.drain.run import Run
 from siorg_job.logs import logger
-from siorg_job.run_summary import RunSummary
-from siorg_job.settings import Settings
 from siorg_queue import QueueStore, Status
 
 if TYPE_CHECKING:  # it brings the library for metrics, which a run that finds nothing does without
@@ -30,22 +28,18 @@ _GAUGES_SECONDS = 60.0
 class Maintenance:
     """Each chore at its own interval; ``run_due`` is called as often as one likes."""
 
-    def __init__(
-        self, settings: Settings, queue: QueueClient, *, summary: RunSummary, stop: asyncio.Event, forever: bool
-    ) -> None:
-        """``forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
-        self._settings = settings
+    def __init__(self, run: Run, queue: QueueClient) -> None:
+        """``run.forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
+        self._settings, self._summary, self._stop = run.settings, run.summary, run.stop
         self._queue = queue
-        self._summary = summary
-        self._stop = stop
-        self._cleans_up = forever and settings.worker_enable_cleanup
+        self._cleans_up = run.forever and run.settings.worker_enable_cleanup
         self._cleaned_at = -math.inf
         self._progress_at = self._reaped_at = time.monotonic()
         self._ended_before = 0
         self._enabled_until = -math.inf
         self._was_disabled = False
         # The counts read every finished row: only for who looks at them, and seldom.
-        self._serves_gauges = settings.worker_metrics_port is not None
+        self._serves_gauges = run.settings.worker_metrics_port is not None
         self._counted_at = -math.inf
 
     async def run_due(self, in_flight: int, metrics: JobMetrics) -> None:

@@ -9,10 +9,9 @@ import time
 from siorg_job.database.shared_rate import SharedRate
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.queue_client import QueueClient
+from siorg_job.drain.run import Run
 from siorg_job.drain.siorg_health import SiorgHealth
 from siorg_job.metrics import JobMetrics
-from siorg_job.run_summary import RunSummary
-from siorg_job.settings import Settings
 from siorg_job.siorg.errors import SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
 from siorg_queue import DatabaseUnavailable
@@ -21,25 +20,17 @@ from siorg_queue import DatabaseUnavailable
 class Siorg:
     """Counts every request in the summary and the metrics. ``client`` is opened and closed by its user."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: DatabaseThread,
-        queue: QueueClient,
-        *,
-        summary: RunSummary,
-        metrics: JobMetrics,
-        forever: bool,
-    ) -> None:
-        """``forever``: patience has no end."""
+    def __init__(self, run: Run, database: DatabaseThread, queue: QueueClient, metrics: JobMetrics) -> None:
+        """``run.forever``: patience has no end."""
+        self._summary, self._stop = run.summary, run.stop
         self._queue = queue
-        self._summary = summary
         self._metrics = metrics
+        settings = run.settings
         breaker = breaker_for(settings)
         self.health = SiorgHealth(
             breaker,
-            unavailable_seconds=math.inf if forever else settings.worker_unavailable_secs,
-            paused_seconds=math.inf if forever else max(settings.worker_unavailable_secs, settings.worker_linger_secs),
+            unavailable_seconds=math.inf if run.forever else settings.worker_unavailable_secs,
+            paused_seconds=math.inf if run.forever else max(settings.worker_unavailable_secs, settings.worker_linger_secs),
         )
         longest_wait = settings.worker_item_timeout_secs / 2
         self._rate = SharedRate(database, settings.siorg_max_requests_per_second, longest_wait_seconds=longest_wait)
@@ -55,7 +46,7 @@ class Siorg:
             self.health.paused(0.0, time.monotonic())
         return seconds
 
-    async def probe(self, seconds: float, stop: asyncio.Event) -> None:
+    async def probe(self, seconds: float) -> None:
         """Ask whether SIORG is alive, for so long at most and not beyond being asked to end.
 
         Raises:
@@ -63,14 +54,14 @@ class Siorg:
             GiveUp: the database, which holds the rate of all requests, stayed away.
         """
         probing = asyncio.create_task(self.client.probe())
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({probing, stopping}, timeout=max(seconds, 0.1), return_when=asyncio.FIRST_COMPLETED)
             if not probing.done():
                 raise SiorgUnavailable("SIORG did not answer in time")
             await probing
         except DatabaseUnavailable as error:
-            await self._queue.call(lambda store: store.has_claimable())  # waits until it answers, or gives up
+            await self._queue.has_claimable()  # waits until it answers, or gives up
             raise SiorgUnavailable(f"the shared request rate could not be read: {error}") from None
         finally:
             probing.cancel()

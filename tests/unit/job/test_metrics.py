@@ -2,6 +2,7 @@ import socket
 import urllib.request
 
 import pytest
+from prometheus_client import generate_latest
 
 from siorg_job.metrics import JobMetrics, MetricsPortError
 
@@ -25,7 +26,7 @@ def test_the_names_are_the_documented_ones() -> None:
     metrics.leases_lost.inc(2)
     metrics.in_flight.set(4)
     metrics.siorg_available.set(0)
-    found = samples(metrics.exposition())
+    found = samples(generate_latest(metrics.registry).decode())
     expected = {
         'siorg_sync_operations_total{entity_type="UNIT",operation="UPDATE",status="COMPLETED"}': 1,
         'siorg_sync_operation_duration_seconds_count{entity_type="UNIT",operation="UPDATE"}': 1,
