@@ -22,10 +22,8 @@ from support import ledger
 from support.fleet import eventually
 from support.siorg_server import SiorgServer
 
-from .conftest import QUICK
+from .conftest import QUICK, States, Waiting
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
 LEASE = timedelta(seconds=2)
 
 
