@@ -29,10 +29,10 @@ from siorg_job.commands import (
     status,
 )
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.logs import capture_uncaught, configure, logger
-from siorg_job.redaction import Redactor
 from siorg_job.settings import Settings, SettingsError
 from siorg_queue import DatabaseUnavailable, describe, is_transient
+from siorg_runtime.logs import capture_uncaught, configure, logger
+from siorg_runtime.redaction import Redactor
 
 _COMMANDS = (run, discover, cleanup, status, conflicts, retry, enqueue, organizations, migrate, doctor)
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         return Exit.USAGE
     redactor = settings.redactor()
     configure(settings.log_format, settings.log_level, redactor)
-    capture_uncaught()
+    capture_uncaught("siorg_job")
     log = logger("siorg_job")
     for notice in settings.notices:
         log.warning(notice)

@@ -19,7 +19,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeVar, cast
 
-from siorg_job.redaction import Redactor
+from siorg_runtime.redaction import Redactor
 
 PREFIXES: Final = ("WORKER_", "SIORG_")
 """A variable that begins so is ours, or a typo."""
@@ -391,7 +391,7 @@ class Settings:
     def redactor(self) -> Redactor:
         """Return a redactor that knows every secret of these settings."""
         token = self.siorg_api_token.get_secret_value() if self.siorg_api_token is not None else ""
-        return Redactor(_secrets(self.database_url.get_secret_value(), token))
+        return Redactor((self.database_url.get_secret_value(), token))
 
 
 def _check_together(values: dict[str, Any], given: Mapping[str, str]) -> Iterator[str]:
@@ -410,15 +410,6 @@ def _check_together(values: dict[str, Any], given: Mapping[str, str]) -> Iterato
     read = {name: values.get(name.lower(), _DEFAULTS[name]) for name in (base, longest)}
     if read[longest] < read[base]:
         yield _problem(longest, f"is less than {base} ({read[base]})", given)
-
-
-def _secrets(database_url: str, token: str) -> Iterator[str]:
-    """Every text that must not be seen: also of a URL that was refused."""
-    yield token
-    if database_url:
-        from siorg_queue.address import secrets_of  # noqa: PLC0415 - with the package comes the database driver
-
-        yield from secrets_of(database_url)
 
 
 # -- the environment's oddities ---------------------------------------------------------------------------------------
@@ -471,7 +462,7 @@ def _shape(variable: Variable, text: str, given: Mapping[str, str]) -> str:
     """The value where it can be nothing secret, and else how long it is: people paste tokens into wrong lines."""
     if variable.secret or variable.name == "SIORG_API_URL" or len(text) > _SHOWN_AT_MOST:
         return f"{len(text)} characters"
-    redactor = Redactor(_secrets(given.get("DATABASE_URL", ""), given.get("SIORG_API_TOKEN", "")))
+    redactor = Redactor((given.get("DATABASE_URL", ""), given.get("SIORG_API_TOKEN", "")))
     return ascii(redactor.text(text))
 
 

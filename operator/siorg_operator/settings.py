@@ -27,6 +27,17 @@ PREFIX: Final = "SIORG_OPERATOR_"
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where Kubernetes tells a pod its namespace."""
 
+# What they say below WARNING is noise, or bodies of Secrets.
+_QUIET = (
+    "aiohttp.access",  # a line for each request
+    "kopf.activities.probe",  # two for each probe
+    "leaderelection",  # three for each renewal
+    "kubernetes",
+    "urllib3",
+    "asyncio",
+    "psycopg",
+)
+_QUIET_UNLESS_DEBUG = ("kopf.objects",)  # "Daemon 'x' is invoked": what our own lines say better
 _SHOWN_AT_MOST = 12  # characters of a wrong value: enough to recognise it, too few for most secrets
 _JITTER = 1.2  # kubernetes.leaderelection wants the renew deadline longer than so many retry periods
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -219,6 +230,11 @@ class OperatorSettings(BaseModel):
         if problems:
             raise SettingsError(problems)
         return cls(**values)
+
+    @property
+    def quiet_loggers(self) -> tuple[str, ...]:
+        """Libraries' loggers that are heard from WARNING on."""
+        return _QUIET if self.log_level == "debug" else (*_QUIET, *_QUIET_UNLESS_DEBUG)
 
     @property
     def pacing(self) -> Pacing:

@@ -16,8 +16,8 @@ from pathlib import Path
 from kubernetes import client, config
 
 from siorg_operator.cluster.leader import Leadership
-from siorg_operator.logs import configure
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import configure
 
 ACT_SECONDS = 0.01
 
