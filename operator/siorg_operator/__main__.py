@@ -12,12 +12,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from siorg_operator.api.resource import ResourceError, SiorgSyncWorker, read_file
 from siorg_operator.decide.state import Backlog, Job, JobState, Reading, Unreadable
+from siorg_runtime.version import version
 
 if TYPE_CHECKING:
     from siorg_operator.settings import OperatorSettings
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 error, 2 wrong settings, resource or usage,"
         " 75 try later (cluster or database unavailable).",
     )
-    root.add_argument("--version", action="version", version=f"siorg-operator {_version()}")
+    root.add_argument("--version", action="version", version=f"siorg-operator {version()}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser(
@@ -114,7 +114,8 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 
 def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from siorg_operator.settings import OperatorSettings, SettingsError
+    from siorg_operator.settings import OperatorSettings
+    from siorg_runtime.environment import SettingsError
     from siorg_runtime.logs import capture_uncaught, configure
 
     try:
@@ -175,7 +176,8 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_operator import explain
     from siorg_operator.decide.plan import plan
     from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.settings import OperatorSettings, SettingsError
+    from siorg_operator.settings import OperatorSettings
+    from siorg_runtime.environment import SettingsError
     from siorg_runtime.logs import configure
 
     configure("text", "warning")
@@ -332,9 +334,9 @@ def _crd(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
 
 
 def _settings(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from siorg_operator.settings import markdown_table
+    from siorg_operator.settings import ENVIRONMENT
 
-    print(markdown_table(), end="")
+    print(ENVIRONMENT.markdown_table(), end="")
     return DONE
 
 
@@ -360,13 +362,6 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 12:
         raise argparse.ArgumentTypeError(f"{text[:20]!r}: a whole number from 0")
     return int(text)
-
-
-def _version() -> str:
-    try:
-        return version("siorg-sync")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ end_process("test")
 
 def settings(**changes: Any) -> OperatorSettings:
     times = {"lease_secs": LEASE, "lease_renew_secs": RENEW, "lease_retry_secs": RETRY}
-    return OperatorSettings.model_validate({"namespace": "siorg", "identity": "me", **times, **changes})
+    return OperatorSettings(namespace="siorg", identity="me", **{**times, **changes})
 
 
 def api(server: LeaseServer) -> client.ApiClient:
