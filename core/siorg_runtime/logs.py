@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, TextIO, TypeAlias
 
@@ -34,6 +34,8 @@ from siorg_runtime.redaction import Redactor, as_text, redactor
 
 LogFormat: TypeAlias = Literal["text", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+_Line: TypeAlias = Callable[[dict[str, object]], str]
 
 _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
     {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -115,12 +117,10 @@ def configure(
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)
     encoding = getattr(stream or sys.stderr, "encoding", None) or "utf-8"
-    handler = _Handler(threshold, redactor, stream)
-    handler.setFormatter(_json_formatter(encoding) if format == "json" else _TextFormatter(encoding))
-    root.addHandler(handler)
+    root.addHandler(_Handler(threshold, redactor, stream, (_json_line if format == "json" else _text_line)(encoding)))
     root.setLevel(logging.WARNING if quiet is None else threshold)
     for name in _OURS:
-        logging.getLogger(name).setLevel(threshold)
+        logging.getLogger(name).setLevel(threshold if threshold < root.level else logging.NOTSET)
     for name in quiet or ():
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -150,12 +150,13 @@ def capture_uncaught(target: str) -> None:
 
 
 class _Handler(logging.Handler):
-    """Makes an entry of a record, without secrets, has it formatted and writes the line."""
+    """Makes an entry of a record, without secrets, a line of the entry, and writes it."""
 
-    def __init__(self, threshold: int, redactor: Redactor, stream: TextIO | None) -> None:
+    def __init__(self, threshold: int, redactor: Redactor, stream: TextIO | None, line: _Line) -> None:
         super().__init__(threshold)
         self._redactor = redactor
         self._stream = stream
+        self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = self._stream if self._stream is not None else sys.stderr
@@ -170,7 +171,7 @@ class _Handler(logging.Handler):
             entry = self._entry(record)
         except Exception:  # noqa: BLE001 - see the module's docstring
             entry = self._head(record, f"(its fields could not be written) {as_text(record.msg)}") | {"level": "ERROR"}
-        return super().format(logging.makeLogRecord({"msg": entry}))
+        return self._line(entry)
 
     def _head(self, record: logging.LogRecord, message: object) -> dict[str, object]:
         head = (_timestamp(record.created), _level_name(record.levelno), record.name, self._redactor.value(as_text(message)))
@@ -190,24 +191,18 @@ class _Handler(logging.Handler):
         return entry
 
 
-class _TextFormatter(logging.Formatter):
-    """Makes one line for people of a record whose message is an entry."""
-
-    def __init__(self, encoding: str) -> None:
-        super().__init__()
-        self._encoding = encoding
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry: Mapping[str, object] = record.msg  # type: ignore[assignment]  # python-json-logger's convention
+def _text_line(encoding: str) -> _Line:
+    def line(entry: dict[str, object]) -> str:
         head = f"{entry['timestamp']} {entry['level']:>5} {entry['target']}: {entry['message']}"
         fields = (f"{name}={_shown(value)}" for name, value in entry.items() if name not in _HEAD)
-        line = _CONTROL.sub(_escaped, " ".join((head, *fields)))
-        return line.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        return _CONTROL.sub(_escaped, " ".join((head, *fields))).encode(encoding, "backslashreplace").decode(encoding)
+
+    return line
 
 
-def _json_formatter(encoding: str) -> logging.Formatter:
+def _json_line(encoding: str) -> _Line:
     utf8 = encoding.lower().replace("-", "").replace("_", "") == "utf8"
-    return JsonFormatter([], json_serializer=_as_json, json_ensure_ascii=not utf8)
+    return JsonFormatter(json_serializer=_as_json, json_ensure_ascii=not utf8).serialize_log_record
 
 
 def _as_json(entry: Mapping[str, object], **options: Any) -> str:

@@ -111,6 +111,8 @@ class Redactor:
             return str(value) if value - value != 0 else value  # infinite, or not a number
         if isinstance(name, str) and isinstance(value, str | bytes) and value and name.lower() in _SECRET_FIELDS:
             return STARS
+        if isinstance(value, str):  # nearly always
+            return self._short(as_text(value))
         if isinstance(value, BaseException):
             message = as_text(value)
             return self._short(f"{type(value).__name__}: {message}" if message else type(value).__name__)

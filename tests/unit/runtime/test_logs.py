@@ -174,8 +174,7 @@ _odd = st.recursive(
 
 @given(message=st.text(st.characters(codec=None)), value=_odd)
 def test_json_lines_are_always_json(message: str, value: object) -> None:
-    handler = logs._Handler(logging.INFO, Redactor(), None)
-    handler.setFormatter(logs._json_formatter("utf-8"))
+    handler = logs._Handler(logging.INFO, Redactor(), None, logs._json_line("utf-8"))
     record = logging.makeLogRecord({"name": "t", "levelno": logging.INFO, "msg": message, logs._FIELDS: {"value": value}})
     line = handler.format(record)
     assert json.loads(line, parse_constant=pytest.fail)["target"] == "t"
