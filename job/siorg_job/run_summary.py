@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from siorg_job.logs import logger
 from siorg_runtime.buckets import ITEM_SECONDS
+from siorg_runtime.logs import logger
 from siorg_runtime.version import version
 
 LONGEST_SUMMARY: Final = 4096

@@ -15,8 +15,8 @@ from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.drain.errors import CannotStart, GiveUp
 from siorg_job.drain.run import Run
 from siorg_job.drain.start import drain
-from siorg_job.logs import logger
 from siorg_job.run_summary import RunSummary, write_termination_log
+from siorg_runtime.logs import logger
 
 
 def add_to(subparsers: Any) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from siorg_job.logs import logger
 from siorg_queue import Connection, transaction
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
+from siorg_runtime.logs import logger
 
 STRICT_HIERARCHY = "siorg.hierarchy_strict_mode"
 MAX_DEPTH = "units.max_hierarchy_depth"

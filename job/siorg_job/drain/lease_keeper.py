@@ -9,8 +9,8 @@ from uuid import UUID
 
 import psycopg
 
-from siorg_job.logs import logger
 from siorg_queue import Connection, DatabaseUnavailable, Item, QueueStore, connect, describe
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

@@ -30,11 +30,11 @@ from siorg_job.drain.siorg import Siorg
 from siorg_job.drain.siorg_health import State
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.fetcher import Fetcher
-from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
 from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError
 from siorg_job.sync.apply import Work, apply
 from siorg_queue import Outcome, Verdict
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

@@ -10,8 +10,8 @@ from siorg_job.cleanup import cleanup
 from siorg_job.database.system_settings import is_enabled
 from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import Run
-from siorg_job.logs import logger
 from siorg_queue import QueueStore, Status
+from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:  # it brings the library for metrics, which a run that finds nothing does without
     from siorg_job.metrics import JobMetrics

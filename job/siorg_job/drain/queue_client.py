@@ -16,10 +16,10 @@ from uuid import UUID
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.errors import GiveUp
 from siorg_job.drain.run import Run
-from siorg_job.logs import logger
 from siorg_job.retry_policy import retry_policy
 from siorg_queue import Claim, Connection, DatabaseUnavailable, QueueStore
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

@@ -10,7 +10,7 @@ from siorg_job.drain.linger import Linger
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import Run
-from siorg_job.logs import logger
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

@@ -13,7 +13,6 @@ from siorg_job.fetch.ancestors import Ancestors
 from siorg_job.fetch.cache import Cache
 from siorg_job.fetch.failure import FetchFailure, internal_error, permanent
 from siorg_job.fetch.plan import plan
-from siorg_job.logs import logger
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable, TornAnswer
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
@@ -22,6 +21,7 @@ from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation
 from siorg_queue.statements import load
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.fetch.fetcher")
 

@@ -96,7 +96,7 @@ def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(database_url: 
 
 
 def test_its_connection_may_break(
-    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, capsys: pytest.CaptureFixture[str]
+    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
@@ -105,5 +105,5 @@ def test_its_connection_may_break(
         (killed,) = eventually(lambda: connection.execute(f"SELECT pid, pg_terminate_backend(pid) {sessions}").fetchall())
         eventually(lambda: connection.execute(f"SELECT {sessions} AND pid <> {killed['pid']}").fetchall())
     assert lost == []
-    assert "Leases could not be renewed" in capsys.readouterr().err
+    assert "Leases could not be renewed" in caplog.text
     assert store.renew({item.id: item.lease_token}, lease=LEASE) == {item.id}

@@ -36,7 +36,7 @@ def test_the_summary_is_one_line_and_fits_a_termination_message_however_much_was
 
 
 def test_the_termination_log_is_written_anew_where_it_exists_and_is_never_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "termination-log"
     path.write_text("something longer that stood here before")
@@ -46,6 +46,6 @@ def test_the_termination_log_is_written_anew_where_it_exists_and_is_never_made(
     write_termination_log(tmp_path / "no" / "folder", "x")
     assert list(tmp_path.iterdir()) == [path]
     write_termination_log(Path(os.devnull), "x")
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
     write_termination_log(tmp_path, "x")  # a failure is no failure of the run
-    assert "termination message could not be written" in capsys.readouterr().err
+    assert "termination message could not be written" in caplog.text
