@@ -21,77 +21,45 @@ def _item(code: int, operation: Operation = Operation.UPDATE, entity: EntityType
     return Item(uuid4(), entity, code, operation, 5, {}, 1, 3, 1, _NOW)
 
 
-def _never(_organization: int, _item: Item) -> bool:
-    return False
+def _units(*codes: int) -> list[Item]:
+    return [_item(code) for code in codes]
 
 
-def _of(organization: int, *items: Item) -> dict[int, int]:
-    return {item.siorg_code: organization for item in items}
+_UFMT = dict.fromkeys(range(900, 909), 471)
+_ENDS = [Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT] * 3
+_PLANS: tuple[tuple[str, list[Item], dict[int, int], set[int], set[int], set[int]], ...] = (
+    # What, the items, the organizations they seem to belong to, those whose structure is at hand; the structures and the
+    # single units that are to be asked for.
+    ("one alone is one small request", _units(900), _UFMT, set(), set(), {900}),
+    ("three are asked for by themselves", _units(900, 901, 902), _UFMT, set(), set(), {900, 901, 902}),
+    ("four are one structure", _units(900, 901, 902, 903), _UFMT, set(), {471}, set()),
+    ("four of four organizations", _units(900, 901, 902, 903), {n: n + 1000 for n in _UFMT}, set(), set(), {900, 901, 902, 903}),
+    ("many about one unit are one small request", _units(*[900] * 9), _UFMT, set(), set(), {900}),
+    ("what is at hand serves one alone too", _units(900), _UFMT, {900}, {471}, set()),
+    ("where a structure is fetched anyway the others ride along", _units(900, 901), _UFMT, {901}, {471}, set()),
+    ("without a hint", _units(*_UFMT), {}, set(), set(), set(_UFMT)),
+    ("ends, merges and splits", [_item(n, op) for n, op in zip(_UFMT, _ENDS, strict=True)], _UFMT, set(_UFMT), set(), set(_UFMT)),
+    ("the organization itself counts", [_item(471, entity=EntityType.ORGANIZATION), *_units(900, 901, 902)], _UFMT, set(), {471},
+     set()),
+)  # fmt: skip
 
 
-def test_one_alone_is_one_small_request() -> None:
-    item = _item(900)
-    wanted = plan([item], _of(471, item), _never)
-    assert (wanted.units, wanted.structures) == ({900: [item]}, {})
+def test_as_few_requests_as_possible_are_planned() -> None:
+    for what, items, hints, at_hand, structures, units in _PLANS:
 
+        def is_at_hand(_: int, item: Item, codes: set[int] = at_hand) -> bool:
+            return item.siorg_code in codes
 
-def test_three_of_one_organization_are_asked_for_by_themselves() -> None:
-    items = [_item(code) for code in (900, 901, 902)]
-    assert set(plan(items, _of(471, *items), _never).units) == {900, 901, 902}
-
-
-def test_four_of_one_organization_are_one_structure() -> None:
-    items = [_item(code) for code in (900, 901, 902, 903)]
-    wanted = plan(items, _of(471, *items), _never)
-    assert (wanted.structures, wanted.units) == ({471: items}, {})
-
-
-def test_four_of_four_organizations_are_four_small_requests() -> None:
-    items = [_item(code) for code in (900, 901, 902, 903)]
-    wanted = plan(items, {item.siorg_code: item.siorg_code + 1000 for item in items}, _never)
-    assert not wanted.structures
-
-
-def test_many_items_about_one_unit_are_one_small_request() -> None:
-    items = [_item(900) for _ in range(9)]
-    assert plan(items, _of(471, *items), _never).units == {900: items}
-
-
-def test_what_is_fresh_serves_one_alone_too() -> None:
-    item = _item(900)
-    assert plan([item], _of(471, item), lambda organization, _: organization == 471).structures == {471: [item]}
-
-
-def test_where_a_structure_is_fetched_anyway_the_others_ride_along() -> None:
-    young, old = _item(900), _item(901)
-    wanted = plan([young, old], _of(471, young, old), lambda _, item: item is old)
-    assert wanted.structures == {471: [old, young]}
-    assert wanted.units == {}
-
-
-def test_without_a_hint_a_unit_is_asked_for_by_itself() -> None:
-    items = [_item(code) for code in range(900, 910)]
-    assert len(plan(items, {}, _never).units) == 10
-
-
-def test_ends_merges_and_splits_are_asked_for_by_themselves() -> None:
-    items = [
-        _item(900 + number, operation)
-        for number, operation in enumerate([Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT] * 3)
-    ]
-    wanted = plan(items, _of(471, *items), lambda *_: True)
-    assert not wanted.structures
-    assert len(wanted.units) == 9
-
-
-def test_the_organization_itself_counts_as_one_of_its_own() -> None:
-    items = [_item(471, entity=EntityType.ORGANIZATION), *(_item(code) for code in (900, 901, 902))]
-    assert plan(items, _of(471, *items[1:]), _never).structures == {471: items}
+        wanted = plan(items, hints, is_at_hand)
+        assert (set(wanted.structures), set(wanted.units)) == (structures, units), what
+        planned = [item.id for group in (*wanted.structures.values(), *wanted.units.values()) for item in group]
+        assert sorted(planned) == sorted(item.id for item in items), what
 
 
 def test_categories_and_types_are_one_table_each() -> None:
     items = [_item(code, entity=EntityType.CATEGORY) for code in (1, 2)] + [_item(1, entity=EntityType.TYPE)]
-    assert plan(items, {}, _never).tables == {DomainTable.UNIT_CATEGORY: items[:2], DomainTable.UNIT_TYPE: items[2:]}
+    tables = plan(items, {}, lambda _organization, _item: False).tables
+    assert tables == {DomainTable.UNIT_CATEGORY: items[:2], DomainTable.UNIT_TYPE: items[2:]}
 
 
 # -- carried out --------------------------------------------------------------------------------------------------------

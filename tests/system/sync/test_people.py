@@ -135,7 +135,13 @@ def test_null_blank_and_empty_erase_nothing(synced: World, nothing: object) -> N
     synced.sync(CODE)
     before = synced.unit(CODE)
     text = nothing or None
-    said = {"sigla": text, "areaAtuacao": text, "contato": nothing, "endereco": nothing, "codigoCategoriaUnidade": text}
+    said: dict[str, Any] = {
+        "sigla": text,
+        "areaAtuacao": text,
+        "contato": nothing,
+        "endereco": nothing,
+        "codigoCategoriaUnidade": text,
+    }
     assert synced.sync_changed(CODE, **said)["status"] == "COMPLETED"
     after = synced.unit(CODE)
     kept = ("name", "acronym", "activity_area", "contact_info", "category_id", "siorg_raw_data", "parent_id", "siorg_parent_code")
