@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -16,62 +15,50 @@ from siorg_job.sync.resolution import Resolution, read_resolution
 FIELDS = (UnitField.NAME, UnitField.ACRONYM, UnitField.PARENT, UnitField.PHONES, UnitField.IS_ACTIVE)
 ACCEPT = Resolution(accept_siorg=True)
 
-
-def _values(**changes: Value) -> dict[str, Value]:
-    return {UnitField.NAME: "Secretaria", UnitField.ACRONYM: "SEC", UnitField.PARENT: 471, **changes}
-
-
-@pytest.mark.parametrize(
-    ("base", "local", "remote", "expected"),
-    [
-        ("A", "A", "A", NoChange()),
-        ("A", "A", "B", Change({"name": "B"})),
-        ("A", "B", "A", NoChange()),
-        ("A", "B", "B", NoChange()),
-        ("A", "B", None, NoChange()),
-        ("A", "A", None, NoChange()),
-        ("A", " A ", "B", Change({"name": "B"})),
-        ("A B", "A\u00a0B", "C", Change({"name": "C"})),
-        (None, None, "B", Change({"name": "B"})),
-        (None, "", "B", Change({"name": "B"})),
-    ],
+_ONE_FIELD: tuple[tuple[Value, Value, Value, str], ...] = (
+    # base, local, remote, and what becomes of the field
+    ("A", "A", "A", "keep"),
+    ("A", "A", "B", "take"),
+    ("A", "B", "A", "keep"),
+    ("A", "B", "B", "keep"),
+    ("A", "B", None, "keep"),
+    ("A", "A", None, "keep"),
+    ("A", " A ", "B", "take"),
+    ("A B", "A\u00a0B", "C", "take"),
+    (None, None, "B", "take"),
+    (None, "", "B", "take"),
+    ("A", "B", "C", "conflict"),
+    (None, "B", "C", "conflict"),
+    # True and False are values and not emptiness, and an empty list that SIORG states is a statement.
+    (True, False, True, "keep"),
+    (False, False, True, "take"),
+    (True, True, False, "take"),
+    (("1",), ("1",), (), "take"),
 )
-def test_one_field(base: str | None, local: str | None, remote: str | None, expected: object) -> None:
-    assert merge(base={"name": base}, local={"name": local}, remote={"name": remote}) == expected
 
 
-@pytest.mark.parametrize("base", ["A", None])
-def test_moved_apart_is_a_conflict(base: str | None) -> None:
-    decision = merge(base={"name": base}, local={"name": "B"}, remote={"name": "C"})
-    assert isinstance(decision, Conflict)
-    assert decision.differences == {"name": {"base": base, "local": "B", "remote": "C"}}
+def test_one_field() -> None:
+    for base, local, remote, expected in _ONE_FIELD:
+        match merge(base={"f": base}, local={"f": local}, remote={"f": remote}):
+            case NoChange():
+                found = "keep"
+            case Change(values):
+                found = "take"
+                assert values == {"f": remote}
+            case Conflict(apart):
+                found = "conflict"
+                assert apart == {"f": {"base": base, "local": local, "remote": remote}}
+        assert found == expected, (base, local, remote)
+    assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == Change({"f": "C"}), "without a base SIORG wins"
 
 
-def test_without_a_base_siorg_wins() -> None:
-    assert merge(base=None, local={"name": "B"}, remote={"name": "C"}) == Change({"name": "C"})
-
-
-def test_true_and_false_are_values_and_not_emptiness() -> None:
-    active = UnitField.IS_ACTIVE
-    assert merge(base={active: True}, local={active: False}, remote={active: True}) == NoChange()
-    assert merge(base={active: False}, local={active: False}, remote={active: True}) == Change({active: True})
-    assert merge(base={active: True}, local={active: True}, remote={active: False}) == Change({active: False})
-
-
-def test_an_empty_list_that_siorg_states_is_a_statement() -> None:
-    phones = UnitField.PHONES
-    assert merge(base={phones: ("1",)}, local={phones: ("1",)}, remote={phones: ()}) == Change({phones: ()})
-
-
-def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it() -> None:
-    decision = merge(base=_values(), local=_values(), remote=_values(parent=9, name="X"), strict_hierarchy=True)
+def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_person_decided() -> None:
+    base: dict[str, Value] = {UnitField.NAME: "Secretaria", UnitField.PARENT: 471}
+    remote: dict[str, Value] = {UnitField.NAME: "X", UnitField.PARENT: 9}
+    decision = merge(base=base, local=base, remote=remote, strict_hierarchy=True)
     assert isinstance(decision, Conflict)
     assert decision.differences == {"parent": {"base": 471, "local": 471, "remote": 9}}
-
-
-def test_strict_hierarchy_does_not_question_a_persons_decision() -> None:
-    decision = merge(base=_values(), local=_values(), remote=_values(parent=9), strict_hierarchy=True, resolution=ACCEPT)
-    assert decision == Change({UnitField.PARENT: 9})
+    assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == Change(remote)
 
 
 def test_differences_leave_out_what_siorg_does_not_say() -> None:
@@ -80,9 +67,10 @@ def test_differences_leave_out_what_siorg_does_not_say() -> None:
     }
 
 
-@pytest.mark.parametrize("details", [None, {}, [], "MERGE", 5, {"kind": "conflict"}])
-def test_no_resolution_is_none(details: object) -> None:
-    assert read_resolution(details, UnitField) is None
+def test_no_resolution_is_none() -> None:
+    rows: tuple[object, ...] = (None, {}, [], "MERGE", 5, {"kind": "conflict"})
+    for details in rows:
+        assert read_resolution(details, UnitField) is None, details
 
 
 # -- the stored base ----------------------------------------------------------------------------------------------------
