@@ -25,7 +25,7 @@ from siorg_job.drain.in_flight import Flights
 from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.maintenance import Housekeeping
 from siorg_job.drain.queue_client import GiveUp, PatientQueue
-from siorg_job.fetch.fetcher import Gathered, Gatherer, Trouble, kind_of
+from siorg_job.fetch.fetcher import Gathered, Gatherer, Trouble
 from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
 from siorg_job.run_summary import RunReport
@@ -305,7 +305,7 @@ class Drain:
             Outcome.RETRY,
             error=str(error),
             delay_seconds=retry_after,
-            details={"kind": kind_of(error), "retryable": True, "details": dict(error.details)},
+            details={"kind": error.kind, "retryable": True, "details": dict(error.details)},
         )
 
     async def _ask_whether_siorg_lives(self) -> None:

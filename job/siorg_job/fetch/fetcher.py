@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.plan import plan
 from siorg_job.logs import logger
-from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable, TornAnswer
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Evidence
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation, Outcome, Verdict
@@ -88,14 +88,8 @@ def failed(item: Item, error: SiorgError) -> Verdict:
         item,
         Outcome.FAILED,
         error=str(error),
-        details={"kind": kind_of(error), "retryable": False, "details": dict(error.details)},
+        details={"kind": error.kind, "retryable": False, "details": dict(error.details)},
     )
-
-
-def kind_of(error: BaseException) -> str:
-    """The error's name as programs read it: ``NotFound`` is ``not_found``."""
-    name = type(error).__name__
-    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 def _fault(item: Item, error: Exception) -> Verdict:
@@ -215,7 +209,7 @@ class Gatherer:
         """Check that SIORG knows the organization that holds the item's unit here.
 
         Raises:
-            TornAnswer: it does not, and the organization is active here.
+            MalformedResponse: it does not, and the organization is active here.
         """
         holders = await self._database.rows(
             load("siorg_job.fetch", "fetch.sql")["holder_of"], code=item.siorg_code, local_id=item.local_id
@@ -231,7 +225,7 @@ class Gatherer:
         try:
             await _one_for_all(self._known_fetches, organization, None, lambda: self._fetch_known(organization))
         except PermanentError:
-            raise TornAnswer(
+            raise MalformedResponse(
                 f"SIORG does not find unit {item.siorg_code}, nor organization {organization} that holds it here: an end is not"
                 " believed; if the organization itself ended, deactivate it here first",
                 code=item.siorg_code,
@@ -284,9 +278,9 @@ class Gatherer:
                 return chain, False
             if parent_code == unit.code or any(parent_code == above.code for above in chain):
                 codes = ", ".join(str(one.code) for one in (unit, *chain))
-                raise InvalidAnswer(f"SIORG's hierarchy has a loop: {codes}, {parent_code}", field="codigoUnidadePai")
+                raise InvalidData(f"SIORG's hierarchy has a loop: {codes}, {parent_code}", field="codigoUnidadePai")
             if len(chain) >= _LONGEST_CHAIN:
-                raise InvalidAnswer(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
+                raise InvalidData(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
             known = parents.get((unit.code, parent_code))
             if known is None and current is not unit:
                 known = (await self._known_parents([current], below=unit.code)).get((unit.code, parent_code))
@@ -394,7 +388,7 @@ class Gatherer:
     async def _fetch_known(self, organization: int) -> _Known:
         asked_at = await self._database.now()
         # Data that cannot be used are an answer too.
-        with contextlib.suppress(InvalidAnswer):
+        with contextlib.suppress(InvalidData):
             await self._siorg.unit(organization)
         known = _Known(asked_at, asyncio.get_running_loop().time() + self._fresh_seconds)
         self._known[organization] = known
@@ -454,14 +448,14 @@ def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
     """A unit that is its own ancestor in SIORG is refused, also while only a part of the loop would be new here.
 
     Raises:
-        InvalidAnswer: it is.
+        InvalidData: it is.
     """
     seen = [unit.code]
     current: RemoteUnit | None = unit
     while current is not None and current.parent_code is not None:
         if current.parent_code == unit.code:
             codes = ", ".join(map(str, [*seen, unit.code]))
-            raise InvalidAnswer(f"SIORG's hierarchy has a loop: {codes}", field="codigoUnidadePai")
+            raise InvalidData(f"SIORG's hierarchy has a loop: {codes}", field="codigoUnidadePai")
         if current.parent_code in seen:
             return  # a loop above: its own units' trouble
         seen.append(current.parent_code)

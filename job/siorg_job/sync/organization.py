@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.merge import (
     ResolutionError,
     as_json,

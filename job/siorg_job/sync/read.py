@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job.database.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.model import Evidence, OrganizationField
 from siorg_job.sync.working_copy import Ancestor, Child, Kept, Local, LocalDomain, LocalOrganization, LocalUnit
 from siorg_queue import Connection, EntityType, Item, Operation

@@ -7,7 +7,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync import organization
 from siorg_job.sync.merge import (
     ResolutionError,

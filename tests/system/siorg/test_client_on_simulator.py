@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import NotAnOrganization, NotFound, VersionUnknown
-from siorg_job.siorg.limits import Breaker, Unlimited
 from siorg_job.siorg.model import DomainTable, RemoteUnit
-from siorg_job.siorg.parsing import version_key
+from siorg_job.siorg.rate_limiter import Unlimited
+from siorg_job.siorg.values import version_key
 from support.siorg_server import SiorgServer
 
 STRUCTURE = ("--synthetic", "80", "--synthetic-changes", "12", "--seed", "7")

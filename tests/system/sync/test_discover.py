@@ -11,9 +11,9 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from siorg_job.discover import Discovery, discover, registered
-from siorg_job.siorg.errors import SiorgUnavailable, TornAnswer, VersionUnknown
+from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_queue import NewItem, QueueStore
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
@@ -150,7 +150,7 @@ def test_half_a_structure_is_not_believed(world: World, versions: Versions) -> N
     world.drain()
     world.siorg.remove(*range(900, 920))
     versions.current, versions.changes = "100.0.0", None
-    with pytest.raises(TornAnswer, match="lacks 20 of the 30"):
+    with pytest.raises(MalformedResponse, match="lacks 20 of the 30"):
         _discover(world, versions)
     assert _recorded(world) == "99.0.0"
     assert {row["status"] for row in world.rows("SELECT status FROM siorg_sync_queue")} == {"COMPLETED"}

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.limits import Breaker, Unlimited
+from siorg_job.siorg.rate_limiter import Unlimited
 
 
 @pytest.fixture

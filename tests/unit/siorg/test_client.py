@@ -20,23 +20,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import (
     AccessRefused,
     AnswerTooLarge,
     BreakerOpen,
-    InvalidAnswer,
+    InvalidData,
+    MalformedResponse,
     NotAnOrganization,
     NotFound,
     RateLimited,
     RequestRefused,
     SiorgError,
     SiorgUnavailable,
-    TornAnswer,
     VersionUnknown,
 )
-from siorg_job.siorg.limits import Breaker, BreakerState, Unlimited
 from siorg_job.siorg.model import DomainTable
+from siorg_job.siorg.rate_limiter import Unlimited
 from support.scripted_server import (
     Received,
     Script,
@@ -123,17 +124,15 @@ def test_each_question_goes_to_its_path_with_the_right_headers(run: Run, client_
                 assert request.headers["user-agent"].startswith("siorg-sync")
                 assert request.headers["authorization"] == f"Bearer {TOKEN}"
             assert server.connections == 1
-            assert client.requests == 6
 
     run(scenario())
 
 
 def test_without_a_token_nothing_is_authorized(run: Run, client_of: MakeClient) -> None:
     async def scenario() -> None:
-        async with ScriptedServer(UNIT) as server, client_of(server.url, user_agent="other/1") as client:
+        async with ScriptedServer(UNIT) as server, client_of(server.url) as client:
             await client.unit(471)
             assert "authorization" not in server.received[0].headers
-            assert server.received[0].headers["user-agent"] == "other/1"
 
     run(scenario())
 
@@ -157,27 +156,27 @@ def test_codes_that_cannot_be_are_refused_without_a_request(run: Run, client_of:
     ("script", "kind"),
     [
         (reply(200, envelope(code=1, ticket="T1")), SiorgUnavailable),
-        (reply(200, envelope(code=101)), TornAnswer),
-        (reply(404, envelope(code=101)), TornAnswer),
+        (reply(200, envelope(code=101)), MalformedResponse),
+        (reply(404, envelope(code=101)), MalformedResponse),
         (reply(200, envelope(code=102)), NotFound),
         (reply(200, envelope(code=104)), NotAnOrganization),
         (reply(200, envelope(code=103)), RequestRefused),
-        (reply(200, envelope(value=unit_row(472))), InvalidAnswer),
-        (reply(200, envelope(value=unit_row(471, nome=5))), InvalidAnswer),
-        (reply(200, ""), TornAnswer),
-        (reply(204), TornAnswer),
-        (reply(200, "<html>Login</html>"), TornAnswer),
-        (reply(200, '{"unidade":{"codigoUnidade":471}}'), TornAnswer),
-        (reply(200, b"\x00\xff" * 100), TornAnswer),
-        (reply(200, envelope(value=unit_row(471))[:-40]), TornAnswer),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + envelope(value=unit_row(471))[:100]), TornAnswer),
-        (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ser\r\n"), TornAnswer),
-        (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), TornAnswer),
-        (reply(200, gzip.compress(envelope(value=unit_row(471)))[:-12], Content_Encoding="gzip"), TornAnswer),
-        (reply(200, envelope(value=unit_row(471)), Content_Encoding="gzip"), TornAnswer),
-        (reply(200, gzip.compress(envelope(value=unit_row(471))) + b"more", Content_Encoding="gzip"), TornAnswer),
-        (reply(200, zlib.compress(envelope(value=unit_row(471))), Content_Encoding="deflate"), TornAnswer),
-        (reply(200, envelope(value=unit_row(471)), Content_Encoding="gzip, gzip"), TornAnswer),
+        (reply(200, envelope(value=unit_row(472))), InvalidData),
+        (reply(200, envelope(value=unit_row(471, nome=5))), InvalidData),
+        (reply(200, ""), MalformedResponse),
+        (reply(204), MalformedResponse),
+        (reply(200, "<html>Login</html>"), MalformedResponse),
+        (reply(200, '{"unidade":{"codigoUnidade":471}}'), MalformedResponse),
+        (reply(200, b"\x00\xff" * 100), MalformedResponse),
+        (reply(200, envelope(value=unit_row(471))[:-40]), MalformedResponse),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + envelope(value=unit_row(471))[:100]), MalformedResponse),
+        (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ser\r\n"), MalformedResponse),
+        (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), MalformedResponse),
+        (reply(200, gzip.compress(envelope(value=unit_row(471)))[:-12], Content_Encoding="gzip"), MalformedResponse),
+        (reply(200, envelope(value=unit_row(471)), Content_Encoding="gzip"), MalformedResponse),
+        (reply(200, gzip.compress(envelope(value=unit_row(471))) + b"more", Content_Encoding="gzip"), MalformedResponse),
+        (reply(200, zlib.compress(envelope(value=unit_row(471))), Content_Encoding="deflate"), MalformedResponse),
+        (reply(200, envelope(value=unit_row(471)), Content_Encoding="gzip, gzip"), MalformedResponse),
         (raw(b""), SiorgUnavailable),
         (raw(b"\x16\x03\x01 this is no HTTP\r\n\r\n"), SiorgUnavailable),
         (raw(b"HTTP/1.1 200 OK\r\nContent-"), SiorgUnavailable),
@@ -326,7 +325,7 @@ def test_a_structure_without_the_organization_is_never_believed(
         script = structure_server([], unfiltered, judicial)
         breaker = Breaker(1, 60.0, 60.0)
         async with ScriptedServer(script) as server, client_of(server.url, breaker=breaker, retries=2) as client:
-            with pytest.raises(TornAnswer):
+            with pytest.raises(MalformedResponse):
                 await client.structure(471)
             # SIORG is well: it answered each question whole.
             assert breaker.state is BreakerState.CLOSED
@@ -339,7 +338,7 @@ def test_an_unreadable_root_alone_is_an_invalid_answer(run: Run, client_of: Make
     async def scenario() -> None:
         script = structure_server([], [unit_row(471, nome=5)])
         async with ScriptedServer(script) as server, client_of(server.url) as client:
-            with pytest.raises(InvalidAnswer, match="nome"):
+            with pytest.raises(InvalidData, match="nome"):
                 await client.structure(471)
 
     run(scenario())
@@ -632,7 +631,7 @@ def test_transient_failures_are_asked_again_at_once(run: Run, client_of: MakeCli
             client_of(server.url, limiter=limiter, retries=2, observe_error=lambda *error: errors.append(error)) as client,
         ):
             assert (await client.unit(471)).code == 471
-            assert (client.requests, client.retries, limiter.waits, len(errors)) == (3, 2, 3, 2)
+            assert (client.retries, limiter.waits, len(errors)) == (2, 3, 2)
             server.script = bad
             with pytest.raises(SiorgError):
                 await client.unit(471)
@@ -772,8 +771,8 @@ def test_after_the_cooldown_one_request_finds_out_and_the_others_wait(run: Run, 
         (reply(403, "<html>"), AccessRefused),
         (reply(407), AccessRefused),
         (reply(302, Location="http://elsewhere.example/"), AccessRefused),
-        (reply(200, "no JSON"), TornAnswer),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut"), TornAnswer),
+        (reply(200, "no JSON"), MalformedResponse),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut"), MalformedResponse),
         (reply(500), SiorgUnavailable),
         (reply(503), SiorgUnavailable),
         (raw(b""), SiorgUnavailable),
@@ -839,7 +838,7 @@ def test_what_was_never_sent_or_was_cancelled_is_not_told_to_the_observers(run: 
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
-            assert (told, client.requests) == ([], 0)
+            assert told == []
             server.script = reply(500)
             with pytest.raises(SiorgUnavailable):
                 await client.unit(471)
@@ -847,7 +846,7 @@ def test_what_was_never_sent_or_was_cancelled_is_not_told_to_the_observers(run: 
             for question in (client.unit(471), client.probe()):
                 with pytest.raises(BreakerOpen):
                     await question
-            assert (len(told), client.requests) == (2, 1)
+            assert len(told) == 2
 
     run(scenario())
 
