@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -30,6 +29,7 @@ from siorg_job.siorg.errors import (
     RequestRefused,
     SiorgError,
     SiorgUnavailable,
+    TransientError,
     VersionUnknown,
 )
 from siorg_job.siorg.model import MAX_CODE, DomainRow, DomainTable, RemoteUnit, Structure
@@ -127,9 +127,7 @@ class SiorgClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -154,9 +152,9 @@ class SiorgClient:
         except NotFound as error:
             if error.details.get("siorg_error") != 101:
                 raise
-            message, details = error.message, {**error.details, "code": code}
-        # Not for the breaker: SIORG is well, and answered whole.
-        raise MalformedResponse(f"{message}; of one unit that is no answer", **details)
+            failure = MalformedResponse(f"{error}; of one unit that is no answer")
+            failure.details = {**error.details, "code": code}
+        raise failure  # not for the breaker: SIORG is well, and answered whole
 
     async def structure(self, organization: int) -> Structure:
         """All units of an organization in one request (two or three for one outside the federal executive).
@@ -277,13 +275,11 @@ class SiorgClient:
                 attempt += 1
                 self.retries += 1
 
-    def _may_retry(self, error: SiorgError, pause: float, budget: Budget) -> bool:
+    def _may_retry(self, error: TransientError, pause: float, budget: Budget) -> bool:
         """Whether asking again at once is worth it: not while SIORG is left alone, wants time, or ours has run out."""
         if isinstance(error, BreakerOpen) or self._breaker.state is not BreakerState.CLOSED:
             return False
-        if isinstance(error, SiorgUnavailable) and error.retry_after is not None and error.retry_after > pause:
-            return False
-        return budget.left > pause
+        return (error.retry_after or 0.0) <= pause < budget.left
 
     async def _attempt(self, endpoint: str, ask: Callable[[], Awaitable[_T]]) -> _T:
         """One attempt, its result told to the breaker however it ends; to the observer what came of being sent."""
@@ -384,8 +380,7 @@ class SiorgClient:
         token = self._token
         if token is None or len(token) < 4:
             return
-        if token in error.message:
-            error.args = (error.message.replace(token, "***"),)
+        error.args = (str(error).replace(token, "***"),)
         error.details = {
             key: value.replace(token, "***") if isinstance(value, str) else value for key, value in error.details.items()
         }

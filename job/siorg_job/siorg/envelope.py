@@ -42,9 +42,6 @@ ERRORS_OF_CHANGES: Final[_Errors] = {**ERRORS, 103: VersionUnknown}
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _whole_number(text: str) -> int | Unusable:
     return int(text) if len(text) <= MAX_NUMBER else Unusable(f"a number of {len(text)} characters")
 
@@ -129,9 +126,6 @@ class _Cursor:
         return MalformedResponse(
             f"SIORG's answer is no whole JSON: it {what} at character {position} of {length}", position=position, length=length
         )
-
-
-# ── The envelope ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], errors: _Errors = ERRORS) -> list[_T]:

@@ -30,7 +30,7 @@ Detail = str | int | float | bool | None
 
 
 class SiorgError(Exception):
-    """Asking SIORG failed. The message is safe to store and print; ``details`` is made of JSON values."""
+    """Asking SIORG failed. The text, for a person to act on, is safe to store and print; ``details`` is made of JSON values."""
 
     kind: ClassVar[str] = "siorg_error"
     """The word for it in ``error_details.kind``."""
@@ -44,25 +44,16 @@ class SiorgError(Exception):
         cls.kind = kind
 
     @property
-    def message(self) -> str:
-        """What happened, in a sentence a person can act on."""
-        return str(self.args[0])
-
-    @property
     def error_type(self) -> str:
         """The word for it in the metrics: the kind in CamelCase."""
         return "".join(word.capitalize() for word in self.kind.split("_"))
 
 
 class TransientError(SiorgError, kind="transient_error"):
-    """Later the same question may well be answered."""
-
-
-class SiorgUnavailable(TransientError, kind="siorg_unavailable"):
-    """SIORG cannot be reached, does not answer in time, or says that it failed.
+    """Later the same question may well be answered.
 
     Attributes:
-        retry_after: seconds that SIORG asked us to wait (503 with Retry-After), or None.
+        retry_after: seconds that SIORG asked us to wait, or None when it did not say.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, **details: Detail) -> None:
@@ -70,6 +61,10 @@ class SiorgUnavailable(TransientError, kind="siorg_unavailable"):
             details["retry_after"] = retry_after
         super().__init__(message, **details)
         self.retry_after = retry_after
+
+
+class SiorgUnavailable(TransientError, kind="siorg_unavailable"):
+    """SIORG cannot be reached, does not answer in time, or says that it failed."""
 
 
 class BreakerOpen(SiorgUnavailable, kind="breaker_open"):
@@ -89,15 +84,7 @@ class MalformedResponse(TransientError, kind="torn_answer"):
 
 
 class RateLimited(TransientError, kind="rate_limited"):
-    """SIORG answered 429.
-
-    Attributes:
-        retry_after: seconds that SIORG asked us to wait, or None when it did not say.
-    """
-
-    def __init__(self, message: str, *, retry_after: float | None = None, **details: Detail) -> None:
-        super().__init__(message, retry_after=retry_after, **details)
-        self.retry_after = retry_after
+    """SIORG answered 429."""
 
 
 class PermanentError(SiorgError, kind="permanent_error"):
@@ -109,15 +96,10 @@ class NotFound(PermanentError, kind="not_found"):
 
 
 class InvalidData(PermanentError, kind="invalid_answer"):
-    """SIORG answered, but this row cannot be used; ``field`` says which part of it."""
+    """SIORG answered, but this row cannot be used; ``field`` is the place inside it (``contato[0].telefone``)."""
 
     def __init__(self, message: str, *, field: str, **details: Detail) -> None:
         super().__init__(message, field=field, **details)
-
-    @property
-    def field(self) -> str:
-        """SIORG's name of the field, with its place inside the row (``contato[0].telefone``)."""
-        return str(self.details["field"])
 
 
 class NotAnOrganization(PermanentError, kind="not_an_organization"):

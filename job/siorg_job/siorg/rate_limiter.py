@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 
@@ -22,16 +21,15 @@ class RateLimiter(Protocol):
 class Unlimited:
     """No rate: a request may be sent at once, except during a pause. For one process alone."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._paused_until = -math.inf
 
     async def wait(self) -> None:
         """Return at once, or when the pause is over."""
         # A pause may be prolonged meanwhile.
-        while (left := self._paused_until - self._clock()) > 0:  # noqa: ASYNC110 - time is what is waited for
+        while (left := self._paused_until - time.monotonic()) > 0:  # noqa: ASYNC110 - time is what is waited for
             await asyncio.sleep(left)
 
     async def pause(self, seconds: float) -> None:
         """Pause from now on; a pause that lasts longer stays."""
-        self._paused_until = max(self._paused_until, self._clock() + seconds)
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)

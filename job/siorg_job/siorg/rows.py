@@ -27,9 +27,6 @@ _VERSION_KEYS = ("unidades", "unidade", "versao", "tipoVersao")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-# ── One row ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _raw(row: Row) -> str:
     """Compact JSON that PostgreSQL's jsonb and every UTF-8 reader take.
 
@@ -68,8 +65,6 @@ def _check_storable(value: Any, field: str, depth: int) -> None:
         case list():
             for index, entry in enumerate(value):
                 _check_storable(entry, f"{field}[{index}]", depth + 1)
-        case _:
-            pass
 
 
 def _identify(row: Any) -> tuple[int, dict[str, Any]]:
@@ -84,8 +79,8 @@ def _identify(row: Any) -> tuple[int, dict[str, Any]]:
     return code, fields
 
 
-def _unit(row: Row, code: int, raw: str, bad: Callable[[InvalidData], None]) -> RemoteUnit:
-    """Make a unit of a row. ``bad`` hears of each field that cannot be used; it raises to give the unit up."""
+def _unit(row: Row, code: int, raw: str, forgive: type[InvalidData] | tuple[()] = ()) -> RemoteUnit:
+    """Make a unit of a row. A field that cannot be used gives the unit up, or is None where that is forgiven."""
 
     def read(key: str, parse: Callable[[Any, str], _T | None]) -> _T | None:
         value = row.get(key)
@@ -93,8 +88,7 @@ def _unit(row: Row, code: int, raw: str, bad: Callable[[InvalidData], None]) -> 
             return None
         try:
             return parse(value, key)
-        except InvalidData as error:
-            bad(error)
+        except forgive:
             return None
 
     contacts = read("contato", values.objects) or []
@@ -129,17 +123,6 @@ def _unit(row: Row, code: int, raw: str, bad: Callable[[InvalidData], None]) -> 
     )
 
 
-def _raise(error: InvalidData) -> None:
-    raise error
-
-
-def _ignore(_error: InvalidData) -> None:
-    pass
-
-
-# ── Answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def parse_unit(body: Body, code: int) -> RemoteUnit:
     """Read the answer to ``/unidade-organizacional/{code}/completa``.
 
@@ -153,7 +136,7 @@ def parse_unit(body: Body, code: int) -> RemoteUnit:
     if len(rows) > 1:
         reject("unidade", rows, "one unit")
     answered, fields = _identify(rows[0])
-    unit = _unit(fields, answered, _raw(fields), _raise)
+    unit = _unit(fields, answered, _raw(fields))
     if answered != code:
         raise InvalidData(
             f"SIORG was asked for unit {code} and answered with unit {answered}",
@@ -178,7 +161,7 @@ def read_structure(body: Body, organization: int) -> Structure:
             unidentified += 1
             return
         try:
-            unit = _unit(fields, code, _raw(fields), _raise)
+            unit = _unit(fields, code, _raw(fields))
         except InvalidData as error:
             invalid[code] = error
             return
@@ -232,7 +215,7 @@ def _change(row: Any) -> RemoteUnit:
         raw = _raw(fields)
     except InvalidData:
         raw = f'{{"codigoUnidade":{code}}}'
-    return _unit(fields, code, raw, _ignore)
+    return _unit(fields, code, raw, InvalidData)
 
 
 def parse_version(body: Body, organization: int) -> str:
@@ -300,9 +283,6 @@ def _domain_row(row: Any, table: DomainTable) -> DomainRow:
     return DomainRow(code=code, name=name, active=values.active(member(row, "ativo"), "ativo"), raw=_raw(row))
 
 
-# ── Our own database ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def parse_stored(raw: str | Row | None) -> RemoteUnit | None:
     """Read ``siorg_raw_data`` back: the base of the three-way merge.
 
@@ -317,6 +297,6 @@ def parse_stored(raw: str | Row | None) -> RemoteUnit | None:
             return None
     try:
         code, fields = _identify(row)
-        return _unit(fields, code, _raw(fields), _ignore)
+        return _unit(fields, code, _raw(fields), InvalidData)
     except InvalidData:
         return None

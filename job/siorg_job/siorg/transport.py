@@ -31,6 +31,15 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 
 _ERROR_BODY_BYTES = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Why a connection does not come about, the most telling first: the library's errors stand for several of these.
+_FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
+    (httpx2.ConnectTimeout, "connect-timeout", "SIORG does not take the connection in time"),
+    (ssl.SSLError, "tls", "no TLS connection with SIORG comes about"),
+    (socket.gaierror, "name", "the name of SIORG's host cannot be resolved"),
+    (ConnectionRefusedError, "refused", "SIORG's host refuses the connection"),
+    (httpx2.ProxyError, "proxy", "the proxy does not lead to SIORG"),
+    (httpx2.ConnectError, "connect", "no connection with SIORG comes about"),
+)
 _HTTP_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError)
 
 CallObserver: TypeAlias = Callable[[str, str, float], None]
@@ -296,24 +305,14 @@ def _http_date(text: str) -> datetime | None:
 
 def _connection_failure(error: BaseException) -> SiorgUnavailable:
     """Say why no answer came."""
-    if isinstance(error, httpx2.ConnectTimeout):
-        return SiorgUnavailable("SIORG does not take the connection in time", reason="connect-timeout")
-    for cause in _causes(error):
-        match cause:
-            case ssl.SSLCertVerificationError():
-                message = f"SIORG's certificate is not trusted ({cause.verify_message}); does it need SIORG_CA_BUNDLE?"
-                return SiorgUnavailable(message, reason="tls")
-            case ssl.SSLError():
-                return SiorgUnavailable("no TLS connection with SIORG comes about", reason="tls")
-            case socket.gaierror():
-                return SiorgUnavailable("the name of SIORG's host cannot be resolved", reason="name")
-            case ConnectionRefusedError():
-                return SiorgUnavailable("SIORG's host refuses the connection", reason="refused")
-    match error:
-        case httpx2.ProxyError():
-            return SiorgUnavailable("the proxy does not lead to SIORG", reason="proxy")
-        case httpx2.ConnectError():
-            return SiorgUnavailable("no connection with SIORG comes about", reason="connect")
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            message = f"SIORG's certificate is not trusted ({cause.verify_message}); does it need SIORG_CA_BUNDLE?"
+            return SiorgUnavailable(message, reason="tls")
+    for kind, reason, message in _FAILURES:
+        if any(isinstance(cause, kind) for cause in causes):
+            return SiorgUnavailable(message, reason=reason)
     return SiorgUnavailable("SIORG closed the connection without an answer", reason="closed")
 
 

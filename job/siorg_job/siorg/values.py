@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from siorg_job.siorg.errors import InvalidData
@@ -54,13 +55,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]+")
 
 
+@dataclass(frozen=True, slots=True)
 class Unusable:
     """Stands in a parsed row for a value that is JSON, or nearly, but can be neither stored nor used."""
 
-    __slots__ = ("shape",)
-
-    def __init__(self, shape: str) -> None:
-        self.shape = shape
+    shape: str
 
 
 def shape_of(value: Any) -> str:
@@ -69,7 +68,7 @@ def shape_of(value: Any) -> str:
         case None:
             return "nothing"
         case Unusable(shape=shape):
-            return str(shape)
+            return shape
         case bool():
             return "true" if value else "false"
         case int():
@@ -106,9 +105,6 @@ def member(row: Row, key: str) -> Any:
     """The value under a key in either spelling."""
     value = row.get(key)
     return value if value is not None else row.get(key[:1].upper() + key[1:])
-
-
-# ── Texts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_text(text: str, field: str) -> None:
@@ -177,9 +173,6 @@ def active(value: Any, field: str) -> bool:
     if isinstance(value, int):
         return value != 0
     return _choice(value, field, _YES_OR_NO, "SIM or NAO") is not False
-
-
-# ── Codes and versions ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _tail(value: Any) -> str | None:
@@ -257,9 +250,6 @@ def version_key(version: str) -> tuple[int, int, int]:
     if numbers is None:
         raise ValueError("a SIORG version has the form major.minor.build")
     return numbers
-
-
-# ── Contact and address ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def objects(value: Any, field: str) -> list[tuple[str, Row]]:

@@ -110,9 +110,9 @@ def check_unit(unit: RemoteUnit) -> None:
 
 
 def check_error(error: SiorgError) -> None:
-    error.message.encode()
-    assert "\x00" not in error.message
-    assert len(error.message) < 600
+    str(error).encode()
+    assert "\x00" not in str(error)
+    assert len(str(error)) < 600
     text = json.dumps(dict(error.details), allow_nan=False, ensure_ascii=False)
     text.encode()
     assert "\\u0000" not in text
