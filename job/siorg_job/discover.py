@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import TornAnswer, VersionUnknown
+from siorg_job.siorg.errors import MalformedResponse, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.merge import remote_organization_values, remote_unit_values
 from siorg_job.sync.model import UnitField
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
@@ -141,7 +141,7 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
     """The items for a whole structure: what differs, what cannot be read (it ends FAILED with the reason), what is gone. Pure.
 
     Raises:
-        TornAnswer: more than half of the units known here are missing: rather a broken answer than a reform.
+        MalformedResponse: more than half of the units known here are missing: rather a broken answer than a reform.
     """
     own = {code: unit for code, unit in structure.units.items() if unit.organization_code in (None, organization.code)}
     active = {
@@ -152,7 +152,7 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
     }
     gone = {code: local for code, local in active.items() if code not in structure.units and code not in structure.invalid}
     if len(active) >= _SHRINK_FROM and len(gone) > len(active) // 2:
-        raise TornAnswer(
+        raise MalformedResponse(
             f"SIORG's structure of organization {organization.code} lacks {len(gone)} of the {len(active)} units known here:"
             " not believed"
         )

@@ -116,8 +116,8 @@ def _database(connection: Connection) -> Iterator[Finding]:
 
 async def _siorg(context: Context) -> Finding:
     from siorg_job.siorg.errors import SiorgError
-    from siorg_job.siorg.limits import Unlimited
     from siorg_job.siorg.model import DomainTable
+    from siorg_job.siorg.rate_limiter import Unlimited
     from siorg_job.siorg_session import breaker_for, client_for
 
     settings = context.settings

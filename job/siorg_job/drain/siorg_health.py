@@ -52,8 +52,8 @@ from uuid import UUID
 
 from siorg_job.drain.errors import GiveUp
 from siorg_job.fetch.failure import FetchFailure, retry
+from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError
-from siorg_job.siorg.limits import Breaker, BreakerState
 from siorg_queue import DatabaseUnavailable, Outcome, Verdict
 
 _RATE_LIMIT_SECONDS = 5.0  # where SIORG says 429 without Retry-After, or 0

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError
+from siorg_job.siorg.errors import InvalidData, NotFound, PermanentError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_queue.statements import load
 
@@ -36,7 +36,7 @@ class Ancestors:
         """The parents to apply first, nearest first, and whether the unit's own parent is outside its organization.
 
         Raises:
-            InvalidAnswer: SIORG's hierarchy has a loop here, or is too deep.
+            InvalidData: SIORG's hierarchy has a loop here, or is too deep.
             SiorgError: a parent could not be fetched.
         """
         if self._structure is not None:
@@ -52,7 +52,7 @@ class Ancestors:
             if parent_code == unit.code or any(parent_code == above.code for above in chain):
                 raise _loop([*(above.code for above in (unit, *chain)), parent_code])
             if len(chain) >= _LONGEST_CHAIN:
-                raise InvalidAnswer(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
+                raise InvalidData(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
             local = self._local.get((unit.code, parent_code))
             if local is None and current is not unit:
                 local = (await self._local_parents([(unit.code, current)])).get((unit.code, parent_code))
@@ -107,7 +107,7 @@ def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
     """A unit that is its own ancestor in SIORG is refused, also while only a part of the loop would be new here.
 
     Raises:
-        InvalidAnswer: it is.
+        InvalidData: it is.
     """
     seen = [unit.code]
     current: RemoteUnit | None = unit
@@ -120,5 +120,5 @@ def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
         current = structure.units.get(current.parent_code)
 
 
-def _loop(codes: Sequence[int]) -> InvalidAnswer:
-    return InvalidAnswer(f"SIORG's hierarchy has a loop: {', '.join(map(str, codes))}", field="codigoUnidadePai")
+def _loop(codes: Sequence[int]) -> InvalidData:
+    return InvalidData(f"SIORG's hierarchy has a loop: {', '.join(map(str, codes))}", field="codigoUnidadePai")

@@ -14,9 +14,9 @@ from siorg_job.fetch.cache import Cache
 from siorg_job.fetch.failure import FetchFailure, internal_error, permanent
 from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable, TornAnswer
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation
@@ -145,7 +145,7 @@ class Fetcher:
         """Check that SIORG knows the organization that holds the item's unit here.
 
         Raises:
-            TornAnswer: it does not, and the organization is active here.
+            MalformedResponse: it does not, and the organization is active here.
         """
         holders = await self._database.rows(
             load("siorg_job.fetch", "fetch.sql")["holder_of"], code=item.siorg_code, local_id=item.local_id
@@ -159,7 +159,7 @@ class Fetcher:
         try:
             await self._exists.get(organization)
         except PermanentError:
-            raise TornAnswer(
+            raise MalformedResponse(
                 f"SIORG does not find unit {item.siorg_code}, nor organization {organization} that holds it here: an end is not"
                 " believed; if the organization itself ended, deactivate it here first",
                 code=item.siorg_code,
@@ -167,7 +167,7 @@ class Fetcher:
             ) from None
 
     async def _ask_whether_it_exists(self, organization: int) -> None:
-        with contextlib.suppress(InvalidAnswer):  # data that cannot be used are an answer too
+        with contextlib.suppress(InvalidData):  # data that cannot be used are an answer too
             await self._siorg.unit(organization)
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[FetchResult]:

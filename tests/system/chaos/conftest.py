@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from siorg_job.siorg.parsing import read_structure
+from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection
 from support import ledger
 from support.fleet import Fleet

@@ -13,8 +13,8 @@ import pytest
 from siorg_job.drain.errors import GiveUp
 from siorg_job.drain.siorg_health import SiorgHealth, State
 from siorg_job.fetch.failure import FetchFailure
+from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, NotFound, RateLimited, SiorgError, SiorgUnavailable
-from siorg_job.siorg.limits import Breaker, BreakerState
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation, Outcome
 
 NOW = 1000.0  # a monotonic clock; what it shows means nothing
@@ -30,7 +30,7 @@ class FakedBreaker(Breaker):
 
     def opens(self) -> None:
         while self.state is not BreakerState.OPEN:
-            self.failure()
+            self.failure(self.before_request())
 
     def closes(self) -> None:
         self.time += 100.0
@@ -58,7 +58,7 @@ def item() -> Item:
 def suspect(health: SiorgHealth, breaker: FakedBreaker, of: Item | None = None, error: SiorgError | None = None) -> Item:
     """One more item whose fetch failed for a passing reason."""
     failed = of or item()
-    breaker.failure()
+    breaker.failure(breaker.before_request())
     assert health.failed(FetchFailure(failed, error or SiorgUnavailable("HTTP 500")), now=NOW, jitter=0.0) is None
     return failed
 
