@@ -69,17 +69,7 @@ def registered(connection: Connection, codes: Sequence[int] | None) -> list[Orga
         rows = connection.execute(
             load("siorg_job", "discover.sql")["organizations"], {"codes": None if codes is None else list(codes)}
         ).fetchall()
-    return [
-        Organization(
-            code=row["code"],
-            acronym=row["acronym"],
-            version=row["version"],
-            has_units=row["has_units"],
-            base=_base(row),
-            is_active=row["is_active"],
-        )
-        for row in rows
-    ]
+    return [Organization(**_with_base(row)) for row in rows]
 
 
 async def discover(
@@ -178,20 +168,13 @@ def _known(connection: Connection, organization: int, codes: Sequence[int]) -> d
         rows = connection.execute(
             load("siorg_job", "discover.sql")["units"], {"organization": organization, "codes": list(codes)}
         )
-        return {
-            row["code"]: Known(
-                is_active=row["is_active"],
-                level=row["level"],
-                base=_base(row),
-                own=row["own"],
-            )
-            for row in rows
-        }
+        return {row.pop("code"): Known(**_with_base(row)) for row in rows}
 
 
-def _base(row: Mapping[str, Any]) -> RemoteUnit | None:
-    """What was last synced of a row; None: nothing, or nothing that can be read."""
-    return parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None
+def _with_base(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with what was last synced of it as ``base``; None: nothing, or nothing that can be read."""
+    raw, synced = row.pop("raw"), row.pop("synced")
+    return {**row, "base": parse_stored(raw) if synced and isinstance(raw, dict) else None}
 
 
 def _organization_item(organization: Organization, unit: RemoteUnit) -> Iterable[NewItem]:

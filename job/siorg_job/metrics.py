@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 from wsgiref.simple_server import WSGIServer
 
@@ -38,26 +39,19 @@ class JobMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry(auto_describe=True)
 
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, labels, registry=registry)
-
-        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
-            return Gauge(name, meaning, labels, registry=registry)
-
-        def histogram(name: str, meaning: str, *labels: str, buckets: tuple[float, ...] = ITEM_SECONDS) -> Histogram:
-            return Histogram(name, meaning, labels, registry=registry, buckets=buckets)
-
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=ITEM_SECONDS)
         self.operations = counter(
             "siorg_sync_operations_total",
             "Items that came to an outcome, by what that was",
-            "entity_type", "operation", "status",
-        )  # fmt: skip
-        self.operation_seconds = histogram(
-            "siorg_sync_operation_duration_seconds", "From claim to outcome of one item", "entity_type", "operation"
+            ("entity_type", "operation", "status"),
         )
-        self.queue_size = gauge("siorg_sync_queue_size", "Items in the queue, when last counted", "status")
-        self.conflicts = counter("siorg_sync_conflicts_total", "Items that a person has to decide", "entity_type")
-        self.retries = counter("siorg_sync_retry_attempts_total", "Attempts that failed and will be made again", "entity_type")
+        self.operation_seconds = histogram(
+            "siorg_sync_operation_duration_seconds", "From claim to outcome of one item", ("entity_type", "operation")
+        )
+        self.queue_size = gauge("siorg_sync_queue_size", "Items in the queue, when last counted", ("status",))
+        self.conflicts = counter("siorg_sync_conflicts_total", "Items that a person has to decide", ("entity_type",))
+        self.retries = counter("siorg_sync_retry_attempts_total", "Attempts that failed and will be made again", ("entity_type",))
         for entity_type in EntityType:
             # 0 is told too: a counter that comes into being at 1 has, to Prometheus, never grown.
             self.conflicts.labels(entity_type)
@@ -66,10 +60,10 @@ class JobMetrics:
         self.batch_size = histogram("siorg_worker_batch_size", "Items of one claim that came to an outcome", buckets=_BATCH_ITEMS)
         # "endpoint" is the kind of request, never an address with a code in it.
         self.call_seconds = histogram(
-            "siorg_external_api_call_duration_seconds", "One HTTP request to SIORG", "endpoint", "status"
+            "siorg_external_api_call_duration_seconds", "One HTTP request to SIORG", ("endpoint", "status")
         )
         self.call_errors = counter(
-            "siorg_external_api_errors_total", "Requests to SIORG without a usable answer", "endpoint", "error_type"
+            "siorg_external_api_errors_total", "Requests to SIORG without a usable answer", ("endpoint", "error_type")
         )
         self.leases_lost = counter("siorg_worker_lease_lost_total", "Items whose lease ran out while they were worked on")
         self.in_flight = gauge("siorg_worker_items_in_flight", "Items claimed and not yet at an outcome")

@@ -8,8 +8,7 @@ import time
 from contextlib import aclosing
 from typing import Any
 
-from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.commands.enqueue import siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
 from siorg_job.database.system_settings import is_enabled
 from siorg_job.retry_policy import retry_policy
 from siorg_queue import QueueStore

@@ -10,7 +10,7 @@ from siorg_job.cleanup import cleanup
 from siorg_job.database.system_settings import is_enabled
 from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import Run
-from siorg_queue import QueueStore, Status
+from siorg_queue import Status
 from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:  # it brings the library for metrics, which a run that finds nothing does without
@@ -89,13 +89,8 @@ class Maintenance:
         return sum(ended.values()) >= _REAP_PAGE
 
     async def _clean_up(self) -> None:
-        days = self._settings.worker_retention_days
-
-        def run(store: QueueStore) -> str:
-            done = cleanup(store, retention_days=days, stopped=self._stop.is_set)
-            return f"Cleanup complete: {done.ended} ended, {done.deleted} deleted, {done.unlinked} history rows unlinked"
-
-        log.info(await self._queue.call(run))
+        days, stopped = self._settings.worker_retention_days, self._stop.is_set
+        await self._queue.call(lambda store: cleanup(store, retention_days=days, stopped=stopped))
 
     async def _log_progress(self, in_flight: int, seconds: float) -> None:
         depth = await self._queue.call(lambda store: store.depth())
