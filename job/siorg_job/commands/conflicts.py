@@ -66,7 +66,7 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
 
 def run_show(arguments: argparse.Namespace, context: Context) -> int:
     """Print one conflict with base, local and remote of each field."""
-    conflict = _one(arguments.id, context)
+    conflict = _conflict(arguments.id, context)
     if getattr(arguments, "json", False):
         print(_as_json(conflict))
         return Exit.DONE
@@ -80,7 +80,7 @@ def run_show(arguments: argparse.Namespace, context: Context) -> int:
 
 def run_resolve(arguments: argparse.Namespace, context: Context) -> int:
     """Write the decision; the next run carries it out."""
-    conflict = _one(arguments.id, context)
+    conflict = _conflict(arguments.id, context)
     with context.queue() as store:
         if arguments.keep_local or arguments.skip:
             status = Status.COMPLETED if arguments.keep_local else Status.SKIPPED
@@ -118,7 +118,7 @@ def _merge(pairs: list[str]) -> dict[str, Any]:
     return {"resolution": "MERGE", "merged_payload": merged, "field_resolutions": choices}
 
 
-def _one(id_: UUID, context: Context) -> Attention:
+def _conflict(id_: UUID, context: Context) -> Attention:
     with context.queue() as store:
         found = store.conflicts(id=id_, limit=1)
     if not found:
