@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 from wsgiref.simple_server import WSGIServer
 
@@ -15,7 +16,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    generate_latest,
     start_http_server,
 )
 
@@ -31,99 +31,44 @@ class MetricsPortError(Exception):
 
 
 class JobMetrics:
-    """The metrics of one process, in a registry of their own. Safe to use from several threads."""
+    """The metrics of one process, an attribute each, in a registry of their own. Safe to use from several threads."""
 
     def __init__(self) -> None:
         """Make them; nothing is served yet."""
         # Without this a counter brings a second series with the time of its making: twice the series, used by nobody.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry(auto_describe=True)
+        self.registry = registry = CollectorRegistry(auto_describe=True)
 
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, labels, registry=registry)
-
-        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
-            return Gauge(name, meaning, labels, registry=registry)
-
-        def histogram(name: str, meaning: str, *labels: str, buckets: tuple[float, ...] = ITEM_SECONDS) -> Histogram:
-            return Histogram(name, meaning, labels, registry=registry, buckets=buckets)
-
-        self._operations = counter(
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=ITEM_SECONDS)
+        self.operations = counter(
             "siorg_sync_operations_total",
             "Items that came to an outcome, by what that was",
-            "entity_type", "operation", "status",
-        )  # fmt: skip
-        self._operation_seconds = histogram(
-            "siorg_sync_operation_duration_seconds", "From claim to outcome of one item", "entity_type", "operation"
+            ("entity_type", "operation", "status"),
         )
-        self._queue_size = gauge("siorg_sync_queue_size", "Items in the queue, when last counted", "status")
-        self._conflicts = counter("siorg_sync_conflicts_total", "Items that a person has to decide", "entity_type")
-        self._retries = counter("siorg_sync_retry_attempts_total", "Attempts that failed and will be made again", "entity_type")
+        self.operation_seconds = histogram(
+            "siorg_sync_operation_duration_seconds", "From claim to outcome of one item", ("entity_type", "operation")
+        )
+        self.queue_size = gauge("siorg_sync_queue_size", "Items in the queue, when last counted", ("status",))
+        self.conflicts = counter("siorg_sync_conflicts_total", "Items that a person has to decide", ("entity_type",))
+        self.retries = counter("siorg_sync_retry_attempts_total", "Attempts that failed and will be made again", ("entity_type",))
         for entity_type in EntityType:
             # 0 is told too: a counter that comes into being at 1 has, to Prometheus, never grown.
-            self._conflicts.labels(entity_type)
-            self._retries.labels(entity_type)
-        self._batch_seconds = histogram("siorg_worker_batch_duration_seconds", "From a claim to the outcome of its last item")
-        self._batch_size = histogram(
-            "siorg_worker_batch_size", "Items of one claim that came to an outcome", buckets=_BATCH_ITEMS
+            self.conflicts.labels(entity_type)
+            self.retries.labels(entity_type)
+        self.batch_seconds = histogram("siorg_worker_batch_duration_seconds", "From a claim to the outcome of its last item")
+        self.batch_size = histogram("siorg_worker_batch_size", "Items of one claim that came to an outcome", buckets=_BATCH_ITEMS)
+        # "endpoint" is the kind of request, never an address with a code in it.
+        self.call_seconds = histogram(
+            "siorg_external_api_call_duration_seconds", "One HTTP request to SIORG", ("endpoint", "status")
         )
-        self._call_seconds = histogram(
-            "siorg_external_api_call_duration_seconds", "One HTTP request to SIORG", "endpoint", "status"
+        self.call_errors = counter(
+            "siorg_external_api_errors_total", "Requests to SIORG without a usable answer", ("endpoint", "error_type")
         )
-        self._call_errors = counter(
-            "siorg_external_api_errors_total", "Requests to SIORG without a usable answer", "endpoint", "error_type"
-        )
-        self._leases_lost = counter("siorg_worker_lease_lost_total", "Items whose lease ran out while they were worked on")
-        self._in_flight = gauge("siorg_worker_items_in_flight", "Items claimed and not yet at an outcome")
-        self._available = gauge("siorg_siorg_available", "1 while SIORG answers, 0 while it does not")
-        self._available.set(1)
-
-    def operation(self, entity_type: str, operation: str, status: str, seconds: float) -> None:
-        """Count an item that came to ``status``, ``seconds`` after its claim."""
-        self._operations.labels(entity_type, operation, status).inc()
-        self._operation_seconds.labels(entity_type, operation).observe(seconds)
-
-    def queue_sizes(self, items_by_status: Mapping[str, int]) -> None:
-        """Set how many items of each status there are."""
-        for status, items in items_by_status.items():
-            self._queue_size.labels(status).set(items)
-
-    def conflict(self, entity_type: str) -> None:
-        """Count an item that a person has to decide."""
-        self._conflicts.labels(entity_type).inc()
-
-    def retry(self, entity_type: str) -> None:
-        """Count an attempt that failed and will be made again."""
-        self._retries.labels(entity_type).inc()
-
-    def batch(self, items: int, seconds: float) -> None:
-        """Count a claim whose last item came to its outcome ``seconds`` after it."""
-        self._batch_size.observe(items)
-        self._batch_seconds.observe(seconds)
-
-    def api_call(self, endpoint: str, status: str, seconds: float) -> None:
-        """Count a request to SIORG. ``endpoint`` is the kind of request, never an address with a code in it."""
-        self._call_seconds.labels(endpoint, status).observe(seconds)
-
-    def api_error(self, endpoint: str, error_type: str) -> None:
-        """Count a request to SIORG that brought no usable answer."""
-        self._call_errors.labels(endpoint, error_type).inc()
-
-    def lease_lost(self, items: int = 1) -> None:
-        """Count items whose lease ran out while they were worked on."""
-        self._leases_lost.inc(items)
-
-    def in_flight(self, items: int) -> None:
-        """Set how many items are claimed and not yet at an outcome."""
-        self._in_flight.set(items)
-
-    def siorg_available(self, *, available: bool) -> None:
-        """Set whether SIORG answers."""
-        self._available.set(1 if available else 0)
-
-    def exposition(self) -> str:
-        """Everything, in Prometheus' text form."""
-        return generate_latest(self._registry).decode()
+        self.leases_lost = counter("siorg_worker_lease_lost_total", "Items whose lease ran out while they were worked on")
+        self.in_flight = gauge("siorg_worker_items_in_flight", "Items claimed and not yet at an outcome")
+        self.siorg_available = gauge("siorg_siorg_available", "1 while SIORG answers, 0 while it does not")
+        self.siorg_available.set(1)
 
     @contextmanager
     def serve(self, port: int) -> Iterator[int]:
@@ -151,7 +96,7 @@ class JobMetrics:
         # One socket for both families; where the kernel has no IPv6, IPv4 alone.
         for address in ("::", "0.0.0.0") if socket.has_dualstack_ipv6() else ("0.0.0.0",):  # noqa: S104 - meant
             try:
-                return start_http_server(port, address, registry=self._registry)
+                return start_http_server(port, address, registry=self.registry)
             except OSError as failed:
                 error = error or failed
         raise MetricsPortError(f"port {port} cannot be opened for metrics (WORKER_METRICS_PORT): {error}") from error

@@ -16,40 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from siorg_job.logs import logger
 from siorg_runtime.buckets import ITEM_SECONDS
+from siorg_runtime.logs import logger
 from siorg_runtime.version import version
 
 LONGEST_SUMMARY: Final = 4096
 """Bytes. Kubernetes cuts a termination message there: https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/"""
 
-_LONGEST_REASON = 1024  # bytes as JSON; with it, and every counter at 2^63, the summary is far below LONGEST_SUMMARY
-_LARGEST = 2**63 - 1
+_LARGEST = 2**63 - 1  # with every counter there, the summary is far below LONGEST_SUMMARY
 
 log = logger("siorg_job.run_summary")
-
-
-@dataclass(slots=True)
-class BatchTally:
-    """What became of the items of one claim."""
-
-    succeeded: int = 0
-    failed: int = 0
-    """Failed for good, or to be tried again: either way this attempt failed."""
-    conflicts: int = 0
-    skipped: int = 0
-
-    @property
-    def processed(self) -> int:
-        """Items that came to an outcome. One that was given back unharmed did not."""
-        return self.succeeded + self.failed + self.conflicts + self.skipped
-
-    def line(self) -> str:
-        """The first worker's line, to the letter: people search their logs for it."""
-        return (
-            f"Batch complete: {self.processed} processed, {self.succeeded} succeeded, {self.failed} failed, "
-            f"{self.conflicts} conflicts, {self.skipped} skipped"
-        )
 
 
 @dataclass(slots=True)
@@ -102,13 +78,13 @@ class RunSummary:
         """What the run did, as one line of JSON of at most ``LONGEST_SUMMARY`` bytes.
 
         Args:
-            reason: why it ended, such as ``exhausted``, ``stopped`` or what was unavailable. Without secrets.
+            reason: the word for why it ended, such as ``exhausted`` or ``siorg_unavailable``.
             exit_code: of the process.
         """
         seconds = max(time.monotonic() - self.started_monotonic, 0.0)
         values = {
             "version": version(),
-            "reason": _cut(reason),
+            "reason": reason,
             "exit_code": exit_code,
             "started_at": _rfc3339(self.started_at),
             "finished_at": _rfc3339(datetime.now(UTC)),
@@ -146,18 +122,3 @@ def write_termination_log(path: Path, text: str) -> None:
 
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _cut(reason: str) -> str:
-    """``reason``, short enough that the summary stays within its limit however it is escaped."""
-    # json.dumps writes a character as 1 to 12 bytes: counted as it will be written.
-    if len(json.dumps(reason)) <= _LONGEST_REASON:
-        return reason
-    kept: list[str] = []
-    left = _LONGEST_REASON - len(json.dumps("…"))
-    for character in reason:
-        left -= len(json.dumps(character)) - 2
-        if left < 0:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from siorg_job.settings import Settings
-from siorg_job.siorg.client import CallObserver, ErrorObserver, SiorgClient, ignore_call, ignore_error
-from siorg_job.siorg.limits import Breaker, RateLimiter
+from siorg_job.siorg.breaker import Breaker
+from siorg_job.siorg.client import ErrorObserver, SiorgClient
+from siorg_job.siorg.rate_limiter import RateLimiter
+from siorg_job.siorg.transport import CallObserver, ignore
 
 _LONGEST_COOLDOWN_SECONDS = 60.0
 
@@ -20,8 +22,8 @@ def client_for(
     limiter: RateLimiter,
     breaker: Breaker,
     *,
-    observe: CallObserver = ignore_call,
-    observe_error: ErrorObserver = ignore_error,
+    observe: CallObserver = ignore,
+    observe_error: ErrorObserver = ignore,
 ) -> SiorgClient:
     """A client that has connected to nothing yet."""
     return SiorgClient(

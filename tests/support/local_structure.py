@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -20,8 +20,8 @@ from psycopg.types.json import Jsonb
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
-from siorg_job.siorg import parsing
-from siorg_job.siorg.errors import SiorgError, TornAnswer
+from siorg_job.siorg import rows
+from siorg_job.siorg.errors import MalformedResponse, SiorgError
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.sync.apply import Applied, Work, apply
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict, connect
@@ -72,7 +72,7 @@ def _belongs(row: Row, organization: int) -> bool:
 
 
 class MadeUpSiorg:
-    """SIORG's answers, out of rows that a test sets; the protocol ``siorg_job.fetch.fetcher.Siorg`` and discovery's."""
+    """SIORG's answers, out of rows that a test sets; what fetcher and discovery ask of ``SiorgClient``."""
 
     def __init__(self, *rows: Row) -> None:
         self.rows: dict[int, Row] = {}
@@ -107,23 +107,23 @@ class MadeUpSiorg:
     async def unit(self, code: int) -> RemoteUnit:
         self._requested(f"unit {code}")
         if code in self.bodies:
-            return parsing.parse_unit(self.bodies[code], code)
+            return rows.parse_unit(self.bodies[code], code)
         if code not in self.rows:
-            return parsing.parse_unit(envelope("unidade", None, code=102, message="Unidade não encontrada"), code)
-        return parsing.parse_unit(envelope("unidade", self.rows[code]), code)
+            return rows.parse_unit(envelope("unidade", None, code=102, message="Unidade não encontrada"), code)
+        return rows.parse_unit(envelope("unidade", self.rows[code]), code)
 
     async def structure(self, organization: int) -> Structure:
         self._requested(f"structure {organization}")
         own = [row for row in self.rows.values() if _belongs(row, organization)]
         body = next(iter(self.bodies.values())) if self.bodies else envelope("unidades", own)
-        structure = parsing.read_structure(body, organization)
-        if not parsing.is_whole(structure):
-            raise TornAnswer("the organization itself is not in it")
+        structure = rows.read_structure(body, organization)
+        if not rows.is_whole(structure):
+            raise MalformedResponse("the organization itself is not in it")
         return structure
 
     async def domain(self, table: DomainTable) -> list[DomainRow]:
         self._requested(f"domain {table}")
-        return parsing.parse_domain(envelope(table.key, self.tables.get(table, [])), table)
+        return rows.parse_domain(envelope(table.key, self.tables.get(table, [])), table)
 
     def _requested(self, what: str) -> None:
         self.requests.append(what)
@@ -146,7 +146,7 @@ class World:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._runner.run(self._reader.close())
+        self._runner.run(self._reader.aclose())
         self._runner.close()
         self.connection.close()
 
@@ -182,7 +182,7 @@ class World:
         return self.fetch(self.claim())
 
     def fetcher(self, fresh_seconds: float = 60.0) -> Fetcher:
-        return Fetcher(self.siorg, self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
+        return Fetcher(cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
 
     def apply(self, works: Iterable[Work]) -> Applied:
         return apply(self.connection, self.store, list(works))

@@ -100,6 +100,7 @@ def raw(data: bytes, *, close: bool = True) -> Script:
         if close:
             writer.close()
 
+    script.__qualname__ = repr(data[:200])  # names the row of a table that fails
     return script
 
 

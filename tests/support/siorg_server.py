@@ -88,7 +88,7 @@ class SiorgServer:
         command += ["--port", str(self._port), "--until-stdin-closes"]
         if self._request_log is not None:
             command += ["--request-log", str(self._request_log)]
-        path = os.pathsep.join(filter(None, [str(REPOSITORY / "job"), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(REPOSITORY / "simulator"), os.environ.get("PYTHONPATH")]))
         # A file, not a pipe: nobody has to read it for the simulator to go on.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed when the process has ended
         self._process = subprocess.Popen(

@@ -13,9 +13,10 @@ from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.drain.errors import CannotStart, GiveUp
+from siorg_job.drain.run import Run
 from siorg_job.drain.start import drain
-from siorg_job.logs import logger
 from siorg_job.run_summary import RunSummary, write_termination_log
+from siorg_runtime.logs import logger
 
 
 def add_to(subparsers: Any) -> None:
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 
 async def _drain(context: Context, summary: RunSummary, *, forever: bool) -> str:
     with _set_by_signals(context.stop) as stop:
-        return await drain(context.settings, summary, stop=stop, forever=forever)
+        return await drain(Run(context.settings, summary, stop, forever))
 
 
 @contextmanager

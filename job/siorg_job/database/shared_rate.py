@@ -30,7 +30,7 @@ def _not_soon(seconds: float) -> RateLimited:
 
 
 class SharedRate:
-    """A RateLimiter (see ``siorg.limits``) whose state is a row of the database, counted by the database's clock.
+    """A RateLimiter (see ``siorg.rate_limiter``) whose state is a row of the database, counted by the database's clock.
 
     Callers that come together are served by one reservation.
     """

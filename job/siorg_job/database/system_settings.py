@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from siorg_job.logs import logger
-from siorg_queue import Connection
+from siorg_queue import Connection, transaction
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
-
-__all__ = ["MAX_DEPTH", "STRICT_HIERARCHY", "SYNC_ENABLED", "read_boolean", "read_settings", "read_whole_number"]
+from siorg_runtime.logs import logger
 
 STRICT_HIERARCHY = "siorg.hierarchy_strict_mode"
 MAX_DEPTH = "units.max_hierarchy_depth"
@@ -20,6 +18,13 @@ def read_settings(connection: Connection, keys: Sequence[str]) -> dict[str, Any]
     """The JSON values of these settings; what is not set is left out."""
     rows = connection.execute("SELECT key, value FROM system_settings WHERE key = ANY (%(keys)s)", {"keys": list(keys)})
     return {row["key"]: row["value"] for row in rows}
+
+
+def is_enabled(connection: Connection) -> bool:
+    """Whether ``siorg.sync_enabled`` is true; also where it is not set. What cannot be read is false, with a warning."""
+    with transaction(connection):
+        value = read_settings(connection, [SYNC_ENABLED]).get(SYNC_ENABLED)
+    return read_boolean(SYNC_ENABLED, value, unset=True, unreadable=False)
 
 
 def read_boolean(key: str, value: object, *, unset: bool, unreadable: bool) -> bool:

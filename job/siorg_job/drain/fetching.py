@@ -48,14 +48,11 @@ class Fetching:
         return taken
 
     async def cancel(self) -> None:
-        """Stop what is under way; what is ready stays."""
+        """Stop what is under way, and forget what is ready."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-
-    def discard(self) -> None:
-        """Forget what is ready."""
         self._ready.clear()
 
     def wake(self) -> None:
@@ -73,7 +70,7 @@ class Fetching:
         except TimeoutError:
             pass
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """End everything."""
         await self.cancel()
         await self._fetcher.close()

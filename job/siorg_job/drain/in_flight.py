@@ -7,29 +7,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
-from siorg_job.run_summary import BatchTally, RunSummary
+from siorg_job.run_summary import RunSummary
 from siorg_job.sync.apply import Applied
 from siorg_queue import Item, LostItem, Outcome, Settled, Status, Verdict
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 
 
 @dataclass(slots=True)
-class _Batch:
-    """What one claim took, until its last item has ended."""
+class Batch:
+    """What one claim took, and what became of it (items)."""
 
-    tally: BatchTally
-    left: int
     started: float
+    """Monotonic seconds."""
+    left: int
+    succeeded: int = 0
+    failed: int = 0
+    """Failed for good, or to be tried again: either way this attempt failed."""
+    conflicts: int = 0
+    skipped: int = 0
 
+    @property
+    def processed(self) -> int:
+        """Items that came to an outcome. One that was given back unharmed did not."""
+        return self.succeeded + self.failed + self.conflicts + self.skipped
 
-@dataclass(slots=True)
-class _Held:
-    item: Item
-    batch: _Batch
-    since: float
+    def line(self) -> str:
+        """The first worker's line, to the letter: people search their logs for it."""
+        return (
+            f"Batch complete: {self.processed} processed, {self.succeeded} succeeded, {self.failed} failed, "
+            f"{self.conflicts} conflicts, {self.skipped} skipped"
+        )
 
 
 class InFlight:
@@ -39,7 +49,7 @@ class InFlight:
         """Nothing is in flight."""
         self._summary = summary
         self._metrics = metrics
-        self._by_id: dict[UUID, _Held] = {}
+        self._by_id: dict[UUID, tuple[Item, Batch]] = {}
 
     def __len__(self) -> int:
         """How many items are in flight."""
@@ -47,30 +57,23 @@ class InFlight:
 
     def __contains__(self, item: Item) -> bool:
         """Whether this very claim of the item is in flight."""
-        held = self._by_id.get(item.id)
-        return held is not None and held.item.lease_token == item.lease_token
-
-    @property
-    def ids(self) -> list[UUID]:
-        """Ids of the items in flight."""
-        return list(self._by_id)
+        return item.id in self._by_id and self._by_id[item.id][0].lease_token == item.lease_token
 
     @property
     def items(self) -> list[Item]:
         """The items in flight."""
-        return [held.item for held in self._by_id.values()]
+        return [item for item, _ in self._by_id.values()]
 
     def add(self, items: Sequence[Item]) -> None:
         """A claim took these."""
-        now = time.monotonic()
-        batch = _Batch(BatchTally(), len(items), now)
+        batch = Batch(time.monotonic(), len(items))
         self._summary.claimed += len(items)
         self._summary.batches += 1
         for item in items:
             if item.id in self._by_id:  # our own lease had run out, and nobody was faster than we were
-                self.end(self._by_id[item.id].item, Applied())
-            self._by_id[item.id] = _Held(item, batch, now)
-        self._metrics.in_flight(len(self._by_id))
+                self.end(self._by_id[item.id][0], Applied())
+            self._by_id[item.id] = (item, batch)
+        self._metrics.in_flight.set(len(self._by_id))
 
     def count_lost(self, lost: Sequence[LostItem]) -> None:
         """A claim ended these: their workers died too often."""
@@ -84,8 +87,9 @@ class InFlight:
         """The item has come to its end here, whatever it is; False when this claim of it was not in flight."""
         if item not in self:
             return False
-        held = self._by_id.pop(item.id)
+        _, batch = self._by_id.pop(item.id)
         settled = applied.settled.get(item.id)
+        now = time.monotonic()
         if settled is None:
             self._summary.stale += 1
             log.warning(
@@ -95,44 +99,41 @@ class InFlight:
                 lease_token=item.lease_token,
             )
         else:
-            self._count(item, settled, applied.verdicts.get(item.id), held.batch.tally)
-            seconds = time.monotonic() - held.since
-            self._summary.item_took(seconds)
-            self._metrics.operation(item.entity_type, item.operation, settled.status, seconds)
-        self._metrics.in_flight(len(self._by_id))
-        self._close(held.batch)
-        return True
-
-    def _close(self, batch: _Batch) -> None:
+            self._count(item, settled, applied.verdicts.get(item.id), batch)
+            self._summary.item_took(now - batch.started)
+            self._metrics.operations.labels(item.entity_type, item.operation, settled.status).inc()
+            self._metrics.operation_seconds.labels(item.entity_type, item.operation).observe(now - batch.started)
+        self._metrics.in_flight.set(len(self._by_id))
         batch.left -= 1
         if batch.left == 0:
-            seconds = time.monotonic() - batch.started
-            self._metrics.batch(batch.tally.processed, seconds)
-            if batch.tally.processed:
-                log.info(batch.tally.line(), seconds=round(seconds, 3))
+            self._metrics.batch_size.observe(batch.processed)
+            self._metrics.batch_seconds.observe(now - batch.started)
+            if batch.processed:
+                log.info(batch.line(), seconds=round(now - batch.started, 3))
+        return True
 
-    def _count(self, item: Item, settled: Settled, verdict: Verdict | None, tally: BatchTally) -> None:
+    def _count(self, item: Item, settled: Settled, verdict: Verdict | None, batch: Batch) -> None:
         match settled.status:
             case Status.COMPLETED:
-                tally.succeeded += 1
+                batch.succeeded += 1
                 self._summary.completed += 1
             case Status.CONFLICT:
-                tally.conflicts += 1
+                batch.conflicts += 1
                 self._summary.conflict += 1
-                self._metrics.conflict(item.entity_type)
+                self._metrics.conflicts.labels(item.entity_type).inc()
                 self._warn("A person has to decide: siorg-job conflicts", item, verdict)
             case Status.SKIPPED:
-                tally.skipped += 1
+                batch.skipped += 1
                 self._summary.skipped += 1
                 self._warn("Item skipped", item, verdict)
             case Status.FAILED:
-                tally.failed += 1
+                batch.failed += 1
                 self._summary.failed += 1
                 self._warn("Item failed", item, verdict)
             case _ if verdict is not None and verdict.outcome is Outcome.RELEASED:
                 self._summary.released += 1
             case _:
-                tally.failed += 1
+                batch.failed += 1
                 self._summary.retried += 1
                 self._warn("Item will be tried again", item, verdict, again_in_seconds=round(settled.delay_seconds or 0, 1))
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from siorg_job.database.shared_rate import SharedRate
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.errors import GiveUp
 from siorg_job.drain.fetching import Fetching
@@ -27,17 +25,16 @@ from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.linger import Linger
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.drain.siorg_health import SiorgHealth, State
+from siorg_job.drain.run import Run
+from siorg_job.drain.siorg import Siorg
+from siorg_job.drain.siorg_health import State
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.fetcher import Fetcher
-from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
-from siorg_job.run_summary import RunSummary
-from siorg_job.settings import Settings
-from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
-from siorg_job.siorg_session import breaker_for, client_for
+from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError
 from siorg_job.sync.apply import Work, apply
-from siorg_queue import DatabaseUnavailable, Outcome, Verdict
+from siorg_queue import Outcome, Verdict
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 
@@ -49,54 +46,23 @@ _LONGEST_WAIT_SECONDS = 10.0  # with everything in flight: the chores beside the
 class Drain:
     """One process's work on the queue."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        queue: QueueClient,
-        maintenance: Maintenance,
-        *,
-        summary: RunSummary,
-        metrics: JobMetrics,
-        stop: asyncio.Event,
-        forever: bool = False,
-    ) -> None:
-        """Nothing is opened before ``run``. ``stop`` is set when the process is asked to end."""
-        self._settings = settings
+    def __init__(self, run: Run, queue: QueueClient, maintenance: Maintenance, metrics: JobMetrics) -> None:
+        """Nothing is opened before ``run``."""
+        self._settings, self._summary, self._stop, self._forever = run.settings, run.summary, run.stop, run.forever
         self._queue = queue
         self._maintenance = maintenance
-        self._summary = summary
         self._metrics = metrics
-        self._stop = stop
-        self._forever = forever
-        self._in_flight = InFlight(summary, metrics)
-        self._linger = Linger(settings, forever=forever)
-        breaker = breaker_for(settings)
-        self._health = SiorgHealth(
-            breaker,
-            unavailable_seconds=math.inf if forever else settings.worker_unavailable_secs,
-            paused_seconds=math.inf if forever else max(settings.worker_unavailable_secs, settings.worker_linger_secs),
-        )
+        self._in_flight = InFlight(run.summary, metrics)
+        self._linger = Linger(run.settings, forever=run.forever)
+        self._next_claim = 0.0
+        settings = run.settings
         url = settings.database_url.get_secret_value()
         self._reader = DatabaseThread(url, "siorg-job fetch")
-        self._rate = SharedRate(
-            self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=settings.worker_item_timeout_secs / 2
-        )
-        self._client = client_for(settings, self._rate, breaker, observe=self._on_call, observe_error=self._on_call_error)
-        self._fetching = Fetching(
-            Fetcher(
-                self._client,
-                self._reader,
-                fresh_seconds=settings.siorg_fresh_secs,
-                item_seconds=settings.worker_item_timeout_secs,
-            )
-        )
-        self._keeper = LeaseKeeper(
-            url,
-            timedelta(seconds=settings.worker_lease_secs),
-            on_lost=self._on_leases_lost,
-            on_error=lambda reason: log.warning("Leases could not be renewed; trying again", reason=reason),
-        )
-        self._next_claim = 0.0
+        siorg = Siorg(run, self._reader, queue, metrics)
+        self._siorg, self._health = siorg, siorg.health
+        fresh, longest = settings.siorg_fresh_secs, settings.worker_item_timeout_secs
+        self._fetching = Fetching(Fetcher(siorg.client, self._reader, fresh_seconds=fresh, item_seconds=longest))
+        self._keeper = LeaseKeeper(url, timedelta(seconds=settings.worker_lease_secs), self._on_leases_lost)
 
     async def run(self) -> str:
         """Drain, and return the reason for the end: ``exhausted``, ``stopped`` or ``disabled``.
@@ -104,54 +70,52 @@ class Drain:
         Raises:
             GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
         """
-        async with self._open():
-            try:
-                return await self._loop()
-            except GiveUp as error:
-                if error.reason != "database_unavailable":
-                    await self._give_back(str(error))
-                raise
-            except Exception:
-                with contextlib.suppress(Exception):  # what happened first is what has to be told
-                    await self._give_back("given back: the worker has a fault")
-                raise
-
-    @contextlib.asynccontextmanager
-    async def _open(self) -> AsyncIterator[None]:
         self._keeper.start()
         stop_watch = asyncio.create_task(self._wake_at_stop())
         try:
-            async with self._client:
-                try:
-                    yield
-                finally:
-                    await self._fetching.close()
+            async with self._siorg.client, contextlib.aclosing(self._fetching):
+                return await self._loop()
         finally:
-            self._summary.request_retries += self._client.retries
+            self._summary.request_retries += self._siorg.client.retries
             stop_watch.cancel()
             self._keeper.stop()
-            await self._reader.close()
+            await self._reader.aclose()
 
     async def _loop(self) -> str:
-        while True:
-            await self._apply_ready()
-            await self._judge_suspects()
-            if self._stop.is_set():
+        try:
+            while (reason := await self._step()) is None:
+                pass
+            if reason != "exhausted":
                 await self._wind_down()
-                return "stopped"
-            if self._health.state is State.DOWN:
-                await self._wait_for_siorg()
-                continue
-            self._health.check_patience(time.monotonic(), in_flight=len(self._in_flight))
-            await self._maintenance.run_due(len(self._in_flight), self._metrics)
-            if not await self._maintenance.is_enabled():
-                if not self._forever:
-                    await self._wind_down()
-                    return "disabled"
-                await self._sleep(self._settings.worker_poll_interval_secs)
-            elif await self._take_more():
-                await self._maintenance.reap()
-                return "exhausted"
+        except GiveUp as error:
+            if error.reason != "database_unavailable":
+                await self._give_back(str(error))
+            raise
+        except Exception:
+            with contextlib.suppress(Exception):  # what happened first is what has to be told
+                await self._give_back("given back: the worker has a fault")
+            raise
+        return reason
+
+    async def _step(self) -> str | None:
+        """One turn of the loop; returns the reason why there is no further one."""
+        await self._apply_ready()
+        await self._judge_suspects()
+        if self._stop.is_set():
+            return "stopped"
+        if self._health.state is State.DOWN:
+            await self._wait_for_siorg()
+            return None
+        self._health.check_patience(time.monotonic(), in_flight=len(self._in_flight))
+        await self._maintenance.run_due(len(self._in_flight), self._metrics)
+        if not await self._maintenance.is_enabled():
+            if not self._forever:
+                return "disabled"
+            await self._sleep(self._settings.worker_poll_interval_secs)
+        elif await self._take_more():
+            await self._maintenance.reap()
+            return "exhausted"
+        return None
 
     # -- claim --------------------------------------------------------------------------------------------------------
 
@@ -167,7 +131,7 @@ class Drain:
         has_room = room >= min(batch, max(1, concurrency // 4)) or not self._in_flight
         now = time.monotonic()
         if has_room and now >= self._next_claim and not self._fetching.has_ready:
-            pause = await self._pause_left()
+            pause = await self._siorg.pause_left()
             if pause > 0:
                 return await self._sit_out(pause)
             if await self._claim(min(room, batch)):
@@ -180,7 +144,7 @@ class Drain:
         return False
 
     async def _claim(self, limit: int) -> bool:
-        claim = await self._queue.claim(limit, lambda: self._in_flight.ids)
+        claim = await self._queue.claim(limit, lambda: [item.id for item in self._in_flight.items])
         self._in_flight.count_lost(claim.lost)
         if claim.items:
             self._linger.claimed()
@@ -191,22 +155,12 @@ class Drain:
 
     async def _is_exhausted(self) -> bool:
         """Nothing in flight, nothing claimed: wait for what falls due soon; True: that is nothing."""
-        due_seconds = await self._queue.call(lambda store: store.next_due_seconds())
+        due_seconds = await self._queue.next_due_seconds()
         pause = self._linger.pause(due_seconds, time.monotonic())
         if pause is None:
             return True
         await self._sleep(pause)
         return False
-
-    async def _pause_left(self) -> float:
-        """Seconds for which SIORG wants no requests from anybody on this database."""
-        try:
-            seconds = await self._rate.pause_left()
-        except DatabaseUnavailable:
-            return 0.0  # the claim waits for the database
-        if seconds <= 0:
-            self._health.paused(0.0, time.monotonic())
-        return seconds
 
     async def _sit_out(self, pause: float) -> bool:
         """Claim nothing during a pause. True: there is nothing to claim after it either."""
@@ -221,9 +175,9 @@ class Drain:
 
     async def _has_nothing_for_later(self) -> bool:
         """Whether nothing waits for the end of a pause: neither what is claimable, nor what met the 429 itself."""
-        if await self._queue.call(lambda store: store.has_claimable()):
+        if await self._queue.has_claimable():
             return False
-        return not self._health.is_limited or await self._queue.call(lambda store: store.next_due_seconds()) is None
+        return not self._health.is_limited or await self._queue.next_due_seconds() is None
 
     # -- decide and apply ---------------------------------------------------------------------------------------------
 
@@ -255,7 +209,7 @@ class Drain:
 
     async def _finish_failed(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
-            self._metrics.retry(verdict.item.entity_type)
+            self._metrics.retries.labels(verdict.item.entity_type).inc()
         await self._finish([(verdict.item, verdict) for verdict in verdicts])
 
     async def _judge_suspects(self) -> None:
@@ -266,7 +220,6 @@ class Drain:
     async def _give_back(self, reason: str) -> None:
         """Stop what is under way and release every item in flight."""
         await self._fetching.cancel()
-        self._fetching.discard()
         self._health.take_suspects()
         await self._finish([(item, Verdict(item, Outcome.RELEASED, error=reason)) for item in self._in_flight.items])
 
@@ -289,7 +242,7 @@ class Drain:
         """Probe until it is known whether the suspects or SIORG are at fault."""
         while self._health.needs_probe(len(self._in_flight)) and not self._stop.is_set():
             try:
-                await self._probe(self._settings.siorg_timeout_secs)
+                await self._siorg.probe(self._settings.siorg_timeout_secs)
             except AccessRefused as error:
                 raise GiveUp("siorg_unavailable", str(error)) from None
             except RateLimited as error:
@@ -304,60 +257,27 @@ class Drain:
         health = self._health
         repeated = health.went_down(time.monotonic())
         reason = health.down_reason
-        await self._fetching.cancel()
         await self._finish_failed(repeated)
         await self._give_back(f"SIORG is unavailable: {reason}")
-        self._metrics.siorg_available(available=False)
+        self._metrics.siorg_available.set(0)
         log.warning("SIORG is unavailable; every item was given back", reason=reason)
         while health.state is State.DOWN and not self._stop.is_set():
             now = time.monotonic()
             health.check_patience(now, in_flight=0)
             try:
-                await self._probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
+                await self._siorg.probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
             except SiorgError as error:
                 await self._sleep(health.probe_failed(error, time.monotonic()))
         if health.state is not State.DOWN:
-            self._metrics.siorg_available(available=True)
+            self._metrics.siorg_available.set(1)
             log.info("SIORG answers again")
-
-    async def _probe(self, seconds: float) -> None:
-        """Ask whether SIORG is alive, for so long at most and not beyond being asked to end.
-
-        Raises:
-            SiorgError: it is not, or that was not to be learnt in time.
-            GiveUp: the database, which holds the rate of all requests, stayed away.
-        """
-        probing = asyncio.create_task(self._client.probe())
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait({probing, stopping}, timeout=max(seconds, 0.1), return_when=asyncio.FIRST_COMPLETED)
-            if not probing.done():
-                raise SiorgUnavailable("SIORG did not answer in time")
-            await probing
-        except DatabaseUnavailable as error:
-            await self._queue.call(lambda store: store.has_claimable())  # waits until it answers, or gives up
-            raise SiorgUnavailable(f"the shared request rate could not be read: {error}") from None
-        finally:
-            probing.cancel()
-            stopping.cancel()
-            await asyncio.gather(probing, stopping, return_exceptions=True)
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
     def _on_leases_lost(self, ids: set[UUID]) -> None:
         """Called on the lease keeper's thread."""
-        self._metrics.lease_lost(len(ids))
+        self._metrics.leases_lost.inc(len(ids))
         log.warning("Leases were lost; what comes of these items will be refused", items=len(ids))
-
-    def _on_call(self, endpoint: str, status: str, seconds: float) -> None:
-        self._summary.requests += 1
-        self._summary.siorg_seconds += seconds
-        self._metrics.api_call(endpoint, status, seconds)
-
-    def _on_call_error(self, endpoint: str, error_type: str) -> None:
-        if error_type != "NotFound":  # an answer like any other, and often the one that was wanted
-            self._summary.request_errors += 1
-        self._metrics.api_error(endpoint, error_type)
 
     async def _wake_at_stop(self) -> None:
         await self._stop.wait()

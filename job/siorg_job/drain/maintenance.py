@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from typing import TYPE_CHECKING
 
 from siorg_job.cleanup import cleanup
-from siorg_job.database.switch import is_enabled
+from siorg_job.database.system_settings import is_enabled
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.logs import logger
-from siorg_job.run_summary import RunSummary
-from siorg_job.settings import Settings
-from siorg_queue import QueueStore, Status
+from siorg_job.drain.run import Run
+from siorg_queue import Status
+from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:  # it brings the library for metrics, which a run that finds nothing does without
     from siorg_job.metrics import JobMetrics
@@ -25,35 +23,23 @@ _REAP_SECONDS = 60.0
 _REAP_PAGE = 1000  # rows a transaction
 _ENABLED_SECONDS = 5.0
 _GAUGES_SECONDS = 60.0
-_COUNT_OF = {
-    Status.PENDING: "waiting",
-    Status.PROCESSING: "processing",
-    Status.COMPLETED: "completed",
-    Status.FAILED: "failed",
-    Status.CONFLICT: "conflict",
-    Status.SKIPPED: "skipped",
-}
 
 
 class Maintenance:
     """Each chore at its own interval; ``run_due`` is called as often as one likes."""
 
-    def __init__(
-        self, settings: Settings, queue: QueueClient, *, summary: RunSummary, stop: asyncio.Event, forever: bool
-    ) -> None:
-        """``forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
-        self._settings = settings
+    def __init__(self, run: Run, queue: QueueClient) -> None:
+        """``run.forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
+        self._settings, self._summary, self._stop = run.settings, run.summary, run.stop
         self._queue = queue
-        self._summary = summary
-        self._stop = stop
-        self._cleans_up = forever and settings.worker_enable_cleanup
+        self._cleans_up = run.forever and run.settings.worker_enable_cleanup
         self._cleaned_at = -math.inf
         self._progress_at = self._reaped_at = time.monotonic()
         self._ended_before = 0
         self._enabled_until = -math.inf
         self._was_disabled = False
         # The counts read every finished row: only for who looks at them, and seldom.
-        self._serves_gauges = settings.worker_metrics_port is not None
+        self._serves_gauges = run.settings.worker_metrics_port is not None
         self._counted_at = -math.inf
 
     async def run_due(self, in_flight: int, metrics: JobMetrics) -> None:
@@ -67,7 +53,10 @@ class Maintenance:
         if self._serves_gauges and now - self._counted_at > _GAUGES_SECONDS:
             self._counted_at = now
             counts = await self._queue.call(lambda store: store.counts())
-            metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
+            for status in Status:
+                metrics.queue_size.labels(status).set(
+                    counts.waiting if status is Status.PENDING else getattr(counts, status.lower())
+                )
         if now - self._progress_at > _PROGRESS_SECONDS:
             seconds, self._progress_at = now - self._progress_at, now
             await self._log_progress(in_flight, seconds)
@@ -100,13 +89,8 @@ class Maintenance:
         return sum(ended.values()) >= _REAP_PAGE
 
     async def _clean_up(self) -> None:
-        days = self._settings.worker_retention_days
-
-        def run(store: QueueStore) -> str:
-            done = cleanup(store, retention_days=days, stopped=self._stop.is_set)
-            return f"Cleanup complete: {done.ended} ended, {done.deleted} deleted, {done.unlinked} history rows unlinked"
-
-        log.info(await self._queue.call(run))
+        days, stopped = self._settings.worker_retention_days, self._stop.is_set
+        await self._queue.call(lambda store: cleanup(store, retention_days=days, stopped=stopped))
 
     async def _log_progress(self, in_flight: int, seconds: float) -> None:
         depth = await self._queue.call(lambda store: store.depth())

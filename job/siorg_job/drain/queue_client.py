@@ -15,11 +15,11 @@ from uuid import UUID
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.errors import GiveUp
-from siorg_job.logs import logger
+from siorg_job.drain.run import Run
 from siorg_job.retry_policy import retry_policy
-from siorg_job.settings import Settings
 from siorg_queue import Claim, Connection, DatabaseUnavailable, QueueStore
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 
@@ -32,11 +32,10 @@ _LONGEST_PAUSE_SECONDS = 5.0
 class QueueClient:
     """The queue store on a thread of its own; every call waits for the database up to ``WORKER_UNAVAILABLE_SECS``."""
 
-    def __init__(self, settings: Settings, *, stop: asyncio.Event, forever: bool) -> None:
-        """Nothing is opened before the first call. ``stop`` is set when the process is asked to end."""
-        self._settings = settings
-        self._stop = stop
-        self._forever = forever
+    def __init__(self, run: Run) -> None:
+        """Nothing is opened before the first call."""
+        self._run = run
+        settings = run.settings
         # New for each process and never used again: a host's or pod's name may come back.
         self._worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._lease = timedelta(seconds=settings.worker_lease_secs)
@@ -55,6 +54,14 @@ class QueueClient:
         self._in_flight = in_flight
         self.has_claimed = True
         return await self.call(lambda store: store.claim(limit, lease=self._lease, worker=self._worker))
+
+    async def has_claimable(self) -> bool:
+        """Whether a claim would take anything; waits for the database as every call does."""
+        return await self.call(lambda store: store.has_claimable())
+
+    async def next_due_seconds(self) -> float | None:
+        """Seconds until the next waiting item falls due; None: none waits."""
+        return await self.call(lambda store: store.next_due_seconds())
 
     async def call(self, function: Callable[[QueueStore], T]) -> T:
         """Run ``function(store)``.
@@ -95,9 +102,9 @@ class QueueClient:
                     log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
                 return result
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connection and end the thread."""
-        await self._thread.close()
+        await self._thread.aclose()
 
     async def _release_unknown(self) -> None:
         """After a lost connection: a claim may have been committed without our hearing of it."""
@@ -110,17 +117,18 @@ class QueueClient:
 
     def _patience_seconds(self) -> float:
         """How long to wait for a database that is away."""
-        if self._stop.is_set():
-            return self._settings.worker_shutdown_grace_secs if self.has_claimed else 0.0
-        return math.inf if self._forever else self._settings.worker_unavailable_secs
+        settings = self._run.settings
+        if self._run.stop.is_set():
+            return settings.worker_shutdown_grace_secs if self.has_claimed else 0.0
+        return math.inf if self._run.forever else settings.worker_unavailable_secs
 
     async def _sleep(self, seconds: float) -> None:
         """For so long, or until asked to end, which changes how long to wait."""
-        if self._stop.is_set():
+        if self._run.stop.is_set():
             await asyncio.sleep(seconds)
             return
         try:
             async with asyncio.timeout(seconds):
-                await self._stop.wait()
+                await self._run.stop.wait()
         except TimeoutError:
             pass

@@ -48,11 +48,11 @@ run and no attempt. A process that dies leaves nothing behind: the next run begi
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
 from uuid import UUID
 
 from siorg_job.drain.errors import GiveUp
 from siorg_job.fetch.failure import FetchFailure, retry
+from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError
 from siorg_queue import DatabaseUnavailable, Outcome, Verdict
 
@@ -67,20 +67,6 @@ class State(StrEnum):
     SUSPECT = "suspect"
     DOWN = "down"
     PAUSED = "paused"
-
-
-class Breaker(Protocol):
-    """What is asked of the breaker (``siorg.limits.Breaker``)."""
-
-    @property
-    def state(self) -> str:
-        """``closed``, ``open`` or ``half-open``."""
-        ...
-
-    @property
-    def consecutive_failures(self) -> int:
-        """Failures since SIORG answered anything; 0: the last request was answered."""
-        ...
 
 
 class SiorgHealth:
@@ -100,7 +86,8 @@ class SiorgHealth:
         self._suspects: dict[UUID, FetchFailure] = {}
         self._suspected_before: set[UUID] = set()
         """Suspects of an earlier opening of the breaker that have not come to an outcome since."""
-        self._down_reason = ""
+        self.down_reason = ""
+        """What SIORG last said or did that it counts as down for."""
         self._down_since: float | None = None
         """The first opening of the breaker since an item was answered."""
         self._limited_since: float | None = None
@@ -112,7 +99,7 @@ class SiorgHealth:
     @property
     def state(self) -> State:
         """Where SIORG stands."""
-        if self._breaker.state != "closed":
+        if self._breaker.state is not BreakerState.CLOSED:
             return State.DOWN
         if self._paused_since is not None:
             return State.PAUSED
@@ -171,11 +158,11 @@ class SiorgHealth:
 
     def needs_probe(self, in_flight: int) -> bool:
         """Whether nothing but a probe will tell about the suspects: none of the others ``in_flight`` is under way."""
-        return len(self._suspects) >= max(in_flight, 1) and self.state is not State.DOWN and self._is_failing
+        return len(self._suspects) >= max(in_flight, 1) and not self._is_answering and self.state is not State.DOWN
 
     def own_faults(self) -> list[Verdict]:
         """The suspects' verdicts once SIORG is known to answer: they pay. Empty while that is not known."""
-        if not self._suspects or self.state is State.DOWN or self._is_failing:
+        if not self._suspects or not self._is_answering:
             return []
         self.answered()
         return [retry(failure) for failure in self.take_suspects()]
@@ -187,25 +174,20 @@ class SiorgHealth:
         return suspects
 
     @property
-    def _is_failing(self) -> bool:
-        return self._breaker.consecutive_failures > 0
+    def _is_answering(self) -> bool:
+        return self._breaker.consecutive_failures == 0
 
     # -- down ---------------------------------------------------------------------------------------------------------
 
     def went_down(self, now: float) -> list[Verdict]:
         """The breaker is open: the verdicts of those who pay for it. All other items are to be given back."""
         suspects = self.take_suspects()
-        self._down_reason = str(suspects[0].error) if suspects else "SIORG is unavailable"
+        self.down_reason = str(suspects[0].error) if suspects else "SIORG is unavailable"
         repeated = [retry(failure) for failure in suspects if failure.item.id in self._suspected_before]
         self._suspected_before.update(failure.item.id for failure in suspects)
         if self._down_since is None:
             self._down_since = now
         return repeated
-
-    @property
-    def down_reason(self) -> str:
-        """What SIORG last said or did that it counts as down for."""
-        return self._down_reason
 
     def probe_seconds(self, now: float) -> float:
         """For how long a probe may still be waited for while DOWN (seconds); may be negative."""
@@ -223,7 +205,7 @@ class SiorgHealth:
             if now + error.retry_in > self._gives_up_at:
                 raise self._unavailable()
             return error.retry_in + 0.01
-        self._down_reason = str(error)
+        self.down_reason = str(error)
         if isinstance(error, RateLimited):
             return min(error.retry_after or _RATE_LIMIT_SECONDS, max(self._gives_up_at - now, 0.1))
         return _PROBE_AGAIN_SECONDS
@@ -234,7 +216,7 @@ class SiorgHealth:
         return self._down_since + self._unavailable_seconds
 
     def _unavailable(self) -> GiveUp:
-        return GiveUp("siorg_unavailable", f"SIORG is unavailable: {self._down_reason}")
+        return GiveUp("siorg_unavailable", f"SIORG is unavailable: {self.down_reason}")
 
     # -- pauses, and the end of patience ------------------------------------------------------------------------------
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.errors import InvalidData, NotFound, PermanentError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_queue.statements import load
 
@@ -16,18 +17,10 @@ LocalParents: TypeAlias = Mapping[tuple[int, int], tuple[int, bool]]
 """{(unit, parent): (organization of the parent, whether it hangs below the unit)} for parents that are local."""
 
 
-class UnitSource(Protocol):
-    """Who is asked for a parent that is not at hand."""
-
-    async def unit(self, code: int) -> RemoteUnit:
-        """One unit, whole."""
-        ...
-
-
 class Ancestors:
     """Finds the parents of some units that were asked for together: each parent is looked for and fetched once."""
 
-    def __init__(self, siorg: UnitSource, database: DatabaseThread, structure: Structure | None) -> None:
+    def __init__(self, siorg: SiorgClient, database: DatabaseThread, structure: Structure | None) -> None:
         """``structure``: the answer in which the units stand, if they stand in one."""
         self._siorg = siorg
         self._database = database
@@ -43,7 +36,7 @@ class Ancestors:
         """The parents to apply first, nearest first, and whether the unit's own parent is outside its organization.
 
         Raises:
-            InvalidAnswer: SIORG's hierarchy has a loop here, or is too deep.
+            InvalidData: SIORG's hierarchy has a loop here, or is too deep.
             SiorgError: a parent could not be fetched.
         """
         if self._structure is not None:
@@ -59,7 +52,7 @@ class Ancestors:
             if parent_code == unit.code or any(parent_code == above.code for above in chain):
                 raise _loop([*(above.code for above in (unit, *chain)), parent_code])
             if len(chain) >= _LONGEST_CHAIN:
-                raise InvalidAnswer(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
+                raise InvalidData(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
             local = self._local.get((unit.code, parent_code))
             if local is None and current is not unit:
                 local = (await self._local_parents([(unit.code, current)])).get((unit.code, parent_code))
@@ -114,7 +107,7 @@ def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
     """A unit that is its own ancestor in SIORG is refused, also while only a part of the loop would be new here.
 
     Raises:
-        InvalidAnswer: it is.
+        InvalidData: it is.
     """
     seen = [unit.code]
     current: RemoteUnit | None = unit
@@ -127,5 +120,5 @@ def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
         current = structure.units.get(current.parent_code)
 
 
-def _loop(codes: Sequence[int]) -> InvalidAnswer:
-    return InvalidAnswer(f"SIORG's hierarchy has a loop: {', '.join(map(str, codes))}", field="codigoUnidadePai")
+def _loop(codes: Sequence[int]) -> InvalidData:
+    return InvalidData(f"SIORG's hierarchy has a loop: {', '.join(map(str, codes))}", field="codigoUnidadePai")

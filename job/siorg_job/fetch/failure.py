@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from siorg_job.siorg import errors
 from siorg_job.siorg.errors import SiorgError
 from siorg_queue import DatabaseUnavailable, Item, Outcome, Verdict
-
-_KINDS: Final[dict[type[SiorgError], str]] = {
-    errors.SiorgUnavailable: "siorg_unavailable",
-    errors.BreakerOpen: "breaker_open",
-    errors.TornAnswer: "torn_answer",
-    errors.RateLimited: "rate_limited",
-    errors.NotFound: "not_found",
-    errors.InvalidAnswer: "invalid_answer",
-    errors.NotAnOrganization: "not_an_organization",
-    errors.VersionUnknown: "version_unknown",
-    errors.AnswerTooLarge: "answer_too_large",
-    errors.RequestRefused: "request_refused",
-    errors.AccessRefused: "access_refused",
-}
-"""``error_details.kind``: stored, and read by other programs, so it does not change with a class's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +45,4 @@ def internal_error(item: Item, error: Exception) -> Verdict:
 
 
 def _details(error: SiorgError, *, retryable: bool) -> dict[str, object]:
-    return {"kind": _KINDS[type(error)], "retryable": retryable, "details": dict(error.details)}
+    return {"kind": error.kind, "retryable": retryable, "details": dict(error.details)}

@@ -6,21 +6,22 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.ancestors import Ancestors
 from siorg_job.fetch.cache import Cache
 from siorg_job.fetch.failure import FetchFailure, internal_error, permanent
 from siorg_job.fetch.plan import plan
-from siorg_job.logs import logger
-from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable, TornAnswer
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation
 from siorg_queue.statements import load
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.fetch.fetcher")
 
@@ -30,26 +31,10 @@ _MAY_END = frozenset({Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT})  
 FetchResult: TypeAlias = Work | FetchFailure
 
 
-class Siorg(Protocol):
-    """What the job asks of SIORG (``siorg.client.SiorgClient`` is the real one)."""
-
-    async def unit(self, code: int) -> RemoteUnit:
-        """One unit, whole."""
-        ...
-
-    async def structure(self, organization: int) -> Structure:
-        """All units of an organization."""
-        ...
-
-    async def domain(self, table: DomainTable) -> list[DomainRow]:
-        """One domain table."""
-        ...
-
-
 class Fetcher:
     """Fetches for batches of items; what serves more than one is kept while it is fresh."""
 
-    def __init__(self, siorg: Siorg, database: DatabaseThread, *, fresh_seconds: float, item_seconds: float) -> None:
+    def __init__(self, siorg: SiorgClient, database: DatabaseThread, *, fresh_seconds: float, item_seconds: float) -> None:
         """``fresh_seconds``: how long an answer serves further items; ``item_seconds``: the longest for one item."""
         self._siorg = siorg
         self._database = database
@@ -160,7 +145,7 @@ class Fetcher:
         """Check that SIORG knows the organization that holds the item's unit here.
 
         Raises:
-            TornAnswer: it does not, and the organization is active here.
+            MalformedResponse: it does not, and the organization is active here.
         """
         holders = await self._database.rows(
             load("siorg_job.fetch", "fetch.sql")["holder_of"], code=item.siorg_code, local_id=item.local_id
@@ -174,7 +159,7 @@ class Fetcher:
         try:
             await self._exists.get(organization)
         except PermanentError:
-            raise TornAnswer(
+            raise MalformedResponse(
                 f"SIORG does not find unit {item.siorg_code}, nor organization {organization} that holds it here: an end is not"
                 " believed; if the organization itself ended, deactivate it here first",
                 code=item.siorg_code,
@@ -182,7 +167,7 @@ class Fetcher:
             ) from None
 
     async def _ask_whether_it_exists(self, organization: int) -> None:
-        with contextlib.suppress(InvalidAnswer):  # data that cannot be used are an answer too
+        with contextlib.suppress(InvalidData):  # data that cannot be used are an answer too
             await self._siorg.unit(organization)
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[FetchResult]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 
 _CONTACTS = (("telefone", "phones"), ("email", "emails"), ("site", "websites"))
 

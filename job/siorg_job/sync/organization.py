@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.merge import differences, end, merge, remote_organization_values
 from siorg_job.sync.merge_base import ended_base, next_base
 from siorg_job.sync.model import Change, Conflict, Fetched, OrganizationField

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from siorg_job.database.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.resolution import codes_named
 from siorg_job.sync.rows import Domain, Organization, Unit

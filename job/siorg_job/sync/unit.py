@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync import organization, place
 from siorg_job.sync.merge import check_creation, differences, end, merge, remote_unit_values
 from siorg_job.sync.merge_base import ended_base, next_base

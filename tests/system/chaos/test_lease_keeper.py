@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from uuid import UUID
 
 import pytest
 
 from siorg_job.drain.lease_keeper import LeaseKeeper
+from siorg_job.drain.run import Run
 from siorg_job.drain.start import drain
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
 from siorg_job.run_summary import RunSummary
@@ -20,10 +22,8 @@ from support import ledger
 from support.fleet import eventually
 from support.siorg_server import SiorgServer
 
-from .conftest import QUICK
+from .conftest import QUICK, States, Waiting
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
 LEASE = timedelta(seconds=2)
 
 
@@ -49,7 +49,7 @@ def test_a_blocked_event_loop_loses_no_lease(
     summary = RunSummary()
 
     async def run() -> str:
-        return await drain(settings, summary, stop=asyncio.Event())
+        return await drain(Run(settings, summary))
 
     assert asyncio.run(run()) == "exhausted"
     assert states() == {("COMPLETED", 1): 5}
@@ -57,61 +57,53 @@ def test_a_blocked_event_loop_loses_no_lease(
     assert ledger.audit(connection) == {"claim": 5, "finish": 5}
 
 
-@pytest.fixture
-def reported() -> dict[str, list[Any]]:
-    return {"lost": [], "errors": []}
-
-
-def keeper(url: str, reported: dict[str, list[Any]], lease: timedelta = timedelta(seconds=0.6)) -> LeaseKeeper:
-    return LeaseKeeper(url, lease, on_lost=reported["lost"].append, on_error=reported["errors"].append)
+@contextmanager
+def keeping(url: str, item: Item, seconds: float = 0.6) -> Iterator[tuple[LeaseKeeper, list[set[UUID]]]]:
+    """A keeper of the item's lease of so many seconds, and what it reported as lost."""
+    lost: list[set[UUID]] = []
+    keeper = LeaseKeeper(url, timedelta(seconds=seconds), lost.append)
+    keeper.hold([item])
+    keeper.start()
+    yield keeper, lost
+    keeper.stop()
 
 
 def test_a_lease_that_another_took_is_reported_once(
-    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, reported: dict[str, list[Any]]
+    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting
 ) -> None:
     waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
     connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() - interval '1 second'")
     (again,) = store.claim(1, lease=LEASE, worker="second").items
-    kept = keeper(database_url, reported)
-    kept.hold([item])
-    kept.start()
-    eventually(lambda: reported["lost"])
-    kept.hold([again])
-    kept.drop([item])  # what is dropped late is the lost claim, not the new one
-    time.sleep(2 * LEASE.total_seconds())
-    kept.stop()
-    assert reported == {"lost": [{item.id}], "errors": []}
+    with keeping(database_url, item) as (keeper, lost):
+        eventually(lambda: lost)
+        keeper.hold([again])
+        keeper.drop([item])  # what is dropped late is the lost claim, not the new one
+        time.sleep(2 * LEASE.total_seconds())
+    assert lost == [{item.id}]
     assert store.renew({again.id: again.lease_token}, lease=LEASE) == {again.id}
 
 
-def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(
-    database_url: str, store: QueueStore, waiting: Waiting, reported: dict[str, list[Any]]
-) -> None:
+def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(database_url: str, store: QueueStore, waiting: Waiting) -> None:
     waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
-    kept = keeper(database_url, reported, lease=timedelta(seconds=3))  # it looks once a second
-    kept.hold([item])
     store.finish([Verdict(item, Outcome.COMPLETED)])
-    kept.start()
-    time.sleep(1.5)
-    kept.drop([item])
-    time.sleep(1.0)
-    kept.stop()
-    assert reported == {"lost": [], "errors": []}
+    with keeping(database_url, item, seconds=3) as (keeper, lost):  # it looks once a second
+        time.sleep(1.5)
+        keeper.drop([item])
+        time.sleep(1.0)
+    assert lost == []
 
 
 def test_its_connection_may_break(
-    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, reported: dict[str, list[Any]]
+    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
-    kept = keeper(database_url, reported)
-    kept.hold([item])
-    kept.start()
-    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'siorg-job lease'"
-    eventually(lambda: connection.execute(kill).fetchall())
-    eventually(lambda: reported["errors"])
-    time.sleep(2 * LEASE.total_seconds())
-    kept.stop()
-    assert reported["lost"] == []
+    sessions = "FROM pg_stat_activity WHERE application_name = 'siorg-job lease' AND datname = current_database()"
+    with keeping(database_url, item) as (_, lost):
+        (killed,) = eventually(lambda: connection.execute(f"SELECT pid, pg_terminate_backend(pid) {sessions}").fetchall())
+        eventually(lambda: connection.execute(f"SELECT {sessions} AND pid <> {killed['pid']}").fetchall())
+    assert lost == []
+    assert "Leases could not be renewed" in caplog.text
+    assert store.renew({item.id: item.lease_token}, lease=LEASE) == {item.id}

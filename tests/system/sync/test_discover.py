@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
 
 from siorg_job.discover import Discovery, discover, registered
-from siorg_job.siorg.errors import SiorgUnavailable, TornAnswer, VersionUnknown
+from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_queue import NewItem, QueueStore
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
@@ -50,7 +51,7 @@ def versions(world: World) -> Versions:
 
 def _discover(world: World, versions: Versions, code: int = UFMT, store: QueueStore | None = None) -> Discovery:
     (organization,) = registered(world.connection, [code])
-    return asyncio.run(discover(organization, versions, world.connection, store or world.store))
+    return asyncio.run(discover(organization, cast("Any", versions), world.connection, store or world.store))
 
 
 def _discovered(world: World, versions: Versions, *rows: Row | int) -> None:
@@ -136,7 +137,7 @@ def test_half_a_structure_is_not_believed(world: World, versions: Versions) -> N
     _discovered(world, versions, *range(900, 930))
     world.siorg.remove(*range(900, 920))
     _later(versions)
-    with pytest.raises(TornAnswer, match="lacks 20 of the 30"):
+    with pytest.raises(MalformedResponse, match="lacks 20 of the 30"):
         _discover(world, versions)
     assert _recorded(world) == "99.0.0"
     assert {row["status"] for row in world.rows("SELECT status FROM siorg_sync_queue")} == {"COMPLETED"}

@@ -2,6 +2,7 @@ import socket
 import urllib.request
 
 import pytest
+from prometheus_client import generate_latest
 
 from siorg_job.metrics import JobMetrics, MetricsPortError
 
@@ -13,17 +14,19 @@ def samples(text: str) -> dict[str, float]:
 
 def test_the_names_are_the_documented_ones() -> None:
     metrics = JobMetrics()
-    metrics.operation("UNIT", "UPDATE", "COMPLETED", 0.2)
-    metrics.queue_sizes({"PENDING": 7, "FAILED": 1})
-    metrics.conflict("UNIT")
-    metrics.retry("UNIT")
-    metrics.batch(10, 1.5)
-    metrics.api_call("estrutura", "200", 0.05)
-    metrics.api_error("estrutura", "timeout")
-    metrics.lease_lost(2)
-    metrics.in_flight(4)
-    metrics.siorg_available(available=False)
-    found = samples(metrics.exposition())
+    metrics.operations.labels("UNIT", "UPDATE", "COMPLETED").inc()
+    metrics.operation_seconds.labels("UNIT", "UPDATE").observe(0.2)
+    metrics.queue_size.labels("PENDING").set(7)
+    metrics.conflicts.labels("UNIT").inc()
+    metrics.retries.labels("UNIT").inc()
+    metrics.batch_size.observe(10)
+    metrics.batch_seconds.observe(1.5)
+    metrics.call_seconds.labels("estrutura", "200").observe(0.05)
+    metrics.call_errors.labels("estrutura", "timeout").inc()
+    metrics.leases_lost.inc(2)
+    metrics.in_flight.set(4)
+    metrics.siorg_available.set(0)
+    found = samples(generate_latest(metrics.registry).decode())
     expected = {
         'siorg_sync_operations_total{entity_type="UNIT",operation="UPDATE",status="COMPLETED"}': 1,
         'siorg_sync_operation_duration_seconds_count{entity_type="UNIT",operation="UPDATE"}': 1,
@@ -44,9 +47,9 @@ def test_the_names_are_the_documented_ones() -> None:
 
 def test_metrics_are_served_over_http_while_the_context_lasts() -> None:
     metrics, other = JobMetrics(), JobMetrics()
-    other.in_flight(9)  # two sets of metrics do not mix
+    other.in_flight.set(9)  # two sets of metrics do not mix
     with metrics.serve(0) as port:
-        metrics.in_flight(3)
+        metrics.in_flight.set(3)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             assert samples(answer.read().decode())["siorg_worker_items_in_flight"] == 3
     with pytest.raises(OSError, match="refused"):

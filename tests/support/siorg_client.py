@@ -1,0 +1,50 @@
+"""The client of SIORG beside a server that answers as a script says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from siorg_job.siorg.breaker import Breaker
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.errors import SiorgError
+from siorg_job.siorg.rate_limiter import Unlimited
+from support.scripted_server import Script, ScriptedServer
+
+
+class Recorder(Unlimited):
+    """A limiter that remembers what was asked of it, and never makes anyone wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+        self.pauses: list[float] = []
+
+    async def wait(self) -> None:
+        self.waits += 1
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def client_of(url: str, **settings: Any) -> SiorgClient:
+    """A client that asks once and has a patient breaker, unless told otherwise."""
+    defaults = {"limiter": Recorder(), "breaker": Breaker(1000, 60.0, 60.0), "retries": 0, "timeout_seconds": 10.0}
+    return SiorgClient(url, **{**defaults, **settings})
+
+
+@asynccontextmanager
+async def asking(script: Script, **settings: Any) -> AsyncIterator[tuple[ScriptedServer, SiorgClient]]:
+    """A server with this script, and a client that asks it."""
+    async with ScriptedServer(script) as server, client_of(server.url, **settings) as client:
+        yield server, client
+
+
+async def error_of(question: Awaitable[object]) -> SiorgError | None:
+    """What a question brought that was not an answer."""
+    try:
+        await question
+    except SiorgError as error:
+        return error
+    return None
