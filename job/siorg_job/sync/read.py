@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from siorg_job.database.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.resolution import codes_named
@@ -14,6 +13,7 @@ from siorg_job.sync.rows import Domain, Organization, Unit
 from siorg_job.sync.working_copy import Ancestor, Child, Kept, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
+from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 
 _Works: TypeAlias = Sequence[tuple[Item, Fetched]]
 
