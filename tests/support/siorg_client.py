@@ -10,7 +10,10 @@ from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.siorg.rate_limiter import Unlimited
+from siorg_job.siorg.transport import Transport
 from support.scripted_server import Script, ScriptedServer
+
+_OF_THE_CLIENT = {"breaker", "timeout_seconds", "max_structure_seconds", "observe_error", "retries"}
 
 
 class Recorder(Unlimited):
@@ -30,8 +33,9 @@ class Recorder(Unlimited):
 
 def client_of(url: str, **settings: Any) -> SiorgClient:
     """A client that asks once and has a patient breaker, unless told otherwise."""
-    defaults = {"limiter": Recorder(), "breaker": Breaker(1000, 60.0, 60.0), "retries": 0, "timeout_seconds": 10.0}
-    return SiorgClient(url, **{**defaults, **settings})
+    own = {key: settings.pop(key) for key in _OF_THE_CLIENT & settings.keys()}
+    transport = Transport(url, **{"limiter": Recorder(), **settings})
+    return SiorgClient(transport, **{"breaker": Breaker(1000, 60.0, 60.0), "retries": 0, "timeout_seconds": 10.0, **own})
 
 
 @asynccontextmanager

@@ -148,7 +148,7 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
     service: Any = None
     error: SiorgError | None = None
 
-    def take(row: Any) -> None:
+    def take(rows: list[_T], row: Any) -> None:
         nonlocal error
         if error is None:
             try:
@@ -161,14 +161,13 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
         if name in keys and cursor.peek() == "[":
             rows = found[name] = []
             for _ in cursor.entries("[", "]"):
-                take(cursor.value())
+                take(rows, cursor.value())
             continue
         value = cursor.value()
         if name == "servico":
             service = value
         elif name in keys and isinstance(value, dict):
-            rows = found.setdefault(name, [])
-            take(value)
+            take(found.setdefault(name, []), value)
         elif name in keys and value is not None and value != "":
             error = error or MalformedResponse(
                 f"SIORG's envelope has {shape_of(value)} where {name} should be an object or a list"

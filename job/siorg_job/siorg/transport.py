@@ -22,6 +22,7 @@ from urllib.parse import urljoin
 
 import httpx2
 
+from siorg_job.siorg.address import check_base_url
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, SiorgError, SiorgUnavailable
 from siorg_job.siorg.rate_limiter import RateLimiter
 from siorg_runtime.version import version
@@ -73,29 +74,45 @@ class Budget:
 
 
 class Transport:
-    """One origin, and its pool of connections. For one event loop; any number of requests at a time."""
+    """One origin, and its pool of connections. For one event loop; any number of requests at a time.
+
+    Attributes:
+        limiter: to be asked before every request; redirects ask it by themselves.
+    """
 
     def __init__(
         self,
         base_url: str,
         *,
         limiter: RateLimiter,
-        token: str | None,
-        connect_timeout_seconds: float,
-        max_body_bytes: int,
-        max_connections: int,
-        ca_bundle: Path | None,
-        observe: CallObserver,
+        token: str | None = None,
+        connect_timeout_seconds: float = 10.0,
+        max_body_bytes: int = 64 * 1024 * 1024,
+        max_connections: int = 64,
+        ca_bundle: Path | None = None,
+        observe: CallObserver = ignore,
     ) -> None:
-        """Connect to nothing yet; the arguments are those of ``SiorgClient``.
+        """Nothing is connected, and no certificate store read, before the first request.
+
+        Args:
+            base_url: as ``check_base_url`` returned it.
+            limiter: of this process alone, or of all that share a database.
+            token: sent as ``Authorization: Bearer`` when there is one.
+            connect_timeout_seconds: the most that one connection may take to come about, TLS included.
+            max_body_bytes: cap of a body, after decompression.
+            max_connections: the most open at a time; idle ones are kept for reuse.
+            ca_bundle: PEM file of further certificate authorities, beside the system's.
+            observe: called for every request.
 
         Raises:
-            ValueError: the token or the bundle cannot be used; the message does not repeat them.
+            ValueError: the address, the token or the bundle cannot be used; the message does not repeat them.
         """
         if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
             raise ValueError("the SIORG token has to be printable ASCII without white space")
-        self._base_url = base_url
-        self._limiter = limiter
+        self.limiter = limiter
+        # Whether insecure addresses are wanted was decided where the settings were read; the form is checked again.
+        self._base_url = check_base_url(base_url, allow_insecure=True)
+        self._token = token
         self._connect_timeout = connect_timeout_seconds
         self._max_body = max_body_bytes
         self._max_connections = max_connections
@@ -106,7 +123,7 @@ class Transport:
             self._headers["Authorization"] = f"Bearer {token}"
         self._tls = _tls_with(ca_bundle) if ca_bundle is not None else None
         self._http: httpx2.AsyncClient | None = None
-        self._origin = _origin(httpx2.URL(base_url))
+        self._origin = _origin(httpx2.URL(self._base_url))
 
     async def aclose(self) -> None:
         """Close all connections. What is still being asked then fails."""
@@ -133,11 +150,21 @@ class Transport:
             if answer.status not in _REDIRECTS:
                 return answer
             url = self._redirected(url, answer)
-            await self._limiter.wait()
+            await self.limiter.wait()
         raise AccessRefused(
             f"SIORG redirects in a circle, or more than {MAX_REDIRECTS} times (HTTP {answer.status})",
             status=answer.status,
         )
+
+    def redact(self, error: SiorgError) -> None:
+        """Take the token out of what a server may have echoed."""
+        token = self._token
+        if token is None or len(token) < 4:
+            return
+        error.args = (str(error).replace(token, "***"),)
+        error.details = {
+            key: value.replace(token, "***") if isinstance(value, str) else value for key, value in error.details.items()
+        }
 
     def _redirected(self, url: str, answer: Answer) -> str:
         try:

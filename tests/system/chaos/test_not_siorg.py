@@ -7,7 +7,7 @@ import pytest
 from siorg_queue import Connection
 from support import ledger
 from support.fleet import Fleet
-from support.gateway import Gateway
+from support.loopback_http import Gateway
 from support.scripted_server import envelope
 from support.siorg_server import SiorgServer
 

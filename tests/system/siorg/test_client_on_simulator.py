@@ -80,9 +80,3 @@ async def test_changes_lead_from_the_old_structure_to_the_new(server: SiorgServe
         for code, unit in new.units.items():
             known = changes.get(code) or old.units[code]
             assert (known.name, known.acronym, known.parent_code) == (unit.name, unit.acronym, unit.parent_code)
-
-
-async def test_a_wrong_path_of_the_right_server_is_told(server: SiorgServer) -> None:
-    async with client_of(server.url.removesuffix("/doc") + "/docs") as client:
-        with pytest.raises(Exception, match="is SIORG_API_URL right"):
-            await client.unit(471)

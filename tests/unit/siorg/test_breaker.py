@@ -46,23 +46,6 @@ def test_it_opens_after_failures_in_a_row_and_not_before() -> None:
     assert caught.value.retry_in == 10.0
 
 
-def test_after_the_cooldown_exactly_one_probe_passes_and_its_success_closes() -> None:
-    clock = Clock()
-    breaker = make(clock)
-    fail(breaker, 3)
-    clock.now += 10
-    breaker.check()
-    probe = breaker.before_request()
-    assert state_of(breaker) is BreakerState.HALF_OPEN
-    for _ in range(3):
-        with pytest.raises(BreakerOpen):
-            breaker.before_request()
-    breaker.success(probe)
-    assert (breaker.state, breaker.consecutive_failures) == (BreakerState.CLOSED, 0)
-    breaker.before_request()
-    breaker.before_request()
-
-
 def test_each_failed_probe_doubles_the_cooldown_up_to_the_maximum_and_a_success_resets_it() -> None:
     clock = Clock()
     breaker = make(clock)
@@ -82,17 +65,6 @@ def test_cooldowns_are_drawn_from_the_upper_half_of_their_length() -> None:
     breaker = make(clock, draw=0.999999)
     fail(breaker, 3)
     assert 5.0 <= breaker.retry_in < 5.01
-
-
-def test_a_cancelled_probe_leaves_the_next_request_to_be_the_probe() -> None:
-    clock = Clock()
-    breaker = make(clock)
-    fail(breaker, 3)
-    clock.now += 10
-    breaker.abandon(breaker.before_request())
-    assert state_of(breaker) is BreakerState.OPEN
-    breaker.success(breaker.before_request())
-    assert state_of(breaker) is BreakerState.CLOSED
 
 
 def test_an_answer_to_a_request_from_before_it_opened_counts_for_nothing() -> None:

@@ -22,38 +22,22 @@ from support.scripted_server import envelope
 
 KEYS = ("unidades", "unidade")
 
+OPEN = b'{"servico":{"codigoErro":0}'
+SERVICES = [
+    b"null", b"[]", b"{}", b'{"codigoErro":null}', b'{"codigoErro":false}', b'{"codigoErro":0.0}', b'{"codigoErro":"none"}',
+]  # fmt: skip
 MALFORMED = [
     b"", b" ", b"\x00", b"<html><body>502 Bad Gateway</body></html>", b"null", b"[]", b'"text"', b"471", b"{", b"{}",
-    b'{"servico"', b'{"servico":}',
-    b'{"servico":{"codigoErro":0}',
-    b'{"servico":{"codigoErro":0},}',
-    b'{"servico":{"codigoErro":0},5:1}',
-    b'{"servico":{"codigoErro":0},"unidade":{}}x',
-    b'{"servico":{"codigoErro":0}}{"servico":{"codigoErro":0}}',
-    b'{servico:{"codigoErro":0}}',
-    b'{"servico" {"codigoErro":0}}',
-    b'{"servico":{"codigoErro":0} "unidade":null}',
-    b'{"servico":{"codigoErro":0},"unidades":[{"codigoUnidade":9}',
-    b'{"servico":{"codigoErro":0},"unidades":[{"codigoUnidade":9},]}',
-    b'{"servico":{"codigoErro":0},"unidades":[{"codigoUnidade":9} {}]}',
-    b'{"servico":{"codigoErro":0},"unidades":[',
-    b'{"unidade":{"codigoUnidade":9}}',
-    b'{"servico":null,"unidade":{"codigoUnidade":9}}',
-    b'{"servico":[],"unidade":{"codigoUnidade":9}}',
-    b'{"servico":{},"unidade":{"codigoUnidade":9}}',
-    b'{"servico":{"codigoErro":null},"unidade":{"codigoUnidade":9}}',
-    b'{"servico":{"codigoErro":false},"unidade":{"codigoUnidade":9}}',
-    b'{"servico":{"codigoErro":0.0},"unidade":{"codigoUnidade":9}}',
-    b'{"servico":{"codigoErro":"none"},"unidade":{"codigoUnidade":9}}',
-    b'{"servico":{"codigoErro":0},"unidade":5}',
-    b'{"servico":{"codigoErro":0},"unidade":"x"}',
-    b'{"servico":{"codigoErro":0},"unidade":true}',
-    b'{"servico":{"codigoErro":0},"unidade":{"codigoUnidade":9},"x":"\n"}',
-    b'{"servico":{"codigoErro":0},"x":' + b"[" * 100_000,
-    b'{"servico":{"codigoErro":0},"unidades":[' + b'{"a":' * 100_000,
-    b'{"error":"not found","status":404}',
-    '{"servico":{"codigoErro":0}}'.encode("utf-16"),
-    b"\x1f\x8b\x08\x00garbage",
+    b'{"servico"', b'{"servico":}', b'{servico:{"codigoErro":0}}', b'{"servico" {"codigoErro":0}}',
+    OPEN, OPEN + b",}", OPEN + b",5:1}", OPEN + b',"unidade":{}}x', OPEN + b"}" + OPEN + b"}", OPEN + b' "unidade":null}',
+    OPEN + b',"unidades":[', OPEN + b',"unidades":[{"codigoUnidade":9}', OPEN + b',"unidades":[{"codigoUnidade":9},]}',
+    OPEN + b',"unidades":[{"codigoUnidade":9} {}]}',
+    OPEN + b',"unidade":5}', OPEN + b',"unidade":"x"}', OPEN + b',"unidade":true}',
+    OPEN + b',"unidade":{"codigoUnidade":9},"x":"\n"}',
+    OPEN + b',"x":' + b"[" * 100_000, OPEN + b',"unidades":[' + b'{"a":' * 100_000,
+    b'{"unidade":{"codigoUnidade":9}}', b'{"error":"not found","status":404}',
+    *(b'{"servico":' + service + b',"unidade":{"codigoUnidade":9}}' for service in SERVICES),
+    '{"servico":{"codigoErro":0}}'.encode("utf-16"), b"\x1f\x8b\x08\x00garbage",
 ]  # fmt: skip
 
 

@@ -26,24 +26,9 @@ _JSON = st.recursive(
     max_leaves=12,
 )
 _FIELDS = st.sampled_from(
-    [
-        "codigoUnidade",
-        "codigoUnidadePai",
-        "codigoOrgaoEntidade",
-        "codigoTipoUnidade",
-        "nome",
-        "sigla",
-        "codigoCategoriaUnidade",
-        "areaAtuacao",
-        "endereco",
-        "contato",
-        "versaoConsulta",
-        "operacao",
-        "CodigoUnidade",
-        "Nome",
-        "unknown",
-    ]
-)
+    ["codigoUnidade", "codigoUnidadePai", "codigoOrgaoEntidade", "codigoTipoUnidade", "nome", "sigla", "codigoCategoriaUnidade",
+     "areaAtuacao", "endereco", "contato", "versaoConsulta", "operacao", "CodigoUnidade", "Nome", "unknown"]
+)  # fmt: skip
 _PLACES = st.dictionaries(
     st.sampled_from(["telefone", "email", "site", "logradouro", "numero", "complemento", "bairro", "municipio", "uf", "cep"]),
     _JSON,
