@@ -106,7 +106,7 @@ class FakeCluster:
 
     def watch(self, url: str, wake: Callable[[], None]) -> Watch:
         self.watches[url] = wake
-        return Watch(lambda _: self.watches.pop(url))
+        return Watch(lambda _: self.watches.clear())
 
     async def close(self) -> None:
         """Of the databases."""
