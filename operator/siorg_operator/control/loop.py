@@ -15,7 +15,9 @@ from typing import Any, Protocol
 from siorg_operator.api.resource import ResourceError, SiorgSyncWorker, parse
 from siorg_operator.control.reconcile import Passed, PassFailed, Reconciler, Seen, Tally
 from siorg_operator.decide import status as statuses
+from siorg_operator.decide import wording
 from siorg_operator.decide.ports import Cluster, ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Job
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
@@ -158,7 +160,7 @@ class Attendant:
         except ResourceError as error:
             return await self._refuse(body, str(error))
         except PassFailed as error:
-            self._keep(error.passed)
+            self._keep(resource, error.passed)
             self._world.listen(resource, self.wake)
             return self._failed(namespace, name, error)
         except ClusterError as error:
@@ -172,7 +174,7 @@ class Attendant:
             self._metrics.reconciled(namespace, name, time.monotonic() - began)
             self._health.pass_ended(key)
         self._failures = 0
-        self._keep(passed)
+        self._keep(resource, passed)
         self._world.listen(resource, self.wake)
         return _pause(passed)
 
@@ -223,17 +225,17 @@ class Attendant:
         jobs.sort(key=lambda job: (job.slot, job.round))
         return replace(seen, status=self._status or {}, jobs=jobs, drifted=self._drifted)
 
-    def _keep(self, passed: Passed) -> None:
+    def _keep(self, resource: SiorgSyncWorker, passed: Passed) -> None:
         self._wrote(passed.status, passed.written)
-        plan = passed.plan
-        if not passed.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
+        result, plan = passed.result, passed.result.plan
+        if not result.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
             self._spacing = _BUSY_SPACING_SECONDS
         until = time.monotonic() + _EXPECTED_SECONDS
-        self._expected |= {job.name: (job, until) for job in passed.launched}
+        self._expected |= {job.name: (job, until) for job in result.launched}
         where = {"namespace": self._where[0], "worker": self._where[1]}
-        if passed.launched:
-            log.info("%s", passed.plan.message, extra={**where, "jobs": [job.name for job in passed.launched]})
-        for removal in passed.plan.end:
+        if result.launched:
+            log.info("%s", wording.decision(resource, result), extra={**where, "jobs": [job.name for job in result.launched]})
+        for removal in result.ended:
             log.warning("Ended a Job whose pod cannot start: %s", removal.stuck.message, extra={**where, "job": removal.name})
 
     async def _refuse(self, body: Mapping[str, Any], message: str) -> float:
@@ -241,7 +243,7 @@ class Attendant:
         metadata = body["metadata"]
         where = {"namespace": metadata.get("namespace"), "worker": metadata["name"]}
         log.warning("The resource cannot be understood: %s", message, extra=where)
-        self._metrics.refused(metadata.get("namespace") or "", metadata["name"], "InvalidSpec")
+        self._metrics.refused(metadata.get("namespace") or "", metadata["name"], Reason.INVALID_SPEC)
         new = statuses.invalid(self._status or {}, metadata.get("generation") or 0, message, self._clock())
         patch = statuses.merge_patch((self._status or {}) if self._drifted is None else self._drifted, new)
         if patch:
@@ -253,9 +255,9 @@ class Attendant:
                 return self._retry_pause()
             before = self._status or {}
             self._wrote(new, answer)
-            for event in statuses.events(before, new, None):
+            for event in statuses.transitions(before, new):
                 # Only one condition has an event, and not the one that names the field.
-                told = replace(event, message=message) if event.reason == "InvalidSpec" else event
+                told = replace(event, message=message) if event.reason == Reason.INVALID_SPEC else event
                 await self._cluster.record(bare, told)
         return _LONGEST_RETRY_SECONDS * 10
 
@@ -287,9 +289,12 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
 
 def _pause(passed: Passed) -> float:
     """Until the next look: the poll, jittered so that resources do not look in step, or what is known to come sooner."""
-    poll = passed.plan.poll_seconds * (1 + _JITTER * random.random())  # noqa: S311 - jitter
+    poll = passed.result.plan.poll_seconds * (1 + _JITTER * random.random())  # noqa: S311 - jitter
     return min(
-        [poll, *(max(wake, SPACING_SECONDS) for wake in (passed.plan.wake_seconds, passed.retry_seconds) if wake is not None)]
+        [
+            poll,
+            *(max(wake, SPACING_SECONDS) for wake in (passed.result.plan.wake_seconds, passed.retry_seconds) if wake is not None),
+        ]
     )
 
 

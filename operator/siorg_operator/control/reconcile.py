@@ -9,18 +9,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.retries import Refusals
-from siorg_operator.decide import manifests
+from siorg_operator.decide import manifests, wording
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, Removal, plan
 from siorg_operator.decide.ports import BacklogReader, Cluster, ClusterError, Launcher
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, rfc3339
 from siorg_operator.serving.metrics import OperatorMetrics
 
@@ -112,12 +114,10 @@ class Seen:
 class Passed:
     """What a pass did."""
 
-    plan: Plan
+    result: Result
     backlog: Backlog
     status: Mapping[str, Any]
     """The status as it is written now."""
-    launched: tuple[Job, ...]
-    """Jobs that are there now, although the cluster may not show them yet."""
     written: Mapping[str, Any] | None = None
     """The object as it was after its status had been written; None: not written, or not known."""
     retry_seconds: float | None = None
@@ -201,12 +201,12 @@ class Reconciler:
         read_at = time.monotonic()
         self._metrics.backlog_read(resource.metadata.namespace, resource.metadata.name, read_at - began)
         decided = plan(resource, backlog, seen.jobs, self._clock(), self._pacing)
-        decided, launched, failure = await self._carry_out(seen, backlog, decided, read_at)
-        self._measure(seen, backlog, decided, tally)
+        result, failure = await self._carry_out(seen, backlog, decided, read_at)
+        self._measure(seen, backlog, result, tally)
         uid, now = resource.metadata.uid or "", self._clock()
         refusals = self._refusals[uid]
         faults = [*refusals.faults(), *self._failing(seen)]
-        new_status = statuses.compose(resource, backlog, decided, seen.jobs, now, faults)
+        new_status = statuses.compose(resource, backlog, result, seen.jobs, now, faults)
         retry, written = refusals.seconds(now), None
         patch = statuses.merge_patch(seen.status if seen.drifted is None else seen.drifted, new_status)
         if patch and seen.drifted is None and (wait := self._may_wait(uid, patch, now)):
@@ -215,11 +215,12 @@ class Reconciler:
             try:
                 written = await self._cluster.write_status(resource, patch)
             except ClusterError as error:
-                raise PassFailed(error, Passed(decided, backlog, seen.status, launched)) from error
+                raise PassFailed(error, Passed(result, backlog, seen.status)) from error
             self._told_at[uid] = now
-        for event in statuses.events(seen.status, new_status, decided):
+        happened = [*statuses.transitions(seen.status, new_status), *statuses.actions(resource, seen.status, result)]
+        for event in happened:
             await self._cluster.record(resource, event)
-        passed = Passed(decided, backlog, new_status, launched, written, retry)
+        passed = Passed(result, backlog, new_status, written, retry)
         if failure is not None:
             raise PassFailed(failure, passed)
         return passed
@@ -234,25 +235,13 @@ class Reconciler:
         since = (now - told_at).total_seconds()
         return self._counts_seconds - since if 0 <= since < self._counts_seconds else None
 
-    async def _carry_out(
-        self, seen: Seen, backlog: Backlog, decided: Plan, read_at: float
-    ) -> tuple[Plan, tuple[Job, ...], ClusterError | None]:
-        """Do it, and make the plan say what was really done."""
+    async def _carry_out(self, seen: Seen, backlog: Backlog, decided: Plan, read_at: float) -> tuple[Result, ClusterError | None]:
+        """Do it; what came of it."""
         resource = seen.resource
         launched, failure = await self._launch(resource, backlog, decided)
         if launched and decided.unfinished == 0 and isinstance(backlog.reading, Reading):
             waited = (backlog.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
             self._metrics.enqueue_to_launch(resource.metadata.namespace or "", resource.metadata.name, waited)
-        if failure is not None:
-            there = {(job.slot, job.round) for job in launched}
-            decided = replace(
-                decided,
-                launches=tuple(launch for launch in decided.launches if (launch.slot, launch.round) in there),
-                reason="LaunchFailed",
-                held_back=True,
-                message=f"{decided.message.removesuffix(decided.why)}launched {len(launched)}; {failure}",
-                why=str(failure),
-            )
         ended = self._ended.setdefault(resource.metadata.uid or "", set())
         ended &= {removal.name for removal in decided.end}
         stuck = [removal for removal in decided.end if removal.name not in ended]
@@ -261,21 +250,22 @@ class Reconciler:
             [
                 *(self._end(resource, removal, ended) for removal in stuck),
                 *(
-                    _Request(f"remove {name}", partial(self._launcher.remove, resource, name), "RemovalRefused")
+                    _Request(f"remove {name}", partial(self._launcher.remove, resource, name), Reason.REMOVAL_REFUSED)
                     for name in decided.remove
                 ),
                 *self._cron_jobs(seen),
             ],
         )
-        decided = replace(decided, end=tuple(removal for removal in stuck if removal.name in ended))
-        return decided, launched, failure
+        done = tuple(removal for removal in stuck if removal.name in ended)
+        return Result(decided, launched, done, "" if failure is None else str(failure)), failure
 
     async def _launch(
         self, resource: SiorgSyncWorker, backlog: Backlog, decided: Plan
     ) -> tuple[tuple[Job, ...], ClusterError | None]:
+        decision = wording.intent(resource, decided)
         results = await asyncio.gather(
             *(
-                self._launcher.launch(resource, launch, credentials=backlog.credentials, decision=decided.message)
+                self._launcher.launch(resource, launch, credentials=backlog.credentials, decision=decision)
                 for launch in decided.launches
             ),
             return_exceptions=True,
@@ -308,7 +298,7 @@ class Reconciler:
             await self._launcher.end(resource, removal)
             ended.add(removal.name)
 
-        return _Request(f"end {removal.name}", end, "RemovalRefused")
+        return _Request(f"end {removal.name}", end, Reason.REMOVAL_REFUSED)
 
     def _cron_jobs(self, seen: Seen) -> list[_Request]:
         """What has to be done so that the CronJobs are as the resource says."""
@@ -323,13 +313,13 @@ class Reconciler:
                 # To remove it would kill its Job.
                 if found is not None and not found.active and not _running(seen.runs, component):
                     delete = partial(self._cluster.delete_cron_job, resource, name)
-                    requests.append(_Request(f"delete {name}", delete, "CronJobRefused"))
+                    requests.append(_Request(f"delete {name}", delete, Reason.CRON_JOB_REFUSED))
                 continue
             manifest = build(resource) if enabled else _suspended(build(resource))
             if enabled and found is not None and self._stands(resource, found, manifest):
                 continue
             key = f"apply {name} {manifest['metadata']['annotations'][manifests.APPLIED_ANNOTATION]}"
-            requests.append(_Request(key, partial(self._apply, resource, manifest), "CronJobRefused"))
+            requests.append(_Request(key, partial(self._apply, resource, manifest), Reason.CRON_JOB_REFUSED))
         return requests
 
     def _failing(self, seen: Seen) -> list[Fault]:
@@ -345,7 +335,7 @@ class Reconciler:
             if last is not None and last.failure:
                 advice = f"see kubectl logs job/{last.name}; it is over when a later one succeeds"
                 message = f"the last Job of {component}, {last.name}, failed: {last.failure}: {advice}"
-                faults.append(Fault(f"{component.capitalize()}Failing", message))
+                faults.append(Fault(Reason(f"{component.capitalize()}Failing"), message))
         return faults
 
     def _stands(self, resource: SiorgSyncWorker, found: CronJobSeen, manifest: Mapping[str, Any]) -> bool:
@@ -377,11 +367,11 @@ class Reconciler:
             else:
                 refusals.carried_out(request.key)
 
-    def _measure(self, seen: Seen, backlog: Backlog, decided: Plan, tally: Tally) -> None:
+    def _measure(self, seen: Seen, backlog: Backlog, result: Result, tally: Tally) -> None:
         namespace, name = seen.resource.metadata.namespace or "", seen.resource.metadata.name
         for job in tally.new(seen.jobs):
             self._metrics.job_ended(namespace, name, job)
-        self._metrics.decided(namespace, name, decided, backlog, seen.jobs)
+        self._metrics.decided(namespace, name, result, backlog, seen.jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +380,7 @@ class _Request:
 
     key: str
     carry_out: Callable[[], Awaitable[None]]
-    fault: str
+    fault: Reason
     """The word for it when it is refused."""
 
 

@@ -21,14 +21,13 @@ from typing import Any
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.loop import Attendant
 from siorg_operator.control.reconcile import Reconciler, Seen
-from siorg_operator.database.errors import of_variable
 from siorg_operator.database.reader import Backlogs, Watch
 from siorg_operator.decide import manifests
-from siorg_operator.decide.job_failures import Pacing, later
+from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.decide.state import Backlog, Job, Unreadable
+from siorg_operator.decide.state import Backlog, Job, Unreadable, later
 from siorg_operator.decide.status import Event
 from siorg_operator.logs import redacted
 from siorg_operator.serving.health import Health
@@ -276,7 +275,7 @@ class LocalMachine:
         del resource
         reading = await self._databases.read(self._environ["DATABASE_URL"])
         if isinstance(reading, Unreadable):
-            self.unreadable = reading = of_variable(reading)
+            self.unreadable = reading
             self.unreadable_since = self.unreadable_since or time.monotonic()
         else:
             self.unreadable = self.unreadable_since = None
@@ -351,7 +350,7 @@ async def run(
         show: is called when something changed, and each second.
         pacing: how patient to be with trouble.
     """
-    databases = Backlogs()
+    databases = Backlogs(correct="DATABASE_URL")
     machine = LocalMachine(resource, databases, folder, environ)
     reconciler = Reconciler(reader=machine, launcher=machine, cluster=machine, metrics=metrics, clock=_now, pacing=pacing)
     attendant = Attendant(machine, reconciler, machine, metrics=metrics, health=Health(), clock=_now, default_image=None)

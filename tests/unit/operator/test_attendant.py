@@ -148,7 +148,7 @@ def told(world: World) -> str:
 
 def break_status(there: dict[str, Any]) -> None:
     there["status"]["conditions"] = [{**there["status"]["conditions"][0], "reason": "Nonsense"}]
-    there["status"]["trouble"] = {"reason": "JobFailed", "streak": 99}
+    there["status"]["backoff"] = {"reason": "JobFailed", "streak": 99}
 
 
 # -- a status that is not ours ----------------------------------------------------------------------------------------
