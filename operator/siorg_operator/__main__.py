@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from siorg_operator.api.resource import ResourceError, SiorgSyncWorker, read_file
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Job, JobState, Reading, Unreadable
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return TRY_LATER
     decided = plan(resource, backlog, jobs, datetime.now(UTC), settings.pacing)
     explain.show(Console(), resource, backlog, jobs, decided, assumed)
-    if is_file and isinstance(backlog.reading, Unreadable) and backlog.reading.reason == "WrongUrl":
+    if is_file and isinstance(backlog.reading, Unreadable) and backlog.reading.reason is Reason.WRONG_URL:
         return USAGE
     return DONE if decided.depth is not None else TRY_LATER
 
@@ -206,7 +207,6 @@ _Known: TypeAlias = "tuple[SiorgSyncWorker, Backlog, list[Job], list[str]]"
 
 
 def _of_file(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
-    from siorg_operator.database.errors import of_variable
     from siorg_queue.address import check_database_url
 
     resource, assumed = _with_image(read_file(_text(arguments.what)), settings, None)
@@ -221,10 +221,7 @@ def _of_file(arguments: argparse.Namespace, environ: Mapping[str, str], settings
         check_database_url(url)
     except ValueError as wrong:
         raise UsageError(f"DATABASE_URL {wrong}") from None
-    reading = asyncio.run(_reading(url))
-    if isinstance(reading, Unreadable):  # here the URL is no Secret's
-        reading = of_variable(reading)
-    return resource, Backlog(reading), jobs, assumed
+    return resource, Backlog(asyncio.run(_reading(url))), jobs, assumed
 
 
 def _of_cluster(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
@@ -316,7 +313,7 @@ def _made(job: Mapping[str, Any]) -> str:
 async def _reading(url: str) -> Reading | Unreadable:
     from siorg_operator.database.reader import Backlogs
 
-    databases = Backlogs()
+    databases = Backlogs(correct="DATABASE_URL")
     try:
         return await databases.read(url)
     finally:

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Reading, Unreadable
 
-_MAYBE_THE_URL = frozenset({"DatabaseUnavailable", "AccessDenied", "WrongUrl"})
+_MAYBE_THE_URL = frozenset({Reason.DATABASE_UNAVAILABLE, Reason.ACCESS_DENIED, Reason.WRONG_URL})
 """Reasons that a changed Secret may cure."""
 
 
@@ -158,27 +159,31 @@ class _Found:
 def _no_secret(error: ClusterError, field: str, namespace: str, name: str) -> Unreadable:
     told = f"the Secret {namespace}/{name} of {field} cannot be read: {error}"
     if error.code == 403:
-        return Unreadable("AccessDenied", f"{told}; the operator's Role must allow get of secrets {name}")
-    return Unreadable("SecretUnreadable", f"{told}; it is tried again by itself")
+        return Unreadable(Reason.ACCESS_DENIED, f"{told}; the operator's Role must allow get of secrets {name}")
+    return Unreadable(Reason.SECRET_UNREADABLE, f"{told}; it is tried again by itself")
 
 
 def _value(secret: dict[str, Any] | None, field: str, namespace: str, name: str, key: str) -> str | Unreadable:
     if secret is None:
         return Unreadable(
-            "SecretMissing",
+            Reason.SECRET_MISSING,
             f"the Secret {namespace}/{name} of {field} is not there: create it (kubectl create secret generic {name}"
             f" -n {namespace} --from-env-file=FILE, whose line is {key}=…)",
         )
     data = secret.get("data") or {}
     if key not in data:
         there = ", ".join(sorted(data)) or "none"
-        return Unreadable("SecretKeyMissing", f"the Secret {namespace}/{name} of {field} has no key {key}; its keys: {there}")
+        return Unreadable(
+            Reason.SECRET_KEY_MISSING, f"the Secret {namespace}/{name} of {field} has no key {key}; its keys: {there}"
+        )
     try:
         text = base64.b64decode(data[key] or "", validate=True).decode().strip()
     except ValueError:  # neither base64 nor UTF-8
         text = ""
     if not text:
-        return Unreadable("SecretKeyMissing", f"the key {key} of the Secret {namespace}/{name} ({field}) is empty or no text")
+        return Unreadable(
+            Reason.SECRET_KEY_MISSING, f"the key {key} of the Secret {namespace}/{name} ({field}) is empty or no text"
+        )
     return text
 
 

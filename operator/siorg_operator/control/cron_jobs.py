@@ -11,6 +11,7 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.retries import Request
 from siorg_operator.decide import manifests
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Fault
 
 
@@ -111,12 +112,14 @@ class CronJobs:
                 running = state is not None and (state.active or any(_is_running(run, component.name) for run in runs))
                 if state is not None and not running:  # to remove it would kill its Job
                     delete = partial(self._cluster.delete_cron_job, resource, name)
-                    requests.append(Request(f"delete {name}", "CronJobRefused", delete))
+                    requests.append(Request(f"delete {name}", Reason.CRON_JOB_REFUSED, delete))
                 continue
             manifest = component.manifest(resource) if component.enabled else _suspended(component.manifest(resource))
             applied = manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION]
             if not (component.enabled and state is not None and self._is_as_applied(state, applied)):
-                requests.append(Request(f"apply {name} {applied}", "CronJobRefused", partial(self._apply, resource, manifest)))
+                requests.append(
+                    Request(f"apply {name} {applied}", Reason.CRON_JOB_REFUSED, partial(self._apply, resource, manifest))
+                )
         return requests
 
     def _is_as_applied(self, state: CronJobState, applied: str) -> bool:
@@ -151,7 +154,7 @@ def failing(last: Mapping[str, CronRun | None]) -> list[Fault]:
         if run is not None and run.failure:
             advice = f"see kubectl logs job/{run.name}; it is over when a later one succeeds"
             message = f"the last Job of {component}, {run.name}, failed: {run.failure}: {advice}"
-            faults.append(Fault(f"{component.capitalize()}Failing", message))
+            faults.append(Fault(Reason(f"{component.capitalize()}Failing"), message))
     return faults
 
 

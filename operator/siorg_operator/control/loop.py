@@ -22,6 +22,7 @@ from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.reader import Watch
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.logs import logger
 from siorg_runtime.backoff import exponential
 
@@ -145,7 +146,8 @@ class ControlLoop:
             context.health.pass_ended(key)
             self._passing = False
         self._listen(self._reader.url)
-        if not done.launched and not done.plan.remove and (done.plan.depth != 0 or done.plan.unfinished):
+        plan = done.result.plan
+        if not done.result.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
             self._spacing = _BUSY_SPACING_SECONDS
         if done.failure is not None:
             return self._failed(done.failure)
@@ -171,7 +173,7 @@ class ControlLoop:
         """Tell that the resource cannot be understood; look again when it was changed."""
         context, metadata = self._context, self._body["metadata"]
         log.warning("Invalid spec", **self._where, reason=message)
-        context.metrics.refused(*self.names, "InvalidSpec")
+        context.metrics.refused(*self.names, Reason.INVALID_SPEC)
         before, now = self._status.status, context.clock()
         status = statuses.invalid(before, metadata.get("generation") or 0, message, now)
         namespace, name = self.names
@@ -182,9 +184,9 @@ class ControlLoop:
         except ClusterError as error:
             log.warning("Status not written", **self._where, reason=str(error))
             return self._retry_pause()
-        for event in statuses.events(before, self._status.status, None):
+        for event in statuses.transitions(before, self._status.status):
             # Only one condition has an event, and not the one that names the field.
-            told = replace(event, message=message) if event.reason == "InvalidSpec" else event
+            told = replace(event, message=message) if event.reason == Reason.INVALID_SPEC else event
             await context.reporter.record(bare, told)
         return _INVALID_SECONDS
 
@@ -294,8 +296,8 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
 
 def _pause(done: Reconciled) -> float:
     """Until the next look: the poll, jittered so that resources do not look in step, or what is known to come sooner."""
-    sooner = (seconds for seconds in (done.plan.wake_seconds, done.retry_seconds) if seconds is not None)
-    return min([done.plan.poll_seconds * _jitter(), *(max(seconds, SPACING_SECONDS) for seconds in sooner)])
+    sooner = (seconds for seconds in (done.result.plan.wake_seconds, done.retry_seconds) if seconds is not None)
+    return min([done.result.plan.poll_seconds * _jitter(), *(max(seconds, SPACING_SECONDS) for seconds in sooner)])
 
 
 def _jitter() -> float:

@@ -18,11 +18,13 @@ from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, fa
 from siorg_operator.control.retries import Request, Retries
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.reader import Backlogs
-from siorg_operator.decide import manifests
+from siorg_operator.decide import manifests, wording
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Plan, Removal, plan
 from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, rfc3339
 from siorg_operator.logs import logger
 from siorg_operator.serving.health import Health
@@ -70,10 +72,7 @@ class Context:
 class Reconciled:
     """What a pass came to."""
 
-    plan: Plan
-    """What was decided, as far as it was carried out."""
-    launched: Sequence[Job]
-    """Jobs that are there now, although the cluster may not show them yet."""
+    result: Result
     retry_seconds: float | None
     """Something is to be tried again after this: what was refused, or a status that was put off."""
     failure: ClusterError | None
@@ -107,13 +106,13 @@ class Reconciler:
         planned = plan(resource, backlog, observed.jobs, self._context.clock(), self._context.pacing)
         launched, failure = await self._launch(resource, backlog, planned, read_at)
         ended = await self._carry_out(resource, observed, planned)
-        done = _as_done(planned, launched, ended, failure)
+        result = Result(planned, launched, ended, "" if failure is None else str(failure))
         if launched:
-            log.info(done.message, **_where(resource), jobs=[job.name for job in launched])
-        self._count(resource, observed, backlog, done)
-        put_off, unwritten = await self._report(resource, observed, backlog, done)
+            log.info(wording.decision(resource, result), **_where(resource), jobs=[job.name for job in launched])
+        self._count(resource, observed, backlog, result)
+        put_off, unwritten = await self._report(resource, observed, backlog, result)
         retry = [seconds for seconds in (self._retries.seconds(self._context.clock()), put_off) if seconds is not None]
-        return Reconciled(done, launched, min(retry, default=None), unwritten or failure)
+        return Reconciled(result, min(retry, default=None), unwritten or failure)
 
     def _observe(self, resource: SiorgSyncWorker) -> Observed:
         """What the cluster shows, and the Jobs that we made and that it does not show yet."""
@@ -135,11 +134,12 @@ class Reconciler:
 
     async def _launch(
         self, resource: SiorgSyncWorker, backlog: Backlog, planned: Plan, read_at: float
-    ) -> tuple[list[Job], ClusterError | None]:
+    ) -> tuple[tuple[Job, ...], ClusterError | None]:
         """Launch what was planned; the Jobs that are there now, and the first refusal."""
+        decision = wording.intent(resource, planned)
         answers = await asyncio.gather(
             *(
-                self._context.launcher.launch(resource, launch, credentials=backlog.credentials, decision=planned.message)
+                self._context.launcher.launch(resource, launch, credentials=backlog.credentials, decision=decision)
                 for launch in planned.launches
             ),
             return_exceptions=True,
@@ -160,7 +160,7 @@ class Reconciler:
         if launched and planned.unfinished == 0 and isinstance(backlog.reading, Reading):
             waited = (backlog.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
             self._context.metrics.enqueue_to_launch(*_names(resource), waited)
-        return launched, failure
+        return tuple(launched), failure
 
     async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
         """Do the rest: end stuck Jobs, remove old ones, see to the CronJobs. Returns those that were ended now."""
@@ -168,8 +168,11 @@ class Reconciler:
         stuck = [removal for removal in planned.end if removal.name not in self._ended]
         launcher = self._context.launcher
         requests = [
-            *(Request(f"end {one.name}", "RemovalRefused", partial(self._end, resource, one)) for one in stuck),
-            *(Request(f"remove {name}", "RemovalRefused", partial(launcher.remove, resource, name)) for name in planned.remove),
+            *(Request(f"end {one.name}", Reason.REMOVAL_REFUSED, partial(self._end, resource, one)) for one in stuck),
+            *(
+                Request(f"remove {name}", Reason.REMOVAL_REFUSED, partial(launcher.remove, resource, name))
+                for name in planned.remove
+            ),
         ]
         if self._cron_jobs is not None:
             requests += self._cron_jobs.requests(resource, observed.cron_jobs, observed.cron_runs)
@@ -181,26 +184,27 @@ class Reconciler:
         self._ended.add(removal.name)
         log.warning("Ended a stuck Job", **_where(resource), job=removal.name, reason=removal.stuck.message)
 
-    def _count(self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, done: Plan) -> None:
+    def _count(self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, result: Result) -> None:
         if self._finished is None:
             counted = resource.status.jobs.last_finished_time
             self._finished = FinishedJobs("" if counted is None else rfc3339(counted))
         for job in self._finished.new(observed.jobs):
             self._context.metrics.job_ended(*_names(resource), job)
-        self._context.metrics.decided(*_names(resource), done, backlog, observed.jobs)
+        self._context.metrics.decided(*_names(resource), result, backlog, observed.jobs)
 
     async def _report(
-        self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, done: Plan
+        self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, result: Result
     ) -> tuple[float | None, ClusterError | None]:
         """Write the status and record the events; the seconds for which the status is put off, and why it was not written."""
         before, now = self._status.status, self._context.clock()
         faults = [*self._retries.faults(), *self._failing_cron_jobs(resource, observed)]
-        status = statuses.compose(resource, backlog, done, observed.jobs, now, faults)
+        status = statuses.compose(resource, backlog, result, observed.jobs, now, faults)
         try:
             put_off = await self._status.write(resource, status, now)
         except ClusterError as error:
             return None, error
-        for event in statuses.events(before, self._status.status, done):
+        events = [*statuses.transitions(before, self._status.status), *statuses.actions(resource, before, result)]
+        for event in events:
             await self._context.reporter.record(resource, event)
         return put_off, None
 
@@ -228,22 +232,6 @@ class FinishedJobs:
         new = [job for key, (job, at) in finished.items() if key not in self._counted and rfc3339(at) > self._until]
         self._counted = set(finished)
         return new
-
-
-def _as_done(planned: Plan, launched: Sequence[Job], ended: tuple[Removal, ...], failure: ClusterError | None) -> Plan:
-    """The plan, made to say what was really done."""
-    done = replace(planned, end=ended)
-    if failure is None:
-        return done
-    there = {(job.slot, job.round) for job in launched}
-    return replace(
-        done,
-        launches=tuple(launch for launch in planned.launches if (launch.slot, launch.round) in there),
-        reason="LaunchFailed",
-        held_back=True,
-        message=f"{planned.message.removesuffix(planned.why)}launched {len(launched)}; {failure}",
-        why=str(failure),
-    )
 
 
 def _names(resource: SiorgSyncWorker) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Fault
 from siorg_operator.logs import logger
 from siorg_runtime.backoff import exponential
@@ -29,8 +30,8 @@ class Request:
 
     key: str
     """Another key is another request, tried at once."""
-    reason: str
-    """The word for it when it is refused, in CamelCase."""
+    reason: Reason
+    """The word for it when it is refused."""
     send: Callable[[], Awaitable[object]]
 
 

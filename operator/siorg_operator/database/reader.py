@@ -25,7 +25,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from siorg_operator.database.errors import said, unreadable, where
+from siorg_operator.database.errors import URL_IN_SECRET, describe, unreadable, where, wrong_url
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_operator.logs import logger
 from siorg_queue import CHANNEL
@@ -41,7 +42,7 @@ _Connection: TypeAlias = psycopg.AsyncConnection[dict[str, Any]]
 
 _log = logger(__name__)
 _TROUBLE = (psycopg.Error, OSError, UnicodeError)  # TimeoutError is an OSError; UnicodeError: a name that can be no host's
-_CLOSING = Unreadable("DatabaseUnavailable", "the operator is ending: the queue is not read any more")
+_CLOSING = Unreadable(Reason.DATABASE_UNAVAILABLE, "the operator is ending: the queue is not read any more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +82,10 @@ class Backlogs:
     Belongs to one event loop.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        """Connect to nothing yet."""
+    def __init__(self, limits: Limits | None = None, *, correct: str = URL_IN_SECRET) -> None:
+        """Connect to nothing yet. ``correct``: what a person has to correct when a URL is wrong."""
         self._limits = limits or Limits()
+        self._correct = correct
         self._readers: dict[str, _Reader] = {}
         # The task beside the listener, not in it: a cancelled task keeps the frames that it was cancelled in, with whatever
         # socket was being connected there, and they would keep the task.
@@ -101,12 +103,14 @@ class Backlogs:
         try:
             check_database_url(url)
         except ValueError as wrong:
-            return Unreadable("WrongUrl", f"the database's URL {wrong}: correct it in the Secret")
+            return wrong_url(str(wrong), self._correct)
         if self._closed:
             return _CLOSING
         reader = self._readers.get(url)
         if reader is None:
-            reader = self._readers[url] = _Reader(url, self._limits, ended=lambda: self._readers.pop(url, None))
+            reader = self._readers[url] = _Reader(
+                url, self._limits, correct=self._correct, ended=lambda: self._readers.pop(url, None)
+            )
             self._start(reader.serve())
         return await reader.read()
 
@@ -158,10 +162,11 @@ class Backlogs:
 class _Reader:
     """Reads one database, one query at a time."""
 
-    def __init__(self, url: str, limits: Limits, *, ended: Callable[[], object]) -> None:
+    def __init__(self, url: str, limits: Limits, *, correct: str, ended: Callable[[], object]) -> None:
         """``ended``: is told, once, that nobody may ask any more."""
         self._url = url
         self._limits = limits
+        self._correct = correct
         self._ended = ended
         self._connection: _Connection | None = None
         self._asked = asyncio.Event()
@@ -210,13 +215,13 @@ class _Reader:
         except _TROUBLE as trouble:
             await self._disconnect()
             if not (rested and _broke(trouble)):
-                return unreadable(trouble, self._url)
+                return unreadable(trouble, self._url, self._correct)
         # The server was restarted while the connection was at rest: only a new one tells whether it is there.
         try:
             return await self._ask()
         except _TROUBLE as trouble:
             await self._disconnect()
-            return unreadable(trouble, self._url)
+            return unreadable(trouble, self._url, self._correct)
 
     async def _ask(self) -> Reading:
         if self._connection is None:
@@ -352,7 +357,7 @@ class _Listener:
         """Once for each time that it begins: a reading tells what is wrong, and polling finds the work."""
         if not self._in_trouble:
             self._in_trouble = True
-            reason = said(trouble, self._url)
+            reason = describe(trouble, self._url)
             _log.info("Not told of new work at once: polling finds it", database=where(self._url), reason=reason)
 
     def _tell_that_it_works(self, *, pooled: bool) -> None:

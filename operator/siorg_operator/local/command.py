@@ -113,7 +113,7 @@ async def run(
     Returns:
         The machine as it was left, and why it came to its end; None: by a signal.
     """
-    databases = Backlogs()
+    databases = Backlogs(correct="DATABASE_URL")
     machine = LocalMachine(resource, LocalQueueReader(databases, environ["DATABASE_URL"]), folder, environ)
     context = Context(
         launcher=machine,

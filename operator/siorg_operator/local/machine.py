@@ -16,14 +16,12 @@ from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.reconcile import Observed
-from siorg_operator.database.errors import of_variable
 from siorg_operator.database.reader import Backlogs
 from siorg_operator.decide import manifests
-from siorg_operator.decide.job_failures import later
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.decide.state import Backlog, Job, Unreadable
+from siorg_operator.decide.state import Backlog, Job, Unreadable, later
 from siorg_operator.decide.status import Event
 from siorg_operator.logs import redacted
 
@@ -108,7 +106,6 @@ class LocalQueueReader:
         del resource
         reading = await self._databases.read(self._url)
         if isinstance(reading, Unreadable):
-            reading = of_variable(reading)
             if self.unreadable is None:
                 self.unreadable_since = time.monotonic()
             self.unreadable = reading

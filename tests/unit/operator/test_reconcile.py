@@ -36,8 +36,8 @@ def test_a_pass_launches_what_was_decided_and_says_so() -> None:
     cluster = FakeCluster(backlog(480), **NO_CRON_JOBS)
     done = FakeOperator(cluster).reconcile()
     assert cluster.steps == ["launch 0-1", "launch 1-1", "launch 2-1", "launch 3-1", "launch 4-1", "status", "event ScaledUp"]
-    assert names(done.launched) == names(cluster.unfinished)
-    assert all(job.template == template_hash(cluster.resource, CREDENTIALS) for job in done.launched)
+    assert names(done.result.launched) == names(cluster.unfinished)
+    assert all(job.template == template_hash(cluster.resource, CREDENTIALS) for job in done.result.launched)
     assert cluster.status["jobs"]["pending"] == 5
     assert cluster.status["lastDecision"]["launched"] == 5
 
@@ -77,11 +77,11 @@ def test_what_the_cluster_does_not_show_yet_is_not_launched_twice() -> None:
 def test_a_launched_job_that_was_deleted_is_not_waited_for() -> None:
     cluster = FakeCluster(backlog(50), **NO_CRON_JOBS)
     operator = FakeOperator(cluster)
-    (launched,) = operator.reconcile().launched
+    (launched,) = operator.reconcile().result.launched
     cluster.jobs.clear()
-    assert not operator.reconcile().launched
+    assert not operator.reconcile().result.launched
     operator.reconciler.job_deleted(launched.name)
-    assert operator.reconcile().launched
+    assert operator.reconcile().result.launched
 
 
 @pytest.mark.parametrize("lost", range(5))
@@ -103,7 +103,7 @@ def test_a_launch_whose_answer_was_lost_is_not_made_again_under_another_name(los
 def test_a_job_that_was_there_already_counts_as_launched() -> None:
     cluster = FakeCluster(backlog(50), pending(1), **NO_CRON_JOBS)
     cluster.shown = []
-    assert names(FakeOperator(cluster).reconcile().launched) == names(cluster.unfinished)
+    assert names(FakeOperator(cluster).reconcile().result.launched) == names(cluster.unfinished)
 
 
 def test_there_are_no_cron_jobs_on_one_machine() -> None:
@@ -210,8 +210,8 @@ def test_a_refused_launch_is_told_and_tried_again() -> None:
     operator = FakeOperator(cluster)
     done = operator.reconcile()
     assert done.failure is not None
-    assert (done.failure.code, names(done.launched)) == (403, names(cluster.unfinished))
-    assert [job.slot for job in done.launched] == [0, 2]
+    assert (done.failure.code, names(done.result.launched)) == (403, names(cluster.unfinished))
+    assert [job.slot for job in done.result.launched] == [0, 2]
     assert cluster.status["lastDecision"] == {
         "time": rfc3339(NOW),
         "reason": "LaunchFailed",
@@ -241,7 +241,7 @@ def test_a_status_that_cannot_be_written_loses_no_job() -> None:
     cluster.refuses = refusing("status")
     done = FakeOperator(cluster).reconcile()
     assert done.failure is not None
-    assert names(done.launched) == names(cluster.unfinished)
+    assert names(done.result.launched) == names(cluster.unfinished)
     assert cluster.status == {}
     assert cluster.events == []
 

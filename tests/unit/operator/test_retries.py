@@ -8,10 +8,11 @@ import pytest
 
 from siorg_operator.control.retries import Request, Retries
 from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Fault
 from support.operator_values import at
 
-FAULT = Fault("CronJobRefused", "the API server answered")
+FAULT = Fault(Reason.CRON_JOB_REFUSED, "the API server answered")
 
 
 class Cluster:
@@ -28,7 +29,7 @@ class Cluster:
             if self.code is not None:
                 raise ClusterError("the API server answered", self.code)
 
-        requests = [Request(key, "CronJobRefused", send) for key in keys or ("apply",)]
+        requests = [Request(key, Reason.CRON_JOB_REFUSED, send) for key in keys or ("apply",)]
         asyncio.run(self.retries.send(requests, at(seconds)))
         return self.retries
 
@@ -73,4 +74,4 @@ def test_a_bug_is_not_hidden() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(Retries().send([Request("apply", "CronJobRefused", send)], at(0)))
+        asyncio.run(Retries().send([Request("apply", Reason.CRON_JOB_REFUSED, send)], at(0)))
