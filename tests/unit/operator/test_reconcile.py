@@ -196,8 +196,8 @@ def test_a_pass_launches_what_was_decided_and_says_so() -> None:
     world = World(no_cron_jobs(), backlog(480))
     passed = Operator(world).look()
     assert world.steps == ["launch 0-1", "launch 1-1", "launch 2-1", "launch 3-1", "launch 4-1", "status", "event ScaledUp"]
-    assert names(passed.launched) == names(world.unfinished)
-    assert all(job.template == template_hash(world.resource, CREDENTIALS) for job in passed.launched)
+    assert names(passed.result.launched) == names(world.unfinished)
+    assert all(job.template == template_hash(world.resource, CREDENTIALS) for job in passed.result.launched)
     assert passed.status == world.status
     assert world.status["jobs"]["pending"] == 5
     assert world.status["lastDecision"]["launched"] == 5
@@ -258,7 +258,7 @@ def test_a_launch_whose_answer_was_lost_is_not_made_again_under_another_name(los
 def test_a_job_that_was_there_already_counts_as_launched() -> None:
     world = World(no_cron_jobs(), backlog(50), pending(1))
     passed = Operator(world).look(jobs=[])
-    assert names(passed.launched) == names(world.unfinished)
+    assert names(passed.result.launched) == names(world.unfinished)
 
 
 # -- CronJobs ---------------------------------------------------------------------------------------------------------
@@ -565,8 +565,8 @@ def test_a_refused_launch_is_told_and_tried_again() -> None:
     operator = Operator(world)
     with pytest.raises(PassFailed, match="answered 403") as refused:
         operator.look()
-    assert (refused.value.code, names(refused.value.passed.launched)) == (403, names(world.unfinished))
-    assert [launch.slot for launch in refused.value.passed.plan.launches] == [0, 2]
+    assert (refused.value.code, names(refused.value.passed.result.launched)) == (403, names(world.unfinished))
+    assert [launch.slot for launch in refused.value.passed.result.launched] == [0, 2]
     assert world.status["lastDecision"] == {
         "time": rfc3339(NOW),
         "reason": "LaunchFailed",
@@ -596,7 +596,7 @@ def test_a_status_that_cannot_be_written_loses_no_job() -> None:
     world.refuses = refusing("status")
     with pytest.raises(PassFailed) as refused:
         Operator(world).look()
-    assert names(refused.value.passed.launched) == names(world.unfinished)
+    assert names(refused.value.passed.result.launched) == names(world.unfinished)
     assert refused.value.passed.status == {}  # as it is written
     assert world.events == []
 
