@@ -237,7 +237,8 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
     from prometheus_client import CollectorRegistry
 
     from siorg_operator.api.resource import parse
-    from siorg_operator.cluster.client import Kubernetes, api_client, namespace_of_context
+    from siorg_operator.cluster.client import Kubernetes
+    from siorg_operator.cluster.connection import api_client, namespace_of_context
     from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
     from siorg_operator.database.reader import Backlogs
     from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record

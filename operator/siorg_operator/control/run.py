@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import kopf
 
-from siorg_operator.cluster.client import Kubernetes, api_client
+from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.cluster.connection import api_client
 from siorg_operator.cluster.leader import Leadership
 from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
 from siorg_operator.control import handlers
