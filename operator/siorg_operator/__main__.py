@@ -125,11 +125,11 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     capture_uncaught()
     from siorg_operator.control.run import run
     from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.serving.health import ProbesPortError
+    from siorg_operator.serving.http import HttpPortError
 
     try:
         return run(settings)
-    except (ClusterError, ProbesPortError) as error:
+    except (ClusterError, HttpPortError) as error:
         print(error, file=sys.stderr)
         return USAGE
 

@@ -23,7 +23,8 @@ from siorg_operator.control.reconcile import Reconciler
 from siorg_operator.database.reader import Backlogs
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.logs import logger, remember_secret
-from siorg_operator.serving.health import Health, Probes
+from siorg_operator.serving.health import Health
+from siorg_operator.serving.http import HttpServer
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from siorg_operator.settings import OperatorSettings
 
@@ -37,13 +38,13 @@ def run(settings: OperatorSettings) -> int:
 
     Raises:
         ClusterError: no cluster is configured.
-        ProbesPortError: the port for probes and metrics is taken.
+        HttpPortError: the port for probes and metrics is taken.
     """
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
     api = api_client()
-    probes = Probes(health, registry)
-    port = probes.start(settings.http_address, settings.http_port)
+    http = HttpServer(health, registry)
+    port = http.start(settings.http_address, settings.http_port)
     log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
     stop = threading.Event()
     before = {number: signal.signal(number, _setting(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -66,7 +67,7 @@ def run(settings: OperatorSettings) -> int:
             leadership.release()
         for number, handler in before.items():
             signal.signal(number, handler)
-        probes.close()
+        http.close()
         log.info("Ended")
 
 
