@@ -240,7 +240,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
     from siorg_operator.cluster.client import Kubernetes
     from siorg_operator.cluster.connection import api_client, namespace_of_context
     from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
-    from siorg_operator.database.reader import Backlogs
+    from siorg_operator.database.databases import Databases
     from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
     from siorg_operator.decide.ports import ClusterError
     from siorg_operator.logs import redacted, remember_secret
@@ -257,7 +257,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
         or namespace_of_context()
         or "default"
     )
-    kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Backlogs()
+    kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Databases()
     try:
         body = await kubernetes.read_resource(namespace, arguments.what)
         if body is None:
@@ -315,9 +315,9 @@ def _made(job: Mapping[str, Any]) -> str:
 
 
 async def _reading(url: str) -> Reading | Unreadable:
-    from siorg_operator.database.reader import Backlogs
+    from siorg_operator.database.databases import Databases
 
-    databases = Backlogs()
+    databases = Databases()
     try:
         return await databases.read(url)
     finally:

@@ -16,7 +16,8 @@ from siorg_operator.control.loops import Attendants
 from siorg_operator.control.past import Past
 from siorg_operator.control.reconcile import Seen
 from siorg_operator.control.resync import Lists, RollCall
-from siorg_operator.database.reader import Backlogs, Watch
+from siorg_operator.database.databases import Databases
+from siorg_operator.database.listener import Watch
 from siorg_operator.decide.manifests import MANAGED_BY
 from siorg_operator.logs import logger
 
@@ -66,7 +67,7 @@ class NothingCompared(kopf.DiffBaseStorage):
 class KopfWorld:
     """What kopf shows of one resource."""
 
-    def __init__(self, sight: Sight, readers: SecretedBacklogs, databases: Backlogs) -> None:
+    def __init__(self, sight: Sight, readers: SecretedBacklogs, databases: Databases) -> None:
         """``readers``, ``databases``: to listen to."""
         self._body: Mapping[str, Any] = {}
         self._sight = sight
@@ -108,7 +109,7 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
     attendants: Attendants,
     *,
     readers: SecretedBacklogs,
-    databases: Backlogs,
+    databases: Databases,
     lists: Lists,
     namespace: str,
     secrets_seconds: float,

@@ -20,7 +20,7 @@ from siorg_operator.control import handlers
 from siorg_operator.control.loop import Attendant
 from siorg_operator.control.loops import Attendants
 from siorg_operator.control.reconcile import Reconciler
-from siorg_operator.database.reader import Backlogs
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.logs import logger, remember_secret
 from siorg_operator.serving.health import Health
@@ -75,7 +75,7 @@ async def _lead(
     settings: OperatorSettings, kubernetes: Kubernetes, metrics: OperatorMetrics, health: Health, stop: threading.Event
 ) -> int:
     """Attend to every resource of the namespace until ``stop``."""
-    databases = Backlogs()
+    databases = Databases()
     secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
     readers = SecretedBacklogs(secrets, databases, remember_secret=remember_secret)
     reconciler = Reconciler(

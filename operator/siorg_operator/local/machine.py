@@ -21,8 +21,9 @@ from typing import Any
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.loop import Attendant
 from siorg_operator.control.reconcile import Reconciler, Seen
+from siorg_operator.database.databases import Databases
 from siorg_operator.database.errors import of_variable
-from siorg_operator.database.reader import Backlogs, Watch
+from siorg_operator.database.listener import Watch
 from siorg_operator.decide import manifests
 from siorg_operator.decide.job_failures import Pacing, later
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
@@ -120,7 +121,7 @@ class Process:
 class LocalMachine:
     """This machine as ``ports.Launcher``, ``ports.Cluster`` and ``attendant.World``."""
 
-    def __init__(self, resource: SiorgSyncWorker, databases: Backlogs, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, resource: SiorgSyncWorker, databases: Databases, folder: Path, environ: Mapping[str, str]) -> None:
         """``folder``: where logs go. ``environ``: what job processes inherit, the database's URL in it."""
         self.resource = resource
         # Of a run before this one logs may be there: its names are not used again, as in a cluster.
@@ -351,7 +352,7 @@ async def run(
         show: is called when something changed, and each second.
         pacing: how patient to be with trouble.
     """
-    databases = Backlogs()
+    databases = Databases()
     machine = LocalMachine(resource, databases, folder, environ)
     reconciler = Reconciler(reader=machine, launcher=machine, cluster=machine, metrics=metrics, clock=_now, pacing=pacing)
     attendant = Attendant(machine, reconciler, machine, metrics=metrics, health=Health(), clock=_now, default_image=None)
