@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from siorg_operator.api.resource import ResourceError, SiorgSyncWorker, read_file
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Job, JobState, Reading, Unreadable
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from prometheus_client import CollectorRegistry
     from rich.console import Console
 
-    from siorg_operator.local.machine import LocalError, Over, log_folder, prepare, run
+    from siorg_operator.local.command import LocalError, Over, log_folder, prepare, run
     from siorg_operator.local.view import View
     from siorg_operator.logs import configure, remember_secret
     from siorg_operator.serving.metrics import OperatorMetrics
@@ -155,17 +156,17 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             remember_secret(environment[name])
     console = Console(force_terminal=False if arguments.plain else None)
     with View(console) as view:
-        machine = asyncio.run(
+        machine, end = asyncio.run(
             run(
                 resource, environment, metrics=OperatorMetrics(CollectorRegistry()), folder=folder,
                 until_empty=arguments.until_empty, show=view.show,
             )
         )  # fmt: skip
     view.finish(machine, str(folder))
-    if machine.end_reached is None or machine.end_reached.over is Over.EMPTY:
+    if end is None or end.over is Over.EMPTY:
         return DONE
-    print(machine.end_reached.message, file=sys.stderr)
-    return USAGE if machine.end_reached.over is Over.NEVER else TRY_LATER
+    print(end.message, file=sys.stderr)
+    return USAGE if end.over is Over.NEVER else TRY_LATER
 
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -196,7 +197,7 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return TRY_LATER
     decided = plan(resource, backlog, jobs, datetime.now(UTC), settings.pacing)
     explain.show(Console(), resource, backlog, jobs, decided, assumed)
-    if is_file and isinstance(backlog.reading, Unreadable) and backlog.reading.reason == "WrongUrl":
+    if is_file and isinstance(backlog.reading, Unreadable) and backlog.reading.reason is Reason.WRONG_URL:
         return USAGE
     return DONE if decided.depth is not None else TRY_LATER
 
@@ -206,7 +207,6 @@ _Known: TypeAlias = "tuple[SiorgSyncWorker, Backlog, list[Job], list[str]]"
 
 
 def _of_file(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
-    from siorg_operator.database.errors import of_variable
     from siorg_queue.address import check_database_url
 
     resource, assumed = _with_image(read_file(_text(arguments.what)), settings, None)
@@ -221,10 +221,7 @@ def _of_file(arguments: argparse.Namespace, environ: Mapping[str, str], settings
         check_database_url(url)
     except ValueError as wrong:
         raise UsageError(f"DATABASE_URL {wrong}") from None
-    reading = asyncio.run(_reading(url))
-    if isinstance(reading, Unreadable):  # here the URL is no Secret's
-        reading = of_variable(reading)
-    return resource, Backlog(reading), jobs, assumed
+    return resource, Backlog(asyncio.run(_reading(url))), jobs, assumed
 
 
 def _of_cluster(arguments: argparse.Namespace, environ: Mapping[str, str], settings: OperatorSettings) -> _Known:
@@ -239,7 +236,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
     from siorg_operator.api.resource import parse
     from siorg_operator.cluster.client import Kubernetes
     from siorg_operator.cluster.connection import api_client, namespace_of_context
-    from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
+    from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
     from siorg_operator.database.databases import Databases
     from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
     from siorg_operator.decide.ports import ClusterError
@@ -269,7 +266,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
         found = [job for job in found if owner_uid(job) == resource.metadata.uid]
         resource, assumed = _with_image(resource, settings, max(found, key=_made, default=None))
         secrets = Secrets(kubernetes, refresh_seconds=0)
-        backlog = await SecretedBacklogs(secrets, databases, remember_secret=remember_secret).read(resource)
+        backlog = await SecretQueueReader(secrets, databases, remember_secret=remember_secret).read(resource)
         now = datetime.now(UTC)
         jobs = [
             combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redacted)
@@ -317,7 +314,7 @@ def _made(job: Mapping[str, Any]) -> str:
 async def _reading(url: str) -> Reading | Unreadable:
     from siorg_operator.database.databases import Databases
 
-    databases = Databases()
+    databases = Databases(correct="DATABASE_URL")
     try:
         return await databases.read(url)
     finally:

@@ -144,7 +144,7 @@ def cannot_read_the_resource(world: World, who: Account) -> str:
 def cannot_write_the_status(world: World, who: Account) -> str:
     operator = started(world, who)
     world.create()
-    told = said(operator, "A pass was not carried out in full")
+    told = said(operator, "Reconcile incomplete")
     assert not world.status()
     assert operator.metric("siorg_operator_reconcile_errors_total", "403") >= 1
     return told

@@ -79,7 +79,7 @@ BACKLOGS = st.builds(
 @st.composite
 def resources(draw: st.DrawFn) -> SiorgSyncWorker:
     most = draw(st.integers(0, 20) | st.integers(0, 1000))
-    trouble = {
+    backoff = {
         "reason": draw(st.sampled_from([*Ending, "Nonsense"])),
         "streak": draw(_COUNTS),
         "since": rfc3339(draw(_TIMES)),
@@ -89,7 +89,7 @@ def resources(draw: st.DrawFn) -> SiorgSyncWorker:
     believable = st.floats(0, 1e308, exclude_max=True) | st.sampled_from([0.0, 0.5, 20.0])
     status: dict[str, Any] = {"rate": draw(believable), "requestRate": draw(believable), "jobs": {}}
     if draw(st.booleans()):
-        status["trouble"] = trouble
+        status["backoff"] = backoff
     if draw(st.booleans()):
         status["jobs"] = {"lastFinishedTime": rfc3339(draw(_TIMES))}
     scaling: dict[str, Any] = {

@@ -485,7 +485,7 @@ STATUS: Final[Mapping[str, Any]] = {
     "requestRate": 3,
     "predictedDrainSeconds": 13,
     "lastDecision": {"time": _TIME, "reason": "Launched", "message": "depth 480, 50 a Job → 10 wanted", "launched": 2},
-    "trouble": {
+    "backoff": {
         "reason": "JobsFailing",
         "streak": 2,
         "since": _TIME,
@@ -503,13 +503,13 @@ def _bad_status() -> Iterator[Bad]:
         "queue": ("claimable", "due", "scheduled", "processing", "failed", "conflict", "oldestDueSeconds"),
         "jobs": ("desired", "active", "pending", "succeeded", "failed", "lastRound"),
         "lastDecision": ("launched",),
-        "trouble": ("streak",),
+        "backoff": ("streak",),
     }
     for part, names in counts.items():
         yield from (Bad(f"status.{part}", {**STATUS[part], name: -1}, "minimum", f"status.{part}.{name}") for name in names)
     for name in ("observedGeneration", "predictedDrainSeconds", "rate", "requestRate"):
         yield Bad(f"status.{name}", -1, "minimum")
-    longest = {"lastDecision": {"reason": 1024, "message": 4096}, "trouble": {"reason": 1024, "message": 4096, "template": 63}}
+    longest = {"lastDecision": {"reason": 1024, "message": 4096}, "backoff": {"reason": 1024, "message": 4096, "template": 63}}
     for part, limits in longest.items():
         for name, limit in limits.items():
             yield Bad(f"status.{part}", {**STATUS[part], name: "a" * (limit + 1)}, "maxLength", f"status.{part}.{name}")
@@ -517,7 +517,7 @@ def _bad_status() -> Iterator[Bad]:
         yield Bad(f"status.{part}", {"message": "a", "time": _TIME}, "required", f"status.{part}.reason")
     yield Bad("status.lastDecision", {"reason": "a"}, "required", "status.lastDecision.time")
     yield _longer("status.selector", 1024)
-    times = {"jobs": ("lastFinishedTime",), "lastDecision": ("time",), "trouble": ("since", "lastFailureTime", "retryTime")}
+    times = {"jobs": ("lastFinishedTime",), "lastDecision": ("time",), "backoff": ("since", "lastFailureTime", "retryTime")}
     for part, names in times.items():
         yield from (
             Bad(f"status.{part}", {**STATUS[part], name: "yesterday"}, "format", f"status.{part}.{name}") for name in names

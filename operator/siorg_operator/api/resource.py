@@ -142,11 +142,11 @@ class LastDecision(StatusPart):
     """Jobs that it launched."""
 
 
-class TroubleStatus(StatusPart):
+class BackoffStatus(StatusPart):
     """Why fewer Jobs are launched than the work wants, and until when."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
-    """What kind of trouble, in one word for programs."""
+    """How the newest failed Job ended, in one word for programs."""
     streak: Count = 0
     """Failures in a row."""
     since: Time | None = None
@@ -182,7 +182,7 @@ class Status(StatusPart):
     """Seconds until what is claimable will be done, at this rate with these Jobs."""
     last_decision: LastDecision | None = None
     """The decision that last changed something, or was held back."""
-    trouble: TroubleStatus | None = None
+    backoff: BackoffStatus | None = None
     """Why fewer Jobs are launched than the work wants; not there: nothing holds back."""
 
 

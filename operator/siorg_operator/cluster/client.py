@@ -47,7 +47,7 @@ log = logger(__name__)
 
 
 class Kubernetes:
-    """The cluster, as ``ports.Launcher`` and ``ports.Cluster``; and the Secrets."""
+    """The cluster, as ``ports.Launcher`` and ``ports.Reporter``; and its CronJobs and Secrets."""
 
     def __init__(self, api: client.ApiClient, metrics: OperatorMetrics, *, may_write: Callable[[], bool] | None = None) -> None:
         """Prepare; nothing is asked yet.
@@ -127,7 +127,7 @@ class Kubernetes:
     # -- the resource's other things ----------------------------------------------------------------------------------
 
     async def write_status(self, resource: SiorgSyncWorker, patch: Body) -> Body | None:
-        """See ``ports.Cluster``."""
+        """See ``ports.Reporter``."""
         return await self._or_none(
             self._call(
                 "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
@@ -137,7 +137,7 @@ class Kubernetes:
         )  # fmt: skip
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
-        """See ``ports.Cluster``."""
+        """See ``ports.Reporter``."""
         now = rfc3339(datetime.now(UTC))
         namespace, name = _namespace(resource), resource.metadata.name
         body = {
@@ -164,7 +164,11 @@ class Kubernetes:
             log.warning("Event not recorded", reason=str(error), namespace=namespace, worker=name)
 
     async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: Body) -> Body:
-        """See ``ports.Cluster``."""
+        """Make a CronJob as it is written (server-side apply); the object as it is now.
+
+        Raises:
+            ClusterError: it could not be applied, or one of that name is there that this resource does not own.
+        """
         name, namespace = manifest["metadata"]["name"], _namespace(resource)
         # Applying takes over whatever is there: a person's CronJob would become ours, and go when the resource goes.
         existing = await self._or_none(self._call("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace))
@@ -180,7 +184,11 @@ class Kubernetes:
             raise ClusterError(f"CronJob {name}: {error}; {advice}", error.code) from None
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
-        """See ``ports.Cluster``."""
+        """Remove a CronJob. One that is gone is no error.
+
+        Raises:
+            ClusterError: it could not be removed.
+        """
         await self._gone_is_fine(
             self._call(
                 "delete", "cronjobs", self._batch.delete_namespaced_cron_job, name, _namespace(resource),
@@ -224,7 +232,11 @@ class Kubernetes:
                 raise ClusterError(f"{error}{'; ' + advice if advice else ''}", error.code) from None
 
     async def uids(self, kind: str, namespace: str) -> set[str]:
-        """See ``control.resync``."""
+        """Of all objects of a kind (its plural) that may be ours.
+
+        Raises:
+            ClusterError: they could not be listed.
+        """
         options: dict[str, Any] = {"limit": _PAGE, "_headers": {"Accept": _METADATA_ONLY}}
         if kind != PLURAL:
             options["label_selector"] = f"app.kubernetes.io/managed-by={manifests.MANAGED_BY}"

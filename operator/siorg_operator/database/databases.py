@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from siorg_operator.database.connection import Limits
+from siorg_operator.database.errors import URL_IN_SECRET, wrong_url
 from siorg_operator.database.listener import QueueListener, Watch
 from siorg_operator.database.reader import CLOSING, QueueReader
 from siorg_operator.decide.state import Reading, Unreadable
@@ -23,9 +24,10 @@ class Databases:
     Belongs to one event loop.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        """Connect to nothing yet."""
+    def __init__(self, limits: Limits | None = None, *, correct: str = URL_IN_SECRET) -> None:
+        """Connect to nothing yet. ``correct``: what a person has to correct when a URL is wrong."""
         self._limits = limits or Limits()
+        self._correct = correct
         self._readers: dict[str, QueueReader] = {}
         # The task beside the listener, not in it: a cancelled task keeps the frames that it was cancelled in, with whatever
         # socket was being connected there, and they would keep the task.
@@ -43,12 +45,14 @@ class Databases:
         try:
             check_database_url(url)
         except ValueError as wrong:
-            return Unreadable("WrongUrl", f"the database's URL {wrong}: correct it in the Secret")
+            return wrong_url(str(wrong), self._correct)
         if self._closed:
             return CLOSING
         reader = self._readers.get(url)
         if reader is None:
-            reader = self._readers[url] = QueueReader(url, self._limits, ended=lambda: self._readers.pop(url, None))
+            reader = self._readers[url] = QueueReader(
+                url, self._limits, correct=self._correct, ended=lambda: self._readers.pop(url, None)
+            )
             self._start(reader.serve())
         return await reader.read()
 

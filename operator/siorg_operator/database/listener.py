@@ -13,7 +13,7 @@ from functools import cache
 import psycopg
 
 from siorg_operator.database.connection import FAILURES, Connection, Limits, connect, last_row, within
-from siorg_operator.database.errors import said, where
+from siorg_operator.database.errors import describe, where
 from siorg_operator.logs import logger
 from siorg_queue import CHANNEL
 from siorg_runtime.backoff import exponential
@@ -126,7 +126,7 @@ class QueueListener:
         """Once for each time that it begins: a reading says what is wrong, and polling finds the work."""
         if not self._failing:
             self._failing = True
-            _log.info("LISTEN unavailable; polling", database=where(self._url), reason=said(error, self._url))
+            _log.info("LISTEN unavailable; polling", database=where(self._url), reason=describe(error, self._url))
 
     def _log_success(self, *, pooled: bool) -> None:
         if self._failing:

@@ -15,6 +15,7 @@ import psycopg
 
 from siorg_operator.database.connection import FAILURES, Connection, Limits, connect, last_row, within
 from siorg_operator.database.errors import unreadable
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_operator.logs import logger
 from siorg_queue.statements import load
@@ -22,16 +23,17 @@ from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
 
 _log = logger(__name__)
 
-CLOSING: Final = Unreadable("DatabaseUnavailable", "the operator is ending: the queue is not read any more")
+CLOSING: Final = Unreadable(Reason.DATABASE_UNAVAILABLE, "the operator is ending: the queue is not read any more")
 
 
 class QueueReader:
     """Reads one database, one query at a time."""
 
-    def __init__(self, url: str, limits: Limits, *, ended: Callable[[], object]) -> None:
-        """``ended``: is called, once, when nobody may ask any more."""
+    def __init__(self, url: str, limits: Limits, *, correct: str, ended: Callable[[], object]) -> None:
+        """``correct``: what a person has to correct when the URL is wrong. ``ended``: is called, once, when nobody asks any more."""
         self._url = url
         self._limits = limits
+        self._correct = correct
         self._ended = ended
         self._connection: Connection | None = None
         self._asked = asyncio.Event()
@@ -80,13 +82,13 @@ class QueueReader:
         except FAILURES as error:
             await self._disconnect()
             if not (reused and _broke(error)):
-                return unreadable(error, self._url)
+                return unreadable(error, self._url, self._correct)
         # The server was restarted while the connection was at rest: only a new one tells whether it is there.
         try:
             return await self._ask()
         except FAILURES as error:
             await self._disconnect()
-            return unreadable(error, self._url)
+            return unreadable(error, self._url, self._correct)
 
     async def _ask(self) -> Reading:
         if self._connection is None:

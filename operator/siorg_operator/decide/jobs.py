@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from siorg_operator.api.resource import KIND
-from siorg_operator.decide.job_failures import later
 from siorg_operator.decide.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
-from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary
+from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary, later
 from siorg_runtime.secret_places import without_known_places
 
 CANNOT_START: Final = frozenset(
@@ -276,7 +275,7 @@ def _ending(job: JobRecord, ended: PodRecord | None, summary: Summary | None) ->
         return _ENDINGS_OF_TRY_LATER.get(summary.reason, Ending.FAILED)
     if ended is not None and ended.exit_code == 2:
         return Ending.WRONG_SETTINGS
-    return Ending.FAILED
+    return Ending.OUT_OF_MEMORY if ended is not None and ended.exit_reason == "OOMKilled" else Ending.FAILED
 
 
 def _message(job: JobRecord, ended: PodRecord | None, summary: Summary | None) -> str:

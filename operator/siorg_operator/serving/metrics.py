@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from siorg_operator.decide.plan import Plan
+from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading
 from siorg_runtime.version import version
 
@@ -141,19 +141,19 @@ class OperatorMetrics:
 
     # -- what happened to a resource ----------------------------------------------------------------------------------
 
-    def decided(self, namespace: str, worker: str, plan: Plan, backlog: Backlog, jobs: Sequence[Job]) -> None:
-        """A pass saw ``backlog`` and ``jobs``, and did what ``plan`` says."""
-        key = (namespace, worker)
+    def decided(self, namespace: str, worker: str, result: Result, backlog: Backlog, jobs: Sequence[Job]) -> None:
+        """A pass saw ``backlog`` and ``jobs``, and this came of it."""
+        key, plan = (namespace, worker), result.plan
         self._saw_queue(key, backlog)
         for state in JobState:
             self._jobs.labels(*key, state.value.lower()).set(sum(job.state is state for job in jobs))
         self._desired.labels(*key).set(plan.desired)
         self._begin_counters(key)
-        if plan.launches:
-            self._launches.labels(*key, plan.launch_reason).inc(len(plan.launches))
-        self._set_or_unknown(self._rate, key, plan.rate)
+        if result.launched:
+            self._launches.labels(*key, plan.launch_reason).inc(len(result.launched))
+        self._set_or_unknown(self._rate, key, plan.size.rates.items)
         self._set_or_unknown(self._drain, key, plan.predicted_drain_seconds)
-        self._holds_back(key, plan.reason if plan.held_back else None)
+        self._holds_back(key, result.reason if result.held_back else None)
 
     def _begin_counters(self, key: tuple[str, str]) -> None:
         """Tell 0 too. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
@@ -164,7 +164,7 @@ class OperatorMetrics:
             (self._items, _OUTCOMES),
             (self._requests, _RESULTS),
             (self._launches, _LAUNCH_REASONS),
-            (self._ended, [ending for ending in Ending if ending is not Ending.NOTHING]),  # a trouble, not how a Job ends
+            (self._ended, [_ending(ending) for ending in Ending if ending is not Ending.NOTHING]),  # which is not how a Job ends
         ):
             for value in values:
                 counter.labels(*key, value)
@@ -196,7 +196,7 @@ class OperatorMetrics:
     def job_ended(self, namespace: str, worker: str, job: Job) -> None:
         """A Job has ended. To be told once for each."""
         key = (namespace, worker)
-        self._ended.labels(*key, job.ending or Ending.FAILED).inc()
+        self._ended.labels(*key, _ending(job.ending or Ending.FAILED)).inc()
         summary = job.summary
         if summary is None:
             return
@@ -285,6 +285,10 @@ class OperatorMetrics:
 
     def _unknown(self, gauge: Gauge, labels: tuple[str, ...]) -> None:
         gauge.remove(*labels)
+
+
+def _ending(ending: Ending) -> str:
+    return Ending.FAILED if ending is Ending.OUT_OF_MEMORY else ending  # one label for both, as dashboards know it
 
 
 class _CountedHistogram(Collector):

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siorg_job.run_summary import RunReport, one_line
-from siorg_operator.control.past import Past
 from siorg_operator.decide.jobs import (
     CANNOT_START,
     JobRecord,
@@ -367,7 +366,7 @@ def test_of_a_secret_that_a_message_holds_nothing_stays_wherever_it_is_cut(room:
         assert token[:4] not in message
         assert len(message) <= 300
     stuck = a_pod(waiting("CreateContainerConfigError", f"{before}{token} is no key"))
-    job = Past().jobs([(record_of(a_job()), [pod_record(stuck)])], NOW, redactor.text)[0]
+    job = combine(record_of(a_job()), [pod_record(stuck)], NOW, redactor.text)
     assert job.stuck is not None
     assert token[:4] not in job.stuck.message
 
@@ -475,52 +474,6 @@ def test_an_init_container_that_runs_makes_no_trouble() -> None:
 def test_a_sidecar_that_cannot_start_does_not_matter_once_the_container_has_run() -> None:
     done = with_init(a_pod(terminated(0, json.dumps(DRAINED))), waiting("ImagePullBackOff"))
     assert seen(a_job(), done).stuck is None
-
-
-def look(past: Past, now: datetime, *pods: dict[str, Any], job: dict[str, Any] | None = None) -> Job:
-    (found,) = past.jobs([(record_of(job or a_job()), [pod_record(pod) for pod in pods])], now, str)
-    return found
-
-
-def since(job: Job) -> datetime | None:
-    return None if job.stuck is None else job.stuck.since
-
-
-def test_the_grace_of_a_stuck_pod_begins_when_it_is_first_seen_stuck_not_when_a_node_took_it() -> None:
-    past = Past()
-    assert since(look(past, at(-10), a_pod(waiting("ContainerCreating")))) is None
-    assert since(look(past, at(0), a_pod(waiting("ErrImagePull")))) == at(0)
-    assert since(look(past, at(20), a_pod(waiting("ImagePullBackOff")))) == at(0)
-
-
-def test_one_that_went_on_its_way_is_seen_anew() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("ErrImagePull")))
-    look(past, at(10), a_pod(waiting("ContainerCreating")))
-    assert since(look(past, at(60), a_pod(waiting("CreateContainerError")))) == at(60)
-
-
-def test_a_successor_has_a_grace_of_its_own() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("ErrImagePull"), name="first"))
-    assert since(look(past, at(40), a_pod(waiting("ErrImagePull"), name="second"))) == at(40)
-
-
-def test_of_a_pod_that_no_node_takes_its_condition_tells_since_when() -> None:
-    assert since(look(Past(), at(0), a_pod(scheduled=False))) == at(-55)
-
-
-def test_a_job_that_began_is_remembered_when_its_deadline_removes_the_pod() -> None:
-    past = Past()
-    look(past, at(0), a_pod(running(), phase="Running"))
-    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at == at(-40)
-    assert look(past, at(20), job=failed("DeadlineExceeded")).started_at == at(-40)
-
-
-def test_and_of_one_that_never_began_nothing_is_told() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("PodInitializing")))
-    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at is None
 
 
 @pytest.mark.parametrize(("active", "seconds", "reason"), [(0, -1, None), (0, 0, "NoPod"), (1, 90_000, None)])
