@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 from support.operator_values import CREDENTIALS, NOW, rfc3339, template_of, worker
 
@@ -68,8 +69,8 @@ BACKLOGS = st.builds(
         READINGS,
         READINGS,
         READINGS,
-        st.just(Unreadable("DatabaseUnavailable", "away")),
-        st.just(Unreadable("SecretMissing", "")),
+        st.just(Unreadable(Reason.DATABASE_UNAVAILABLE, "away")),
+        st.just(Unreadable(Reason.SECRET_MISSING, "")),
     ),
     credentials=st.sampled_from([CREDENTIALS, CREDENTIALS, ""]),
     siorg_token_problem=st.sampled_from([None, None, None, "the Secret is not there"]),

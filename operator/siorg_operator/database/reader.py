@@ -30,7 +30,7 @@ class QueueReader:
     """Reads one database, one query at a time."""
 
     def __init__(self, url: str, limits: Limits, *, correct: str, ended: Callable[[], object]) -> None:
-        """``correct``: what a person has to correct when the URL is wrong. ``ended``: is called, once, when nobody asks any more."""
+        """``correct``: what a person has to correct in a wrong URL. ``ended``: is called, once, when nobody asks any more."""
         self._url = url
         self._limits = limits
         self._correct = correct

@@ -12,12 +12,13 @@ import pytest
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Reading, Unreadable
 from support.operator_values import body, worker
 
 URL = "postgresql://siorg:hunter2@db/siorg"
 TOKEN = "s3cret-token"
-NO_ANSWER: Any = Unreadable("DatabaseUnavailable", "the database at db:5432 does not answer")
+NO_ANSWER: Any = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database at db:5432 does not answer")
 
 
 @dataclass
@@ -181,7 +182,7 @@ def test_an_unchanged_secret_is_no_reason_to_try_again(reader: Reader) -> None:
 
 
 def test_a_database_that_refuses_for_another_reason_does_not_cost_a_request_each_time(reader: Reader) -> None:
-    reader.databases.readings = {URL: Unreadable("NotMigrated", "no table")}
+    reader.databases.readings = {URL: Unreadable(Reason.NOT_MIGRATED, "no table")}
     reader.wrong()
     reader.wrong()
     assert reader.cluster.asked == ["database"]
@@ -201,7 +202,7 @@ def test_a_secret_that_goes_while_the_database_is_away_keeps_the_reason(reader: 
 def test_a_missing_secret_says_how_to_make_it() -> None:
     reader = Reader()
     assert reader.wrong() == Unreadable(
-        "SecretMissing",
+        Reason.SECRET_MISSING,
         "the Secret sync/database of spec.database.urlSecretRef is not there: create it (kubectl create secret generic database"
         " -n sync --from-env-file=FILE, whose line is DATABASE_URL=…)",
     )
@@ -219,7 +220,7 @@ def test_a_wrong_key_names_the_keys_that_are_there() -> None:
     reader = Reader()
     reader.cluster.put("database", url=URL, password="x")
     assert reader.wrong() == Unreadable(
-        "SecretKeyMissing",
+        Reason.SECRET_KEY_MISSING,
         "the Secret sync/database of spec.database.urlSecretRef has no key DATABASE_URL; its keys: password, url",
     )
 
@@ -246,7 +247,8 @@ def test_a_value_that_is_no_text_says_so(value: str | None) -> None:
     reader = Reader()
     reader.cluster.put_raw("database", {"DATABASE_URL": value})
     assert reader.wrong() == Unreadable(
-        "SecretKeyMissing", "the key DATABASE_URL of the Secret sync/database (spec.database.urlSecretRef) is empty or no text"
+        Reason.SECRET_KEY_MISSING,
+        "the key DATABASE_URL of the Secret sync/database (spec.database.urlSecretRef) is empty or no text",
     )
 
 
@@ -257,7 +259,7 @@ def test_secrets_that_cannot_be_read_leave_the_depth_unknown() -> None:
     assert backlog.depth is None
     assert backlog.credentials == ""  # not known, which is not the same as changed
     assert backlog.reading == Unreadable(
-        "AccessDenied",
+        Reason.ACCESS_DENIED,
         "the Secret sync/database of spec.database.urlSecretRef cannot be read: get secrets: 403: forbidden;"
         " the operator's Role must allow get of secrets database",
     )
@@ -267,7 +269,7 @@ def test_of_two_secrets_the_one_is_named_that_cannot_be_read(reader: Reader) -> 
     reader.read()
     reader.cluster.error = ClusterError("get secrets: the API server did not answer: timed out")
     assert reader.wrong(WITH_TOKEN) == Unreadable(
-        "SecretUnreadable",
+        Reason.SECRET_UNREADABLE,
         "the Secret sync/token of spec.siorg.tokenSecretRef cannot be read: get secrets: the API server did not answer:"
         " timed out; it is tried again by itself",
     )

@@ -294,7 +294,7 @@ def test_a_crash_tells_the_last_line_of_its_log() -> None:
 
 def test_a_job_that_was_killed_for_its_memory_says_so() -> None:
     job = seen(failed(), a_pod(terminated(137, reason="OOMKilled"), phase="Failed"))
-    assert (job.ending, job.message) == (Ending.FAILED, "exit code 137, OOMKilled")
+    assert (job.ending, job.message) == (Ending.OUT_OF_MEMORY, "exit code 137, OOMKilled")
 
 
 def test_a_run_that_failed_tells_its_reason() -> None:

@@ -10,37 +10,26 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from siorg_operator.decide.plan import Launch, Plan
+from siorg_operator.decide.plan import Hold, Launch, Plan
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.sizing import Rates, Size
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Summary, Unreadable
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
+from support.operator_values import carried_out
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-PLAN = Plan(
-    depth=480,
-    desired=5,
-    unfinished=3,
-    launches=(Launch(3, 1), Launch(4, 1)),
-    launch_reason="Size",
-    reason="Launched",
-    message="",
-    why="",
-    held_back=False,
-    limits=(),
-    end=(),
-    remove=(),
-    trouble=None,
-    retry_at=None,
-    dormant=False,
-    rate=2.5,
-    request_rate=1.0,
-    predicted_drain_seconds=38.4,
-    poll_seconds=5.0,
-    wake_seconds=None,
-)
-RESTING = replace(PLAN, launches=(), launch_reason="", reason="EnoughJobs")
-SUSPENDED = replace(RESTING, reason="Suspended", held_back=True)
+SIZE = Size(480, Rates(2.5, 1.0), desired=5, asked=5, asked_by="Size")
+PLAN = Plan(Reason.LAUNCHED, SIZE, 3, (Launch(3, 1), Launch(4, 1)), predicted_drain_seconds=38.4, poll_seconds=5.0)
+RESTING = replace(PLAN, launches=(), reason=Reason.ENOUGH_JOBS)
+
+
+def held(reason: Reason) -> Plan:
+    return replace(RESTING, reason=reason, hold=Hold(reason))
+
+
+SUSPENDED = held(Reason.SUSPENDED)
 READ = Backlog(Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, oldest_due_seconds=12.5))
-UNREAD = Backlog(Unreadable("DatabaseUnavailable", "…"))
+UNREAD = Backlog(Unreadable(Reason.DATABASE_UNAVAILABLE, "…"))
 ONE = {"namespace": "siorg", "worker": "main"}
 
 
@@ -56,7 +45,7 @@ class Told:
         self.metrics = OperatorMetrics(self.registry)
 
     def decided(self, plan: Plan = RESTING, backlog: Backlog = READ, *jobs: Job) -> None:
-        self.metrics.decided("siorg", "main", plan, backlog, jobs)
+        self.metrics.decided("siorg", "main", carried_out(plan), backlog, jobs)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {**ONE, **labels})
@@ -87,7 +76,7 @@ def test_the_queue_is_told_as_it_was_read(told: Told) -> None:
 
 def test_a_queue_that_cannot_be_read_has_no_depth_any_more(told: Told) -> None:
     told.decided()
-    told.decided(replace(SUSPENDED, reason="DepthUnknown", predicted_drain_seconds=None), UNREAD)
+    told.decided(replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None), UNREAD)
     assert told.value("siorg_operator_queue_reachable") == 0
     for name in (
         "siorg_operator_queue_depth",
@@ -117,7 +106,7 @@ def test_launches_are_counted_by_what_asked_for_them(told: Told) -> None:
     told.decided(PLAN)
     told.decided(PLAN)
     told.decided(RESTING)
-    told.decided(replace(PLAN, launches=(Launch(0, 2),), launch_reason="Probe"))
+    told.decided(replace(PLAN, launches=(Launch(0, 2),), reason=Reason.PROBING))
     assert told.value("siorg_operator_launches_total", reason="Size") == 4
     assert told.value("siorg_operator_launches_total", reason="Probe") == 1
 
@@ -130,7 +119,7 @@ def test_the_reason_that_holds_launches_back_stands_alone_and_goes(told: Told) -
     told.decided(SUSPENDED)
     told.decided(SUSPENDED)
     assert reasons() == {"Suspended": 1}
-    told.decided(replace(SUSPENDED, reason="JobsFailing"))
+    told.decided(held(Reason.JOBS_FAILING))
     assert reasons() == {"JobsFailing": 1}
     told.decided(PLAN)
     assert reasons() == {}
@@ -139,7 +128,7 @@ def test_the_reason_that_holds_launches_back_stands_alone_and_goes(told: Told) -
 
 
 def test_the_rate_has_no_series_before_it_is_learned(told: Told) -> None:
-    told.decided(replace(RESTING, rate=None, predicted_drain_seconds=None))
+    told.decided(replace(RESTING, size=replace(SIZE, rates=Rates(None, None)), predicted_drain_seconds=None))
     assert told.value("siorg_operator_items_per_second") is None
     told.decided()
     assert told.value("siorg_operator_items_per_second") == 2.5
@@ -154,11 +143,13 @@ def test_what_ended_jobs_did_is_counted(told: Told) -> None:
     )  # fmt: skip
     told.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, summary))
     told.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.DEADLINE))
+    told.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.OUT_OF_MEMORY))
     assert {outcome: told.value("siorg_operator_items_total", outcome=outcome) for outcome in did} == did
     assert told.value("siorg_operator_siorg_requests_total", result="ok") == 44
     assert told.value("siorg_operator_siorg_requests_total", result="failed") == 6
     assert told.value("siorg_operator_jobs_ended_total", ending="Done") == 1
     assert told.value("siorg_operator_jobs_ended_total", ending="DeadlineExceeded") == 1
+    assert told.value("siorg_operator_jobs_ended_total", ending="JobFailed") == 1
     assert told.value("siorg_operator_jobs_empty_total") is None
 
 
@@ -204,8 +195,8 @@ def test_the_process_tells_of_itself(told: Told) -> None:
 
 
 def everything(metrics: OperatorMetrics, worker: str) -> None:
-    metrics.decided("siorg", worker, PLAN, READ, [job(JobState.ACTIVE)])
-    metrics.decided("siorg", worker, SUSPENDED, READ, [])
+    metrics.decided("siorg", worker, carried_out(PLAN), READ, [job(JobState.ACTIVE)])
+    metrics.decided("siorg", worker, carried_out(SUSPENDED), READ, [])
     summary = Summary("done", 0, 1.0, completed=1, claimed=1, requests=1)
     metrics.job_ended("siorg", worker, job(JobState.SUCCEEDED, Ending.DONE, summary))
     metrics.enqueue_to_launch("siorg", worker, 0.1)

@@ -21,7 +21,7 @@ from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary
 from siorg_operator.decide.status import compose
-from support.operator_values import CREDENTIALS, at, template_of, with_status, worker
+from support.operator_values import CREDENTIALS, at, carried_out, template_of, with_status, worker
 
 HOUR = 3600.0
 _LEASE_SECONDS = 60.0
@@ -182,9 +182,9 @@ class World:
         self._carry_out(decided)
         newest = max((job.finished_at for job in jobs if job.finished_at), default=None)
         at_rest = decided.depth == 0 and decided.unfinished == 0
-        remembers = (decided.trouble, decided.rate, newest, decided.remove, at_rest)
+        remembers = (decided.backoff and decided.backoff.failures, decided.size.rates.items, newest, decided.remove, at_rest)
         if remembers != self._remembers:  # nothing else of the status has a say in later decisions
-            status = Status.model_validate(compose(self.resource, backlog, decided, jobs, at(self.now)))
+            status = Status.model_validate(compose(self.resource, backlog, carried_out(decided), jobs, at(self.now)))
             self.resource, self._remembers = self.resource.model_copy(update={"status": status}), remembers
         waits = decided.poll_seconds if decided.wake_seconds is None else min(decided.poll_seconds, decided.wake_seconds)
         self._look_at = self.now + max(waits, 0.1)
@@ -365,7 +365,7 @@ def test_trouble_outlives_the_jobs_behind_it() -> None:
     world.runs = []  # their time to live was over
     launched = len(world.launches)
     world.until(720)
-    assert world.resource.status.trouble is not None
+    assert world.resource.status.backoff is not None
     assert len(world.launches) - launched <= 1
 
 

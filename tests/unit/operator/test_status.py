@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,16 +15,18 @@ from hypothesis import strategies as st
 
 from siorg_operator.api.crd import crd
 from siorg_operator.api.resource import SiorgSyncWorker, Status
-from siorg_operator.decide.plan import Plan, plan
-from siorg_operator.decide.state import Backlog, Ending, Job
-from siorg_operator.decide.status import Event, compose, events, invalid, merge_patch
+from siorg_operator.decide.plan import plan
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.result import Result
+from siorg_operator.decide.state import Backlog, Ending, Fault, Job
+from siorg_operator.decide.status import Event, actions, compose, invalid, merge_patch, transitions
 from support.operator_strategies import BACKLOGS, JOBS, NOWS, resources
 from support.operator_values import (
     NOW,
     active,
     at,
     backlog,
-    body,
+    carried_out,
     ended,
     pending,
     rfc3339,
@@ -38,9 +41,14 @@ from support.operator_values import (
 TYPES = ("Ready", "QueueReachable", "SiorgAvailable", "ScalingActive", "Degraded")
 
 
-def say(resource: SiorgSyncWorker, queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW) -> tuple[dict[str, Any], Plan]:
-    decided = plan(resource, queue, jobs, now)
-    return compose(resource, queue, decided, jobs, now), decided
+def say(
+    resource: SiorgSyncWorker, queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW, refused: str = ""
+) -> tuple[dict[str, Any], Result]:
+    """The status after one look, of whose launches the cluster refused all but the first when it says so."""
+    result = carried_out(plan(resource, queue, jobs, now))
+    if refused:
+        result = replace(result, launched=result.launched[:1], refused=refused)
+    return compose(resource, queue, result, jobs, now), result
 
 
 def status_of(queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW, **spec: Any) -> dict[str, Any]:
@@ -69,8 +77,9 @@ class Story:
         """The patch and the events of one look; ``edit``: the spec was changed before it."""
         if edit:
             self.resource = worker(**edit)
-        new, decided = say(with_status(self.resource, self.status), queue, jobs, now)
-        patch, happened = merge_patch(self.status, new), events(self.status, new, decided)
+        new, result = say(with_status(self.resource, self.status), queue, jobs, now)
+        patch = merge_patch(self.status, new)
+        happened = [*transitions(self.status, new), *actions(self.resource, self.status, result)]
         self.status = new
         return patch, happened
 
@@ -134,7 +143,7 @@ def test_a_decision_at_work() -> None:
         "launched": 2,
     }
     assert (status["rate"], status["requestRate"], status["predictedDrainSeconds"]) == (2.0, 2.0, 48)
-    assert "trouble" not in status
+    assert "backoff" not in status
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -185,10 +194,11 @@ def test_an_outage_that_nobody_asked_about_since_is_no_alarm() -> None:
 @pytest.mark.parametrize(
     ("ending", "reason", "advice"),
     [
-        (Ending.FAILED, "JobsFailing", "kubectl logs"),
+        (Ending.FAILED, "JobsFailing", "See the log of that Job (kubectl logs"),
         (Ending.WRONG_SETTINGS, "JobsFailing", "Correct what the message names"),
         (Ending.DATABASE_UNAVAILABLE, "JobsFailing", "network policies"),
         (Ending.DEADLINE, "JobsFailing", "activeDeadlineSeconds"),
+        (Ending.OUT_OF_MEMORY, "JobsFailing", "Z. Raise spec.job.resources.limits.memory"),  # no word of a log
         (Ending.STUCK, "PodsStuck", "pull secrets"),
     ],
 )
@@ -199,13 +209,6 @@ def test_jobs_that_fail_say_what_to_do(ending: Ending, reason: str, advice: str)
     assert told(status)["ScalingActive"] == ("False", reason)
     assert "what happened" in condition(status, "Degraded")["message"]
     assert advice in condition(status, "Degraded")["message"]
-
-
-def test_a_job_that_ran_out_of_memory_is_not_sent_to_a_log_that_holds_nothing_of_it() -> None:
-    status = status_of(backlog(9), [ended(-5, Ending.FAILED, message="exit code 137, OOMKilled", lived=5)])
-    message = condition(status, "Degraded")["message"]
-    assert "Raise spec.job.resources.limits.memory" in message
-    assert "log" not in message
 
 
 def test_a_stuck_pod_is_named_before_its_grace_is_over() -> None:
@@ -226,7 +229,7 @@ def test_a_missing_token_says_so() -> None:
 @pytest.mark.parametrize(
     ("spec", "reading", "reason", "message"),
     [
-        ({"suspend": True}, {}, "Suspended", "Spec.suspend is true: what runs drains, nothing is launched"),
+        ({"suspend": True}, {}, "Suspended", "spec.suspend is true: what runs drains, nothing is launched"),
         ({"scaling": {"maxJobs": 0}}, {}, "Suspended", "spec.scaling.maxJobs is 0: nothing is launched"),
         ({"mode": "Observe"}, {}, "Observe", "spec.mode is Observe: decisions are told, nothing is launched"),
         ({}, {"sync_enabled": False}, "SyncDisabled", "The database's setting siorg.sync_enabled is false"),
@@ -239,7 +242,7 @@ def test_what_a_person_chose_is_no_fault(
     status = status_of(backlog(depth, **reading), **spec)
     assert told(status)["ScalingActive"] == ("False", reason)
     assert told(status)["Ready"] == ("True", reason)
-    assert condition(status, "ScalingActive")["message"].lower() in {message.lower(), "maxjobs is 0: nothing is launched"}
+    assert condition(status, "ScalingActive")["message"] == message
 
 
 def test_a_database_without_room_is_a_fault() -> None:
@@ -249,6 +252,25 @@ def test_a_database_without_room_is_a_fault() -> None:
         "The database has no room for another Job: (20 connections − 19 in use by others − 5 left free) / 3 a Job;"
         " raise max_connections"
     )
+
+
+def test_launches_that_the_cluster_refuses_are_a_fault_and_those_that_it_took_are_there() -> None:
+    status, result = say(worker(), backlog(500), refused="exceeded quota: pods")
+    assert told(status)["Ready"] == told(status)["ScalingActive"] == ("False", "LaunchFailed")
+    assert condition(status, "Ready")["message"] == "Exceeded quota: pods"
+    assert status["jobs"]["pending"] == status["lastDecision"]["launched"] == 1
+    assert status["lastDecision"]["reason"] == "LaunchFailed"
+    assert status["lastDecision"]["message"].endswith("0 unfinished → launched 1; exceeded quota: pods")
+    assert result.held_back
+    assert reasons(transitions({}, status)) == [("Warning", "LaunchFailed")]
+
+
+def test_a_fault_beside_the_drain_is_told() -> None:
+    done = carried_out(plan(worker(), backlog(0), [], NOW))
+    faults = [Fault(Reason.CRON_JOB_REFUSED, "the quota is used up"), Fault(Reason.REMOVAL_REFUSED, "no")]
+    status = compose(worker(), backlog(0), done, [], NOW, faults)
+    assert told(status)["Degraded"] == ("True", "CronJobRefused")
+    assert told(status)["Ready"] == ("False", "CronJobRefused")
 
 
 def test_a_pause_that_siorg_asked_for_is_told() -> None:
@@ -311,7 +333,7 @@ def test_at_rest_nothing_is_written() -> None:
         (backlog(9), [stuck(since=-1)]),
         (backlog(100), active(2)),
     ],
-    ids=["unreadable", "trouble", "stuck", "busy"],
+    ids=["unreadable", "failing", "stuck", "busy"],
 )
 def test_what_stays_as_it_is_is_written_once(queue: Backlog, jobs: list[Job]) -> None:
     story = Story(scaling={"maxJobs": 2})
@@ -386,23 +408,23 @@ def test_rounds_are_used_up_when_their_jobs_go_or_all_is_done() -> None:
     assert story.status["jobs"]["lastRound"] == 5
 
 
-def test_trouble_is_remembered_to_the_letter_and_goes_when_it_is_over() -> None:
+def test_a_backoff_is_remembered_to_the_letter_and_goes_when_it_is_over() -> None:
     story = Story()
     failed = ended(-5, Ending.SIORG_UNAVAILABLE, message="exit code 75, siorg_unavailable")
-    _, decided = say(story.resource, backlog(9), [failed])
-    assert decided.retry_at is not None
+    _, result = say(story.resource, backlog(9), [failed])
+    assert result.plan.backoff is not None
     story.look(backlog(9), [failed])
-    assert story.status["trouble"] == {
+    assert story.status["backoff"] == {
         "reason": "SiorgUnavailable",
         "streak": 1,
         "since": rfc3339(at(-5)),
         "lastFailureTime": rfc3339(at(-5)),
-        "retryTime": rfc3339(decided.retry_at),
+        "retryTime": rfc3339(result.plan.backoff.retry_at),
         "message": f"{failed.name}: exit code 75, siorg_unavailable",
         "template": template_of(),
     }
     patch, _ = story.look(backlog(0), [ended(-1, slot=1, summary=summary(3))])
-    assert patch["trouble"] is None
+    assert patch["backoff"] is None
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
@@ -437,7 +459,7 @@ def test_siorg_that_goes_and_comes_back_is_told_once_each() -> None:
     assert reasons(story.look(backlog(9), [down])[1]) == [("Warning", "SiorgUnavailable")]
     assert reasons(story.look(backlog(9), [down], at(1))[1]) == []
     again = ended(55, Ending.SIORG_UNAVAILABLE, round_=2, lived=5)
-    assert reasons(story.look(backlog(9), [down, again], at(56))[1]) == []  # still the same trouble
+    assert reasons(story.look(backlog(9), [down, again], at(56))[1]) == []  # still the same outage
     up = story.look(backlog(0), [down, again, ended(200, round_=3, lived=2, summary=summary(5))], at(201))[1]
     assert ("Normal", "SiorgAvailable") in reasons(up)
 
@@ -481,9 +503,9 @@ def test_each_burst_under_observation_is_not_an_event() -> None:
 
 def test_a_condition_of_somebody_else_does_no_harm() -> None:
     theirs = {"type": "Theirs", "status": "False", "reason": "X", "lastTransitionTime": rfc3339(NOW)}
-    new, decided = say(worker(status={"conditions": [theirs]}), backlog(0))
-    assert events({"conditions": [theirs]}, new, decided) == []
-    assert reasons(events({}, invalid({"conditions": [theirs]}, 1, "wrong", NOW), None)) == [("Warning", "InvalidSpec")]
+    new, _ = say(worker(status={"conditions": [theirs]}), backlog(0))
+    assert transitions({"conditions": [theirs]}, new) == []
+    assert reasons(transitions({}, invalid({"conditions": [theirs]}, 1, "wrong", NOW))) == [("Warning", "InvalidSpec")]
 
 
 # -- a spec that cannot be understood ---------------------------------------------------------------------------------
@@ -499,9 +521,9 @@ def test_an_invalid_spec_is_told_and_what_is_known_stays() -> None:
     assert condition(new, "Ready")["observedGeneration"] == new["observedGeneration"] == 9
     assert new["queue"] == story.status["queue"]
     assert told(new)["QueueReachable"] == ("True", "Connected")
-    assert ("Warning", "InvalidSpec") in reasons(events(story.status, new, None))
+    assert ("Warning", "InvalidSpec") in reasons(transitions(story.status, new))
     assert merge_patch(new, invalid(new, 9, message, at(99))) == {}
-    assert events(new, invalid(new, 9, message, at(99)), None) == []
+    assert transitions(new, invalid(new, 9, message, at(99))) == []
 
 
 def test_an_invalid_spec_may_be_the_first_that_is_seen() -> None:
@@ -545,20 +567,19 @@ def _unknown(value: Any, schema: Mapping[str, Any], path: str) -> list[str]:
 def test_every_status_is_one_that_the_crd_and_the_model_take(
     resource: SiorgSyncWorker, queue: Backlog, jobs: list[Job], now: datetime
 ) -> None:
-    new, decided = say(resource, queue, jobs, now)
+    new, result = say(resource, queue, jobs, now)
     assert accepted(new) == []
     again = Status.model_validate(new)
     assert again.body() == json.loads(json.dumps(new))  # nothing is lost on the way
-    events(resource.status.body(), new, decided)
+    assert all(event.message for event in actions(resource, resource.status.body(), result))
     # Once it is written, the same look writes nothing more unless something was launched.
     written = resource.model_copy(update={"status": again})
-    if not decided.launches:
-        second = plan(written, queue, jobs, now)
-        if (second.trouble, second.reason, second.message, second.rate) == (
-            decided.trouble,
-            decided.reason,
-            decided.message,
-            decided.rate,
+    if not result.launched:
+        second = carried_out(plan(written, queue, jobs, now))
+        if (second.plan.backoff, second.plan.reason, second.plan.size) == (
+            result.plan.backoff,
+            result.plan.reason,
+            result.plan.size,
         ):
             assert merge_patch(new, compose(written, queue, second, jobs, now)) == {}
 
@@ -593,9 +614,3 @@ def test_a_patch_makes_the_old_into_the_new(old: dict[str, Any], new: dict[str, 
     assert apply(old, merge_patch(old, new)) == new
     assert merge_patch(new, new) == {}
     assert bool(merge_patch(old, new)) == (old != new)
-
-
-def test_a_body_with_a_status_is_a_resource() -> None:
-    status = status_of(backlog(480), active(2))
-    assert worker(status=status).status.body() == status
-    assert body(status=status)["status"] == status
