@@ -126,11 +126,11 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     capture_uncaught()
     from siorg_operator.control.run import run
     from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.serving.health import ProbesPortError
+    from siorg_operator.serving.http import HttpPortError
 
     try:
         return run(settings)
-    except (ClusterError, ProbesPortError) as error:
+    except (ClusterError, HttpPortError) as error:
         print(error, file=sys.stderr)
         return USAGE
 
@@ -234,9 +234,10 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
     from prometheus_client import CollectorRegistry
 
     from siorg_operator.api.resource import parse
-    from siorg_operator.cluster.client import Kubernetes, api_client, namespace_of_context
+    from siorg_operator.cluster.client import Kubernetes
+    from siorg_operator.cluster.connection import api_client, namespace_of_context
     from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
-    from siorg_operator.database.reader import Backlogs
+    from siorg_operator.database.databases import Databases
     from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
     from siorg_operator.decide.ports import ClusterError
     from siorg_operator.logs import redacted, remember_secret
@@ -253,7 +254,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
         or namespace_of_context()
         or "default"
     )
-    kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Backlogs()
+    kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Databases()
     try:
         body = await kubernetes.read_resource(namespace, arguments.what)
         if body is None:
@@ -311,9 +312,9 @@ def _made(job: Mapping[str, Any]) -> str:
 
 
 async def _reading(url: str) -> Reading | Unreadable:
-    from siorg_operator.database.reader import Backlogs
+    from siorg_operator.database.databases import Databases
 
-    databases = Backlogs(correct="DATABASE_URL")
+    databases = Databases(correct="DATABASE_URL")
     try:
         return await databases.read(url)
     finally:

@@ -21,7 +21,7 @@ from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.control.cache import Cache
-from siorg_operator.database.reader import Backlogs
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import Launcher, QueueReader, Reporter
@@ -57,7 +57,7 @@ class Side:
 
 def on_kubernetes(world: World) -> Side:
     world.secret()
-    resource, databases = parse(world.create()), Backlogs()
+    resource, databases = parse(world.create()), Databases()
     api = config.new_client_from_config(str(world.cluster.kubeconfig))  # type: ignore[no-untyped-call]
     kubernetes = Kubernetes(api, OperatorMetrics(CollectorRegistry()))
 
@@ -85,7 +85,7 @@ def on_kubernetes(world: World) -> Side:
 def on_this_machine(world: World) -> Side:
     environment = {**os.environ, **job_environment(world.database_url, world.siorg.url)}
     resource, environ = prepare(parse(world.resource()), environment)
-    databases = Backlogs(correct="DATABASE_URL")
+    databases = Databases(correct="DATABASE_URL")
     machine = LocalMachine(resource, LocalQueueReader(databases, world.database_url), world.folder, environ)
 
     async def close() -> None:

@@ -228,7 +228,7 @@ def cannot_tell_events(world: World, who: Account) -> str:
 
 def cannot_stand_for_election(world: World, who: Account) -> str:
     operator = started(world, who, ready=False, **ELECTION)
-    told = said(operator, "The lease cannot be asked for or renewed")
+    told = said(operator, "The lease cannot be read or renewed")
     assert operator.probe("readyz")[0] == 503
     assert "the Lease cannot be asked for" in operator.probe("readyz")[1]
     return told
@@ -238,7 +238,7 @@ def cannot_keep_the_lead(world: World, who: Account) -> str:
     hasty = {**ELECTION, "LEASE_SECS": 3, "LEASE_RENEW_SECS": 2}
     operator = started(world, who, ready=False, **hasty)
     assert operator.ends() == 1
-    return said(operator, "Lost the lead, ending at once", "ERROR")
+    return said(operator, "Lost leadership; exiting at once", "ERROR")
 
 
 BREAKAGES: Mapping[str, Callable[[World, Account], str]] = {

@@ -18,7 +18,8 @@ from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.cron_jobs import CronRun, cron_job_state
 from siorg_operator.control.reconcile import Context, Observed, Reconciled, Reconciler
 from siorg_operator.control.status_writer import StatusWriter
-from siorg_operator.database.reader import Backlogs, Watch
+from siorg_operator.database.databases import Databases
+from siorg_operator.database.listener import Watch
 from siorg_operator.decide.manifests import job_name, template_hash
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
@@ -192,7 +193,7 @@ class FakeOperator:
             reporter=cluster,
             new_reader=lambda: cluster,
             observe=cluster.observe,
-            databases=cast("Backlogs", cluster),
+            databases=cast("Databases", cluster),
             metrics=OperatorMetrics(self.registry),
             health=Health(),
             cluster=cast("Kubernetes", cluster),

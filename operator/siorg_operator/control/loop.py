@@ -19,7 +19,7 @@ from typing import Any
 from siorg_operator.api.resource import Metadata, ResourceError, SiorgSyncWorker, parse
 from siorg_operator.control.reconcile import Context, Reconciled, Reconciler
 from siorg_operator.control.status_writer import StatusWriter
-from siorg_operator.database.reader import Watch
+from siorg_operator.database.listener import Watch
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason

@@ -17,7 +17,7 @@ from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, failing, last_runs
 from siorg_operator.control.retries import Request, Retries
 from siorg_operator.control.status_writer import StatusWriter
-from siorg_operator.database.reader import Backlogs
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests, wording
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.job_failures import Pacing
@@ -54,7 +54,7 @@ class Context:
     new_reader: Callable[[], QueueReader]
     """Makes the reader of one resource's queue."""
     observe: Callable[[SiorgSyncWorker, datetime], Observed]
-    databases: Backlogs
+    databases: Databases
     """Where to listen for new work."""
     metrics: OperatorMetrics
     health: Health

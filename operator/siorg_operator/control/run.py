@@ -10,17 +10,19 @@ from typing import Any, cast
 
 import kopf
 
-from siorg_operator.cluster.client import Kubernetes, api_client
+from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.cluster.connection import api_client
 from siorg_operator.cluster.leader import Leadership
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.control import handlers
 from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
 from siorg_operator.control.reconcile import Context
-from siorg_operator.database.reader import Backlogs
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.logs import logger, remember_secret
-from siorg_operator.serving.health import Health, Probes
+from siorg_operator.serving.health import Health
+from siorg_operator.serving.http import HttpServer
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from siorg_operator.settings import OperatorSettings
 
@@ -34,13 +36,13 @@ def run(settings: OperatorSettings) -> int:
 
     Raises:
         ClusterError: no cluster is configured.
-        ProbesPortError: the port for probes and metrics is taken.
+        HttpPortError: the port for probes and metrics is taken.
     """
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
     api = api_client()
-    probes = Probes(health, registry)
-    port = probes.start(settings.http_address, settings.http_port)
+    http = HttpServer(health, registry)
+    port = http.start(settings.http_address, settings.http_port)
     log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -63,7 +65,7 @@ def run(settings: OperatorSettings) -> int:
             leadership.release()
         for number, handler in before.items():
             signal.signal(number, handler)
-        probes.close()
+        http.close()
         log.info("Ended")
 
 
@@ -71,7 +73,7 @@ async def _lead(
     settings: OperatorSettings, kubernetes: Kubernetes, metrics: OperatorMetrics, health: Health, stop: threading.Event
 ) -> int:
     """Reconcile every resource of the namespace until ``stop``."""
-    databases, cache = Backlogs(), Cache()
+    databases, cache = Databases(), Cache()
     secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
     controller = Controller(
         Context(

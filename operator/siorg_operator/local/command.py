@@ -17,7 +17,7 @@ from pathlib import Path
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.loop import ControlLoop
 from siorg_operator.control.reconcile import Context, Observed
-from siorg_operator.database.reader import Backlogs
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.local.machine import LocalMachine, LocalQueueReader
 from siorg_operator.logs import redacted
@@ -113,7 +113,7 @@ async def run(
     Returns:
         The machine as it was left, and why it came to its end; None: by a signal.
     """
-    databases = Backlogs(correct="DATABASE_URL")
+    databases = Databases(correct="DATABASE_URL")
     machine = LocalMachine(resource, LocalQueueReader(databases, environ["DATABASE_URL"]), folder, environ)
     context = Context(
         launcher=machine,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker
-from siorg_operator.database.reader import Backlogs
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
 from siorg_operator.decide.plan import Launch, Removal
@@ -84,7 +84,7 @@ class Process:
 class LocalQueueReader:
     """``ports.QueueReader`` of this machine: DATABASE_URL stands for the Secret."""
 
-    def __init__(self, databases: Backlogs, url: str) -> None:
+    def __init__(self, databases: Databases, url: str) -> None:
         """Nothing is read yet."""
         self.url: str | None = url
         self.unreadable: Unreadable | None = None

@@ -11,7 +11,8 @@ import pytest
 from kubernetes import client, config
 from prometheus_client import CollectorRegistry
 
-from siorg_operator.cluster.client import Kubernetes, api_client
+from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.cluster.connection import api_client
 from siorg_operator.control import run
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics

@@ -26,6 +26,7 @@ from siorg_operator.decide.manifests import (
     template_hash,
 )
 from support.operator_values import CREDENTIALS, IMAGE, UID, body, worker
+from support.rows import holds_for
 from support.worker_manifests import GOOD, Good
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -381,39 +382,43 @@ _RESTRICTED_VOLUMES = {
 }
 
 
-@pytest.mark.parametrize("good", GOOD, ids=str)
-def test_every_pod_passes_pod_security_restricted(good: Good) -> None:
-    for pod in pods(parse(good.manifest)):
-        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers", "hostUsers"} & set(pod)
-        context = pod["securityContext"]
-        assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-        (container,) = pod["containers"]
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        }
-        assert not {"ports", "lifecycle", "livenessProbe", "command"} & set(container)
-        assert pod["automountServiceAccountToken"] is False
-        for volume in pod["volumes"]:
-            assert set(volume) - {"name"} <= _RESTRICTED_VOLUMES
-        names = [volume["name"] for volume in pod["volumes"]]
-        paths = [mount["mountPath"] for mount in container["volumeMounts"]]
-        assert len(set(names)) == len(names)
-        assert len(set(paths)) == len(paths)
+def test_every_pod_passes_pod_security_restricted() -> None:
+    def check(good: Good) -> None:
+        for pod in pods(parse(good.manifest)):
+            assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers", "hostUsers"} & set(pod)
+            context = pod["securityContext"]
+            assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+            (container,) = pod["containers"]
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": True,
+            }
+            assert not {"ports", "lifecycle", "livenessProbe", "command"} & set(container)
+            assert pod["automountServiceAccountToken"] is False
+            for volume in pod["volumes"]:
+                assert set(volume) - {"name"} <= _RESTRICTED_VOLUMES
+            names = [volume["name"] for volume in pod["volumes"]]
+            paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+            assert len(set(names)) == len(names)
+            assert len(set(paths)) == len(paths)
+
+    holds_for(GOOD, check)
 
 
-@pytest.mark.parametrize("good", GOOD, ids=str)
-def test_secrets_are_referred_to_and_never_copied(good: Good) -> None:
-    resource = parse(good.manifest)
-    for pod in pods(resource):
-        (container,) = pod["containers"]
-        for entry in container["env"]:
-            if entry["name"] in {"DATABASE_URL", "SIORG_API_TOKEN"}:
-                assert set(entry) == {"name", "valueFrom"}
-                assert set(entry["valueFrom"]) == {"secretKeyRef"}
-        given_names = [entry["name"] for entry in container["env"]]
-        assert len(set(given_names)) == len(given_names)
+def test_secrets_are_referred_to_and_never_copied() -> None:
+    def check(good: Good) -> None:
+        resource = parse(good.manifest)
+        for pod in pods(resource):
+            (container,) = pod["containers"]
+            for entry in container["env"]:
+                if entry["name"] in {"DATABASE_URL", "SIORG_API_TOKEN"}:
+                    assert set(entry) == {"name", "valueFrom"}
+                    assert set(entry["valueFrom"]) == {"secretKeyRef"}
+            given_names = [entry["name"] for entry in container["env"]]
+            assert len(set(given_names)) == len(given_names)
+
+    holds_for(GOOD, check)
 
 
 # -- names and labels -------------------------------------------------------------------------------------------------
@@ -546,23 +551,27 @@ def settings_of(resource: SiorgSyncWorker, read: Callable[[SiorgSyncWorker], Map
     return Settings.from_environment({"DATABASE_URL": _DATABASE_URL, **read(resource)})
 
 
-@pytest.mark.parametrize("good", GOOD, ids=str)
-def test_the_job_accepts_whatever_the_resource_accepts(good: Good) -> None:
-    settings_of(parse(good.manifest))
+def test_the_job_accepts_whatever_the_resource_accepts() -> None:
+    def check(good: Good) -> None:
+        settings_of(parse(good.manifest))
+
+    holds_for(GOOD, check)
 
 
-@pytest.mark.parametrize("good", GOOD, ids=str)
-def test_the_job_accepts_the_environment_of_the_cron_jobs(good: Good) -> None:
-    def plain(resource: SiorgSyncWorker) -> dict[str, str]:
-        (container,) = cleanup_cron_job(resource)["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-        # A file of the cluster cannot be looked for here; a Secret's or a field's value is not known.
-        return {
-            one["name"]: one.get("value", "")
-            for one in container["env"]
-            if "valueFrom" not in one and one["name"] != "SIORG_CA_BUNDLE"
-        }
+def test_the_job_accepts_the_environment_of_the_cron_jobs() -> None:
+    def check(good: Good) -> None:
+        def plain(resource: SiorgSyncWorker) -> dict[str, str]:
+            (container,) = cleanup_cron_job(resource)["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+            # A file of the cluster cannot be looked for here; a Secret's or a field's value is not known.
+            return {
+                one["name"]: one.get("value", "")
+                for one in container["env"]
+                if "valueFrom" not in one and one["name"] != "SIORG_CA_BUNDLE"
+            }
 
-    settings_of(parse(good.manifest), plain)
+        settings_of(parse(good.manifest), plain)
+
+    holds_for(GOOD, check)
 
 
 def test_the_job_reads_what_the_resource_says() -> None:
