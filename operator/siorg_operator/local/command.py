@@ -134,7 +134,7 @@ async def run(
     try:
         while not stop.is_set() and not running.done():
             show(machine)
-            if until_empty and (end := _end(machine)):
+            if until_empty and (end := reached_end(machine)):
                 break
             if until_empty and machine.queue.unreadable is not None and time.monotonic() >= read_again:
                 control_loop.wake()
@@ -176,7 +176,7 @@ async def _stop(machine: LocalMachine, running: asyncio.Task[None]) -> None:
     await machine.stop()  # one that was being launched meanwhile
 
 
-def _end(machine: LocalMachine) -> End | None:
+def reached_end(machine: LocalMachine) -> End | None:
     """Whether the end is reached, one way or the other; None: go on."""
     if any(job.unfinished for job in machine.jobs()):
         return None
