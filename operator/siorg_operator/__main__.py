@@ -302,9 +302,9 @@ def _with_image(
             " refuses this resource: InvalidSpec, and nothing is launched"
         )
         return resource, [without]
-    job = resource.spec.job.model_copy(update={"image": image})
-    resource = resource.model_copy(update={"spec": resource.spec.model_copy(update={"job": job})})
-    return resource, [f"image {image} (from {whence}), for spec.job.image is not set: the operator takes its default"]
+    return resource.with_image(image), [
+        f"image {image} (from {whence}), for spec.job.image is not set: the operator takes its default"
+    ]
 
 
 def _made(job: Mapping[str, Any]) -> str:

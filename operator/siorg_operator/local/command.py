@@ -71,8 +71,7 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
         raise LocalError(f"DATABASE_URL {wrong}") from None
     uid = hashlib.sha256(resource.metadata.name.encode()).hexdigest()[:32]
     metadata = resource.metadata.model_copy(update={"namespace": "local", "uid": uid, "generation": 1})
-    job = resource.spec.job.model_copy(update={"image": resource.spec.job.image or "local"})
-    resource = resource.model_copy(update={"metadata": metadata, "spec": resource.spec.model_copy(update={"job": job})})
+    resource = resource.model_copy(update={"metadata": metadata}).with_image(resource.spec.job.image or "local")
     given: dict[str, str] = {}
     for entry in resource.spec.job.pod_template.spec.body().get("env") or ():
         if "value" not in entry and "valueFrom" in entry:

@@ -204,12 +204,6 @@ def test_what_is_being_launched_when_a_signal_comes_is_ended_too(
     assert made[0].returncode == -signal.SIGTERM
 
 
-def test_until_empty_ends_at_once_when_there_is_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
-    with Local(resource(tmp_path), environment, "--until-empty") as local:
-        assert local.ends() == 0, local.output
-    assert local.summaries() == []
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_back_what_is_in_work(
     tmp_path: Path, environment: dict[str, str], siorg: SiorgServer, store: QueueStore, number: signal.Signals
