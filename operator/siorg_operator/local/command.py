@@ -20,10 +20,10 @@ from siorg_operator.control.reconcile import Context, Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.local.machine import LocalMachine, LocalQueueReader
-from siorg_operator.logs import redacted
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue.address import check_database_url
+from siorg_runtime.redaction import redactor
 
 _UNREADABLE_SECONDS = 30.0
 """With ``--until-empty``: a queue that cannot be read for so long is not waited for."""
@@ -182,7 +182,7 @@ def reached_end(machine: LocalMachine) -> End | None:
     if (unreadable := machine.queue.unreadable) is not None:
         if time.monotonic() - machine.queue.unreadable_since < _UNREADABLE_SECONDS:
             return None
-        message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redacted(unreadable.message)}"
+        message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redactor.text(unreadable.message)}"
         return End(Over.UNAVAILABLE, message)
     queue, jobs = machine.status.get("queue"), machine.status["jobs"]
     if queue is None or jobs.get("active") or jobs.get("pending"):
