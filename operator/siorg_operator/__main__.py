@@ -126,11 +126,11 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     capture_uncaught()
     from siorg_operator.control.run import run
     from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.serving.health import ProbesPortError
+    from siorg_operator.serving.http import HttpPortError
 
     try:
         return run(settings)
-    except (ClusterError, ProbesPortError) as error:
+    except (ClusterError, HttpPortError) as error:
         print(error, file=sys.stderr)
         return USAGE
 
@@ -139,7 +139,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from prometheus_client import CollectorRegistry
     from rich.console import Console
 
-    from siorg_operator.local.machine import LocalError, Over, log_folder, prepare, run
+    from siorg_operator.local.command import LocalError, Over, log_folder, prepare, run
     from siorg_operator.local.view import View
     from siorg_operator.logs import configure, remember_secret
     from siorg_operator.serving.metrics import OperatorMetrics
@@ -156,17 +156,17 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             remember_secret(environment[name])
     console = Console(force_terminal=False if arguments.plain else None)
     with View(console) as view:
-        machine = asyncio.run(
+        machine, end = asyncio.run(
             run(
                 resource, environment, metrics=OperatorMetrics(CollectorRegistry()), folder=folder,
                 until_empty=arguments.until_empty, show=view.show,
             )
         )  # fmt: skip
     view.finish(machine, str(folder))
-    if machine.end_reached is None or machine.end_reached.over is Over.EMPTY:
+    if end is None or end.over is Over.EMPTY:
         return DONE
-    print(machine.end_reached.message, file=sys.stderr)
-    return USAGE if machine.end_reached.over is Over.NEVER else TRY_LATER
+    print(end.message, file=sys.stderr)
+    return USAGE if end.over is Over.NEVER else TRY_LATER
 
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -234,9 +234,10 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
     from prometheus_client import CollectorRegistry
 
     from siorg_operator.api.resource import parse
-    from siorg_operator.cluster.client import Kubernetes, api_client, namespace_of_context
-    from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
-    from siorg_operator.database.reader import Backlogs
+    from siorg_operator.cluster.client import Kubernetes
+    from siorg_operator.cluster.connection import api_client, namespace_of_context
+    from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
+    from siorg_operator.database.databases import Databases
     from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
     from siorg_operator.decide.ports import ClusterError
     from siorg_operator.logs import redacted, remember_secret
@@ -253,7 +254,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
         or namespace_of_context()
         or "default"
     )
-    kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Backlogs()
+    kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Databases()
     try:
         body = await kubernetes.read_resource(namespace, arguments.what)
         if body is None:
@@ -265,7 +266,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
         found = [job for job in found if owner_uid(job) == resource.metadata.uid]
         resource, assumed = _with_image(resource, settings, max(found, key=_made, default=None))
         secrets = Secrets(kubernetes, refresh_seconds=0)
-        backlog = await SecretedBacklogs(secrets, databases, remember_secret=remember_secret).read(resource)
+        backlog = await SecretQueueReader(secrets, databases, remember_secret=remember_secret).read(resource)
         now = datetime.now(UTC)
         jobs = [
             combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redacted)
@@ -311,9 +312,9 @@ def _made(job: Mapping[str, Any]) -> str:
 
 
 async def _reading(url: str) -> Reading | Unreadable:
-    from siorg_operator.database.reader import Backlogs
+    from siorg_operator.database.databases import Databases
 
-    databases = Backlogs(correct="DATABASE_URL")
+    databases = Databases(correct="DATABASE_URL")
     try:
         return await databases.read(url)
     finally:

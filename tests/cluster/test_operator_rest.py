@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from siorg_operator.database.reader import APPLICATION_NAME
+from siorg_operator.database.connection import APPLICATION_NAME
 from support.counted_database import CountedDatabase
 from support.fleet import eventually
 from support.operator_fork import forked_operator

@@ -80,53 +80,47 @@ class Secrets:
         return secret
 
 
-class SecretedBacklogs:
-    """``ports.BacklogReader`` for a cluster: the database's URL stands in a Secret."""
+class SecretQueueReader:
+    """``ports.QueueReader`` of one resource in a cluster: the database's URL stands in a Secret."""
 
     def __init__(self, secrets: Secrets, databases: Databases, *, remember_secret: Callable[[str], None]) -> None:
         """``remember_secret``: is told every secret text before it is used, so that no log shows it."""
         self._secrets = secrets
         self._databases = databases
         self._remember_secret = remember_secret
-        self._urls: dict[str, str] = {}
-        self._used: dict[str, tuple[SiorgSyncWorker, str]] = {}
+        self._url: str | None = None
+        self._used: tuple[SiorgSyncWorker, str] | None = None
 
-    def url_of(self, uid: str) -> str | None:
-        """The URL that was used last for a resource, to listen there too."""
-        return self._urls.get(uid)
+    @property
+    def url(self) -> str | None:
+        """See ``ports.QueueReader``."""
+        return self._url
 
-    def forget(self, uid: str) -> None:
-        """The resource is gone."""
-        self._urls.pop(uid, None)
-        self._used.pop(uid, None)
-
-    async def changed(self) -> set[str]:
-        """Uids of resources whose Secrets are not as they were when their queue was read last. No database is asked."""
-        found = set()
-        for uid, (resource, credentials) in list(self._used.items()):
-            now = (await self._resolve(resource, anew=False))[1]
-            if now and now != credentials:
-                found.add(uid)
-        return found
+    async def changed(self) -> bool:
+        """See ``ports.QueueReader``."""
+        if self._used is None:
+            return False
+        resource, credentials = self._used
+        now = (await self._resolve(resource, anew=False))[1]
+        return bool(now) and now != credentials
 
     async def read(self, resource: SiorgSyncWorker) -> Backlog:
-        """See ``ports.BacklogReader``. With a URL that fails, the Secret is read anew: it may have been changed."""
-        uid = resource.metadata.uid or ""
+        """See ``ports.QueueReader``. With a URL that fails, the Secret is read anew: it may have been changed."""
         found, credentials = await self._resolve(resource, anew=False)
-        self._used[uid] = resource, credentials
+        self._used = resource, credentials
         if isinstance(found, Unreadable):
-            self._urls.pop(uid, None)
+            self._url = None
             return Backlog(found, credentials)
-        backlog = await self._read(resource, found, credentials)
+        backlog = await self._read(found, credentials)
         if isinstance(backlog.reading, Unreadable) and backlog.reading.reason in _MAYBE_THE_URL:
             again, credentials = await self._resolve(resource, anew=True)
-            self._used[uid] = resource, credentials
+            self._used = resource, credentials
             if isinstance(again, _Found) and again.url != found.url:
-                backlog = await self._read(resource, again, credentials)
+                backlog = await self._read(again, credentials)
         return backlog
 
-    async def _read(self, resource: SiorgSyncWorker, found: _Found, credentials: str) -> Backlog:
-        self._urls[resource.metadata.uid or ""] = found.url
+    async def _read(self, found: _Found, credentials: str) -> Backlog:
+        self._url = found.url
         return Backlog(await self._databases.read(found.url), credentials, found.token_problem)
 
     async def _resolve(self, resource: SiorgSyncWorker, *, anew: bool) -> tuple[_Found | Unreadable, str]:

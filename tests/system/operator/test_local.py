@@ -18,7 +18,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from siorg_operator.api.resource import read_file
-from siorg_operator.local.machine import prepare, run
+from siorg_operator.local.command import prepare, run
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue import Connection, QueueStore
 from support.fleet import eventually
@@ -170,8 +170,8 @@ def test_until_empty_ends_when_the_database_says_that_nothing_is_synced(
 def test_until_empty_gives_up_on_a_database_that_stays_away(tmp_path: Path, environment: dict[str, str]) -> None:
     environment["DATABASE_URL"] = f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing"
     impatient = (
-        "import sys; from siorg_operator import local; from siorg_operator.__main__ import main;"
-        " local._UNREADABLE_SECONDS = 1; sys.exit(main())"
+        "import sys; from siorg_operator.local import command; from siorg_operator.__main__ import main;"
+        " command._UNREADABLE_SECONDS = 1; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", impatient, "local", str(resource(tmp_path)), "--until-empty"],

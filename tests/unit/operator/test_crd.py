@@ -15,10 +15,12 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 
 from siorg_operator.api.crd import crd, crd_yaml
+from siorg_operator.api.formats import FORMS
 from siorg_operator.api.resource import KIND, SiorgSyncWorker, Status
 from siorg_operator.api.rules import Part, Rule, UniqueBy
 from siorg_operator.api.schema import at
-from siorg_operator.api.spec import FORMS, Spec
+from siorg_operator.api.spec import Spec
+from support.rows import holds_for
 from support.worker_manifests import BAD, BAD_STATUS, Bad, constraints, generic, wrongly_typed
 
 FILE = Path(__file__).resolve().parents[3] / "crds" / "siorgsyncworkers.yaml"
@@ -118,14 +120,15 @@ def kind_of(inner: Any) -> str:
     return KINDS.get(inner, "object")
 
 
-@pytest.mark.parametrize(("path", "model", "schema"), PARTS, ids=[path for path, *_ in PARTS])
-def test_a_part_has_the_fields_of_its_model_and_no_others(path: str, model: type[Part], schema: Schema) -> None:
-    assert list(schema["properties"]) == [field.alias for field in model.model_fields.values()]
-    required = [field.alias for field in model.model_fields.values() if field.is_required()]
-    assert schema.get("required", []) == required
-    rules = [rule.validation for rule in model.rules]
-    written = schema.get("x-kubernetes-validations", [])
-    assert written[: len(rules)] == rules
+def test_a_part_has_the_fields_of_its_model_and_no_others() -> None:
+    def check(part: tuple[str, Any, Schema]) -> None:
+        _, model, schema = part
+        assert list(schema["properties"]) == [field.alias for field in model.model_fields.values()]
+        assert schema.get("required", []) == [field.alias for field in model.model_fields.values() if field.is_required()]
+        rules = [rule.validation for rule in model.rules]
+        assert schema.get("x-kubernetes-validations", [])[: len(rules)] == rules
+
+    holds_for(PARTS, check)
 
 
 FIELDS = [
@@ -135,26 +138,32 @@ FIELDS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "field", "schema"), FIELDS, ids=[path for path, *_ in FIELDS])
-def test_a_field_has_the_type_and_the_limits_that_its_model_has(path: str, field: FieldInfo, schema: Schema) -> None:
-    inner, metadata = unwrapped(field.annotation)
-    assert schema["type"] == kind_of(inner)
-    wanted = limits([*field.metadata, *metadata], schema["type"])
-    if schema["type"] == "array":
-        wanted.setdefault("x-kubernetes-list-type", "atomic")
-    if get_origin(inner) is Literal:
-        wanted["enum"] = list(get_args(inner))
-    if isinstance(inner, type) and issubclass(inner, Part) and inner.rules:
-        wanted["x-kubernetes-validations"] = [rule.validation for rule in inner.rules]
-    assert {key: schema[key] for key in CHECKED if key in schema} == wanted
-    formats = {AwareDatetime: {"date-time"}, int: {"int32", "int64"}, float: {"double"}}
-    assert schema.get("format") in formats.get(inner, {None})
+def test_a_field_has_the_type_and_the_limits_that_its_model_has() -> None:
+    def check(row: tuple[str, FieldInfo, Schema]) -> None:
+        _, field, schema = row
+        inner, metadata = unwrapped(field.annotation)
+        assert schema["type"] == kind_of(inner)
+        wanted = limits([*field.metadata, *metadata], schema["type"])
+        if schema["type"] == "array":
+            wanted.setdefault("x-kubernetes-list-type", "atomic")
+        if get_origin(inner) is Literal:
+            wanted["enum"] = list(get_args(inner))
+        if isinstance(inner, type) and issubclass(inner, Part) and inner.rules:
+            wanted["x-kubernetes-validations"] = [rule.validation for rule in inner.rules]
+        assert {key: schema[key] for key in CHECKED if key in schema} == wanted
+        formats = {AwareDatetime: {"date-time"}, int: {"int32", "int64"}, float: {"double"}}
+        assert schema.get("format") in formats.get(inner, {None})
+
+    holds_for(FIELDS, check)
 
 
-@pytest.mark.parametrize(("path", "field", "schema"), FIELDS, ids=[path for path, *_ in FIELDS])
-def test_a_field_is_explained_in_a_sentence(path: str, field: FieldInfo, schema: Schema) -> None:
-    assert re.fullmatch(r"[A-Z/0-9].*[.…]", schema["description"]), schema["description"]
-    assert "  " not in schema["description"]
+def test_a_field_is_explained_in_a_sentence() -> None:
+    def check(row: tuple[str, FieldInfo, Schema]) -> None:
+        described = row[2]["description"]
+        assert re.fullmatch(r"[A-Z/0-9].*[.…]", described), described
+        assert "  " not in described
+
+    holds_for(FIELDS, check)
 
 
 def test_defaults_are_those_of_the_model() -> None:
@@ -290,13 +299,15 @@ def test_kubectl_finds_scales_and_lists_it() -> None:
     }
 
 
-@pytest.mark.parametrize("column", VERSION["additionalPrinterColumns"], ids=lambda column: column["name"])
-def test_a_column_shows_a_field_that_there_is_with_its_type(column: dict[str, Any]) -> None:
-    path = re.sub(r"\[\?\(@\.type==\"(\w+)\"\)\]", "[0]", column["jsonPath"])
-    if path.startswith(".metadata"):
-        assert (path, column["type"]) == (".metadata.creationTimestamp", "date")
-        return
-    node: Schema = SCHEMA
-    for step in path.replace("[", ".[").split(".")[1:]:
-        node = node["items"] if step.startswith("[") else node["properties"][step]
-    assert node["type"] == column["type"]
+def test_a_column_shows_a_field_that_there_is_with_its_type() -> None:
+    def check(column: dict[str, Any]) -> None:
+        path = re.sub(r"\[\?\(@\.type==\"(\w+)\"\)\]", "[0]", column["jsonPath"])
+        if path.startswith(".metadata"):
+            assert (path, column["type"]) == (".metadata.creationTimestamp", "date")
+            return
+        node: Schema = SCHEMA
+        for step in path.replace("[", ".[").split(".")[1:]:
+            node = node["items"] if step.startswith("[") else node["properties"][step]
+        assert node["type"] == column["type"]
+
+    holds_for(VERSION["additionalPrinterColumns"], check)

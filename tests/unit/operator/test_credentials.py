@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from siorg_operator.api.resource import SiorgSyncWorker, parse
-from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
+from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Reading, Unreadable
-from support.operator_values import UID, body, worker
+from support.operator_values import body, worker
 
 URL = "postgresql://siorg:hunter2@db/siorg"
 TOKEN = "s3cret-token"
@@ -68,10 +68,10 @@ class Reader:
         self.cluster, self.databases, self.now = Cluster(), Databases(), 0.0
         self.told: list[str] = []
         self.secrets = Secrets(self.cluster, refresh_seconds=refresh_seconds, clock=lambda: self.now)
-        self.backlogs = SecretedBacklogs(self.secrets, self.databases, remember_secret=self.told.append)
+        self.reader = SecretQueueReader(self.secrets, self.databases, remember_secret=self.told.append)
 
     def read(self, resource: SiorgSyncWorker | None = None) -> Backlog:
-        return asyncio.run(self.backlogs.read(resource or worker()))
+        return asyncio.run(self.reader.read(resource or worker()))
 
     def wrong(self, resource: SiorgSyncWorker | None = None) -> Unreadable:
         reading = self.read(resource).reading
@@ -93,7 +93,7 @@ def test_reads_the_queue_that_the_secret_names(reader: Reader) -> None:
     backlog = reader.read()
     assert (backlog.reading, backlog.siorg_token_problem) == (Reading(5), None)
     assert reader.databases.asked == [URL]
-    assert reader.backlogs.url_of(UID) == URL
+    assert reader.reader.url == URL
 
 
 def test_takes_the_key_that_the_resource_names(reader: Reader) -> None:
@@ -128,34 +128,34 @@ def test_resources_share_what_is_kept(reader: Reader) -> None:
 
 
 def test_a_changed_secret_is_noticed_without_asking_the_database(reader: Reader) -> None:
-    assert asyncio.run(reader.backlogs.changed()) == set()
+    assert not asyncio.run(reader.reader.changed())
     reader.read()
     reader.now = 61
-    assert asyncio.run(reader.backlogs.changed()) == set()
+    assert not asyncio.run(reader.reader.changed())
     reader.cluster.put("database", DATABASE_URL="postgresql://new/siorg")
-    assert asyncio.run(reader.backlogs.changed()) == set()  # kept
+    assert not asyncio.run(reader.reader.changed())  # kept
     reader.now = 122
-    assert asyncio.run(reader.backlogs.changed()) == {UID}
+    assert asyncio.run(reader.reader.changed())
     assert reader.databases.asked == [URL]
     reader.databases.readings["postgresql://new/siorg"] = Reading(7)
     reader.read()
-    assert asyncio.run(reader.backlogs.changed()) == set()
+    assert not asyncio.run(reader.reader.changed())
 
 
 def test_an_api_server_that_is_away_changes_no_secret(reader: Reader) -> None:
     reader.read()
     reader.cluster.error = ClusterError("no answer")
     reader.now = 61
-    assert asyncio.run(reader.backlogs.changed()) == set()
+    assert not asyncio.run(reader.reader.changed())
 
 
 def test_a_secret_that_is_gone_is_listened_to_no_more(reader: Reader) -> None:
     reader.read()
     reader.cluster.secrets.clear()
     reader.now = 61
-    assert asyncio.run(reader.backlogs.changed()) == {UID}
+    assert asyncio.run(reader.reader.changed())
     assert reader.wrong().reason == "SecretMissing"
-    assert reader.backlogs.url_of(UID) is None
+    assert reader.reader.url is None
 
 
 def test_a_changed_secret_is_used_when_it_is_read_again(reader: Reader) -> None:
@@ -164,7 +164,7 @@ def test_a_changed_secret_is_used_when_it_is_read_again(reader: Reader) -> None:
     reader.databases.readings["postgresql://new/siorg"] = Reading(7)
     reader.now = 61
     assert reader.read().depth == 7
-    assert reader.backlogs.url_of(UID) == "postgresql://new/siorg"
+    assert reader.reader.url == "postgresql://new/siorg"
 
 
 @pytest.mark.parametrize("reason", ["DatabaseUnavailable", "AccessDenied", "WrongUrl"])
@@ -343,9 +343,3 @@ def test_no_message_holds_a_secret(data: dict[str, str]) -> None:
     reader.databases.readings = {}
     reader.cluster.put("database", **data)
     assert "hunter2" not in repr(reader.read())
-
-
-def test_a_resource_that_is_gone_is_forgotten(reader: Reader) -> None:
-    reader.read()
-    reader.backlogs.forget(UID)
-    assert reader.backlogs.url_of(UID) is None

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siorg_job.run_summary import RunReport, one_line
-from siorg_operator.control.past import Past
 from siorg_operator.decide.jobs import (
     CANNOT_START,
     JobRecord,
@@ -327,7 +326,7 @@ def test_of_a_secret_that_a_message_holds_nothing_stays_wherever_it_is_cut() -> 
         redactor.remember(token)
         known = combine(record_of(failed()), [ended], NOW, redactor.text).message
         stuck = pod_record(a_pod(waiting("CreateContainerConfigError", f"{before}{token} is no key")))
-        job = Past().jobs([(record_of(a_job()), [stuck])], NOW, redactor.text)[0]
+        job = combine(record_of(a_job()), [stuck], NOW, redactor.text)
         assert job.stuck is not None
         for message in (redactor.text(not_known_yet), known, job.stuck.message):
             assert token[:4] not in message, room
@@ -406,52 +405,6 @@ def test_a_container_that_is_not_made_for_a_quarter_of_an_hour_never_will_be() -
     for word in ("ContainerCreating", "PodInitializing"):
         pod = a_pod(waiting(word))
         assert (stuck_because(a_job(), pod, now=at(844)), stuck_because(a_job(), pod, now=at(845))) == (None, word)
-
-
-def look(past: Past, now: datetime, *pods: dict[str, Any], job: dict[str, Any] | None = None) -> Job:
-    (found,) = past.jobs([(record_of(job or a_job()), [pod_record(pod) for pod in pods])], now, str)
-    return found
-
-
-def since(job: Job) -> datetime | None:
-    return None if job.stuck is None else job.stuck.since
-
-
-def test_the_grace_of_a_stuck_pod_begins_when_it_is_first_seen_stuck_not_when_a_node_took_it() -> None:
-    past = Past()
-    assert since(look(past, at(-10), a_pod(waiting("ContainerCreating")))) is None
-    assert since(look(past, at(0), a_pod(waiting("ErrImagePull")))) == at(0)
-    assert since(look(past, at(20), a_pod(waiting("ImagePullBackOff")))) == at(0)
-
-
-def test_one_that_went_on_its_way_is_seen_anew() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("ErrImagePull")))
-    look(past, at(10), a_pod(waiting("ContainerCreating")))
-    assert since(look(past, at(60), a_pod(waiting("CreateContainerError")))) == at(60)
-
-
-def test_a_successor_has_a_grace_of_its_own() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("ErrImagePull"), name="first"))
-    assert since(look(past, at(40), a_pod(waiting("ErrImagePull"), name="second"))) == at(40)
-
-
-def test_of_a_pod_that_no_node_takes_its_condition_tells_since_when() -> None:
-    assert since(look(Past(), at(0), a_pod(scheduled=False))) == at(-55)
-
-
-def test_a_job_that_began_is_remembered_when_its_deadline_removes_the_pod() -> None:
-    past = Past()
-    look(past, at(0), a_pod(running(), phase="Running"))
-    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at == at(-40)
-    assert look(past, at(20), job=failed("DeadlineExceeded")).started_at == at(-40)
-
-
-def test_and_of_one_that_never_began_nothing_is_told() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("PodInitializing")))
-    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at is None
 
 
 def test_a_job_for_which_no_pod_is_made_within_a_minute_is_told_and_has_a_quarter_of_an_hour() -> None:

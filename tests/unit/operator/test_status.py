@@ -155,7 +155,7 @@ AWAY = "SIORG does not answer (1 failure in a row, the last at 2026-11-24T11:59:
 ADVICE = "No attempt is counted meanwhile; check SIORG and spec.siorg.url if it lasts"
 LONG_AWAY = ended(-4000, Ending.SIORG_UNAVAILABLE)
 BOTH = [ended(-5, Ending.FAILED), ended(-4, Ending.SIORG_UNAVAILABLE, slot=1)]
-NO_ROOM = {"max_connections": 20, "other_connections": 19}
+NO_ROOM: dict[str, Any] = {"max_connections": 20, "other_connections": 19}
 
 CONDITIONS: list[tuple[Backlog, list[Job], dict[str, Any], list[str]]] = [
     # What is told other than of a first look at an empty queue; with a message where it matters.
