@@ -238,7 +238,7 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
     from siorg_operator.cluster.connection import api_client, namespace_of_context
     from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
     from siorg_operator.database.databases import Databases
-    from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
+    from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
     from siorg_operator.decide.ports import ClusterError
     from siorg_operator.logs import redacted, remember_secret
     from siorg_operator.serving.metrics import OperatorMetrics
@@ -263,13 +263,13 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
             )
         resource = parse(body)
         found, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
-        found = [job for job in found if owner_uid(job) == resource.metadata.uid]
+        found = [job for job in found if controller_uid(job) == resource.metadata.uid]
         resource, assumed = _with_image(resource, settings, max(found, key=_made, default=None))
         secrets = Secrets(kubernetes, refresh_seconds=0)
         backlog = await SecretQueueReader(secrets, databases, remember_secret=remember_secret).read(resource)
         now = datetime.now(UTC)
         jobs = [
-            combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redacted)
+            combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redacted)
             for job in found
             if (record := job_record(job)) is not None
         ]

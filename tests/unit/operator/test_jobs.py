@@ -15,9 +15,8 @@ from siorg_operator.decide.jobs import (
     CANNOT_START,
     JobRecord,
     combine,
-    job_of_pod,
+    controller_uid,
     job_record,
-    owner_uid,
     pod_record,
     read_summary,
 )
@@ -150,13 +149,13 @@ def words(reason: str, code: int, **counts: Any) -> str:
 
 
 def test_a_job_and_a_pod_belong_to_their_controllers() -> None:
-    assert owner_uid(a_job()) == UID
-    assert owner_uid({"metadata": {}}) is None
+    assert controller_uid(a_job()) == UID
+    assert controller_uid({"metadata": {}}) is None
     stranger = {"kind": "CronJob", "uid": "u", "controller": True}
     mere_owner = {"kind": "SiorgSyncWorker", "uid": "u"}
-    assert owner_uid({"metadata": {"ownerReferences": [stranger, mere_owner]}}) is None
-    assert job_of_pod(a_pod()) == JOB_UID
-    assert job_of_pod({"metadata": {"ownerReferences": None}}) is None
+    assert controller_uid({"metadata": {"ownerReferences": [stranger, mere_owner]}}) is None
+    assert controller_uid(a_pod(), "Job") == JOB_UID
+    assert controller_uid({"metadata": {"ownerReferences": None}}, "Job") is None
 
 
 def test_a_job_whose_place_cannot_be_read_is_none_of_ours() -> None:
