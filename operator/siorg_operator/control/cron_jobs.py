@@ -37,7 +37,6 @@ class CronRun:
     """A Job of a CronJob of ours."""
 
     name: str
-    uid: str
     component: str
     finished_at: str
     """RFC 3339; empty: it has not finished."""
@@ -71,7 +70,6 @@ def cron_run(body: Mapping[str, Any]) -> CronRun:
     end = failed or conditions.get("Complete") or {}
     return CronRun(
         metadata["name"],
-        metadata.get("uid", ""),
         (metadata.get("labels") or {}).get(manifests.COMPONENT_LABEL, ""),
         finished_at=end.get("lastTransitionTime") or (end and metadata.get("creationTimestamp")) or "",
         failure="" if failed is None else f"{failed.get('reason') or 'Failed'}: {failed.get('message') or ''}".rstrip(": "),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any, cast
 
 import kopf
@@ -47,7 +45,7 @@ def run(settings: OperatorSettings) -> int:
     port = http.start(settings.http_address, settings.http_port)
     log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
     stop = threading.Event()
-    before = {number: signal.signal(number, _setting(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     leadership = None
     if settings.leader_election:
         leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
@@ -156,10 +154,3 @@ async def _beat(health: Health, stop: threading.Event, stopped: asyncio.Event) -
         if stop.is_set():
             stopped.set()
         await asyncio.sleep(1.0)
-
-
-def _setting(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    return on_signal

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.loop import ControlLoop
-from siorg_operator.control.reconcile import Context
+from siorg_operator.control.reconcile import Context, Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.local.machine import LocalMachine, LocalQueueReader
@@ -119,7 +119,7 @@ async def run(
         launcher=machine,
         reporter=machine,
         new_reader=lambda: machine.queue,
-        observe=machine.observe,
+        observe=lambda *_: Observed(machine.jobs()),
         databases=databases,
         metrics=metrics,
         health=Health(),

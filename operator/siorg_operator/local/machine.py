@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker
-from siorg_operator.control.reconcile import Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
@@ -144,11 +143,6 @@ class LocalMachine:
     def jobs(self) -> list[Job]:
         """Every job process that is remembered."""
         return [process.job() for process in self._processes.values()]
-
-    def observe(self, resource: SiorgSyncWorker, now: datetime) -> Observed:
-        """What belongs to the resource."""
-        del resource, now
-        return Observed(self.jobs())
 
     # -- ports.Launcher -----------------------------------------------------------------------------------------------
 
