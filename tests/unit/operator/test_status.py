@@ -19,7 +19,7 @@ from kube_double.structure import faults, prune
 from siorg_operator.api.crd import crd
 from siorg_operator.api.resource import SiorgSyncWorker, Status
 from siorg_operator.decide.plan import plan
-from siorg_operator.decide.reasons import Condition, Reason
+from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Ending, Fault, Job
 from siorg_operator.decide.status import Event, actions, compose, invalid, merge_patch, transitions
@@ -205,7 +205,7 @@ CONDITIONS: list[tuple[Backlog, list[Job], dict[str, Any], list[str]]] = [
 def test_conditions(queue: Backlog, jobs: list[Job], spec: dict[str, Any], expected: list[str]) -> None:
     conditions = status_of(queue, jobs, **spec)["conditions"]
     lines = [f"{one['type']} {one['status']} {one['reason']}: {one['message']}" for one in conditions]
-    assert [line.split(" ")[0] for line in lines] == list(Condition)
+    assert [line.split(" ")[0] for line in lines] == list(ConditionType)
     other = [line for line in lines if line.split(":")[0] not in [*WELL.split(", "), "Degraded False AsExpected"]]
     assert [line[: len(start)] for line, start in zip_longest(other, expected, fillvalue="")] == expected
 
