@@ -433,44 +433,37 @@ def test_a_resource_that_was_made_again_has_other_names() -> None:
 
 # -- the template's hash ----------------------------------------------------------------------------------------------
 
+_POD_CHANGES = {
+    **{key: value for key, value in FULL_POD_SPEC.items() if key != "dnsPolicy"},
+    "dnsPolicy": "Default",
+    "env": [{"name": "HTTPS_PROXY", "value": "http://p:1"}],
+    "envFrom": [{"secretRef": {"name": "s"}}],
+    "volumes": [{"name": "v", "emptyDir": {}}],
+    "terminationGracePeriodSeconds": 60,
+}
+_SIORG_CHANGES = {
+    "url": "https://estruturaorganizacional.dados.gov.br/doc", "tokenSecretRef": {"name": "token"}, "maxRequestsPerSecond": 10,
+    "allowInsecure": True,
+}  # fmt: skip
+_WORKER_CHANGES = {
+    "batchSize": 1, "concurrency": 1, "maxRetries": 1, "retryBaseDelayMilliseconds": 1, "retryMaxDelayMilliseconds": 70_000,
+    "lingerSeconds": 1, "logFormat": "text", "logLevel": "debug",
+}  # fmt: skip
 MAKES_PODS_DIFFER: list[dict[str, Any]] = [
-    {"job": {"image": "other"}},
-    {"job": {"imagePullPolicy": "Always"}},
-    {"job": {"resources": {}}},
-    {"job": {"podTemplate": {"metadata": {"labels": {"a": "b"}}}}},
-    {"job": {"podTemplate": {"metadata": {"annotations": {"a": "b"}}}}},
-    *({"job": {"podTemplate": {"spec": {key: value}}}} for key, value in FULL_POD_SPEC.items() if key != "dnsPolicy"),
-    {"job": {"podTemplate": {"spec": {"dnsPolicy": "Default"}}}},
-    {"job": {"podTemplate": {"spec": {"env": [{"name": "HTTPS_PROXY", "value": "http://p:1"}]}}}},
-    {"job": {"podTemplate": {"spec": {"envFrom": [{"secretRef": {"name": "s"}}]}}}},
-    {"job": {"podTemplate": {"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}}},
-    {"job": {"podTemplate": {"spec": {"terminationGracePeriodSeconds": 60}}}},
-    {"database": {"urlSecretRef": {"name": "other"}}},
-    {"database": {"urlSecretRef": {"name": "database", "key": "other"}}},
-    {"siorg": {"url": "https://estruturaorganizacional.dados.gov.br/doc"}},
-    {"siorg": {"tokenSecretRef": {"name": "token"}}},
-    {"siorg": {"maxRequestsPerSecond": 10}},
-    {"siorg": {"allowInsecure": True}},
-    {"worker": {"batchSize": 1}},
-    {"worker": {"concurrency": 1}},
-    {"worker": {"maxRetries": 1}},
-    {"worker": {"retryBaseDelayMilliseconds": 1}},
-    {"worker": {"retryMaxDelayMilliseconds": 70_000}},
-    {"worker": {"lingerSeconds": 1}},
-    {"worker": {"logFormat": "text"}},
-    {"worker": {"logLevel": "debug"}},
+    *({"job": {key: value}} for key, value in {"image": "other", "imagePullPolicy": "Always", "resources": {}}.items()),
+    *({"job": {"podTemplate": {"metadata": {key: {"a": "b"}}}}} for key in ("labels", "annotations")),
+    *({"job": {"podTemplate": {"spec": {key: value}}}} for key, value in _POD_CHANGES.items()),
+    *({"database": {"urlSecretRef": ref}} for ref in ({"name": "other"}, {"name": "database", "key": "other"})),
+    *({"siorg": {key: value}} for key, value in _SIORG_CHANGES.items()),
+    *({"worker": {key: value}} for key, value in _WORKER_CHANGES.items()),
 ]
-
 LEAVES_PODS_AS_THEY_ARE: list[dict[str, Any]] = [
     {"suspend": True},
     {"mode": "Observe"},
     {"scaling": {"maxJobs": 9, "minJobs": 2, "itemsPerJob": 7, "targetDrainSeconds": 5, "pollIntervalSeconds": 9}},
-    {"job": {"activeDeadlineSeconds": 90}},
-    {"job": {"backoffLimit": 1}},
-    {"job": {"ttlSecondsAfterFinished": 90}},
+    {"job": {"activeDeadlineSeconds": 90, "backoffLimit": 1, "ttlSecondsAfterFinished": 90}},
     {"job": {"successfulJobsHistoryLimit": 9, "failedJobsHistoryLimit": 9}},
-    {"cleanup": {"enabled": False}},
-    {"cleanup": {"schedule": "@daily", "retentionDays": 3}},
+    {"cleanup": {"enabled": False, "schedule": "@daily", "retentionDays": 3}},
     {"discovery": {"schedule": "@daily", "organizations": [1]}},
     {"generation": 99},
     {"status": {"rate": 5.0}},
