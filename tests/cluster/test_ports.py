@@ -74,8 +74,8 @@ class OnKubernetes:
 
     def reader(self, url: str) -> QueueReader:
         self._world.secret(url)
-        secrets = Secrets(self._kubernetes, refresh_seconds=0)
-        return SecretQueueReader(secrets, self._databases, remember_secret=lambda _: None)
+        secrets = Secrets(self._kubernetes.read_secret, refresh_seconds=0)
+        return SecretQueueReader(secrets, self._databases.read, remember_secret=lambda _: None)
 
     def jobs(self) -> list[Job]:
         cache = Cache()

@@ -46,8 +46,8 @@ async def subject(
         resource = parse(body)
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
         bodies = [job for job in bodies if owner_uid(job) == resource.metadata.uid]
-        secrets = Secrets(kubernetes, refresh_seconds=0)
-        backlog = await SecretQueueReader(secrets, databases, remember_secret=remember_secret).read(resource)
+        secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
+        backlog = await SecretQueueReader(secrets, databases.read, remember_secret=remember_secret).read(resource)
         now = datetime.now(UTC)
         jobs = [
             combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redacted)
