@@ -65,7 +65,7 @@ def cron_job_state(body: Mapping[str, Any]) -> CronJobState:
 def cron_run(body: Mapping[str, Any]) -> CronRun:
     """The object of a CronJob's Job, as far as it matters."""
     metadata, status = body["metadata"], body.get("status") or {}
-    conditions = {one["type"]: one for one in status.get("conditions") or () if one.get("status") == "True"}
+    conditions = {each["type"]: each for each in status.get("conditions") or () if each.get("status") == "True"}
     failed = conditions.get("Failed")
     end = failed or conditions.get("Complete") or {}
     return CronRun(

@@ -161,7 +161,7 @@ class Reconciler:
         launcher, refused, where = self._context.launcher, Reason.REMOVAL_REFUSED, _where(resource)
         requests = [
             # Once: it takes the Job controller a moment, and until then they look stuck.
-            *(Request(f"end {one.name}", refused, partial(launcher.end, resource, one), once=True) for one in planned.end),
+            *(Request(f"end {job.name}", refused, partial(launcher.end, resource, job), once=True) for job in planned.end),
             *(Request(f"remove {name}", refused, partial(launcher.remove, resource, name)) for name in planned.remove),
         ]
         if self._cron_jobs is not None:

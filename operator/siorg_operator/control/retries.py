@@ -88,7 +88,7 @@ class Retries:
 
     def seconds(self, now: datetime) -> float | None:
         """Until the next of them may be tried; None: nothing is refused."""
-        return min((max((one.retry_at - now).total_seconds(), 0.0) for one in self._refused.values()), default=None)
+        return min((max((refusal.retry_at - now).total_seconds(), 0.0) for refusal in self._refused.values()), default=None)
 
     def _waits(self, key: str, now: datetime) -> bool:
         refusal = self._refused.get(key)

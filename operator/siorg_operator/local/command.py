@@ -73,8 +73,7 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
         raise UsageError(f"DATABASE_URL {wrong}") from None
     uid = hashlib.sha256(resource.metadata.name.encode()).hexdigest()[:32]
     metadata = resource.metadata.model_copy(update={"namespace": "local", "uid": uid, "generation": 1})
-    job = resource.spec.job.model_copy(update={"image": resource.spec.job.image or "local"})
-    resource = resource.model_copy(update={"metadata": metadata, "spec": resource.spec.model_copy(update={"job": job})})
+    resource = resource.model_copy(update={"metadata": metadata}).with_image(resource.spec.job.image or "local")
     given: dict[str, str] = {}
     for entry in resource.spec.job.pod_template.spec.body().get("env") or ():
         if "value" not in entry and "valueFrom" in entry:
@@ -168,7 +167,7 @@ async def run(
     try:
         while not stop.is_set() and not running.done():
             show(machine)
-            if until_empty and (end := _end(machine)):
+            if until_empty and (end := reached_end(machine)):
                 break
             if until_empty and machine.queue.unreadable is not None and time.monotonic() >= read_again:
                 control_loop.wake()
@@ -210,7 +209,7 @@ async def _stop(machine: LocalMachine, running: asyncio.Task[None]) -> None:
     await machine.stop()  # one that was being launched meanwhile
 
 
-def _end(machine: LocalMachine) -> End | None:
+def reached_end(machine: LocalMachine) -> End | None:
     """Whether the end is reached, one way or the other; None: go on."""
     if any(job.unfinished for job in machine.jobs()):
         return None
