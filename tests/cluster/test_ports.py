@@ -70,7 +70,9 @@ def on_kubernetes(world: World) -> Side:
 
     def reader(url: str) -> QueueReader:
         world.secret(url)
-        return SecretQueueReader(Secrets(kubernetes, refresh_seconds=0), databases, remember_secret=lambda _: None)
+        return SecretQueueReader(
+            Secrets(kubernetes.read_secret, refresh_seconds=0), databases.read, remember_secret=lambda _: None
+        )
 
     async def close() -> None:
         await databases.close()

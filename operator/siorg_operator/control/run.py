@@ -75,12 +75,12 @@ async def _lead(
 ) -> int:
     """Reconcile every resource of the namespace until ``stop``."""
     databases, cache = Databases(), Cache()
-    secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
+    secrets = Secrets(kubernetes.read_secret, refresh_seconds=settings.secret_refresh_secs)
     controller = Controller(
         Context(
             launcher=kubernetes,
             reporter=kubernetes,
-            new_reader=lambda: SecretQueueReader(secrets, databases, remember_secret=redactor.remember),
+            new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember),
             observe=cache.observe,
             databases=databases,
             metrics=metrics,

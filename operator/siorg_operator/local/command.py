@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,12 +15,17 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from siorg_operator.api.resource import SiorgSyncWorker
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+
+from siorg_operator.api.resource import SiorgSyncWorker, read_file
+from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.control.loop import ControlLoop
 from siorg_operator.control.reconcile import Context, Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from siorg_operator.local.view import View
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue.address import check_database_url
@@ -29,10 +35,6 @@ _UNREADABLE_SECONDS = 30.0
 """With ``--until-empty``: a queue that cannot be read for so long is not waited for."""
 _READ_AGAIN_SECONDS = 3.0
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one: the terminal was closed
-
-
-class LocalError(Exception):
-    """The resource cannot be run on this machine; the message says why and what to do."""
 
 
 class Over(Enum):
@@ -58,17 +60,17 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
     for the Secrets and the URL; every other setting is the resource's.
 
     Raises:
-        LocalError: something is missing, or makes no sense on one machine.
+        UsageError: something is missing, or makes no sense on one machine.
     """
     if not environ.get("DATABASE_URL", "").strip():
         ref = resource.spec.database.url_secret_ref
-        raise LocalError(
+        raise UsageError(
             f"DATABASE_URL is not set: here it stands for the Secret {ref.name} (key {ref.key}) of spec.database.urlSecretRef"
         )
     try:
         check_database_url(environ["DATABASE_URL"].strip())
     except ValueError as wrong:
-        raise LocalError(f"DATABASE_URL {wrong}") from None
+        raise UsageError(f"DATABASE_URL {wrong}") from None
     uid = hashlib.sha256(resource.metadata.name.encode()).hexdigest()[:32]
     metadata = resource.metadata.model_copy(update={"namespace": "local", "uid": uid, "generation": 1})
     resource = resource.model_copy(update={"metadata": metadata}).with_image(resource.spec.job.image or "local")
@@ -76,7 +78,7 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
     for entry in resource.spec.job.pod_template.spec.body().get("env") or ():
         if "value" not in entry and "valueFrom" in entry:
             if entry["name"] not in environ:
-                raise LocalError(
+                raise UsageError(
                     f"spec.job.podTemplate.spec.env: {entry['name']} comes from the cluster (valueFrom), which is not here; set"
                     f" {entry['name']} in the environment"
                 )
@@ -88,6 +90,38 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
             settings[name] = environ[name]
     inherited = {name: value for name, value in environ.items() if not name.startswith("SIORG_OPERATOR_")}
     return resource, {**inherited, **given, **settings, "PYTHONUNBUFFERED": "1"}
+
+
+def local(name: str, environ: Mapping[str, str], *, logs: str | None, until_empty: bool, plain: bool) -> int:
+    """Run the resource in the file ``name``, and show what happens; returns the exit code.
+
+    Args:
+        name: of the file; - is standard input.
+        environ: see ``prepare``.
+        logs: the folder for the job processes' logs; None: a new temporary one.
+        until_empty: see ``run``.
+        plain: lines instead of a live view.
+
+    Raises:
+        UsageError, ResourceError: what is given cannot be used.
+    """
+    resource, environment = prepare(read_file(read_text(name)), environ)
+    folder = log_folder(logs)
+    for variable in ("DATABASE_URL", "SIORG_API_TOKEN"):
+        if environment.get(variable):
+            redactor.remember(environment[variable])
+    with View(Console(force_terminal=False if plain else None)) as view:
+        machine, end = asyncio.run(
+            run(
+                resource, environment, metrics=OperatorMetrics(CollectorRegistry()), folder=folder, until_empty=until_empty,
+                show=view.show,
+            )
+        )  # fmt: skip
+    view.finish(machine, str(folder))
+    if end is None or end.over is Over.EMPTY:
+        return DONE
+    print(end.message, file=sys.stderr)
+    return USAGE if end.over is Over.NEVER else TRY_LATER
 
 
 async def run(
@@ -210,7 +244,7 @@ def log_folder(given: str | None) -> Path:
     """Where logs go: a folder that a person named, or a new one among the temporary files.
 
     Raises:
-        LocalError: it cannot be made.
+        UsageError: it cannot be made.
     """
     if given is None:
         return Path(tempfile.mkdtemp(prefix="siorg-local-"))
@@ -218,7 +252,7 @@ def log_folder(given: str | None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LocalError(f"--logs {given}: {error.strerror or error}") from None
+        raise UsageError(f"--logs {given}: {error.strerror or error}") from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise LocalError(f"--logs {given}: cannot be read and written to")
+        raise UsageError(f"--logs {given}: cannot be read and written to")
     return folder

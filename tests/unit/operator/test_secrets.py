@@ -15,9 +15,11 @@ from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Reading, Unreadable
 from support.operator_values import body, worker
+from support.rows import holds_for
 
 URL = "postgresql://siorg:hunter2@db/siorg"
 TOKEN = "s3cret-token"
+NEW_URL = "postgresql://new/siorg"
 NO_ANSWER: Any = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database at db:5432 does not answer")
 
 
@@ -64,16 +66,20 @@ class Databases:
 class Reader:
     """The reader under test, in a small world."""
 
-    def __init__(self, *, refresh_seconds: float = 60) -> None:
+    def __init__(self) -> None:
         self.cluster, self.databases, self.now = Cluster(), Databases(), 0.0
-        self.told: list[str] = []
-        self.secrets = Secrets(self.cluster, refresh_seconds=refresh_seconds, clock=lambda: self.now)
-        self.reader = SecretQueueReader(self.secrets, self.databases, remember_secret=self.told.append)
+        self.remembered: list[str] = []
+        self.secrets = Secrets(self.cluster.read_secret, refresh_seconds=60, clock=lambda: self.now)
+        self.reader = self.another()
+
+    def another(self) -> SecretQueueReader:
+        """One for another resource, with the same Secrets."""
+        return SecretQueueReader(self.secrets, self.databases.read, remember_secret=self.remembered.append)
 
     def read(self, resource: SiorgSyncWorker | None = None) -> Backlog:
         return asyncio.run(self.reader.read(resource or worker()))
 
-    def wrong(self, resource: SiorgSyncWorker | None = None) -> Unreadable:
+    def unread(self, resource: SiorgSyncWorker | None = None) -> Unreadable:
         reading = self.read(resource).reading
         assert isinstance(reading, Unreadable)
         return reading
@@ -111,42 +117,37 @@ def test_looks_into_the_resources_own_namespace_and_nowhere_else(reader: Reader)
 # -- how often --------------------------------------------------------------------------------------------------------
 
 
-def test_a_secret_is_kept_for_a_while(reader: Reader) -> None:
+def test_a_secret_is_kept_for_a_while_and_shared(reader: Reader) -> None:
     reader.read()
     reader.now = 59
     reader.read()
+    asyncio.run(reader.another().read(worker(name="two")))
     assert reader.cluster.asked == ["database"]
     reader.now = 60
     reader.read()
     assert reader.cluster.asked == ["database"] * 2
 
 
-def test_resources_share_what_is_kept(reader: Reader) -> None:
-    reader.read(worker(name="one"))
-    reader.read(worker(name="two"))
-    assert reader.cluster.asked == ["database"]
+def test_a_changed_secret_is_noticed_without_asking_the_database_and_used_when_it_is_read(reader: Reader) -> None:
+    def changed() -> bool:
+        return asyncio.run(reader.reader.changed())
 
-
-def test_a_changed_secret_is_noticed_without_asking_the_database(reader: Reader) -> None:
-    assert not asyncio.run(reader.reader.changed())
+    assert not changed()
     reader.read()
     reader.now = 61
-    assert not asyncio.run(reader.reader.changed())
-    reader.cluster.put("database", DATABASE_URL="postgresql://new/siorg")
-    assert not asyncio.run(reader.reader.changed())  # kept
+    assert not changed()
+    reader.cluster.put("database", DATABASE_URL=NEW_URL)
+    assert not changed()  # kept
     reader.now = 122
-    assert asyncio.run(reader.reader.changed())
+    assert changed()
     assert reader.databases.asked == [URL]
-    reader.databases.readings["postgresql://new/siorg"] = Reading(7)
-    reader.read()
-    assert not asyncio.run(reader.reader.changed())
-
-
-def test_an_api_server_that_is_away_changes_no_secret(reader: Reader) -> None:
-    reader.read()
+    reader.databases.readings[NEW_URL] = Reading(7)
+    assert reader.read().depth == 7
+    assert reader.reader.url == NEW_URL
+    assert not changed()
     reader.cluster.error = ClusterError("no answer")
-    reader.now = 61
-    assert not asyncio.run(reader.reader.changed())
+    reader.now = 183
+    assert not changed()  # not known, which is not the same
 
 
 def test_a_secret_that_is_gone_is_listened_to_no_more(reader: Reader) -> None:
@@ -154,148 +155,99 @@ def test_a_secret_that_is_gone_is_listened_to_no_more(reader: Reader) -> None:
     reader.cluster.secrets.clear()
     reader.now = 61
     assert asyncio.run(reader.reader.changed())
-    assert reader.wrong().reason == "SecretMissing"
+    assert reader.unread().reason == "SecretMissing"
     assert reader.reader.url is None
 
 
-def test_a_changed_secret_is_used_when_it_is_read_again(reader: Reader) -> None:
-    reader.read()
-    reader.cluster.put("database", DATABASE_URL="postgresql://new/siorg")
-    reader.databases.readings["postgresql://new/siorg"] = Reading(7)
-    reader.now = 61
-    assert reader.read().depth == 7
-    assert reader.reader.url == "postgresql://new/siorg"
+def test_a_secret_is_read_at_once_when_the_database_refuses() -> None:
+    for reason in (Reason.DATABASE_UNAVAILABLE, Reason.ACCESS_DENIED, Reason.WRONG_URL):
+        reader = Reader()
+        reader.cluster.put("database", DATABASE_URL=URL)
+        reader.read()
+        reader.databases.readings = {URL: Unreadable(reason, "no"), NEW_URL: Reading(7)}
+        reader.cluster.put("database", DATABASE_URL=NEW_URL)
+        assert reader.read().depth == 7, reason
 
 
-@pytest.mark.parametrize("reason", ["DatabaseUnavailable", "AccessDenied", "WrongUrl"])
-def test_a_secret_is_read_at_once_when_the_database_refuses(reader: Reader, reason: Any) -> None:
-    reader.read()
-    reader.databases.readings = {URL: Unreadable(reason, "no"), "postgresql://new/siorg": Reading(7)}
-    reader.cluster.put("database", DATABASE_URL="postgresql://new/siorg")
-    assert reader.read().depth == 7
-
-
-def test_an_unchanged_secret_is_no_reason_to_try_again(reader: Reader) -> None:
+def test_a_database_that_refuses_costs_no_further_request_where_the_secret_is_not_to_blame(reader: Reader) -> None:
     reader.databases.readings = {}
-    assert reader.wrong().reason == "DatabaseUnavailable"
-    assert reader.databases.asked == [URL]
-
-
-def test_a_database_that_refuses_for_another_reason_does_not_cost_a_request_each_time(reader: Reader) -> None:
+    assert reader.unread().reason == "DatabaseUnavailable"
+    assert reader.databases.asked == [URL]  # the Secret was read anew, and is the same
     reader.databases.readings = {URL: Unreadable(Reason.NOT_MIGRATED, "no table")}
-    reader.wrong()
-    reader.wrong()
-    assert reader.cluster.asked == ["database"]
+    reader.cluster.asked.clear()
+    reader.unread()
+    reader.unread()
+    assert reader.cluster.asked == []
 
 
 def test_a_secret_that_goes_while_the_database_is_away_keeps_the_reason(reader: Reader) -> None:
     reader.read()
     reader.databases.readings = {}
     reader.cluster.secrets.clear()
-    assert reader.wrong().reason == "DatabaseUnavailable"
-    assert reader.wrong().reason == "SecretMissing"
+    assert reader.unread().reason == "DatabaseUnavailable"
+    assert reader.unread().reason == "SecretMissing"
 
 
 # -- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_secret_says_how_to_make_it() -> None:
-    reader = Reader()
-    assert reader.wrong() == Unreadable(
-        Reason.SECRET_MISSING,
-        "the Secret sync/database of spec.database.urlSecretRef is not there: create it (kubectl create secret generic database"
-        " -n sync --from-env-file=FILE, whose line is DATABASE_URL=…)",
-    )
-    assert reader.databases.asked == []
+DATABASE = "the Secret sync/database of spec.database.urlSecretRef"
+EMPTY = "the key DATABASE_URL of the Secret sync/database (spec.database.urlSecretRef) is empty or not text"
+CREATE = "create it (kubectl create secret generic {0} -n sync --from-env-file=FILE, whose line is {1}=…)"
 
 
-def test_a_missing_secret_is_seen_as_soon_as_it_is_there() -> None:
-    reader = Reader()
-    reader.wrong()
-    reader.cluster.put("database", DATABASE_URL=URL)
-    assert reader.read().depth == 5
+def test_what_is_wrong_with_a_secret_is_said_and_seen_as_soon_as_it_is_right() -> None:
+    table: list[tuple[Any, Reason, str]] = [
+        ("no Secret", Reason.SECRET_MISSING, f"{DATABASE} does not exist: {CREATE.format('database', 'DATABASE_URL')}"),
+        (None, Reason.SECRET_KEY_MISSING, f"{DATABASE} has no key DATABASE_URL; its keys: none"),
+        ({}, Reason.SECRET_KEY_MISSING, f"{DATABASE} has no key DATABASE_URL; its keys: none"),
+        ({"url": "eA==", "a": ""}, Reason.SECRET_KEY_MISSING, f"{DATABASE} has no key DATABASE_URL; its keys: a, url"),
+        *(({"DATABASE_URL": value}, Reason.SECRET_KEY_MISSING, EMPTY) for value in (None, "", "IA==", "/w==", "no base64", "ä")),
+    ]
+
+    def check(row: tuple[Any, Reason, str]) -> None:
+        data, reason, message = row
+        reader = Reader()
+        if data != "no Secret":
+            reader.cluster.put_raw("database", data)
+        assert reader.unread() == Unreadable(reason, message)
+        assert reader.databases.asked == []
+        reader.cluster.put("database", DATABASE_URL=URL)
+        reader.now = 60 if message == EMPTY else 0  # what lacks a key is not kept
+        assert reader.read().depth == 5
+
+    holds_for(table, check)
 
 
-def test_a_wrong_key_names_the_keys_that_are_there() -> None:
-    reader = Reader()
-    reader.cluster.put("database", url=URL, password="x")
-    assert reader.wrong() == Unreadable(
-        Reason.SECRET_KEY_MISSING,
-        "the Secret sync/database of spec.database.urlSecretRef has no key DATABASE_URL; its keys: password, url",
-    )
-
-
-def test_a_wrong_key_is_seen_as_soon_as_it_is_right() -> None:
-    reader = Reader()
-    reader.cluster.put("database", url=URL)
-    reader.wrong()
-    reader.cluster.put("database", DATABASE_URL=URL)
-    assert reader.read().depth == 5
-
-
-@pytest.mark.parametrize("data", [None, {}])
-def test_a_secret_without_keys_says_so(data: Any) -> None:
-    reader = Reader()
-    reader.cluster.put_raw("database", data)
-    assert reader.wrong().message.endswith("has no key DATABASE_URL; its keys: none")
-
-
-@pytest.mark.parametrize(
-    "value", [None, "", "IA==", "/w==", "no base64", "ä"], ids=["null", "empty", "blank", "bytes", "text", "ascii"]
-)
-def test_a_value_that_is_no_text_says_so(value: str | None) -> None:
-    reader = Reader()
-    reader.cluster.put_raw("database", {"DATABASE_URL": value})
-    assert reader.wrong() == Unreadable(
-        Reason.SECRET_KEY_MISSING,
-        "the key DATABASE_URL of the Secret sync/database (spec.database.urlSecretRef) is empty or no text",
-    )
-
-
-def test_secrets_that_cannot_be_read_leave_the_depth_unknown() -> None:
-    reader = Reader()
-    reader.cluster.error = ClusterError("get secrets: 403: forbidden", 403)
-    backlog = reader.read()
-    assert backlog.depth is None
-    assert backlog.credentials == ""  # not known, which is not the same as changed
-    assert backlog.reading == Unreadable(
-        Reason.ACCESS_DENIED,
-        "the Secret sync/database of spec.database.urlSecretRef cannot be read: get secrets: 403: forbidden;"
-        " the operator's Role must allow get of secrets database",
-    )
-
-
-def test_of_two_secrets_the_one_is_named_that_cannot_be_read(reader: Reader) -> None:
+def test_secrets_that_cannot_be_read_leave_the_depth_unknown(reader: Reader) -> None:
     reader.read()
     reader.cluster.error = ClusterError("get secrets: the API server did not answer: timed out")
-    assert reader.wrong(WITH_TOKEN) == Unreadable(
+    reader.now = 10_000
+    assert reader.read().depth == 5  # whoever has read before goes on
+    assert reader.unread(WITH_TOKEN) == Unreadable(
         Reason.SECRET_UNREADABLE,
         "the Secret sync/token of spec.siorg.tokenSecretRef cannot be read: get secrets: the API server did not answer:"
         " timed out; it is tried again by itself",
     )
-
-
-def test_an_api_server_that_is_away_stops_nobody_who_has_read_before(reader: Reader) -> None:
-    reader.read()
-    reader.cluster.error = ClusterError("no answer")
-    reader.now = 10_000
-    assert reader.read().depth == 5
+    forbidden = Reader()
+    forbidden.cluster.error = ClusterError("get secrets: 403: forbidden", 403)
+    assert forbidden.read() == Backlog(
+        Unreadable(
+            Reason.ACCESS_DENIED,
+            f"{DATABASE} cannot be read: get secrets: 403: forbidden; the operator's Role must allow get of secrets database",
+        ),
+        credentials="",  # not known, which is not the same as changed
+    )
 
 
 # -- SIORG's token ----------------------------------------------------------------------------------------------------
-
-
-def test_a_token_that_is_there_is_no_problem(reader: Reader) -> None:
-    reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
-    assert reader.read(WITH_TOKEN).siorg_token_problem is None
 
 
 def test_a_missing_token_is_told_and_hides_nothing_of_the_queue(reader: Reader) -> None:
     backlog = reader.read(WITH_TOKEN)
     assert backlog.depth == 5
     assert backlog.siorg_token_problem == (
-        "the Secret sync/token of spec.siorg.tokenSecretRef is not there: create it (kubectl create secret generic token"
-        " -n sync --from-env-file=FILE, whose line is SIORG_API_TOKEN=…)"
+        f"the Secret sync/token of spec.siorg.tokenSecretRef does not exist: {CREATE.format('token', 'SIORG_API_TOKEN')}"
     )
     reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
     assert reader.read(WITH_TOKEN).siorg_token_problem is None
@@ -303,8 +255,7 @@ def test_a_missing_token_is_told_and_hides_nothing_of_the_queue(reader: Reader) 
 
 def test_one_secret_may_hold_both(reader: Reader) -> None:
     reader.cluster.put("database", DATABASE_URL=URL, SIORG_API_TOKEN=TOKEN)
-    both = worker(siorg={"tokenSecretRef": {"name": "database"}})
-    backlog = reader.read(both)
+    backlog = reader.read(worker(siorg={"tokenSecretRef": {"name": "database"}}))
     assert (backlog.depth, backlog.siorg_token_problem) == (5, None)
     assert reader.cluster.asked == ["database"]
 
@@ -334,12 +285,12 @@ def test_every_secret_is_told_to_the_redactor_before_it_is_used(reader: Reader) 
     reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
     reader.databases.readings = {}
     reader.read(WITH_TOKEN)
-    assert {URL, TOKEN} <= set(reader.told)
+    assert {URL, TOKEN} <= set(reader.remembered)
 
 
-@pytest.mark.parametrize("data", [{"DATABASE_URL": URL}, {"other": URL}, {"DATABASE_URL": ""}], ids=str)
-def test_no_message_holds_a_secret(data: dict[str, str]) -> None:
-    reader = Reader()
-    reader.databases.readings = {}
-    reader.cluster.put("database", **data)
-    assert "hunter2" not in repr(reader.read())
+def test_no_message_holds_a_secret() -> None:
+    for data in ({"DATABASE_URL": URL}, {"other": URL}, {"DATABASE_URL": ""}):
+        reader = Reader()
+        reader.databases.readings = {}
+        reader.cluster.put("database", **data)
+        assert "hunter2" not in repr(reader.read()), data
