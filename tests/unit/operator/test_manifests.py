@@ -14,8 +14,7 @@ from siorg_job.settings import Settings
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.decide.manifests import (
     APPLIED_ANNOTATION,
-    cleanup_cron_job,
-    discovery_cron_job,
+    cron_job,
     drain_job,
     environment,
     job_name,
@@ -257,7 +256,7 @@ def test_a_job_of_a_resource_in_which_everything_is_set() -> None:
     }
 
 
-def cron_job(component: str, pod: Mapping[str, Any], args: list[str], env: list[Any], **spec: Any) -> dict[str, Any]:
+def expected(component: str, pod: Mapping[str, Any], args: list[str], env: list[Any], **spec: Any) -> dict[str, Any]:
     template = copy.deepcopy(dict(pod))
     template["containers"][0] |= {"args": args, "env": env}
     return {
@@ -297,16 +296,16 @@ def without_hash(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_cron_jobs_of_a_resource_with_defaults() -> None:
     retention = variables(WORKER_RETENTION_DAYS="30")
-    assert without_hash(cleanup_cron_job(worker())) == cron_job(
+    assert without_hash(cron_job(worker(), "cleanup")) == expected(
         "cleanup", DEFAULT_POD, ["cleanup"], [*DEFAULT_ENV, *retention], schedule="17 3 * * *"
     )
-    assert without_hash(discovery_cron_job(worker())) == cron_job(
+    assert without_hash(cron_job(worker(), "discovery")) == expected(
         "discovery", DEFAULT_POD, ["discover"], DEFAULT_ENV, schedule="7 * * * *"
     )
 
 
 def test_the_cron_jobs_of_a_resource_in_which_everything_is_set() -> None:
-    cleanup, discovery = cleanup_cron_job(full())["spec"], discovery_cron_job(full())["spec"]
+    cleanup, discovery = cron_job(full(), "cleanup")["spec"], cron_job(full(), "discovery")["spec"]
     assert (cleanup["schedule"], cleanup["timeZone"]) == ("0 4 * * sun", "America/Sao_Paulo")
     assert (discovery["schedule"], discovery["timeZone"]) == ("@daily", "Etc/UTC")
     (sweeper,) = cleanup["jobTemplate"]["spec"]["template"]["spec"]["containers"]
@@ -322,13 +321,13 @@ def test_the_cron_jobs_of_a_resource_in_which_everything_is_set() -> None:
 
 def test_cron_jobs_rest_with_the_resource() -> None:
     for resource in (worker(suspend=True), worker(mode="Observe")):
-        assert cleanup_cron_job(resource)["spec"]["suspend"] is True
-        assert discovery_cron_job(resource)["spec"]["suspend"] is True
+        assert cron_job(resource, "cleanup")["spec"]["suspend"] is True
+        assert cron_job(resource, "discovery")["spec"]["suspend"] is True
 
 
 def test_the_hash_of_a_cron_job_changes_with_it_and_only_then() -> None:
     def applied(**spec: Any) -> str:
-        return str(discovery_cron_job(worker(**spec))["metadata"]["annotations"][APPLIED_ANNOTATION])
+        return str(cron_job(worker(**spec), "discovery")["metadata"]["annotations"][APPLIED_ANNOTATION])
 
     changes: list[dict[str, Any]] = [
         {"discovery": {"schedule": "@daily"}},
@@ -360,7 +359,7 @@ _RESTRICTED_VOLUMES = {
 
 def pods(resource: SiorgSyncWorker) -> Iterator[dict[str, Any]]:
     yield job_of(resource)["spec"]["template"]["spec"]
-    for manifest in (cleanup_cron_job(resource), discovery_cron_job(resource)):
+    for manifest in (cron_job(resource, "cleanup"), cron_job(resource, "discovery")):
         yield manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
@@ -408,7 +407,7 @@ def test_names_and_label_values_are_what_kubernetes_takes(name: str, uid: Any, s
     assert job["metadata"]["name"] == job_name(resource, slot, round_)
     assert len(job["metadata"]["name"]) <= 63
     assert _NAME.fullmatch(job["metadata"]["name"])
-    for cron in (cleanup_cron_job(resource), discovery_cron_job(resource)):
+    for cron in (cron_job(resource, "cleanup"), cron_job(resource, "discovery")):
         assert len(cron["metadata"]["name"]) <= 52  # Kubernetes puts a minute behind it
         assert _NAME.fullmatch(cron["metadata"]["name"])
         assert _valid(cron["metadata"]["labels"])
@@ -504,7 +503,7 @@ def test_the_job_accepts_whatever_the_resource_accepts() -> None:
     def check(good: Good) -> None:
         resource = parse(good.manifest)
         settings_of(environment(resource))
-        (container,) = cleanup_cron_job(resource)["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        (container,) = cron_job(resource, "cleanup")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         # A file of the cluster cannot be looked for here; a Secret's or a field's value is not known.
         plain = {one["name"]: one.get("value", "") for one in container["env"] if "valueFrom" not in one}
         settings_of({name: value for name, value in plain.items() if name != "SIORG_CA_BUNDLE"})
