@@ -28,8 +28,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from kubernetes import client
 
@@ -43,8 +42,6 @@ _log = logger(__name__)
 _REQUESTS_A_DEADLINE = 4  # a try is two requests, and a second try has to fit in before the deadline
 _WATCHED_EVERY = 0.25  # seconds
 _LAST_WORDS_SECONDS = 1.0
-
-OnLost: TypeAlias = Callable[[str], object]
 
 
 # -- deciding: pure ---------------------------------------------------------------------------------------------------
@@ -64,12 +61,7 @@ class Observed:
         return self.spec.get("holderIdentity") or ""
 
 
-class Action(Enum):
-    """What to do about the Lease now."""
-
-    TAKE = auto()
-    RENEW = auto()
-    WAIT = auto()
+Action: TypeAlias = Literal["take", "renew", "wait"]
 
 
 def observe(before: Observed | None, spec: Body, now: float) -> Observed:
@@ -95,8 +87,8 @@ def decide(observed: Observed | None, identity: str, duration: float, now: float
     was faster would lead beside it.
     """
     if remaining(observed, identity, duration, now) > 0:
-        return Action.WAIT
-    return Action.RENEW if observed is not None and observed.holder == identity else Action.TAKE
+        return "wait"
+    return "renew" if observed is not None and observed.holder == identity else "take"
 
 
 def held(before: Body, identity: str, duration: float, at: datetime) -> Body:
@@ -138,7 +130,7 @@ class Leadership:
         api_client: client.ApiClient,
         settings: OperatorSettings,
         *,
-        on_lost: OnLost = end_process,
+        on_lost: Callable[[str], object] = end_process,
         on_try: Callable[[bool], object] | None = None,
     ) -> None:
         """Prepare; nothing is asked yet.
@@ -269,7 +261,7 @@ class Leadership:
         if lease is not None:
             self._observed = observe(self._observed, spec, _now())
         duration = self._settings.lease_secs
-        if decide(self._observed, self.identity, duration, _now()) is Action.WAIT:
+        if decide(self._observed, self.identity, duration, _now()) == "wait":
             return False
         wanted = held(spec, self.identity, duration, datetime.now(UTC))
         written = self._lease.create(wanted) if lease is None else self._lease.replace(lease, wanted)
