@@ -55,7 +55,7 @@ class Kubernetes:
 
         Args:
             api: its configuration decides which cluster it is.
-            metrics: every request is counted there.
+            metrics: counts every request.
             may_write: asked before each write: a replica that slept past its Lease must not act on what it saw before.
         """
         self._batch = client.BatchV1Api(api)
@@ -67,7 +67,7 @@ class Kubernetes:
         self._in_flight: set[futures.Future[Body]] = set()
 
     def close(self) -> None:
-        """Take no more calls, and wait a moment for those under way: whoever leads next should not meet them."""
+        """Take no more calls, and wait a moment for those in flight: whoever leads next should not meet them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         left = futures.wait(self._in_flight, timeout=_CLOSING_SECONDS).not_done
         if left:
@@ -151,7 +151,7 @@ class Kubernetes:
         """Make a CronJob as it is written (server-side apply); the object as it is now.
 
         Raises:
-            ClusterError: it could not be applied, or one of that name is there that this resource does not own.
+            ClusterError: it could not be applied, or one of that name exists that this resource does not own.
         """
         name, namespace = manifest["metadata"]["name"], _namespace(resource)
         # Applying takes over whatever is there: a person's CronJob would become ours, and go when the resource goes.
