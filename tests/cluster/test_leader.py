@@ -344,7 +344,7 @@ def test_last_words_that_nobody_reads_do_not_keep_a_process_alive() -> None:
     program = """
 import logging, os, sys, threading
 from siorg_operator.cluster.leader import end_process
-from siorg_operator.logs import configure
+from siorg_runtime.logs import configure
 configure("json", "info")
 threading.Thread(target=lambda: [logging.getLogger("siorg_operator").error("x" * 1000) for _ in range(1000)], daemon=True).start()
 print("ready", flush=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,7 +21,6 @@ from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.control.cache import Cache
-from siorg_operator.control.reconcile import Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Launch, Removal
@@ -40,111 +40,76 @@ NOWHERE = "postgresql://nobody:correct-horse@127.0.0.1:1/nothing"
 EVENT = Event("Warning", "JobsFailing", "Jobs fail")
 
 
-class Side(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
     """One implementation, and what can be seen of it from outside."""
 
     resource: SiorgSyncWorker
     launcher: Launcher
     reporter: Reporter
-
-    def reader(self, url: str) -> QueueReader:
-        """Of the database behind a URL."""
-        ...
-
-    def jobs(self) -> list[Job]:
-        """That it shows of the resource."""
-        ...
-
-    def status(self) -> dict[str, Any]: ...
-
-    def events(self) -> list[Event]: ...
-
-    async def close(self) -> None: ...
+    jobs: Callable[[], Sequence[Job]]
+    status: Callable[[], dict[str, Any]]
+    events: Callable[[], list[Event]]
+    reader: Callable[[str], QueueReader] | None = None
+    """Of the database behind a URL; None: a fake needs none."""
+    close: Callable[[], Awaitable[object]] | None = None
 
 
-class OnKubernetes:
-    def __init__(self, world: World) -> None:
-        self._world = world
-        world.secret()
-        self.resource = parse(world.create())
-        api = config.new_client_from_config(str(world.cluster.kubeconfig))  # type: ignore[no-untyped-call]
-        self._kubernetes = Kubernetes(api, OperatorMetrics(CollectorRegistry()))
-        self.launcher, self.reporter = self._kubernetes, self._kubernetes
-        self._databases = Databases()
+def on_kubernetes(world: World) -> Side:
+    world.secret()
+    resource, databases = parse(world.create()), Databases()
+    api = config.new_client_from_config(str(world.cluster.kubeconfig))  # type: ignore[no-untyped-call]
+    kubernetes = Kubernetes(api, OperatorMetrics(CollectorRegistry()))
 
-    def reader(self, url: str) -> QueueReader:
-        self._world.secret(url)
-        secrets = Secrets(self._kubernetes.read_secret, refresh_seconds=0)
-        return SecretQueueReader(secrets, self._databases.read, remember_secret=lambda _: None)
-
-    def jobs(self) -> list[Job]:
+    def jobs() -> Sequence[Job]:
         cache = Cache()
         for kind in ("jobs", "pods"):
-            for body in self._world.kube.list(kind):
+            for body in world.kube.list(kind):
                 cache.update(kind, body, deleted=False)
-        return list(cache.observe(self.resource, NOW).jobs)
+        return cache.observe(resource, NOW).jobs
 
-    def status(self) -> dict[str, Any]:
-        return self._world.status()
+    def reader(url: str) -> QueueReader:
+        world.secret(url)
+        return SecretQueueReader(
+            Secrets(kubernetes.read_secret, refresh_seconds=0), databases.read, remember_secret=lambda _: None
+        )
 
-    def events(self) -> list[Event]:
-        return [Event(one["type"], one["reason"], one["message"]) for one in self._world.kube.list("events")]
+    async def close() -> None:
+        await databases.close()
+        kubernetes.close()
 
-    async def close(self) -> None:
-        await self._databases.close()
-        self._kubernetes.close()
-
-
-class OnThisMachine:
-    def __init__(self, world: World) -> None:
-        environment = {**os.environ, **job_environment(world.database_url, world.siorg.url)}
-        self.resource, environ = prepare(parse(world.resource()), environment)
-        self._databases = Databases()
-        self._machine = LocalMachine(self.resource, LocalQueueReader(self._databases, world.database_url), world.folder, environ)
-        self.launcher, self.reporter = self._machine, self._machine
-
-    def reader(self, url: str) -> QueueReader:
-        return LocalQueueReader(self._databases, url)
-
-    def jobs(self) -> list[Job]:
-        return self._machine.jobs()
-
-    def status(self) -> dict[str, Any]:
-        return self._machine.status
-
-    def events(self) -> list[Event]:
-        return [event for _, event in self._machine.events]
-
-    async def close(self) -> None:
-        await self._machine.stop()
-        await self._databases.close()
+    return Side(
+        resource=resource, launcher=kubernetes, reporter=kubernetes, jobs=jobs, status=world.status, reader=reader, close=close,
+        events=lambda: [Event(one["type"], one["reason"], one["message"]) for one in world.kube.list("events")],
+    )  # fmt: skip
 
 
-class InMemory:
-    def __init__(self, world: World) -> None:
-        del world
-        self._cluster = FakeCluster()
-        self.resource = self._cluster.resource
-        self.launcher, self.reporter = self._cluster, self._cluster
+def on_this_machine(world: World) -> Side:
+    environment = {**os.environ, **job_environment(world.database_url, world.siorg.url)}
+    resource, environ = prepare(parse(world.resource()), environment)
+    databases = Databases(correct="DATABASE_URL")
+    machine = LocalMachine(resource, LocalQueueReader(databases, world.database_url), world.folder, environ)
 
-    def reader(self, url: str) -> QueueReader:
-        raise NotImplementedError
+    async def close() -> None:
+        await machine.stop()
+        await databases.close()
 
-    def jobs(self) -> list[Job]:
-        observed: Observed = self._cluster.observe(self.resource, NOW)
-        return list(observed.jobs)
-
-    def status(self) -> dict[str, Any]:
-        return self._cluster.status
-
-    def events(self) -> list[Event]:
-        return self._cluster.events
-
-    async def close(self) -> None: ...
+    return Side(
+        resource=resource, launcher=machine, reporter=machine, jobs=machine.jobs, status=lambda: machine.status,
+        events=lambda: [event for _, event in machine.events], reader=lambda url: LocalQueueReader(databases, url), close=close,
+    )  # fmt: skip
 
 
-REAL = [OnKubernetes, OnThisMachine]
-ALL = [*REAL, InMemory]
+def in_memory(_: World) -> Side:
+    fake = FakeCluster()
+    return Side(
+        resource=fake.resource, launcher=fake, reporter=fake, jobs=lambda: fake.observe(fake.resource, NOW).jobs,
+        status=lambda: fake.status, events=lambda: fake.events,
+    )  # fmt: skip
+
+
+REAL = [on_kubernetes, on_this_machine]
+ALL = [*REAL, in_memory]
 
 
 def on(sides: list[Any]) -> Callable[[Callable[..., Awaitable[None]]], Any]:
@@ -159,7 +124,8 @@ def on(sides: list[Any]) -> Callable[[Callable[..., Awaitable[None]]], Any]:
                 try:
                     await test(side, world)
                 finally:
-                    await side.close()
+                    if side.close is not None:
+                        await side.close()
 
             asyncio.run(main())
 
@@ -238,7 +204,7 @@ async def test_an_event_is_recorded(side: Side, world: World) -> None:
     assert EVENT in side.events()
 
 
-@on([OnKubernetes])
+@on([on_kubernetes])
 async def test_nothing_can_be_told_of_a_resource_that_is_gone_and_that_is_no_error(side: Side, world: World) -> None:
     world.kube.delete(RESOURCE, side.resource.metadata.name)
     world.kube.wait_gone(RESOURCE, side.resource.metadata.name)
@@ -248,11 +214,16 @@ async def test_nothing_can_be_told_of_a_resource_that_is_gone_and_that_is_no_err
 # -- QueueReader ------------------------------------------------------------------------------------------------------
 
 
+def reader_of(side: Side, url: str) -> QueueReader:
+    assert side.reader is not None
+    return side.reader(url)
+
+
 @on(REAL)
 async def test_the_queue_is_read(side: Side, world: World) -> None:
     for code in (1, 2, 3):
         insert(world.connection, siorg_code=code)
-    reader = side.reader(world.database_url)
+    reader = reader_of(side, world.database_url)
     backlog = await reader.read(side.resource)
     assert (backlog.depth, reader.url, backlog.siorg_token_problem) == (3, world.database_url, None)
     assert not await reader.changed()
@@ -260,7 +231,7 @@ async def test_the_queue_is_read(side: Side, world: World) -> None:
 
 @on(REAL)
 async def test_a_database_that_is_away_is_no_error_and_no_empty_queue(side: Side, world: World) -> None:
-    reader = side.reader(NOWHERE)
+    reader = reader_of(side, NOWHERE)
     backlog = await reader.read(side.resource)
     assert isinstance(backlog.reading, Unreadable)
     assert (backlog.depth, backlog.reading.reason) == (None, "DatabaseUnavailable")

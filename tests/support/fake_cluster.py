@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
+from kube_double.patches import merge_patch
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.cron_jobs import CronRun, cron_job_state
@@ -130,7 +131,7 @@ class FakeCluster:
     # -- ports.Reporter -------------------------------------------------------------------------------------------------
 
     async def write_status(self, resource: SiorgSyncWorker, patch: dict[str, Any]) -> dict[str, Any] | None:
-        self._step("status", lambda: self.edit(lambda there: _merge(there["status"], patch)))
+        self._step("status", lambda: self.edit(lambda there: there.update(status=merge_patch(there["status"], patch))))
         return copy.deepcopy(self.object)
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
@@ -211,14 +212,3 @@ class FakeOperator:
     def metric(self, name: str, **labels: str) -> float | None:
         """One sample; None: there is none."""
         return self.registry.get_sample_value(name, {"namespace": "sync", "worker": "siorg", **labels})
-
-
-def _merge(target: dict[str, Any], patch: Mapping[str, Any]) -> None:
-    for key, value in patch.items():
-        if value is None:
-            target.pop(key, None)
-        elif isinstance(value, Mapping):
-            inner = target[key] = dict(target.get(key) or {})
-            _merge(inner, value)
-        else:
-            target[key] = value

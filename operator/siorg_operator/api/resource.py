@@ -196,6 +196,11 @@ class SiorgSyncWorker(Part):
     status: Status = Status()
     """What the operator says."""
 
+    def with_image(self, image: str) -> SiorgSyncWorker:
+        """The same with another image of its Jobs."""
+        job = self.spec.job.model_copy(update={"image": image})
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"job": job})})
+
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 

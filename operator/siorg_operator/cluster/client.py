@@ -23,8 +23,9 @@ from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import rfc3339
 from siorg_operator.decide.status import Event
-from siorg_operator.logs import logger, redacted
 from siorg_operator.serving.metrics import OperatorMetrics
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 FIELD_MANAGER: Final = "siorg-operator"
 _CLOSING_SECONDS = 5.0  # for requests in flight
@@ -134,7 +135,7 @@ class Kubernetes:
             },
             "type": event.type,
             "reason": event.reason,
-            "message": redacted(event.message).encode()[:_LONGEST_EVENT].decode(errors="ignore"),
+            "message": redactor.text(event.message).encode()[:_LONGEST_EVENT].decode(errors="ignore"),
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
             "reportingInstance": "",
@@ -290,7 +291,7 @@ class Kubernetes:
 def _without_secrets(value: Any) -> Any:
     """``value`` with its messages cleansed: what a pod said of its end is repeated there, and not every image is ours."""
     if isinstance(value, dict):
-        return {key: redacted(inner) if key == "message" and isinstance(inner, str) else _without_secrets(inner)
+        return {key: redactor.text(inner) if key == "message" and isinstance(inner, str) else _without_secrets(inner)
                 for key, inner in value.items()}  # fmt: skip
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 

@@ -34,8 +34,9 @@ from kubernetes import client
 
 from siorg_operator.cluster.connection import Body, request
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.logs import logger, redacted
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 _log = logger(__name__)
 
@@ -322,7 +323,7 @@ class _Lease:
 
 
 def _described(error: BaseException) -> str:
-    return redacted(str(error) if isinstance(error, ClusterError) else f"{type(error).__name__}: {error}")
+    return redactor.text(str(error) if isinstance(error, ClusterError) else f"{type(error).__name__}: {error}")
 
 
 def _now() -> float:

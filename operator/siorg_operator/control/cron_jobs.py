@@ -37,7 +37,6 @@ class CronRun:
     """A Job of a CronJob of ours."""
 
     name: str
-    uid: str
     component: str
     finished_at: str
     """RFC 3339; empty: it has not finished."""
@@ -66,12 +65,11 @@ def cron_job_state(body: Mapping[str, Any]) -> CronJobState:
 def cron_run(body: Mapping[str, Any]) -> CronRun:
     """The object of a CronJob's Job, as far as it matters."""
     metadata, status = body["metadata"], body.get("status") or {}
-    conditions = {one["type"]: one for one in status.get("conditions") or () if one.get("status") == "True"}
+    conditions = {each["type"]: each for each in status.get("conditions") or () if each.get("status") == "True"}
     failed = conditions.get("Failed")
     end = failed or conditions.get("Complete") or {}
     return CronRun(
         metadata["name"],
-        metadata.get("uid", ""),
         (metadata.get("labels") or {}).get(manifests.COMPONENT_LABEL, ""),
         finished_at=end.get("lastTransitionTime") or (end and metadata.get("creationTimestamp")) or "",
         failure="" if failed is None else f"{failed.get('reason') or 'Failed'}: {failed.get('message') or ''}".rstrip(": "),

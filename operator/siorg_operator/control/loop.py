@@ -23,8 +23,8 @@ from siorg_operator.database.listener import Watch
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.logs import logger
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 log = logger(__name__)
 
@@ -166,8 +166,7 @@ class ControlLoop:
         if not self._context.default_image:
             problem = "is not set, and the operator has no default (SIORG_OPERATOR_JOB_IMAGE); allowed: an image reference"
             raise ResourceError([f"spec.job.image: {problem}"])
-        job = resource.spec.job.model_copy(update={"image": self._context.default_image})
-        return resource.model_copy(update={"spec": resource.spec.model_copy(update={"job": job})})
+        return resource.with_image(self._context.default_image)
 
     async def _refuse(self, message: str) -> float:
         """Tell that the resource cannot be understood; look again when it was changed."""
@@ -185,9 +184,9 @@ class ControlLoop:
             log.warning("Status not written", **self._where, reason=str(error))
             return self._retry_pause()
         for event in statuses.transitions(before, self._status.status):
-            # Only one condition has an event, and not the one that names the field.
-            told = replace(event, message=message) if event.reason == Reason.INVALID_SPEC else event
-            await context.reporter.record(bare, told)
+            if event.reason == Reason.INVALID_SPEC:  # it comes of a condition that does not name the field
+                event = replace(event, message=message)  # noqa: PLW2901
+            await context.reporter.record(bare, event)
         return _INVALID_SECONDS
 
     def _failed(self, error: ClusterError) -> float:
@@ -275,7 +274,7 @@ class Controller:
         for loop, _ in all_loops:
             loop.stop()  # first: who waits to begin would begin
         self._begun.set()
-        await asyncio.gather(*(_stop(*one) for one in all_loops))
+        await asyncio.gather(*(_stop(loop, task) for loop, task in all_loops))
         await self._context.databases.close()
 
 

@@ -26,9 +26,9 @@ from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Rep
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, rfc3339
-from siorg_operator.logs import logger
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
+from siorg_runtime.logs import logger
 
 _EXPECTED_SECONDS = 30.0  # a Job that was made and is not shown by then has come and gone
 
@@ -90,8 +90,6 @@ class Reconciler:
         self._retries = Retries()
         self._cron_jobs = None if context.cluster is None else CronJobs(context.cluster)
         self._finished: FinishedJobs | None = None
-        self._ended: set[str] = set()
-        """Stuck Jobs that were ended: it takes the Job controller a moment, and until then they look stuck."""
         self._expected: dict[str, tuple[Job, float]] = {}
         """Jobs that were launched and are not shown yet, and until when they are expected (monotonic seconds)."""
 
@@ -102,7 +100,10 @@ class Reconciler:
     async def reconcile(self, resource: SiorgSyncWorker) -> Reconciled:
         """One pass. What the cluster refuses stays undone, and the next pass tries it again."""
         observed = self._observe(resource)
-        backlog, read_at = await self._read(resource)
+        began = time.monotonic()
+        backlog = await self._reader.read(resource)
+        read_at = time.monotonic()
+        self._context.metrics.backlog_read(*_names(resource), read_at - began)
         planned = plan(resource, backlog, observed.jobs, self._context.clock(), self._context.pacing)
         launched, failure = await self._launch(resource, backlog, planned, read_at)
         ended = await self._carry_out(resource, observed, planned)
@@ -124,13 +125,6 @@ class Reconciler:
         jobs = [*observed.jobs, *(job for job, _ in self._expected.values())]
         # In one order, so that what is said of the first of them does not change from pass to pass.
         return replace(observed, jobs=sorted(jobs, key=lambda job: (job.slot, job.round)))
-
-    async def _read(self, resource: SiorgSyncWorker) -> tuple[Backlog, float]:
-        began = time.monotonic()
-        backlog = await self._reader.read(resource)
-        read_at = time.monotonic()
-        self._context.metrics.backlog_read(*_names(resource), read_at - began)
-        return backlog, read_at
 
     async def _launch(
         self, resource: SiorgSyncWorker, backlog: Backlog, planned: Plan, read_at: float
@@ -164,25 +158,19 @@ class Reconciler:
 
     async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
         """Do the rest: end stuck Jobs, remove old ones, see to the CronJobs. Returns those that were ended now."""
-        self._ended &= {removal.name for removal in planned.end}
-        stuck = [removal for removal in planned.end if removal.name not in self._ended]
-        launcher = self._context.launcher
+        launcher, refused, where = self._context.launcher, Reason.REMOVAL_REFUSED, _where(resource)
         requests = [
-            *(Request(f"end {one.name}", Reason.REMOVAL_REFUSED, partial(self._end, resource, one)) for one in stuck),
-            *(
-                Request(f"remove {name}", Reason.REMOVAL_REFUSED, partial(launcher.remove, resource, name))
-                for name in planned.remove
-            ),
+            # Once: it takes the Job controller a moment, and until then they look stuck.
+            *(Request(f"end {job.name}", refused, partial(launcher.end, resource, job), once=True) for job in planned.end),
+            *(Request(f"remove {name}", refused, partial(launcher.remove, resource, name)) for name in planned.remove),
         ]
         if self._cron_jobs is not None:
             requests += self._cron_jobs.requests(resource, observed.cron_jobs, observed.cron_runs)
-        await self._retries.send(requests, self._context.clock(), **_where(resource))
-        return tuple(removal for removal in stuck if removal.name in self._ended)
-
-    async def _end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        await self._context.launcher.end(resource, removal)
-        self._ended.add(removal.name)
-        log.warning("Ended a stuck Job", **_where(resource), job=removal.name, reason=removal.stuck.message)
+        done = await self._retries.send(requests, self._context.clock(), **where)
+        ended = tuple(removal for removal in planned.end if f"end {removal.name}" in done)
+        for removal in ended:
+            log.warning("Ended a stuck Job", **where, job=removal.name, reason=removal.stuck.message)
+        return ended
 
     def _count(self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, result: Result) -> None:
         if self._finished is None:

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Fault
-from siorg_operator.logs import logger
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -33,6 +33,8 @@ class Request:
     reason: Reason
     """The word for it when it is refused."""
     send: Callable[[], Awaitable[object]]
+    once: bool = False
+    """Whether it is not sent again while it is wanted still: its effect takes a moment to be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +49,26 @@ class Retries:
     """The requests of one resource that were refused."""
 
     def __init__(self) -> None:
-        """Nothing was refused yet."""
+        """Nothing was sent yet."""
         self._refused: dict[str, _Refusal] = {}
+        self._done: set[str] = set()
 
-    async def send(self, requests: Sequence[Request], now: datetime, **where: object) -> None:
+    async def send(self, requests: Sequence[Request], now: datetime, **where: object) -> set[str]:
         """Send all of them that are due, whatever becomes of each. What is not among ``requests`` is wanted no more.
 
         Args:
             requests: all that is wanted now.
             now: the time.
             where: fields of a log entry, which say of which resource.
+
+        Returns:
+            The keys of those that were carried out.
         """
         wanted = {request.key for request in requests}
         self._refused = {key: refusal for key, refusal in self._refused.items() if key in wanted}
-        due = [request for request in requests if not self._waits(request.key, now)]
+        self._done &= {request.key for request in requests if request.once}
+        due = [request for request in requests if request.key not in self._done and not self._waits(request.key, now)]
+        done = set()
         answers = await asyncio.gather(*(request.send() for request in due), return_exceptions=True)
         for request, answer in zip(due, answers, strict=True):
             if isinstance(answer, ClusterError):
@@ -70,6 +78,9 @@ class Retries:
                 raise answer
             else:
                 self._refused.pop(request.key, None)
+                done.add(request.key)
+        self._done |= {request.key for request in due if request.once and request.key in done}
+        return done
 
     def faults(self) -> list[Fault]:
         """What a person should know of."""
@@ -77,7 +88,7 @@ class Retries:
 
     def seconds(self, now: datetime) -> float | None:
         """Until the next of them may be tried; None: nothing is refused."""
-        return min((max((one.retry_at - now).total_seconds(), 0.0) for one in self._refused.values()), default=None)
+        return min((max((refusal.retry_at - now).total_seconds(), 0.0) for refusal in self._refused.values()), default=None)
 
     def _waits(self, key: str, now: datetime) -> bool:
         refusal = self._refused.get(key)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any, cast
 
 import kopf
@@ -22,11 +20,12 @@ from siorg_operator.control.loop import Controller
 from siorg_operator.control.reconcile import Context
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.logs import logger, remember_secret
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.http import HttpServer
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 _ACCESS_RETRY_SECONDS = 2.0
 
@@ -47,7 +46,7 @@ def run(settings: OperatorSettings) -> int:
     port = http.start(settings.http_address, settings.http_port)
     log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
     stop = threading.Event()
-    before = {number: signal.signal(number, _setting(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     leadership = None
     if settings.leader_election:
         leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
@@ -81,7 +80,7 @@ async def _lead(
         Context(
             launcher=kubernetes,
             reporter=kubernetes,
-            new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=remember_secret),
+            new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember),
             observe=cache.observe,
             databases=databases,
             metrics=metrics,
@@ -156,10 +155,3 @@ async def _beat(health: Health, stop: threading.Event, stopped: asyncio.Event) -
         if stop.is_set():
             stopped.set()
         await asyncio.sleep(1.0)
-
-
-def _setting(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    return on_signal

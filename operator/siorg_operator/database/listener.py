@@ -14,9 +14,9 @@ import psycopg
 
 from siorg_operator.database.connection import FAILURES, Connection, Limits, connect, last_row, within
 from siorg_operator.database.errors import describe, where
-from siorg_operator.logs import logger
 from siorg_queue import CHANNEL
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 _log = logger(__name__)
 

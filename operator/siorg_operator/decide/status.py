@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import wording
@@ -44,13 +44,13 @@ def compose(
     ``faults``: what is wrong beside the drain Jobs; the first of them is told.
     """
     plan, old, generation = result.plan, resource.status.body(), resource.metadata.generation or 0
-    before = {condition["type"]: condition for condition in old.get("conditions") or ()}
+    before = _by_type(old)
     states = Counter(job.state for job in jobs)
     status: Fields = {
         "observedGeneration": generation,
         "conditions": [
-            _body(condition, before.get(condition.type), generation, now)
-            for condition in _conditions(resource, backlog, result, jobs, faults)
+            _body(kind, aspect, before.get(kind), generation, now)
+            for kind, aspect in zip(Condition, _aspects(resource, backlog, result, jobs, faults), strict=True)
         ],
         "queue": _queue(backlog.reading, old.get("queue") or {}),
         "jobs": {
@@ -74,13 +74,11 @@ def compose(
 
 def invalid(old: Mapping[str, Any], generation: int, message: str, now: datetime) -> Fields:
     """The status of a resource that cannot be understood: nothing is decided, what is known stays."""
-    before = {condition.get("type"): condition for condition in old.get("conditions") or ()}
+    before = _by_type(old)
+    aspects = {Condition.READY: message, Condition.SCALING_ACTIVE: wording.INVALID_SPEC}
     new = [
-        _body(condition, before.pop(condition.type, None), generation, now)
-        for condition in (
-            _Condition(Condition.READY, "False", Reason.INVALID_SPEC, message),
-            _Condition(Condition.SCALING_ACTIVE, "False", Reason.INVALID_SPEC, wording.INVALID_SPEC),
-        )
+        _body(kind, _Aspect("False", Reason.INVALID_SPEC, text), before.pop(kind, None), generation, now)
+        for kind, text in aspects.items()
     ]
     return {**old, "observedGeneration": generation, "conditions": [*new, *before.values()]}
 
@@ -100,21 +98,20 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Fields:
 
 # -- conditions -------------------------------------------------------------------------------------------------------
 
-_Value = Literal["True", "False", "Unknown"]
 
+class _Aspect(NamedTuple):
+    """What a condition says."""
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
-    type: Condition
-    status: _Value
+    status: Literal["True", "False", "Unknown"]
     reason: str
     """A ``Reason``, or the word that another version of the operator had."""
     message: str
 
 
-def _conditions(
+def _aspects(
     resource: SiorgSyncWorker, backlog: Backlog, result: Result, jobs: Sequence[Job], faults: Sequence[Fault]
-) -> list[_Condition]:
+) -> list[_Aspect]:
+    """One for each ``Condition``."""
     reachable = _queue_reachable(backlog)
     siorg = _siorg_available(resource, backlog, result.plan, jobs)
     scaling = _scaling_active(resource, result)
@@ -122,39 +119,33 @@ def _conditions(
     return [_ready(reachable, siorg, scaling, degraded), reachable, siorg, scaling, degraded]
 
 
-def _queue_reachable(backlog: Backlog) -> _Condition:
+def _queue_reachable(backlog: Backlog) -> _Aspect:
     reading = backlog.reading
     if isinstance(reading, Unreadable):
-        return _Condition(Condition.QUEUE_REACHABLE, "False", reading.reason, wording.sentence(reading.message))
-    return _Condition(Condition.QUEUE_REACHABLE, "True", Reason.CONNECTED, wording.QUEUE_READ)
+        return _Aspect("False", reading.reason, wording.sentence(reading.message))
+    return _Aspect("True", Reason.CONNECTED, wording.QUEUE_READ)
 
 
-def _siorg_available(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Sequence[Job]) -> _Condition:
-    def available(value: _Value, reason: str, message: str) -> _Condition:
-        return _Condition(Condition.SIORG_AVAILABLE, value, reason, message)
-
+def _siorg_available(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Sequence[Job]) -> _Aspect:
     backoff = plan.backoff
     if backoff is not None and backoff.failures.of_siorg:
-        return available("Unknown" if backoff.dormant else "False", backoff.failures.reason, wording.advice(backoff))
+        return _Aspect("Unknown" if backoff.dormant else "False", backoff.failures.reason, wording.advice(backoff))
     if siorg_pause(backlog):
-        return available("False", Reason.SIORG_RATE_LIMITED, wording.SIORG_PAUSED)
+        return _Aspect("False", Reason.SIORG_RATE_LIMITED, wording.SIORG_PAUSED)
     if any(job.summary is not None and job.summary.requests > job.summary.request_errors for job in jobs):
-        return available("True", Reason.ANSWERING, wording.SIORG_ANSWERS)
+        return _Aspect("True", Reason.ANSWERING, wording.SIORG_ANSWERS)
     before = next((one for one in resource.status.conditions if one.type == Condition.SIORG_AVAILABLE), None)
     if before is not None and before.status == "True":
-        return available("True", before.reason, before.message)
+        return _Aspect("True", before.reason, before.message)
     if before is not None and before.status == "False":
-        return available("True", Reason.RECOVERED, wording.SIORG_RECOVERED)
-    return available("Unknown", Reason.NOT_ASKED_YET, wording.SIORG_NOT_ASKED)
+        return _Aspect("True", Reason.RECOVERED, wording.SIORG_RECOVERED)
+    return _Aspect("Unknown", Reason.NOT_ASKED_YET, wording.SIORG_NOT_ASKED)
 
 
-def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Condition:
-    def inactive(reason: Reason, message: str) -> _Condition:
-        return _Condition(Condition.SCALING_ACTIVE, "False", reason, wording.sentence(message))
-
+def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Aspect:
     plan, hold = result.plan, result.plan.hold
     if result.refused:
-        return inactive(result.reason, result.refused)
+        return _Aspect("False", result.reason, wording.sentence(result.refused))
     if hold is None or hold.failures is not None:
         # What a person chose is told whatever the queue holds at the moment.
         if resource.spec.mode == "Observe":
@@ -162,60 +153,55 @@ def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Condition:
         elif resource.spec.scaling.max_jobs == 0:
             hold = Hold(Reason.SUSPENDED)
         elif plan.backoff is not None and not plan.backoff.dormant:
-            return inactive(plan.backoff.failures.reason, wording.only_probes(plan.backoff))
+            return _Aspect("False", plan.backoff.failures.reason, wording.only_probes(plan.backoff))
         else:
-            return _Condition(Condition.SCALING_ACTIVE, "True", Reason.SCALING, wording.SCALING)
-    return inactive(hold.reason, wording.hold(resource, plan.size, hold))
+            return _Aspect("True", Reason.SCALING, wording.SCALING)
+    return _Aspect("False", hold.reason, wording.sentence(wording.hold(resource, plan.size, hold)))
 
 
-def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job], faults: Sequence[Fault]) -> _Condition:
-    def degraded(reason: Reason, message: str) -> _Condition:
-        return _Condition(Condition.DEGRADED, "True", reason, wording.sentence(message))
-
+def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job], faults: Sequence[Fault]) -> _Aspect:
     if backlog.siorg_token_problem is not None:
-        return degraded(Reason.SECRET_MISSING, backlog.siorg_token_problem)
+        return _Aspect("True", Reason.SECRET_MISSING, wording.sentence(backlog.siorg_token_problem))
     if plan.backoff is not None and not plan.backoff.failures.of_siorg:
-        return degraded(plan.backoff.failures.reason, wording.advice(plan.backoff))
+        return _Aspect("True", plan.backoff.failures.reason, wording.advice(plan.backoff))
     for job in jobs:
         if job.unfinished and job.stuck is not None:
-            return degraded(Reason.PODS_STUCK, wording.stuck_pod(job, job.stuck))
+            return _Aspect("True", Reason.PODS_STUCK, wording.stuck_pod(job, job.stuck))
     if faults:
-        return degraded(faults[0].reason, faults[0].message)
-    return _Condition(Condition.DEGRADED, "False", Reason.AS_EXPECTED, wording.NOT_DEGRADED)
+        return _Aspect("True", faults[0].reason, wording.sentence(faults[0].message))
+    return _Aspect("False", Reason.AS_EXPECTED, wording.NOT_DEGRADED)
 
 
-def _ready(reachable: _Condition, siorg: _Condition, scaling: _Condition, degraded: _Condition) -> _Condition:
+def _ready(reachable: _Aspect, siorg: _Aspect, scaling: _Aspect, degraded: _Aspect) -> _Aspect:
     """The summary: the first thing that a person should look at."""
-    for cause in (reachable, degraded, siorg, scaling):
-        if cause.status == _BAD[cause.type]:
+    for cause, bad in ((reachable, "False"), (degraded, "True"), (siorg, "False"), (scaling, "False")):
+        if cause.status == bad:
             # Told to launch nothing: that is a choice, and it is being kept.
-            kept = cause is scaling and Reason(cause.reason).chosen
-            return _Condition(Condition.READY, "True" if kept else "False", cause.reason, cause.message)
-    return _Condition(Condition.READY, "True", Reason.AS_EXPECTED, wording.AS_EXPECTED)
+            return cause._replace(status="True" if cause is scaling and Reason(cause.reason).chosen else "False")
+    return _Aspect("True", Reason.AS_EXPECTED, wording.AS_EXPECTED)
 
 
-def _body(condition: _Condition, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Fields:
+def _body(kind: Condition, aspect: _Aspect, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Fields:
     """A condition in Kubernetes' form; its transition time moves only when its status does."""
-    since = before.get("lastTransitionTime") if before is not None and before.get("status") == condition.status else None
+    since = before.get("lastTransitionTime") if before is not None and before.get("status") == aspect.status else None
     return {
-        "type": condition.type.value,
-        "status": condition.status,
-        "reason": str(condition.reason),
-        "message": condition.message[:_LONGEST_MESSAGE],
+        "type": kind.value,
+        "status": aspect.status,
+        "reason": str(aspect.reason),
+        "message": aspect.message[:_LONGEST_MESSAGE],
         "lastTransitionTime": since or rfc3339(now),
         "observedGeneration": generation,
     }
 
 
+def _by_type(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {condition["type"]: condition for condition in status.get("conditions") or ()}
+
+
 # -- events -----------------------------------------------------------------------------------------------------------
 
-_BAD: Final[Mapping[str, str]] = {
-    Condition.QUEUE_REACHABLE: "False",
-    Condition.SIORG_AVAILABLE: "False",
-    Condition.SCALING_ACTIVE: "False",
-    Condition.DEGRADED: "True",
-}
-"""Not among them is Ready: it sums up, and behind it another has its own event."""
+_BAD: Final = {kind.value: str(kind is Condition.DEGRADED) for kind in Condition if kind is not Condition.READY}
+"""Ready is not among them: it sums up, and behind it another has its own event."""
 _WELL_AGAIN: Final[Mapping[str, str]] = {
     Condition.DEGRADED: Reason.RECOVERED,
     Condition.SCALING_ACTIVE: Reason.SCALING_RESUMED,
@@ -224,7 +210,7 @@ _WELL_AGAIN: Final[Mapping[str, str]] = {
 
 def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     """What changed between two statuses: never a state."""
-    before = {condition["type"]: condition for condition in old.get("conditions") or ()}
+    before = _by_type(old)
     found = (_transition(condition, before.get(condition["type"])) for condition in new.get("conditions") or ())
     return [event for event in found if event is not None]
 
@@ -265,15 +251,8 @@ def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     if isinstance(reading, Unreadable):
         return old or None  # the last that was known; QueueReachable says that it is old
     age = _whole(_steady(reading.oldest_due_seconds, old.get("oldestDueSeconds")))
-    return {
-        "claimable": reading.claimable,
-        "due": reading.due,
-        "scheduled": reading.scheduled,
-        "processing": reading.processing,
-        "failed": reading.failed,
-        "conflict": reading.conflict,
-        **({} if age is None else {"oldestDueSeconds": age}),
-    }
+    counts = {name: getattr(reading, name) for name in ("claimable", "due", "scheduled", "processing", "failed", "conflict")}
+    return counts | ({} if age is None else {"oldestDueSeconds": age})
 
 
 def _rounds_over(plan: Plan, jobs: Sequence[Job]) -> list[int]:

@@ -176,8 +176,8 @@ def advice(found: Backoff) -> str:
 
 def stuck_pod(job: Job, stuck: Stuck) -> str:
     """A pod cannot start, and it is not too late yet."""
-    text = f"The pod of Job {job.name} cannot start: {stuck.reason}: {stuck.message}"
-    return f"{text}. It is removed after a grace. {_ADVICE[Ending.STUCK]}"
+    said = f"{stuck.reason}: {stuck.message}. It is removed after a grace"
+    return f"The pod of Job {job.name} cannot start: {said}. {_ADVICE[Ending.STUCK]}"
 
 
 def removal(ended: Removal) -> str:

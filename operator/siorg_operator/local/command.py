@@ -21,15 +21,15 @@ from rich.console import Console
 from siorg_operator.api.resource import SiorgSyncWorker, read_file
 from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.control.loop import ControlLoop
-from siorg_operator.control.reconcile import Context
+from siorg_operator.control.reconcile import Context, Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.local.machine import LocalMachine, LocalQueueReader
 from siorg_operator.local.view import View
-from siorg_operator.logs import redacted, remember_secret
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue.address import check_database_url
+from siorg_runtime.redaction import redactor
 
 _UNREADABLE_SECONDS = 30.0
 """With ``--until-empty``: a queue that cannot be read for so long is not waited for."""
@@ -73,8 +73,7 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
         raise UsageError(f"DATABASE_URL {wrong}") from None
     uid = hashlib.sha256(resource.metadata.name.encode()).hexdigest()[:32]
     metadata = resource.metadata.model_copy(update={"namespace": "local", "uid": uid, "generation": 1})
-    job = resource.spec.job.model_copy(update={"image": resource.spec.job.image or "local"})
-    resource = resource.model_copy(update={"metadata": metadata, "spec": resource.spec.model_copy(update={"job": job})})
+    resource = resource.model_copy(update={"metadata": metadata}).with_image(resource.spec.job.image or "local")
     given: dict[str, str] = {}
     for entry in resource.spec.job.pod_template.spec.body().get("env") or ():
         if "value" not in entry and "valueFrom" in entry:
@@ -110,7 +109,7 @@ def local(name: str, environ: Mapping[str, str], *, logs: str | None, until_empt
     folder = log_folder(logs)
     for variable in ("DATABASE_URL", "SIORG_API_TOKEN"):
         if environment.get(variable):
-            remember_secret(environment[variable])
+            redactor.remember(environment[variable])
     with View(Console(force_terminal=False if plain else None)) as view:
         machine, end = asyncio.run(
             run(
@@ -153,7 +152,7 @@ async def run(
         launcher=machine,
         reporter=machine,
         new_reader=lambda: machine.queue,
-        observe=machine.observe,
+        observe=lambda *_: Observed(machine.jobs()),
         databases=databases,
         metrics=metrics,
         health=Health(),
@@ -168,7 +167,7 @@ async def run(
     try:
         while not stop.is_set() and not running.done():
             show(machine)
-            if until_empty and (end := _end(machine)):
+            if until_empty and (end := reached_end(machine)):
                 break
             if until_empty and machine.queue.unreadable is not None and time.monotonic() >= read_again:
                 control_loop.wake()
@@ -210,14 +209,14 @@ async def _stop(machine: LocalMachine, running: asyncio.Task[None]) -> None:
     await machine.stop()  # one that was being launched meanwhile
 
 
-def _end(machine: LocalMachine) -> End | None:
+def reached_end(machine: LocalMachine) -> End | None:
     """Whether the end is reached, one way or the other; None: go on."""
     if any(job.unfinished for job in machine.jobs()):
         return None
     if (unreadable := machine.queue.unreadable) is not None:
         if time.monotonic() - machine.queue.unreadable_since < _UNREADABLE_SECONDS:
             return None
-        message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redacted(unreadable.message)}"
+        message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redactor.text(unreadable.message)}"
         return End(Over.UNAVAILABLE, message)
     queue, jobs = machine.status.get("queue"), machine.status["jobs"]
     if queue is None or jobs.get("active") or jobs.get("pending"):

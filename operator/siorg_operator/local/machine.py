@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker
-from siorg_operator.control.reconcile import Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
@@ -23,7 +22,7 @@ from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Backlog, Job, Unreadable, later
 from siorg_operator.decide.status import Event
-from siorg_operator.logs import redacted
+from siorg_runtime.redaction import redactor
 
 _KILL_MARGIN_SECONDS = 5.0
 _LOG_TAIL_BYTES = 2048
@@ -71,7 +70,7 @@ class Process:
             termination_message="" if code is None else self._last_words(),
             finished_at=self.finished_at,
         )
-        return combine(record, [pod], datetime.now(UTC), redacted)
+        return combine(record, [pod], datetime.now(UTC), redactor.text)
 
     def _last_words(self) -> str:
         """The summary, or the end of the log where there is none: as a pod's termination message."""
@@ -147,11 +146,6 @@ class LocalMachine:
     def jobs(self) -> list[Job]:
         """Every job process that is remembered."""
         return [process.job() for process in self._processes.values()]
-
-    def observe(self, resource: SiorgSyncWorker, now: datetime) -> Observed:
-        """What belongs to the resource."""
-        del resource, now
-        return Observed(self.jobs())
 
     # -- ports.Launcher -----------------------------------------------------------------------------------------------
 

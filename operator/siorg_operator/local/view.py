@@ -99,7 +99,7 @@ class View:
         for job in sorted((job for job in jobs if job.unfinished), key=lambda job: job.slot):
             seconds = time.time() - job.created_at.timestamp()
             table.add_row(str(job.slot), job.name, job.state.value, f"{seconds:.0f} s")
-        ready = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), None)
+        ready = next((each for each in status.get("conditions", ()) if each["type"] == "Ready"), None)
         parts: list[Any] = [head, Text(f"decision: {decision.get('message', '-')}{_until(machine, jobs)}")]
         if ready is not None and ready["status"] != "True":
             parts.append(Text(f"not ready: {ready['reason']}: {ready['message']}", style="yellow"))

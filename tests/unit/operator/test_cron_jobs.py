@@ -14,7 +14,7 @@ from support.operator_values import at, backlog, rfc3339
 
 def run(component: str, *, ended: int | None = None, failure: str = "") -> CronRun:
     name = f"{component}{'' if ended is None else ended}"
-    return CronRun(name, f"uid of {name}", component, "" if ended is None else rfc3339(at(ended)), failure)
+    return CronRun(name, component, "" if ended is None else rfc3339(at(ended)), failure)
 
 
 @pytest.fixture
@@ -145,5 +145,5 @@ def test_a_cron_jobs_job_is_understood() -> None:
             "lastTransitionTime": "2026-11-24T12:00:00Z",
         }]},
     }  # fmt: skip
-    assert cron_run(body) == CronRun("d-1", "u", "discovery", "2026-11-24T12:00:00Z", "BackoffLimitExceeded: no more")
-    assert cron_run({"metadata": body["metadata"]}) == CronRun("d-1", "u", "discovery", "", "")
+    assert cron_run(body) == CronRun("d-1", "discovery", "2026-11-24T12:00:00Z", "BackoffLimitExceeded: no more")
+    assert cron_run({"metadata": body["metadata"]}) == CronRun("d-1", "discovery", "", "")
