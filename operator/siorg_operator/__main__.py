@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from siorg_operator.api.errors import ResourceError
 from siorg_operator.cli import DONE, USAGE, UsageError
-from siorg_operator.settings import OperatorSettings, SettingsError, markdown_table
+from siorg_operator.settings import ENVIRONMENT, OperatorSettings
+from siorg_runtime.environment import SettingsError
 from siorg_runtime.version import version
 
 
@@ -101,11 +102,11 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 
 def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from siorg_operator.logs import capture_uncaught, configure
+    from siorg_runtime.logs import capture_uncaught, configure
 
     settings = OperatorSettings.from_environment(environ)
-    configure(settings.log_format, settings.log_level)
-    capture_uncaught()
+    configure(settings.log_format, settings.log_level, quiet=settings.quiet_loggers)
+    capture_uncaught("siorg_operator")
     from siorg_operator.control.run import run
     from siorg_operator.decide.ports import ClusterError
     from siorg_operator.serving.http import HttpPortError
@@ -119,7 +120,7 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_operator.local.command import local
-    from siorg_operator.logs import configure
+    from siorg_runtime.logs import configure
 
     configure("text", "warning")
     return local(
@@ -129,7 +130,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_operator.explain.command import explain
-    from siorg_operator.logs import configure
+    from siorg_runtime.logs import configure
 
     configure("text", "warning")
     return explain(arguments.what, environ, namespace=arguments.namespace, depth=arguments.depth, unfinished=arguments.unfinished)
@@ -143,7 +144,7 @@ def _crd(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
 
 
 def _settings(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    print(markdown_table(), end="")
+    print(ENVIRONMENT.markdown_table(), end="")
     return DONE
 
 

@@ -1,6 +1,7 @@
 """The election on an API server: within this process, and as processes that are stopped and killed.
 
-What is done about a Lease is decided in ``tests/unit/operator/test_leader.py``. The processes also run on a real API server.
+How long a Lease is respected, and what is written into it: ``tests/unit/operator/test_leader.py``. The processes also run on
+a real API server.
 """
 
 from __future__ import annotations
@@ -141,15 +142,6 @@ def test_the_lease_says_who_leads_and_nobody_after_the_release(
     successor.leads()
     assert successor.identity != member.identity  # the same setting, another random end
     assert spec(cluster)["leaseTransitions"] == 1
-
-
-def test_no_more_rights_are_needed_than_to_get_create_and_update(cluster: Cluster, server: ApiServer, join: Join) -> None:
-    for _ in range(2):
-        member = join()
-        member.leads()
-        member.end()
-    asked = [one for one in server.requests if one.namespace == cluster.namespace and one.user_agent == "member"]
-    assert {(one.resource, one.verb) for one in asked} == {("leases", "get"), ("leases", "create"), ("leases", "update")}
 
 
 TROUBLES: dict[str, tuple[Callable[[ApiServer], AbstractContextManager[object]], str]] = {
@@ -352,7 +344,7 @@ def test_last_words_that_nobody_reads_do_not_keep_a_process_alive() -> None:
     program = """
 import logging, os, sys, threading
 from siorg_operator.cluster.leader import end_process
-from siorg_operator.logs import configure
+from siorg_runtime.logs import configure
 configure("json", "info")
 threading.Thread(target=lambda: [logging.getLogger("siorg_operator").error("x" * 1000) for _ in range(1000)], daemon=True).start()
 print("ready", flush=True)

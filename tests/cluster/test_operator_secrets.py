@@ -80,7 +80,7 @@ def test_a_wrong_key_is_named_with_those_that_are_there(world: World) -> None:
 @pytest.mark.parametrize(
     ("url", "reason", "says"),
     [
-        ("mysql://root@127.0.0.1/siorg", "WrongUrl", "correct it in the Secret"),
+        ("mysql://root@127.0.0.1/siorg", "WrongUrl", "correct the URL in the Secret"),
         ("postgresql://postgres@127.0.0.1:1/siorg", "DatabaseUnavailable", "does not answer"),
         (" \n", "SecretKeyMissing", "is empty or not text"),
     ],

@@ -339,7 +339,7 @@ def test_a_wrong_password_is_told_and_the_right_one_taken(password_url: str) -> 
     found = unreadable(read(password_url.replace("W0rd", "W1rd")))
     assert found.reason == "AccessDenied"
     assert 'password authentication failed for user "watcher"' in found.message
-    assert "correct the Secret" in found.message
+    assert "correct the URL in the Secret" in found.message
 
 
 def test_no_secret_is_ever_told(

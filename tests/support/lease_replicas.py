@@ -20,8 +20,8 @@ from typing import Any
 
 from siorg_operator.cluster.connection import api_client
 from siorg_operator.cluster.leader import Leadership
-from siorg_operator.logs import configure
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import configure
 from support.cluster import Cluster
 from support.fleet import eventually
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from concurrent import futures
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from kubernetes import client
@@ -22,8 +23,9 @@ from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import rfc3339
 from siorg_operator.decide.status import Event
-from siorg_operator.logs import logger, redacted
 from siorg_operator.serving.metrics import OperatorMetrics
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 FIELD_MANAGER: Final = "siorg-operator"
 _CLOSING_SECONDS = 5.0  # for requests in flight
@@ -54,7 +56,7 @@ class Kubernetes:
 
         Args:
             api: its configuration decides which cluster it is.
-            metrics: every request is counted there.
+            metrics: counts every request.
             may_write: asked before each write: a replica that slept past its Lease must not act on what it saw before.
         """
         self._batch = client.BatchV1Api(api)
@@ -66,7 +68,7 @@ class Kubernetes:
         self._in_flight: set[futures.Future[Body]] = set()
 
     def close(self) -> None:
-        """Take no more calls, and wait a moment for those under way: whoever leads next should not meet them."""
+        """Take no more calls, and wait a moment for those in flight: whoever leads next should not meet them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         left = futures.wait(self._in_flight, timeout=_CLOSING_SECONDS).not_done
         if left:
@@ -88,7 +90,7 @@ class Kubernetes:
         else:
             return True
         # The name is taken: by the very Job that an earlier pass made without hearing of it, most likely.
-        existing = await self._or_none(self._call("get", "jobs", self._batch.read_namespaced_job, name, namespace))
+        existing = await self._or_none("get", "jobs", self._batch.read_namespaced_job, name, namespace)
         if existing is None:
             raise ClusterError(f"Job {name} existed and is gone; it is tried again by itself", 409)
         if not _is_controlled_by(resource, existing):
@@ -100,40 +102,23 @@ class Kubernetes:
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """See ``ports.Launcher``. A deadline in the past makes the Job controller end it, and keeps it as history."""
         because = f"{removal.stuck.reason}: {removal.stuck.message}"
-        patch = {
-            "metadata": {"annotations": {manifests.STUCK_ANNOTATION: because}},
-            "spec": {"activeDeadlineSeconds": 1},
-        }
-        await self._gone_is_fine(
-            self._call(
-                "patch",
-                "jobs",
-                self._batch.patch_namespaced_job,
-                removal.name,
-                _namespace(resource),
-                patch,
-                _content_type=_MERGE_PATCH,
-            )
-        )
+        patch = {"metadata": {"annotations": {manifests.STUCK_ANNOTATION: because}}, "spec": {"activeDeadlineSeconds": 1}}
+        method, namespace = self._batch.patch_namespaced_job, _namespace(resource)
+        await self._or_none("patch", "jobs", method, removal.name, namespace, patch, _content_type=_MERGE_PATCH)
 
     async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
         """See ``ports.Launcher``."""
-        await self._gone_is_fine(
-            self._call(
-                "delete", "jobs", self._batch.delete_namespaced_job, name, _namespace(resource), propagation_policy="Background"
-            )
-        )
+        method = self._batch.delete_namespaced_job
+        await self._or_none("delete", "jobs", method, name, _namespace(resource), propagation_policy="Background")
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 
     async def write_status(self, resource: SiorgSyncWorker, patch: Body) -> Body | None:
         """See ``ports.Reporter``."""
         return await self._or_none(
-            self._call(
-                "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
-                GROUP, VERSION, _namespace(resource), PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
-                field_manager=FIELD_MANAGER, _content_type=_MERGE_PATCH,
-            )
+            "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
+            GROUP, VERSION, _namespace(resource), PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
+            field_manager=FIELD_MANAGER, _content_type=_MERGE_PATCH,
         )  # fmt: skip
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
@@ -150,7 +135,7 @@ class Kubernetes:
             },
             "type": event.type,
             "reason": event.reason,
-            "message": redacted(event.message).encode()[:_LONGEST_EVENT].decode(errors="ignore"),
+            "message": redactor.text(event.message).encode()[:_LONGEST_EVENT].decode(errors="ignore"),
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
             "reportingInstance": "",
@@ -167,11 +152,11 @@ class Kubernetes:
         """Make a CronJob as it is written (server-side apply); the object as it is now.
 
         Raises:
-            ClusterError: it could not be applied, or one of that name is there that this resource does not own.
+            ClusterError: it could not be applied, or one of that name exists that this resource does not own.
         """
         name, namespace = manifest["metadata"]["name"], _namespace(resource)
         # Applying takes over whatever is there: a person's CronJob would become ours, and go when the resource goes.
-        existing = await self._or_none(self._call("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace))
+        existing = await self._or_none("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace)
         if existing is not None and not _is_controlled_by(resource, existing):
             raise ClusterError(f"a CronJob {name} exists that this resource does not own: rename or delete it", 409)
         try:
@@ -189,12 +174,8 @@ class Kubernetes:
         Raises:
             ClusterError: it could not be removed.
         """
-        await self._gone_is_fine(
-            self._call(
-                "delete", "cronjobs", self._batch.delete_namespaced_cron_job, name, _namespace(resource),
-                propagation_policy="Background",
-            )
-        )  # fmt: skip
+        method = self._batch.delete_namespaced_cron_job
+        await self._or_none("delete", "cronjobs", method, name, _namespace(resource), propagation_policy="Background")
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -204,7 +185,7 @@ class Kubernetes:
         Raises:
             ClusterError: it could not be read.
         """
-        return await self._or_none(self._call("get", "secrets", self._core.read_namespaced_secret, name, namespace))
+        return await self._or_none("get", "secrets", self._core.read_namespaced_secret, name, namespace)
 
     async def read_resource(self, namespace: str, name: str) -> Body | None:
         """A resource; None when none has that name.
@@ -212,8 +193,8 @@ class Kubernetes:
         Raises:
             ClusterError: it could not be read.
         """
-        call = self._call("get", PLURAL, self._custom.get_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL, name)
-        return await self._or_none(call)
+        method = self._custom.get_namespaced_custom_object
+        return await self._or_none("get", PLURAL, method, GROUP, VERSION, namespace, PLURAL, name)
 
     async def check_access(self, namespace: str) -> None:
         """Make sure that everything that is watched can be listed.
@@ -249,15 +230,13 @@ class Kubernetes:
                 return found
 
     async def _list(self, what: str, namespace: str, **options: Any) -> Body:
-        if what == PLURAL:
-            method, arguments = self._custom.list_namespaced_custom_object, (GROUP, VERSION, namespace, PLURAL)
-            return await self._call("list", what, method, *arguments, **options)
-        of_kind: dict[str, Callable[..., Any]] = {
+        methods: dict[str, Callable[..., Any]] = {
+            PLURAL: partial(self._custom.list_namespaced_custom_object, GROUP, VERSION, plural=PLURAL),
             "jobs": self._batch.list_namespaced_job,
             "cronjobs": self._batch.list_namespaced_cron_job,
             "pods": self._core.list_namespaced_pod,
         }
-        return await self._call("list", what, of_kind[what], namespace, **options)
+        return await self._call("list", what, methods[what], namespace, **options)
 
     async def list_owned(self, namespace: str, worker: str) -> tuple[list[Body], list[Body]]:
         """Jobs and pods of a resource.
@@ -266,8 +245,8 @@ class Kubernetes:
             ClusterError: they could not be listed.
         """
         selector = f"{manifests.WORKER_LABEL}={worker},{manifests.COMPONENT_LABEL}=drain"
-        jobs = await self._call("list", "jobs", self._batch.list_namespaced_job, namespace, label_selector=selector)
-        pods = await self._call("list", "pods", self._core.list_namespaced_pod, namespace, label_selector=selector)
+        jobs = await self._list("jobs", namespace, label_selector=selector)
+        pods = await self._list("pods", namespace, label_selector=selector)
         return jobs["items"], pods["items"]
 
     # -- requests -----------------------------------------------------------------------------------------------------
@@ -299,24 +278,20 @@ class Kubernetes:
         finally:
             self._metrics.api_call(verb, what, code, time.monotonic() - began)
 
-    async def _gone_is_fine(self, call: Any) -> None:
-        await self._or_none(call)
-
-    async def _or_none(self, call: Any) -> Body | None:
+    async def _or_none(self, verb: str, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Body | None:
+        """As ``_call``; None where nothing has that name (any more)."""
         try:
-            found: Body = await call
+            return await self._call(verb, what, method, *arguments, **options)
         except ClusterError as error:
             if error.code != 404:
                 raise
             return None
-        else:
-            return found
 
 
 def _without_secrets(value: Any) -> Any:
     """``value`` with its messages cleansed: what a pod said of its end is repeated there, and not every image is ours."""
     if isinstance(value, dict):
-        return {key: redacted(inner) if key == "message" and isinstance(inner, str) else _without_secrets(inner)
+        return {key: redactor.text(inner) if key == "message" and isinstance(inner, str) else _without_secrets(inner)
                 for key, inner in value.items()}  # fmt: skip
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 

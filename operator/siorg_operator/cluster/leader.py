@@ -28,23 +28,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final
 
 from kubernetes import client
 
 from siorg_operator.cluster.connection import Body, request
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.logs import logger, redacted
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 _log = logger(__name__)
 
 _REQUESTS_A_DEADLINE = 4  # a try is two requests, and a second try has to fit in before the deadline
 _WATCHED_EVERY = 0.25  # seconds
 _LAST_WORDS_SECONDS = 1.0
-
-OnLost: TypeAlias = Callable[[str], object]
 
 
 # -- deciding: pure ---------------------------------------------------------------------------------------------------
@@ -64,39 +62,26 @@ class Observed:
         return self.spec.get("holderIdentity") or ""
 
 
-class Action(Enum):
-    """What to do about the Lease now."""
-
-    TAKE = auto()
-    RENEW = auto()
-    WAIT = auto()
-
-
 def observe(before: Observed | None, spec: Body, now: float) -> Observed:
     """What is known once ``spec`` was read: only a change shows that its holder lives."""
     return before if before is not None and before.spec == spec else Observed(spec, now)
 
 
 def remaining(observed: Observed | None, identity: str, duration: float, now: float) -> float:
-    """Seconds for which another's lease has to be respected; 0: nobody else holds one.
+    """Seconds for which ``identity`` has to respect another's lease; 0: it takes the lease, or renews its own.
 
-    The longer duration counts, ours or that in the Lease: replicas before and after a change of the setting may meet.
+    Args:
+        observed: what was read last, also when the Lease has been deleted since: its holder makes it again, and whoever was
+            faster would lead beside it.
+        identity: who asks.
+        duration: ours, in seconds. The longer one counts, ours or that in the Lease: replicas before and after a change of
+            the setting may meet.
+        now: in seconds of our clock.
     """
     if observed is None or observed.holder in ("", identity):
         return 0.0
     longest = max(float(observed.spec.get("leaseDurationSeconds") or 0), duration)
     return max(observed.since + longest - now, 0.0)
-
-
-def decide(observed: Observed | None, identity: str, duration: float, now: float) -> Action:
-    """What ``identity`` does about the Lease.
-
-    ``observed`` is what was read last, also when the Lease has been deleted since: its holder makes it again, and whoever
-    was faster would lead beside it.
-    """
-    if remaining(observed, identity, duration, now) > 0:
-        return Action.WAIT
-    return Action.RENEW if observed is not None and observed.holder == identity else Action.TAKE
 
 
 def held(before: Body, identity: str, duration: float, at: datetime) -> Body:
@@ -138,7 +123,7 @@ class Leadership:
         api_client: client.ApiClient,
         settings: OperatorSettings,
         *,
-        on_lost: OnLost = end_process,
+        on_lost: Callable[[str], object] = end_process,
         on_try: Callable[[bool], object] | None = None,
     ) -> None:
         """Prepare; nothing is asked yet.
@@ -244,8 +229,11 @@ class Leadership:
         period = float(self._settings.lease_retry_secs)
         if self._leading.is_set():
             return period
-        left = remaining(self._observed, self.identity, self._settings.lease_secs, _now())
+        left = self._others_remaining()
         return min(period * random.uniform(0.75, 1.0), left + 0.01 if left > 0 else period)  # noqa: S311 - jitter
+
+    def _others_remaining(self) -> float:
+        return remaining(self._observed, self.identity, self._settings.lease_secs, _now())
 
     def _try(self) -> bool:
         """Whether the lease is ours from now on. What goes wrong is logged once, until another thing does."""
@@ -268,10 +256,9 @@ class Leadership:
         spec = {} if lease is None else lease.get("spec") or {}
         if lease is not None:
             self._observed = observe(self._observed, spec, _now())
-        duration = self._settings.lease_secs
-        if decide(self._observed, self.identity, duration, _now()) is Action.WAIT:
+        if self._others_remaining() > 0:
             return False
-        wanted = held(spec, self.identity, duration, datetime.now(UTC))
+        wanted = held(spec, self.identity, self._settings.lease_secs, datetime.now(UTC))
         written = self._lease.create(wanted) if lease is None else self._lease.replace(lease, wanted)
         self._observed = observe(self._observed, written["spec"], _now())
         return True
@@ -336,7 +323,7 @@ class _Lease:
 
 
 def _described(error: BaseException) -> str:
-    return redacted(str(error) if isinstance(error, ClusterError) else f"{type(error).__name__}: {error}")
+    return redactor.text(str(error) if isinstance(error, ClusterError) else f"{type(error).__name__}: {error}")
 
 
 def _now() -> float:

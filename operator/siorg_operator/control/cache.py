@@ -17,7 +17,7 @@ from siorg_operator.control.reconcile import Observed
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.manifests import COMPONENT_LABEL
 from siorg_operator.decide.state import Job
-from siorg_operator.logs import redacted
+from siorg_runtime.redaction import redactor
 
 _Entry = TypeVar("_Entry")
 
@@ -47,7 +47,7 @@ class _Pod:
 class Cache:
     """Everything of one namespace."""
 
-    def __init__(self, clean: Callable[[str], str] = redacted) -> None:
+    def __init__(self, clean: Callable[[str], str] = redactor.text) -> None:
         """``clean``: takes the secrets out of what a Job or a pod says of itself."""
         self._clean = clean
         self._jobs: _Index[_Job] = _Index()

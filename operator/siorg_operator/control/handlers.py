@@ -13,7 +13,7 @@ from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
 from siorg_operator.control.resync import Resync
 from siorg_operator.decide.manifests import MANAGED_BY
-from siorg_operator.logs import logger
+from siorg_runtime.logs import logger
 
 log = logger(__name__)
 

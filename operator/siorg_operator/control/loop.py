@@ -23,8 +23,8 @@ from siorg_operator.database.listener import Watch
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.logs import logger
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 log = logger(__name__)
 

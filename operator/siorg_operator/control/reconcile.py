@@ -26,9 +26,9 @@ from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Rep
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, rfc3339
-from siorg_operator.logs import logger
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
+from siorg_runtime.logs import logger
 
 _EXPECTED_SECONDS = 30.0  # a Job that was made and is not shown by then has come and gone
 

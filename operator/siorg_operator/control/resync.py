@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.logs import logger
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 _DEBOUNCE_SECONDS = 2.0  # a listing comes piece by piece: one resync after all of it
 _LONGEST_PAUSE_SECONDS = 60.0

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Fault
-from siorg_operator.logs import logger
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0

@@ -20,11 +20,12 @@ from siorg_operator.control.loop import Controller
 from siorg_operator.control.reconcile import Context
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.logs import logger, remember_secret
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.http import HttpServer
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 _ACCESS_RETRY_SECONDS = 2.0
 
@@ -79,7 +80,7 @@ async def _lead(
         Context(
             launcher=kubernetes,
             reporter=kubernetes,
-            new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=remember_secret),
+            new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember),
             observe=cache.observe,
             databases=databases,
             metrics=metrics,

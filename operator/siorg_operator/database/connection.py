@@ -99,7 +99,7 @@ async def within(connection: Connection, work: Coroutine[Any, Any, _T], seconds:
             await asyncio.wait({task}, timeout=1)
             task.cancel()
         if task.done() and not task.cancelled():
-            task.exception()  # seen: nobody is to be told of it once more
+            task.exception()  # retrieved: asyncio need not log it
 
 
 def _shut(connection: Connection) -> None:

@@ -75,7 +75,7 @@ class Databases:
         return watch
 
     async def close(self) -> None:
-        """End everything at once; whoever waits for a reading is told that there is none."""
+        """End everything at once; whoever waits gets no reading."""
         self._closed = True
         self._listeners.clear()
         tasks = set(self._tasks)

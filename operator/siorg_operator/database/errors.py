@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Unreadable
 from siorg_queue import is_transient
-from siorg_queue.address import secrets_of
+from siorg_runtime.redaction import secrets_of
 
 URL_IN_SECRET: Final = "the URL in the Secret"  # noqa: S105 - words for people
 """What a person has to correct, where the URL comes from a Secret."""

@@ -14,24 +14,24 @@ import psycopg
 
 from siorg_operator.database.connection import FAILURES, Connection, Limits, connect, last_row, within
 from siorg_operator.database.errors import describe, where
-from siorg_operator.logs import logger
 from siorg_queue import CHANNEL
 from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
 _log = logger(__name__)
 
 
 class Watch:
-    """Somebody who is called when there may be new work in a database."""
+    """A callback for new work in a database."""
 
     __slots__ = ("_end",)
 
     def __init__(self, end: Callable[[Watch], None]) -> None:
-        """``end``: takes this one from the list of those who are called."""
+        """``end``: removes this one from the listener."""
         self._end = end
 
     def close(self) -> None:
-        """Be called no more. Closing twice is no error."""
+        """No more calls. Closing twice is no error."""
         self._end(self)
 
 
@@ -46,7 +46,7 @@ class QueueListener:
         self._failing = False
 
     def add(self, watch: Watch, wake: Callable[[], None]) -> None:
-        """Somebody more to call."""
+        """Call ``wake`` too."""
         self._wakes[watch] = wake
         if self._since is not None:  # what this one did not hear so far, it may have missed
             asyncio.get_running_loop().call_soon(lambda: self._call([wake] if watch in self._wakes else []))

@@ -17,9 +17,9 @@ from siorg_operator.database.connection import FAILURES, Connection, Limits, con
 from siorg_operator.database.errors import unreadable
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Reading, Unreadable
-from siorg_operator.logs import logger
 from siorg_queue.statements import load
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
+from siorg_runtime.logs import logger
 
 _log = logger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from siorg_operator.api.resource import KIND
 from siorg_operator.decide.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
 from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary, later
-from siorg_runtime.secret_places import without_known_places
+from siorg_runtime.redaction import without_known_places
 
 CANNOT_START: Final = frozenset(
     {

@@ -18,8 +18,8 @@ from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_operator.explain.subject import Subject
-from siorg_operator.logs import redacted, remember_secret
 from siorg_operator.serving.metrics import OperatorMetrics
+from siorg_runtime.redaction import redactor
 
 
 async def subject(
@@ -47,10 +47,10 @@ async def subject(
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
         bodies = [job for job in bodies if controller_uid(job) == resource.metadata.uid]
         secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
-        backlog = await SecretQueueReader(secrets, databases.read, remember_secret=remember_secret).read(resource)
+        backlog = await SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember).read(resource)
         now = datetime.now(UTC)
         jobs = [
-            combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redacted)
+            combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redactor.text)
             for job in bodies
             if (record := job_record(job)) is not None
         ]

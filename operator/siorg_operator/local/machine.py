@@ -22,7 +22,7 @@ from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Backlog, Job, Unreadable, later
 from siorg_operator.decide.status import Event
-from siorg_operator.logs import redacted
+from siorg_runtime.redaction import redactor
 
 _KILL_MARGIN_SECONDS = 5.0
 _LOG_TAIL_BYTES = 2048
@@ -67,7 +67,7 @@ class Process:
             termination_message="" if code is None else self._last_words(),
             finished_at=self.finished_at,
         )
-        return combine(record, [pod], datetime.now(UTC), redacted)
+        return combine(record, [pod], datetime.now(UTC), redactor.text)
 
     def _last_words(self) -> str:
         """The summary, or the end of the log where there is none: as a pod's termination message."""

@@ -14,8 +14,8 @@ import threading
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from siorg_operator.logs import logger
 from siorg_operator.serving.health import Health
+from siorg_runtime.logs import logger
 
 _log = logger(__name__)
 _silent = logging.getLogger(f"{__name__}.aiohttp")

@@ -1,4 +1,4 @@
-"""What Prometheus may ask of the operator. Jobs live too briefly to be scraped for sure: what they did is told here too.
+"""What Prometheus may ask of the operator. Jobs live too briefly to be scraped for sure: what they did is counted here too.
 
 What is about one resource carries its namespace and its name (``worker``), and goes when the resource goes. What is not
 known has no series: unknown is not zero, and a value of yesterday is not today's.
@@ -36,7 +36,7 @@ _LAUNCH_REASONS: Final = ("Size", "Time", "MinJobs", "Probe")
 
 
 def operator_registry() -> CollectorRegistry:
-    """A registry for ``OperatorMetrics``, which also tells of this process: CPU and start (seconds), memory (bytes), files."""
+    """A registry for ``OperatorMetrics``, with those of this process: CPU and start (seconds), memory (bytes), files."""
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     return registry
@@ -156,7 +156,7 @@ class OperatorMetrics:
         self._holds_back(key, result.reason if result.held_back else None)
 
     def _begin_counters(self, key: tuple[str, str]) -> None:
-        """Tell 0 too. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
+        """Begin at 0. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
         self._empty.labels(*key)
         self._waited.labels(*key)
         self._item_seconds.add(key, {}, 0.0)
@@ -194,7 +194,7 @@ class OperatorMetrics:
         self._waited.labels(namespace, worker).observe(seconds)
 
     def job_ended(self, namespace: str, worker: str, job: Job) -> None:
-        """A Job has ended. To be told once for each."""
+        """A Job has ended. To be called once for each."""
         key = (namespace, worker)
         self._ended.labels(*key, _ending(job.ending or Ending.FAILED)).inc()
         summary = job.summary
@@ -308,7 +308,7 @@ class _CountedHistogram(Collector):
             self._counts[key] = kept, before + (total if counts else 0.0)
 
     def remove(self, key: tuple[str, str]) -> None:
-        """There is nothing to tell of it any more."""
+        """Its series go."""
         with self._lock:
             self._counts.pop(key, None)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siorg_operator.cluster.leader import Action, Observed, decide, held, observe, released, remaining
+from siorg_operator.cluster.leader import Observed, held, observe, released, remaining
 
 DURATION = 15.0
 AT = datetime(2026, 11, 24, 12, 0, 0, 1500, tzinfo=UTC)
@@ -20,29 +19,30 @@ def lease(holder: str | None = "other", seconds: int | None = 15, **fields: Any)
     return {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": TIME, **fields}
 
 
-@pytest.mark.parametrize(
-    ("observed", "now", "action"),
-    [
-        (None, 100.0, Action.TAKE),
-        (Observed({}, 100.0), 100.0, Action.TAKE),
-        (Observed(lease(""), 100.0), 100.0, Action.TAKE),
-        (Observed(lease(None), 100.0), 100.0, Action.TAKE),
-        (Observed(lease("me"), 100.0), 9e9, Action.RENEW),
-        (Observed(lease(), 100.0), 100.0, Action.WAIT),
-        (Observed(lease(), 100.0), 114.9, Action.WAIT),
-        (Observed(lease(), 100.0), 115.0, Action.TAKE),
-        # a holder that promised itself longer, or shorter, than we would
-        (Observed(lease(seconds=60), 100.0), 159.0, Action.WAIT),
-        (Observed(lease(seconds=60), 100.0), 160.0, Action.TAKE),
-        (Observed(lease(seconds=1), 100.0), 114.9, Action.WAIT),
-        (Observed(lease(seconds=None), 100.0), 115.0, Action.TAKE),
-        # what the other machine's clock says is not looked at
-        (Observed(lease(renewTime="1970-01-01T00:00:00.000000Z"), 100.0), 101.0, Action.WAIT),
-        (Observed(lease(renewTime="2999-01-01T00:00:00.000000Z"), 100.0), 115.0, Action.TAKE),
-    ],
-)
-def test_what_is_done_about_a_lease(observed: Observed | None, now: float, action: Action) -> None:
-    assert decide(observed, "me", DURATION, now) is action
+TABLE: list[tuple[Observed | None, float, float]] = [
+    # what was seen, now, seconds to wait; 0: take or renew
+    (None, 100.0, 0.0),
+    (Observed({}, 100.0), 100.0, 0.0),
+    (Observed(lease(""), 100.0), 100.0, 0.0),
+    (Observed(lease(None), 100.0), 100.0, 0.0),
+    (Observed(lease("me"), 100.0), 101.0, 0.0),
+    (Observed(lease(), 100.0), 100.0, 15.0),
+    (Observed(lease(), 100.0), 114.5, 0.5),
+    (Observed(lease(), 100.0), 115.0, 0.0),
+    (Observed(lease(), 100.0), 9e9, 0.0),
+    # a holder that promised itself longer, or shorter, than we would
+    (Observed(lease(seconds=60), 100.0), 159.0, 1.0),
+    (Observed(lease(seconds=60), 100.0), 160.0, 0.0),
+    (Observed(lease(seconds=1), 100.0), 114.0, 1.0),
+    (Observed(lease(seconds=None), 100.0), 115.0, 0.0),
+    # what the other machine's clock says is not looked at
+    (Observed(lease(renewTime="1970-01-01T00:00:00.000000Z"), 100.0), 101.0, 14.0),
+    (Observed(lease(renewTime="2999-01-01T00:00:00.000000Z"), 100.0), 115.0, 0.0),
+]
+
+
+def test_for_how_long_anothers_lease_is_respected() -> None:
+    assert [remaining(observed, "me", DURATION, now) for observed, now, _ in TABLE] == [seconds for *_, seconds in TABLE]
 
 
 def test_a_lease_runs_from_when_it_was_seen_to_change() -> None:
@@ -51,7 +51,6 @@ def test_a_lease_runs_from_when_it_was_seen_to_change() -> None:
     renewed = observe(observed, lease(renewTime="any other"), 110.0)
     assert (observed.since, renewed.since) == (100.0, 110.0)
     assert remaining(renewed, "me", DURATION, 115.0) == 10.0
-    assert remaining(renewed, "other", DURATION, 115.0) == 0.0
 
 
 @given(st.lists(st.floats(0.1, 30.0), min_size=1, max_size=20), st.lists(st.booleans(), min_size=20, max_size=20))
@@ -63,7 +62,7 @@ def test_nobody_takes_a_lease_that_was_seen_to_be_renewed_within_its_duration(st
         if renews:
             renewed, changed = renewed + 1, now
         observed = observe(observed, lease(renewTime=str(renewed)), now)
-        assert (decide(observed, "me", DURATION, now) is Action.TAKE) == (now - changed >= DURATION)
+        assert (remaining(observed, "me", DURATION, now) == 0) == (changed + DURATION - now <= 0)
 
 
 def test_what_a_holder_writes() -> None:
