@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.cron_jobs import CronJobState, CronRun, cron_job_state, cron_run
 from siorg_operator.control.reconcile import Observed
-from siorg_operator.decide.jobs import JobRecord, PodRecord, combine, job_of_pod, job_record, owner_uid, pod_record
+from siorg_operator.decide.jobs import JobRecord, PodRecord, combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.manifests import COMPONENT_LABEL
 from siorg_operator.decide.state import Job
 from siorg_runtime.redaction import redactor
@@ -68,18 +68,18 @@ class Cache:
         if kind == "pods":
             return self._jobs.owner(self._update_pod(uid, body, deleted=deleted))
         if kind == "cronjobs":
-            return self._cron_jobs.keep(uid, owner_uid(body), None if deleted else cron_job_state(body))
-        if (cron_job := _cron_job_of(body)) is not None:
+            return self._cron_jobs.keep(uid, controller_uid(body), None if deleted else cron_job_state(body))
+        if (cron_job := controller_uid(body, "CronJob")) is not None:
             return self._cron_jobs.owner(self._cron_runs.keep(uid, cron_job, None if deleted else cron_run(body)))
         record, known = job_record(body), self._jobs.get(uid)
         started_at = None if known is None else known.started_at
-        return self._jobs.keep(uid, owner_uid(body), None if deleted or record is None else _Job(record, started_at))
+        return self._jobs.keep(uid, controller_uid(body), None if deleted or record is None else _Job(record, started_at))
 
     def _update_pod(self, uid: str, body: Mapping[str, Any], *, deleted: bool) -> str:
         is_drain = (body["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "drain"
         known = self._pods.get(uid)
         entry = _Pod(pod_record(body), None if known is None else known.stuck_since) if is_drain and not deleted else None
-        return self._pods.keep(uid, job_of_pod(body), entry)
+        return self._pods.keep(uid, controller_uid(body, "Job"), entry)
 
     def drop(self, kind: str, uids: set[str]) -> None:
         """These are gone, although no event told."""
@@ -106,13 +106,6 @@ class Cache:
         job = combine(entry.record, pods, now, self._clean)
         entry.started_at = job.started_at or entry.started_at
         return job if job.started_at else replace(job, started_at=entry.started_at)
-
-
-def _cron_job_of(body: Mapping[str, Any]) -> str | None:
-    for reference in body["metadata"].get("ownerReferences") or ():
-        if reference.get("controller") and reference.get("kind") == "CronJob":
-            return str(reference["uid"])
-    return None
 
 
 class _Index(Generic[_Entry]):

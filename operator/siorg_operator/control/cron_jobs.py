@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,20 +76,6 @@ def cron_run(body: Mapping[str, Any]) -> CronRun:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Component:
-    name: manifests.Component
-    enabled: bool
-    manifest: Callable[[SiorgSyncWorker], dict[str, Any]]
-
-
-def _components(resource: SiorgSyncWorker) -> list[_Component]:
-    return [
-        _Component("cleanup", resource.spec.cleanup.enabled, manifests.cleanup_cron_job),
-        _Component("discovery", resource.spec.discovery.enabled, manifests.discovery_cron_job),
-    ]
-
-
 class CronJobs:
     """The CronJobs of one resource."""
 
@@ -103,18 +89,19 @@ class CronJobs:
         """What has to be asked of the cluster so that the CronJobs are as the resource says."""
         by_name = {cron_job.name: cron_job for cron_job in found}
         requests: list[Request] = []
-        for component in _components(resource):
-            name = manifests.cron_job_name(resource, component.name)
+        for component in manifests.CRON_COMPONENTS:
+            name, enabled = manifests.cron_job_name(resource, component), manifests.cron_spec(resource, component).enabled
             state = by_name.get(name)
-            if not component.enabled and (state is None or state.suspended):
-                running = state is not None and (state.active or any(_is_running(run, component.name) for run in runs))
+            if not enabled and (state is None or state.suspended):
+                running = state is not None and (state.active or any(_is_running(run, component) for run in runs))
                 if state is not None and not running:  # to remove it would kill its Job
                     delete = partial(self._cluster.delete_cron_job, resource, name)
                     requests.append(Request(f"delete {name}", Reason.CRON_JOB_REFUSED, delete))
                 continue
-            manifest = component.manifest(resource) if component.enabled else _suspended(component.manifest(resource))
+            manifest = manifests.cron_job(resource, component)
+            manifest = manifest if enabled else _suspended(manifest)
             applied = manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION]
-            if not (component.enabled and state is not None and self._is_as_applied(state, applied)):
+            if not (enabled and state is not None and self._is_as_applied(state, applied)):
                 requests.append(
                     Request(f"apply {name} {applied}", Reason.CRON_JOB_REFUSED, partial(self._apply, resource, manifest))
                 )
@@ -135,14 +122,10 @@ class CronJobs:
 
 def last_runs(resource: SiorgSyncWorker, runs: Sequence[CronRun]) -> dict[str, CronRun | None]:
     """The last finished Job of each component; None: it has none, or is not enabled."""
-    return {
-        component.name: max(
-            (run for run in runs if component.enabled and run.component == component.name and run.finished_at),
-            key=lambda run: (run.finished_at, run.name),
-            default=None,
-        )
-        for component in _components(resource)
-    }
+    enabled = {component for component in manifests.CRON_COMPONENTS if manifests.cron_spec(resource, component).enabled}
+    finished = sorted((run for run in runs if run.finished_at), key=lambda run: (run.finished_at, run.name))
+    last = {run.component: run for run in finished if run.component in enabled}
+    return {component: last.get(component) for component in manifests.CRON_COMPONENTS}
 
 
 def failing(last: Mapping[str, CronRun | None]) -> list[Fault]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from siorg_operator.decide.reasons import Condition, Reason
+from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.state import Ending, Job, JobState, Summary, later
 from siorg_runtime.backoff import exponential
 
@@ -81,7 +81,7 @@ class Failures:
     @property
     def of_siorg(self) -> bool:
         """Whether it is SIORG that does not answer, and not the Jobs that fail."""
-        return self.reason.condition is Condition.SIORG_AVAILABLE
+        return self.reason.condition is ConditionType.SIORG_AVAILABLE
 
     def include(self, job: Job) -> bool:
         """Whether it was made from the template that fails: one from an older template may well do what these cannot."""

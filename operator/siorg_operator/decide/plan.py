@@ -165,7 +165,9 @@ def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: 
         backoff=backoff,
         predicted_drain_seconds=size.drain_seconds(len(facts.unfinished) + len(launches)),
         poll_seconds=_poll(facts, reason),
-        wake_seconds=_soonest(grace_over, *_changes(facts, backoff)),
+        wake_seconds=min(
+            (seconds for seconds in (grace_over, *_changes(facts, backoff)) if seconds and seconds > 0), default=None
+        ),
     )
 
 
@@ -348,8 +350,3 @@ def _changes(facts: _Facts, backoff: Backoff | None) -> tuple[float | None, ...]
     if facts.depth:
         return siorg_pause(facts.backlog), None if backoff is None else (backoff.retry_at - facts.now).total_seconds()
     return (facts.backlog.reading.next_due_seconds,) if isinstance(facts.backlog.reading, Reading) else ()
-
-
-def _soonest(*seconds: float | None) -> float | None:
-    ahead = [second for second in seconds if second is not None and second > 0]
-    return min(ahead, default=None)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from siorg_operator.api.resource import SiorgSyncWorker
@@ -22,15 +22,6 @@ _LONGEST_DRAIN_SECONDS = 1e9
 
 LimitName = Literal["depth", "by size", "by time", "minJobs", "maxJobs", "connection budget", "request budget"]
 _ASKED_BY: Final[dict[LimitName, str]] = {"by size": "Size", "by time": "Time", "minJobs": "MinJobs"}
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """One thing that shaped the decision, and what it allows (Jobs; None: it does not limit)."""
-
-    name: LimitName
-    jobs: int | None
-    binding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +63,8 @@ class Size:
         desired: Jobs, within every limit.
         asked: before the ceilings.
         asked_by: what asked for so many: ``Size``, ``Time`` or ``MinJobs``.
-        limits: all of them, one binding.
+        limits: everything that shaped it, and what each allows (Jobs; None: it does not limit).
+        binding: the one that decides; None while the depth is unknown.
         max_connections: that the database allows; None: not known.
         other_connections: in use by anybody but this resource's Jobs.
     """
@@ -82,21 +74,17 @@ class Size:
     desired: int = 0
     asked: int = 0
     asked_by: str = ""
-    limits: tuple[Limit, ...] = ()
+    limits: Mapping[LimitName, int | None] = field(default_factory=dict)
+    binding: LimitName | None = None
     max_connections: int | None = None
     other_connections: int = 0
 
     @property
-    def binding(self) -> Limit | None:
-        """The limit that decides; None while the depth is unknown."""
-        return next((limit for limit in self.limits if limit.binding), None)
-
-    @property
     def refused_by(self) -> Reason | None:
         """Why there should be no Job although there is work; None: there should, or there is none."""
-        if not self.depth or self.desired or self.binding is None:
+        if not self.depth or self.desired:
             return None
-        return Reason.SUSPENDED if self.binding.name == "maxJobs" else Reason.CONNECTION_BUDGET
+        return Reason.SUSPENDED if self.binding == "maxJobs" else Reason.CONNECTION_BUDGET
 
     def drain_seconds(self, capacity: int) -> float | None:
         """Seconds until everything is done by ``capacity`` Jobs; None: no telling."""
@@ -112,9 +100,10 @@ def size(resource: SiorgSyncWorker, backlog: Backlog, rates: Rates, unfinished: 
         return Size(None, rates)
     depth = reading.claimable
     if depth == 0:
-        return Size(0, rates, limits=(Limit("depth", 0, binding=True),))
+        return Size(0, rates, limits={"depth": 0}, binding="depth")
     # Connections of jobs that are not ours: other resources share the server.
     others = reading.other_connections + max(reading.job_connections - CONNECTIONS_PER_JOB * unfinished, 0)
+    free = None if reading.max_connections is None else reading.max_connections - others - CONNECTIONS_LEFT_FREE
     target, most_requests = scaling.target_drain_seconds, resource.spec.siorg.max_requests_per_second
     floors: dict[LimitName, int | None] = {
         "by size": -(-depth // scaling.items_per_job),
@@ -123,18 +112,23 @@ def size(resource: SiorgSyncWorker, backlog: Backlog, rates: Rates, unfinished: 
     }
     ceilings: dict[LimitName, int | None] = {
         "maxJobs": scaling.max_jobs,
-        "connection budget": _connection_budget(reading.max_connections, others),
+        "connection budget": None if free is None else max(free // CONNECTIONS_PER_JOB, 0),
         "request budget": max(_ceil(most_requests / rates.requests), 1) if most_requests and rates.requests else None,
     }
     asked, asking = max(((jobs, name) for name, jobs in floors.items() if jobs is not None), key=lambda floor: floor[0])
     most, ceiling = min(((jobs, name) for name, jobs in ceilings.items() if jobs is not None), key=lambda ceiling: ceiling[0])
     binding = ceiling if most < asked else asking
-    limits = tuple(Limit(name, jobs, binding=name == binding) for name, jobs in (floors | ceilings).items())
-    return Size(depth, rates, min(asked, most), asked, _ASKED_BY[asking], limits, reading.max_connections, others)
-
-
-def _connection_budget(most: int | None, others: int) -> int | None:
-    return None if most is None else max((most - others - CONNECTIONS_LEFT_FREE) // CONNECTIONS_PER_JOB, 0)
+    return Size(
+        depth=depth,
+        rates=rates,
+        desired=min(asked, most),
+        asked=asked,
+        asked_by=_ASKED_BY[asking],
+        limits=floors | ceilings,
+        binding=binding,
+        max_connections=reading.max_connections,
+        other_connections=others,
+    )
 
 
 def _ceil(number: float) -> int:

@@ -17,7 +17,7 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
 from siorg_operator.decide.plan import Backoff, Hold, Plan, siorg_pause
-from siorg_operator.decide.reasons import Condition, Reason
+from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, Unreadable, rfc3339
 
@@ -50,7 +50,7 @@ def compose(
         "observedGeneration": generation,
         "conditions": [
             _body(kind, aspect, before.get(kind), generation, now)
-            for kind, aspect in zip(Condition, _aspects(resource, backlog, result, jobs, faults), strict=True)
+            for kind, aspect in zip(ConditionType, _aspects(resource, backlog, result, jobs, faults), strict=True)
         ],
         "queue": _queue(backlog.reading, old.get("queue") or {}),
         "jobs": {
@@ -75,7 +75,7 @@ def compose(
 def invalid(old: Mapping[str, Any], generation: int, message: str, now: datetime) -> Fields:
     """The status of a resource that cannot be understood: nothing is decided, what is known stays."""
     before = _by_type(old)
-    aspects = {Condition.READY: message, Condition.SCALING_ACTIVE: wording.INVALID_SPEC}
+    aspects = {ConditionType.READY: message, ConditionType.SCALING_ACTIVE: wording.INVALID_SPEC}
     new = [
         _body(kind, _Aspect("False", Reason.INVALID_SPEC, text), before.pop(kind, None), generation, now)
         for kind, text in aspects.items()
@@ -111,7 +111,7 @@ class _Aspect(NamedTuple):
 def _aspects(
     resource: SiorgSyncWorker, backlog: Backlog, result: Result, jobs: Sequence[Job], faults: Sequence[Fault]
 ) -> list[_Aspect]:
-    """One for each ``Condition``."""
+    """One for each ``ConditionType``."""
     reachable = _queue_reachable(backlog)
     siorg = _siorg_available(resource, backlog, result.plan, jobs)
     scaling = _scaling_active(resource, result)
@@ -134,7 +134,7 @@ def _siorg_available(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jo
         return _Aspect("False", Reason.SIORG_RATE_LIMITED, wording.SIORG_PAUSED)
     if any(job.summary is not None and job.summary.requests > job.summary.request_errors for job in jobs):
         return _Aspect("True", Reason.ANSWERING, wording.SIORG_ANSWERS)
-    before = next((one for one in resource.status.conditions if one.type == Condition.SIORG_AVAILABLE), None)
+    before = next((found for found in resource.status.conditions if found.type == ConditionType.SIORG_AVAILABLE), None)
     if before is not None and before.status == "True":
         return _Aspect("True", before.reason, before.message)
     if before is not None and before.status == "False":
@@ -181,7 +181,7 @@ def _ready(reachable: _Aspect, siorg: _Aspect, scaling: _Aspect, degraded: _Aspe
     return _Aspect("True", Reason.AS_EXPECTED, wording.AS_EXPECTED)
 
 
-def _body(kind: Condition, aspect: _Aspect, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Fields:
+def _body(kind: ConditionType, aspect: _Aspect, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Fields:
     """A condition in Kubernetes' form; its transition time moves only when its status does."""
     since = before.get("lastTransitionTime") if before is not None and before.get("status") == aspect.status else None
     return {
@@ -200,11 +200,11 @@ def _by_type(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 # -- events -----------------------------------------------------------------------------------------------------------
 
-_BAD: Final = {kind.value: str(kind is Condition.DEGRADED) for kind in Condition if kind is not Condition.READY}
+_BAD: Final = {kind.value: str(kind is ConditionType.DEGRADED) for kind in ConditionType if kind is not ConditionType.READY}
 """Ready is not among them: it sums up, and behind it another has its own event."""
 _WELL_AGAIN: Final[Mapping[str, str]] = {
-    Condition.DEGRADED: Reason.RECOVERED,
-    Condition.SCALING_ACTIVE: Reason.SCALING_RESUMED,
+    ConditionType.DEGRADED: Reason.RECOVERED,
+    ConditionType.SCALING_ACTIVE: Reason.SCALING_RESUMED,
 }
 
 
@@ -228,7 +228,7 @@ def _transition(condition: Mapping[str, Any], before: Mapping[str, Any] | None) 
     if was_bad and before is not None and before["reason"] == reason:
         return None
     known = next((known for known in Reason if known == reason), None)
-    if kind == Condition.SCALING_ACTIVE and known is not None and known.condition != kind:
+    if kind == ConditionType.SCALING_ACTIVE and known is not None and known.condition != kind:
         return None  # the condition that owns it has the event
     return Event("Normal" if known is not None and known.chosen else "Warning", reason, condition["message"])
 
@@ -238,7 +238,7 @@ def actions(resource: SiorgSyncWorker, old: Mapping[str, Any], result: Result) -
     plan, had, found = result.plan, old.get("jobs") or {}, []
     if result.launched and plan.unfinished == 0:
         found.append(Event("Normal", Reason.SCALED_UP, wording.sentence(wording.decision(resource, result))))
-    found += [Event("Warning", Reason.STUCK_JOB_ENDED, wording.removal(one)[:_LONGEST_MESSAGE]) for one in result.ended]
+    found += [Event("Warning", Reason.STUCK_JOB_ENDED, wording.removal(removal)[:_LONGEST_MESSAGE]) for removal in result.ended]
     if plan.depth == 0 and plan.unfinished == 0 and had.get("active", 0) + had.get("pending", 0) > 0:
         found.append(Event("Normal", Reason.QUEUE_DRAINED, wording.QUEUE_DRAINED))
     return found

@@ -48,18 +48,17 @@ def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
 
 
 def _steps(resource: SiorgSyncWorker, size: Size) -> list[str]:
-    scaling, binding = resource.spec.scaling, size.binding
-    if not size.depth or binding is None:
+    scaling, limits = resource.spec.scaling, size.limits
+    if not size.depth or size.binding is None:
         return ["depth unknown" if size.depth is None else "depth 0"]
-    jobs = {limit.name: limit.jobs for limit in size.limits}
-    steps = [f"depth {size.depth}", f"{scaling.items_per_job} a Job → {jobs['by size']} wanted"]
-    if jobs["by time"] is not None:
+    steps = [f"depth {size.depth}", f"{scaling.items_per_job} a Job → {limits['by size']} wanted"]
+    if limits["by time"] is not None:
         target = f"{size.rates.items:g} items/s a Job and {scaling.target_drain_seconds} s"
-        steps.append(f"{target} → {jobs['by time']} wanted")
+        steps.append(f"{target} → {limits['by time']} wanted")
     if size.asked_by == "MinJobs":
         steps.append(f"minJobs {scaling.min_jobs} → {size.asked}")
     if size.desired < size.asked:
-        steps.append(f"{binding.name} {binding.jobs} → {size.desired}")
+        steps.append(f"{size.binding} {limits[size.binding]} → {size.desired}")
     return steps
 
 

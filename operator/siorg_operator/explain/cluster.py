@@ -14,7 +14,7 @@ from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.cluster.connection import api_client, namespace_of_context
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.database.databases import Databases
-from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
+from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_operator.explain.subject import Subject
@@ -45,12 +45,12 @@ async def subject(
             raise UsageError(f"there is no SiorgSyncWorker {name} in namespace {namespace} (kubectl get ssw -n {namespace})")
         resource = parse(body)
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
-        bodies = [job for job in bodies if owner_uid(job) == resource.metadata.uid]
+        bodies = [job for job in bodies if controller_uid(job) == resource.metadata.uid]
         secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
         backlog = await SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember).read(resource)
         now = datetime.now(UTC)
         jobs = [
-            combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redactor.text)
+            combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redactor.text)
             for job in bodies
             if (record := job_record(job)) is not None
         ]

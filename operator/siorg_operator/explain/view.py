@@ -19,23 +19,18 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     table.add_column("what", style="bold")
     table.add_column("Jobs", justify="right")
     table.add_column("how")
-    reading = subject.backlog.reading
-    limits = plan.size.limits
-    nothing = _mark(any(limit.name == "depth" and limit.binding for limit in limits))
+    reading, size = subject.backlog.reading, plan.size
     if isinstance(reading, Reading):
         oldest = "" if reading.oldest_due_seconds is None else f", the oldest due for {reading.oldest_due_seconds:.0f} s"
         others = f"; {reading.scheduled} wait for later, {reading.processing} in work, {reading.failed} failed"
-        table.add_row(
-            "depth",
-            "",
-            f"{reading.claimable} items are claimable{oldest}{others}, {reading.conflict} conflicts{nothing}",
-        )
+        others += f", {reading.conflict} conflicts{_mark(size.binding == 'depth')}"
+        table.add_row("depth", "", f"{reading.claimable} items are claimable{oldest}{others}")
     else:
         table.add_row("depth", "?", f"unknown: {reading.message}")
-    for limit in limits:
-        if limit.name != "depth":  # which stands above
-            how = wording.limit(resource, plan.size, limit.name) + _mark(limit.binding)
-            table.add_row(limit.name, "-" if limit.jobs is None else str(limit.jobs), how)
+    for name, allowed in size.limits.items():
+        if name != "depth":  # which stands above
+            how = wording.limit(resource, size, name) + _mark(name == size.binding)
+            table.add_row(name, "-" if allowed is None else str(allowed), how)
     table.add_row("desired", str(plan.desired), "", end_section=True)
     active = sum(job.state is JobState.ACTIVE for job in subject.jobs)
     table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod; each is capacity")
@@ -49,7 +44,7 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
         console.print(f"Assumed: {sentence}", highlight=False, soft_wrap=True)
     if plan.backoff is not None:
         console.print(f"Backoff: {wording.backoff(plan.backoff)}", highlight=False, soft_wrap=True)
-    items = plan.size.rates.items
+    items = size.rates.items
     rate = "not learned yet" if items is None else f"{items:g} items/s a Job"
     drain = "-" if plan.predicted_drain_seconds is None else f"{plan.predicted_drain_seconds:.0f} s"
     console.print(f"Rate: {rate}; predicted drain: {drain}; next look in at most {plan.poll_seconds:g} s", highlight=False)

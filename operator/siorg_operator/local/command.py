@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -24,6 +23,7 @@ from siorg_operator.control.loop import ControlLoop
 from siorg_operator.control.reconcile import Context, Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.local.machine import LocalMachine, LocalQueueReader
 from siorg_operator.local.view import View
 from siorg_operator.serving.health import Health
@@ -37,20 +37,14 @@ _READ_AGAIN_SECONDS = 3.0
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one: the terminal was closed
 
 
-class Over(Enum):
-    """Why ``run`` came to its end by itself."""
-
-    EMPTY = "nothing waits and nothing runs"
-    NEVER = "the resource itself keeps the queue from ever becoming empty"
-    UNAVAILABLE = "something outside keeps it from that"
-
-
 @dataclass(frozen=True, slots=True)
 class End:
-    """That ``run`` came to its end by itself, and why in a sentence for people; empty where that is as it should be."""
+    """Why ``run`` came to its end by itself."""
 
-    over: Over
+    code: int
+    """The exit code."""
     message: str = ""
+    """In a sentence for people; empty: nothing waits and nothing runs, as it should be."""
 
 
 def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[SiorgSyncWorker, dict[str, str]]:
@@ -118,10 +112,11 @@ def local(name: str, environ: Mapping[str, str], *, logs: str | None, until_empt
             )
         )  # fmt: skip
     view.finish(machine, str(folder))
-    if end is None or end.over is Over.EMPTY:
+    if end is None:
         return DONE
-    print(end.message, file=sys.stderr)
-    return USAGE if end.over is Over.NEVER else TRY_LATER
+    if end.message:
+        print(end.message, file=sys.stderr)
+    return end.code
 
 
 async def run(
@@ -217,27 +212,29 @@ def reached_end(machine: LocalMachine) -> End | None:
         if time.monotonic() - machine.queue.unreadable_since < _UNREADABLE_SECONDS:
             return None
         message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redactor.text(unreadable.message)}"
-        return End(Over.UNAVAILABLE, message)
+        return End(TRY_LATER, message)
     queue, jobs = machine.status.get("queue"), machine.status["jobs"]
     if queue is None or jobs.get("active") or jobs.get("pending"):
         return None
-    waiting = max(queue["claimable"], queue["due"]) + queue["scheduled"]
     if queue["claimable"] + queue["scheduled"] + queue["processing"] == 0:
-        return End(Over.EMPTY)
-    spec = machine.resource.spec
-    chosen = (
-        "spec.suspend is true" if spec.suspend
-        else "spec.mode is Observe" if spec.mode == "Observe"
-        else "spec.scaling.maxJobs is 0" if spec.scaling.max_jobs == 0
-        else ""
-    )  # fmt: skip
-    if waiting and chosen:
-        return End(Over.NEVER, f"{waiting} items wait and {chosen}: nothing is launched, so the queue never becomes empty")
-    if waiting and (machine.status.get("lastDecision") or {}).get("reason") == "SyncDisabled":
-        return End(
-            Over.UNAVAILABLE, f"{waiting} items wait and the database's setting siorg.sync_enabled is false: set it to true"
-        )
+        return End(DONE)
+    waiting = max(queue["claimable"], queue["due"]) + queue["scheduled"]
+    if not waiting:
+        return None
+    if chosen := _launches_nothing(machine.resource):
+        return End(USAGE, f"{waiting} items wait and {chosen}: nothing is launched, so the queue never becomes empty")
+    if (machine.status.get("lastDecision") or {}).get("reason") == Reason.SYNC_DISABLED:
+        return End(TRY_LATER, f"{waiting} items wait and the database's setting siorg.sync_enabled is false: set it to true")
     return None
+
+
+def _launches_nothing(resource: SiorgSyncWorker) -> str:
+    """What the resource says that keeps Jobs from being launched; empty: nothing."""
+    if resource.spec.suspend:
+        return "spec.suspend is true"
+    if resource.spec.mode == "Observe":
+        return "spec.mode is Observe"
+    return "spec.scaling.maxJobs is 0" if resource.spec.scaling.max_jobs == 0 else ""
 
 
 def log_folder(given: str | None) -> Path:

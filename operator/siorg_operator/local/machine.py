@@ -56,15 +56,12 @@ class Process:
             created_at=self.created_at,
             finished_at=self.finished_at,
             failed_because=failed if code or (self.deadline_over and self.finished_at) else None,
-            failure_message="",
             complete=code == 0 and not self.deadline_over,
-            stuck_because="",
         )
         pod = PodRecord(
             name=self.name,
             running=self.finished_at is None,
             started_at=self.created_at,
-            stuck=None,
             exit_code=code,
             exit_reason="" if code is None else "Completed" if code == 0 else "Error",
             termination_message="" if code is None else self._last_words(),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from siorg_operator.control.cron_jobs import CronRun, cron_run
-from siorg_operator.decide.manifests import cron_job_name, discovery_cron_job
+from siorg_operator.decide.manifests import cron_job, cron_job_name
 from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator, refusing
 from support.operator_values import at, backlog, rfc3339
 
@@ -39,7 +39,7 @@ def test_a_changed_cron_job_is_applied(cluster: FakeCluster, edit: dict[str, Any
     cluster.edit_spec(**edit)
     FakeOperator(cluster).reconcile()
     assert "apply siorg-discovery" in cluster.steps
-    assert cluster.cron_jobs["siorg-discovery"]["spec"] == discovery_cron_job(cluster.resource)["spec"]
+    assert cluster.cron_jobs["siorg-discovery"]["spec"] == cron_job(cluster.resource, "discovery")["spec"]
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from siorg_operator.api.resource import read_file
-from siorg_operator.decide.reasons import Condition, Reason
+from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.state import Ending
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -18,7 +18,7 @@ EXAMPLE = (ROOT / "manifests" / "siorgsyncworker.yaml").read_text()
 @pytest.mark.parametrize("page", ["docs/operator.md", "docs/pt-BR/operator.md"])
 def test_every_word_is_explained_and_what_holds_launches_stands_in_its_table(page: str) -> None:
     text = (ROOT / page).read_text()
-    words = [*Reason, *Condition, *(set(Ending) - {Ending.DONE})]
+    words = [*Reason, *ConditionType, *(set(Ending) - {Ending.DONE})]
     assert [str(word) for word in words if f"`{word}`" not in text] == []
     table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     assert [str(reason) for reason in Reason if reason.holds and not any(f"`{reason}`" in cell for cell in table)] == []

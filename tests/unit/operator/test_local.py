@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from siorg_operator.cli import DONE, TRY_LATER, USAGE
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Unreadable
-from siorg_operator.local.command import Over, reached_end
+from siorg_operator.local.command import reached_end
 from siorg_operator.local.machine import LocalMachine, LocalQueueReader
 from support.operator_values import worker
 
@@ -28,13 +29,13 @@ def machine(
 
 
 @pytest.mark.parametrize(
-    ("given", "over"),
+    ("given", "code"),
     [
-        ({}, Over.EMPTY),
-        ({"spec": NEVER[0]}, Over.EMPTY),
-        *(({"spec": spec, "claimable": 1, "due": 1}, Over.NEVER) for spec in NEVER),
-        ({"spec": NEVER[0], "scheduled": 1}, Over.NEVER),
-        ({"reason": "SyncDisabled", "claimable": 1, "due": 1}, Over.UNAVAILABLE),
+        ({}, DONE),
+        ({"spec": NEVER[0]}, DONE),
+        *(({"spec": spec, "claimable": 1, "due": 1}, USAGE) for spec in NEVER),
+        ({"spec": NEVER[0], "scheduled": 1}, USAGE),
+        ({"reason": "SyncDisabled", "claimable": 1, "due": 1}, TRY_LATER),
         ({"claimable": 1, "due": 1}, None),
         ({"scheduled": 1}, None),
         ({"processing": 1}, None),
@@ -42,18 +43,18 @@ def machine(
     ],
     ids=str,
 )
-def test_it_ends_when_nothing_more_will_happen(tmp_path: Path, given: dict[str, Any], over: Over | None) -> None:
+def test_it_ends_when_nothing_more_will_happen(tmp_path: Path, given: dict[str, Any], code: int | None) -> None:
     end = reached_end(machine(tmp_path, **given))
-    assert (None if end is None else end.over) is over
+    assert (None if end is None else end.code) == code
 
 
-@pytest.mark.parametrize(("seconds", "over"), [(29, None), (31, Over.UNAVAILABLE)])
-def test_a_queue_that_cannot_be_read_is_waited_for_for_a_while(tmp_path: Path, seconds: float, over: Over | None) -> None:
+@pytest.mark.parametrize(("seconds", "code"), [(29, None), (31, TRY_LATER)])
+def test_a_queue_that_cannot_be_read_is_waited_for_for_a_while(tmp_path: Path, seconds: float, code: int | None) -> None:
     made = machine(tmp_path)
     made.queue.unreadable = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
     made.queue.unreadable_since = time.monotonic() - seconds
     end = reached_end(made)
-    assert (None if end is None else end.over) is over
+    assert (None if end is None else end.code) == code
 
 
 def test_before_the_first_reading_it_goes_on(tmp_path: Path) -> None:

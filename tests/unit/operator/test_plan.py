@@ -9,7 +9,7 @@ import pytest
 
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, plan
-from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB
+from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB, LimitName
 from siorg_operator.decide.state import Ending, Job
 from siorg_operator.decide.wording import intent, limit
 from support.operator_values import (
@@ -40,16 +40,6 @@ def decide(depth: int, jobs: list[Job] | None = None, *, reading: dict[str, Any]
 def said(depth: int, jobs: list[Job] | None = None, *, reading: dict[str, Any] | None = None, **spec: Any) -> str:
     """The same decision in one sentence."""
     return intent(worker(**spec), decide(depth, jobs, reading=reading, **spec))
-
-
-def binding(decided: Plan) -> str:
-    (one,) = [limit.name for limit in decided.size.limits if limit.binding]
-    return one
-
-
-def allowed_by(decided: Plan, name: str) -> int | None:
-    (one,) = [limit.jobs for limit in decided.size.limits if limit.name == name]
-    return one
 
 
 def learned(rate: float, requests: float = 0.0) -> dict[str, Any]:
@@ -107,7 +97,7 @@ SIZES: list[tuple[str, int, dict[str, Any], int, str]] = [
 @pytest.mark.parametrize(("rule", "depth", "given", "desired", "decides"), SIZES)
 def test_wants(rule: str, depth: int, given: dict[str, Any], desired: int, decides: str) -> None:
     decided = decide(depth, **given)
-    assert (decided.desired, binding(decided)) == (desired, decides), rule
+    assert (decided.desired, decided.size.binding) == (desired, decides), rule
 
 
 @pytest.mark.parametrize(
@@ -125,9 +115,9 @@ def test_wants(rule: str, depth: int, given: dict[str, Any], desired: int, decid
     ],
 )
 def test_shows_what_a_limit_allows_if_it_limits(
-    spec: dict[str, Any], reading: dict[str, Any], limit: str, jobs: int | None
+    spec: dict[str, Any], reading: dict[str, Any], limit: LimitName, jobs: int | None
 ) -> None:
-    assert allowed_by(decide(10, reading=reading, **spec), limit) == jobs
+    assert decide(10, reading=reading, **spec).size.limits[limit] == jobs
 
 
 def test_exactly_one_limit_binds_and_each_says_how_it_comes_about() -> None:
@@ -135,9 +125,9 @@ def test_exactly_one_limit_binds_and_each_says_how_it_comes_about() -> None:
     for depth in (0, 1, 49, 480, 100_000):
         for others in (0, 80, 200):
             size = plan(resource, backlog(depth, max_connections=100, other_connections=others), [], NOW).size
-            assert [one.binding for one in size.limits].count(True) == 1, (depth, others)
-            assert all(limit(resource, size, one.name) for one in size.limits)
-    assert plan(worker(), unreadable(), [], NOW).size.limits == ()
+            assert size.binding in size.limits, (depth, others)
+            assert all(limit(resource, size, name) for name in size.limits)
+    assert (plan(worker(), unreadable(), [], NOW).size.limits, plan(worker(), unreadable(), [], NOW).size.binding) == ({}, None)
 
 
 def test_connections_of_its_own_jobs_are_no_others() -> None:
@@ -145,7 +135,7 @@ def test_connections_of_its_own_jobs_are_no_others() -> None:
     # 2 Jobs of this resource have 6 of the 60 connections, so 54 are others'.
     shared = {"max_connections": 100, "other_connections": 20, "job_connections": 60}
     decided = decide(10_000, active(2), reading=shared, scaling={"maxJobs": 50})
-    assert allowed_by(decided, "connection budget") == (100 - 20 - 54 - 5) // CONNECTIONS_PER_JOB
+    assert decided.size.limits["connection budget"] == (100 - 20 - 54 - 5) // CONNECTIONS_PER_JOB
 
 
 def test_learns_the_rates_of_a_job_from_the_newest_that_ended_items_and_remembers_them() -> None:

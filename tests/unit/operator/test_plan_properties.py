@@ -60,7 +60,7 @@ def test_every_decision(
     if decided.launches:
         after = unfinished + len(decided.launches)
         assert after <= min(budget(resource, backlog), decided.desired)
-        assert all(after <= limit.jobs for limit in decided.size.limits if "budget" in limit.name and limit.jobs is not None)
+        assert all(after <= jobs for name, jobs in decided.size.limits.items() if "budget" in name and jobs is not None)
     # A slot is one Job's, and a name too.
     taken = {job.slot for job in jobs if job.unfinished}
     slots = [launch.slot for launch in decided.launches]
@@ -94,7 +94,7 @@ def _tells_all(resource: SiorgSyncWorker, decided: Plan) -> None:
     assert decided.reason.holds == (decided.hold is not None)
     assert decided.hold is None or hold(resource, decided.size, decided.hold)
     assert bool(decided.launch_reason) == bool(decided.launches)
-    assert [limit.binding for limit in decided.size.limits].count(True) == (0 if decided.depth is None else 1)
+    assert (decided.size.binding in decided.size.limits) == (decided.depth is not None)
     assert math.isfinite(decided.poll_seconds)
     assert decided.poll_seconds > 0
     assert decided.wake_seconds is None or decided.wake_seconds > 0

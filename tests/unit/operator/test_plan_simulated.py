@@ -415,9 +415,9 @@ def anything(seed: int) -> World:
     )
 
 
-@pytest.mark.parametrize("seed", range(0, 2000, 250))
+@pytest.mark.parametrize("seed", range(0, 800, 200))
 def test_everything_comes_to_rest_with_an_empty_queue(seed: int) -> None:
-    for one in range(seed, seed + 250):
+    for one in range(seed, seed + 200):
         world = anything(one)
         items = sum(count for _, count in world.arrivals)
         world.to_rest(within=2 * HOUR)
@@ -435,10 +435,3 @@ def test_the_operator_may_forget_everything_but_what_status_holds() -> None:
         world.until(world.now + 20)
         world.resource = with_status(world.resource, world.resource.status.body())
     world.to_rest(within=HOUR)
-
-
-def test_worlds_are_the_same_for_the_same_seed() -> None:
-    first, second = anything(11), anything(11)
-    first.until(900)
-    second.until(900)
-    assert (first.launches, first.reasons) == (second.launches, second.reasons)
