@@ -9,9 +9,9 @@ from contextlib import aclosing
 from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
-from siorg_job.database.system_settings import is_enabled
 from siorg_job.retry_policy import retry_policy
 from siorg_queue import QueueStore
+from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from siorg_job.commands.context import Context, Exit, pause_seconds
-from siorg_job.database.system_settings import MAX_DEPTH, is_enabled, read_settings, read_whole_number
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, transaction
+from siorg_queue.system_settings import MAX_DEPTH, is_enabled, read_settings, read_whole_number
 
 Finding: TypeAlias = tuple[str, str]
 """``ok``, ``warning`` or ``error``, and a sentence."""

@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 from siorg_job.cleanup import cleanup
-from siorg_job.database.system_settings import is_enabled
 from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import Run
 from siorg_queue import Status
+from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:  # it brings the library for metrics, which a run that finds nothing does without

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync.model import Refused, UnitField, Values
@@ -13,26 +14,32 @@ from siorg_job.sync.working_copy import WorkingCopy
 FIELDS = frozenset({UnitField.PARENT, UnitField.ORGANIZATION})
 
 
-def moved(unit: Unit, values: Values, copy: WorkingCopy) -> Unit:
-    """The unit in the organization, and below the parent, that ``values`` name.
+_AT_THE_TOP = {"parent_id": None, "parent_code": None, "siorg_parent_is_local": False}
+
+
+def columns(unit: Unit, values: Values, copy: WorkingCopy) -> dict[str, Any]:
+    """What to write to bring the unit into the organization, and below the parent, that ``values`` name.
 
     Raises:
         Refused: the organization or the parent is not known here, or the unit cannot hang there.
     """
+    found: dict[str, Any] = {}
+    organization_code = unit.organization_code
     if UnitField.ORGANIZATION in values:
         code = values[UnitField.ORGANIZATION]
         row = copy.organizations.get(code) if isinstance(code, int) else None
         if row is None:
             raise unknown_organization(f"organization {code}")
+        organization_code = row.code
         above = None if unit.parent_id is None else copy.unit_by_id(unit.parent_id) or copy.ancestors.get(unit.parent_id)
-        if UnitField.PARENT not in values and above is not None and above.organization_code != row.code:
-            unit = _at_the_top(unit)  # its parent stays in the organization that it leaves
-        unit = replace(unit, organization_id=row.id, organization_code=row.code)
-    if UnitField.PARENT not in values:
-        return unit
-    parent = values[UnitField.PARENT]
-    assert isinstance(parent, int)
-    return _at_the_top(unit) if parent == unit.organization_code else _below(unit, parent, copy)
+        if above is not None and above.organization_code != row.code:
+            found |= _AT_THE_TOP  # unless it moves too, its parent stays in the organization that the unit leaves
+        found |= {"organization_id": row.id, "organization_code": row.code}
+    if UnitField.PARENT in values:
+        parent = values[UnitField.PARENT]
+        assert isinstance(parent, int)
+        found |= _AT_THE_TOP if parent == organization_code else _below(unit, parent, copy)
+    return found
 
 
 def unknown_organization(subject: str) -> Refused:
@@ -40,11 +47,7 @@ def unknown_organization(subject: str) -> Refused:
     return Refused(f"{subject} is not registered here: siorg-job organizations add", "unknown_organization")
 
 
-def _at_the_top(unit: Unit) -> Unit:
-    return replace(unit, parent_id=None, parent_code=None, siorg_parent_is_local=False)
-
-
-def _below(unit: Unit, parent_code: int, copy: WorkingCopy) -> Unit:
+def _below(unit: Unit, parent_code: int, copy: WorkingCopy) -> dict[str, Any]:
     parent = copy.locate(parent_code)
     if parent is None:
         raise Refused(f"the parent {parent_code} of unit {unit.code} is not known here", "unknown_parent")
@@ -59,7 +62,7 @@ def _below(unit: Unit, parent_code: int, copy: WorkingCopy) -> Unit:
             f" units.max_hierarchy_depth allows {copy.max_depth}",
             "too_deep",
         )
-    return replace(unit, parent_id=parent.id, parent_code=parent_code)
+    return {"parent_id": parent.id, "parent_code": parent_code}
 
 
 def is_outside(remote: RemoteUnit, organization_code: int, copy: WorkingCopy) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from siorg_job.database.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.resolution import codes_named
@@ -14,6 +13,7 @@ from siorg_job.sync.rows import Domain, Organization, Unit
 from siorg_job.sync.working_copy import Ancestor, Child, Kept, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
+from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 
 _Works: TypeAlias = Sequence[tuple[Item, Fetched]]
 
@@ -38,7 +38,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
         for row in _rows(connection, name):
             copy.put(Domain(**row | {"entity_type": EntityType(row["entity_type"]), "base_raw": _raw(row)}))
     _read_kept(connection, works, copy)
-    copy.as_read = copy.rows()
+    copy.reading_is_done()
     return copy
 
 
@@ -101,7 +101,8 @@ def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str
 def _with_base(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the base of the merge: what was stored of SIORG's answer, if the row was ever synced."""
     was_synced, raw = row.pop("was_synced"), _raw(row)
-    return {**row, "base_raw": raw, "base": parse_stored(raw) if raw is not None and was_synced else None}
+    row |= {"base_raw": raw, "base": parse_stored(raw) if raw is not None and was_synced else None}
+    return row
 
 
 def _raw(row: dict[str, Any]) -> dict[str, Any] | None:

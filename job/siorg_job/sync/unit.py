@@ -29,13 +29,13 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         resolution = read_resolution(item.error_details, UnitField)
     except ResolutionError as error:
         return unusable(item, error)
-    before = copy.rows()
+    savepoint = copy.savepoint()
     try:
         verdict = _decide(item, fetched, copy, resolution)
     except Refused as refusal:
         verdict = _refusal(item, refusal, resolution)
     if verdict.outcome is not Outcome.COMPLETED:
-        copy.roll_back(before)
+        copy.roll_back(savepoint)
     return verdict
 
 
@@ -154,9 +154,9 @@ def _apply(
     if isinstance(decision, Conflict):
         return decision
     if not isinstance(decision, Change):
-        copy.put(place.see_siorgs_parent(_noted(unit, remote, fetched), resolution, copy))
+        copy.put(place.see_siorgs_parent(replace(unit, **_notes(unit, remote, fetched)), resolution, copy))
         return None
-    after = _noted(_with_values(unit, decision.values, fetched, copy), remote, fetched)
+    after = replace(unit, **_columns(unit, decision.values, fetched, copy), **_notes(unit, remote, fetched))
     after = place.see_siorgs_parent(after, resolution, copy)
     moved = after.values()[UnitField.PARENT] != before[UnitField.PARENT] or UnitField.ORGANIZATION in decision.values
     operation = Operation.HIERARCHY_CHANGE if moved else Operation.UPDATE
@@ -204,13 +204,13 @@ def _create(item: Item, remote: RemoteUnit, values: Values, home: Organization, 
         siorg_parent_code=remote.parent_code,
     )
     said = {field: value for field, value in values.items() if value is not None}
-    unit = _noted(_with_values(unit, said, fetched, copy), remote, fetched)
+    unit = replace(unit, **_columns(unit, said, fetched, copy), **_notes(unit, remote, fetched))
     copy.change(item, Operation.CREATION, None, unit, said, remote.version)
 
 
-def _with_values(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) -> Unit:
-    unit = place.moved(unit, values, copy)
-    columns: dict[str, Any] = {}
+def _columns(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) -> dict[str, Any]:
+    """What to write of the unit so that it has these values."""
+    columns = place.columns(unit, values, copy)
     contact = dict(unit.contact_info)
     for field, value in values.items():
         match field:
@@ -225,23 +225,22 @@ def _with_values(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy
                 columns |= {"is_active": value, "deactivation_reason": None}
             case UnitField.PHONES | UnitField.EMAILS | UnitField.WEBSITES | UnitField.ADDRESS:
                 contact[field.removeprefix("contact_info.")] = list(value) if isinstance(value, tuple) else value
-    return replace(unit, contact_info=contact, **columns)
+    return {**columns, "contact_info": contact}
 
 
 def _category(code: int | None, fetched: Fetched, copy: WorkingCopy) -> Domain:
     return copy.category_for(code, next((row.name for row in fetched.rows if row.code == code), None))
 
 
-def _noted(unit: Unit, remote: RemoteUnit, fetched: Fetched) -> Unit:
-    """With what SIORG manages alone, and the base of the next merge: what was said replaces, what was not said stays."""
+def _notes(unit: Unit, remote: RemoteUnit, fetched: Fetched) -> dict[str, Any]:
+    """What SIORG manages alone, and the base of the next merge: what was said replaces, what was not said stays."""
     raw = next_base(unit.base_raw, remote.raw)
     url = raw.get("codigoUnidade")
-    return replace(
-        unit,
-        base_raw=raw,
-        base=unit.base if raw == unit.base_raw else parse_stored(raw),
-        siorg_parent_code=unit.siorg_parent_code if remote.parent_code is None else remote.parent_code,
-        version=remote.version or unit.version,
-        url=url if isinstance(url, str) else unit.url,
-        synced_at=fetched.asked_at,
-    )
+    return {
+        "base_raw": raw,
+        "base": unit.base if raw == unit.base_raw else parse_stored(raw),
+        "siorg_parent_code": unit.siorg_parent_code if remote.parent_code is None else remote.parent_code,
+        "version": remote.version or unit.version,
+        "url": url if isinstance(url, str) else unit.url,
+        "synced_at": fetched.asked_at,
+    }

@@ -51,13 +51,12 @@ class Kept:
     """What SIORG said then, by field, as JSON."""
 
 
-class Rows(NamedTuple):
-    """All rows of a working copy at one moment."""
+class AsRead(NamedTuple):
+    """The rows of a working copy as the database has them."""
 
     organizations: dict[int, Organization]
     units: dict[int, Unit]
     domains: dict[UUID, Domain]
-    history: list[HistoryRow]
 
 
 @dataclass(slots=True)
@@ -70,7 +69,7 @@ class WorkingCopy:
     units: dict[int, Unit] = field(default_factory=dict)
     domains: dict[UUID, Domain] = field(default_factory=dict)
     history: list[HistoryRow] = field(default_factory=list)
-    as_read: Rows = field(default_factory=lambda: Rows({}, {}, {}, []))
+    as_read: AsRead = field(default_factory=lambda: AsRead({}, {}, {}))
     ancestors: dict[UUID, Ancestor] = field(default_factory=dict)
     children: dict[UUID, list[Child]] = field(default_factory=dict)
     active_units: dict[UUID, int] = field(default_factory=dict)
@@ -78,19 +77,24 @@ class WorkingCopy:
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
     """Oldest first."""
     _unit_codes: dict[UUID, int] = field(default_factory=dict)
+    _replaced: list[tuple[dict[Any, Any], int | UUID, Row | None]] = field(default_factory=list)
+    """Where ``put`` replaced what row, if any: the way back."""
 
     # -- rows, and the way back ---------------------------------------------------------------------------------------
 
     def put(self, row: Row) -> None:
         """Put a row, read, new or changed, into the copy."""
-        match row:
-            case Unit():
-                self.units[row.code] = row
-                self._unit_codes[row.id] = row.code
-            case Organization():
-                self.organizations[row.code] = row
-            case Domain():
-                self.domains[row.id] = row
+        if isinstance(row, Unit):
+            self._unit_codes[row.id] = row.code
+            self._replace(self.units, row.code, row)
+        elif isinstance(row, Organization):
+            self._replace(self.organizations, row.code, row)
+        else:
+            self._replace(self.domains, row.id, row)
+
+    def _replace(self, rows: dict[Any, Any], key: int | UUID, row: Row) -> None:
+        self._replaced.append((rows, key, rows.get(key)))
+        rows[key] = row
 
     def change(
         self, item: Item, operation: Operation, before: Row | None, after: Row, fields: Iterable[str], version: str | None = None
@@ -106,7 +110,7 @@ class WorkingCopy:
             version: SIORG's, of the answer that said so.
         """
         self.put(after)
-        # What is below a unit may belong to an ancestor too; a category or type may have no code yet.
+        # An item may change an ancestor of its unit too; a category or type may have no code yet.
         code = after.code if isinstance(after, Unit) else item.siorg_code
         review = operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE) or (
             operation is Operation.UPDATE and item.operation is Operation.HIERARCHY_CHANGE and code == item.siorg_code
@@ -126,13 +130,24 @@ class WorkingCopy:
             )
         )
 
-    def rows(self) -> Rows:
-        """The rows as they are now, to compare with or to go back to."""
-        return Rows(dict(self.organizations), dict(self.units), dict(self.domains), list(self.history))
+    def reading_is_done(self) -> None:
+        """What is in the copy now is what the database has."""
+        self.as_read = AsRead(dict(self.organizations), dict(self.units), dict(self.domains))
 
-    def roll_back(self, rows: Rows) -> None:
-        """Back to these rows: the item that came after them is refused."""
-        self.organizations, self.units, self.domains, self.history = rows
+    def savepoint(self) -> tuple[int, int]:
+        """Where ``roll_back`` may go back to."""
+        return len(self._replaced), len(self.history)
+
+    def roll_back(self, savepoint: tuple[int, int]) -> None:
+        """Back to how things were: the item that came after the savepoint is refused."""
+        replaced, history = savepoint
+        while len(self._replaced) > replaced:
+            rows, key, before = self._replaced.pop()
+            if before is None:
+                del rows[key]
+            else:
+                rows[key] = before
+        del self.history[history:]
 
     # -- the tree, as it is going to be -------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
     run("update_organizations", (row for before, row in organizations if row != before))
 
     new = [unit for code, unit in copy.units.items() if code not in read.units]
-    noted = [(read.units[code], unit) for code, unit in copy.units.items() if unit != read.units.get(code, unit)]
+    noted = [(read.units[code], unit) for code, unit in copy.units.items() if unit is not read.units.get(code, unit)]
     changed = [unit for before, unit in noted if unit.values() != before.values()]
     relocated = [unit for before, unit in noted if _unit_path(unit) != _unit_path(before)]
     levels: dict[int, list[Unit]] = {}

@@ -33,22 +33,12 @@ def test_a_siorg_that_finds_nothing_at_all_ends_nothing(full: World, operation: 
         assert "organization 471" in row["last_error"]
 
 
-def test_ends_cost_one_request_for_their_organization(full: World) -> None:
+def test_ends_cost_one_request_for_their_organization_however_many_ask_at_a_time(full: World) -> None:
     full.siorg.remove(*UNITS)
     full.enqueue(*UNITS, operation="EXTINCTION")
     full.drain(at_a_time=10)
     assert _active(full) == 0
     assert sorted(full.siorg.requests) == sorted(["unit 471", *(f"unit {code}" for code in UNITS)])
-
-
-def test_what_is_no_longer_fresh_is_asked_for_again(full: World) -> None:
-    full.siorg.remove(900, 901)
-    fetcher = full.fetcher(fresh_seconds=0.0)
-    for code in (900, 901):
-        full.enqueue(code, operation="EXTINCTION")
-        full.apply(full.fetch(full.claim(), fetcher))
-    assert full.siorg.requests == ["unit 900", "unit 471", "unit 901", "unit 471"]
-    assert _active(full) == 58
 
 
 def test_a_fresh_structure_says_that_siorg_knows_the_organization(full: World) -> None:
@@ -107,11 +97,3 @@ def test_a_mapped_unit_is_judged_by_its_organization_too(full: World) -> None:
     full.sync(900, operation="EXTINCTION")
     assert full.siorg.requests == ["unit 900", "unit 471"]
     assert full.rows("SELECT name FROM organizational_units WHERE NOT is_active") == []
-
-
-def test_it_is_asked_once_by_all_who_want_to_know_at_a_time(full: World) -> None:
-    full.siorg.rows.clear()
-    full.siorg.publish(siorg_row(UFMT, 244))
-    full.enqueue(*UNITS, operation="EXTINCTION")
-    full.apply(full.fetched())
-    assert full.siorg.requests.count("unit 471") == 1

@@ -69,33 +69,6 @@ def test_a_merge_without_parent_is_no_move_where_there_is_none(edited: World) ->
     assert edited.history(CODE)[-1]["affected_fields"] == ["name"]
 
 
-@pytest.mark.parametrize(
-    ("choices", "named"),
-    [
-        ({"acronym": "KEEP_LOCAL"}, ("'acronym'", "LOCAL, SIORG")),
-        ({"formal_name": "SIORG"}, ("'formal_name'", "acronym")),
-    ],
-)
-def test_an_unusable_decision_is_asked_again_with_the_differences(
-    edited: World, choices: dict[str, str], named: tuple[str, ...]
-) -> None:
-    id_ = _conflict(edited)
-    differences = edited.item(id_)["detected_changes"]
-    item = edited.decide(id_, "MERGE", field_resolutions=choices)
-    assert (item["status"], item["detected_changes"]) == ("CONFLICT", differences)
-    assert item["error_details"]["kind"] == "invalid_resolution"
-    assert "resolution" not in item["error_details"]
-    assert all(word in item["last_error"] for word in named), item["last_error"]
-    edited.decide(id_, "ACCEPT_SIORG")
-    assert edited.unit(CODE)["name"] == "Secretaria Geral"
-
-
-def test_a_local_column_that_is_not_siorgs_may_be_named_as_local(edited: World) -> None:
-    item = edited.decide(_conflict(edited), "MERGE", field_resolutions={"formal_name": "LOCAL", "name": "SIORG"})
-    assert item["status"] == "COMPLETED", item["last_error"]
-    assert edited.unit(CODE)["name"] == "Secretaria Geral"
-
-
 @pytest.mark.parametrize(("merged", "named"), [({"state": "mt"}, "chk_state_code"), ({"name": ""}, "merged_payload.name")])
 def test_a_decision_on_an_organization_is_asked_again_until_it_can_be_carried_out(
     world: World, merged: dict[str, Any], named: str

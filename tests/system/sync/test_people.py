@@ -62,25 +62,15 @@ def test_both_changed_alike_is_no_conflict(synced: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edited", "said", "after"),
-    [
-        ({"phones": ["(65) 9999"]}, contact(phones=_PHONES, emails=["b@ufmt.br"], sites=_SITES),
-         {"phones": ["(65) 9999"], "emails": ["b@ufmt.br"]}),
-        ({"emails": ["eu@ufmt.br"]}, contact(phones=["(65) 2222"], emails=_EMAILS, sites=_SITES),
-         {"phones": ["(65) 2222"], "emails": ["eu@ufmt.br"]}),
-        ({"websites": ["https://b.ufmt.br"]}, contact(phones=["(65) 2222"], emails=_EMAILS, sites=_SITES),
-         {"phones": ["(65) 2222"], "websites": ["https://b.ufmt.br"]}),
-        ({"address": "Bloco 3"}, contact(phones=["(65) 2222"], emails=_EMAILS, sites=_SITES),
-         {"phones": ["(65) 2222"], "address": "Bloco 3"}),
-    ],
-)  # fmt: skip
-def test_each_kind_of_contact_merges_by_itself(
-    synced: World, edited: dict[str, Any], said: dict[str, Any], after: dict[str, Any]
-) -> None:
+    "edited", [{"phones": ["(65) 9999"]}, {"emails": ["eu@ufmt.br"]}, {"websites": ["https://b.ufmt.br"]}, {"address": "Bloco 3"}]
+)
+def test_each_kind_of_contact_merges_by_itself(synced: World, edited: dict[str, Any]) -> None:
     synced.edit_contact(CODE, **edited)
-    assert synced.sync_changed(CODE, **said)["status"] == "COMPLETED"
-    info = synced.unit(CODE)["contact_info"]
-    assert {key: info[key] for key in after} == after
+    said = {"phones": ["(65) 2222"]} if "phones" not in edited else {"emails": ["b@ufmt.br"]}
+    changed = contact(**{"phones": _PHONES, "emails": _EMAILS, "sites": _SITES, **said})
+    assert synced.sync_changed(CODE, **changed)["status"] == "COMPLETED"
+    before = {"phones": _PHONES, "emails": _EMAILS, "websites": _SITES, "address": None}
+    assert synced.unit(CODE)["contact_info"] == {**before, **said, **edited}
 
 
 def test_only_the_contact_that_moved_apart_is_in_conflict(synced: World) -> None:
@@ -266,6 +256,7 @@ def test_accept_siorg_erases_nothing_that_siorg_does_not_say(synced: World) -> N
         ({"merged_payload": {}, "field_resolutions": {"name": "LOCAL"}}, "Nossa Secretaria", "SG"),
         ({"merged_payload": {}, "field_resolutions": {"name": "SIORG", "acronym": "LOCAL"}}, "Secretaria Geral", "SEC"),
         ({"field_resolutions": {"name": "local"}}, "Nossa Secretaria", "SG"),
+        ({"field_resolutions": {"formal_name": "LOCAL", "name": "SIORG"}}, "Secretaria Geral", "SG"),  # a column of ours
         (
             {"merged_payload": {"nome": "Secretaria Geral", "sigla": "SG"}, "field_resolutions": {"name": "LOCAL"}},
             "Nossa Secretaria", "SG",
@@ -315,19 +306,24 @@ _UNUSABLE: tuple[tuple[object, dict[str, Any], str], ...] = (
     ("MERGE", {"merged_payload": ["name"]}, "merged_payload"),
     ("MERGE", {"merged_payload": {"name": "X"}, "field_resolutions": {"colour": "SIORG"}}, "colour"),
     ("MERGE", {"field_resolutions": {"name": "MINE"}}, "'name'"),
+    ("MERGE", {"field_resolutions": {"acronym": "KEEP_LOCAL"}}, "LOCAL, SIORG"),
+    ("MERGE", {"field_resolutions": {"formal_name": "SIORG"}}, "'formal_name'"),
     ("MERGE", {"merged_payload": {"name": "X", "parent": 999999}}, "999999"),
     ("MERGE", {"merged_payload": {"name": "X", "parent": CODE}}, "its own ancestor"),
     ("MERGE", {"merged_payload": {"name": "X", "organization": 12345}}, "12345"),
 )
 
 
-def test_a_decision_that_cannot_be_used_goes_back_and_names_the_field(synced: World) -> None:
+def test_a_decision_that_cannot_be_used_is_asked_again_with_the_differences_and_names_the_field(synced: World) -> None:
     id_ = _conflict(synced)
-    before = synced.unit(CODE)
+    before, found = synced.unit(CODE), synced.item(id_)["detected_changes"]
     for resolution, details, named in _UNUSABLE:
         item = synced.decide(id_, resolution, **details)
-        assert (item["status"], synced.unit(CODE)) == ("CONFLICT", before), details
+        assert (item["status"], item["detected_changes"], synced.unit(CODE)) == ("CONFLICT", found, before), details
+        assert (item["error_details"]["kind"], "resolution" in item["error_details"]) == ("invalid_resolution", False)
         assert named in item["last_error"]
+    synced.decide(id_, "ACCEPT_SIORG")
+    assert synced.unit(CODE)["name"] == "Secretaria Geral"
 
 
 def test_a_field_that_the_merge_leaves_open_is_still_a_conflict(synced: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from siorg_job.database.system_settings import is_enabled, read_boolean, read_whole_number
+from siorg_queue.system_settings import is_enabled, read_boolean, read_whole_number
 from support.job import job_environment, run_job
 from support.local_structure import World, siorg_row
 
