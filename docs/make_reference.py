@@ -23,8 +23,9 @@ from siorg_job.commands.context import Exit
 from siorg_job.metrics import JobMetrics
 from siorg_operator import settings as operator_settings
 from siorg_operator.api.crd import crd
+from siorg_operator.api.formats import FORMS
+from siorg_operator.api.pods import LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR
 from siorg_operator.api.schema import Schema
-from siorg_operator.api.spec import FORMS, LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 
 _FIRST_LINES = """\
@@ -254,12 +255,11 @@ def _operator_families() -> Iterator[Any]:
 
 
 def _job_families() -> Iterator[Any]:
-    yield from _described(JobMetrics()._registry)
+    yield from _described(JobMetrics().registry)
 
 
-def _described(registry: CollectorRegistry | None) -> Iterator[Any]:
+def _described(registry: CollectorRegistry) -> Iterator[Any]:
     """Each instrument, or, of one that is not the library's own, what it collects: the registry itself tells of samples only."""
-    assert registry is not None  # these metrics are served
     for one in registry._collector_to_names:
         yield from [one] if hasattr(one, "_labelnames") else one.collect()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kube_double.server import ApiServer
-from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluster
+from support.cluster import Cluster, any_cluster
 from support.siorg_server import SiorgServer
 from support.siorg_world import UNITS, World, siorg_world
 
@@ -19,14 +19,8 @@ IMAGES = {"python:test": [sys.executable]}
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The small API server; a real one when KUBECONFIG and SIORG_TEST_CLUSTER=1 say so."""
-    folder: Path = tmp_path_factory.mktemp("cluster")
-    kubeconfig = real_kubeconfig()
-    if kubeconfig is not None:
-        with real_cluster(folder, kubeconfig, IMAGES, retry_seconds=0.2) as real:
-            yield real
-    else:
-        with small_cluster(folder, IMAGES, retry_seconds=0.2) as small:
-            yield small
+    with any_cluster(tmp_path_factory.mktemp("cluster"), IMAGES) as made:
+        yield made
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_new_work_is_told_at_once_again_when_the_database_is_back(own_world: Wor
     world.wait_for_condition("QueueReachable", "True")
 
     own_postgres.restart("immediate")
-    eventually(lambda: any(entry["message"] == "Told of new work at once again" for entry in operator.entries()))
+    eventually(lambda: any(entry["message"] == "LISTEN available again" for entry in operator.entries()))
     world.enqueue(10)
 
     eventually(world.jobs, seconds=5)

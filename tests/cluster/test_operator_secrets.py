@@ -50,7 +50,7 @@ def test_a_missing_secret_is_named_and_used_as_soon_as_it_is_there(world: World)
     world.operator()
     world.create(world.resource(cleanup={"enabled": True}))
     told = world.wait_for_condition("QueueReachable", "False", "SecretMissing")
-    assert f"Secret {world.namespace}/{SECRET} of spec.database.urlSecretRef is not there" in told["message"]
+    assert f"Secret {world.namespace}/{SECRET} of spec.database.urlSecretRef does not exist" in told["message"]
     assert "kubectl create secret generic" in told["message"]
     assert world.decision()["reason"] == "DepthUnknown"
     assert not world.kube.list("jobs")
@@ -80,9 +80,9 @@ def test_a_wrong_key_is_named_with_those_that_are_there(world: World) -> None:
 @pytest.mark.parametrize(
     ("url", "reason", "says"),
     [
-        ("mysql://root@127.0.0.1/siorg", "WrongUrl", "correct it in the Secret"),
+        ("mysql://root@127.0.0.1/siorg", "WrongUrl", "correct the URL in the Secret"),
         ("postgresql://postgres@127.0.0.1:1/siorg", "DatabaseUnavailable", "does not answer"),
-        (" \n", "SecretKeyMissing", "is empty or no text"),
+        (" \n", "SecretKeyMissing", "is empty or not text"),
     ],
     ids=["another kind", "another place", "empty"],
 )
@@ -184,7 +184,7 @@ def test_a_missing_token_is_named_and_nothing_is_launched_until_it_is_there(
 
         told = world.wait_for_condition("Degraded", "True", "SecretMissing")
 
-        assert f"Secret {world.namespace}/{TOKEN_SECRET} of spec.siorg.tokenSecretRef is not there" in told["message"]
+        assert f"Secret {world.namespace}/{TOKEN_SECRET} of spec.siorg.tokenSecretRef does not exist" in told["message"]
         assert world.condition("Ready")["reason"] == "SecretMissing"
         assert world.condition("QueueReachable")["status"] == "True"
         assert world.condition("ScalingActive")["reason"] == "SecretMissing"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from kube_double.authorizer import Rule
 from kube_double.job_controller import JobController
 from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Kubelet
 from kube_double.server import ApiServer
@@ -118,6 +119,26 @@ def real_cluster(
                 # While the node is there: nobody else ends its pods, and without that the namespace would never go.
                 kube.delete("namespaces", kube.namespace)
                 eventually(lambda: not kube.list("pods"), seconds=60)
+
+
+@contextmanager
+def any_cluster(
+    folder: Path, images: Mapping[str, Sequence[str]] | None = None, *, rules: Mapping[str, Sequence[Rule]] | None = None
+) -> Iterator[Cluster]:
+    """The small server, or a real one when KUBECONFIG and SIORG_TEST_CLUSTER=1 say so.
+
+    Args:
+        folder: As ``small_cluster`` and ``real_cluster`` want it.
+        images: See ``Kubelet``.
+        rules: Of the small server, see ``ApiServer``.
+    """
+    kubeconfig = real_kubeconfig()
+    if kubeconfig is not None:
+        with real_cluster(folder, kubeconfig, images, retry_seconds=0.2) as real:
+            yield real
+    else:
+        with ApiServer(rules=rules) as server, small_cluster(folder, images, server=server, retry_seconds=0.2) as small:
+            yield small
 
 
 def _in_namespace(kubeconfig: Path, folder: Path, namespace: str) -> Path:

@@ -141,7 +141,7 @@ _WRONG_NAMES: Final = ("-", "a_b", "Name", "a..b", ".a", "a.", "-a", "a b", "ä"
 _URLS: Final[Mapping[str, tuple[str, ...]]] = {
     "holds user information": ("https://user:hunter2@siorg.gov.br", "https://@siorg.gov.br", "https://siorg.gov.br/@"),
     "holds a query or a fragment": ("https://siorg.gov.br/?a=b", "https://siorg.gov.br#a", "https://siorg.gov.br?"),
-    "is no plain address": (
+    "is not a plain address": (
         "siorg.gov.br", "https:/siorg.gov.br", "https://", "ftp://siorg.gov.br", "HTTPS://siorg.gov.br", " https://siorg.gov.br",
         "https://siorg.gov.br ", "https://siorg.gov.br\n", "https://si org.gov.br", "https://siorg.gov.br/a b",
         "https://siorg.gov.br/%20", "https://siorg.gov.br/../a", "https://siorg.gov.br/.", "https://siorg.gov.br//a",
@@ -171,7 +171,7 @@ _INSECURE_URLS: Final = (
 )  # fmt: skip
 
 _WRONG_SCHEDULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "is no schedule that Kubernetes reads": (
+    "is not a schedule that Kubernetes reads": (
         "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 0 *", "* * * 13 *", "* * * * 7",
         "* * * * 8", "*/0 * * * *", "a * * * *", "* * * mond *", "* * * * monday", "-1 * * * *", "1- * * * *", "1,,2 * * * *",
         ", * * * *", "1-2-3 * * * *", "*/ * * * *", "@never", "@Daily", "@every 1h", "daily", "TZ=UTC 0 3 * * *",
@@ -294,7 +294,7 @@ def _bad_addresses() -> Iterator[Bad]:
     yield Bad(path, f"https://siorg.gov.br/{'a' * 2048}", "maxLength")
     insecure = {"spec.siorg.allowInsecure": True}
     yield from (
-        Bad(path, url, "rule", says="is no plain address", beside=insecure)
+        Bad(path, url, "rule", says="is not a plain address", beside=insecure)
         for url in ("http://127.1", "http://[::2]", "http://999.1.1.1", "ftp://a")
     )
 
@@ -331,7 +331,7 @@ def _bad_schedules() -> Iterator[Bad]:
 
 
 def _bad_jobs() -> Iterator[Bad]:
-    yield from (Bad("spec.job.image", image, "rule", says="is no image reference") for image in _WRONG_IMAGES)
+    yield from (Bad("spec.job.image", image, "rule", says="is not an image reference") for image in _WRONG_IMAGES)
     yield _longer("spec.job.image", 512)
     for kind in ("requests", "limits"):
         path = f"spec.job.resources.{kind}"
@@ -339,7 +339,7 @@ def _bad_jobs() -> Iterator[Bad]:
         yield Bad(path, {"cpu": "1" * 33}, "maxLength", f"{path}.cpu")
         yield Bad(path, {"cpu": -1}, "minimum", f"{path}.cpu")
         yield from (Bad(path, {"cpu": other}, "type", f"{path}.cpu") for other in _NO_QUANTITIES)
-        yield from (Bad(path, {name: 1}, "rule", says="has a name that is no resource") for name in ("mem", "", "CPU"))
+        yield from (Bad(path, {name: 1}, "rule", says="has a name that is not a resource") for name in ("mem", "", "CPU"))
         yield Bad(path, {f"example.com/{number}": 1 for number in range(17)}, "maxProperties")
 
 
@@ -485,7 +485,7 @@ STATUS: Final[Mapping[str, Any]] = {
     "requestRate": 3,
     "predictedDrainSeconds": 13,
     "lastDecision": {"time": _TIME, "reason": "Launched", "message": "depth 480, 50 a Job → 10 wanted", "launched": 2},
-    "trouble": {
+    "backoff": {
         "reason": "JobsFailing",
         "streak": 2,
         "since": _TIME,
@@ -503,13 +503,13 @@ def _bad_status() -> Iterator[Bad]:
         "queue": ("claimable", "due", "scheduled", "processing", "failed", "conflict", "oldestDueSeconds"),
         "jobs": ("desired", "active", "pending", "succeeded", "failed", "lastRound"),
         "lastDecision": ("launched",),
-        "trouble": ("streak",),
+        "backoff": ("streak",),
     }
     for part, names in counts.items():
         yield from (Bad(f"status.{part}", {**STATUS[part], name: -1}, "minimum", f"status.{part}.{name}") for name in names)
     for name in ("observedGeneration", "predictedDrainSeconds", "rate", "requestRate"):
         yield Bad(f"status.{name}", -1, "minimum")
-    longest = {"lastDecision": {"reason": 1024, "message": 4096}, "trouble": {"reason": 1024, "message": 4096, "template": 63}}
+    longest = {"lastDecision": {"reason": 1024, "message": 4096}, "backoff": {"reason": 1024, "message": 4096, "template": 63}}
     for part, limits in longest.items():
         for name, limit in limits.items():
             yield Bad(f"status.{part}", {**STATUS[part], name: "a" * (limit + 1)}, "maxLength", f"status.{part}.{name}")
@@ -517,7 +517,7 @@ def _bad_status() -> Iterator[Bad]:
         yield Bad(f"status.{part}", {"message": "a", "time": _TIME}, "required", f"status.{part}.reason")
     yield Bad("status.lastDecision", {"reason": "a"}, "required", "status.lastDecision.time")
     yield _longer("status.selector", 1024)
-    times = {"jobs": ("lastFinishedTime",), "lastDecision": ("time",), "trouble": ("since", "lastFailureTime", "retryTime")}
+    times = {"jobs": ("lastFinishedTime",), "lastDecision": ("time",), "backoff": ("since", "lastFailureTime", "retryTime")}
     for part, names in times.items():
         yield from (
             Bad(f"status.{part}", {**STATUS[part], name: "yesterday"}, "format", f"status.{part}.{name}") for name in names

@@ -5,26 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-import annotated_types
 import pytest
 import yaml
-from pydantic import AwareDatetime, BaseModel
-from pydantic.fields import FieldInfo
 
 from siorg_operator.api.crd import crd, crd_yaml
-from siorg_operator.api.resource import KIND, SiorgSyncWorker, Status
-from siorg_operator.api.rules import Part, Rule, UniqueBy
+from siorg_operator.api.formats import FORMS
+from siorg_operator.api.resource import KIND, SiorgSyncWorker
 from siorg_operator.api.schema import at
-from siorg_operator.api.spec import FORMS, Spec
+from siorg_operator.api.spec import Spec
+from support.rows import holds_for
 from support.worker_manifests import BAD, BAD_STATUS, Bad, constraints, generic, wrongly_typed
 
 FILE = Path(__file__).resolve().parents[3] / "crds" / "siorgsyncworkers.yaml"
 VERSION = crd()["spec"]["versions"][0]
 SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
 Schema = Mapping[str, Any]
+
+
+def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    yield path, schema
+    for name, inner in schema.get("properties", {}).items():
+        yield from nodes(inner, f"{path}.{name}")
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(schema.get(keyword), Mapping):
+            yield from nodes(schema[keyword], f"{path}.{keyword}")
 
 
 def test_the_file_is_what_the_model_makes() -> None:
@@ -40,121 +46,16 @@ def test_the_file_is_small() -> None:
     assert FILE.stat().st_size < 64 * 1024
 
 
-# -- field by field ---------------------------------------------------------------------------------------------------
+# -- field by field: that model and definition refuse the same, ``tests/kube_double/test_crd_rules.py`` shows ----------
 
 
-def parts(model: type[BaseModel], schema: Schema, path: str) -> Iterator[tuple[str, type[BaseModel], Schema]]:
-    """Every model and the schema that has to say the same."""
-    yield path, model, schema
-    for name, field in model.model_fields.items():
-        alias = field.alias or name
-        inner, _ = unwrapped(field.annotation)
-        below = schema["properties"][alias]
-        if get_origin(inner) is tuple:
-            below, (inner, _) = below["items"], unwrapped(get_args(inner)[0])
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from parts(inner, below, f"{path}.{alias}")
+def test_a_field_is_explained_in_a_sentence() -> None:
+    def check(row: tuple[str, Schema]) -> None:
+        for name, field in row[1].get("properties", {}).items():
+            assert re.fullmatch(r"[A-Z/0-9].*[.…]", field["description"]), (name, field["description"])
+            assert "  " not in field["description"]
 
-
-def unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
-    """A type without None and Annotated, and what Annotated said of it."""
-    metadata: list[Any] = []
-    while True:
-        origin = get_origin(annotation)
-        if origin is Annotated:
-            annotation, *more = get_args(annotation)
-            metadata += more
-        elif origin in {UnionType, Union} and NoneType in get_args(annotation):
-            (annotation,) = [one for one in get_args(annotation) if one is not NoneType]
-        else:
-            return annotation, metadata
-
-
-def limits(metadata: list[Any], kind: str) -> dict[str, Any]:
-    """The keywords of a schema that constraints stand for."""
-    flat = [inner for one in metadata for inner in (one.metadata if isinstance(one, FieldInfo) else [one])]
-    length = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}.get(
-        kind, ("minProperties", "maxProperties")
-    )
-    found: dict[str, Any] = {}
-    for one in flat:
-        match one:
-            case annotated_types.Ge(ge=value):
-                found["minimum"] = value
-            case annotated_types.Le(le=value):
-                found["maximum"] = value
-            case annotated_types.MinLen(min_length=value):
-                found[length[0]] = value
-            case annotated_types.MaxLen(max_length=value):
-                found[length[1]] = value
-            case UniqueBy(key=key):
-                found |= (
-                    {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
-                    if key
-                    else {"x-kubernetes-list-type": "set"}
-                )
-            case Rule():
-                found.setdefault("x-kubernetes-validations", []).append(one.validation)
-            case _ if isinstance(getattr(one, "pattern", None), str):
-                found["pattern"] = one.pattern
-    return found
-
-
-KINDS: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", AwareDatetime: "string"}
-CHECKED = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "pattern",
-           "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "enum")  # fmt: skip
-
-PARTS = [
-    *parts(Spec, SCHEMA["properties"]["spec"], "spec"),
-    *parts(Status, SCHEMA["properties"]["status"], "status"),
-]
-
-
-def kind_of(inner: Any) -> str:
-    if get_origin(inner) is Literal:
-        return "string"
-    if get_origin(inner) in {tuple, dict}:
-        return "array" if get_origin(inner) is tuple else "object"
-    return KINDS.get(inner, "object")
-
-
-@pytest.mark.parametrize(("path", "model", "schema"), PARTS, ids=[path for path, *_ in PARTS])
-def test_a_part_has_the_fields_of_its_model_and_no_others(path: str, model: type[Part], schema: Schema) -> None:
-    assert list(schema["properties"]) == [field.alias for field in model.model_fields.values()]
-    required = [field.alias for field in model.model_fields.values() if field.is_required()]
-    assert schema.get("required", []) == required
-    rules = [rule.validation for rule in model.rules]
-    written = schema.get("x-kubernetes-validations", [])
-    assert written[: len(rules)] == rules
-
-
-FIELDS = [
-    (f"{path}.{field.alias}", field, schema["properties"][field.alias])
-    for path, model, schema in PARTS
-    for field in model.model_fields.values()
-]
-
-
-@pytest.mark.parametrize(("path", "field", "schema"), FIELDS, ids=[path for path, *_ in FIELDS])
-def test_a_field_has_the_type_and_the_limits_that_its_model_has(path: str, field: FieldInfo, schema: Schema) -> None:
-    inner, metadata = unwrapped(field.annotation)
-    assert schema["type"] == kind_of(inner)
-    wanted = limits([*field.metadata, *metadata], schema["type"])
-    if schema["type"] == "array":
-        wanted.setdefault("x-kubernetes-list-type", "atomic")
-    if get_origin(inner) is Literal:
-        wanted["enum"] = list(get_args(inner))
-    if isinstance(inner, type) and issubclass(inner, Part) and inner.rules:
-        wanted["x-kubernetes-validations"] = [rule.validation for rule in inner.rules]
-    assert {key: schema[key] for key in CHECKED if key in schema} == wanted
-    formats = {AwareDatetime: {"date-time"}, int: {"int32", "int64"}, float: {"double"}}
-    assert schema.get("format") in formats.get(inner, {None})
-
-
-@pytest.mark.parametrize(("path", "field", "schema"), FIELDS, ids=[path for path, *_ in FIELDS])
-def test_a_field_is_explained_in_a_sentence(path: str, field: FieldInfo, schema: Schema) -> None:
-    assert re.fullmatch(r"[A-Z/0-9].*[.…]", schema["description"]), schema["description"]
-    assert "  " not in schema["description"]
+    holds_for([*nodes(SCHEMA["properties"]["spec"], "spec"), *nodes(SCHEMA["properties"]["status"], "status")], check)
 
 
 def test_defaults_are_those_of_the_model() -> None:
@@ -178,15 +79,6 @@ def _without_empty(value: Any) -> Any:
 
 
 # -- what Kubernetes wants of a schema --------------------------------------------------------------------------------
-
-
-def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
-    yield path, schema
-    for name, inner in schema.get("properties", {}).items():
-        yield from nodes(inner, f"{path}.{name}")
-    for keyword in ("items", "additionalProperties"):
-        if isinstance(schema.get(keyword), Mapping):
-            yield from nodes(schema[keyword], f"{path}.{keyword}")
 
 
 def test_the_schema_is_structural() -> None:
@@ -290,13 +182,15 @@ def test_kubectl_finds_scales_and_lists_it() -> None:
     }
 
 
-@pytest.mark.parametrize("column", VERSION["additionalPrinterColumns"], ids=lambda column: column["name"])
-def test_a_column_shows_a_field_that_there_is_with_its_type(column: dict[str, Any]) -> None:
-    path = re.sub(r"\[\?\(@\.type==\"(\w+)\"\)\]", "[0]", column["jsonPath"])
-    if path.startswith(".metadata"):
-        assert (path, column["type"]) == (".metadata.creationTimestamp", "date")
-        return
-    node: Schema = SCHEMA
-    for step in path.replace("[", ".[").split(".")[1:]:
-        node = node["items"] if step.startswith("[") else node["properties"][step]
-    assert node["type"] == column["type"]
+def test_a_column_shows_a_field_that_there_is_with_its_type() -> None:
+    def check(column: dict[str, Any]) -> None:
+        path = re.sub(r"\[\?\(@\.type==\"(\w+)\"\)\]", "[0]", column["jsonPath"])
+        if path.startswith(".metadata"):
+            assert (path, column["type"]) == (".metadata.creationTimestamp", "date")
+            return
+        node: Schema = SCHEMA
+        for step in path.replace("[", ".[").split(".")[1:]:
+            node = node["items"] if step.startswith("[") else node["properties"][step]
+        assert node["type"] == column["type"]
+
+    holds_for(VERSION["additionalPrinterColumns"], check)

@@ -1,0 +1,175 @@
+"""The three-way merge by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from siorg_job.sync.merge import differences, merge
+from siorg_job.sync.merge_base import next_base
+from siorg_job.sync.model import Change, Conflict, NoChange, UnitField, Value
+from siorg_job.sync.resolution import Resolution, read_resolution
+
+FIELDS = (UnitField.NAME, UnitField.ACRONYM, UnitField.PARENT, UnitField.PHONES, UnitField.IS_ACTIVE)
+ACCEPT = Resolution(accept_siorg=True)
+
+_ONE_FIELD: tuple[tuple[Value, Value, Value, str], ...] = (
+    # base, local, remote, and what becomes of the field
+    ("A", "A", "A", "keep"),
+    ("A", "A", "B", "take"),
+    ("A", "B", "A", "keep"),
+    ("A", "B", "B", "keep"),
+    ("A", "B", None, "keep"),
+    ("A", "A", None, "keep"),
+    ("A", " A ", "B", "take"),
+    ("A B", "A\u00a0B", "C", "take"),
+    (None, None, "B", "take"),
+    (None, "", "B", "take"),
+    ("A", "B", "C", "conflict"),
+    (None, "B", "C", "conflict"),
+    # True and False are values and not emptiness, and an empty list that SIORG states is a statement.
+    (True, False, True, "keep"),
+    (False, False, True, "take"),
+    (True, True, False, "take"),
+    (("1",), ("1",), (), "take"),
+)
+
+
+def test_one_field() -> None:
+    for base, local, remote, expected in _ONE_FIELD:
+        match merge(base={"f": base}, local={"f": local}, remote={"f": remote}):
+            case NoChange():
+                found = "keep"
+            case Change(values):
+                found = "take"
+                assert values == {"f": remote}
+            case Conflict(apart):
+                found = "conflict"
+                assert apart == {"f": {"base": base, "local": local, "remote": remote}}
+        assert found == expected, (base, local, remote)
+    assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == Change({"f": "C"}), "without a base SIORG wins"
+
+
+def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_person_decided() -> None:
+    base: dict[str, Value] = {UnitField.NAME: "Secretaria", UnitField.PARENT: 471}
+    remote: dict[str, Value] = {UnitField.NAME: "X", UnitField.PARENT: 9}
+    decision = merge(base=base, local=base, remote=remote, strict_hierarchy=True)
+    assert isinstance(decision, Conflict)
+    assert decision.differences == {"parent": {"base": 471, "local": 471, "remote": 9}}
+    assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == Change(remote)
+
+
+def test_differences_leave_out_what_siorg_does_not_say() -> None:
+    assert differences(base=None, local={"name": "A", "acronym": "B"}, remote={"name": "C", "acronym": None}) == {
+        "name": {"base": None, "local": "A", "remote": "C"}
+    }
+
+
+def test_no_resolution_is_none() -> None:
+    rows: tuple[object, ...] = (None, {}, [], "MERGE", 5, {"kind": "conflict"})
+    for details in rows:
+        assert read_resolution(details, UnitField) is None, details
+
+
+# -- the stored base ----------------------------------------------------------------------------------------------------
+
+
+def test_the_base_keeps_what_an_answer_leaves_out() -> None:
+    stored = {"codigoUnidade": 1, "nome": "A", "contato": [{"telefone": ["1"], "email": ["a@x"], "site": None}]}
+    answer = '{"codigoUnidade": 1, "nome": "B", "sigla": "", "contato": [{"telefone": ["2"]}], "operacao": "ALTERACAO"}'
+    assert next_base(stored, answer) == {
+        "codigoUnidade": 1, "nome": "B", "contato": [{"telefone": ["2"]}, {"email": ["a@x"]}]
+    }  # fmt: skip
+
+
+def test_the_base_does_not_grow_by_repetition() -> None:
+    answer = '{"codigoUnidade": 1, "contato": {"telefone": ["2"]}}'
+    once = next_base({"codigoUnidade": 1, "contato": [{"email": ["a@x"]}]}, answer)
+    assert next_base(once, answer) == once
+
+
+# -- properties ---------------------------------------------------------------------------------------------------------
+
+_texts = st.sampled_from(["A", "B", "C", " A ", ""])
+_value: dict[str, st.SearchStrategy[Any]] = {
+    UnitField.NAME: _texts,
+    UnitField.ACRONYM: st.none() | _texts,
+    UnitField.PARENT: st.sampled_from([1, 2, 3]),
+    UnitField.PHONES: st.sampled_from([(), ("1",), ("2",), ("1", "2")]),
+    UnitField.IS_ACTIVE: st.booleans(),
+}
+_local = st.fixed_dictionaries(_value)
+_said = st.fixed_dictionaries({field: st.none() | strategy for field, strategy in _value.items()})
+_remote = _said.map(lambda said: {key: value if value != "" else None for key, value in said.items()})
+
+
+def _after(local: dict[str, Any], decision: object) -> dict[str, Any]:
+    return {**local, **decision.values} if isinstance(decision, Change) else local
+
+
+def _next_base(base: dict[str, Any] | None, remote: dict[str, Any]) -> dict[str, Any]:
+    return {field: remote[field] if remote[field] is not None else (base or {}).get(field) for field in FIELDS}
+
+
+@given(st.none() | _remote, _local, _remote)
+def test_absence_never_erases(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
+    for resolution in (None, ACCEPT):
+        after = _after(local, merge(base=base, local=local, remote=remote, resolution=resolution))
+        assert all(after[field] == local[field] for field in FIELDS if remote[field] is None)
+
+
+@given(_local, _remote)
+def test_where_nobody_edited_siorg_is_taken(local: dict[str, Any], remote: dict[str, Any]) -> None:
+    after = _after(local, merge(base=local, local=local, remote=remote))
+    assert all(after[field] == remote[field] for field in FIELDS if remote[field] is not None)
+
+
+@given(_remote, _local)
+def test_where_siorg_stood_still_edits_stay(base: dict[str, Any], local: dict[str, Any]) -> None:
+    after = _after(local, merge(base=base, local=local, remote=base))
+    for field in FIELDS:
+        if isinstance(local[field], str) and isinstance(base[field], str) and local[field].split() == base[field].split():
+            continue  # white space is no edit
+        assert after[field] == local[field] or not local[field]
+
+
+@given(_remote, _local, _remote)
+def test_a_conflict_names_exactly_what_moved_apart(base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any]) -> None:
+    decision = merge(base=base, local=local, remote=remote)
+    assume(isinstance(decision, Conflict))
+    assert isinstance(decision, Conflict)
+    for field, sides in decision.differences.items():
+        assert sides == {"base": base[field], "local": local[field], "remote": remote[field]}
+        assert remote[field] not in (None, base[field], local[field])
+        assert local[field] != base[field]
+
+
+@given(st.none() | _remote, _local, _remote)
+def test_applied_twice_is_applied_once(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
+    decision = merge(base=base, local=local, remote=remote)
+    assume(not isinstance(decision, Conflict))
+    assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == NoChange()
+
+
+@given(st.none() | _remote, _local, _remote)
+def test_accepting_makes_local_what_siorg_says(
+    base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
+) -> None:
+    decision = merge(base=base, local=local, remote=remote, resolution=ACCEPT)
+    assert not isinstance(decision, Conflict)
+    after = _after(local, decision)
+    assert all(after[field] == remote[field] for field in FIELDS if remote[field] is not None)
+
+
+@given(_remote, _local, _remote, st.sets(st.sampled_from(FIELDS)))
+def test_fields_that_a_person_decided_are_never_in_conflict(
+    base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any], kept: set[UnitField]
+) -> None:
+    resolution = Resolution(accept_siorg=False, keep=frozenset(kept))
+    decision = merge(base=base, local=local, remote=remote, resolution=resolution)
+    if isinstance(decision, Conflict):
+        assert kept.isdisjoint(decision.differences)
+    else:
+        assert all(_after(local, decision)[field] == local[field] for field in kept)
