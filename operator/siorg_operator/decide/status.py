@@ -146,7 +146,8 @@ def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Aspect:
     plan, hold = result.plan, result.plan.hold
     if result.refused:
         return _Aspect("False", result.reason, wording.sentence(result.refused))
-    if hold is None or hold.failures is not None:
+    # SIORG's wish for a pause comes first, whether it was read in the database or Jobs came home with it.
+    if hold is None or (hold.failures is not None and hold.reason is not Reason.SIORG_RATE_LIMITED):
         # What a person chose is told whatever the queue holds at the moment.
         if resource.spec.mode == "Observe":
             hold = Hold(Reason.OBSERVE)
