@@ -1,4 +1,4 @@
-"""Fixtures of the queue's tests, and a PostgreSQL server to stop, start and forbid things on."""
+"""A queue in a fresh database, and a PostgreSQL server to stop, start and forbid things on."""
 
 from __future__ import annotations
 

@@ -11,12 +11,10 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from siorg_job.siorg import rows
-from siorg_job.siorg.address import check_base_url
 from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.envelope import Body, check_envelope
 from siorg_job.siorg.errors import (
@@ -33,8 +31,7 @@ from siorg_job.siorg.errors import (
     VersionUnknown,
 )
 from siorg_job.siorg.model import MAX_CODE, DomainRow, DomainTable, RemoteUnit, Structure
-from siorg_job.siorg.rate_limiter import RateLimiter
-from siorg_job.siorg.transport import Answer, Budget, CallObserver, Transport, ignore
+from siorg_job.siorg.transport import Answer, Budget, Transport, ignore
 from siorg_job.siorg.values import version_key
 from siorg_runtime.backoff import exponential
 
@@ -63,55 +60,26 @@ class SiorgClient:
 
     def __init__(
         self,
-        base_url: str,
+        transport: Transport,
         *,
-        limiter: RateLimiter,
         breaker: Breaker,
-        token: str | None = None,
         timeout_seconds: float = 30.0,
-        connect_timeout_seconds: float = 10.0,
-        max_body_bytes: int = 64 * 1024 * 1024,
         max_structure_seconds: float = 300.0,
-        max_connections: int = 64,
-        ca_bundle: Path | None = None,
-        observe: CallObserver = ignore,
         observe_error: ErrorObserver = ignore,
         retries: int = 2,
     ) -> None:
-        """Make a client; nothing is connected, and no certificate store read, before the first request.
+        """Make a client.
 
         Args:
-            base_url: as ``check_base_url`` returned it.
-            limiter: asked before every request.
-            breaker: told of every request.
-            token: sent as ``Authorization: Bearer`` when there is one.
+            transport: asked through; closed with the client.
+            breaker: told of every attempt.
             timeout_seconds: budget of a call: its requests, retries and the pauses between them.
-            connect_timeout_seconds: the most of it that one connection may take to come about, TLS included.
-            max_body_bytes: cap of a body, after decompression.
             max_structure_seconds: budget of a call for a whole structure.
-            max_connections: the most open at a time; idle ones are kept for reuse.
-            ca_bundle: PEM file of further certificate authorities, beside the system's.
-            observe: called for every request.
             observe_error: called for every failed attempt.
             retries: how often a call asks again at once after a transient failure.
-
-        Raises:
-            ValueError: the address, the token or the bundle cannot be used; the message does not repeat them.
         """
-        # Whether insecure addresses are wanted was decided where the settings were read; the form is checked again.
-        self._base_url = check_base_url(base_url, allow_insecure=True)
-        self._transport = Transport(
-            self._base_url,
-            limiter=limiter,
-            token=token,
-            connect_timeout_seconds=connect_timeout_seconds,
-            max_body_bytes=max_body_bytes,
-            max_connections=max_connections,
-            ca_bundle=ca_bundle,
-            observe=observe,
-        )
-        self._token = token
-        self._limiter = limiter
+        self._transport = transport
+        self._limiter = transport.limiter
         self._breaker = breaker
         self._timeout = timeout_seconds
         self._max_structure = max_structure_seconds
@@ -120,9 +88,6 @@ class SiorgClient:
         self._identity = asyncio.Lock()
         self._seen_at = self._missed_at = float("-inf")
         self.retries = 0
-
-    def __repr__(self) -> str:
-        return f"SiorgClient({self._base_url!r})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -297,7 +262,7 @@ class SiorgClient:
             elif not isinstance(error, RateLimited):
                 settle = self._breaker.success
             self._observe_error(endpoint, error.error_type)
-            self._redact(error)
+            self._transport.redact(error)
             raise
         finally:
             settle(permit)
@@ -374,16 +339,6 @@ class SiorgClient:
             raise SiorgUnavailable(
                 f"SIORG cannot answer now (HTTP {answer.status})", retry_after=answer.retry_after, status=answer.status
             )
-
-    def _redact(self, error: SiorgError) -> None:
-        """Take the token out of what a server may have echoed."""
-        token = self._token
-        if token is None or len(token) < 4:
-            return
-        error.args = (str(error).replace(token, "***"),)
-        error.details = {
-            key: value.replace(token, "***") if isinstance(value, str) else value for key, value in error.details.items()
-        }
 
 
 def _not_siorg(status: int) -> SiorgUnavailable:
