@@ -18,10 +18,9 @@ class Request:
 
     time: float
     """When it came, by ``time.monotonic``."""
-    method: str
     path: str
     verb: str
-    """get, list, watch, create, update, patch, delete or deletecollection; the method in lower case for other paths."""
+    """get, list, watch, create, update, patch or delete; the method in lower case for other paths."""
     group: str = ""
     resource: str = ""
     subresource: str = ""
@@ -34,7 +33,7 @@ class Request:
 
     @property
     def writes(self) -> bool:
-        return self.verb in ("create", "update", "patch", "delete", "deletecollection")
+        return self.verb in ("create", "update", "patch", "delete")
 
 
 @dataclass(slots=True)

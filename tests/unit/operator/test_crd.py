@@ -120,8 +120,9 @@ def kind_of(inner: Any) -> str:
 
 
 def test_a_part_has_the_fields_of_its_model_and_no_others() -> None:
-    def check(part: tuple[str, type[Part], Schema]) -> None:
+    def check(part: tuple[str, type[BaseModel], Schema]) -> None:
         _, model, schema = part
+        assert issubclass(model, Part)
         assert list(schema["properties"]) == [field.alias for field in model.model_fields.values()]
         assert schema.get("required", []) == [field.alias for field in model.model_fields.values() if field.is_required()]
         rules = [rule.validation for rule in model.rules]
