@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable
 from itertools import pairwise
@@ -438,12 +436,3 @@ _URLS = st.builds(
 def test_an_address_that_is_taken_is_taken_by_the_job(url: str, insecure: bool) -> None:
     if _takes(url, insecure=insecure):
         check_base_url(url, allow_insecure=insecure)
-
-
-# -- lightness --------------------------------------------------------------------------------------------------------
-
-
-def test_reading_a_resource_needs_none_of_the_heavy_libraries() -> None:
-    script = "import sys, siorg_operator.api.resource; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"kopf", "kubernetes", "psycopg", "aiohttp", "httpx2", "urllib3", "siorg_job"} & set(loaded)
