@@ -1,7 +1,6 @@
-"""Server-side apply: who applied which field, and what an apply changes of an object.
+"""Who wrote which field (managedFields), and server-side apply on top of it.
 
-A field is the path to it; an item of a list that is a map has its key in it: ``("env", "[A]", "value")``. Only those who
-apply own fields here; the real server keeps account of every writer, in managedFields.
+A field is the path to it; an item of a list that is a map has its key in it: ``("env", "[A]", "value")``.
 """
 
 from __future__ import annotations
@@ -12,14 +11,16 @@ from typing import Any
 from kube_double.errors import Body, Refused
 
 Path = tuple[str, ...]
-Owners = Mapping[str, frozenset[Path]]
-"""The fields of each manager."""
+Owner = tuple[str, str]
+"""A manager, and by what it wrote: Apply or Update."""
+Owners = Mapping[Owner, frozenset[Path]]
+"""The fields of each."""
 
 _KEYS = {"containers": "name", "env": "name", "volumes": "name", "volumeMounts": "mountPath", "imagePullSecrets": "name",
          "ownerReferences": "uid", "conditions": "type"}  # fmt: skip
 """By which key the items of a list are told apart; other lists are owned whole."""
 _UNTRACKED = frozenset({("apiVersion",), ("kind",)} | {("metadata", name) for name in (
-    "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp")})  # fmt: skip
+    "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp", "managedFields")})  # fmt: skip
 
 
 def fields(value: Any, name: str = "", at: Path = ()) -> dict[Path, Any]:
@@ -42,30 +43,50 @@ def applied(current: Body, config: Body, manager: str, owners: Owners, *, force:
     """``current`` after ``manager`` applied ``config`` to it, and who owns what then.
 
     Raises:
-        Refused: 409, when another manager owns a field that would change, unless ``force``.
+        Refused: 409, when somebody else owns a field that would change, unless ``force``.
     """
-    live, wanted = fields(current), fields(config)
+    live, wanted, me = fields(current), fields(config), (manager, "Apply")
     contested = {path for path, value in wanted.items() if path in live and live[path] != value}
-    fights = [(owner, path) for owner, theirs in owners.items() if owner != manager for path in sorted(contested & theirs)]
+    fights = [(owner, path) for owner, theirs in owners.items() if owner != me for path in sorted(contested & theirs)]
     if fights and not force:
-        told = ", ".join(f'conflict with "{owner}": .{".".join(path)}' for owner, path in fights)
-        causes = [{"reason": "FieldManagerConflict", "message": f'conflict with "{owner}"', "field": f".{'.'.join(path)}"}
-                  for owner, path in fights]  # fmt: skip
+        causes = [{"reason": "FieldManagerConflict", "message": f'conflict with "{name}"{_using(operation, current)}',
+                   "field": f".{'.'.join(path)}"} for (name, operation), path in fights]  # fmt: skip
+        told = ", ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
         raise Refused(409, "Conflict", f"Apply failed with {len(fights)} conflict{'s'[: len(fights) > 1]}: {told}", causes=causes)
-    others = {owner: theirs - contested for owner, theirs in owners.items() if owner != manager}
+    others = {owner: theirs - contested for owner, theirs in owners.items() if owner != me}
     kept = wanted.keys() | frozenset[Path]().union(*others.values())
     merged = _merged(current, config)
-    for path in sorted(owners.get(manager, frozenset()) - kept, key=len):
+    for path in sorted(owners.get(me, frozenset()) - kept, key=len):
         if not any(other[: len(path)] == path for other in kept):
             _remove(merged, path)
-    return merged, {**others, manager: frozenset(wanted)}
+    return merged, {**others, me: frozenset(wanted)}
 
 
-def written(before: Body, after: Body, owners: Owners) -> Owners:
-    """Who owns what after somebody else's write: nobody what that has changed."""
-    was, is_now = fields(before), fields(after)
-    changed = {path for path in was.keys() | is_now.keys() if was.get(path) != is_now.get(path)}
-    return {owner: theirs - changed for owner, theirs in owners.items()}
+def _using(operation: str, current: Body) -> str:
+    return "" if operation == "Apply" else f" using {current['apiVersion']}"
+
+
+def written(before: Body, after: Body, manager: str, owners: Owners) -> Owners:
+    """Who owns what after a write: what it changed is ``manager``'s own now."""
+    was, is_now, me = fields(before), fields(after), (manager, "Update")
+    changed = frozenset(path for path in was.keys() | is_now.keys() if path not in was or was[path] != is_now.get(path, was))
+    left = {owner: theirs - changed for owner, theirs in owners.items()}
+    return left | {me: left.get(me, frozenset()) | (changed & is_now.keys())}
+
+
+def managed_fields(owners: Owners, api_version: str) -> list[Body]:
+    """As an object's metadata shows it; with items of lists called otherwise than there."""
+    entries = []
+    for (manager, operation), theirs in owners.items():
+        tree: Body = {}
+        for path in theirs:
+            node = tree
+            for step in path:
+                node = node.setdefault(f"f:{step}", {})
+        if tree:
+            entries.append({"manager": manager, "operation": operation, "apiVersion": api_version, "fieldsType": "FieldsV1",
+                            "fieldsV1": tree})  # fmt: skip
+    return entries
 
 
 def _merged(live: Any, config: Any, name: str = "") -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from kube_double import builtin
-from kube_double.apply import Owners, applied, fields, written
+from kube_double.apply import Owners, applied, fields, managed_fields, written
 from kube_double.definitions import FINALIZER, Definitions, established
 from kube_double.errors import (
     Body,
@@ -92,7 +92,7 @@ class Registry:
     definitions: Definitions
     _pages: dict[str, tuple[int, list[Entry]]] = field(default_factory=dict)
     _owners: dict[str, Owners] = field(default_factory=dict)
-    """Who applied which fields of an object, by its uid."""
+    """Who wrote which fields of an object, by its uid."""
 
     # Reading
 
@@ -135,7 +135,9 @@ class Registry:
 
     # Writing
 
-    def create(self, kind: Kind, namespace: str, body: Any, options: Options = Options()) -> Body:
+    def create(
+        self, kind: Kind, namespace: str, body: Any, options: Options = Options(), owners: Owners | None = None
+    ) -> Body:  # fmt: skip
         """POST.
 
         Raises:
@@ -159,10 +161,16 @@ class Registry:
                 raise already_exists(kind.group, kind.plural, key[1], going="deletionTimestamp" in existing.body["metadata"])
             if options.dry_run:
                 return made
-            entry = self.store.put(kind.collection, key, made)
+            stored = self._put(kind, key, made, owners or written({}, made, options.manager, {}))
             if kind.plural == "namespaces":
                 self.create(self.kinds.named("serviceaccounts"), key[1], {"metadata": {"name": "default"}})
-            return entry.body
+            return stored
+
+    def _put(self, kind: Kind, key: Key, body: Body, owners: Owners) -> Body:
+        """Write ``body`` as the object's next version; of whom its fields are then."""
+        self._owners[body["metadata"]["uid"]] = owners
+        metadata = {**body["metadata"], "managedFields": managed_fields(owners, kind.api_version)}
+        return self.store.put(kind.collection, key, {**body, "metadata": metadata}).body
 
     def update(
         self, kind: Kind, namespace: str, name: str, body: Any, options: Options = Options(), subresource: str = ""
@@ -204,16 +212,15 @@ class Registry:
         config = self._decoded(kind, namespace, config, options)
         entry = self.store.get(kind.collection, (namespace, name))
         if entry is None:
-            made = self.create(kind, namespace, json.loads(json.dumps(config)), options)
-            self._owners[made["metadata"]["uid"]] = {options.manager: frozenset(fields(config))}
-            return made
-        uid = entry.body["metadata"]["uid"]
-        merged, owners = applied(entry.copy(), config, options.manager, self._owners.get(uid, {}), force=options.force)
-        replaced = self._replace(kind, entry, merged, options, "")
-        self._owners[uid] = owners
-        return replaced
+            owners: Owners = {(options.manager, "Apply"): frozenset(fields(config))}
+            return self.create(kind, namespace, json.loads(json.dumps(config)), options, owners)
+        known = self._owners[entry.body["metadata"]["uid"]]
+        merged, owners = applied(entry.copy(), config, options.manager, known, force=options.force)
+        return self._replace(kind, entry, merged, options, "", owners)
 
-    def _replace(self, kind: Kind, entry: Entry, body: Body, options: Options, subresource: str) -> Body:
+    def _replace(
+        self, kind: Kind, entry: Entry, body: Body, options: Options, subresource: str, owners: Owners | None = None
+    ) -> Body:  # fmt: skip
         """Make ``body`` the object's next version, unless it changes nothing."""
         old, name = entry.body, entry.body["metadata"]["name"]
         was, wanted = old["metadata"], body["metadata"]
@@ -230,10 +237,10 @@ class Registry:
             not was.get("deletionGracePeriodSeconds")
         ):  # fmt: skip
             return self._removed(kind, entry.key, new)
-        if new == old or options.dry_run:
+        known = self._owners[was["uid"]]
+        if options.dry_run or (new == old and owners in (None, known)):
             return new
-        self._owners[was["uid"]] = written(old, new, self._owners.get(was["uid"], {}))
-        return self.store.put(kind.collection, entry.key, new).body
+        return self._put(kind, entry.key, new, owners or written(old, new, options.manager, known))
 
     def _of_endpoint(self, kind: Kind, old: Body, body: Body, subresource: str) -> Body:
         """What this endpoint may change, on top of what it may not."""

@@ -266,6 +266,20 @@ class TestApply:
         again = refusal(lambda: kube.apply(cron_job(name), manager="operator"))
         assert 'conflict with "human": .spec.schedule' in again.message
 
+    def test_knows_who_wrote_what(self, kube: Kube, name: str) -> None:
+        def writers() -> set[tuple[str, str]]:
+            found = kube.wait_for("cronjobs", name)["metadata"]["managedFields"]
+            return {(each["manager"], each["operation"]) for each in found if "f:spec" in each["fieldsV1"]}
+
+        kube.apply(cron_job(name), manager="operator")
+        assert writers() == {("operator", "Apply")}
+        kube.patch("cronjobs", name, {"spec": {"schedule": "0 5 * * *"}}, fieldManager="editor")
+        assert writers() == {("operator", "Apply"), ("editor", "Update")}
+        refused = refusal(lambda: kube.apply(cron_job(name), manager="operator"))
+        assert 'conflict with "editor" using batch/v1: .spec.schedule' in refused.message
+        kube.apply(cron_job(name), manager="operator", force=True)
+        assert writers() == {("operator", "Apply")}
+
     def test_takes_back_by_force_what_somebody_else_wrote(self, kube: Kube, name: str) -> None:
         kube.apply(cron_job(name), manager="operator")
         kube.patch("cronjobs", name, {"spec": {"schedule": "0 5 * * *", "startingDeadlineSeconds": 9}}, fieldManager="editor")
