@@ -7,15 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kube_double.authorizer import Rule
 from kube_double.observed_requests import Request
-from kube_double.server import ApiServer
-from support.cluster import Cluster, real_cluster, real_kubeconfig, small_cluster
+from support.cluster import Cluster, any_cluster
 from support.fleet import eventually
 from support.job_census import job_census
 from support.late_link import LateLink
@@ -24,25 +22,14 @@ from support.siorg_world import HELD_IMAGE, World, is_finished
 
 MAX_JOBS = 3
 LEASE: dict[str, Any] = {"LEASE_SECS": 3, "LEASE_RENEW_SECS": 2, "LEASE_RETRY_SECS": 1}
-TAKEN_OVER_SECONDS = 20.0
-GIVEN_BACK_SECONDS = 3.0
 EVERYTHING = [Rule(("*",), ("*",), ("*",))]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One that tells by whom a request was: tokens are called as the operators are."""
-    folder: Path = tmp_path_factory.mktemp("cluster")
-    kubeconfig = real_kubeconfig()
-    if kubeconfig is not None:
-        with real_cluster(folder, kubeconfig, {}, retry_seconds=0.2) as real:
-            yield real
-        return
-    with (
-        ApiServer(rules={"first": EVERYTHING, "second": EVERYTHING}) as server,
-        small_cluster(folder, {}, server=server, retry_seconds=0.2) as small,
-    ):
-        yield small
+    with any_cluster(tmp_path_factory.mktemp("cluster"), rules={"first": EVERYTHING, "second": EVERYTHING}) as made:
+        yield made
 
 
 @pytest.fixture
@@ -126,32 +113,25 @@ def test_of_two_that_elect_the_leader_alone_writes(world: World, pair: tuple[For
     assert {one.verb for one in second} == {"get"}
 
 
-def test_a_standby_acts_within_20_seconds_of_the_leaders_death(world: World, pair: tuple[ForkedOperator, ForkedOperator]) -> None:
+@pytest.mark.parametrize("ends", ["killed", "stopped"])
+def test_a_standby_takes_over(world: World, pair: tuple[ForkedOperator, ForkedOperator], ends: str) -> None:
+    """From a leader that died when its Lease has run out, from one that ended well at once: it gives the Lease back."""
     first, second = start(pair, world)
     world.secret()
     world.create(manifest(world))
     world.wait_for_condition("Ready", "True")
-    first.kill()
-    killed = time.monotonic()
-    world.enqueue(5)
-    eventually(world.jobs, seconds=TAKEN_OVER_SECONDS + 10)
-    assert time.monotonic() - killed < TAKEN_OVER_SECONDS
-    assert second.running
-    world.wait_until_drained()
-
-
-def test_a_standby_acts_within_3_seconds_of_the_leaders_end(world: World, pair: tuple[ForkedOperator, ForkedOperator]) -> None:
-    first, _ = start(pair, world)
-    world.secret()
-    world.create(manifest(world))
-    world.wait_for_condition("Ready", "True")
-    stopped = time.monotonic()
-    assert first.stop() == 0
-    ended = time.monotonic()
+    since = world.kube.wait_for("leases", "siorg-operator")["metadata"]["resourceVersion"]
+    if ends == "killed":
+        first.kill()
+    else:
+        assert first.stop() == 0
     world.enqueue(5)
     eventually(world.jobs)
-    assert time.monotonic() - ended < GIVEN_BACK_SECONDS
-    assert ended - stopped < GIVEN_BACK_SECONDS
+    assert second.running
+    leases = world.kube.watch("leases", version=since, fields="metadata.name=siorg-operator", seconds=5)
+    holders = {(event["object"]["spec"].get("holderIdentity") or "").partition("_")[0] for event in leases}
+    assert ("" in holders) is (ends == "stopped")
+    assert "second" in holders
     world.wait_until_drained()
 
 

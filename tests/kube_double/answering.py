@@ -111,8 +111,8 @@ class Answering:
 
     async def _call_back(self, moment: Moment, asked: Request) -> None:
         # In a thread: a callback may wait for a process, or ask this very server.
-        for hook in self.hooks.at(moment):
-            await asyncio.to_thread(hook.call, asked)
+        for call in self.hooks.at(moment):
+            await asyncio.to_thread(call, asked)
 
     # Who may
 

@@ -20,7 +20,8 @@ _KEYS = {"containers": "name", "env": "name", "volumes": "name", "volumeMounts":
          "ownerReferences": "uid", "conditions": "type"}  # fmt: skip
 """By which key the items of a list are told apart; other lists are owned whole."""
 _UNTRACKED = frozenset({("apiVersion",), ("kind",)} | {("metadata", name) for name in (
-    "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp", "managedFields")})  # fmt: skip
+    "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp",
+    "managedFields")})  # fmt: skip
 
 
 def fields(value: Any, name: str = "", at: Path = ()) -> dict[Path, Any]:

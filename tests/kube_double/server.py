@@ -27,7 +27,7 @@ from kube_double.definitions import Definitions
 from kube_double.errors import Body
 from kube_double.garbage import GarbageCollector
 from kube_double.kinds import Kinds
-from kube_double.observed_requests import Hook, Hooks, Moment, Request, Trouble
+from kube_double.observed_requests import Hooks, Moment, Request, Trouble
 from kube_double.registry import MERGE_PATCH, DeleteOptions, Options, Registry
 from kube_double.selectors import by_labels
 from kube_double.store import Store
@@ -116,55 +116,22 @@ class ApiServer:
 
         It runs in a thread of its own, and that one request waits for it; it may use the server.
         """
-        hook = Hook(moment, callback)
-        self._hooks.add(hook)
+        hook = moment, callback
+        self._hooks.callbacks.append(hook)
         try:
             yield
         finally:
-            self._hooks.remove(hook)
+            self._hooks.callbacks.remove(hook)
 
     @contextmanager
-    def fault(
-        self,
-        *,
-        verb: str | None = None,
-        resource: str | None = None,
-        subresource: str | None = None,
-        namespace: str | None = None,
-        name: str | None = None,
-        user_agent: str | None = None,
-        status: int | None = None,
-        message: str = "",
-        delay: float = 0.0,
-        hang: bool = False,
-        drop: bool = False,
-        carried_out: bool = False,
-        count: int | None = None,
-    ) -> Iterator[Trouble]:
-        """Trouble for the requests that fit all that is given, at most ``count`` of them.
-
-        Args:
-            verb: get, list, watch, create, update, patch or delete.
-            resource: The plural.
-            subresource: As ``status``; empty for the object itself.
-            namespace: The namespace asked in.
-            name: The object's name.
-            user_agent: A part of the User-Agent.
-            status: The answer; 410 for a watch is the answer itself, not an event in it.
-            message: What the answer says.
-            delay: Seconds to wait first.
-            hang: Do not answer until the fault is over.
-            drop: Close the connection instead of answering.
-            carried_out: Carry the request out nevertheless; only the answer is lost.
-            count: How many requests.
-        """
-        trouble = Trouble(verb, resource, subresource, namespace, name, user_agent, status, message, delay, hang, drop,
-                          carried_out, count)  # fmt: skip
-        self._hooks.begin(trouble)
+    def fault(self, **wanted: Any) -> Iterator[Trouble]:
+        """A ``Trouble`` with these attributes, meanwhile."""
+        trouble = Trouble(**wanted)
+        self._hooks.troubles.append(trouble)
         try:
             yield trouble
         finally:
-            self._hooks.end(trouble)
+            self._hooks.troubles.remove(trouble)
             self._loop.call_soon_threadsafe(trouble.over.set)
 
     @contextmanager
