@@ -20,7 +20,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv tools demo test test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
+.PHONY: help venv tools demo test test-fast test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -83,6 +83,9 @@ demo: $(INSTALLED) ## everything in small, to see it work: database, SIORG, some
 test: $(INSTALLED) ## run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-fast: $(INSTALLED) ## those that need neither a process nor a database, at each save
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit $(ARGS)
+
 # The component tests that `make test` runs on the small API server, on a real one. They make namespaces of their own and
 # the CRD; SIORG_TEST_JOB_IMAGE and SIORG_TEST_HOST_ADDRESS add a drain with real pods (tests/cluster/test_real_pods.py).
 test-cluster: $(INSTALLED) ## run the operator's tests against the API server of KUBECONFIG
@@ -104,7 +107,7 @@ check: $(INSTALLED) ## look for what tests do not see: lint, format, types, who 
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/yamllint --strict .
-	@$(BIN)/shellcheck .ci/run tests/e2e/kind-test tests/get-tools manifests/render
+	@$(BIN)/shellcheck .ci/run core/image tests/e2e/kind-test tests/get-tools manifests/render
 	@$(BIN)/hadolint job/Dockerfile simulator/Dockerfile operator/Dockerfile
 
 crd: $(INSTALLED) ## write crds/ anew from the models

@@ -7,6 +7,7 @@ No template is written by hand, so chart and manifests can not drift apart. Need
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -209,10 +210,11 @@ def schema() -> Body:
     """The schema of the values, with the operator's settings in it."""
     whole: Body = json.loads((HERE / "values.schema.json").read_text(encoding="utf-8"))
     settings = whole["properties"]["operator"]["properties"]["settings"]["properties"]
-    for name, one in OperatorSettings.model_json_schema()["properties"].items():
-        if name not in _FIXED_SETTINGS:
-            told = {"title", "unit", "allowed", "shown"}
-            settings[name.upper()] = {key: value for key, value in one.items() if key not in told}
+    for one in dataclasses.fields(OperatorSettings):
+        if one.name not in _FIXED_SETTINGS:
+            settings[one.name.upper()] = {
+                "description": one.metadata["meaning"], "default": one.default, **one.metadata["kind"].schema
+            }  # fmt: skip
     return whole
 
 

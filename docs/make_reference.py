@@ -76,7 +76,7 @@ def reference() -> str:
         *_status(properties["status"], version["additionalPrinterColumns"]),
         "## Variables of the operator\n",
         _ABOUT_OPERATOR_VARIABLES,
-        operator_settings.markdown_table(),
+        operator_settings.ENVIRONMENT.markdown_table(),
         *_job_variables(),
         "## Metrics of the operator\n",
         "At `/metrics` of port 8080. Those with the labels `namespace` and `worker` are about one resource, and go with it.\n",
@@ -234,7 +234,7 @@ def _job_variables() -> Iterator[str]:
         "Of `siorg-job`, in a Job, in a Deployment and by hand; `siorg-job settings` prints this table. A variable with the"
         " prefix `SIORG_` or `WORKER_` that is not in it is refused. [.env.example](../.env.example) has them all.\n"
     )
-    yield job_settings.markdown_table()
+    yield job_settings.ENVIRONMENT.markdown_table()
     yield "### Where a resource sets them\n"
     yield (
         "In a cluster these are fields of the resource. The others go into `spec.job.podTemplate.spec.env`. Where both tables"

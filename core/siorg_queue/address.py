@@ -1,17 +1,15 @@
-"""The address of a database: checked before libpq sees it, and what of it must never be seen."""
+"""The address of a database: checked before libpq sees it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Self
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 _SCHEMES = ("postgresql://", "postgres://")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:@]*)(?::(?P<port>[0-9]*))?")
-_SECRET_PARAMETERS = frozenset({"password", "sslpassword"})
 
 
 def check_database_url(url: str) -> None:
@@ -45,28 +43,6 @@ def check_database_url(url: str) -> None:
             raise ValueError("has a parameter after ? that is not name=value")
         if unquote(parameter[0]) not in _parameter_names():
             raise ValueError("has a parameter after ? that PostgreSQL's client library does not know")
-
-
-def secrets_of(url: str) -> Iterator[str]:
-    """Every text of a database URL that must not be seen; also of one that was refused."""
-    yield url
-    # Both readings of a URL that is ambiguous: up to libpq's @, and up to the last one.
-    last = url.partition("://")[2].rpartition("@")[0]
-    parts = _DatabaseUrl.of(url)
-    for user_information in {parts.user_information, last}:
-        password = user_information.partition(":")[2]
-        if password:  # without one, "postgres:" would become stars wherever a message names that user
-            yield user_information
-            yield from _written(password)
-    for name, value in parts.parameters:
-        if unquote(name).lower() in _SECRET_PARAMETERS:
-            yield from _written(value.removeprefix("="))
-
-
-def _written(password: str) -> Iterator[str]:
-    yield password
-    yield unquote(password)
-    yield quote(unquote(password), safe="")
 
 
 @cache

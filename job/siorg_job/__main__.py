@@ -29,10 +29,11 @@ from siorg_job.commands import (
     status,
 )
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.logs import capture_uncaught, configure, logger
-from siorg_job.redaction import Redactor
-from siorg_job.settings import Settings, SettingsError
+from siorg_job.settings import Settings
 from siorg_queue import DatabaseUnavailable, describe, is_transient
+from siorg_runtime.environment import SettingsError
+from siorg_runtime.logs import capture_uncaught, configure, logger
+from siorg_runtime.redaction import Redactor
 
 _COMMANDS = (run, discover, cleanup, status, conflicts, retry, enqueue, organizations, migrate, doctor)
 
@@ -41,9 +42,9 @@ class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from siorg_job.run_summary import package_version
+        from siorg_runtime.version import version
 
-        print(f"siorg-job {package_version()}")
+        print(f"siorg-job {version()}")
         parser.exit()
 
 
@@ -74,9 +75,9 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     """Run one command; returns its exit code."""
     chosen = parser().parse_args(arguments)
     if chosen.run is None:
-        from siorg_job.settings import markdown_table
+        from siorg_job.settings import ENVIRONMENT
 
-        print(markdown_table())
+        print(ENVIRONMENT.markdown_table())
         return Exit.DONE
     try:
         settings = Settings.from_environment(environ)
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         return Exit.USAGE
     redactor = settings.redactor()
     configure(settings.log_format, settings.log_level, redactor)
-    capture_uncaught()
+    capture_uncaught("siorg_job")
     log = logger("siorg_job")
     for notice in settings.notices:
         log.warning(notice)

@@ -13,13 +13,12 @@ import time
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from siorg_job.logs import logger
 from siorg_job.metrics import BUCKETS_SECONDS
+from siorg_runtime.logs import logger
+from siorg_runtime.version import version
 
 LONGEST_SUMMARY: Final = 4096
 """Bytes. Kubernetes cuts a termination message there: https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/"""
@@ -108,7 +107,7 @@ class RunReport:
         """
         seconds = max(time.monotonic() - self.started_monotonic, 0.0)
         return {
-            "version": package_version(),
+            "version": version(),
             "reason": _cut(reason),
             "exit_code": exit_code,
             "started_at": _rfc3339(self.started_at),
@@ -147,15 +146,6 @@ def write_termination_log(path: Path, text: str) -> None:
         return
     except (OSError, ValueError) as error:
         log.warning("The termination message could not be written", path=str(path), reason=str(error))
-
-
-@cache
-def package_version() -> str:
-    """The version of siorg-sync that is installed, or ``unknown`` when it runs from its sources alone."""
-    try:
-        return version("siorg-sync")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from siorg_operator.api.resource import ResourceError, SiorgSyncWorker, read_file
 from siorg_operator.decide.state import Backlog, Job, JobState, Reading, Unreadable
+from siorg_runtime.version import version
 
 if TYPE_CHECKING:
     from siorg_operator.settings import OperatorSettings
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 error, 2 wrong settings, resource or usage,"
         " 75 try later (cluster or database unavailable).",
     )
-    root.add_argument("--version", action="version", version=f"siorg-operator {_version()}")
+    root.add_argument("--version", action="version", version=f"siorg-operator {version()}")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser(
@@ -114,15 +114,16 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 
 def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from siorg_operator.logs import capture_uncaught, configure
-    from siorg_operator.settings import OperatorSettings, SettingsError
+    from siorg_operator.settings import OperatorSettings
+    from siorg_runtime.environment import SettingsError
+    from siorg_runtime.logs import capture_uncaught, configure
 
     try:
         settings = OperatorSettings.from_environment(environ)
     except SettingsError as error:
         raise UsageError(str(error)) from None
-    configure(settings.log_format, settings.log_level)
-    capture_uncaught()
+    configure(settings.log_format, settings.log_level, quiet=settings.quiet_loggers)
+    capture_uncaught("siorg_operator")
     from siorg_operator.control.run import run
     from siorg_operator.decide.ports import ClusterError
     from siorg_operator.serving.health import ProbesPortError
@@ -140,8 +141,9 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     from siorg_operator.local.machine import LocalError, Over, log_folder, prepare, run
     from siorg_operator.local.view import View
-    from siorg_operator.logs import configure, remember_secret
     from siorg_operator.serving.metrics import OperatorMetrics
+    from siorg_runtime.logs import configure
+    from siorg_runtime.redaction import redactor
 
     resource = read_file(_text(arguments.file))
     try:
@@ -152,7 +154,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     configure("text", "warning")
     for name in ("DATABASE_URL", "SIORG_API_TOKEN"):
         if environment.get(name):
-            remember_secret(environment[name])
+            redactor.remember(environment[name])
     console = Console(force_terminal=False if arguments.plain else None)
     with View(console) as view:
         machine = asyncio.run(
@@ -174,8 +176,9 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_operator import explain
     from siorg_operator.decide.plan import plan
     from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.logs import configure
-    from siorg_operator.settings import OperatorSettings, SettingsError
+    from siorg_operator.settings import OperatorSettings
+    from siorg_runtime.environment import SettingsError
+    from siorg_runtime.logs import configure
 
     configure("text", "warning")
     is_file = (
@@ -242,8 +245,8 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
     from siorg_operator.database.reader import Backlogs
     from siorg_operator.decide.jobs import combine, job_of_pod, job_record, owner_uid, pod_record
     from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.logs import redacted, remember_secret
     from siorg_operator.serving.metrics import OperatorMetrics
+    from siorg_runtime.redaction import redactor
 
     try:
         api = api_client()
@@ -268,10 +271,10 @@ async def _look(arguments: argparse.Namespace, environ: Mapping[str, str], setti
         found = [job for job in found if owner_uid(job) == resource.metadata.uid]
         resource, assumed = _with_image(resource, settings, max(found, key=_made, default=None))
         secrets = Secrets(kubernetes, refresh_seconds=0)
-        backlog = await SecretedBacklogs(secrets, databases, remember_secret=remember_secret).read(resource)
+        backlog = await SecretedBacklogs(secrets, databases, remember_secret=redactor.remember).read(resource)
         now = datetime.now(UTC)
         jobs = [
-            combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redacted)
+            combine(record, [pod_record(pod) for pod in pods if job_of_pod(pod) == record.uid], now, redactor.text)
             for job in found
             if (record := job_record(job)) is not None
         ]
@@ -331,9 +334,9 @@ def _crd(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
 
 
 def _settings(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    from siorg_operator.settings import markdown_table
+    from siorg_operator.settings import ENVIRONMENT
 
-    print(markdown_table(), end="")
+    print(ENVIRONMENT.markdown_table(), end="")
     return DONE
 
 
@@ -359,13 +362,6 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 12:
         raise argparse.ArgumentTypeError(f"{text[:20]!r}: a whole number from 0")
     return int(text)
-
-
-def _version() -> str:
-    try:
-        return version("siorg-sync")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from kubernetes import client, config
 
 from siorg_operator.cluster.leader import Leadership
-from siorg_operator.logs import configure
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import configure
 
 ACT_SECONDS = 0.01
 
@@ -32,10 +33,8 @@ def main(url: str, acts: str, *seconds: str) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    times = {name: int(value) for name, _, value in (one.partition("=") for one in seconds)}
-    settings = OperatorSettings.model_validate(
-        {"namespace": os.environ.get("POD_NAMESPACE", "siorg"), "identity": Path(acts).stem, **times}
-    )
+    times: dict[str, Any] = {name: int(value) for name, _, value in (one.partition("=") for one in seconds)}
+    settings = OperatorSettings(namespace=os.environ.get("POD_NAMESPACE", "siorg"), identity=Path(acts).stem, **times)
     leadership = Leadership(client.ApiClient(configuration), settings)
     if leadership.wait_until_leading(stop):
         with Path(acts).open("a") as file:

@@ -10,8 +10,9 @@ from pathlib import Path
 from support.siorg_server import REPOSITORY
 
 GENERATED = REPOSITORY / "docs" / "reference.md"
-ENGLISH = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
-PORTUGUESE = (REPOSITORY / "README.pt-BR.md", *sorted((REPOSITORY / "docs" / "pt-BR").glob("*.md")))
+_AT_THE_TOP = ("CONTRIBUTING", "README", "SECURITY")
+ENGLISH = (*(REPOSITORY / f"{page}.md" for page in _AT_THE_TOP), *sorted((REPOSITORY / "docs").glob("*.md")))
+PORTUGUESE = (*(REPOSITORY / f"{page}.pt-BR.md" for page in _AT_THE_TOP), *sorted((REPOSITORY / "docs" / "pt-BR").glob("*.md")))
 PAGES = (*ENGLISH, *PORTUGUESE)
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

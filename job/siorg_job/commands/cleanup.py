@@ -8,7 +8,7 @@ from typing import Any
 
 from siorg_job.cleanup import Cleaned, cleanup
 from siorg_job.commands.context import Context, Exit
-from siorg_job.logs import logger
+from siorg_runtime.logs import logger
 
 _TELL_EVERY_SECONDS = 5.0
 

@@ -9,9 +9,9 @@ from typing import Any
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.commands.enqueue import siorg_code
 from siorg_job.database.switch import is_enabled
-from siorg_job.logs import logger
 from siorg_job.retry_policy import retry_policy
 from siorg_queue import QueueStore
+from siorg_runtime.logs import logger
 
 
 def add_to(subparsers: Any) -> None:

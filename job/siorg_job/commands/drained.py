@@ -11,9 +11,9 @@ from typing import Any
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.drain.loop import Drain
 from siorg_job.drain.queue_client import GiveUp
-from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics, MetricsPortError
 from siorg_job.run_summary import RunReport
+from siorg_runtime.logs import logger
 
 
 def drain(context: Context, report: RunReport, *, forever: bool) -> tuple[str, int]:

@@ -11,10 +11,10 @@ import psycopg
 
 from siorg_job.commands.context import Context, Exit
 from siorg_job.database.switch import is_enabled
-from siorg_job.logs import logger
 from siorg_job.retry_policy import retry_policy
 from siorg_job.run_summary import RunReport, one_line, write_termination_log
 from siorg_queue import DatabaseUnavailable, QueueStore, connect, describe, is_transient
+from siorg_runtime.logs import logger
 
 _ASK_AGAIN_SECONDS = 0.5
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from siorg_job.logs import logger
 from siorg_queue import Connection
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
+from siorg_runtime.logs import logger
 
 __all__ = ["MAX_DEPTH", "STRICT_HIERARCHY", "SYNC_ENABLED", "read_boolean", "read_settings", "read_whole_number"]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
 from siorg_job.run_summary import BatchTally, RunReport
 from siorg_job.sync.apply import Applied
 from siorg_queue import Item, LostItem, Outcome, Settled, Status, Verdict
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

@@ -26,7 +26,6 @@ from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.maintenance import Housekeeping
 from siorg_job.drain.queue_client import GiveUp, PatientQueue
 from siorg_job.fetch.fetcher import Gathered, Gatherer, Trouble, kind_of
-from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
 from siorg_job.run_summary import RunReport
 from siorg_job.settings import Settings
@@ -34,6 +33,7 @@ from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, Sior
 from siorg_job.siorg_session import breaker_for, client_for
 from siorg_job.sync.apply import Work, apply
 from siorg_queue import DatabaseUnavailable, Outcome, Verdict
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

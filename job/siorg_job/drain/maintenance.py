@@ -9,11 +9,11 @@ import time
 from siorg_job.cleanup import cleanup
 from siorg_job.database.switch import is_enabled
 from siorg_job.drain.queue_client import PatientQueue
-from siorg_job.logs import logger
 from siorg_job.metrics import JobMetrics
 from siorg_job.run_summary import RunReport
 from siorg_job.settings import Settings
 from siorg_queue import QueueStore, Status
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

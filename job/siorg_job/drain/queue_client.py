@@ -13,10 +13,10 @@ from typing import Literal, TypeVar
 from uuid import UUID
 
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.logs import logger
 from siorg_job.retry_policy import retry_policy
 from siorg_job.settings import Settings
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 

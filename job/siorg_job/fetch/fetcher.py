@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.plan import plan
-from siorg_job.logs import logger
 from siorg_job.siorg.errors import InvalidAnswer, NotFound, PermanentError, SiorgError, SiorgUnavailable, TornAnswer
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.parsing import parse_stored
@@ -20,6 +19,7 @@ from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Evidence
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation, Outcome, Verdict
 from siorg_queue.statements import load
+from siorg_runtime.logs import logger
 
 log = logger("siorg_job.fetch.fetcher")
 

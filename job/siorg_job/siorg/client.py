@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
@@ -44,6 +43,7 @@ from siorg_job.siorg.errors import (
 from siorg_job.siorg.limits import Breaker, BreakerState, RateLimiter
 from siorg_job.siorg.model import MAX_CODE, DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.parsing import Body
+from siorg_runtime.version import version
 
 _T = TypeVar("_T")
 
@@ -644,10 +644,7 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 
 def _default_user_agent() -> str:
-    try:
-        return f"siorg-sync/{version('siorg-sync')}"
-    except PackageNotFoundError:  # run from a source tree
-        return "siorg-sync"
+    return f"siorg-sync/{version()}"
 
 
 def _tls_with(bundle: Path) -> ssl.SSLContext:

@@ -28,9 +28,9 @@ from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import rfc3339
 from siorg_operator.decide.status import Event
-from siorg_operator.logs import redacted
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_operator.settings import NAMESPACE_FILE
+from siorg_runtime.redaction import redactor
 
 FIELD_MANAGER: Final = "siorg-operator"
 CONNECT_SECONDS: Final = 5.0
@@ -195,7 +195,7 @@ class Kubernetes:
             },
             "type": event.type,
             "reason": event.reason,
-            "message": redacted(event.message).encode()[:_LONGEST_EVENT].decode(errors="ignore"),
+            "message": redactor.text(event.message).encode()[:_LONGEST_EVENT].decode(errors="ignore"),
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
             "reportingInstance": "",
@@ -363,7 +363,7 @@ class Kubernetes:
 def _without_secrets(value: Any) -> Any:
     """``value`` with its messages cleansed: what a pod said of its end is repeated there, and not every image is ours."""
     if isinstance(value, dict):
-        return {key: redacted(one) if key == "message" and isinstance(one, str) else _without_secrets(one)
+        return {key: redactor.text(one) if key == "message" and isinstance(one, str) else _without_secrets(one)
                 for key, one in value.items()}  # fmt: skip
     return [_without_secrets(one) for one in value] if isinstance(value, list) else value
 

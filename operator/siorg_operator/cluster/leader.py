@@ -35,8 +35,9 @@ from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 from pydantic import ValidationError
 from urllib3.exceptions import NewConnectionError, TimeoutError  # noqa: A004 - urllib3's own
 
-from siorg_operator.logs import logger, redacted
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 _log = logger(__name__)
 
@@ -366,4 +367,4 @@ def _described(error: BaseException) -> str:
         text = "the answer is no Lease"
     else:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return " ".join(redacted(text).split())[:_LONGEST_REASON]
+    return " ".join(redactor.text(text).split())[:_LONGEST_REASON]

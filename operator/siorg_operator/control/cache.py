@@ -15,7 +15,7 @@ from siorg_operator.control.reconcile import CronJobSeen, CronRun, cron_job_seen
 from siorg_operator.decide.jobs import JobRecord, PodRecord, job_of_pod, job_record, owner_uid, pod_record
 from siorg_operator.decide.manifests import COMPONENT_LABEL
 from siorg_operator.decide.state import Job
-from siorg_operator.logs import redacted
+from siorg_runtime.redaction import redactor
 
 _Record = TypeVar("_Record")
 
@@ -59,7 +59,7 @@ class Sight:
 
     def jobs(self, owner: str, now: datetime, past: Past) -> list[Job]:
         """Of a resource; ``past``: what was seen of them before."""
-        return past.jobs([(job, self._pods.of(job.uid)) for job in self._jobs.of(owner)], now, redacted)
+        return past.jobs([(job, self._pods.of(job.uid)) for job in self._jobs.of(owner)], now, redactor.text)
 
     def cron_jobs(self, owner: str) -> list[CronJobSeen]:
         """Of a resource."""

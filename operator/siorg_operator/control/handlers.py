@@ -18,7 +18,7 @@ from siorg_operator.control.reconcile import Seen
 from siorg_operator.control.resync import Lists, RollCall
 from siorg_operator.database.reader import Backlogs, Watch
 from siorg_operator.decide.manifests import MANAGED_BY
-from siorg_operator.logs import logger
+from siorg_runtime.logs import logger
 
 log = logger(__name__)
 

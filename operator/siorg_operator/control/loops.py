@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from siorg_operator.control.loop import Attendant
-from siorg_operator.logs import logger
+from siorg_runtime.logs import logger
 
 _BEGIN_AGAIN_SECONDS = 1.0
 _PASS_ENDS_SECONDS = 5.0  # a pass that is under way may come to its end for so long; then it is cancelled

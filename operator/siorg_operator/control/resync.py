@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.logs import logger
+from siorg_runtime.logs import logger
 
 _SOON_SECONDS = 2.0  # a listing comes piece by piece: one roll call after all of it
 _LONGEST_PAUSE_SECONDS = 60.0

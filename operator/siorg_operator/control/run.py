@@ -21,10 +21,11 @@ from siorg_operator.control.loops import Attendants
 from siorg_operator.control.reconcile import Reconciler
 from siorg_operator.database.reader import Backlogs
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.logs import logger, remember_secret
 from siorg_operator.serving.health import Health, Probes
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import logger
+from siorg_runtime.redaction import redactor
 
 _ACCESS_RETRY_SECONDS = 2.0
 
@@ -75,7 +76,7 @@ async def _lead(
     """Attend to every resource of the namespace until ``stop``."""
     databases = Backlogs()
     secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
-    readers = SecretedBacklogs(secrets, databases, remember_secret=remember_secret)
+    readers = SecretedBacklogs(secrets, databases, remember_secret=redactor.remember)
     reconciler = Reconciler(
         reader=readers, launcher=kubernetes, cluster=kubernetes, metrics=metrics, clock=_now, pacing=settings.pacing
     )

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from siorg_operator.decide.state import Unreadable
 from siorg_queue import is_transient
-from siorg_queue.address import secrets_of
+from siorg_runtime.redaction import secrets_of
 
 _LONGEST_TEXT = 300  # characters of what a server says
 _SHORTEST_SECRET = 4  # characters; a shorter one would make stars of every message

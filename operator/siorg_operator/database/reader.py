@@ -27,11 +27,11 @@ from psycopg.rows import dict_row
 
 from siorg_operator.database.errors import said, unreadable, where
 from siorg_operator.decide.state import Reading, Unreadable
-from siorg_operator.logs import logger
 from siorg_queue import CHANNEL
 from siorg_queue.address import check_database_url
 from siorg_queue.statements import load
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
+from siorg_runtime.logs import logger
 
 APPLICATION_NAME: Final = "siorg-operator"
 """By this the server knows our connections; those of jobs begin with ``siorg-job``."""

@@ -12,7 +12,7 @@ from siorg_operator.api.resource import KIND
 from siorg_operator.decide.job_failures import later
 from siorg_operator.decide.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
 from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary
-from siorg_runtime.secret_places import without_known_places
+from siorg_runtime.redaction import without_known_places
 
 CANNOT_START: Final = frozenset(
     {

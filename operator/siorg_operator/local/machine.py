@@ -30,10 +30,10 @@ from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Backlog, Job, Unreadable
 from siorg_operator.decide.status import Event
-from siorg_operator.logs import redacted
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue.address import check_database_url
+from siorg_runtime.redaction import redactor
 
 _KILL_MARGIN_SECONDS = 5.0
 _LOG_TAIL_BYTES = 2048
@@ -106,7 +106,7 @@ class Process:
             termination_message="" if code is None else self._last_words(),
             finished_at=self.finished_at,
         )
-        return combine(record, [pod], datetime.now(UTC), redacted)
+        return combine(record, [pod], datetime.now(UTC), redactor.text)
 
     def _last_words(self) -> str:
         """The summary, or the end of the log where there is none: as a pod's termination message."""
@@ -413,7 +413,7 @@ def _reached(machine: LocalMachine) -> End | None:
             return None
         return End(
             Over.UNAVAILABLE,
-            f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redacted(machine.unreadable.message)}",
+            f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redactor.text(machine.unreadable.message)}",
         )
     queue, jobs = machine.status.get("queue"), machine.status["jobs"]
     if queue is None or jobs.get("active") or jobs.get("pending"):

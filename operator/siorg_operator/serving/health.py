@@ -26,7 +26,7 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from siorg_operator.logs import logger
+from siorg_runtime.logs import logger
 
 _log = logger(__name__)
 

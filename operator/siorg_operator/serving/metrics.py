@@ -10,7 +10,6 @@ import math
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -19,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from siorg_operator.decide.plan import Plan
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading
+from siorg_runtime.version import version
 
 _Metric: TypeAlias = Counter | Gauge | Histogram
 _M = TypeVar("_M", Counter, Gauge, Histogram)
@@ -135,7 +135,7 @@ class OperatorMetrics:
             buckets=_CALL_SECONDS,
         )
         Gauge("siorg_operator_build_info", "1; the version is in the label", ("version",), registry=self._registry).labels(
-            _version()
+            version()
         ).set(1)
 
     # -- what happened to a resource ----------------------------------------------------------------------------------
@@ -319,10 +319,3 @@ class _Spread(Collector):
                     buckets.append(("+Inf" if bound == math.inf else str(bound), so_far))
                 family.add_metric(one, buckets, total)
         yield family
-
-
-def _version() -> str:
-    try:
-        return version("siorg-sync")
-    except PackageNotFoundError:
-        return "unknown"

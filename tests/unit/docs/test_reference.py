@@ -6,7 +6,7 @@ import importlib.util
 from types import ModuleType
 
 from siorg_job import settings as job_settings
-from siorg_operator.settings import OperatorSettings
+from siorg_operator import settings as operator_settings
 from support.pages import GENERATED
 from support.siorg_server import REPOSITORY
 
@@ -26,8 +26,8 @@ def test_the_reference_is_made_from_the_models() -> None:
 
 def test_every_variable_is_in_it() -> None:
     text = GENERATED.read_text(encoding="utf-8")
-    ours = [f"SIORG_OPERATOR_{name.upper()}" for name in OperatorSettings.model_fields]
-    assert [name for name in (*ours, *(one.name for one in job_settings.variables())) if f"| `{name}` |" not in text] == []
+    names = [one.name for one in (*operator_settings.ENVIRONMENT.variables, *job_settings.ENVIRONMENT.variables)]
+    assert [name for name in names if f"| `{name}` |" not in text] == []
 
 
 def test_no_cell_of_a_table_is_torn() -> None:

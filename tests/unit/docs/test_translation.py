@@ -15,7 +15,7 @@ PAIRED = [path for path in ENGLISH if path != GENERATED]
 
 
 def twin(path: Path) -> Path:
-    return REPOSITORY / "README.pt-BR.md" if path.name == "README.md" else path.parent / "pt-BR" / path.name
+    return path.with_suffix(".pt-BR.md") if path.parent == REPOSITORY else path.parent / "pt-BR" / path.name
 
 
 def code(page: Page) -> list[tuple[str, str]]:

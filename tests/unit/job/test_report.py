@@ -67,14 +67,14 @@ def test_the_termination_log_is_not_created(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_termination_log_that_refuses_is_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_termination_log_that_refuses_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_termination_log(tmp_path, "x")
-    assert "termination message could not be written" in capsys.readouterr().err
+    assert "termination message could not be written" in caplog.text
 
 
-def test_a_termination_log_that_is_a_device_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_termination_log_that_is_a_device_is_written(caplog: pytest.LogCaptureFixture) -> None:
     write_termination_log(Path(os.devnull), "x")
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("field", ["claimed", "released", "stale", "requests", "request_retries"])

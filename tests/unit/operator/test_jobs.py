@@ -24,7 +24,7 @@ from siorg_operator.decide.jobs import (
 )
 from siorg_operator.decide.manifests import drain_job
 from siorg_operator.decide.state import Ending, Job, JobState, Summary
-from siorg_operator.redaction import Redactor
+from siorg_runtime.redaction import Redactor
 from support.operator_values import CREDENTIALS, NOW, UID, at, rfc3339, template_of, worker
 
 JOB_UID = "5d3c7f2e-3a52-4d4b-9a53-0d5c1f4f3a99"

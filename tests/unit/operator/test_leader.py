@@ -193,7 +193,7 @@ def test_last_words_that_nobody_reads_do_not_keep_a_process_alive() -> None:
     program = """
 import logging, os, sys, threading
 from siorg_operator.cluster.leader import end_process
-from siorg_operator.logs import configure
+from siorg_runtime.logs import configure
 configure("json", "info")
 threading.Thread(target=lambda: [logging.getLogger("siorg_operator").error("x" * 1000) for _ in range(1000)], daemon=True).start()
 print("ready", flush=True)
@@ -213,7 +213,7 @@ end_process("test")
 
 def settings(**changes: Any) -> OperatorSettings:
     times = {"lease_secs": LEASE, "lease_renew_secs": RENEW, "lease_retry_secs": RETRY}
-    return OperatorSettings.model_validate({"namespace": "siorg", "identity": "me", **times, **changes})
+    return OperatorSettings(namespace="siorg", identity="me", **{**times, **changes})
 
 
 def api(server: LeaseServer) -> client.ApiClient:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from siorg_job.settings import Settings, variables
+from siorg_job.settings import ENVIRONMENT, Settings
 from siorg_job.siorg.address import check_base_url
 from siorg_operator.api.resource import (
     Condition,
@@ -399,13 +399,13 @@ def test_the_job_takes_the_settings_that_come_of_it() -> None:
 
 
 def test_every_setting_of_the_job_is_the_operators_or_may_be_given_by_people() -> None:
-    assert {*SET_BY_THE_OPERATOR, *LEFT_TO_PEOPLE} == {one.name for one in variables()}
+    assert {*SET_BY_THE_OPERATOR, *LEFT_TO_PEOPLE} == {one.name for one in ENVIRONMENT.variables}
     assert not {*SET_BY_THE_OPERATOR} & {*LEFT_TO_PEOPLE}
 
 
 def test_the_defaults_are_those_of_the_job() -> None:
     ours = manifests.environment(read_file(SMALLEST))
-    theirs = {one.name: one.default for one in variables()}
+    theirs = {one.name: one.default for one in ENVIRONMENT.variables}
     differ = {name for name, text in ours.items() if theirs[name] != text}
     # In a cluster a program reads the log first, and the pod's grace is 30 s by Kubernetes' own default.
     assert differ == {"LOG_FORMAT", "WORKER_SHUTDOWN_GRACE_SECS"}

@@ -1,0 +1,153 @@
+"""No secret survives the redactor, in whatever form it is written, and what is none stays."""
+
+import base64
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siorg_runtime.redaction import Redactor
+
+PASSWORD = 'p@ss/w"örd\\1'
+URL = "postgresql://siorg:p%40ss-w0rd@db:5432/siorg?sslpassword=cert-p%2Fss"
+
+
+class Rude:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        PASSWORD,
+        quote(PASSWORD, safe=""),
+        quote(PASSWORD, safe="").lower(),
+        json.dumps(PASSWORD),
+        json.dumps(PASSWORD, ensure_ascii=False),
+        repr(PASSWORD),
+        base64.b64encode(PASSWORD.encode()).decode(),
+        base64.b64encode(f"{PASSWORD}\n".encode()).decode(),
+    ],
+)
+def test_a_known_secret_is_replaced_however_it_is_written(written: str) -> None:
+    redactor = Redactor([PASSWORD])
+    assert redactor.text(f"[{written}]").strip("[\"']") == "***"
+    assert redactor.text(f"before{written}after").replace('"', "").replace("'", "") == "before***after"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        URL, "p%40ss-w0rd", "p@ss-w0rd", "siorg:p%40ss-w0rd", "cert-p/ss", "cert-p%2Fss",
+        base64.b64encode(URL.encode()).decode(), base64.b64encode(b"p@ss-w0rd").decode(),
+    ],
+)  # fmt: skip
+def test_of_a_url_the_passwords_are_known_too(written: str) -> None:
+    assert Redactor([URL]).text(f"before {written} after") == "before *** after"
+
+
+def test_of_secrets_within_each_other_the_longest_goes_as_a_whole() -> None:
+    assert Redactor(["word", "user:password@host"]).text("user:password@host") == "***"
+
+
+def test_a_secret_is_learned_at_run_time_and_kept_when_it_is_replaced() -> None:
+    redactor = Redactor()
+    redactor.remember("first-token")
+    redactor.remember("second-token")
+    assert redactor.text("first-token second-token") == "*** ***"
+    assert repr(redactor) == "Redactor(***)"
+
+
+def test_short_secrets_are_left_in_running_text_but_not_in_known_places() -> None:
+    redactor = Redactor(["abc", "a", ""])
+    assert redactor.text("the abc of a banana") == "the abc of a banana"
+    assert redactor.text("postgresql://u:abc@h/d password=abc") == "postgresql://***@h/d password=***"
+
+
+def test_an_empty_password_makes_no_stars_of_the_users_name() -> None:
+    redactor = Redactor(["postgresql://postgres:@/postgres?host=/tmp/pg"])
+    assert redactor.text("postgres: no such role") == "postgres: no such role"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("see https://user:pass@host/path?q=1", "see https://***@host/path?q=1"),
+        ("redis://:x@host", "redis://***@host"),
+        ("postgresql://u:pa/s?s@x@host/db", "postgresql://***@host/db"),
+        ("postgres://u@host", "postgres://***@host"),
+        ("Authorization: Bearer a", "Authorization: Bearer ***"),
+        ("authorization: Basic dTpw", "authorization: Basic ***"),
+        ('{"Authorization": "Bearer tok-en"}', '{"Authorization": "Bearer ***"}'),
+        ("(b'authorization', b'Bearer x1')", "(b'authorization', b'Bearer ***')"),
+        ("sent Bearer eyJh.b-c_d=", "sent Bearer ***"),
+        ("host=h password=x user=u", "host=h password=*** user=u"),
+        ("password = 'a b\\' c' user=u", "password = *** user=u"),
+        ("?sslpassword=x&a=b", "?sslpassword=***&a=b"),
+        ("PGPASSWORD=x", "PGPASSWORD=***"),
+        ("mail to pessoa@ufmt.br about https://www.ufmt.br/a?b=c", "mail to pessoa@ufmt.br about https://www.ufmt.br/a?b=c"),
+        ('["http://www.ufmt.br","pessoa@ufmt.br"]', '["http://www.ufmt.br","pessoa@ufmt.br"]'),
+        ("lease_token=5 the bearer of news", "lease_token=5 the bearer of news"),
+        ("password authentication failed for user siorg", "password authentication failed for user siorg"),
+        ("", ""),
+    ],
+)
+def test_known_places_are_redacted_whatever_stands_in_them_and_nothing_else(text: str, redacted: str) -> None:
+    assert Redactor(["s3cr3t"]).text(text) == redacted
+
+
+def test_values_are_gone_through_keys_included() -> None:
+    value = {
+        "s3cr3t": [1, None, True, 2.5, ("a s3cr3t", {"x": b"s3cr3t"}), ValueError("s3cr3t")],
+        "set": {"s3cr3t"},
+        "Authorization": "x",
+        "password": "y",
+        "lease_token": 7,
+    }
+    assert Redactor(["s3cr3t"]).value(value) == {
+        "***": [1, None, True, 2.5, ["a ***", {"x": "***"}], "ValueError: ***"],
+        "set": ["***"],
+        "Authorization": "***",
+        "password": "***",
+        "lease_token": 7,
+    }
+    assert Redactor().value("postgresql:///x", "database_url") == "***"
+
+
+def test_a_text_is_cut_after_it_is_redacted() -> None:
+    shown = Redactor(["s3cr3t"]).value("x" * 16_380 + "s3cr3t" + "x" * 1000)
+    assert shown == "x" * 16_380 + "***x… (17383 characters)"
+
+
+def test_a_value_that_contains_itself_or_cannot_be_shown_comes_to_an_end() -> None:
+    endless: list[object] = [Rude(), ValueError(Rude())]
+    endless.append(endless)
+    shown = json.dumps(Redactor().value(endless), ensure_ascii=False)
+    assert "<unreadable Rude>" in shown
+    assert "ValueError: <unreadable ValueError>" in shown
+    assert "…" in shown
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(secret=st.text("xyzXYZ-_.%/@:", min_size=4), before=st.text(), after=st.text(), around=_json)
+def test_no_secret_survives(secret: str, before: str, after: str, around: object) -> None:
+    redactor = Redactor([secret])
+    assert secret not in redactor.text(f"{before}{secret}{after}")
+    assert secret not in json.dumps(redactor.value([around, {"x": secret, secret: before + secret + after}]))
+
+
+@given(secret=st.text(min_size=4, max_size=40), before=st.text(max_size=20), after=st.text(max_size=20))
+def test_no_secret_of_whatever_characters_survives(secret: str, before: str, after: str) -> None:
+    clean = Redactor([secret]).text(before + secret + after)
+    assert secret.strip() not in clean.replace("***", "\0") or len(secret.strip()) < 4
