@@ -23,9 +23,9 @@ from support.cluster import Cluster
 from support.fleet import eventually
 from support.job_census import job_census
 from support.kube import Body, condition
-from support.late_link import LateLink
 from support.operator_fork import forked_operator
 from support.postgres import Postgres
+from support.relay import LateLink
 from support.siorg_server import SiorgServer
 from support.siorg_world import HELD_IMAGE, World, is_finished, siorg_world
 

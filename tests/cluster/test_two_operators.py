@@ -16,8 +16,8 @@ from kube_double.observed_requests import Request
 from support.cluster import Cluster, any_cluster
 from support.fleet import eventually
 from support.job_census import job_census
-from support.late_link import LateLink
 from support.operator_fork import ForkedOperator, forked_operator
+from support.relay import LateLink
 from support.siorg_world import HELD_IMAGE, World, is_finished
 
 MAX_JOBS = 3
