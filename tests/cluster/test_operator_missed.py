@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.operator_fork import forked_operator
 from support.siorg_world import HELD_IMAGE, RESOURCE, World
-
-
-@pytest.fixture
-def server(world: World) -> ApiServer:
-    if world.cluster.server is None:
-        pytest.skip("a real API server is not taken away")
-    return world.cluster.server
 
 
 def one_job(world: World) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from kube_double.authorizer import Rule
 from kube_double.observed_requests import Request
+from kube_double.server import ApiServer
 from support.cluster import Cluster, any_cluster
 from support.fleet import eventually
 from support.job_census import job_census
@@ -99,16 +100,16 @@ def test_two_that_were_not_told_to_elect_do_not_outbid_each_other(world: World) 
     assert {outcome.partition("/")[0] for outcome in world.outcomes()} == {"COMPLETED"}
 
 
-def test_of_two_that_elect_the_leader_alone_writes(world: World, pair: tuple[ForkedOperator, ForkedOperator]) -> None:
-    if world.cluster.server is None:
-        pytest.skip("a real API server does not tell who asked what")
+def test_of_two_that_elect_the_leader_alone_writes(
+    world: World, server: ApiServer, pair: tuple[ForkedOperator, ForkedOperator]
+) -> None:
     start(pair, world)
     world.secret()
     world.create(manifest(world))
     world.enqueue(60)
     world.wait_until_drained()
     assert writes(world, "first")
-    second = [one for one in world.cluster.server.requests if one.user.endswith(":second") and one.namespace == world.namespace]
+    second = [one for one in server.requests if one.user.endswith(":second") and one.namespace == world.namespace]
     assert {one.resource for one in second} == {"leases"}
     assert {one.verb for one in second} == {"get"}
 
@@ -177,10 +178,9 @@ def test_a_leader_that_sleeps_past_its_lease_in_the_middle_of_a_launch_ends_and_
     assert "Lost the lead, ending at once" in first.log
 
 
-def test_an_api_server_that_is_away_longer_than_the_lease_ends_the_leader_and_not_the_standby(world: World) -> None:
-    server = world.cluster.server
-    if server is None:
-        pytest.skip("a real API server is not taken away")
+def test_an_api_server_that_is_away_longer_than_the_lease_ends_the_leader_and_not_the_standby(
+    world: World, server: ApiServer
+) -> None:
     first, second = (elector(world, name, **LEASE) for name in ("first", "second"))
     world.secret()
     world.create(manifest(world))
