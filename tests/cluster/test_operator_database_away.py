@@ -110,7 +110,7 @@ def test_new_work_is_told_at_once_again_when_the_database_is_back(own_world: Wor
     eventually(lambda: any(entry["message"] == "Told of new work at once again" for entry in operator.entries()))
     world.enqueue(10)
 
-    eventually(world.jobs, seconds=5)
+    eventually(world.jobs)
     world.wait_until_drained()
 
 
