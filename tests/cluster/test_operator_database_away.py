@@ -99,21 +99,6 @@ def test_a_database_that_goes_in_the_middle_ends_no_job_and_work_goes_on_by_itse
     assert world.outcomes() == {"COMPLETED/1": 250}
 
 
-def test_new_work_is_told_at_once_again_when_the_database_is_back(own_world: World, own_postgres: Postgres) -> None:
-    world = own_world
-    world.secret()
-    operator = world.operator()
-    world.create(world.resource(scaling={"pollIntervalSeconds": 600}))
-    world.wait_for_condition("QueueReachable", "True")
-
-    own_postgres.restart("immediate")
-    eventually(lambda: any(entry["message"] == "Told of new work at once again" for entry in operator.entries()))
-    world.enqueue(10)
-
-    eventually(world.jobs)
-    world.wait_until_drained()
-
-
 def test_a_database_without_tables_says_what_to_run(
     cluster: Cluster, siorg: SiorgServer, empty_database_url: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 
 from support.fleet import eventually
-from support.siorg_world import HELD_IMAGE, IMAGE, World
+from support.siorg_world import IMAGE, World
 
 FAILING = "siorg-job:failing"
 
@@ -108,21 +108,3 @@ def test_a_job_process_that_is_killed_is_replaced_and_nothing_is_lost(world: Wor
     assert left["COMPLETED/2"] <= 8  # what it had in hand
     world.wait_for_condition("Degraded", "False")
     world.wait_for_condition("Ready", "True")
-
-
-def test_the_slot_of_a_killed_job_is_taken_by_another(world: World) -> None:
-    world.secret()
-    world.enqueue(200)
-    world.operator()
-    world.create(world.resource(job={"image": HELD_IMAGE}))
-    eventually(lambda: len(world.processes()) == 2)
-    before = {process.pid for process in world.processes()}
-
-    os.kill(world.processes()[0].pid, signal.SIGKILL)
-
-    eventually(lambda: len(world.processes()) == 2 and {process.pid for process in world.processes()} != before)
-    slots = [job["metadata"]["labels"]["siorg.waterswamp.dev/slot"] for job in world.unfinished_jobs()]
-    assert sorted(slots) == ["0", "1"]
-    world.release()
-    world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 200}
