@@ -332,7 +332,7 @@ def failover(bench: Bench) -> list[Figure]:
             for number in (signal.SIGKILL, signal.SIGTERM) * 4:
                 leader, standby = pair
                 standby.start(ready=False)
-                eventually(lambda: "Waiting for the lead" in standby.log)  # noqa: B023
+                eventually(lambda: "Waiting for leadership" in standby.log)  # noqa: B023
                 eventually(lambda: at_rest(cluster, "bench"))
                 time.sleep(random.uniform(3, 5))  # somewhere between two tries of the standby
                 done, began = len(launches.at), time.monotonic()

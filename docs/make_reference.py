@@ -23,8 +23,9 @@ from siorg_job.commands.context import Exit
 from siorg_job.metrics import JobMetrics
 from siorg_operator import settings as operator_settings
 from siorg_operator.api.crd import crd
+from siorg_operator.api.formats import FORMS
+from siorg_operator.api.pods import LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR
 from siorg_operator.api.schema import Schema
-from siorg_operator.api.spec import FORMS, LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 
 _FIRST_LINES = """\

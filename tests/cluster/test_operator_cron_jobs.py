@@ -155,7 +155,7 @@ def test_the_cron_job_of_somebody_else_is_left_alone(world: World) -> None:
     world.create(world.resource(**BOTH))
 
     told = world.wait_for_condition("Degraded", "True", "CronJobRefused")["message"]
-    assert "sync-cleanup is there that this resource does not own: rename or delete it" in told
+    assert "sync-cleanup exists that this resource does not own: rename or delete it" in told
     world.kube.wait_for("cronjobs", "sync-discovery")
     assert world.kube.wait_for("cronjobs", "sync-cleanup")["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
 

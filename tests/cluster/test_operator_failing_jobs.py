@@ -29,7 +29,7 @@ def test_jobs_that_always_fail_become_rare_and_a_change_is_tried_at_once(world: 
     assert "one probe Job may leave at" in told["message"]
     assert world.condition("Ready")["reason"] == "JobsFailing"
     # 1, 2, 4 and 8 s and a little: with a Job each tick there would be dozens.
-    eventually(lambda: (world.status().get("trouble") or {}).get("streak", 0) >= 4, seconds=60)
+    eventually(lambda: (world.status().get("backoff") or {}).get("streak", 0) >= 4, seconds=60)
     took = time.monotonic() - began
     jobs = world.jobs()
     assert 7 <= len(jobs) <= 8, f"{len(jobs)} Jobs in {took:.0f} s"
@@ -82,7 +82,7 @@ def test_jobs_that_cannot_reach_the_database_are_no_storm_on_it(world: World) ->
     assert "Jobs cannot reach the database" in told["message"]
     assert "where it is True, only the pods fail; check network policies" in told["message"]
     assert world.condition("QueueReachable")["status"] == "True"
-    eventually(lambda: world.status()["trouble"]["streak"] >= 2)
+    eventually(lambda: world.status()["backoff"]["streak"] >= 2)
     assert len(world.jobs()) <= 4 + 2
 
 

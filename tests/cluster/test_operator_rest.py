@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from siorg_operator.database.reader import APPLICATION_NAME
+from siorg_operator.database.connection import APPLICATION_NAME
 from support.counted_database import CountedDatabase
 from support.fleet import eventually
 from support.operator_fork import forked_operator
@@ -155,8 +155,8 @@ def test_a_status_that_somebody_else_wrote_is_put_right(world: World) -> None:
         world.wait_for_condition("Ready", "True")
         eventually(lambda: listeners(world))
         meant = world.status()
-        trouble = {"reason": "JobFailed", "streak": 9, "lastFailureTime": "2026-01-02T03:04:05Z"}
-        world.kube.patch_status(RESOURCE, "sync", {"conditions": [], "queue": {"claimable": 7}, "trouble": trouble})
+        backoff = {"reason": "JobFailed", "streak": 9, "lastFailureTime": "2026-01-02T03:04:05Z"}
+        world.kube.patch_status(RESOURCE, "sync", {"conditions": [], "queue": {"claimable": 7}, "backoff": backoff})
         eventually(lambda: world.status() == meant)
 
 

@@ -45,9 +45,9 @@ def password_url(own_postgres: Postgres) -> str:
 
 WRONG = (
     ({"key": "url"}, "SecretKeyMissing", "has no key DATABASE_URL; its keys: url"),
-    ({"url": "mysql://root@127.0.0.1/siorg"}, "WrongUrl", "correct it in the Secret"),
+    ({"url": "mysql://root@127.0.0.1/siorg"}, "WrongUrl", "correct the URL in the Secret"),
     ({"url": "postgresql://postgres@127.0.0.1:1/siorg"}, "DatabaseUnavailable", "does not answer"),
-    ({"url": " \n"}, "SecretKeyMissing", "is empty or no text"),
+    ({"url": " \n"}, "SecretKeyMissing", "is empty or not text"),
 )
 
 
@@ -56,7 +56,7 @@ def test_whatever_is_wrong_with_the_secret_is_named_and_the_right_one_used(world
     world.operator()
     world.create(world.resource(cleanup={"enabled": True}))
     told = world.wait_for_condition("QueueReachable", "False", "SecretMissing")
-    assert f"Secret {world.namespace}/{SECRET} of spec.database.urlSecretRef is not there" in told["message"]
+    assert f"Secret {world.namespace}/{SECRET} of spec.database.urlSecretRef does not exist" in told["message"]
     assert "kubectl create secret generic" in told["message"]
     assert world.decision()["reason"] == "DepthUnknown"
     for given, reason, says in WRONG:
@@ -164,7 +164,7 @@ def test_a_missing_token_is_named_and_nothing_is_launched_until_it_is_there(
 
         told = world.wait_for_condition("Degraded", "True", "SecretMissing")
 
-        assert f"Secret {world.namespace}/{TOKEN_SECRET} of spec.siorg.tokenSecretRef is not there" in told["message"]
+        assert f"Secret {world.namespace}/{TOKEN_SECRET} of spec.siorg.tokenSecretRef does not exist" in told["message"]
         assert world.condition("Ready")["reason"] == "SecretMissing"
         assert world.condition("QueueReachable")["status"] == "True"
         assert world.condition("ScalingActive")["reason"] == "SecretMissing"

@@ -43,7 +43,7 @@ def test_while_siorg_is_down_single_probes_leave_at_growing_intervals(world: Wor
     assert world.condition("Ready")["reason"] == "SiorgUnavailable"
     assert world.condition("ScalingActive")["reason"] == "SiorgUnavailable"
     assert world.condition("Degraded")["status"] == "False"  # it is not ours that fails
-    eventually(lambda: (world.status().get("trouble") or {}).get("streak", 0) >= 4, seconds=60)
+    eventually(lambda: (world.status().get("backoff") or {}).get("streak", 0) >= 4, seconds=60)
     times = launched_at(world)
     # Four at first, since nobody knew; then one by one.
     assert (times[3] - times[0]).total_seconds() < 1
@@ -64,7 +64,7 @@ def test_while_siorg_is_down_single_probes_leave_at_growing_intervals(world: Wor
     assert world.outcomes() == {"COMPLETED/1": 350}
     world.wait_for_condition("SiorgAvailable", "True")
     world.wait_for_condition("Ready", "True")
-    assert "trouble" not in world.status()
+    assert "backoff" not in world.status()
 
 
 def test_a_probe_that_is_at_work_brings_back_full_speed(world: World) -> None:

@@ -11,13 +11,13 @@ from support.kube import condition
 from support.siorg_world import IMAGE, World
 
 
-def trouble(world: World) -> dict[str, Any]:
-    return dict(world.status().get("trouble") or {"streak": 0})
+def backoff(world: World) -> dict[str, Any]:
+    return dict(world.status().get("backoff") or {"streak": 0})
 
 
 def assert_slots_are_freed_and_launches_few(world: World) -> None:
     """After three rounds of failures there were the first Jobs and one probe for each pause."""
-    eventually(lambda: trouble(world)["streak"] >= 3, seconds=60)
+    eventually(lambda: backoff(world)["streak"] >= 3, seconds=60)
     jobs = world.jobs()
     assert 4 <= len(jobs) <= 4 + 3, [job["metadata"]["name"] for job in jobs]
     assert len(world.unfinished_jobs()) <= 1

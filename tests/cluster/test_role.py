@@ -144,7 +144,7 @@ def cannot_read_the_resource(world: World, who: Account) -> str:
 def cannot_write_the_status(world: World, who: Account) -> str:
     operator = started(world, who)
     world.create()
-    told = said(operator, "A pass was not carried out in full")
+    told = said(operator, "Reconcile incomplete")
     assert not world.status()
     assert operator.metric("siorg_operator_reconcile_errors_total", "403") >= 1
     return told
@@ -221,14 +221,14 @@ def cannot_read_secrets(world: World, who: Account) -> str:
 def cannot_tell_events(world: World, who: Account) -> str:
     operator = started(world, who)
     world.create()
-    told = said(operator, "An event could not be told")
+    told = said(operator, "Event not recorded")
     assert not world.events()
     return told
 
 
 def cannot_stand_for_election(world: World, who: Account) -> str:
     operator = started(world, who, ready=False, **ELECTION)
-    told = said(operator, "The lease cannot be asked for or renewed")
+    told = said(operator, "The lease cannot be read or renewed")
     assert operator.probe("readyz")[0] == 503
     assert "the Lease cannot be asked for" in operator.probe("readyz")[1]
     return told
@@ -238,7 +238,7 @@ def cannot_keep_the_lead(world: World, who: Account) -> str:
     hasty = {**ELECTION, "LEASE_SECS": 3, "LEASE_RENEW_SECS": 2}
     operator = started(world, who, ready=False, **hasty)
     assert operator.ends() == 1
-    return said(operator, "Lost the lead, ending at once", "ERROR")
+    return said(operator, "Lost leadership; exiting at once", "ERROR")
 
 
 BREAKAGES: Mapping[str, Callable[[World, Account], str]] = {

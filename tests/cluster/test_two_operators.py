@@ -76,7 +76,7 @@ def start(pair: tuple[ForkedOperator, ForkedOperator], world: World) -> tuple[Fo
     first.start()
     eventually(lambda: holder(world) == "first")
     second.start(ready=False)
-    eventually(lambda: any(entry["message"] == "Waiting for the lead" for entry in second.entries()))
+    eventually(lambda: any(entry["message"] == "Waiting for leadership" for entry in second.entries()))
     return first, second
 
 
@@ -175,7 +175,7 @@ def test_a_leader_that_sleeps_past_its_lease_in_the_middle_of_a_launch_ends_and_
     assert census.doubled == []
     # What was half sent when it fell asleep goes out when it awakes: the names are taken by then.
     assert server is None or [one for one in writes(world, "first", after=continued) if one.status < 400] == []
-    assert "Lost the lead, ending at once" in first.log
+    assert "Lost leadership; exiting at once" in first.log
 
 
 def test_an_api_server_that_is_away_longer_than_the_lease_ends_the_leader_and_not_the_standby(

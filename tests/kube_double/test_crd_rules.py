@@ -142,8 +142,8 @@ def test_what_the_resource_lets_through_makes_jobs_that_kubernetes_takes(kube: K
         resource = parse(body)
         for made in (
             manifests.drain_job(resource, slot=999, round=999_999),
-            manifests.cleanup_cron_job(resource),
-            manifests.discovery_cron_job(resource),
+            manifests.cron_job(resource, "cleanup"),
+            manifests.cron_job(resource, "discovery"),
         ):
             kube.create(made, dryRun="All", fieldValidation="Strict")
 

@@ -1,4 +1,9 @@
-"""Replicas as processes, started, stopped and killed by a test; each leaves behind when it acted and what it logged."""
+"""Replicas as processes, started, stopped and killed by a test; each leaves behind when it acted and what it logged.
+
+``python -m support.lease_replicas ACTS [FIELD=SECONDS …]`` is one: it waits for the lead on the cluster of KUBECONFIG, acts
+while it leads, releases it on SIGTERM. For each act, a line with the time is appended to the file ``ACTS``, by the clock that
+all processes of this machine share.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +12,35 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from siorg_operator.cluster.connection import api_client
+from siorg_operator.cluster.leader import Leadership
+from siorg_operator.settings import OperatorSettings
+from siorg_runtime.logs import configure
+from support.cluster import Cluster
 from support.fleet import eventually
 
 _TESTS = Path(__file__).resolve().parents[1]
+_ACT_SECONDS = 0.01
 
 
 class Replica:
-    """A process that leads or stands by: ``support.lease_replica``."""
+    """A process that leads or stands by."""
 
-    def __init__(self, url: str, folder: Path, name: str, times: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, name: str, times: tuple[str, ...]) -> None:
         """Start it."""
-        self.name = name
         self._acts, self._log = folder / f"{name}.acts", folder / f"{name}.err"
         self._acts.touch()
+        env = {"PYTHONPATH": str(_TESTS), "KUBECONFIG": str(cluster.kubeconfig), "POD_NAMESPACE": cluster.namespace}
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.lease_replica", url, str(self._acts), *times],
-                env={**os.environ, "PYTHONPATH": str(_TESTS), **env},
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                [sys.executable, "-m", "support.lease_replicas", str(self._acts), *times],
+                env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
             )  # fmt: skip
 
     @property
@@ -38,13 +49,9 @@ class Replica:
         return [float(line) for line in self._acts.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     @property
-    def said(self) -> list[dict[str, Any]]:
+    def messages(self) -> list[str]:
         """What it logged."""
-        return [json.loads(line) for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-    @property
-    def last_words(self) -> str:
-        return str(self.said[-1]["message"])
+        return [json.loads(line)["message"] for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     @property
     def running(self) -> bool:
@@ -54,43 +61,56 @@ class Replica:
         """When it acted first."""
         return eventually(lambda: self.acts, seconds=within, every=0.01)[0]
 
-    def stands_by(self) -> None:
-        """Wait until it waits."""
-        eventually(lambda: any(entry["message"] == "Waiting for the lead" for entry in self.said), seconds=10)
-        assert self.running
-        assert self.acts == []
-
     def send(self, number: signal.Signals) -> float:
         """When that was."""
         now = time.monotonic()
         os.kill(self.process.pid, number)
         return now
 
-    def ends(self, *, within: float) -> int:
-        """Its exit code."""
-        return self.process.wait(within)
-
 
 class Replicas:
     """All replicas of one test; ``end`` kills what still runs."""
 
-    def __init__(self, url: str, folder: Path, times: tuple[str, ...], **env: str) -> None:
-        """``url``, ``times``: see ``support.lease_replica``."""
-        self._url, self._folder, self._times, self._env = url, folder, times, env
+    def __init__(self, cluster: Cluster, folder: Path, *times: str) -> None:
+        self._cluster, self._folder, self._times = cluster, folder, times
         self.all: list[Replica] = []
 
-    def start(self, name: str, times: tuple[str, ...] | None = None) -> Replica:
-        self.all.append(Replica(self._url, self._folder, name, self._times if times is None else times, self._env))
+    def start(self, name: str) -> Replica:
+        self.all.append(Replica(self._cluster, self._folder, name, self._times))
         return self.all[-1]
 
     def never_acted_together(self) -> bool:
         """Whether each replica's time of acting, from first to last, is free of the others' acts."""
-        spans = sorted((one.acts[0], one.acts[-1]) for one in self.all if one.acts)
+        spans = sorted((replica.acts[0], replica.acts[-1]) for replica in self.all if replica.acts)
         return all(end < begin for (_, end), (begin, _) in pairwise(spans))
 
     def end(self) -> None:
-        for one in self.all:
-            if one.running:
-                one.send(signal.SIGCONT)
-                one.process.kill()
-            one.process.wait()
+        for replica in self.all:
+            if replica.running:
+                replica.send(signal.SIGCONT)
+                replica.process.kill()
+            replica.process.wait()
+
+
+def main(acts: str, *seconds: str) -> None:
+    """One replica."""
+    configure("json", "info")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    times: dict[str, Any] = dict(field.split("=") for field in seconds)
+    environment = {f"SIORG_OPERATOR_{name.upper()}": value for name, value in times.items()}
+    environment |= {"SIORG_OPERATOR_NAMESPACE": os.environ["POD_NAMESPACE"], "SIORG_OPERATOR_IDENTITY": Path(acts).stem}
+    leadership = Leadership(api_client(), OperatorSettings.from_environment(environment))
+    if leadership.wait_until_leading(stop):
+        with Path(acts).open("a") as file:
+            while not stop.is_set():
+                if leadership.is_leader:
+                    file.write(f"{time.monotonic()}\n")
+                    file.flush()
+                time.sleep(_ACT_SECONDS)
+    leadership.release()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 from support.operator_values import CREDENTIALS, NOW, rfc3339, template_of, worker
 
@@ -68,8 +69,8 @@ BACKLOGS = st.builds(
         READINGS,
         READINGS,
         READINGS,
-        st.just(Unreadable("DatabaseUnavailable", "away")),
-        st.just(Unreadable("SecretMissing", "")),
+        st.just(Unreadable(Reason.DATABASE_UNAVAILABLE, "away")),
+        st.just(Unreadable(Reason.SECRET_MISSING, "")),
     ),
     credentials=st.sampled_from([CREDENTIALS, CREDENTIALS, ""]),
     siorg_token_problem=st.sampled_from([None, None, None, "the Secret is not there"]),
@@ -79,7 +80,7 @@ BACKLOGS = st.builds(
 @st.composite
 def resources(draw: st.DrawFn) -> SiorgSyncWorker:
     most = draw(st.integers(0, 20) | st.integers(0, 1000))
-    trouble = {
+    backoff = {
         "reason": draw(st.sampled_from([*Ending, "Nonsense"])),
         "streak": draw(_COUNTS),
         "since": rfc3339(draw(_TIMES)),
@@ -89,7 +90,7 @@ def resources(draw: st.DrawFn) -> SiorgSyncWorker:
     believable = st.floats(0, 1e308, exclude_max=True) | st.sampled_from([0.0, 0.5, 20.0])
     status: dict[str, Any] = {"rate": draw(believable), "requestRate": draw(believable), "jobs": {}}
     if draw(st.booleans()):
-        status["trouble"] = trouble
+        status["backoff"] = backoff
     if draw(st.booleans()):
         status["jobs"] = {"lastFinishedTime": rfc3339(draw(_TIMES))}
     scaling: dict[str, Any] = {

@@ -8,6 +8,8 @@ from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.decide.manifests import job_name, template_hash
+from siorg_operator.decide.plan import Plan
+from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -136,6 +138,11 @@ def summary(
     reason, code = _REASONS[ending]
     asked = completed if requests is None else requests
     return Summary(reason, code, seconds, completed=completed, requests=asked, **counts)
+
+
+def carried_out(plan: Plan) -> Result:
+    """A plan of which everything was done."""
+    return Result(plan, tuple(job(launch.slot, launch.round) for launch in plan.launches), plan.end)
 
 
 def names(jobs: Iterable[Job]) -> list[str]:

@@ -146,7 +146,7 @@ _WRONG_NAMES: Final = ("-", "a_b", "Name", "a..b", ".a", "a.", "-a", "a b", "ä"
 _URLS: Final[Mapping[str, tuple[str, ...]]] = {
     "holds user information": ("https://user:hunter2@siorg.gov.br", "https://@siorg.gov.br", "https://siorg.gov.br/@"),
     "holds a query or a fragment": ("https://siorg.gov.br/?a=b", "https://siorg.gov.br#a", "https://siorg.gov.br?"),
-    "is no plain address": (
+    "is not a plain address": (
         "siorg.gov.br", "https:/siorg.gov.br", "https://", "ftp://siorg.gov.br", "HTTPS://siorg.gov.br", " https://siorg.gov.br",
         "https://siorg.gov.br ", "https://siorg.gov.br\n", "https://si org.gov.br", "https://siorg.gov.br/a b",
         "https://siorg.gov.br/%20", "https://siorg.gov.br/../a", "https://siorg.gov.br/.", "https://siorg.gov.br//a",
@@ -176,7 +176,7 @@ _INSECURE_URLS: Final = (
 )  # fmt: skip
 
 _WRONG_SCHEDULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "is no schedule that Kubernetes reads": (
+    "is not a schedule that Kubernetes reads": (
         "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 0 *", "* * * 13 *", "* * * * 7",
         "* * * * 8", "*/0 * * * *", "a * * * *", "* * * mond *", "* * * * monday", "-1 * * * *", "1- * * * *", "1,,2 * * * *",
         ", * * * *", "1-2-3 * * * *", "*/ * * * *", "@never", "@Daily", "@every 1h", "daily", "TZ=UTC 0 3 * * *",
@@ -274,7 +274,7 @@ def _bad_addresses() -> Iterator[Bad]:
         yield from (Bad(path, url, "rule", says=says) for url in urls)
     insecure = {"spec.siorg.allowInsecure": True}
     yield from (
-        Bad(path, url, "rule", says="is no plain address", beside=insecure)
+        Bad(path, url, "rule", says="is not a plain address", beside=insecure)
         for url in ("http://127.1", "http://[::2]", "http://999.1.1.1", "ftp://a")
     )
 
@@ -300,12 +300,12 @@ def _bad_schedules() -> Iterator[Bad]:
 
 
 def _bad_jobs() -> Iterator[Bad]:
-    yield from (Bad("spec.job.image", image, "rule", says="is no image reference") for image in _WRONG_IMAGES)
+    yield from (Bad("spec.job.image", image, "rule", says="is not an image reference") for image in _WRONG_IMAGES)
     for kind in ("requests", "limits"):
         path = f"spec.job.resources.{kind}"
         yield from (Bad(path, {"cpu": quantity}, "pattern", f"{path}.cpu") for quantity in _WRONG_QUANTITIES)
         yield from (Bad(path, {"cpu": other}, "type", f"{path}.cpu") for other in _NO_QUANTITIES)
-        yield from (Bad(path, {name: 1}, "rule", says="has a name that is no resource") for name in ("mem", "", "CPU"))
+        yield from (Bad(path, {name: 1}, "rule", says="has a name that is not a resource") for name in ("mem", "", "CPU"))
 
 
 def _bad_labels() -> Iterator[Bad]:
@@ -386,7 +386,7 @@ STATUS: Final[Mapping[str, Any]] = {
     "requestRate": 3,
     "predictedDrainSeconds": 13,
     "lastDecision": {"time": _TIME, "reason": "Launched", "message": "depth 480, 50 a Job → 10 wanted", "launched": 2},
-    "trouble": {
+    "backoff": {
         "reason": "JobsFailing",
         "streak": 2,
         "since": _TIME,

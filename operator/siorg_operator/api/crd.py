@@ -10,7 +10,7 @@ from siorg_operator.api.resource import GROUP, KIND, PLURAL, VERSION, SiorgSyncW
 from siorg_operator.api.schema import Schema, structural
 
 _FIRST_LINES: Final = """\
-# Made from operator/siorg_operator/api/resource.py and spec.py. To change it, change those, then:
+# Made from the models in operator/siorg_operator/api. To change it, change those, then:
 #   siorg-operator crd > crds/siorgsyncworkers.yaml
 """
 

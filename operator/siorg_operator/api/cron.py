@@ -51,7 +51,7 @@ _FIELDS = (
 SCHEDULE = (
     matches(
         f"^((?i:{' '.join(_FIELDS)})|@({'|'.join(_MACROS)}))$",  # Kubernetes wants the macros in lower case
-        wrong="is no schedule that Kubernetes reads",
+        wrong="is not a schedule that Kubernetes reads",
         allowed="five fields minute hour day month weekday, as in 7 * * * * or */15 6-20 * * mon-fri (Sunday is 0; TZ= goes"
         f" into timeZone), or one of {', '.join('@' + macro for macro in _MACROS)}",
     ),

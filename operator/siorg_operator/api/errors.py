@@ -1,4 +1,4 @@
-"""What is wrong with a resource, in lines that a person can act on and that hold no secret.
+"""Validation errors of a resource, as lines that a person can act on and that hold no secret.
 
 A line names the field as it is written, what is wrong, the value's shape, and what is allowed. A value itself is shown
 only where it can be nothing secret: a number or a switch where one belongs, a short word where a few words are allowed.
@@ -7,7 +7,7 @@ only where it can be nothing secret: a number or a switch where one belongs, a s
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,40 +17,39 @@ from siorg_operator.api.rules import BROKEN, Rule
 from siorg_operator.api.schema import Schema, at, structural
 
 _SHOWN_AT_MOST = 12  # characters of a wrong word: enough to recognise it, too few for most secrets
-_KEY_AT_MOST = 64  # characters of a key that nobody knows
-_FIELDS_AT_MOST = 24  # fields told where one is not known
+_KEY_AT_MOST = 64  # characters of an unknown key
+_FIELDS_AT_MOST = 24  # fields named where one is not known
 
 _WRONG = {
-    "missing": "is required and missing",
-    "extra_forbidden": "is no field",
-    "invalid_key": "is no field",
-    "int_type": "is no whole number",
-    "float_type": "is no number",
-    "bool_type": "is neither true nor false",
-    "string_type": "is no text",
-    "string_unicode": "is no UTF-8 text",
-    "quantity_type": "is no quantity",
-    "tuple_type": "is no list",
-    "dict_type": "is no object",
-    "model_type": "is no object",
+    "missing": "is required",
+    "int_type": "must be an integer",
+    "float_type": "must be a number",
+    "bool_type": "must be a boolean",
+    "string_type": "must be a string",
+    "string_unicode": "must be UTF-8 text",
+    "quantity_type": "must be a quantity",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
     "greater_than_equal": "is too small",
     "less_than_equal": "is too large",
     "string_too_short": "is too short",
     "string_too_long": "is too long",
     "too_long": "has too many entries",
     "string_pattern_mismatch": "is not in the form that Kubernetes takes",
-    "literal_error": "is none of the words allowed",
+    "literal_error": "is not one of the allowed values",
 }
-_KINDS = {"boolean": "true or false", "object": "an object", "array": "a list", "string": "text"}
+"""What is wrong, by the type of pydantic's error."""
+_KINDS = {"boolean": "true or false", "object": "an object", "array": "a list", "string": "a string"}
 
 
 class ResourceError(ValueError):
-    """The resource cannot be used. One line for each problem: ``field: what is wrong; value: …; allowed: …``."""
+    """The resource cannot be used. One line for each error: ``field: what is wrong; value: …; allowed: …``."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
-        """``problems``: one line each, without secrets."""
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+    def __init__(self, errors: Iterable[str]) -> None:
+        """``errors``: one line each, without secrets."""
+        self.errors = tuple(errors)
+        super().__init__("\n".join(self.errors))
 
 
 def lines(error: ValidationError, given: Mapping[str, Any], model: type[BaseModel], forms: Mapping[str, str]) -> Iterator[str]:
@@ -63,22 +62,29 @@ def lines(error: ValidationError, given: Mapping[str, Any], model: type[BaseMode
         forms: what the patterns of texts mean, in words.
     """
     schema = _schema(model)
-    for one in error.errors(include_input=False, include_url=False):
-        place = one["loc"]
-        if one["type"] == BROKEN:
-            yield from (_broken(rule, place, given, schema) for rule in one["ctx"]["broken"])
-        elif one["type"] in {"extra_forbidden", "invalid_key"}:
-            yield _unknown(place, schema)
+    for found in error.errors(include_input=False, include_url=False):
+        path = found["loc"]
+        if found["type"] == BROKEN:
+            yield from (_broken(rule, path, given, schema) for rule in found["ctx"]["broken"])
+        elif found["type"] in {"extra_forbidden", "invalid_key"}:
+            yield unknown(path, list(at(schema, path[:-1]).get("properties", {})))
         else:
-            wrong = _WRONG.get(one["type"], "is not right")
-            allowed = _allowed(at(schema, place), forms)
-            value = "" if one["type"] == "missing" else f"; value: {_shape_at(given, place, schema)}"
-            yield f"{written(place)}: {wrong}{value}; allowed: {allowed}"
+            wrong = _WRONG.get(found["type"], "is not valid")
+            value = "" if found["type"] == "missing" else f"; value: {_shape_at(given, path, schema)}"
+            yield f"{written(path)}: {wrong}{value}; allowed: {_allowed(at(schema, path), forms)}"
 
 
-def written(place: Iterable[str | int]) -> str:
-    """A place as people write it: ``spec.job.podTemplate.spec.env[2].name``."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{key(step)}" for step in place).removeprefix(".")
+def unknown(path: Sequence[str | int], known: Sequence[str]) -> str:
+    """The line for a field that does not exist where ``known`` do."""
+    near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    names = ", ".join(known[:_FIELDS_AT_MOST]) + (" …" if len(known) > _FIELDS_AT_MOST else "")
+    return f"{written(path)}: unknown field{meant}; allowed: {names}"
+
+
+def written(path: Iterable[str | int]) -> str:
+    """A path as people write it: ``spec.job.podTemplate.spec.env[2].name``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{key(step)}" for step in path).removeprefix(".")
 
 
 def key(name: object) -> str:
@@ -88,22 +94,24 @@ def key(name: object) -> str:
 
 def shape(value: object, node: Schema | None = None) -> str:
     """What kind of value it is, and how long; the value itself only where ``node`` says that it can be nothing secret."""
-    place = node or {}
+    schema = node or {}
     match value:
         case None:
             return "null"
         case bool():
             return str(value).lower()
         case int() | float():
-            return str(value) if place.get("type") in {"integer", "number"} and abs(value) < 1e18 else "a number"
-        case str() if "enum" in place and 0 < len(value) <= _SHOWN_AT_MOST:
+            return str(value) if schema.get("type") in {"integer", "number"} and abs(value) < 1e18 else "a number"
+        case str() if "enum" in schema and 0 < len(value) <= _SHOWN_AT_MOST:
             return ascii(value)
         case str():
-            return f"text of {_counted(len(value), 'character')}"
+            return f"a string of {_counted(len(value), 'character', 'characters')}"
         case Mapping():
-            return f"an object of {_counted(len(value), 'field')}"
+            return f"an object of {_counted(len(value), 'field', 'fields')}"
+        case list() | tuple():
+            return f"a list of {_counted(len(value), 'entry', 'entries')}"
         case _:
-            return f"a list of {_counted(len(value), 'entry')}" if isinstance(value, list | tuple) else "something else"
+            return "something else"
 
 
 @cache
@@ -111,29 +119,19 @@ def _schema(model: type[BaseModel]) -> Schema:
     return structural(model)
 
 
-def _counted(number: int, noun: str) -> str:
-    return (
-        f"{number} {noun}" if number == 1 else f"{number} {noun.removesuffix('y')}ies" if noun[-1] == "y" else f"{number} {noun}s"
-    )
+def _counted(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"
 
 
-def _broken(rule: Rule, place: tuple[str | int, ...], given: Mapping[str, Any], schema: Schema) -> str:
+def _broken(rule: Rule, path: tuple[str | int, ...], given: Mapping[str, Any], schema: Schema) -> str:
     steps = (int(rule.field),) if rule.field.isdigit() else tuple(rule.field.split(".")) if rule.field else ()
-    to_blame = (*place, *steps)
+    to_blame = (*path, *steps)
     return f"{written(to_blame)}: {rule.wrong}; value: {_shape_at(given, to_blame, schema)}; allowed: {rule.allowed}"
 
 
-def _unknown(place: tuple[str | int, ...], schema: Schema) -> str:
-    known = at(schema, place[:-1]).get("properties", {})
-    near = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
-    meant = f"; did you mean {near[0]}?" if near else ""
-    names = ", ".join(list(known)[:_FIELDS_AT_MOST]) + (" …" if len(known) > _FIELDS_AT_MOST else "")
-    return f"{written(place)}: is no field{meant}; allowed: {names}"
-
-
-def _shape_at(given: Any, place: Iterable[str | int], schema: Schema) -> str:
+def _shape_at(given: Any, path: Iterable[str | int], schema: Schema) -> str:
     node, value, known = schema, given, True
-    for step in place:
+    for step in path:
         node = at(node, [step])
         try:
             value = value[step]
@@ -148,20 +146,17 @@ def _allowed(node: Schema, forms: Mapping[str, str]) -> str:
     if "enum" in node:
         return ", ".join(node["enum"])
     if node.get("type") in {"integer", "number"}:
-        number = "a whole number" if node["type"] == "integer" else "a number"
+        number = "an integer" if node["type"] == "integer" else "a number"
         if "maximum" in node:
             return f"{number}, {node['minimum']} to {node['maximum']}"
         return f"{number}, {node['minimum']} or more" if "minimum" in node else number
-    told = forms.get(node.get("pattern", "")) or _KINDS.get(node.get("type", ""), "see the documentation")
+    text = forms.get(node.get("pattern", "")) or _KINDS.get(node.get("type", ""), "see the documentation")
     if node.get("properties"):
-        told += f" of {', '.join(list(node['properties'])[:_FIELDS_AT_MOST])}"
+        text += f" of {', '.join(list(node['properties'])[:_FIELDS_AT_MOST])}"
     if "maxLength" in node:
-        told += (
-            f", {node['minLength']} to {node['maxLength']} characters"
-            if node.get("minLength")
-            else (f", at most {node['maxLength']} characters")
-        )
+        least = f"{node['minLength']} to" if node.get("minLength") else "at most"
+        text += f", {least} {node['maxLength']} characters"
     for limit in ("maxItems", "maxProperties"):
         if limit in node:
-            told += f", at most {node[limit]} entries"
-    return told
+            text += f", at most {node[limit]} entries"
+    return text

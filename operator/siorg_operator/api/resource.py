@@ -12,31 +12,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, PlainSerializer, ValidationError
 
-from siorg_operator.api.errors import ResourceError, key, lines, shape
+from siorg_operator.api.errors import ResourceError, key, lines, shape, unknown
+from siorg_operator.api.formats import FORMS, GROUP, LabelName
 from siorg_operator.api.rules import Part, UniqueBy
-from siorg_operator.api.spec import FORMS, GROUP, LabelName, Spec
+from siorg_operator.api.spec import Spec
 from siorg_operator.api.yaml_text import YamlError, documents
 
-__all__ = [
-    "API_VERSION",
-    "FINALIZER",
-    "GROUP",
-    "KIND",
-    "PLURAL",
-    "VERSION",
-    "Condition",
-    "JobsStatus",
-    "LastDecision",
-    "Metadata",
-    "QueueStatus",
-    "ResourceError",
-    "SiorgSyncWorker",
-    "Spec",
-    "Status",
-    "TroubleStatus",
-    "parse",
-    "read_file",
-]
+__all__ = ["GROUP", "ResourceError"]
 
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
@@ -160,11 +142,11 @@ class LastDecision(StatusPart):
     """Jobs that it launched."""
 
 
-class TroubleStatus(StatusPart):
+class BackoffStatus(StatusPart):
     """Why fewer Jobs are launched than the work wants, and until when."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
-    """What kind of trouble, in one word for programs."""
+    """How the newest failed Job ended, in one word for programs."""
     streak: Count = 0
     """Failures in a row."""
     since: Time | None = None
@@ -200,7 +182,7 @@ class Status(StatusPart):
     """Seconds until what is claimable will be done, at this rate with these Jobs."""
     last_decision: LastDecision | None = None
     """The decision that last changed something, or was held back."""
-    trouble: TroubleStatus | None = None
+    backoff: BackoffStatus | None = None
     """Why fewer Jobs are launched than the work wants; not there: nothing holds back."""
 
 
@@ -214,6 +196,11 @@ class SiorgSyncWorker(Part):
     status: Status = Status()
     """What the operator says."""
 
+    def with_image(self, image: str) -> SiorgSyncWorker:
+        """The same with another image of its Jobs."""
+        job = self.spec.job.model_copy(update={"image": image})
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"job": job})})
+
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
@@ -222,7 +209,7 @@ def parse(body: Mapping[str, Any]) -> SiorgSyncWorker:
     """Read an object of the API server. What this version does not know is ignored: the CRD may be newer than the operator.
 
     Raises:
-        ResourceError: with every problem of metadata and spec. A status that cannot be read counts as empty instead:
+        ResourceError: with every error in metadata and spec. A status that cannot be read counts as empty instead:
             the operator writes it anew.
     """
     return _validated(body, extra="ignore")
@@ -232,25 +219,24 @@ def read_file(text: str) -> SiorgSyncWorker:
     """Read the one SiorgSyncWorker among the YAML documents that a person wrote. What is not known is refused.
 
     Raises:
-        ResourceError: with every problem.
+        ResourceError: with every error.
     """
     try:
         found = documents(text)
     except YamlError as wrong:
         raise ResourceError([f"the file {wrong}"]) from None
-    body = _the_only_one([one for document in found for one in _unpacked(document)])
-    unknown = [f"{key(name)}: is no field; allowed: {', '.join(_FIELDS)}" for name in body if name not in _FIELDS]
+    body = _the_only_one([item for document in found for item in _unpacked(document)])
+    errors = [unknown([name], _FIELDS) for name in body if name not in _FIELDS]
     if body.get("apiVersion") != API_VERSION:
-        unknown.append(f"apiVersion: is not known here; value: {shape(body.get('apiVersion'))}; allowed: {API_VERSION}")
+        errors.append(f"apiVersion: is not supported; value: {shape(body.get('apiVersion'))}; allowed: {API_VERSION}")
     try:
         resource = _validated(body, extra="forbid")
     except ResourceError as error:
-        problems = [*unknown, *error.problems]
+        errors += error.errors
     else:
-        if not unknown:
+        if not errors:
             return resource
-        problems = unknown
-    raise ResourceError(problems)
+    raise ResourceError(errors)
 
 
 _FIELDS: Final = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -280,11 +266,11 @@ def _validated(body: Mapping[str, Any], *, extra: Literal["ignore", "forbid"]) -
     try:
         resource = SiorgSyncWorker.model_validate(given, by_alias=True, by_name=False, extra=extra)
     except ValidationError as error:
-        problems = tuple(lines(error, given, SiorgSyncWorker, FORMS))
+        errors = tuple(lines(error, given, SiorgSyncWorker, FORMS))
     else:
         return resource.model_copy(update={"status": _status(body.get("status"))})
     # Outside of the handler: attached to what is raised, pydantic's error would bring the values along.
-    raise ResourceError(problems)
+    raise ResourceError(errors)
 
 
 def _status(given: object) -> Status:

@@ -18,7 +18,7 @@ _YAML: Final = "tag:yaml.org,2002:"
 
 
 class YamlError(ValueError):
-    """The text is no YAML that can be used; the message says where, and repeats nothing of the text."""
+    """The text is not YAML that can be used; the message says where, and repeats nothing of the text."""
 
 
 def documents(text: str) -> list[Any]:
@@ -37,11 +37,11 @@ def documents(text: str) -> list[Any]:
     except yaml.MarkedYAMLError as wrong:
         mark = wrong.problem_mark or wrong.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = f"is no YAML{where}: {ascii((wrong.problem or 'not understood')[:100])[1:-1]}"
+        problem = f"is not YAML{where}: {ascii((wrong.problem or 'not understood')[:100])[1:-1]}"
     except RecursionError:
         problem = f"is nested too deeply; allowed: {_DEEPEST} levels"
     except (yaml.YAMLError, ValueError, OverflowError):
-        problem = "is no YAML that can be read: a character or a number in it is not allowed"
+        problem = "is not YAML that can be read: a character or a number in it is not allowed"
     else:
         return [document for document in found if document is not None]
     # Outside of the handlers: what is raised must not bring the text along.
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != f"{_YAML}merge":
                 if key.value in seen:
-                    raise yaml.composer.ComposerError(None, None, "a key that stands in this object already", key.start_mark)
+                    raise yaml.composer.ComposerError(None, None, "a duplicate key", key.start_mark)
                 seen.add(key.value)
         return node
 
@@ -104,7 +104,7 @@ class _Budget:
             raise YamlError(f"is nested too deeply; allowed: {_DEEPEST} levels")
         match value:
             case dict() if not all(isinstance(key, str) for key in value):
-                raise YamlError("has a key that is neither a text nor a whole number")
+                raise YamlError("has a key that is neither a string nor an integer")
             case dict():
                 return {key: self.json(inner, depth + 1) for key, inner in value.items()}
             case list():

@@ -5,37 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, TypeAlias
 
 from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.api.spec import DatabaseUrlKey, TokenKey
 from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Reading, Unreadable
 
-_MAYBE_THE_URL = frozenset({"DatabaseUnavailable", "AccessDenied", "WrongUrl"})
+Body: TypeAlias = dict[str, Any]
+
+_URL: Final = "spec.database.urlSecretRef"
+_TOKEN: Final = "spec.siorg.tokenSecretRef"  # noqa: S105 - a field
+_MAYBE_THE_URL: Final = frozenset({Reason.DATABASE_UNAVAILABLE, Reason.ACCESS_DENIED, Reason.WRONG_URL})
 """Reasons that a changed Secret may cure."""
-
-
-class SecretReader(Protocol):
-    """Where Secrets are read."""
-
-    async def read_secret(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """A Secret's object; None when there is none."""
-        ...
-
-
-class Databases(Protocol):
-    """Where databases are read."""
-
-    async def read(self, url: str) -> Reading | Unreadable:
-        """Look at the queue behind a connection URL."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    secret: dict[str, Any] | None
+    secret: Body | None
     read_at: float
 
 
@@ -45,14 +35,20 @@ class Secrets:
     Several resources that name the same Secret share the reading.
     """
 
-    def __init__(self, reader: SecretReader, *, refresh_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock``: monotonic seconds."""
-        self._reader = reader
+    def __init__(
+        self,
+        read: Callable[[str, str], Awaitable[Body | None]],
+        *,
+        refresh_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``read``: reads a Secret by namespace and name; None when there is none. ``clock``: monotonic seconds."""
+        self._read = read
         self._refresh_seconds = refresh_seconds
         self._clock = clock
         self._kept: dict[tuple[str, str], _Kept] = {}
 
-    async def get(self, namespace: str, name: str, key: str, *, anew: bool = False) -> dict[str, Any] | None:
+    async def get(self, namespace: str, name: str, key: str, *, anew: bool = False) -> Body | None:
         """The Secret; None when there is none.
 
         Args:
@@ -70,7 +66,7 @@ class Secrets:
         if kept is not None and usable and not anew and now - kept.read_at < self._refresh_seconds:
             return kept.secret
         try:
-            secret = await self._reader.read_secret(namespace, name)
+            secret = await self._read(namespace, name)
         except ClusterError:
             if kept is None or kept.secret is None:
                 raise
@@ -79,116 +75,120 @@ class Secrets:
         return secret
 
 
-class SecretedBacklogs:
-    """``ports.BacklogReader`` for a cluster: the database's URL stands in a Secret."""
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What a resource's Secrets say."""
 
-    def __init__(self, secrets: Secrets, databases: Databases, *, remember_secret: Callable[[str], None]) -> None:
-        """``remember_secret``: is told every secret text before it is used, so that no log shows it."""
+    url: str | Unreadable
+    """The database's URL, or why there is none."""
+    token_problem: str | None = None
+    """Why there is no token for SIORG, although the resource names one."""
+    credentials: str = ""
+    """The fingerprint of both Secrets; empty: they could not be read, which is not the same as changed."""
+
+
+class SecretQueueReader:
+    """``ports.QueueReader`` of one resource in a cluster: the database's URL is in a Secret."""
+
+    def __init__(
+        self,
+        secrets: Secrets,
+        read_queue: Callable[[str], Awaitable[Reading | Unreadable]],
+        *,
+        remember_secret: Callable[[str], None],
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            secrets: shared by all resources.
+            read_queue: reads the queue behind a URL.
+            remember_secret: is called with every secret text before it is used, so that no log shows it.
+        """
         self._secrets = secrets
-        self._databases = databases
+        self._read_queue = read_queue
         self._remember_secret = remember_secret
-        self._urls: dict[str, str] = {}
-        self._used: dict[str, tuple[SiorgSyncWorker, str]] = {}
+        self._url: str | None = None
+        self._used: tuple[SiorgSyncWorker, str] | None = None
 
-    def url_of(self, uid: str) -> str | None:
-        """The URL that was used last for a resource, to listen there too."""
-        return self._urls.get(uid)
+    @property
+    def url(self) -> str | None:
+        """See ``ports.QueueReader``."""
+        return self._url
 
-    def forget(self, uid: str) -> None:
-        """The resource is gone."""
-        self._urls.pop(uid, None)
-        self._used.pop(uid, None)
-
-    async def changed(self) -> set[str]:
-        """Uids of resources whose Secrets are not as they were when their queue was read last. No database is asked."""
-        found = set()
-        for uid, (resource, credentials) in list(self._used.items()):
-            now = (await self._resolve(resource, anew=False))[1]
-            if now and now != credentials:
-                found.add(uid)
-        return found
+    async def changed(self) -> bool:
+        """See ``ports.QueueReader``."""
+        if self._used is None:
+            return False
+        resource, credentials = self._used
+        now = (await self._resolve(resource)).credentials
+        return bool(now) and now != credentials
 
     async def read(self, resource: SiorgSyncWorker) -> Backlog:
-        """See ``ports.BacklogReader``. With a URL that fails, the Secret is read anew: it may have been changed."""
-        uid = resource.metadata.uid or ""
-        found, credentials = await self._resolve(resource, anew=False)
-        self._used[uid] = resource, credentials
-        if isinstance(found, Unreadable):
-            self._urls.pop(uid, None)
-            return Backlog(found, credentials)
-        backlog = await self._read(resource, found, credentials)
-        if isinstance(backlog.reading, Unreadable) and backlog.reading.reason in _MAYBE_THE_URL:
-            again, credentials = await self._resolve(resource, anew=True)
-            self._used[uid] = resource, credentials
-            if isinstance(again, _Found) and again.url != found.url:
-                backlog = await self._read(resource, again, credentials)
+        """See ``ports.QueueReader``. With a URL that fails, the Secret is read anew: it may have been changed."""
+        used = await self._resolve(resource)
+        backlog = await self._read(used)
+        self._used = resource, used.credentials
+        if isinstance(used.url, str) and isinstance(backlog.reading, Unreadable) and backlog.reading.reason in _MAYBE_THE_URL:
+            again = await self._resolve(resource, anew=True)
+            self._used = resource, again.credentials
+            if isinstance(again.url, str) and again.url != used.url:
+                backlog = await self._read(again)
         return backlog
 
-    async def _read(self, resource: SiorgSyncWorker, found: _Found, credentials: str) -> Backlog:
-        self._urls[resource.metadata.uid or ""] = found.url
-        return Backlog(await self._databases.read(found.url), credentials, found.token_problem)
+    async def _read(self, resolved: _Resolved) -> Backlog:
+        self._url = resolved.url if isinstance(resolved.url, str) else None
+        reading = resolved.url if isinstance(resolved.url, Unreadable) else await self._read_queue(resolved.url)
+        return Backlog(reading, resolved.credentials, resolved.token_problem)
 
-    async def _resolve(self, resource: SiorgSyncWorker, *, anew: bool) -> tuple[_Found | Unreadable, str]:
-        """The database's URL and what is wrong with SIORG's token; and the fingerprint of both Secrets."""
+    async def _resolve(self, resource: SiorgSyncWorker, *, anew: bool = False) -> _Resolved:
         namespace = resource.metadata.namespace or "default"
-        database, token = resource.spec.database.url_secret_ref, resource.spec.siorg.token_secret_ref
-        name, field = database.name, "spec.database.urlSecretRef"
-        try:
-            secret = await self._secrets.get(namespace, database.name, database.key, anew=anew)
-            token_secret = None
-            if token is not None:
-                name, field = token.name, "spec.siorg.tokenSecretRef"
-                token_secret = await self._secrets.get(namespace, token.name, token.key, anew=anew)
-        except ClusterError as error:
-            return _no_secret(error, field, namespace, name), ""
-        credentials = _fingerprint(secret, token_secret)
-        problem = None
-        if token is not None:
-            told = _value(token_secret, "spec.siorg.tokenSecretRef", namespace, token.name, token.key)
-            problem = told.message if isinstance(told, Unreadable) else None
-            if isinstance(told, str):
-                self._remember_secret(told)
-        url = _value(secret, "spec.database.urlSecretRef", namespace, database.name, database.key)
-        if isinstance(url, Unreadable):
-            return url, credentials
-        self._remember_secret(url)
-        return _Found(url, problem), credentials
+        refs: dict[str, DatabaseUrlKey | TokenKey] = {_URL: resource.spec.database.url_secret_ref}
+        if resource.spec.siorg.token_secret_ref is not None:
+            refs[_TOKEN] = resource.spec.siorg.token_secret_ref
+        secrets: dict[str, Body | None] = {}
+        for field, ref in refs.items():
+            try:
+                secrets[field] = await self._secrets.get(namespace, ref.name, ref.key, anew=anew)
+            except ClusterError as error:
+                return _Resolved(_not_read(error, field, namespace, ref.name))
+        values = {field: _value(secrets[field], field, namespace, ref.name, ref.key) for field, ref in refs.items()}
+        for value in values.values():
+            if isinstance(value, str):
+                self._remember_secret(value)
+        token, credentials = values.get(_TOKEN), _fingerprint(secrets[_URL], secrets.get(_TOKEN))
+        return _Resolved(values[_URL], token.message if isinstance(token, Unreadable) else None, credentials)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    url: str
-    token_problem: str | None
-
-
-def _no_secret(error: ClusterError, field: str, namespace: str, name: str) -> Unreadable:
-    told = f"the Secret {namespace}/{name} of {field} cannot be read: {error}"
+def _not_read(error: ClusterError, field: str, namespace: str, name: str) -> Unreadable:
+    problem = f"the Secret {namespace}/{name} of {field} cannot be read: {error}"
     if error.code == 403:
-        return Unreadable("AccessDenied", f"{told}; the operator's Role must allow get of secrets {name}")
-    return Unreadable("SecretUnreadable", f"{told}; it is tried again by itself")
+        return Unreadable(Reason.ACCESS_DENIED, f"{problem}; the operator's Role must allow get of secrets {name}")
+    return Unreadable(Reason.SECRET_UNREADABLE, f"{problem}; it is tried again by itself")
 
 
-def _value(secret: dict[str, Any] | None, field: str, namespace: str, name: str, key: str) -> str | Unreadable:
+def _value(secret: Body | None, field: str, namespace: str, name: str, key: str) -> str | Unreadable:
     if secret is None:
         return Unreadable(
-            "SecretMissing",
-            f"the Secret {namespace}/{name} of {field} is not there: create it (kubectl create secret generic {name}"
+            Reason.SECRET_MISSING,
+            f"the Secret {namespace}/{name} of {field} does not exist: create it (kubectl create secret generic {name}"
             f" -n {namespace} --from-env-file=FILE, whose line is {key}=…)",
         )
     data = secret.get("data") or {}
     if key not in data:
-        there = ", ".join(sorted(data)) or "none"
-        return Unreadable("SecretKeyMissing", f"the Secret {namespace}/{name} of {field} has no key {key}; its keys: {there}")
+        keys = ", ".join(sorted(data)) or "none"
+        problem = f"the Secret {namespace}/{name} of {field} has no key {key}; its keys: {keys}"
+        return Unreadable(Reason.SECRET_KEY_MISSING, problem)
     try:
         text = base64.b64decode(data[key] or "", validate=True).decode().strip()
     except ValueError:  # neither base64 nor UTF-8
         text = ""
     if not text:
-        return Unreadable("SecretKeyMissing", f"the key {key} of the Secret {namespace}/{name} ({field}) is empty or no text")
+        problem = f"the key {key} of the Secret {namespace}/{name} ({field}) is empty or not text"
+        return Unreadable(Reason.SECRET_KEY_MISSING, problem)
     return text
 
 
-def _fingerprint(*secrets: dict[str, Any] | None) -> str:
+def _fingerprint(*secrets: Body | None) -> str:
     """Of the versions, nothing of the content."""
     versions = [secret and [secret["metadata"].get("uid"), secret["metadata"].get("resourceVersion")] for secret in secrets]
     return hashlib.sha256(repr(versions).encode()).hexdigest()[:10]

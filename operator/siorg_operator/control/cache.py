@@ -6,108 +6,132 @@ that wait. 10,000 Jobs took more than 90 s and 600 MiB so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from siorg_operator.control.past import Past
-from siorg_operator.control.reconcile import CronJobSeen, CronRun, cron_job_seen, cron_run
-from siorg_operator.decide.jobs import JobRecord, PodRecord, job_of_pod, job_record, owner_uid, pod_record
+from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.control.cron_jobs import CronJobState, CronRun, cron_job_state, cron_run
+from siorg_operator.control.reconcile import Observed
+from siorg_operator.decide.jobs import JobRecord, PodRecord, combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.manifests import COMPONENT_LABEL
 from siorg_operator.decide.state import Job
 from siorg_runtime.redaction import redactor
 
-_Record = TypeVar("_Record")
+_Entry = TypeVar("_Entry")
 
 
-class Sight:
+@dataclass(slots=True)
+class _Job:
+    record: JobRecord
+    started_at: datetime | None = None
+    """When its container started, as a pod told that may be gone: the Job controller removes it when a deadline is over."""
+
+
+@dataclass(slots=True)
+class _Pod:
+    record: PodRecord
+    stuck_since: datetime | None = None
+    """When it was first seen stuck. It tells only when a node took it, and then it may have pulled for minutes."""
+
+    def at(self, now: datetime) -> PodRecord:
+        stuck = self.record.stuck
+        if stuck is None or stuck.reason == "Unschedulable":  # of which its condition tells since when
+            self.stuck_since = None
+            return self.record
+        self.stuck_since = self.stuck_since or now
+        return replace(self.record, stuck=replace(stuck, since=max(stuck.since, self.stuck_since)))
+
+
+class Cache:
     """Everything of one namespace."""
 
-    def __init__(self) -> None:
-        """See nothing yet."""
-        self._jobs: _Index[JobRecord] = _Index()
-        self._pods: _Index[PodRecord] = _Index()
-        self._cron_jobs: _Index[CronJobSeen] = _Index()
-        self._runs: _Index[CronRun] = _Index()
+    def __init__(self, clean: Callable[[str], str] = redactor.text) -> None:
+        """``clean``: takes the secrets out of what a Job or a pod says of itself."""
+        self._clean = clean
+        self._jobs: _Index[_Job] = _Index()
+        self._pods: _Index[_Pod] = _Index()
+        self._cron_jobs: _Index[CronJobState] = _Index()
+        self._cron_runs: _Index[CronRun] = _Index()
+        self._of_kind: dict[str, tuple[_Index[Any], ...]] = {
+            "jobs": (self._jobs, self._cron_runs), "pods": (self._pods,), "cronjobs": (self._cron_jobs,),
+        }  # fmt: skip
 
-    # -- what is told -------------------------------------------------------------------------------------------------
+    def update(self, kind: str, body: Mapping[str, Any], *, deleted: bool) -> str:
+        """Take an object as it is now, or as it was when it was deleted.
 
-    def job(self, body: Mapping[str, Any], *, there: bool) -> str:
-        """A Job is so, or gone; returns the uid of its resource, empty if it has none."""
-        if (cron_job := _cron_job_of(body)) is not None:
-            return self._cron_jobs.owner(self._runs.keep(body["metadata"]["uid"], cron_job, cron_run(body) if there else None))
-        owner, record = owner_uid(body), job_record(body)
-        return self._jobs.keep(body["metadata"]["uid"], owner, record if there else None)
+        Returns:
+            The uid of the resource that it belongs to; empty if there is none.
+        """
+        uid = body["metadata"]["uid"]
+        if kind == "pods":
+            return self._jobs.owner(self._update_pod(uid, body, deleted=deleted))
+        if kind == "cronjobs":
+            return self._cron_jobs.keep(uid, controller_uid(body), None if deleted else cron_job_state(body))
+        if (cron_job := controller_uid(body, "CronJob")) is not None:
+            return self._cron_jobs.owner(self._cron_runs.keep(uid, cron_job, None if deleted else cron_run(body)))
+        record, known = job_record(body), self._jobs.get(uid)
+        started_at = None if known is None else known.started_at
+        return self._jobs.keep(uid, controller_uid(body), None if deleted or record is None else _Job(record, started_at))
 
-    def pod(self, body: Mapping[str, Any], *, there: bool) -> str:
-        """A pod is so, or gone; returns the uid of its Job's resource, empty if it has none."""
+    def _update_pod(self, uid: str, body: Mapping[str, Any], *, deleted: bool) -> str:
         is_drain = (body["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "drain"
-        job = self._pods.keep(body["metadata"]["uid"], job_of_pod(body), pod_record(body) if there and is_drain else None)
-        return self._jobs.owner(job)
+        known = self._pods.get(uid)
+        entry = _Pod(pod_record(body), None if known is None else known.stuck_since) if is_drain and not deleted else None
+        return self._pods.keep(uid, controller_uid(body, "Job"), entry)
 
-    def cron_job(self, body: Mapping[str, Any], *, there: bool) -> str:
-        """A CronJob is so, or gone; returns the uid of its resource, empty if it has none."""
-        return self._cron_jobs.keep(body["metadata"]["uid"], owner_uid(body), cron_job_seen(body) if there else None)
-
-    def forget(self, kind: str, uids: set[str]) -> None:
-        """These are gone, although nobody told."""
-        for uid in uids:
-            for index in self._indices(kind):
+    def drop(self, kind: str, uids: set[str]) -> None:
+        """These are gone, although no event told."""
+        for index in self._of_kind[kind]:
+            for uid in uids:
                 index.keep(uid, None, None)
 
-    # -- what is asked ------------------------------------------------------------------------------------------------
-
-    def jobs(self, owner: str, now: datetime, past: Past) -> list[Job]:
-        """Of a resource; ``past``: what was seen of them before."""
-        return past.jobs([(job, self._pods.of(job.uid)) for job in self._jobs.of(owner)], now, redactor.text)
-
-    def cron_jobs(self, owner: str) -> list[CronJobSeen]:
-        """Of a resource."""
-        return self._cron_jobs.of(owner)
-
-    def runs(self, owner: str) -> list[CronRun]:
-        """Jobs of a resource's CronJobs."""
-        return [run for cron_job in self._cron_jobs.of(owner) for run in self._runs.of(cron_job.uid)]
-
     def uids(self, kind: str) -> set[str]:
-        """Of everything that is seen of a kind: ``jobs``, ``pods`` or ``cronjobs``."""
-        return {uid for index in self._indices(kind) for uid in index.uids()}
+        """Of everything that is known of a kind: ``jobs``, ``pods`` or ``cronjobs``."""
+        return {uid for index in self._of_kind[kind] for uid in index.uids()}
 
-    def _indices(self, kind: str) -> list[_Index[Any]]:
-        of_kind: dict[str, list[_Index[Any]]] = {
-            "jobs": [self._jobs, self._runs], "pods": [self._pods], "cronjobs": [self._cron_jobs],
-        }  # fmt: skip
-        return of_kind[kind]
+    def observe(self, resource: SiorgSyncWorker, now: datetime) -> Observed:
+        """What belongs to a resource."""
+        owner = resource.metadata.uid
+        cron_jobs = self._cron_jobs.of(owner)
+        return Observed(
+            jobs=[self._job(entry, now) for entry in self._jobs.of(owner)],
+            cron_jobs=cron_jobs,
+            cron_runs=[run for cron_job in cron_jobs for run in self._cron_runs.of(cron_job.uid)],
+        )
+
+    def _job(self, entry: _Job, now: datetime) -> Job:
+        pods = [pod.at(now) for pod in self._pods.of(entry.record.uid)]
+        job = combine(entry.record, pods, now, self._clean)
+        entry.started_at = job.started_at or entry.started_at
+        return job if job.started_at else replace(job, started_at=entry.started_at)
 
 
-def _cron_job_of(body: Mapping[str, Any]) -> str | None:
-    for reference in body["metadata"].get("ownerReferences") or ():
-        if reference.get("controller") and reference.get("kind") == "CronJob":
-            return str(reference["uid"])
-    return None
-
-
-class _Index(Generic[_Record]):
-    """Records by the uid of their owner."""
+class _Index(Generic[_Entry]):
+    """Entries by the uid of their owner."""
 
     def __init__(self) -> None:
-        self._of: dict[str, dict[str, _Record]] = {}
+        self._of: dict[str, dict[str, _Entry]] = {}
         self._owners: dict[str, str] = {}
 
-    def keep(self, uid: str, owner: str | None, record: _Record | None) -> str:
-        """Keep a record, None: keep it no longer; returns its owner, empty if there is none."""
+    def keep(self, uid: str, owner: str | None, entry: _Entry | None) -> str:
+        """Keep an entry, None: keep it no longer; returns its owner, empty if there is none."""
         before = self._owners.pop(uid, "")
-        if before and (owner != before or record is None):
+        if before and (owner != before or entry is None):
             del self._of[before][uid]
             if not self._of[before]:
                 del self._of[before]
-        if owner and record is not None:
-            self._of.setdefault(owner, {})[uid] = record
+        if owner and entry is not None:
+            self._of.setdefault(owner, {})[uid] = entry
             self._owners[uid] = owner
         return owner or before
 
-    def of(self, owner: str) -> list[_Record]:
-        return list(self._of.get(owner, {}).values())
+    def get(self, uid: str) -> _Entry | None:
+        return self._of.get(self._owners.get(uid, ""), {}).get(uid)
+
+    def of(self, owner: str | None) -> list[_Entry]:
+        return list(self._of.get(owner or "", {}).values())
 
     def owner(self, uid: str) -> str:
         return self._owners.get(uid, "")

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
 
-from siorg_operator.api.resource import FINALIZER, GROUP, PLURAL, VERSION, SiorgSyncWorker
-from siorg_operator.cluster.secrets import SecretedBacklogs
-from siorg_operator.control.cache import Sight
-from siorg_operator.control.loops import Attendants
-from siorg_operator.control.past import Past
-from siorg_operator.control.reconcile import Seen
-from siorg_operator.control.resync import Lists, RollCall
-from siorg_operator.database.reader import Backlogs, Watch
+from siorg_operator.api.resource import FINALIZER, GROUP, PLURAL, VERSION
+from siorg_operator.control.cache import Cache
+from siorg_operator.control.loop import Controller
+from siorg_operator.control.resync import Resync
 from siorg_operator.decide.manifests import MANAGED_BY
 from siorg_runtime.logs import logger
 
 log = logger(__name__)
 
-_BEGIN_AGAIN_SECONDS = 10.0
+_RESTART_SECONDS = 10.0
+_OWNED = {"jobs": ("batch", "v1"), "pods": ("", "v1"), "cronjobs": ("batch", "v1")}
+"""Kinds of the things that belong to resources, by their plurals."""
 _OURS = {"app.kubernetes.io/managed-by": MANAGED_BY}
 _SELECTOR = ",".join(f"{key}={value}" for key, value in _OURS.items())
 
@@ -33,7 +30,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.persistence.finalizer = FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.persistence.diffbase_storage = NothingCompared()
-    settings.posting.enabled = False  # events are told by ports.Cluster, on transitions only
+    settings.posting.enabled = False  # events are recorded by ports.Reporter, on transitions only
     settings.scanning.disabled = True  # no listing of namespaces and CRDs: a Role is enough
     settings.peering.standalone = True  # a Lease decides who leads
     settings.watching.server_timeout = 300  # a silent stream is opened anew after this
@@ -41,9 +38,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500  # of a listing: never all bodies in memory at once
     settings.queueing.idle_timeout = 1.0  # a worker keeps the body that it saw last for so long
-    settings.watching.label_selectors["batch", "jobs"] = _SELECTOR  # the server sends nobody else's Jobs
-    settings.watching.label_selectors["batch", "cronjobs"] = _SELECTOR
-    settings.watching.label_selectors["", "pods"] = _SELECTOR
+    for plural, (group, _) in _OWNED.items():
+        settings.watching.label_selectors[group, plural] = _SELECTOR  # the server sends nobody else's
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.process.ultimate_exiting_timeout = 30  # a thread that hangs must not keep the pod
@@ -63,94 +59,46 @@ class NothingCompared(kopf.DiffBaseStorage):
         """See the base class."""
 
 
-class KopfWorld:
-    """What kopf shows of one resource."""
-
-    def __init__(self, sight: Sight, readers: SecretedBacklogs, databases: Backlogs) -> None:
-        """``readers``, ``databases``: to listen to."""
-        self._body: Mapping[str, Any] = {}
-        self._sight = sight
-        self._past = Past()
-        self._readers, self._databases = readers, databases
-        self._listening: tuple[str, Watch] | None = None
-
-    def show(self, body: Mapping[str, Any]) -> None:
-        """See ``attendants.Attended``."""
-        self._body = body
-
-    def body(self) -> Mapping[str, Any]:
-        """See ``attendant.World``."""
-        return self._body
-
-    def seen(self, resource: SiorgSyncWorker, now: datetime) -> Seen:
-        """See ``attendant.World``."""
-        uid = resource.metadata.uid
-        return Seen(resource, {}, self._sight.jobs(uid, now, self._past), self._sight.cron_jobs(uid), self._sight.runs(uid))
-
-    def listen(self, resource: SiorgSyncWorker, wake: Callable[[], None]) -> None:
-        """See ``attendant.World``."""
-        url = self._readers.url_of(resource.metadata.uid)
-        if self._listening is not None and self._listening[0] == url:
-            return
-        self.close()
-        if url is not None:
-            self._listening = (url, self._databases.watch(url, wake))
-
-    def close(self) -> None:
-        """Listen no more."""
-        if self._listening is not None:
-            self._listening[1].close()
-            self._listening = None
-
-
 def register(  # noqa: C901 - every handler of the operator, each of a few lines
     registry: kopf.OperatorRegistry,
-    attendants: Attendants,
+    controller: Controller,
+    cache: Cache,
+    list_uids: Callable[[str], Awaitable[set[str]]],
     *,
-    readers: SecretedBacklogs,
-    databases: Backlogs,
-    lists: Lists,
-    namespace: str,
     secrets_seconds: float,
 ) -> None:
     """Put the handlers into ``registry``.
 
     Args:
         registry: of the operator that will run.
-        attendants: attend to the resources.
-        readers: knows which URL each resource uses.
-        databases: what can be listened to.
-        lists: where objects are listed.
-        namespace: the one that is watched.
+        controller: reconciles the resources.
+        cache: is told what belongs to them.
+        list_uids: see ``Resync``.
         secrets_seconds: look for changed Secrets so often.
     """
-    sight = Sight()
 
     def known(kind: str) -> set[str]:
-        return attendants.uids() if kind == PLURAL else sight.uids(kind)
+        return controller.uids() if kind == PLURAL else cache.uids(kind)
 
-    async def gone(kind: str, uids: set[str]) -> None:
+    async def deleted(kind: str, uids: set[str]) -> None:
         if kind == PLURAL:
-            await asyncio.gather(*(attendants.leave(uid) for uid in uids))
+            await asyncio.gather(*(controller.stop(uid) for uid in uids))
         else:
-            sight.forget(kind, uids)
-            attendants.wake()
+            cache.drop(kind, uids)
+            controller.wake()
 
-    roll_call = RollCall(lists, namespace, (PLURAL, "jobs", "pods", "cronjobs"), known, gone)
+    resync = Resync(list_uids, (PLURAL, *_OWNED), known, deleted)
     tasks: list[asyncio.Task[None]] = []
 
     async def begin() -> None:
-        await roll_call.all_told()
-        attendants.begin()
-        await roll_call.run()
+        await resync.initial_list()
+        controller.begin()
+        await resync.run()
 
     async def watch_secrets() -> None:
-        """Let those look whose Secrets have changed: their queue may not be polled for an hour."""
         while True:
             await asyncio.sleep(secrets_seconds)
-            for uid in await readers.changed():
-                if attendant := attendants.get(uid):
-                    attendant.wake()
+            await controller.check_credentials()
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -158,52 +106,46 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource_changed(*, type: str | None, uid: str, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
-        roll_call.told(uid, listed=type is None)
+        resync.seen(uid, listed=type is None)
         if type == "DELETED" or body.metadata.deletion_timestamp:
-            await attendants.leave(uid)
+            await controller.stop(uid)
         else:
-            attendants.see(uid, body, lambda: KopfWorld(sight, readers, databases))
+            controller.show(uid, body)
 
-    @kopf.on.event("batch", "v1", "jobs", labels=_OURS, registry=registry)
-    async def job_changed(*, type: str | None, uid: str, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
-        owner = sight.job(body, there=type != "DELETED")
-        roll_call.told(uid, listed=type is None)
-        if attendant := attendants.get(owner):
-            attendant.gone(body.metadata.name or "") if type == "DELETED" else attendant.wake()
+    async def owned_changed(
+        *, type: str | None, uid: str, body: kopf.Body, resource: kopf.Resource, **_: Any  # noqa: A002 - kopf's word
+    ) -> None:  # fmt: skip
+        kind = resource.plural
+        owner = cache.update(kind, body, deleted=type == "DELETED")
+        resync.seen(uid, listed=type is None)
+        if (loop := controller.get(owner)) is None:
+            return
+        if kind == "jobs" and type == "DELETED":
+            loop.job_deleted(body.metadata.name or "")
+        else:
+            loop.wake()
 
-    @kopf.on.event("v1", "pods", labels=_OURS, registry=registry)
-    async def pod_changed(*, type: str | None, uid: str, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
-        owner = sight.pod(body, there=type != "DELETED")
-        roll_call.told(uid, listed=type is None)
-        if attendant := attendants.get(owner):
-            attendant.wake()
-
-    @kopf.on.event("batch", "v1", "cronjobs", labels=_OURS, registry=registry)
-    async def cron_job_changed(*, type: str | None, uid: str, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
-        owner = sight.cron_job(body, there=type != "DELETED")
-        roll_call.told(uid, listed=type is None)
-        if attendant := attendants.get(owner):
-            attendant.wake()
+    for plural, (group, version) in _OWNED.items():
+        kopf.on.event(group, version, plural, labels=_OURS, registry=registry)(owned_changed)
 
     @kopf.on.startup(registry=registry)
-    async def begun(**_: Any) -> None:
-        tasks.append(asyncio.create_task(_again_and_again(begin)))
-        tasks.append(asyncio.create_task(_again_and_again(watch_secrets)))
+    async def started(**_: Any) -> None:
+        tasks.append(asyncio.create_task(_forever(begin)))
+        tasks.append(asyncio.create_task(_forever(watch_secrets)))
 
     @kopf.on.cleanup(registry=registry)
     async def ended(**_: Any) -> None:
-        # kopf waits for every task of the loop, ours too.
+        # kopf waits for every task of the event loop, ours too.
         for task in tasks:
             task.cancel()
-        await attendants.close()
-        await databases.close()
+        await controller.close()
 
 
-async def _again_and_again(work: Callable[[], Awaitable[None]]) -> None:
+async def _forever(work: Callable[[], Awaitable[None]]) -> None:
     """A bug of ours must not end silently what nobody else does."""
     while True:
         try:
             await work()
         except Exception as error:
-            log.error("A task failed and begins again", exc_info=error)
-            await asyncio.sleep(_BEGIN_AGAIN_SECONDS)
+            log.error("Task crashed; restarting", exc_info=error)
+            await asyncio.sleep(_RESTART_SECONDS)

@@ -1,280 +1,288 @@
-"""One resource's loop: wake, pass, wait. Everything that may happen only wakes it; what to do is decided anew each time."""
+"""One control loop for each resource: wake, pass, wait. Everything that may happen only wakes it; what to do is decided anew.
+
+A loop owns all that this process remembers of its resource, and is dropped whole when the resource goes.
+
+Not kopf's daemons: those put a finalizer on every resource, and with it nothing can be deleted while no operator runs. There is
+nothing to finalize: owner references remove what a resource owns.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
-from siorg_operator.api.resource import ResourceError, SiorgSyncWorker, parse
-from siorg_operator.control.reconcile import Passed, PassFailed, Reconciler, Seen, Tally
+from siorg_operator.api.resource import Metadata, ResourceError, SiorgSyncWorker, parse
+from siorg_operator.control.reconcile import Context, Reconciled, Reconciler
+from siorg_operator.control.status_writer import StatusWriter
+from siorg_operator.database.listener import Watch
 from siorg_operator.decide import status as statuses
-from siorg_operator.decide.ports import Cluster, ClusterError
-from siorg_operator.decide.state import Job
-from siorg_operator.serving.health import Health
-from siorg_operator.serving.metrics import OperatorMetrics
+from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
+from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 SPACING_SECONDS = 0.1
 """Passes of one resource begin at least so far apart: a burst of events is one pass and one more after it."""
 _BUSY_SPACING_SECONDS = 1.0
 """And so far apart while there is work and nothing was launched for it: rows that trickle in, Jobs that come and go."""
 _JITTER = 0.2
-_EXPECTED_SECONDS = 30.0  # a Job that was made and is not shown by then has come and gone
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 30.0
+_INVALID_SECONDS = 300.0
 _REST_SECONDS = 5.0
 """After a pass that failed the next one waits so long, or until its retry comes, whatever happens meanwhile: news that come
 all the time must not become a storm of refused requests. Only an edit of the resource is worth a try at once."""
+_RESTART_SECONDS = 1.0
+_STOP_SECONDS = 5.0  # a pass that is under way may come to its end for so long; then it is cancelled
 
 
-class World(Protocol):
-    """What the cluster shows, and what can be listened to."""
+class ControlLoop:
+    """Reconciles one resource until it is stopped."""
 
-    def body(self) -> Mapping[str, Any]:
-        """The resource's object as it is known now."""
-        ...
-
-    def seen(self, resource: SiorgSyncWorker, now: datetime) -> Seen:
-        """What belongs to the resource."""
-        ...
-
-    def listen(self, resource: SiorgSyncWorker, wake: Callable[[], None]) -> None:
-        """Be woken when there is new work on the resource's queue; called after each pass, and cheap when nothing changed."""
-        ...
-
-
-class Attendant:
-    """Attends to one resource until it is gone."""
-
-    def __init__(
-        self,
-        world: World,
-        reconciler: Reconciler,
-        cluster: Cluster,
-        *,
-        metrics: OperatorMetrics,
-        health: Health,
-        clock: Callable[[], datetime],
-        default_image: str | None,
-    ) -> None:
-        """``default_image``: of Jobs whose resource names none."""
-        self._world = world
-        self._reconciler = reconciler
-        self._cluster = cluster
-        self._metrics = metrics
-        self._health = health
-        self._clock = clock
-        self._default_image = default_image
-        self._wake = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._generation: int | None = None
-        self._status: Mapping[str, Any] | None = None
-        self._shown: Mapping[str, Any] = {}
-        self._drifted: Mapping[str, Any] | None = None
-        self._odd: Mapping[str, Any] = {}
-        self._version = ""
+    def __init__(self, context: Context, body: Mapping[str, Any]) -> None:
+        """``body``: the resource's object as it is known now."""
+        self._context = context
+        self._body = body
+        self._reader = context.new_reader()
+        self._status = StatusWriter(context.reporter, self.wake)
+        self._reconciler = Reconciler(context, self._reader, self._status)
+        self._listening: tuple[str, Watch] | None = None
+        self._woken = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._stopped = False
         self._passing = False
-        self._spacing = SPACING_SECONDS
-        self._tally: Tally | None = None
-        self._expected: dict[str, tuple[Job, float]] = {}
+        self._generation: int | None = None
         self._failures = 0
-        self._where = ("", "")
+        self._spacing = SPACING_SECONDS
+        self.names = (body["metadata"].get("namespace") or "", body["metadata"]["name"])
+        """Namespace and name of the resource."""
+
+    # -- what happens -------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Look again soon."""
-        self._wake.set()
+        self._woken.set()
 
     def hurry(self) -> None:
         """Look again at once, even after a pass that failed."""
-        self._hurry.set()
-        self._wake.set()
+        self._hurried.set()
+        self._woken.set()
 
-    def changed(self) -> None:
+    def stop(self) -> None:
+        """End after the pass that is under way."""
+        self._stopped = True
+        self.hurry()
+
+    def show(self, body: Mapping[str, Any]) -> None:
         """The object was written: worth a look when it was its spec, or its status by somebody else."""
-        body = self._world.body()
+        self._body = body
         if body["metadata"].get("generation") != self._generation:
             self.hurry()
-        elif not self._passing and self._status is not None and self._has_drifted(body):
+        elif not self._passing and self._status.has_drifted(body):
             self.wake()
 
-    def gone(self, job: str) -> None:
-        """A Job was removed: nobody need expect it any more."""
-        self._expected.pop(job, None)
+    def job_deleted(self, name: str) -> None:
+        """A Job of the resource was deleted."""
+        self._reconciler.job_deleted(name)
         self.wake()
 
-    async def attend(self, stopped: Callable[[], bool]) -> None:
-        """Pass after pass until ``stopped``."""
-        while not stopped():
-            self._wake.clear()  # before anything is read: what happens from here on is not lost
-            self._hurry.clear()
-            began = time.monotonic()
-            self._spacing = SPACING_SECONDS
-            self._passing = True
-            try:
+    async def check_credentials(self) -> None:
+        """Look again if a Secret has changed: the queue may not be polled for an hour."""
+        if await self._reader.changed():
+            self.wake()
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Pass after pass until it is stopped."""
+        try:
+            while not self._stopped:
+                self._woken.clear()  # before anything is read: what happens from here on is not lost
+                self._hurried.clear()
+                began = time.monotonic()
+                self._spacing = SPACING_SECONDS
                 pause = await self._pass()
-            finally:
-                self._passing = False
-            if self._has_drifted(self._world.body()):
-                self.wake()
-            await self._wait(pause, began)
+                if self._status.has_drifted(self._body):
+                    self.wake()
+                await self._wait(pause, began)
+        finally:
+            self._listen(None)
 
     async def _wait(self, pause: float, began: float) -> None:
         rest = min(pause, _REST_SECONDS) if self._failures else 0.0
         if rest:
-            await _within(rest, self._hurry)
-        if not await _within(pause - rest, self._wake):
+            await _within(rest, self._hurried)
+        if not await _within(pause - rest, self._woken):
             return
         await asyncio.sleep(max(began + SPACING_SECONDS - time.monotonic(), 0.0))
-        await _within(max(began + self._spacing - time.monotonic(), 0.0), self._hurry)
+        await _within(max(began + self._spacing - time.monotonic(), 0.0), self._hurried)
 
     async def _pass(self) -> float:
         """One pass; returns how long to wait before the next one (seconds)."""
-        body = self._world.body()
-        metadata = body["metadata"]
-        namespace, name = metadata.get("namespace") or "", metadata["name"]
-        self._generation = metadata.get("generation")
-        if self._status is None:
-            self._status = self._shown = dict(body.get("status") or {})
-            self._tally = Tally((self._status.get("jobs") or {}).get("lastFinishedTime") or "")
-        elif self._has_drifted(body):
-            self._drifted = self._shown = dict(body.get("status") or {})
-        self._where = (namespace, name)
-        key = f"{namespace}/{name}"
-        self._health.pass_began(key)
-        began = time.monotonic()
+        context, key, began = self._context, "/".join(self.names), time.monotonic()
+        self._passing = True
+        context.health.pass_began(key)
         try:
-            resource = self._resource(body)
-            seen = self._look(resource)
-            assert self._tally is not None  # set above
-            passed = await self._reconciler.step(seen, self._tally)
+            self._generation = self._body["metadata"].get("generation")
+            self._status.look(self._body)
+            resource = self._resource()
+            done = await self._reconciler.reconcile(resource)
         except ResourceError as error:
-            return await self._refuse(body, str(error))
-        except PassFailed as error:
-            self._keep(error.passed)
-            self._world.listen(resource, self.wake)
-            return self._failed(namespace, name, error)
-        except ClusterError as error:
-            return self._failed(namespace, name, error)
+            return await self._refuse(str(error))
         except Exception as error:
             # A bug must neither end the loop nor spin it.
-            log.exception("A pass failed unexpectedly", extra={"namespace": namespace, "worker": name})
-            self._metrics.reconcile_failed(namespace, name, type(error).__name__)
+            log.exception("Reconcile crashed", **self._where)
+            context.metrics.reconcile_failed(*self.names, type(error).__name__)
             return self._retry_pause()
         finally:
-            self._metrics.reconciled(namespace, name, time.monotonic() - began)
-            self._health.pass_ended(key)
+            context.metrics.reconciled(*self.names, time.monotonic() - began)
+            context.health.pass_ended(key)
+            self._passing = False
+        self._listen(self._reader.url)
+        plan = done.result.plan
+        if not done.result.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
+            self._spacing = _BUSY_SPACING_SECONDS
+        if done.failure is not None:
+            return self._failed(done.failure)
         self._failures = 0
-        self._keep(passed)
-        self._world.listen(resource, self.wake)
-        return _pause(passed)
+        return _pause(done)
 
-    def _resource(self, body: Mapping[str, Any]) -> SiorgSyncWorker:
+    def _resource(self) -> SiorgSyncWorker:
         """The resource as it is known, with the status that we ourselves wrote last.
 
         Raises:
             ResourceError: it cannot be understood.
         """
-        resource = parse({**body, "status": self._status or {}})
+        resource = parse({**self._body, "status": self._status.status})
         if resource.spec.job.image:
             return resource
-        if not self._default_image:
+        if not self._context.default_image:
             problem = "is not set, and the operator has no default (SIORG_OPERATOR_JOB_IMAGE); allowed: an image reference"
             raise ResourceError([f"spec.job.image: {problem}"])
-        job = resource.spec.job.model_copy(update={"image": self._default_image})
-        return resource.model_copy(update={"spec": resource.spec.model_copy(update={"job": job})})
+        return resource.with_image(self._context.default_image)
 
-    def _has_drifted(self, body: Mapping[str, Any]) -> bool:
-        """Whether the status is not what we wrote: by somebody else, or by a write of ours of which no answer came."""
-        version = body["metadata"].get("resourceVersion")
-        return bool(version) and not _is_older(version, self._version) and (body.get("status") or {}) != self._shown
-
-    def _wrote(self, meant: Mapping[str, Any], answer: Mapping[str, Any] | None) -> None:
-        """The object as it was after a write of its status: until that is shown, what is shown is old."""
-        self._status = meant
-        if answer is None:
-            self._drifted = None if self._drifted == meant else self._drifted
-            return
-        self._version = answer["metadata"].get("resourceVersion") or ""
-        self._shown = answer.get("status") or {}
-        # Somebody wrote in between? Once more is enough to know: a message may have been cleansed of a secret.
-        self._drifted = None
-        if meant != self._shown != self._odd:
-            self._drifted = self._odd = self._shown
-            self.wake()
-
-    def _look(self, resource: SiorgSyncWorker) -> Seen:
-        """What the cluster shows, and the Jobs that we made and that it does not show yet."""
-        seen = self._world.seen(resource, self._clock())
-        now = time.monotonic()
-        shown = {job.name for job in seen.jobs}
-        self._expected = {
-            name: (job, until) for name, (job, until) in self._expected.items() if name not in shown and until > now
-        }
-        jobs = [*seen.jobs, *(job for job, _ in self._expected.values())]
-        # In one order, so that what is said of the first of them does not change from pass to pass.
-        jobs.sort(key=lambda job: (job.slot, job.round))
-        return replace(seen, status=self._status or {}, jobs=jobs, drifted=self._drifted)
-
-    def _keep(self, passed: Passed) -> None:
-        self._wrote(passed.status, passed.written)
-        plan = passed.plan
-        if not passed.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
-            self._spacing = _BUSY_SPACING_SECONDS
-        until = time.monotonic() + _EXPECTED_SECONDS
-        self._expected |= {job.name: (job, until) for job in passed.launched}
-        where = {"namespace": self._where[0], "worker": self._where[1]}
-        if passed.launched:
-            log.info("%s", passed.plan.message, extra={**where, "jobs": [job.name for job in passed.launched]})
-        for removal in passed.plan.end:
-            log.warning("Ended a Job whose pod cannot start: %s", removal.stuck.message, extra={**where, "job": removal.name})
-
-    async def _refuse(self, body: Mapping[str, Any], message: str) -> float:
+    async def _refuse(self, message: str) -> float:
         """Tell that the resource cannot be understood; look again when it was changed."""
-        metadata = body["metadata"]
-        where = {"namespace": metadata.get("namespace"), "worker": metadata["name"]}
-        log.warning("The resource cannot be understood: %s", message, extra=where)
-        self._metrics.refused(metadata.get("namespace") or "", metadata["name"], "InvalidSpec")
-        new = statuses.invalid(self._status or {}, metadata.get("generation") or 0, message, self._clock())
-        patch = statuses.merge_patch((self._status or {}) if self._drifted is None else self._drifted, new)
-        if patch:
-            bare = SiorgSyncWorker.model_construct(metadata=_Names(metadata))  # its names are all that is asked
-            try:
-                answer = await self._cluster.write_status(bare, patch)
-            except ClusterError as error:
-                log.warning("The status could not be written: %s", error)
-                return self._retry_pause()
-            before = self._status or {}
-            self._wrote(new, answer)
-            for event in statuses.events(before, new, None):
-                # Only one condition has an event, and not the one that names the field.
-                told = replace(event, message=message) if event.reason == "InvalidSpec" else event
-                await self._cluster.record(bare, told)
-        return _LONGEST_RETRY_SECONDS * 10
+        context, metadata = self._context, self._body["metadata"]
+        log.warning("Invalid spec", **self._where, reason=message)
+        context.metrics.refused(*self.names, Reason.INVALID_SPEC)
+        before, now = self._status.status, context.clock()
+        status = statuses.invalid(before, metadata.get("generation") or 0, message, now)
+        namespace, name = self.names
+        identity = Metadata.model_construct(namespace=namespace, name=name, uid=metadata.get("uid") or "")
+        bare = SiorgSyncWorker.model_construct(metadata=identity)  # more is not asked of it
+        try:
+            await self._status.write(bare, status, now)
+        except ClusterError as error:
+            log.warning("Status not written", **self._where, reason=str(error))
+            return self._retry_pause()
+        for event in statuses.transitions(before, self._status.status):
+            if event.reason == Reason.INVALID_SPEC:  # it comes of a condition that does not name the field
+                event = replace(event, message=message)  # noqa: PLW2901
+            await context.reporter.record(bare, event)
+        return _INVALID_SECONDS
 
-    def _failed(self, namespace: str, name: str, error: ClusterError | PassFailed) -> float:
-        self._metrics.reconcile_failed(namespace, name, str(error.code or "NoAnswer"))
-        log.warning("A pass was not carried out in full: %s", error, extra={"namespace": namespace, "worker": name})
+    def _failed(self, error: ClusterError) -> float:
+        self._context.metrics.reconcile_failed(*self.names, str(error.code or "NoAnswer"))
+        log.warning("Reconcile incomplete", **self._where, reason=str(error))
         return self._retry_pause()
 
     def _retry_pause(self) -> float:
-        pause = min(_FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 10), _LONGEST_RETRY_SECONDS)
         self._failures += 1
-        return pause * (1 + _JITTER * random.random())  # noqa: S311 - jitter
+        return exponential(self._failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS) * _jitter()
+
+    def _listen(self, url: str | None) -> None:
+        """Be woken when there is new work behind ``url``."""
+        if self._listening is not None and self._listening[0] != url:
+            self._listening[1].close()
+            self._listening = None
+        if self._listening is None and url is not None:
+            self._listening = url, self._context.databases.watch(url, self.wake)
+
+    @property
+    def _where(self) -> dict[str, str]:
+        return dict(zip(("namespace", "worker"), self.names, strict=True))
 
 
-class _Names:
-    """The names of an object whose spec cannot be understood."""
+class Controller:
+    """All control loops of a process: one for each resource, from when it is first seen until it goes."""
 
-    def __init__(self, metadata: Mapping[str, Any]) -> None:
-        self.name, self.namespace, self.uid = metadata["name"], metadata.get("namespace"), metadata.get("uid")
+    def __init__(self, context: Context) -> None:
+        """Begin with none."""
+        self._context = context
+        self._loops: dict[str, tuple[ControlLoop, asyncio.Task[None]]] = {}
+        self._begun = asyncio.Event()
+
+    def begin(self) -> None:
+        """Reconcile from now on: what there is has been seen. Before, a resource would seem to have no Jobs."""
+        self._begun.set()
+
+    def get(self, uid: str) -> ControlLoop | None:
+        """The loop of a resource; None: there is none."""
+        found = self._loops.get(uid)
+        return None if found is None else found[0]
+
+    def uids(self) -> set[str]:
+        """Of the resources that are reconciled."""
+        return set(self._loops)
+
+    def show(self, uid: str, body: Mapping[str, Any]) -> None:
+        """A resource is there, or has changed."""
+        if (found := self.get(uid)) is not None:
+            found.show(body)
+            return
+        loop = ControlLoop(self._context, body)
+        self._loops[uid] = loop, asyncio.create_task(self._run(loop))
+
+    async def _run(self, loop: ControlLoop) -> None:
+        """Run a loop, whatever happens: a bug of ours must not leave a resource alone."""
+        await self._begun.wait()
+        while True:
+            try:
+                return await loop.run()
+            except Exception as error:
+                log.error("Control loop crashed; restarting", exc_info=error, worker="/".join(loop.names))
+                await asyncio.sleep(_RESTART_SECONDS)
+
+    def wake(self) -> None:
+        """Let every loop look again."""
+        for loop, _ in self._loops.values():
+            loop.wake()
+
+    async def check_credentials(self) -> None:
+        """See ``ControlLoop.check_credentials``."""
+        for loop, _ in list(self._loops.values()):
+            await loop.check_credentials()
+
+    async def stop(self, uid: str) -> None:
+        """A resource is gone, or on its way: nothing more is done for it."""
+        if (found := self._loops.pop(uid, None)) is not None:
+            await _stop(*found)
+            self._context.metrics.forget(*found[0].names)
+
+    async def close(self) -> None:
+        """Stop all and read no more, because the process ends. The Jobs go on."""
+        all_loops = list(self._loops.values())
+        self._loops.clear()
+        for loop, _ in all_loops:
+            loop.stop()  # first: who waits to begin would begin
+        self._begun.set()
+        await asyncio.gather(*(_stop(loop, task) for loop, task in all_loops))
+        await self._context.databases.close()
+
+
+async def _stop(loop: ControlLoop, task: asyncio.Task[None]) -> None:
+    loop.stop()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STOP_SECONDS):
+            await task
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:
@@ -285,16 +293,11 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
     return event.is_set()
 
 
-def _pause(passed: Passed) -> float:
+def _pause(done: Reconciled) -> float:
     """Until the next look: the poll, jittered so that resources do not look in step, or what is known to come sooner."""
-    poll = passed.plan.poll_seconds * (1 + _JITTER * random.random())  # noqa: S311 - jitter
-    return min(
-        [poll, *(max(wake, SPACING_SECONDS) for wake in (passed.plan.wake_seconds, passed.retry_seconds) if wake is not None)]
-    )
+    sooner = (seconds for seconds in (done.result.plan.wake_seconds, done.retry_seconds) if seconds is not None)
+    return min([done.result.plan.poll_seconds * _jitter(), *(max(seconds, SPACING_SECONDS) for seconds in sooner)])
 
 
-def _is_older(version: str, other: str) -> bool:
-    """Whether one resourceVersion came before another. The API server counts them; any other kind is old unless equal."""
-    if version.isdecimal() and other.isdecimal():
-        return int(version) < int(other)
-    return bool(other) and version != other
+def _jitter() -> float:
+    return 1 + _JITTER * random.random()  # noqa: S311 - jitter

@@ -1,63 +1,103 @@
-"""What the cluster refuses beside launches: CronJobs, the ends of stuck Jobs, the removal of old ones. Pure.
+"""What is asked of the cluster beside launches: CronJobs, the ends of stuck Jobs, the removal of old ones.
 
-None of it may hold up a launch, so each is tried again by itself, after a pause that grows.
+None of it may hold up a launch, so each request stands for itself; one that was refused is tried again after a pause that grows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Fault
+from siorg_runtime.backoff import exponential
+from siorg_runtime.logs import logger
 
-_FIRST_PAUSE = timedelta(seconds=1)
-_LONGEST_PAUSE = timedelta(seconds=60)
-_TOLD_AFTER = 3  # failures in a row without a word of the cluster that it will not: it may be away for a moment
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_REPORTED_AFTER = 3  # failures in a row without a word of the cluster that it will not: it may be away for a moment
 _BUSY = frozenset({408, 429})
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to the cluster."""
+
+    key: str
+    """Another key is another request, tried at once."""
+    reason: Reason
+    """The word for it when it is refused."""
+    send: Callable[[], Awaitable[object]]
+    once: bool = False
+    """Whether it is not sent again while it is wanted still: its effect takes a moment to be seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     fault: Fault
-    told: bool
+    is_final: bool
     failures: int
-    again_at: datetime
+    retry_at: datetime
 
 
-class Refusals:
-    """Of one resource. What is asked for has a key each; another key is another request, tried at once."""
+class Retries:
+    """The requests of one resource that were refused."""
 
     def __init__(self) -> None:
-        """Nothing was refused yet."""
-        self._all: dict[str, _Refusal] = {}
+        """Nothing was sent yet."""
+        self._refused: dict[str, _Refusal] = {}
+        self._done: set[str] = set()
 
-    def wait(self, key: str, now: datetime) -> bool:
-        """Whether it was refused a moment ago, and is not to be asked for yet."""
-        found = self._all.get(key)
-        return found is not None and now < found.again_at <= now + _LONGEST_PAUSE  # a clock that was set back silences nothing
+    async def send(self, requests: Sequence[Request], now: datetime, **where: object) -> set[str]:
+        """Send all of them that are due, whatever becomes of each. What is not among ``requests`` is wanted no more.
 
-    def refused(self, key: str, fault: Fault, code: int, now: datetime) -> None:
-        """It was refused with ``code`` (HTTP, or 0 without an answer)."""
-        before = self._all.get(key)
-        failures = 1 if before is None else before.failures + 1
-        pause = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
-        told = (400 <= code < 500 and code not in _BUSY) or failures >= _TOLD_AFTER
-        self._all[key] = _Refusal(fault, told, failures, now + pause)
+        Args:
+            requests: all that is wanted now.
+            now: the time.
+            where: fields of a log entry, which say of which resource.
 
-    def carried_out(self, key: str) -> None:
-        """It was done."""
-        self._all.pop(key, None)
-
-    def keep(self, keys: Iterable[str]) -> None:
-        """Nothing else is asked for any more."""
-        wanted = set(keys)
-        self._all = {key: one for key, one in self._all.items() if key in wanted}
+        Returns:
+            The keys of those that were carried out.
+        """
+        wanted = {request.key for request in requests}
+        self._refused = {key: refusal for key, refusal in self._refused.items() if key in wanted}
+        self._done &= {request.key for request in requests if request.once}
+        due = [request for request in requests if request.key not in self._done and not self._waits(request.key, now)]
+        done = set()
+        answers = await asyncio.gather(*(request.send() for request in due), return_exceptions=True)
+        for request, answer in zip(due, answers, strict=True):
+            if isinstance(answer, ClusterError):
+                log.warning(request.reason, **where, reason=str(answer))
+                self._keep(request, answer, now)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                self._refused.pop(request.key, None)
+                done.add(request.key)
+        self._done |= {request.key for request in due if request.once and request.key in done}
+        return done
 
     def faults(self) -> list[Fault]:
         """What a person should know of."""
-        return [one.fault for one in self._all.values() if one.told]
+        return [refusal.fault for refusal in self._refused.values() if refusal.is_final or refusal.failures >= _REPORTED_AFTER]
 
     def seconds(self, now: datetime) -> float | None:
         """Until the next of them may be tried; None: nothing is refused."""
-        return min((max((one.again_at - now).total_seconds(), 0.0) for one in self._all.values()), default=None)
+        return min((max((refusal.retry_at - now).total_seconds(), 0.0) for refusal in self._refused.values()), default=None)
+
+    def _waits(self, key: str, now: datetime) -> bool:
+        refusal = self._refused.get(key)
+        longest = timedelta(seconds=_LONGEST_PAUSE_SECONDS)  # a clock that was set back silences nothing
+        return refusal is not None and now < refusal.retry_at <= now + longest
+
+    def _keep(self, request: Request, error: ClusterError, now: datetime) -> None:
+        before = self._refused.get(request.key)
+        failures = 1 if before is None else before.failures + 1
+        pause = timedelta(seconds=exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
+        is_final = 400 <= error.code < 500 and error.code not in _BUSY
+        self._refused[request.key] = _Refusal(Fault(request.reason, str(error)), is_final, failures, now + pause)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
-from types import FrameType
+from functools import partial
 from typing import Any, cast
 
 import kopf
 
-from siorg_operator.cluster.client import Kubernetes, api_client
+from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.cluster.connection import api_client
 from siorg_operator.cluster.leader import Leadership
-from siorg_operator.cluster.secrets import SecretedBacklogs, Secrets
+from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.control import handlers
-from siorg_operator.control.loop import Attendant
-from siorg_operator.control.loops import Attendants
-from siorg_operator.control.reconcile import Reconciler
-from siorg_operator.database.reader import Backlogs
+from siorg_operator.control.cache import Cache
+from siorg_operator.control.loop import Controller
+from siorg_operator.control.reconcile import Context
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.serving.health import Health, Probes
+from siorg_operator.serving.health import Health
+from siorg_operator.serving.http import HttpServer
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from siorg_operator.settings import OperatorSettings
 from siorg_runtime.logs import logger
@@ -37,16 +37,16 @@ def run(settings: OperatorSettings) -> int:
 
     Raises:
         ClusterError: no cluster is configured.
-        ProbesPortError: the port for probes and metrics is taken.
+        HttpPortError: the port for probes and metrics is taken.
     """
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
     api = api_client()
-    probes = Probes(health, registry)
-    port = probes.start(settings.http_address, settings.http_port)
+    http = HttpServer(health, registry)
+    port = http.start(settings.http_address, settings.http_port)
     log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
     stop = threading.Event()
-    before = {number: signal.signal(number, _setting(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     leadership = None
     if settings.leader_election:
         leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
@@ -66,38 +66,36 @@ def run(settings: OperatorSettings) -> int:
             leadership.release()
         for number, handler in before.items():
             signal.signal(number, handler)
-        probes.close()
+        http.close()
         log.info("Ended")
 
 
 async def _lead(
     settings: OperatorSettings, kubernetes: Kubernetes, metrics: OperatorMetrics, health: Health, stop: threading.Event
 ) -> int:
-    """Attend to every resource of the namespace until ``stop``."""
-    databases = Backlogs()
-    secrets = Secrets(kubernetes, refresh_seconds=settings.secret_refresh_secs)
-    readers = SecretedBacklogs(secrets, databases, remember_secret=redactor.remember)
-    reconciler = Reconciler(
-        reader=readers, launcher=kubernetes, cluster=kubernetes, metrics=metrics, clock=_now, pacing=settings.pacing
-    )
-
-    def attend(world: handlers.KopfWorld) -> Attendant:
-        return Attendant(
-            world, reconciler, kubernetes, metrics=metrics, health=health, clock=_now, default_image=settings.job_image
+    """Reconcile every resource of the namespace until ``stop``."""
+    databases, cache = Databases(), Cache()
+    secrets = Secrets(kubernetes.read_secret, refresh_seconds=settings.secret_refresh_secs)
+    controller = Controller(
+        Context(
+            launcher=kubernetes,
+            reporter=kubernetes,
+            new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember),
+            observe=cache.observe,
+            databases=databases,
+            metrics=metrics,
+            health=health,
+            cluster=kubernetes,
+            pacing=settings.pacing,
+            default_image=settings.job_image,
         )
-
-    def gone(uid: str, namespace: str, name: str) -> None:
-        reconciler.forget(uid, namespace, name)
-        readers.forget(uid)
-
+    )
     registry = kopf.OperatorRegistry()
     handlers.register(
         registry,
-        Attendants(attend, gone),
-        readers=readers,
-        databases=databases,
-        lists=kubernetes,
-        namespace=settings.namespace,
+        controller,
+        cache,
+        partial(kubernetes.uids, namespace=settings.namespace),
         secrets_seconds=max(settings.secret_refresh_secs, 1.0),
     )
     kopf_settings = kopf.OperatorSettings()
@@ -114,7 +112,7 @@ async def _lead(
         if not await _access(settings, kubernetes, stop):
             return 0
         health.listed()
-        # From here on SIGTERM and SIGINT are kopf's: it stops every attendant and returns. A watch that fails raises.
+        # From here on SIGTERM and SIGINT are kopf's: it stops every control loop and returns. A watch that fails raises.
         await kopf.operator(
             registry=registry,
             settings=kopf_settings,
@@ -136,14 +134,14 @@ async def _access(settings: OperatorSettings, kubernetes: Kubernetes, stop: thre
 
     kopf looks only once which kinds there are: a CRD that comes later than the operator would never be watched.
     """
-    told = ""
+    logged = ""
     while not stop.is_set():
         try:
             await kubernetes.check_access(settings.namespace)
         except ClusterError as error:
-            if str(error) != told:
-                told = str(error)
-                log.warning("Waiting for the cluster", reason=told)
+            if str(error) != logged:
+                logged = str(error)
+                log.warning("Waiting for the cluster", reason=logged)
             await asyncio.sleep(_ACCESS_RETRY_SECONDS)
         else:
             return not stop.is_set()
@@ -157,14 +155,3 @@ async def _beat(health: Health, stop: threading.Event, stopped: asyncio.Event) -
         if stop.is_set():
             stopped.set()
         await asyncio.sleep(1.0)
-
-
-def _setting(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    return on_signal
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,21 +1,28 @@
-"""Why a queue could not be read, told so that a person knows what to do, and without any secret."""
+"""Why a queue could not be read, told so that a person knows what to do, and without any secret.
+
+The one place where foreign words are read: of a refused login libpq gives the server's words and no code.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from typing import Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Unreadable
 from siorg_queue import is_transient
 from siorg_runtime.redaction import secrets_of
 
+URL_IN_SECRET: Final = "the URL in the Secret"  # noqa: S105 - words for people
+"""What a person has to correct, where the URL comes from a Secret."""
+
 _LONGEST_TEXT = 300  # characters of what a server says
 _SHORTEST_SECRET = 4  # characters; a shorter one would make stars of every message
 
-# Of a refused login libpq gives the server's words, and no code; servers in Brazil may say them in Portuguese.
+# Servers in Brazil may say them in Portuguese. Names in quotes are left out: a user may be called "password".
 _CROWDED = re.compile(r"too many|remaining connection slots|muitas conex|vagas de conex", re.IGNORECASE)
 _NO_DATABASE = re.compile(r"(?:database|banco de dados) \"\" (?:does not exist|não existe)|no such database", re.IGNORECASE)
 _DENIED = re.compile(
@@ -26,70 +33,70 @@ _DENIED = re.compile(
 _WRONG_VALUE = re.compile(r"\binvalid (?:\w+ )*value|invalid port number", re.IGNORECASE)
 
 
-def unreadable(trouble: Exception, url: str) -> Unreadable:
+def unreadable(error: Exception, url: str, correct: str = URL_IN_SECRET) -> Unreadable:
     """Why the queue could not be read, told so that a person knows what to do, without any secret of ``url``.
 
     Args:
-        trouble: psycopg's error, TimeoutError, or UnicodeError from looking up a host.
+        error: psycopg's error, TimeoutError, or UnicodeError from looking up a host.
         url: that was connected to.
+        correct: what a person has to correct when the URL is wrong.
     """
-    what = said(trouble, url)
-    if isinstance(trouble, psycopg.Error) and trouble.sqlstate is not None:
-        return _refusal(trouble, trouble.sqlstate, what, url)
-    bare = re.sub(r'"[^"]*"', '""', what)  # a user may be called "password"
-    if isinstance(trouble, UnicodeError | psycopg.ProgrammingError) or _WRONG_VALUE.search(bare):
-        return Unreadable("WrongUrl", f"the database's URL cannot be used: {what}. Correct it in the Secret")
+    what = describe(error, url)
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return _refusal(error, error.sqlstate, what, url)
+    bare = re.sub(r'"[^"]*"', '""', what)
+    if isinstance(error, UnicodeError | psycopg.ProgrammingError) or _WRONG_VALUE.search(bare):
+        return wrong_url(f"cannot be used: {what}", correct)
     if not _CROWDED.search(bare):
         if _NO_DATABASE.search(bare):
-            return Unreadable("WrongUrl", f"{what}: correct the URL in the Secret, or create the database")
+            return Unreadable(Reason.WRONG_URL, f"{what}: correct {correct}, or create the database")
         if _DENIED.search(bare):
-            return Unreadable("AccessDenied", f"{what}: correct the Secret, or let the user in")
+            return Unreadable(Reason.ACCESS_DENIED, f"{what}: correct {correct}, or let the user in")
     return _away(what)
+
+
+def wrong_url(problem: str, correct: str = URL_IN_SECRET) -> Unreadable:
+    """The URL itself is wrong. ``problem``: what is wrong with it, in words that follow its name."""
+    return Unreadable(Reason.WRONG_URL, f"the database's URL {problem}: correct {correct}")
 
 
 def _refusal(error: psycopg.Error, code: str, what: str, url: str) -> Unreadable:
     match code:
         case "42P01" | "42703" | "42704":  # table, column, type
             return Unreadable(
-                "NotMigrated",
+                Reason.NOT_MIGRATED,
                 f"the queue's tables are missing or older than this version ({what}): run siorg-job migrate. If they are"
                 " there, the user has no USAGE on their schema, or its search_path does not name it",
             )
         case "42501":
             return Unreadable(
-                "AccessDenied",
+                Reason.ACCESS_DENIED,
                 f"{what}: let the tables' owner run GRANT SELECT ON siorg_sync_queue, system_settings, siorg_request_pace"
                 f" TO {_user(url)} (Jobs, with the same URL, have to write too)",
             )
     if is_transient(error):
         return _away(what)
-    return Unreadable("StatementFailed", f"the database refuses to be read: {what} (SQLSTATE {code})")
+    return Unreadable(Reason.STATEMENT_FAILED, f"the database refuses to be read: {what} (SQLSTATE {code})")
 
 
 def _away(what: str) -> Unreadable:
-    return Unreadable(
-        "DatabaseUnavailable", f"the database does not answer: {what}. Jobs go on; nothing new is launched until it does"
-    )
+    message = f"the database does not answer: {what}. Jobs go on; nothing new is launched until it does"
+    return Unreadable(Reason.DATABASE_UNAVAILABLE, message)
 
 
-def of_variable(told: Unreadable) -> Unreadable:
-    """The same, where the URL is that of the variable ``DATABASE_URL`` and not a Secret's: one machine, ``explain FILE``."""
-    return replace(told, message=re.sub(r"\b(?:(?:the URL|it) in )?the Secret\b", "DATABASE_URL", told.message))
-
-
-def said(trouble: Exception, url: str) -> str:
+def describe(error: Exception, url: str) -> str:
     """One line of what went wrong, without any secret of ``url``."""
-    match trouble:
+    match error:
         case UnicodeError():
             text = "its host is no host name"
-        case psycopg.ProgrammingError() if trouble.sqlstate is None:
+        case psycopg.ProgrammingError() if error.sqlstate is None:
             text = "libpq does not take it"  # what it says has parts of the URL in it
         case psycopg.errors.ConnectionTimeout():
             text = f"no connection to {where(url)} in time"
         case psycopg.Error():
-            text = trouble.diag.message_primary or str(trouble)
+            text = error.diag.message_primary or str(error)
         case _:
-            text = str(trouble) or f"no connection to {where(url)} in time"
+            text = str(error) or f"no connection to {where(url)} in time"
     # The first line: behind it libpq has good advice, and what it tried with other addresses.
     text = " ".join(text.strip().partition("\n")[0].split())
     for opening in ("connection failed: ", "connection is bad: ", "consuming input failed: "):
@@ -100,7 +107,7 @@ def said(trouble: Exception, url: str) -> str:
     for secret in sorted(secrets_of(url), key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "***")
-    return text[:_LONGEST_TEXT] or type(trouble).__name__
+    return text[:_LONGEST_TEXT] or type(error).__name__
 
 
 def where(url: str) -> str:

@@ -1,7 +1,7 @@
-"""Trouble that Jobs came home with, and when the next one may try: a circuit breaker that needs no memory of its own.
+"""Jobs that fail, and when the next one may try: a circuit breaker that needs no memory of its own.
 
 It is worked out anew at each pass from the finished Jobs that are still there, and from what status remembers of those
-that are not. In trouble nothing is launched but single probes, at growing intervals; a Job that does its work ends it.
+that are not. While they fail nothing is launched but single probes, at growing intervals; a Job that does its work ends it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Final
 
-from siorg_operator.decide.state import Ending, Job, JobState, Summary, rfc3339
+from siorg_operator.decide.reasons import ConditionType, Reason
+from siorg_operator.decide.state import Ending, Job, JobState, Summary, later
+from siorg_runtime.backoff import exponential
 
-_SIORG = frozenset({Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED})
-_PATIENT = _SIORG | {Ending.DATABASE_UNAVAILABLE}
+_REASONS: Final = {
+    Ending.SIORG_UNAVAILABLE: Reason.SIORG_UNAVAILABLE,
+    Ending.SIORG_RATE_LIMITED: Reason.SIORG_RATE_LIMITED,
+    Ending.STUCK: Reason.PODS_STUCK,
+    Ending.NOTHING: Reason.NOTHING_CLAIMABLE,
+}
+_PATIENT: Final = frozenset({Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED, Ending.DATABASE_UNAVAILABLE})
 """Ends to which a Job comes only after it has waited for something, for as long as its patience lasts."""
 
 PATIENCE_SECONDS = 30.0
@@ -23,7 +31,7 @@ PATIENCE_SECONDS = 30.0
 _OUTLIVES = 1.5
 """A Job proves health when it has run so many times longer than those lived that failed."""
 _SPREAD = 0.2
-"""Resources that met the same trouble at the same moment do not all try again at the same moment."""
+"""Resources that met the same failure at the same moment do not all try again at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +49,12 @@ class Pacing:
     """Pause after the first Job that found SIORG unavailable; doubles from there."""
     siorg_longest: float = 600.0
     healthy_after: float = 60.0
-    """A Job that has run for so long since the last failure proves that the trouble is over: one that cannot reach SIORG or
+    """A Job that has run for so long since the last failure proves that the failures are over: one that cannot reach SIORG or
     the database gives up sooner."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Failures:
     """Failures in a row, with no success since.
 
     Attributes:
@@ -66,70 +74,48 @@ class Trouble:
     template: str = ""
 
     @property
+    def reason(self) -> Reason:
+        """The word that conditions, decisions and metrics have for it."""
+        return _REASONS.get(self.ending, Reason.JOBS_FAILING)
+
+    @property
     def of_siorg(self) -> bool:
         """Whether it is SIORG that does not answer, and not the Jobs that fail."""
-        return self.ending in _SIORG
+        return self.reason.condition is ConditionType.SIORG_AVAILABLE
 
-    @property
-    def reason(self) -> str:
-        """The word that conditions, decisions and metrics have for it."""
-        if self.ending is Ending.STUCK:
-            return "PodsStuck"
-        return self.ending.value if self.of_siorg or self.ending is Ending.NOTHING else "JobsFailing"
-
-    @property
-    def sentence(self) -> str:
-        """What is wrong, in one sentence without a full stop."""
-        times = f"{self.streak} {plural(self.streak, 'failure')} in a row, the last at {rfc3339(self.last_failure)}"
-        what = {
-            Ending.SIORG_UNAVAILABLE: "SIORG does not answer",
-            Ending.SIORG_RATE_LIMITED: "SIORG wants fewer requests",
-            Ending.DATABASE_UNAVAILABLE: "Jobs cannot reach the database",
-            Ending.WRONG_SETTINGS: "Jobs refuse their settings",
-            Ending.STUCK: "pods cannot start",
-            Ending.NOTHING: "Jobs find nothing to claim although rows are due",
-            Ending.DEADLINE: "Jobs reach activeDeadlineSeconds and, as far as is known, end no item",
-        }.get(self.ending, "Jobs fail")
-        return f"{what} ({times}{': ' + self.message if self.message else ''})"
+    def include(self, job: Job) -> bool:
+        """Whether it was made from the template that fails: one from an older template may well do what these cannot."""
+        return self.template in {"", job.template}
 
     def retry_at(self, pacing: Pacing, identity: str) -> datetime:
-        """When the next probe may leave: base · 2^(streak−1), bounded, spread a little by ``identity``."""
+        """When the next probe may leave; ``identity`` spreads a little what met the same failure at the same moment."""
         base, longest = (
             (pacing.siorg_base, pacing.siorg_longest) if self.of_siorg else (pacing.failing_base, pacing.failing_longest)
         )
-        pause = min(base * 2.0 ** min(self.streak - 1, 30), longest)
-        digest = hashlib.sha256(f"{identity}/{self.streak}".encode()).digest()
-        return later(self.last_failure, pause * (1 + _SPREAD * digest[0] / 255))
-
-
-def later(moment: datetime, seconds: float) -> datetime:
-    """``moment`` and ``seconds`` after it, or the end of all time."""
-    try:
-        return moment + timedelta(seconds=seconds)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=moment.tzinfo)
+        spread = hashlib.sha256(f"{identity}/{self.streak}".encode()).digest()[0] / 255
+        return later(self.last_failure, exponential(self.streak, base, longest) * (1 + _SPREAD * spread))
 
 
 def assess(
     jobs: Iterable[Job],
-    remembered: Trouble | None,
+    remembered: Failures | None,
     *,
     template: str | None,
     now: datetime,
     pacing: Pacing,
     patience: float = PATIENCE_SECONDS,
     settled: datetime | None = None,
-) -> Trouble | None:
-    """The trouble that there is now, or None.
+) -> Failures | None:
+    """The failures in a row that there are now, or None.
 
     Args:
         jobs: all Jobs that are there.
-        remembered: the trouble that status tells of; the Jobs behind it may be gone.
+        remembered: the failures that status tells of; the Jobs behind it may be gone.
         template: hash of the template that the next Job would be made from; None: not known now, so nothing is forgotten.
         now: the time.
         pacing: how patient to be.
         patience: seconds that a job waits for SIORG or the database before it gives up.
-        settled: Jobs that ended up to then were judged before, and there is no trouble with them any more: the Job that
+        settled: Jobs that ended up to then were judged before, and nothing is wrong with them any more: the Job that
             proved it may be gone while those that failed are still there.
     """
     jobs = list(jobs)
@@ -190,30 +176,25 @@ def _life(job: Job) -> float:
     return 0.0 if job.finished_at is None else (job.finished_at - (job.started_at or job.created_at)).total_seconds()
 
 
-def _proves_health(job: Job, trouble: Trouble) -> bool:
-    if job.ending is not Ending.DONE or not is_of(job, trouble):
+def _proves_health(job: Job, failures: Failures) -> bool:
+    if job.ending is not Ending.DONE or not failures.include(job):
         return False
-    if job.summary is None or not (trouble.of_siorg or trouble.ending is Ending.NOTHING):
+    if job.summary is None or not (failures.of_siorg or failures.ending is Ending.NOTHING):
         return True
-    if trouble.ending is Ending.NOTHING:
+    if failures.ending is Ending.NOTHING:
         return _took(job.summary)
     # One that found an empty queue never asked SIORG.
     return job.summary.ended > 0 or job.summary.requests > job.summary.request_errors
 
 
-def is_of(job: Job, trouble: Trouble) -> bool:
-    """Whether it was made from what the trouble is with: one from an older template may well do what these cannot."""
-    return trouble.template in {"", job.template}
-
-
-def _again(current: Trouble | None, job: Job) -> Trouble:
+def _again(current: Failures | None, job: Job) -> Failures:
     assert job.finished_at is not None  # chosen so
     assert job.ending is not None  # a finished Job has one
     ending = Ending.NOTHING if job.ending is Ending.DONE else job.ending
     message = f"{job.name}: {job.message}" if job.message else job.name
     if current is None:
-        return Trouble(ending, 1, job.finished_at, job.finished_at, message, job.template)
-    # Launched before the last failure was known: it met the same trouble, not a new one.
+        return Failures(ending, 1, job.finished_at, job.finished_at, message, job.template)
+    # Launched before the last failure was known: it met the same failure, not a new one.
     beside = job.created_at <= current.last_failure
     return replace(
         current,
@@ -225,28 +206,23 @@ def _again(current: Trouble | None, job: Job) -> Trouble:
     )
 
 
-def _outlived(jobs: list[Job], trouble: Trouble, now: datetime, pacing: Pacing, patience: float) -> bool:
+def _outlived(jobs: list[Job], failures: Failures, now: datetime, pacing: Pacing, patience: float) -> bool:
     """Whether some Job has now run for longer than those lived that failed.
 
     To wait beyond the longest pause would slow down no crash any more: Jobs that live so long are launched rarely anyway.
     Those that gave up had worked until then, and after that waited for as long as their patience lasts.
     """
-    if trouble.ending is Ending.NOTHING:
+    if failures.ending is Ending.NOTHING:
         return False  # one that lingers over locked rows runs as well
     ended = (
-        job for job in jobs if job.finished_at is not None and job.finished_at >= trouble.since and job.started_at is not None
+        job for job in jobs if job.finished_at is not None and job.finished_at >= failures.since and job.started_at is not None
     )
     lives = [
         min(_life(job), patience if job.ending in _PATIENT else pacing.failing_longest) for job in ended if _failed(job, pacing)
     ]
     enough = max(pacing.healthy_after, _OUTLIVES * max(lives, default=0.0))
     return any(
-        (now - max(job.started_at, trouble.last_failure)).total_seconds() >= enough
+        (now - max(job.started_at, failures.last_failure)).total_seconds() >= enough
         for job in jobs
-        if job.state is JobState.ACTIVE and job.started_at is not None and is_of(job, trouble)
+        if job.state is JobState.ACTIVE and job.started_at is not None and failures.include(job)
     )
-
-
-def plural(count: int, noun: str) -> str:
-    """``noun`` as it is written after ``count``."""
-    return noun if count == 1 else f"{noun}s"

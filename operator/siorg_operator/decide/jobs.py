@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from siorg_operator.api.resource import KIND
-from siorg_operator.decide.job_failures import later
 from siorg_operator.decide.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
-from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary
+from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary, later
 from siorg_runtime.redaction import without_known_places
 
 CANNOT_START: Final = frozenset(
@@ -36,6 +35,7 @@ _STARTS_WITHIN_SECONDS = 900.0
 waits for something. Pulling a large image and starting a node take minutes."""
 _POD_MADE_WITHIN_SECONDS = 60.0
 """The Job controller makes a pod within a second; it is told when it could not for so long."""
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 _LONGEST_MESSAGE = 300  # characters of what a failed Job said of itself
 _ENDINGS_OF_TRY_LATER: Final = {
     "siorg_unavailable": Ending.SIORG_UNAVAILABLE,
@@ -55,11 +55,11 @@ class JobRecord:
     template: str
     created_at: datetime
     finished_at: datetime | None
+    complete: bool
     failed_because: str | None
     """Reason of the condition Failed; None: it has not failed."""
-    failure_message: str
-    complete: bool
-    stuck_because: str
+    failure_message: str = ""
+    stuck_because: str = ""
     """Why the operator ended it, if it did."""
     has_pods: bool = True
     """Whether it has pods as far as the Job controller knows, or is not meant to have any (suspended, by Kueue for one)."""
@@ -72,33 +72,20 @@ class PodRecord:
     name: str
     running: bool
     started_at: datetime | None
-    stuck: Stuck | None
-    exit_code: int | None
+    stuck: Stuck | None = None
+    on_its_way: Stuck | None = None
+    """For a pod that a node took and whose container is not made yet: since when, and Kubernetes' word for it."""
+    exit_code: int | None = None
     """Of the container, when it has ended."""
-    exit_reason: str
-    termination_message: str
-    finished_at: datetime | None
-    waits_since: datetime | None = None
-    """For a pod that a node took and whose container is not made yet: when it was taken."""
-    waits_for: str = ""
-    """And Kubernetes' word for what it waits for: ``ContainerCreating``, ``PodInitializing``."""
-    uid: str = ""
+    exit_reason: str = ""
+    termination_message: str = ""
+    finished_at: datetime | None = None
 
 
-def owner_uid(body: Mapping[str, Any]) -> str | None:
-    """The uid of the resource that controls a Job; None: it is no drain Job of ours."""
-    for reference in body["metadata"].get("ownerReferences") or ():
-        if reference.get("controller") and reference.get("kind") == KIND:
-            return str(reference["uid"])
-    return None
-
-
-def job_of_pod(body: Mapping[str, Any]) -> str | None:
-    """The uid of the Job that controls a Pod."""
-    for reference in body["metadata"].get("ownerReferences") or ():
-        if reference.get("controller") and reference.get("kind") == "Job":
-            return str(reference["uid"])
-    return None
+def controller_uid(body: Mapping[str, Any], kind: str = KIND) -> str | None:
+    """The uid of the object that controls another, if it is of this kind."""
+    references = body["metadata"].get("ownerReferences") or ()
+    return next((str(found["uid"]) for found in references if found.get("controller") and found.get("kind") == kind), None)
 
 
 def job_record(body: Mapping[str, Any]) -> JobRecord | None:
@@ -108,13 +95,9 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
     slot, round_ = labels.get(SLOT_LABEL, ""), labels.get(ROUND_LABEL, "")
     if not (slot.isdecimal() and round_.isdecimal()):
         return None
-    failed = _condition(status, "Failed")
-    complete = _condition(status, "Complete")
+    failed, complete = _condition(status, "Failed", "True"), _condition(status, "Complete", "True")
     ended = failed or complete
-    created = _time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
-    finished = None
-    if ended is not None:
-        finished = _time(status.get("completionTime")) or _time(ended.get("lastTransitionTime")) or created
+    created = _created(metadata)
     return JobRecord(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
@@ -122,10 +105,10 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
         round=int(round_),
         template=labels.get(TEMPLATE_LABEL, ""),
         created_at=created,
-        finished_at=finished,
-        failed_because=None if failed is None else failed.get("reason") or "Failed",
-        failure_message="" if failed is None else failed.get("message") or "",
-        complete=complete is not None,
+        finished_at=(_time(status.get("completionTime")) or _time(ended.get("lastTransitionTime")) or created) if ended else None,
+        complete=bool(complete),
+        failed_because=(failed.get("reason") or "Failed") if failed else None,
+        failure_message=failed.get("message") or "",
         stuck_because=(metadata.get("annotations") or {}).get(STUCK_ANNOTATION, ""),
         has_pods=bool(status.get("active") or status.get("terminating") or (body.get("spec") or {}).get("suspend")),
     )
@@ -133,33 +116,29 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
 
 def pod_record(body: Mapping[str, Any]) -> PodRecord:
     """What is kept of a Pod."""
-    status = body.get("status") or {}
-    container: Mapping[str, Any] = next(
-        (one for one in status.get("containerStatuses") or () if one.get("name") == CONTAINER), {}
-    )
-    state = container.get("state") or {}
-    running, terminated, waiting = state.get("running"), state.get("terminated"), state.get("waiting")
-    since = _waits_since(body, waiting)
+    metadata, status = body["metadata"], body.get("status") or {}
+    states = {container.get("name"): container.get("state") or {} for container in status.get("containerStatuses") or ()}
+    state: Mapping[str, Any] = states.get(CONTAINER, {})
+    running, terminated, waiting = state.get("running"), state.get("terminated") or {}, state.get("waiting") or {}
+    waits = not (running or terminated or metadata.get("deletionTimestamp"))  # one that is on its way out has a successor
     return PodRecord(
-        name=body["metadata"]["name"],
+        name=metadata["name"],
         running=running is not None,
-        started_at=_time((running or terminated or {}).get("startedAt")),
-        stuck=None if running or terminated else _stuck(body, waiting),
-        exit_code=None if terminated is None else terminated.get("exitCode"),
-        exit_reason="" if terminated is None else terminated.get("reason") or "",
-        termination_message="" if terminated is None else terminated.get("message") or "",
-        finished_at=None if terminated is None else _time(terminated.get("finishedAt")),
-        waits_since=since,
-        waits_for="" if since is None else (waiting or {}).get("reason") or "",
-        uid=body["metadata"].get("uid", ""),
+        started_at=_time((running or terminated).get("startedAt")),
+        stuck=_stuck(metadata, status, waiting) if waits else None,
+        on_its_way=_on_its_way(status, waiting) if waits else None,
+        exit_code=terminated.get("exitCode"),
+        exit_reason=terminated.get("reason") or "",
+        termination_message=terminated.get("message") or "",
+        finished_at=_time(terminated.get("finishedAt")),
     )
 
 
 def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Callable[[str], str] = without_known_places) -> Job:
     """One Job with its pods; of several pods the newest that ended speaks for it.
 
-    Jobs and pods are told on different streams: one that has ended is unfinished for a few seconds more when its pod's end
-    is not known yet. How it ended decides too much to be guessed.
+    Events of Jobs and of pods come on different streams: one that has ended is unfinished for a few seconds more when its
+    pod's end is not known yet. How it ended decides too much to be guessed.
 
     Args:
         job: the Job.
@@ -168,12 +147,12 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Cal
         clean: takes the secrets out of what a Job or a pod says of itself, while that is still whole.
     """
     pods = list(pods)
-    ended = max((pod for pod in pods if pod.exit_code is not None), key=_ended_last, default=None)
+    ended = max((pod for pod in pods if pod.exit_code is not None), key=lambda pod: pod.finished_at or _LONG_AGO, default=None)
     running = [pod for pod in pods if pod.running]
     if ended is not None:
         ended = replace(ended, termination_message=clean(ended.termination_message))
     summary = None if ended is None else read_summary(ended.termination_message)
-    if ended is None and _told_a_moment_ago(job, now):
+    if ended is None and _ended_a_moment_ago(job, now):
         job = replace(job, complete=False, failed_because=None, finished_at=None)
     if job.complete:
         state = JobState.SUCCEEDED
@@ -183,6 +162,7 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Cal
         state = JobState.ACTIVE if running else JobState.PENDING
     starts = [pod.started_at for pod in running or ([ended] if ended else []) if pod.started_at is not None]
     ending = _ending(job, ended, summary)
+    stuck = _stuck_job(job, pods, now) if state is JobState.PENDING else None
     return Job(
         name=job.name,
         slot=job.slot,
@@ -194,12 +174,12 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Cal
         finished_at=job.finished_at,
         ending=ending,
         message="" if ending in {None, Ending.DONE} else _one_line(clean(_message(job, ended, summary))),
-        stuck=_told(_stuck_job(job, pods, now), clean) if state is JobState.PENDING else None,
+        stuck=stuck and replace(stuck, message=_one_line(clean(stuck.message))),
         summary=summary if state in {JobState.SUCCEEDED, JobState.FAILED} else None,
     )
 
 
-def _told_a_moment_ago(job: JobRecord, now: datetime) -> bool:
+def _ended_a_moment_ago(job: JobRecord, now: datetime) -> bool:
     if job.finished_at is None or job.stuck_because or job.failed_because == "DeadlineExceeded":
         return False  # the Job controller removed the pod: nothing more will be heard of it
     return abs((now - job.finished_at).total_seconds()) < _POD_LAGS_SECONDS  # clocks differ: far ahead is not a moment ago
@@ -210,14 +190,14 @@ def _stuck_job(job: JobRecord, pods: list[PodRecord], now: datetime) -> Stuck | 
     if job.stuck_because:  # the operator has ended it: until the Job controller says so too, it is what it was
         reason, _, message = job.stuck_because.partition(": ")
         return Stuck(reason, message, job.created_at)
-    told = next((pod.stuck for pod in pods if pod.stuck), None)
-    if told is not None:
-        return told
+    stuck = next((pod.stuck for pod in pods if pod.stuck), None)
+    if stuck is not None:
+        return stuck
     for pod in pods:
-        if pod.waits_since is not None and (now - pod.waits_since).total_seconds() >= _STARTS_WITHIN_SECONDS:
-            why = "an init container does not end" if pod.waits_for == "PodInitializing" else "a volume is missing"
-            about = f"its container is not made: {why}, most likely (kubectl describe pod {pod.name})"
-            return Stuck(pod.waits_for, about, pod.waits_since)
+        waits = pod.on_its_way
+        if waits is not None and (now - waits.since).total_seconds() >= _STARTS_WITHIN_SECONDS:
+            why = "an init container does not end" if waits.reason == "PodInitializing" else "a volume is missing"
+            return replace(waits, message=f"its container is not made: {why}, most likely (kubectl describe pod {pod.name})")
     if not pods and not job.has_pods and (now - job.created_at).total_seconds() >= _POD_MADE_WITHIN_SECONDS:
         about = f"no pod is made for it: a quota or an admission rule refuses it, most likely (kubectl describe job {job.name})"
         # Told early, for a person can mend it; ended late, for it starts by itself once it is mended.
@@ -225,38 +205,35 @@ def _stuck_job(job: JobRecord, pods: list[PodRecord], now: datetime) -> Stuck | 
     return None
 
 
-def _told(stuck: Stuck | None, clean: Callable[[str], str]) -> Stuck | None:
-    return None if stuck is None else replace(stuck, message=_one_line(clean(stuck.message)))
-
-
 def read_summary(text: str) -> Summary | None:
     """The summary that ``siorg-job run`` leaves as one line of JSON; None for anything else."""
     try:
-        told = json.loads(text.strip().rpartition("\n")[2])
+        found = json.loads(text.strip().rpartition("\n")[2])
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or not isinstance(told.get("reason"), str) or not _is_number(told.get("exit_code")):
+    if not isinstance(found, dict) or not isinstance(found.get("reason"), str) or not _is_number(found.get("exit_code")):
         return None
+    numbers = {name: value for name, value in found.items() if _is_number(value)}
     counts = ("completed", "conflict", "skipped", "failed", "retried", "released", "claimed", "requests", "request_errors")
     return Summary(
-        reason=_one_line(told["reason"]),
-        exit_code=int(told["exit_code"]),
-        duration_seconds=float(told["duration_seconds"]) if _is_number(told.get("duration_seconds")) else 0.0,
-        item_seconds=max(float(told["item_seconds"]), 0.0) if _is_number(told.get("item_seconds")) else 0.0,
-        item_seconds_le=_read_spread(told.get("item_seconds_le")),
-        **{name: max(int(told[name]), 0) for name in counts if _is_number(told.get(name))},
+        reason=_one_line(found["reason"]),
+        exit_code=int(numbers["exit_code"]),
+        duration_seconds=float(numbers.get("duration_seconds", 0)),
+        item_seconds=max(float(numbers.get("item_seconds", 0)), 0.0),
+        item_seconds_le=_read_histogram(found.get("item_seconds_le")),
+        **{name: max(int(numbers[name]), 0) for name in counts if name in numbers},
     )
 
 
-def _read_spread(told: object) -> dict[float, int]:
+def _read_histogram(found: object) -> dict[float, int]:
     """Counts by their upper bounds; empty where anything about them is not as it should be."""
-    if not isinstance(told, dict):
+    if not isinstance(found, dict):
         return {}
     try:
-        spread = {float(bound): int(count) for bound, count in told.items() if _is_number(count)}
+        counts = {float(bound): int(count) for bound, count in found.items() if _is_number(count)}
     except ValueError:
         return {}
-    return spread if len(spread) == len(told) and all(bound > 0 and spread[bound] >= 0 for bound in spread) else {}
+    return counts if len(counts) == len(found) and all(bound > 0 and count >= 0 for bound, count in counts.items()) else {}
 
 
 def _is_number(value: object) -> bool:
@@ -276,7 +253,7 @@ def _ending(job: JobRecord, ended: PodRecord | None, summary: Summary | None) ->
         return _ENDINGS_OF_TRY_LATER.get(summary.reason, Ending.FAILED)
     if ended is not None and ended.exit_code == 2:
         return Ending.WRONG_SETTINGS
-    return Ending.FAILED
+    return Ending.OUT_OF_MEMORY if ended is not None and ended.exit_reason == "OOMKilled" else Ending.FAILED
 
 
 def _message(job: JobRecord, ended: PodRecord | None, summary: Summary | None) -> str:
@@ -300,40 +277,34 @@ def _one_line(text: str) -> str:
     return line[: _LONGEST_MESSAGE - 1].rpartition(" ")[0] + " …"
 
 
-def _stuck(body: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> Stuck | None:
-    metadata, status = body["metadata"], body.get("status") or {}
-    if metadata.get("deletionTimestamp"):
-        return None  # it is on its way out: its successor counts
-    created = _time(metadata.get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
-    scheduled = next((one for one in status.get("conditions") or () if one.get("type") == "PodScheduled"), None)
-    since = _time(scheduled.get("lastTransitionTime")) if scheduled else None
-    if scheduled is not None and scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        return Stuck("Unschedulable", scheduled.get("message") or "", since or created)
-    reason = (waiting or {}).get("reason") or ""
-    if reason in CANNOT_START:
-        return Stuck(reason, (waiting or {}).get("message") or "", since or created)
+def _stuck(metadata: Mapping[str, Any], status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:
+    scheduled = _condition(status, "PodScheduled")
+    since = _time(scheduled.get("lastTransitionTime")) or _created(metadata)
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return Stuck("Unschedulable", scheduled.get("message") or "", since)
+    if waiting.get("reason") in CANNOT_START:
+        return Stuck(waiting["reason"], waiting.get("message") or "", since)
     # Before the container come those that others put in front of it: Vault, Istio.
-    for one in status.get("initContainerStatuses") or ():
-        told = (one.get("state") or {}).get("waiting") or {}
-        if told.get("reason") in CANNOT_START:
-            return Stuck(told["reason"], f"init container {one.get('name')}: {told.get('message') or ''}", since or created)
+    for container in status.get("initContainerStatuses") or ():
+        first = (container.get("state") or {}).get("waiting") or {}
+        if first.get("reason") in CANNOT_START:
+            return Stuck(first["reason"], f"init container {container.get('name')}: {first.get('message') or ''}", since)
     return None
 
 
-def _waits_since(body: Mapping[str, Any], waiting: Mapping[str, Any] | None) -> datetime | None:
-    if waiting is None or waiting.get("reason") not in _ON_ITS_WAY or body["metadata"].get("deletionTimestamp"):
-        return None
-    conditions = (body.get("status") or {}).get("conditions") or ()
-    scheduled = next((one for one in conditions if one.get("type") == "PodScheduled" and one.get("status") == "True"), None)
-    return _time((scheduled or {}).get("lastTransitionTime"))
+def _on_its_way(status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:
+    since = _time(_condition(status, "PodScheduled", "True").get("lastTransitionTime"))
+    return None if since is None or waiting.get("reason") not in _ON_ITS_WAY else Stuck(waiting["reason"], "", since)
 
 
-def _ended_last(pod: PodRecord) -> datetime:
-    return pod.finished_at or datetime.fromtimestamp(0, UTC)
+def _condition(status: Mapping[str, Any], kind: str, value: str = "") -> Mapping[str, Any]:
+    """The condition of a type, where it has that status; empty: there is none."""
+    conditions = (found for found in status.get("conditions") or () if found.get("type") == kind)
+    return next((found for found in conditions if not value or found.get("status") == value), {})
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    return next((one for one in status.get("conditions") or () if one.get("type") == kind and one.get("status") == "True"), None)
+def _created(metadata: Mapping[str, Any]) -> datetime:
+    return _time(metadata.get("creationTimestamp")) or _LONG_AGO
 
 
 def _time(text: str | None) -> datetime | None:

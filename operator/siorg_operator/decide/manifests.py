@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from siorg_operator.api.resource import GROUP, KIND, VERSION, SiorgSyncWorker
+from siorg_operator.api.spec import Cleanup, Discovery
 
 Manifest = dict[str, Any]
-Component = Literal["drain", "cleanup", "discovery"]
+CronComponent = Literal["cleanup", "discovery"]
+Component = Literal["drain", CronComponent]
+CRON_COMPONENTS: Final[tuple[CronComponent, ...]] = ("cleanup", "discovery")
 
 MANAGED_BY: Final = "siorg-operator"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
@@ -66,7 +69,7 @@ def job_name(resource: SiorgSyncWorker, slot: int, round: int) -> str:  # noqa: 
     return f"{resource.metadata.name}-{base64.b32encode(digest).decode().lower()[:5]}-{slot}-{round}"
 
 
-def cron_job_name(resource: SiorgSyncWorker, component: Component) -> str:
+def cron_job_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
     """The name of a resource's CronJob."""
     return f"{resource.metadata.name}-{component}"
 
@@ -109,22 +112,6 @@ def drain_job(
             "template": pod,
         },
     }
-
-
-def cleanup_cron_job(resource: SiorgSyncWorker) -> Manifest:
-    """Ends what dangles on the queue and deletes what is old."""
-    cleanup = resource.spec.cleanup
-    more = {"WORKER_RETENTION_DAYS": str(cleanup.retention_days)}
-    return _cron_job(resource, "cleanup", cleanup.schedule, cleanup.time_zone, ["cleanup"], more)
-
-
-def discovery_cron_job(resource: SiorgSyncWorker) -> Manifest:
-    """Asks SIORG what changed and puts it on the queue."""
-    discovery = resource.spec.discovery
-    arguments = ["discover"]
-    for code in discovery.organizations:
-        arguments += ["--organization", str(code)]
-    return _cron_job(resource, "discovery", discovery.schedule, discovery.time_zone, arguments, {})
 
 
 def environment(resource: SiorgSyncWorker) -> dict[str, str]:
@@ -209,27 +196,31 @@ def _from_secret(variable: str, name: str, key: str) -> Manifest:
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
 
 
-def _cron_job(
-    resource: SiorgSyncWorker,
-    component: Component,
-    schedule: str,
-    time_zone: str | None,
-    arguments: list[str],
-    more: Mapping[str, str],
-) -> Manifest:
-    own, pod = labels(resource, component), _pod_template(resource, component, arguments, more)
+def cron_spec(resource: SiorgSyncWorker, component: CronComponent) -> Cleanup | Discovery:
+    """What the resource says of one of its CronJobs."""
+    return resource.spec.cleanup if component == "cleanup" else resource.spec.discovery
+
+
+def cron_job(resource: SiorgSyncWorker, component: CronComponent) -> Manifest:
+    """``cleanup`` ends what dangles on the queue and deletes what is old; ``discovery`` asks SIORG what changed."""
+    spec = cron_spec(resource, component)
+    if isinstance(spec, Cleanup):
+        pod = _pod_template(resource, component, ["cleanup"], {"WORKER_RETENTION_DAYS": str(spec.retention_days)})
+    else:
+        codes = [argument for code in spec.organizations for argument in ("--organization", str(code))]
+        pod = _pod_template(resource, component, ["discover", *codes], {})
     manifest: Manifest = {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
         "metadata": {
             "name": cron_job_name(resource, component),
             "namespace": resource.metadata.namespace,
-            "labels": own,
+            "labels": labels(resource, component),
             "ownerReferences": [owner_reference(resource)],
         },
         "spec": {
-            "schedule": schedule,
-            **({"timeZone": time_zone} if time_zone else {}),
+            "schedule": spec.schedule,
+            **({"timeZone": spec.time_zone} if spec.time_zone else {}),
             "concurrencyPolicy": "Forbid",
             "startingDeadlineSeconds": _CRON_STARTING_DEADLINE_SECONDS,
             "suspend": resource.spec.suspend or resource.spec.mode == "Observe",

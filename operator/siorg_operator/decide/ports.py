@@ -1,4 +1,6 @@
-"""What a pass needs of the world, as small ports: the cluster and the local machine both stand behind them."""
+"""What a pass needs of the world, as small ports. Each has two implementations, which pass one suite (test_ports.py):
+a Kubernetes cluster, and this machine with processes in place of Jobs.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ class Launcher(Protocol):
     """Starts Jobs, ends those that cannot start, removes those that are history."""
 
     async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
-        """Start a Job; False when it was there already.
+        """Start a Job; False when this resource's Job of that slot and round was there already.
 
         Raises:
             ClusterError: it could not be started.
@@ -35,7 +37,7 @@ class Launcher(Protocol):
         ...
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """End a Job whose pod cannot start; it stays as a failed one that says why.
+        """End a Job whose pod cannot start; it stays as a failed one that says why. One that is gone is no error.
 
         Raises:
             ClusterError: it could not be ended.
@@ -43,7 +45,7 @@ class Launcher(Protocol):
         ...
 
     async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        """Remove a finished Job.
+        """Remove a finished Job. One that is gone is no error.
 
         Raises:
             ClusterError: it could not be removed.
@@ -51,13 +53,11 @@ class Launcher(Protocol):
         ...
 
 
-class Cluster(Protocol):
-    """Where a resource's status and events go, and where its CronJobs live."""
+class Reporter(Protocol):
+    """Where a resource's status and events go."""
 
     async def write_status(self, resource: SiorgSyncWorker, patch: dict[str, Any]) -> dict[str, Any] | None:
-        """Merge ``patch`` into the status; the object as it is now, or None where that is not known.
-
-        A resource that is gone is no error.
+        """Merge ``patch`` (RFC 7386) into the status; the whole object as it is now, or None when the resource is gone.
 
         Raises:
             ClusterError: it could not be written.
@@ -65,29 +65,22 @@ class Cluster(Protocol):
         ...
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
-        """Tell an event. One that cannot be told is logged and lost: an event is no truth."""
-        ...
-
-    async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Make a CronJob as it is written (server-side apply); the object as it is now.
-
-        Raises:
-            ClusterError: it could not be applied, or one of that name is there that this resource does not own.
-        """
-        ...
-
-    async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
-        """Remove a CronJob. One that is gone is no error.
-
-        Raises:
-            ClusterError: it could not be removed.
-        """
+        """Record an event. One that cannot be recorded is logged and lost: nothing is decided by events."""
         ...
 
 
-class BacklogReader(Protocol):
-    """Reads the queue that a resource names."""
+class QueueReader(Protocol):
+    """Reads the queue of one resource."""
+
+    @property
+    def url(self) -> str | None:
+        """Of the database that was read last, to listen there; None: none is known."""
+        ...
 
     async def read(self, resource: SiorgSyncWorker) -> Backlog:
         """Look at the queue now. Never raises for a database that is away: unknown is a value."""
+        ...
+
+    async def changed(self) -> bool:
+        """Whether the credentials are not those of the last reading any more. No database is asked."""
         ...

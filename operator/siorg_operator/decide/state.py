@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+
+from siorg_operator.decide.reasons import Reason
 
 
 class JobState(StrEnum):
@@ -39,6 +40,8 @@ class Ending(StrEnum):
     """activeDeadlineSeconds were over."""
     NOTHING = "NothingClaimable"
     """Exit 0, and yet wrong: it found nothing to claim, nobody was at work beside it, and rows are due."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """The kernel killed it for its memory limit."""
     FAILED = "JobFailed"
     """Anything else: a crash, exit 1, killed."""
 
@@ -141,16 +144,7 @@ class Reading:
 class Unreadable:
     """Why the queue could not be read."""
 
-    reason: Literal[
-        "DatabaseUnavailable",
-        "AccessDenied",
-        "NotMigrated",
-        "WrongUrl",
-        "SecretMissing",
-        "SecretKeyMissing",
-        "SecretUnreadable",
-        "StatementFailed",
-    ]
+    reason: Reason
     message: str
     """What is wrong and what to do about it; names no secret."""
 
@@ -162,7 +156,7 @@ class Backlog:
     reading: Reading | Unreadable
     credentials: str = ""
     """Fingerprint of the Secrets in use (their versions, nothing of their content): changes when they change."""
-    siorg_token_problem: str | None = field(default=None)
+    siorg_token_problem: str | None = None
     """What is wrong with the Secret of SIORG's token, if anything: Jobs could not start with it."""
 
     @property
@@ -175,8 +169,7 @@ class Backlog:
 class Fault:
     """Something beside the drain Jobs that is not as it should be."""
 
-    reason: str
-    """In one CamelCase word."""
+    reason: Reason
     message: str
     """What is wrong and what to do about it."""
 
@@ -184,6 +177,14 @@ class Fault:
 def rfc3339(moment: datetime) -> str:
     """A moment as Kubernetes writes it: UTC, whole seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def later(moment: datetime, seconds: float) -> datetime:
+    """``moment`` and ``seconds`` after it, or the end of all time."""
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=moment.tzinfo)
 
 
 def newest_last(job: Job) -> tuple[datetime, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,11 +12,9 @@ from rich.text import Text
 
 from siorg_operator.decide.state import Job, JobState, rfc3339
 from siorg_operator.decide.status import Event
+from siorg_operator.local.machine import LocalMachine
 
-if TYPE_CHECKING:
-    from siorg_operator.local.machine import LocalMachine
-
-_EVENTS_SHOWN = 5
+_EVENTS = 5
 _LINES_SECONDS = 1.0
 _BAR = 40  # characters
 
@@ -30,7 +28,7 @@ class View:
         self._live = Live(console=console, refresh_per_second=8, transient=False, auto_refresh=False)
         self._most = 1
         self._most_jobs = 0
-        self._told = 0
+        self._events_shown = 0
         self._line = ""
         self._line_at = 0.0
         self._began = time.monotonic()
@@ -101,22 +99,22 @@ class View:
         for job in sorted((job for job in jobs if job.unfinished), key=lambda job: job.slot):
             seconds = time.time() - job.created_at.timestamp()
             table.add_row(str(job.slot), job.name, job.state.value, f"{seconds:.0f} s")
-        ready = next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), None)
-        told: list[Any] = [head, Text(f"decision: {decision.get('message', '-')}{_until(machine, jobs)}")]
+        ready = next((each for each in status.get("conditions", ()) if each["type"] == "Ready"), None)
+        parts: list[Any] = [head, Text(f"decision: {decision.get('message', '-')}{_until(machine, jobs)}")]
         if ready is not None and ready["status"] != "True":
-            told.append(Text(f"not ready: {ready['reason']}: {ready['message']}", style="yellow"))
+            parts.append(Text(f"not ready: {ready['reason']}: {ready['message']}", style="yellow"))
         if table.row_count:
-            told.append(table)
-        told += [
+            parts.append(table)
+        parts += [
             Text(f"{at:%H:%M:%S}  {event.reason}: {event.message}", style=_style(event))
-            for at, event in machine.events[-_EVENTS_SHOWN:]
+            for at, event in machine.events[-_EVENTS:]
         ]
-        return Group(*told)
+        return Group(*parts)
 
     def _lines(self, machine: LocalMachine, jobs: list[Job]) -> None:
-        for at, event in machine.events[self._told :]:
+        for at, event in machine.events[self._events_shown :]:
             self._console.print(f"{at:%H:%M:%S}  {event.reason}: {event.message}", style=_style(event), highlight=False)
-        self._told = len(machine.events)
+        self._events_shown = len(machine.events)
         unfinished = sum(job.unfinished for job in jobs)
         queue = machine.status.get("queue") or {}
         decision = (machine.status.get("lastDecision") or {}).get("message", "not decided yet")
@@ -136,7 +134,7 @@ def _waiting(status: dict[str, Any]) -> int:
 
 def _until(machine: LocalMachine, jobs: list[Job]) -> str:
     """When there is something to do again, where nothing is but something will be."""
-    due = machine.next_due
+    due = machine.queue.next_due
     if due is None or any(job.unfinished for job in jobs):
         return ""
     return f"; the next item is due at {rfc3339(due)}"

@@ -1,4 +1,4 @@
-"""What Prometheus may ask of the operator. Jobs live too briefly to be scraped for sure: what they did is told here too.
+"""What Prometheus may ask of the operator. Jobs live too briefly to be scraped for sure: what they did is counted here too.
 
 What is about one resource carries its namespace and its name (``worker``), and goes when the resource goes. What is not
 known has no series: unknown is not zero, and a value of yesterday is not today's.
@@ -16,14 +16,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from siorg_operator.decide.plan import Plan
+from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading
 from siorg_runtime.version import version
 
 _Metric: TypeAlias = Counter | Gauge | Histogram
 _M = TypeVar("_M", Counter, Gauge, Histogram)
 
-_OF_ONE: Final = ("namespace", "worker")
+_LABELS: Final = ("namespace", "worker")
 _PASS_SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0)
 _CALL_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAIT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -36,7 +36,7 @@ _LAUNCH_REASONS: Final = ("Size", "Time", "MinJobs", "Probe")
 
 
 def operator_registry() -> CollectorRegistry:
-    """A registry for ``OperatorMetrics``, which also tells of this process: CPU and start (seconds), memory (bytes), files."""
+    """A registry for ``OperatorMetrics``, with those of this process: CPU and start (seconds), memory (bytes), files."""
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     return registry
@@ -49,7 +49,7 @@ class OperatorMetrics:
         """Make them in ``registry``."""
         # Without this a counter brings a second series with the time of its making: twice the series, used by nobody.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._of_one: list[_Metric] = []
+        self._of_worker: list[_Metric] = []
         self._registry = registry
         self._lock = threading.Lock()
         self._held: dict[tuple[str, str], str] = {}
@@ -59,61 +59,63 @@ class OperatorMetrics:
         self._make_process()
 
     def _make_queue(self) -> None:
-        self._size = self._gauge_of_one("siorg_sync_queue_size", "Items in the queue, when last counted", "status")
-        self._depth = self._gauge_of_one("siorg_operator_queue_depth", "Claimable items: what Jobs are launched for")
-        self._oldest = self._gauge_of_one(
+        self._size = self._gauge_of_worker("siorg_sync_queue_size", "Items in the queue, when last counted", "status")
+        self._depth = self._gauge_of_worker("siorg_operator_queue_depth", "Claimable items: what Jobs are launched for")
+        self._oldest = self._gauge_of_worker(
             "siorg_operator_queue_oldest_due_seconds", "Seconds that the oldest due item has waited; 0: none is due"
         )
-        self._reachable = self._gauge_of_one(
+        self._reachable = self._gauge_of_worker(
             "siorg_operator_queue_reachable", "1 while the queue can be read, 0 while it cannot: its depth is unknown then"
         )
-        self._read_seconds = self._histogram_of_one(
+        self._read_seconds = self._histogram_of_worker(
             "siorg_operator_backlog_read_seconds", "Seconds that reading a queue took, failures included", _PASS_SECONDS
         )
 
     def _make_jobs(self) -> None:
-        self._jobs = self._gauge_of_one(
+        self._jobs = self._gauge_of_worker(
             "siorg_operator_jobs", "Jobs that are there; finished ones while history keeps them", "state"
         )
-        self._desired = self._gauge_of_one("siorg_operator_jobs_desired", "Jobs that the depth asks for, within the limits")
-        self._launches = self._counter_of_one("siorg_operator_launches_total", "Jobs launched, by what asked for them", "reason")
-        self._ended = self._counter_of_one("siorg_operator_jobs_ended_total", "Jobs that ended, by how", "ending")
-        self._empty = self._counter_of_one("siorg_operator_jobs_empty_total", "Jobs that found nothing: launched in vain")
-        self._items = self._counter_of_one(
+        self._desired = self._gauge_of_worker("siorg_operator_jobs_desired", "Jobs that the depth asks for, within the limits")
+        self._launches = self._counter_of_worker(
+            "siorg_operator_launches_total", "Jobs launched, by what asked for them", "reason"
+        )
+        self._ended = self._counter_of_worker("siorg_operator_jobs_ended_total", "Jobs that ended, by how", "ending")
+        self._empty = self._counter_of_worker("siorg_operator_jobs_empty_total", "Jobs that found nothing: launched in vain")
+        self._items = self._counter_of_worker(
             "siorg_operator_items_total", "Items that ended Jobs had in hand, by what became of them", "outcome"
         )
-        self._requests = self._counter_of_one(
+        self._requests = self._counter_of_worker(
             "siorg_operator_siorg_requests_total", "Requests to SIORG that ended Jobs made", "result"
         )
-        self._item_seconds = _Spread(
+        self._item_seconds = _CountedHistogram(
             "siorg_operator_item_duration_seconds", "Seconds from claim to outcome of one item, of Jobs that ended", ITEM_SECONDS
         )
         self._registry.register(self._item_seconds)
-        self._rate = self._gauge_of_one(
+        self._rate = self._gauge_of_worker(
             "siorg_operator_items_per_second", "Items that one Job brings to an end in a second, as learned"
         )
-        self._drain = self._gauge_of_one(
+        self._drain = self._gauge_of_worker(
             "siorg_operator_predicted_drain_seconds", "Seconds until the queue is empty, at the learned rate"
         )
 
-        self._cron_job_failing = self._gauge_of_one(
+        self._cron_job_failing = self._gauge_of_worker(
             "siorg_operator_cron_job_failing", "1 while the last Job of discovery or cleanup failed", "component"
         )
 
     def _make_decisions(self) -> None:
-        self._held_back = self._gauge_of_one(
+        self._held_back = self._gauge_of_worker(
             "siorg_operator_held_back", "1 for the reason for which there is work and nothing is launched", "reason"
         )
-        self._held_back_total = self._counter_of_one(
+        self._held_back_total = self._counter_of_worker(
             "siorg_operator_decisions_held_back_total", "Decisions that launched nothing although there was work", "reason"
         )
-        self._pass_seconds = self._histogram_of_one(
+        self._pass_seconds = self._histogram_of_worker(
             "siorg_operator_reconcile_seconds", "Seconds that a pass over a resource took", _PASS_SECONDS
         )
-        self._pass_errors = self._counter_of_one(
+        self._pass_errors = self._counter_of_worker(
             "siorg_operator_reconcile_errors_total", "Passes over a resource that did not come to their end", "reason"
         )
-        self._waited = self._histogram_of_one(
+        self._waited = self._histogram_of_worker(
             "siorg_operator_enqueue_to_launch_seconds",
             "Seconds from an item falling due until the Job was made, where no Job was there yet",
             _WAIT_SECONDS,
@@ -134,81 +136,80 @@ class OperatorMetrics:
             registry=self._registry,
             buckets=_CALL_SECONDS,
         )
-        Gauge("siorg_operator_build_info", "1; the version is in the label", ("version",), registry=self._registry).labels(
-            version()
-        ).set(1)
+        build = Gauge("siorg_operator_build_info", "1; the version is in the label", ("version",), registry=self._registry)
+        build.labels(version()).set(1)
 
     # -- what happened to a resource ----------------------------------------------------------------------------------
 
-    def decided(self, namespace: str, worker: str, plan: Plan, backlog: Backlog, jobs: Sequence[Job]) -> None:
-        """A pass saw ``backlog`` and ``jobs``, and did what ``plan`` says."""
-        one = (namespace, worker)
-        self._saw_queue(one, backlog)
+    def decided(self, namespace: str, worker: str, result: Result, backlog: Backlog, jobs: Sequence[Job]) -> None:
+        """A pass saw ``backlog`` and ``jobs``, and this came of it."""
+        key, plan = (namespace, worker), result.plan
+        self._saw_queue(key, backlog)
         for state in JobState:
-            self._jobs.labels(*one, state.value.lower()).set(sum(job.state is state for job in jobs))
-        self._desired.labels(*one).set(plan.desired)
-        self._begin_counters(one)
-        if plan.launches:
-            self._launches.labels(*one, plan.launch_reason).inc(len(plan.launches))
-        self._set_or_unknown(self._rate, one, plan.rate)
-        self._set_or_unknown(self._drain, one, plan.predicted_drain_seconds)
-        self._holds_back(one, plan.reason if plan.held_back else None)
+            self._jobs.labels(*key, state.value.lower()).set(sum(job.state is state for job in jobs))
+        self._desired.labels(*key).set(plan.desired)
+        self._begin_counters(key)
+        if result.launched:
+            self._launches.labels(*key, plan.launch_reason).inc(len(result.launched))
+        self._set_or_unknown(self._rate, key, plan.size.rates.items)
+        self._set_or_unknown(self._drain, key, plan.predicted_drain_seconds)
+        self._holds_back(key, result.reason if result.held_back else None)
 
-    def _begin_counters(self, one: tuple[str, str]) -> None:
-        """Tell 0 too. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
-        self._empty.labels(*one)
-        self._waited.labels(*one)
-        self._item_seconds.add(one, {}, 0.0)
+    def _begin_counters(self, key: tuple[str, str]) -> None:
+        """Begin at 0. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
+        self._empty.labels(*key)
+        self._waited.labels(*key)
+        self._item_seconds.add(key, {}, 0.0)
         for counter, values in (
             (self._items, _OUTCOMES),
             (self._requests, _RESULTS),
             (self._launches, _LAUNCH_REASONS),
-            (self._ended, [ending for ending in Ending if ending is not Ending.NOTHING]),  # a trouble, not how a Job ends
+            (self._ended, [_ending(ending) for ending in Ending if ending is not Ending.NOTHING]),  # which is not how a Job ends
         ):
             for value in values:
-                counter.labels(*one, value)
+                counter.labels(*key, value)
 
-    def _saw_queue(self, one: tuple[str, str], backlog: Backlog) -> None:
+    def _saw_queue(self, key: tuple[str, str], backlog: Backlog) -> None:
         reading = backlog.reading
         known = isinstance(reading, Reading)
-        self._reachable.labels(*one).set(1 if known else 0)
+        self._reachable.labels(*key).set(1 if known else 0)
         for status in _STATUSES:
-            self._set_or_unknown(self._size, (*one, status), getattr(reading, status) if known else None)
-        self._set_or_unknown(self._depth, one, backlog.depth)
-        self._set_or_unknown(self._oldest, one, (reading.oldest_due_seconds or 0.0) if isinstance(reading, Reading) else None)
+            self._set_or_unknown(self._size, (*key, status), getattr(reading, status) if known else None)
+        self._set_or_unknown(self._depth, key, backlog.depth)
+        self._set_or_unknown(self._oldest, key, (reading.oldest_due_seconds or 0.0) if isinstance(reading, Reading) else None)
 
-    def _holds_back(self, one: tuple[str, str], reason: str | None) -> None:
+    def _holds_back(self, key: tuple[str, str], reason: str | None) -> None:
         with self._lock:
-            before = self._held.pop(one, None)
+            before = self._held.pop(key, None)
             if reason is not None:
-                self._held[one] = reason
+                self._held[key] = reason
         if before is not None and before != reason:
-            self._unknown(self._held_back, (*one, before))
+            self._unknown(self._held_back, (*key, before))
         if reason is not None:
-            self._held_back.labels(*one, reason).set(1)
-            self._held_back_total.labels(*one, reason).inc()
+            self._held_back.labels(*key, reason).set(1)
+            self._held_back_total.labels(*key, reason).inc()
 
     def enqueue_to_launch(self, namespace: str, worker: str, seconds: float) -> None:
         """The first Job for new work was made ``seconds`` after the oldest due item fell due."""
         self._waited.labels(namespace, worker).observe(seconds)
 
     def job_ended(self, namespace: str, worker: str, job: Job) -> None:
-        """A Job has ended. To be told once for each."""
-        one = (namespace, worker)
-        self._ended.labels(*one, job.ending or Ending.FAILED).inc()
+        """A Job has ended. To be called once for each."""
+        key = (namespace, worker)
+        self._ended.labels(*key, _ending(job.ending or Ending.FAILED)).inc()
         summary = job.summary
         if summary is None:
             return
         for outcome in _OUTCOMES:
             if items := getattr(summary, outcome):
-                self._items.labels(*one, outcome).inc(items)
-        self._item_seconds.add(one, summary.item_seconds_le, summary.item_seconds)
+                self._items.labels(*key, outcome).inc(items)
+        self._item_seconds.add(key, summary.item_seconds_le, summary.item_seconds)
         failed = min(summary.request_errors, summary.requests)
         for result, requests in (("ok", summary.requests - failed), ("failed", failed)):
             if requests:
-                self._requests.labels(*one, result).inc(requests)
+                self._requests.labels(*key, result).inc(requests)
         if job.ending is Ending.DONE and summary.claimed == 0:
-            self._empty.labels(*one).inc()
+            self._empty.labels(*key).inc()
 
     def backlog_read(self, namespace: str, worker: str, seconds: float) -> None:
         """The queue was read, or could not be read, in ``seconds``."""
@@ -228,18 +229,18 @@ class OperatorMetrics:
 
     def refused(self, namespace: str, worker: str, reason: str) -> None:
         """The resource cannot be understood: its queue is not looked at, and nothing is launched."""
-        one = (namespace, worker)
+        key = (namespace, worker)
         for status in _STATUSES:
-            self._unknown(self._size, (*one, status))
+            self._unknown(self._size, (*key, status))
         for gauge in (self._reachable, self._depth, self._oldest, self._desired, self._drain):
-            self._unknown(gauge, one)
-        self._holds_back(one, reason)
+            self._unknown(gauge, key)
+        self._holds_back(key, reason)
 
     def forget(self, namespace: str, worker: str) -> None:
         """The resource is gone: so are its series."""
         with self._lock:
             self._held.pop((namespace, worker), None)
-        for metric in self._of_one:
+        for metric in self._of_worker:
             metric.remove_by_labels({"namespace": namespace, "worker": worker})
         self._item_seconds.remove((namespace, worker))
 
@@ -263,17 +264,17 @@ class OperatorMetrics:
 
     # -- making and unmaking ------------------------------------------------------------------------------------------
 
-    def _counter_of_one(self, name: str, meaning: str, *labels: str) -> Counter:
-        return self._kept(Counter(name, meaning, (*_OF_ONE, *labels), registry=self._registry))
+    def _counter_of_worker(self, name: str, meaning: str, *labels: str) -> Counter:
+        return self._kept(Counter(name, meaning, (*_LABELS, *labels), registry=self._registry))
 
-    def _gauge_of_one(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return self._kept(Gauge(name, meaning, (*_OF_ONE, *labels), registry=self._registry))
+    def _gauge_of_worker(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return self._kept(Gauge(name, meaning, (*_LABELS, *labels), registry=self._registry))
 
-    def _histogram_of_one(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-        return self._kept(Histogram(name, meaning, _OF_ONE, registry=self._registry, buckets=buckets))
+    def _histogram_of_worker(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
+        return self._kept(Histogram(name, meaning, _LABELS, registry=self._registry, buckets=buckets))
 
     def _kept(self, metric: _M) -> _M:
-        self._of_one.append(metric)
+        self._of_worker.append(metric)
         return metric
 
     def _set_or_unknown(self, gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
@@ -286,7 +287,11 @@ class OperatorMetrics:
         gauge.remove(*labels)
 
 
-class _Spread(Collector):
+def _ending(ending: Ending) -> str:
+    return Ending.FAILED if ending is Ending.OUT_OF_MEMORY else ending  # one label for both, as dashboards know it
+
+
+class _CountedHistogram(Collector):
     """A histogram of what others have counted: it takes counts, where the library's own takes one observation at a time."""
 
     def __init__(self, name: str, meaning: str, bounds: Sequence[float]) -> None:
@@ -294,28 +299,28 @@ class _Spread(Collector):
         self._counts: dict[tuple[str, str], tuple[list[int], float]] = {}
         self._lock = threading.Lock()
 
-    def add(self, one: tuple[str, str], counts: Mapping[float, int], total: float) -> None:
+    def add(self, key: tuple[str, str], counts: Mapping[float, int], total: float) -> None:
         """Add ``counts`` by their upper bounds, and the sum of what was counted. A bound that is not ours counts for the next."""
         with self._lock:
-            there, before = self._counts.get(one, ([0] * len(self._bounds), 0.0))
+            kept, before = self._counts.get(key, ([0] * len(self._bounds), 0.0))
             for bound, count in counts.items():
-                there[bisect_left(self._bounds, bound)] += count
-            self._counts[one] = there, before + (total if counts else 0.0)
+                kept[bisect_left(self._bounds, bound)] += count
+            self._counts[key] = kept, before + (total if counts else 0.0)
 
-    def remove(self, one: tuple[str, str]) -> None:
-        """There is nothing to tell of it any more."""
+    def remove(self, key: tuple[str, str]) -> None:
+        """Its series go."""
         with self._lock:
-            self._counts.pop(one, None)
+            self._counts.pop(key, None)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """See ``Collector``."""
-        family = HistogramMetricFamily(self._name, self._meaning, labels=_OF_ONE)
+        family = HistogramMetricFamily(self._name, self._meaning, labels=_LABELS)
         with self._lock:
-            for one, (counts, total) in self._counts.items():
+            for key, (counts, total) in self._counts.items():
                 so_far = 0
                 buckets: list[tuple[str, float]] = []
                 for bound, count in zip(self._bounds, counts, strict=True):
                     so_far += count
                     buckets.append(("+Inf" if bound == math.inf else str(bound), so_far))
-                family.add_metric(one, buckets, total)
+                family.add_metric(key, buckets, total)
         yield family

@@ -18,7 +18,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from siorg_operator.api.resource import read_file
-from siorg_operator.local.machine import prepare, run
+from siorg_operator.local.command import prepare, run
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue import Connection, QueueStore
 from support.fleet import eventually
@@ -134,44 +134,21 @@ def test_until_empty_it_ends_by_itself(tmp_path: Path, environment: dict[str, st
     assert store.counts().completed == 60
 
 
-@pytest.mark.parametrize(
-    ("spec", "told"),
-    [
-        ({"suspend": True}, "spec.suspend is true"),
-        ({"mode": "Observe"}, "spec.mode is Observe"),
-        ({"scaling": {"minJobs": 2, "maxJobs": 0}}, "spec.scaling.maxJobs is 0"),
-    ],
-)
 def test_until_empty_ends_at_once_when_the_resource_never_lets_it_become_empty(
-    tmp_path: Path, environment: dict[str, str], connection: Connection, spec: dict[str, Any], told: str
-) -> None:
-    insert(connection, siorg_code=471)
-    with Local(resource(tmp_path, **spec), environment, "--until-empty") as local:
-        assert local.ends() == 2, local.output
-    assert f"1 items wait and {told}" in local.output
-    assert local.summaries() == []
-
-
-def test_a_resource_that_launches_nothing_is_done_where_nothing_waits(tmp_path: Path, environment: dict[str, str]) -> None:
-    with Local(resource(tmp_path, suspend=True), environment, "--until-empty") as local:
-        assert local.ends() == 0, local.output
-
-
-def test_until_empty_ends_when_the_database_says_that_nothing_is_synced(
     tmp_path: Path, environment: dict[str, str], connection: Connection
 ) -> None:
     insert(connection, siorg_code=471)
-    connection.execute("UPDATE system_settings SET value = 'false' WHERE key = 'siorg.sync_enabled'")
-    with Local(resource(tmp_path), environment, "--until-empty") as local:
-        assert local.ends() == 75, local.output
-    assert "siorg.sync_enabled is false" in local.output
+    with Local(resource(tmp_path, suspend=True), environment, "--until-empty") as local:
+        assert local.ends() == 2, local.output
+    assert "1 items wait and spec.suspend is true" in local.output
+    assert local.summaries() == []
 
 
 def test_until_empty_gives_up_on_a_database_that_stays_away(tmp_path: Path, environment: dict[str, str]) -> None:
     environment["DATABASE_URL"] = f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing"
     impatient = (
-        "import sys; from siorg_operator import local; from siorg_operator.__main__ import main;"
-        " local._UNREADABLE_SECONDS = 1; sys.exit(main())"
+        "import sys; from siorg_operator.local import command; from siorg_operator.__main__ import main;"
+        " command._UNREADABLE_SECONDS = 1; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", impatient, "local", str(resource(tmp_path)), "--until-empty"],
@@ -225,12 +202,6 @@ def test_what_is_being_launched_when_a_signal_comes_is_ended_too(
     metrics = OperatorMetrics(CollectorRegistry())
     asyncio.run(run(worker, environ, metrics=metrics, folder=tmp_path, until_empty=False, show=lambda _: None))
     assert made[0].returncode == -signal.SIGTERM
-
-
-def test_until_empty_ends_at_once_when_there_is_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
-    with Local(resource(tmp_path), environment, "--until-empty") as local:
-        assert local.ends() == 0, local.output
-    assert local.summaries() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -314,13 +285,6 @@ def test_jobs_that_always_fail_are_not_started_again_at_each_look(
         eventually(lambda: "JobsFailing" in local.output, seconds=30)
         eventually(lambda: "one probe Job" in local.output, seconds=30)
         assert len(list(local.logs.glob("*.log"))) == 1
-
-
-def test_a_resource_in_observe_mode_launches_nothing(tmp_path: Path, environment: dict[str, str], connection: Connection) -> None:
-    insert(connection, siorg_code=471)
-    with Local(resource(tmp_path, mode="Observe"), environment) as local:
-        eventually(lambda: "would launch 1" in local.output)
-        assert list(local.logs.glob("*.log")) == []
 
 
 @pytest.mark.parametrize(

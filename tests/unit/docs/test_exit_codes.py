@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from siorg_job.commands.context import Exit
-from siorg_operator import __main__ as operator
+from siorg_operator import cli
 from support.pages import GENERATED
 from support.siorg_server import REPOSITORY
 
@@ -18,4 +18,4 @@ def test_every_exit_code_is_explained(page: str, code: Exit) -> None:
 
 def test_job_and_operator_mean_the_same_by_them() -> None:
     assert GENERATED.exists()
-    assert {operator.DONE, operator.USAGE, operator.TRY_LATER} <= set(Exit)
+    assert {cli.DONE, cli.USAGE, cli.TRY_LATER} <= set(Exit)

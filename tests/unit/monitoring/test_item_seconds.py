@@ -14,7 +14,7 @@ from siorg_operator.decide.jobs import read_summary
 from siorg_operator.decide.plan import plan
 from siorg_operator.decide.state import Ending, Job, JobState, Summary
 from siorg_operator.serving.metrics import ITEM_SECONDS, OperatorMetrics
-from support.operator_values import NOW, backlog, worker
+from support.operator_values import NOW, backlog, carried_out, worker
 
 NAME = "siorg_operator_item_duration_seconds"
 
@@ -95,7 +95,7 @@ def test_times_that_cannot_be_understood_are_none(spread: Any) -> None:
 def test_a_counter_is_there_before_it_counts(told: Told) -> None:
     # Else its first jump, from nothing to all the items of a Job, would be no growth to Prometheus.
     resource, read = worker(), backlog(480)
-    told.metrics.decided("siorg", "main", plan(resource, read, [], NOW), read, [])
+    told.metrics.decided("siorg", "main", carried_out(plan(resource, read, [], NOW)), read, [])
     one = {"namespace": "siorg", "worker": "main"}
     for name, labels in (
         ("items_total", {"outcome": "completed"}),

@@ -11,19 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siorg_job.run_summary import RunReport, one_line
-from siorg_operator.control.past import Past
 from siorg_operator.decide.jobs import (
     CANNOT_START,
     JobRecord,
     combine,
-    job_of_pod,
+    controller_uid,
     job_record,
-    owner_uid,
     pod_record,
     read_summary,
 )
 from siorg_operator.decide.manifests import drain_job
-from siorg_operator.decide.state import Ending, Job, JobState, Summary
+from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary
 from siorg_runtime.redaction import Redactor
 from support.operator_values import CREDENTIALS, NOW, UID, at, rfc3339, template_of, worker
 
@@ -127,16 +125,19 @@ def terminated(code: int, message: str = "", reason: str = "", *, since: float =
     }
 
 
-def seen(job: dict[str, Any], *pods: dict[str, Any], now: datetime = NOW) -> Job:
-    record = job_record(job)
-    assert record is not None
-    return combine(record, [pod_record(pod) for pod in pods], now)
-
-
 def record_of(job: dict[str, Any]) -> JobRecord:
     record = job_record(job)
     assert record is not None
     return record
+
+
+def seen(job: dict[str, Any], *pods: dict[str, Any], now: datetime = NOW) -> Job:
+    return combine(record_of(job), [pod_record(pod) for pod in pods], now)
+
+
+def stuck_because(job: dict[str, Any], *pods: dict[str, Any], now: datetime = NOW) -> str | None:
+    stuck = seen(job, *pods, now=now).stuck
+    return None if stuck is None else stuck.reason
 
 
 def words(reason: str, code: int, **counts: Any) -> str:
@@ -147,28 +148,20 @@ def words(reason: str, code: int, **counts: Any) -> str:
 # -- whose it is ------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_belongs_to_its_controller() -> None:
-    assert owner_uid(a_job()) == UID
-    assert owner_uid({"metadata": {}}) is None
+def test_a_job_and_a_pod_belong_to_their_controllers() -> None:
+    assert controller_uid(a_job()) == UID
+    assert controller_uid({"metadata": {}}) is None
     stranger = {"kind": "CronJob", "uid": "u", "controller": True}
     mere_owner = {"kind": "SiorgSyncWorker", "uid": "u"}
-    assert owner_uid({"metadata": {"ownerReferences": [stranger, mere_owner]}}) is None
+    assert controller_uid({"metadata": {"ownerReferences": [stranger, mere_owner]}}) is None
+    assert controller_uid(a_pod(), "Job") == JOB_UID
+    assert controller_uid({"metadata": {"ownerReferences": None}}, "Job") is None
 
 
-def test_a_pod_belongs_to_its_job() -> None:
-    assert job_of_pod(a_pod()) == JOB_UID
-    assert job_of_pod({"metadata": {"ownerReferences": None}}) is None
-
-
-@pytest.mark.parametrize("given_labels", [None, {}, {"siorg.waterswamp.dev/slot": "0"}])
-def test_a_job_without_our_labels_is_none_of_ours(given_labels: dict[str, str] | None) -> None:
-    assert job_record({"metadata": {"name": "x", "labels": given_labels}}) is None
-
-
-@pytest.mark.parametrize(("slot", "round_"), [("x", "1"), ("1", "-1"), ("", ""), ("1", "1.5")])
-def test_a_job_whose_place_cannot_be_read_is_none_of_ours(slot: str, round_: str) -> None:
-    place = {"siorg.waterswamp.dev/slot": slot, "siorg.waterswamp.dev/round": round_}
-    assert job_record({"metadata": {"name": "x", "labels": place}}) is None
+def test_a_job_whose_place_cannot_be_read_is_none_of_ours() -> None:
+    slot, round_ = "siorg.waterswamp.dev/slot", "siorg.waterswamp.dev/round"
+    places = [None, {}, {slot: "0"}, *({slot: a, round_: b} for a, b in (("x", "1"), ("1", "-1"), ("", ""), ("1", "1.5")))]
+    assert [job_record({"metadata": {"name": "x", "labels": place}}) for place in places] == [None] * len(places)
 
 
 def test_knows_the_place_the_template_and_the_time_of_a_job() -> None:
@@ -187,20 +180,11 @@ def test_a_job_that_was_just_made_is_pending() -> None:
     assert (job.state, job.unfinished, job.stuck, job.ending, job.finished_at) == (JobState.PENDING, True, None, None, None)
 
 
-@pytest.mark.parametrize(
-    "pod",
-    [
-        a_pod(scheduled=None),
-        a_pod(),
-        a_pod(waiting("ContainerCreating")),
-        a_pod(waiting("PodInitializing")),
-        a_pod(waiting("CrashLoopBackOff")),
-    ],
-    ids=["new", "scheduled", "creating", "initializing", "another word"],
-)
-def test_a_pod_on_its_way_makes_no_trouble(pod: dict[str, Any]) -> None:
-    job = seen(a_job(), pod)
-    assert (job.state, job.started_at, job.stuck) == (JobState.PENDING, None, None)
+def test_a_pod_on_its_way_is_not_stuck() -> None:
+    on_their_way = (None, waiting("ContainerCreating"), waiting("PodInitializing"), waiting("CrashLoopBackOff"))
+    for pod in (a_pod(scheduled=None), *(a_pod(state) for state in on_their_way)):
+        job = seen(a_job(), pod)
+        assert (job.state, job.started_at, job.stuck) == (JobState.PENDING, None, None), pod
 
 
 def test_a_running_pod_makes_it_active() -> None:
@@ -215,14 +199,11 @@ def test_a_suspended_job_is_pending_and_not_stuck_however_long() -> None:
     assert (job.state, job.stuck) == (JobState.PENDING, None)
 
 
-@pytest.mark.parametrize("kind", ["FailureTarget", "SuccessCriteriaMet"])
-def test_a_job_that_will_have_ended_has_not_yet(kind: str) -> None:
+def test_a_job_that_will_have_ended_has_not_yet() -> None:
     # Its pods are still being removed: https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions
-    job = seen(a_job(conditions=[condition(kind, "DeadlineExceeded")]), a_pod(running(), phase="Running"))
-    assert (job.state, job.finished_at) == (JobState.ACTIVE, None)
-
-
-def test_a_condition_that_does_not_hold_is_none() -> None:
+    for kind in ("FailureTarget", "SuccessCriteriaMet"):
+        job = seen(a_job(conditions=[condition(kind, "DeadlineExceeded")]), a_pod(running(), phase="Running"))
+        assert (job.state, job.finished_at) == (JobState.ACTIVE, None), kind
     assert seen(a_job(conditions=[condition("Failed", status="False"), condition("Complete", status="Unknown")])).unfinished
 
 
@@ -259,58 +240,40 @@ def test_reads_the_summary_that_the_job_writes() -> None:
 # -- ended badly ------------------------------------------------------------------------------------------------------
 
 
+def dead(code: int, message: str = "", reason: str = "") -> dict[str, Any]:
+    return a_pod(terminated(code, message, reason), phase="Failed")
+
+
+SAID = "Job has reached the specified backoff limit"
+SETTINGS = "WORKER_LEASE_SECS: is too small; value: '1'; allowed: 2 to 3600"
+
+
 @pytest.mark.parametrize(
-    ("reason", "ending"),
+    ("pods", "ending", "message"),
     [
-        ("siorg_unavailable", Ending.SIORG_UNAVAILABLE),
-        ("siorg_rate_limited", Ending.SIORG_RATE_LIMITED),
-        ("database_unavailable", Ending.DATABASE_UNAVAILABLE),
-        ("something else", Ending.FAILED),
+        ([dead(75, words("siorg_unavailable", 75))], Ending.SIORG_UNAVAILABLE, "exit code 75, siorg_unavailable"),
+        ([dead(75, words("siorg_rate_limited", 75))], Ending.SIORG_RATE_LIMITED, "exit code 75, siorg_rate_limited"),
+        ([dead(75, words("database_unavailable", 75))], Ending.DATABASE_UNAVAILABLE, "exit code 75, database_unavailable"),
+        ([dead(75, words("something else", 75))], Ending.FAILED, "exit code 75, something else"),
+        ([dead(75, "no json")], Ending.FAILED, "exit code 75: no json"),
+        ([dead(2, f"…\n{SETTINGS}\n")], Ending.WRONG_SETTINGS, f"exit code 2: {SETTINGS}"),
+        ([dead(1, "Traceback:\n  …\nValueError: no\n")], Ending.FAILED, "exit code 1: ValueError: no"),
+        ([dead(1, words("error", 1))], Ending.FAILED, "exit code 1, error"),
+        ([dead(1, "OOMKilled")], Ending.FAILED, "exit code 1: OOMKilled"),  # its own words prove nothing
+        ([dead(137, reason="OOMKilled")], Ending.OUT_OF_MEMORY, "exit code 137, OOMKilled"),
+        ([], Ending.FAILED, SAID),
+        ([a_pod(None, phase="Failed")], Ending.FAILED, SAID),  # evicted
     ],
 )
-def test_exit_75_says_what_was_unavailable(reason: str, ending: Ending) -> None:
-    policy = "Container worker for pod sync/x failed with exit code 75 matching FailJob rule at index 1"
-    job = seen(failed("PodFailurePolicy", policy), a_pod(terminated(75, words(reason, 75, request_errors=3)), phase="Failed"))
-    assert (job.state, job.ending, job.message) == (JobState.FAILED, ending, f"exit code 75, {reason}")
-    assert job.summary is not None
-    assert job.summary.request_errors == 3
+def test_how_a_job_failed(pods: list[dict[str, Any]], ending: Ending, message: str) -> None:
+    job = seen(failed(), *pods)
+    assert (job.state, job.ending, job.message) == (JobState.FAILED, ending, message)
 
 
-def test_exit_75_without_a_summary_is_a_failure() -> None:
-    job = seen(failed("PodFailurePolicy"), a_pod(terminated(75, "no json"), phase="Failed"))
-    assert (job.ending, job.message) == (Ending.FAILED, "exit code 75: no json")
-
-
-def test_exit_2_tells_the_end_of_the_log() -> None:
-    log = "…\nWORKER_LEASE_SECS: is too small; value: '1'; allowed: 2 to 3600\n"
-    job = seen(failed("PodFailurePolicy"), a_pod(terminated(2, log), phase="Failed"))
-    assert job.ending is Ending.WRONG_SETTINGS
-    assert job.message == "exit code 2: WORKER_LEASE_SECS: is too small; value: '1'; allowed: 2 to 3600"
-
-
-def test_a_crash_tells_the_last_line_of_its_log() -> None:
-    job = seen(failed(), a_pod(terminated(1, "Traceback:\n  …\nValueError: no\n"), phase="Failed"))
-    assert (job.state, job.ending, job.message) == (JobState.FAILED, Ending.FAILED, "exit code 1: ValueError: no")
-
-
-def test_a_job_that_was_killed_for_its_memory_says_so() -> None:
-    job = seen(failed(), a_pod(terminated(137, reason="OOMKilled"), phase="Failed"))
-    assert (job.ending, job.message) == (Ending.FAILED, "exit code 137, OOMKilled")
-
-
-def test_a_run_that_failed_tells_its_reason() -> None:
-    job = seen(failed(), a_pod(terminated(1, words("error", 1)), phase="Failed"))
-    assert (job.ending, job.message) == (Ending.FAILED, "exit code 1, error")
-
-
-def test_a_failed_job_without_pods_tells_what_kubernetes_says() -> None:
-    job = seen(failed())
-    assert (job.ending, job.message) == (Ending.FAILED, "Job has reached the specified backoff limit")
-
-
-def test_a_pod_that_was_evicted_leaves_kubernetes_words() -> None:
-    evicted = a_pod(None, phase="Failed")
-    assert seen(failed(), evicted).message == "Job has reached the specified backoff limit"
+def test_what_a_failed_job_did_is_known_too() -> None:
+    summary = seen(failed("PodFailurePolicy"), dead(75, words("siorg_unavailable", 75, request_errors=3))).summary
+    assert summary is not None
+    assert summary.request_errors == 3
 
 
 def test_the_deadline_is_an_end_of_its_own() -> None:
@@ -352,24 +315,21 @@ def test_a_message_is_one_line_of_limited_length_that_can_be_printed() -> None:
     assert job.message.isprintable()
 
 
-@pytest.mark.parametrize("room", range(4, 40, 5))
-def test_of_a_secret_that_a_message_holds_nothing_stays_wherever_it_is_cut(room: int) -> None:
+def test_of_a_secret_that_a_message_holds_nothing_stays_wherever_it_is_cut() -> None:
     token = "tok_abcdefghijklmnopqrstuvwxyz0123456789"
-    redactor = Redactor()
-    before = "Error: " + "x" * (278 - room) + " "
-    ended = a_pod(terminated(1, f"{before}{token} was refused"), phase="Failed")
-    record = job_record(failed())
-    assert record is not None
-    not_known_yet = combine(record, [pod_record(ended)], NOW).message
-    redactor.remember(token)
-    known = combine(record, [pod_record(ended)], NOW, redactor.text).message
-    for message in (redactor.text(not_known_yet), known):
-        assert token[:4] not in message
-        assert len(message) <= 300
-    stuck = a_pod(waiting("CreateContainerConfigError", f"{before}{token} is no key"))
-    job = Past().jobs([(record_of(a_job()), [pod_record(stuck)])], NOW, redactor.text)[0]
-    assert job.stuck is not None
-    assert token[:4] not in job.stuck.message
+    for room in range(4, 40, 5):
+        redactor = Redactor()
+        before = "Error: " + "x" * (278 - room) + " "
+        ended = pod_record(dead(1, f"{before}{token} was refused"))
+        not_known_yet = combine(record_of(failed()), [ended], NOW).message
+        redactor.remember(token)
+        known = combine(record_of(failed()), [ended], NOW, redactor.text).message
+        stuck = pod_record(a_pod(waiting("CreateContainerConfigError", f"{before}{token} is no key")))
+        job = combine(record_of(a_job()), [stuck], NOW, redactor.text)
+        assert job.stuck is not None
+        for message in (redactor.text(not_known_yet), known, job.stuck.message):
+            assert token[:4] not in message, room
+            assert len(message) <= 300
 
 
 def test_what_stands_where_secrets_stand_is_taken_out_before_it_is_cut() -> None:
@@ -386,73 +346,16 @@ def test_a_job_ended_before_its_pods_end_is_known_is_unfinished_a_moment_longer(
     assert seen(a_job(conditions=both)).state is state
 
 
-def test_and_so_is_one_whose_pod_still_seems_to_run() -> None:
+def test_what_is_known_late_and_what_will_never_be_known() -> None:
     job = seen(complete(when=-2), a_pod(running(), phase="Running"))
     assert (job.state, job.finished_at, job.ending) == (JobState.ACTIVE, None, None)
-
-
-def test_what_the_pod_told_is_enough() -> None:
     assert seen(complete(when=-1), a_pod(terminated(0, json.dumps(DRAINED)))).state is JobState.SUCCEEDED
-
-
-def test_no_pod_will_tell_of_one_that_met_its_deadline() -> None:
-    both = [condition("Failed", "DeadlineExceeded", when=-1)]
-    assert seen(a_job(conditions=both)).state is JobState.FAILED
-
-
-def test_a_clock_that_is_ahead_keeps_no_job_alive() -> None:
-    assert seen(complete(when=3600)).state is JobState.SUCCEEDED
+    # The Job controller removes the pod of one that met its deadline.
+    assert seen(a_job(conditions=[condition("Failed", "DeadlineExceeded", when=-1)])).state is JobState.FAILED
+    assert seen(complete(when=3600)).state is JobState.SUCCEEDED  # a clock that is ahead keeps no job alive
 
 
 # -- stuck ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reason", sorted(CANNOT_START))
-def test_a_container_that_cannot_start(reason: str) -> None:
-    job = seen(a_job(), a_pod(waiting(reason, 'Back-off pulling image "x"\n')))
-    assert job.stuck is not None
-    assert (job.stuck.reason, job.stuck.message, job.stuck.since) == (reason, 'Back-off pulling image "x"', at(-55))
-
-
-def test_a_pod_that_no_node_takes() -> None:
-    job = seen(a_job(), a_pod(scheduled=False))
-    assert job.stuck is not None
-    assert (job.stuck.reason, job.stuck.since) == ("Unschedulable", at(-55))
-    assert job.stuck.message == "0/3 nodes are available: 3 Insufficient cpu."
-
-
-def test_a_gated_pod_is_not_stuck() -> None:
-    pod = a_pod(scheduled=False)
-    pod["status"]["conditions"][0]["reason"] = "SchedulingGated"
-    assert seen(a_job(), pod).stuck is None
-
-
-def test_a_pod_on_its_way_out_is_not_stuck() -> None:
-    leaving = a_pod(waiting("ImagePullBackOff"), deletionTimestamp=rfc3339(at(-1)))
-    assert seen(a_job(), leaving, a_pod(name="successor")).stuck is None
-
-
-def test_a_job_with_a_running_pod_is_not_stuck() -> None:
-    job = seen(a_job(), a_pod(waiting("ImagePullBackOff")), a_pod(running(), name="second"))
-    assert (job.state, job.stuck) == (JobState.ACTIVE, None)
-
-
-def test_a_finished_job_is_not_stuck() -> None:
-    assert seen(failed("DeadlineExceeded"), a_pod(waiting("ImagePullBackOff"))).stuck is None
-
-
-@pytest.mark.parametrize(("seconds", "reason"), [(844, None), (845, "ContainerCreating")])
-def test_a_container_that_is_not_made_for_a_quarter_of_an_hour_never_will_be(seconds: float, reason: str | None) -> None:
-    # A volume that is missing: Kubernetes says so in events alone.
-    job = seen(a_job(), a_pod(waiting("ContainerCreating")), now=at(seconds))
-    assert (job.stuck and job.stuck.reason) == reason
-
-
-@pytest.mark.parametrize(("seconds", "reason"), [(844, None), (845, "PodInitializing")])
-def test_nor_will_one_that_waits_so_long_for_an_init_container(seconds: float, reason: str | None) -> None:
-    job = seen(a_job(), a_pod(waiting("PodInitializing")), now=at(seconds))
-    assert (job.stuck and job.stuck.reason) == reason
-    assert reason is None or "init container" in (job.stuck.message if job.stuck else "")
 
 
 def with_init(pod: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
@@ -461,79 +364,56 @@ def with_init(pod: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     return pod
 
 
-@pytest.mark.parametrize("reason", sorted(CANNOT_START))
-def test_an_init_container_that_cannot_start_stops_the_pod(reason: str) -> None:
-    job = seen(a_job(), with_init(a_pod(waiting("PodInitializing")), waiting(reason, "no such image")))
-    assert job.stuck is not None
-    assert (job.stuck.reason, job.stuck.message) == (reason, "init container vault-agent: no such image")
+def gated() -> dict[str, Any]:
+    pod = a_pod(scheduled=False)
+    pod["status"]["conditions"][0]["reason"] = "SchedulingGated"
+    return pod
 
 
-def test_an_init_container_that_runs_makes_no_trouble() -> None:
-    assert seen(a_job(), with_init(a_pod(waiting("PodInitializing")), running())).stuck is None
+def test_a_container_or_an_init_container_that_cannot_start_stops_the_pod() -> None:
+    for reason in CANNOT_START:
+        stuck = seen(a_job(), a_pod(waiting(reason, 'Back-off pulling image "x"\n'))).stuck
+        assert stuck == Stuck(reason, 'Back-off pulling image "x"', at(-55))
+        stuck = seen(a_job(), with_init(a_pod(waiting("PodInitializing")), waiting(reason, "no such image"))).stuck
+        assert stuck == Stuck(reason, "init container vault-agent: no such image", at(-55))
 
 
-def test_a_sidecar_that_cannot_start_does_not_matter_once_the_container_has_run() -> None:
-    done = with_init(a_pod(terminated(0, json.dumps(DRAINED))), waiting("ImagePullBackOff"))
-    assert seen(a_job(), done).stuck is None
+def test_a_pod_that_no_node_takes() -> None:
+    stuck = seen(a_job(), a_pod(scheduled=False)).stuck
+    assert stuck == Stuck("Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.", at(-55))
 
 
-def look(past: Past, now: datetime, *pods: dict[str, Any], job: dict[str, Any] | None = None) -> Job:
-    (found,) = past.jobs([(record_of(job or a_job()), [pod_record(pod) for pod in pods])], now, str)
-    return found
+@pytest.mark.parametrize(
+    ("job", "pods"),
+    [
+        (a_job(), [gated()]),
+        (a_job(), [a_pod(waiting("ImagePullBackOff"), deletionTimestamp=rfc3339(at(-1))), a_pod(name="successor")]),
+        (a_job(), [a_pod(waiting("ImagePullBackOff")), a_pod(running(), name="second")]),
+        (failed("DeadlineExceeded"), [a_pod(waiting("ImagePullBackOff"))]),
+        (a_job(), [with_init(a_pod(waiting("PodInitializing")), running())]),
+        (a_job(), [with_init(a_pod(terminated(0, json.dumps(DRAINED))), waiting("ImagePullBackOff"))]),
+    ],
+    ids=["gated", "on its way out", "another runs", "finished", "init container runs", "sidecar after the container has run"],
+)
+def test_what_is_not_stuck(job: dict[str, Any], pods: list[dict[str, Any]]) -> None:
+    assert stuck_because(job, *pods) is None
 
 
-def since(job: Job) -> datetime | None:
-    return None if job.stuck is None else job.stuck.since
+def test_a_container_that_is_not_made_for_a_quarter_of_an_hour_never_will_be() -> None:
+    # A volume that is missing, an init container that does not end: Kubernetes says so in events alone.
+    for word in ("ContainerCreating", "PodInitializing"):
+        pod = a_pod(waiting(word))
+        assert (stuck_because(a_job(), pod, now=at(844)), stuck_because(a_job(), pod, now=at(845))) == (None, word)
 
 
-def test_the_grace_of_a_stuck_pod_begins_when_it_is_first_seen_stuck_not_when_a_node_took_it() -> None:
-    past = Past()
-    assert since(look(past, at(-10), a_pod(waiting("ContainerCreating")))) is None
-    assert since(look(past, at(0), a_pod(waiting("ErrImagePull")))) == at(0)
-    assert since(look(past, at(20), a_pod(waiting("ImagePullBackOff")))) == at(0)
-
-
-def test_one_that_went_on_its_way_is_seen_anew() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("ErrImagePull")))
-    look(past, at(10), a_pod(waiting("ContainerCreating")))
-    assert since(look(past, at(60), a_pod(waiting("CreateContainerError")))) == at(60)
-
-
-def test_a_successor_has_a_grace_of_its_own() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("ErrImagePull"), name="first"))
-    assert since(look(past, at(40), a_pod(waiting("ErrImagePull"), name="second"))) == at(40)
-
-
-def test_of_a_pod_that_no_node_takes_its_condition_tells_since_when() -> None:
-    assert since(look(Past(), at(0), a_pod(scheduled=False))) == at(-55)
-
-
-def test_a_job_that_began_is_remembered_when_its_deadline_removes_the_pod() -> None:
-    past = Past()
-    look(past, at(0), a_pod(running(), phase="Running"))
-    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at == at(-40)
-    assert look(past, at(20), job=failed("DeadlineExceeded")).started_at == at(-40)
-
-
-def test_and_of_one_that_never_began_nothing_is_told() -> None:
-    past = Past()
-    look(past, at(0), a_pod(waiting("PodInitializing")))
-    assert look(past, at(10), job=failed("DeadlineExceeded")).started_at is None
-
-
-@pytest.mark.parametrize(("active", "seconds", "reason"), [(0, -1, None), (0, 0, "NoPod"), (1, 90_000, None)])
-def test_a_job_for_which_no_pod_is_made_within_a_minute_is_told(active: int, seconds: float, reason: str | None) -> None:
+def test_a_job_for_which_no_pod_is_made_within_a_minute_is_told_and_has_a_quarter_of_an_hour() -> None:
     # A quota: its Job controller knows of no pod either. One that it knows of and we do not see is left alone.
-    job = seen(a_job(active=active), now=at(seconds))
-    assert (job.stuck and job.stuck.reason) == reason
-
-
-def test_but_it_has_a_quarter_of_an_hour_since_it_starts_by_itself_when_the_quota_is_mended() -> None:
+    assert stuck_because(a_job(active=0), now=at(-1)) is None
+    assert stuck_because(a_job(active=1), now=at(90_000)) is None
     job = seen(a_job(active=0), now=at(0))
     assert job.stuck is not None
-    assert (job.stuck.since - job.created_at).total_seconds() == 900
+    # It starts by itself when the quota is mended.
+    assert (job.stuck.reason, (job.stuck.since - job.created_at).total_seconds()) == ("NoPod", 900)
 
 
 # -- anything ---------------------------------------------------------------------------------------------------------

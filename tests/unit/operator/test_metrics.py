@@ -10,37 +10,26 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from siorg_operator.decide.plan import Launch, Plan
+from siorg_operator.decide.plan import Hold, Launch, Plan
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.sizing import Rates, Size
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Summary, Unreadable
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
+from support.operator_values import carried_out
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-PLAN = Plan(
-    depth=480,
-    desired=5,
-    unfinished=3,
-    launches=(Launch(3, 1), Launch(4, 1)),
-    launch_reason="Size",
-    reason="Launched",
-    message="",
-    why="",
-    held_back=False,
-    limits=(),
-    end=(),
-    remove=(),
-    trouble=None,
-    retry_at=None,
-    dormant=False,
-    rate=2.5,
-    request_rate=1.0,
-    predicted_drain_seconds=38.4,
-    poll_seconds=5.0,
-    wake_seconds=None,
-)
-RESTING = replace(PLAN, launches=(), launch_reason="", reason="EnoughJobs")
-SUSPENDED = replace(RESTING, reason="Suspended", held_back=True)
+SIZE = Size(480, Rates(2.5, 1.0), desired=5, asked=5, asked_by="Size")
+PLAN = Plan(Reason.LAUNCHED, SIZE, 3, (Launch(3, 1), Launch(4, 1)), predicted_drain_seconds=38.4, poll_seconds=5.0)
+RESTING = replace(PLAN, launches=(), reason=Reason.ENOUGH_JOBS)
+
+
+def held(reason: Reason) -> Plan:
+    return replace(RESTING, reason=reason, hold=Hold(reason))
+
+
+SUSPENDED = held(Reason.SUSPENDED)
 READ = Backlog(Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, oldest_due_seconds=12.5))
-UNREAD = Backlog(Unreadable("DatabaseUnavailable", "…"))
+UNREAD = Backlog(Unreadable(Reason.DATABASE_UNAVAILABLE, "…"))
 ONE = {"namespace": "siorg", "worker": "main"}
 
 
@@ -48,7 +37,7 @@ def job(state: JobState, ending: Ending | None = None, summary: Summary | None =
     return Job("main-1", 0, 1, state, NOW, ending=ending, summary=summary)
 
 
-class Told:
+class Exported:
     """Metrics, and what they say."""
 
     def __init__(self) -> None:
@@ -56,7 +45,7 @@ class Told:
         self.metrics = OperatorMetrics(self.registry)
 
     def decided(self, plan: Plan = RESTING, backlog: Backlog = READ, *jobs: Job) -> None:
-        self.metrics.decided("siorg", "main", plan, backlog, jobs)
+        self.metrics.decided("siorg", "main", carried_out(plan), backlog, jobs)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, {**ONE, **labels})
@@ -70,142 +59,148 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def exported() -> Exported:
+    return Exported()
 
 
-def test_the_queue_is_told_as_it_was_read(told: Told) -> None:
-    told.decided()
-    sizes = {status: told.value("siorg_sync_queue_size", status=status) for status in ("due", "scheduled", "processing")}
+def test_the_queue_is_told_as_it_was_read(exported: Exported) -> None:
+    exported.decided()
+    sizes = {status: exported.value("siorg_sync_queue_size", status=status) for status in ("due", "scheduled", "processing")}
     assert sizes == {"due": 478, "scheduled": 7, "processing": 20}
-    assert told.value("siorg_sync_queue_size", status="failed") == 3
-    assert told.value("siorg_sync_queue_size", status="conflict") == 1
-    assert told.value("siorg_operator_queue_depth") == 480
-    assert told.value("siorg_operator_queue_oldest_due_seconds") == 12.5
-    assert told.value("siorg_operator_queue_reachable") == 1
+    assert exported.value("siorg_sync_queue_size", status="failed") == 3
+    assert exported.value("siorg_sync_queue_size", status="conflict") == 1
+    assert exported.value("siorg_operator_queue_depth") == 480
+    assert exported.value("siorg_operator_queue_oldest_due_seconds") == 12.5
+    assert exported.value("siorg_operator_queue_reachable") == 1
 
 
-def test_a_queue_that_cannot_be_read_has_no_depth_any_more(told: Told) -> None:
-    told.decided()
-    told.decided(replace(SUSPENDED, reason="DepthUnknown", predicted_drain_seconds=None), UNREAD)
-    assert told.value("siorg_operator_queue_reachable") == 0
+def test_a_queue_that_cannot_be_read_has_no_depth_any_more(exported: Exported) -> None:
+    exported.decided()
+    exported.decided(
+        replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None), UNREAD
+    )
+    assert exported.value("siorg_operator_queue_reachable") == 0
     for name in (
         "siorg_operator_queue_depth",
         "siorg_operator_queue_oldest_due_seconds",
         "siorg_operator_predicted_drain_seconds",
     ):
-        assert told.value(name) is None
-    assert not [series for series in told.series() if series[0] == "siorg_sync_queue_size"]
-    told.decided()
-    assert told.value("siorg_operator_queue_depth") == 480
+        assert exported.value(name) is None
+    assert not [series for series in exported.series() if series[0] == "siorg_sync_queue_size"]
+    exported.decided()
+    assert exported.value("siorg_operator_queue_depth") == 480
 
 
-def test_an_empty_queue_has_waited_no_time(told: Told) -> None:
-    told.decided(backlog=Backlog(Reading(0)))
-    assert told.value("siorg_operator_queue_depth") == 0
-    assert told.value("siorg_operator_queue_oldest_due_seconds") == 0
+def test_an_empty_queue_has_waited_no_time(exported: Exported) -> None:
+    exported.decided(backlog=Backlog(Reading(0)))
+    assert exported.value("siorg_operator_queue_depth") == 0
+    assert exported.value("siorg_operator_queue_oldest_due_seconds") == 0
 
 
-def test_jobs_are_counted_by_state(told: Told) -> None:
-    told.decided(RESTING, READ, job(JobState.ACTIVE), job(JobState.ACTIVE), job(JobState.PENDING), job(JobState.FAILED))
-    states = {state: told.value("siorg_operator_jobs", state=state) for state in ("pending", "active", "succeeded", "failed")}
+def test_jobs_are_counted_by_state(exported: Exported) -> None:
+    exported.decided(RESTING, READ, job(JobState.ACTIVE), job(JobState.ACTIVE), job(JobState.PENDING), job(JobState.FAILED))
+    states = {state: exported.value("siorg_operator_jobs", state=state) for state in ("pending", "active", "succeeded", "failed")}
     assert states == {"pending": 1, "active": 2, "succeeded": 0, "failed": 1}
-    assert told.value("siorg_operator_jobs_desired") == 5
+    assert exported.value("siorg_operator_jobs_desired") == 5
 
 
-def test_launches_are_counted_by_what_asked_for_them(told: Told) -> None:
-    told.decided(PLAN)
-    told.decided(PLAN)
-    told.decided(RESTING)
-    told.decided(replace(PLAN, launches=(Launch(0, 2),), launch_reason="Probe"))
-    assert told.value("siorg_operator_launches_total", reason="Size") == 4
-    assert told.value("siorg_operator_launches_total", reason="Probe") == 1
+def test_launches_are_counted_by_what_asked_for_them(exported: Exported) -> None:
+    exported.decided(PLAN)
+    exported.decided(PLAN)
+    exported.decided(RESTING)
+    exported.decided(replace(PLAN, launches=(Launch(0, 2),), reason=Reason.PROBING))
+    assert exported.value("siorg_operator_launches_total", reason="Size") == 4
+    assert exported.value("siorg_operator_launches_total", reason="Probe") == 1
 
 
-def test_the_reason_that_holds_launches_back_stands_alone_and_goes(told: Told) -> None:
+def test_the_reason_that_holds_launches_back_stands_alone_and_goes(exported: Exported) -> None:
     def reasons() -> dict[str, float | None]:
-        held = [dict(labels)["reason"] for name, labels in told.series() if name == "siorg_operator_held_back"]
-        return {reason: told.value("siorg_operator_held_back", reason=reason) for reason in held}
+        held = [dict(labels)["reason"] for name, labels in exported.series() if name == "siorg_operator_held_back"]
+        return {reason: exported.value("siorg_operator_held_back", reason=reason) for reason in held}
 
-    told.decided(SUSPENDED)
-    told.decided(SUSPENDED)
+    exported.decided(SUSPENDED)
+    exported.decided(SUSPENDED)
     assert reasons() == {"Suspended": 1}
-    told.decided(replace(SUSPENDED, reason="JobsFailing"))
+    exported.decided(held(Reason.JOBS_FAILING))
     assert reasons() == {"JobsFailing": 1}
-    told.decided(PLAN)
+    exported.decided(PLAN)
     assert reasons() == {}
-    assert told.value("siorg_operator_decisions_held_back_total", reason="Suspended") == 2
-    assert told.value("siorg_operator_decisions_held_back_total", reason="JobsFailing") == 1
+    assert exported.value("siorg_operator_decisions_held_back_total", reason="Suspended") == 2
+    assert exported.value("siorg_operator_decisions_held_back_total", reason="JobsFailing") == 1
 
 
-def test_the_rate_has_no_series_before_it_is_learned(told: Told) -> None:
-    told.decided(replace(RESTING, rate=None, predicted_drain_seconds=None))
-    assert told.value("siorg_operator_items_per_second") is None
-    told.decided()
-    assert told.value("siorg_operator_items_per_second") == 2.5
-    assert told.value("siorg_operator_predicted_drain_seconds") == 38.4
+def test_the_rate_has_no_series_before_it_is_learned(exported: Exported) -> None:
+    exported.decided(replace(RESTING, size=replace(SIZE, rates=Rates(None, None)), predicted_drain_seconds=None))
+    assert exported.value("siorg_operator_items_per_second") is None
+    exported.decided()
+    assert exported.value("siorg_operator_items_per_second") == 2.5
+    assert exported.value("siorg_operator_predicted_drain_seconds") == 38.4
 
 
-def test_what_ended_jobs_did_is_counted(told: Told) -> None:
+def test_what_ended_jobs_did_is_counted(exported: Exported) -> None:
     did = {"completed": 40, "conflict": 1, "skipped": 2, "failed": 3, "retried": 4, "released": 5}
     summary = replace(
         Summary("done", 0, 9.5, completed=40, conflict=1, skipped=2, failed=3, retried=4, released=5),
         claimed=55, requests=50, request_errors=6,
     )  # fmt: skip
-    told.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, summary))
-    told.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.DEADLINE))
-    assert {outcome: told.value("siorg_operator_items_total", outcome=outcome) for outcome in did} == did
-    assert told.value("siorg_operator_siorg_requests_total", result="ok") == 44
-    assert told.value("siorg_operator_siorg_requests_total", result="failed") == 6
-    assert told.value("siorg_operator_jobs_ended_total", ending="Done") == 1
-    assert told.value("siorg_operator_jobs_ended_total", ending="DeadlineExceeded") == 1
-    assert told.value("siorg_operator_jobs_empty_total") is None
+    exported.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, summary))
+    exported.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.DEADLINE))
+    exported.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.OUT_OF_MEMORY))
+    assert {outcome: exported.value("siorg_operator_items_total", outcome=outcome) for outcome in did} == did
+    assert exported.value("siorg_operator_siorg_requests_total", result="ok") == 44
+    assert exported.value("siorg_operator_siorg_requests_total", result="failed") == 6
+    assert exported.value("siorg_operator_jobs_ended_total", ending="Done") == 1
+    assert exported.value("siorg_operator_jobs_ended_total", ending="DeadlineExceeded") == 1
+    assert exported.value("siorg_operator_jobs_ended_total", ending="JobFailed") == 1
+    assert exported.value("siorg_operator_jobs_empty_total") is None
 
 
-def test_a_job_that_found_nothing_is_one_in_vain(told: Told) -> None:
-    told.decided()
-    assert told.value("siorg_operator_jobs_empty_total") == 0
-    told.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, Summary("done", 0, 0.3)))
-    told.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.SIORG_UNAVAILABLE, Summary("siorg_unavailable", 75, 0.3)))
-    assert told.value("siorg_operator_jobs_empty_total") == 1
+def test_a_job_that_found_nothing_is_one_in_vain(exported: Exported) -> None:
+    exported.decided()
+    assert exported.value("siorg_operator_jobs_empty_total") == 0
+    exported.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, Summary("done", 0, 0.3)))
+    exported.metrics.job_ended(
+        "siorg", "main", job(JobState.FAILED, Ending.SIORG_UNAVAILABLE, Summary("siorg_unavailable", 75, 0.3))
+    )
+    assert exported.value("siorg_operator_jobs_empty_total") == 1
 
 
-def test_times_are_told_in_buckets_fine_enough_for_what_is_promised(told: Told) -> None:
-    told.metrics.enqueue_to_launch("siorg", "main", 0.04)
-    told.metrics.enqueue_to_launch("siorg", "main", 0.24)
-    told.metrics.reconciled("siorg", "main", 0.01)
-    told.metrics.backlog_read("siorg", "main", 0.01)
+def test_times_are_told_in_buckets_fine_enough_for_what_is_promised(exported: Exported) -> None:
+    exported.metrics.enqueue_to_launch("siorg", "main", 0.04)
+    exported.metrics.enqueue_to_launch("siorg", "main", 0.24)
+    exported.metrics.reconciled("siorg", "main", 0.01)
+    exported.metrics.backlog_read("siorg", "main", 0.01)
     counted = {
-        le: told.value("siorg_operator_enqueue_to_launch_seconds_bucket", le=le) for le in ("0.025", "0.05", "0.2", "0.25")
+        le: exported.value("siorg_operator_enqueue_to_launch_seconds_bucket", le=le) for le in ("0.025", "0.05", "0.2", "0.25")
     }
     assert counted == {"0.025": 0, "0.05": 1, "0.2": 1, "0.25": 2}
-    assert told.value("siorg_operator_reconcile_seconds_count") == 1
-    assert told.value("siorg_operator_backlog_read_seconds_count") == 1
+    assert exported.value("siorg_operator_reconcile_seconds_count") == 1
+    assert exported.value("siorg_operator_backlog_read_seconds_count") == 1
 
 
-def test_a_pass_that_fails_is_counted_by_reason(told: Told) -> None:
-    told.metrics.reconcile_failed("siorg", "main", "500")
-    assert told.value("siorg_operator_reconcile_errors_total", reason="500") == 1
+def test_a_pass_that_fails_is_counted_by_reason(exported: Exported) -> None:
+    exported.metrics.reconcile_failed("siorg", "main", "500")
+    assert exported.value("siorg_operator_reconcile_errors_total", reason="500") == 1
 
 
-def test_the_process_tells_of_itself(told: Told) -> None:
-    told.metrics.leads(leading=True)
-    assert told.registry.get_sample_value("siorg_operator_leader") == 1
-    told.metrics.leads(leading=False)
-    assert told.registry.get_sample_value("siorg_operator_leader") == 0
-    told.metrics.api_call("create", "jobs", 201, 0.02)
-    told.metrics.api_call("create", "jobs", 0, 10.0)
+def test_the_process_tells_of_itself(exported: Exported) -> None:
+    exported.metrics.leads(leading=True)
+    assert exported.registry.get_sample_value("siorg_operator_leader") == 1
+    exported.metrics.leads(leading=False)
+    assert exported.registry.get_sample_value("siorg_operator_leader") == 0
+    exported.metrics.api_call("create", "jobs", 201, 0.02)
+    exported.metrics.api_call("create", "jobs", 0, 10.0)
     call = {"verb": "create", "resource": "jobs"}
-    assert told.registry.get_sample_value("siorg_operator_api_calls_total", {**call, "code": "201"}) == 1
-    assert told.registry.get_sample_value("siorg_operator_api_calls_total", {**call, "code": "0"}) == 1
-    assert told.registry.get_sample_value("siorg_operator_api_call_seconds_count", call) == 2
-    (version,) = [dict(labels)["version"] for name, labels in told.series() if name == "siorg_operator_build_info"]
+    assert exported.registry.get_sample_value("siorg_operator_api_calls_total", {**call, "code": "201"}) == 1
+    assert exported.registry.get_sample_value("siorg_operator_api_calls_total", {**call, "code": "0"}) == 1
+    assert exported.registry.get_sample_value("siorg_operator_api_call_seconds_count", call) == 2
+    (version,) = [dict(labels)["version"] for name, labels in exported.series() if name == "siorg_operator_build_info"]
     assert re.match(r"\d+\.\d+", version)
 
 
 def everything(metrics: OperatorMetrics, worker: str) -> None:
-    metrics.decided("siorg", worker, PLAN, READ, [job(JobState.ACTIVE)])
-    metrics.decided("siorg", worker, SUSPENDED, READ, [])
+    metrics.decided("siorg", worker, carried_out(PLAN), READ, [job(JobState.ACTIVE)])
+    metrics.decided("siorg", worker, carried_out(SUSPENDED), READ, [])
     summary = Summary("done", 0, 1.0, completed=1, claimed=1, requests=1)
     metrics.job_ended("siorg", worker, job(JobState.SUCCEEDED, Ending.DONE, summary))
     metrics.enqueue_to_launch("siorg", worker, 0.1)
@@ -214,22 +209,22 @@ def everything(metrics: OperatorMetrics, worker: str) -> None:
     metrics.reconcile_failed("siorg", worker, "500")
 
 
-def test_a_resource_that_is_gone_leaves_nothing_and_others_stay(told: Told) -> None:
-    everything(told.metrics, "other")
-    before = told.series()
-    everything(told.metrics, "main")
-    assert told.series() > before
-    told.metrics.forget("siorg", "main")
-    assert told.series() == before
-    told.metrics.forget("siorg", "main")
-    everything(told.metrics, "main")  # made again under the same name, it begins anew
-    assert told.value("siorg_operator_decisions_held_back_total", reason="Suspended") == 1
+def test_a_resource_that_is_gone_leaves_nothing_and_others_stay(exported: Exported) -> None:
+    everything(exported.metrics, "other")
+    before = exported.series()
+    everything(exported.metrics, "main")
+    assert exported.series() > before
+    exported.metrics.forget("siorg", "main")
+    assert exported.series() == before
+    exported.metrics.forget("siorg", "main")
+    everything(exported.metrics, "main")  # made again under the same name, it begins anew
+    assert exported.value("siorg_operator_decisions_held_back_total", reason="Suspended") == 1
 
 
-def test_names_and_helps_are_as_prometheus_wants_them(told: Told) -> None:
-    everything(told.metrics, "main")
-    told.metrics.api_call("create", "jobs", 201, 0.02)
-    for family in told.registry.collect():
+def test_names_and_helps_are_as_prometheus_wants_them(exported: Exported) -> None:
+    everything(exported.metrics, "main")
+    exported.metrics.api_call("create", "jobs", 201, 0.02)
+    for family in exported.registry.collect():
         assert re.fullmatch(r"siorg_[a-z_]+", family.name)
         assert family.documentation
         assert family.type != "counter" or all(sample.name.endswith("_total") for sample in family.samples)

@@ -16,6 +16,7 @@ from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB
 from siorg_operator.decide.state import Backlog, Job, JobState, Reading
+from siorg_operator.decide.wording import hold, intent
 from support.operator_strategies import BACKLOGS, JOBS, NOWS, PACINGS, READINGS, resources
 from support.operator_values import CREDENTIALS, NOW, template_of
 
@@ -59,7 +60,7 @@ def test_every_decision(
     if decided.launches:
         after = unfinished + len(decided.launches)
         assert after <= min(budget(resource, backlog), decided.desired)
-        assert all(after <= limit.jobs for limit in decided.limits if "budget" in limit.name and limit.jobs is not None)
+        assert all(after <= jobs for name, jobs in decided.size.limits.items() if "budget" in name and jobs is not None)
     # A slot is one Job's, and a name too.
     taken = {job.slot for job in jobs if job.unfinished}
     slots = [launch.slot for launch in decided.launches]
@@ -80,26 +81,25 @@ def test_every_decision(
     # Told not to, or with nothing to do: nothing is launched.
     if resource.spec.suspend or resource.spec.mode == "Observe" or backlog.depth in {None, 0} or backlog.siorg_token_problem:
         assert decided.launches == ()
-    # In trouble: one probe at most, when its time has come, and nothing beside it.
-    if decided.trouble is not None and decided.launches:
+    # While Jobs fail: one probe at most, when its time has come, and nothing beside it.
+    if decided.backoff is not None and decided.launches:
         assert len(decided.launches) == 1
         assert unfinished == 0
-        assert decided.retry_at is not None
-        assert now >= decided.retry_at
-    _tells_all(decided)
+        assert now >= decided.backoff.retry_at
+    _tells_all(resource, decided)
 
 
-def _tells_all(decided: Plan) -> None:
-    assert decided.reason.isalnum()
-    assert decided.message
+def _tells_all(resource: SiorgSyncWorker, decided: Plan) -> None:
+    assert intent(resource, decided)
+    assert decided.reason.holds == (decided.hold is not None)
+    assert decided.hold is None or hold(resource, decided.size, decided.hold)
     assert bool(decided.launch_reason) == bool(decided.launches)
-    assert [limit.binding for limit in decided.limits].count(True) == (0 if decided.depth is None else 1)
+    assert (decided.size.binding in decided.size.limits) == (decided.depth is not None)
     assert math.isfinite(decided.poll_seconds)
     assert decided.poll_seconds > 0
     assert decided.wake_seconds is None or decided.wake_seconds > 0
-    for number in (decided.rate, decided.request_rate, decided.predicted_drain_seconds):
+    for number in (decided.size.rates.items, decided.size.rates.requests, decided.predicted_drain_seconds):
         assert number is None or (math.isfinite(number) and number >= 0)
-    assert (decided.retry_at is None) == (decided.trouble is None)
 
 
 @MANY
@@ -123,10 +123,10 @@ def test_the_order_of_jobs_does_not_matter(resource: SiorgSyncWorker, backlog: B
     shuffled = list(jobs)
     random.shuffle(shuffled)
     first, second = plan(resource, backlog, jobs, NOW), plan(resource, backlog, shuffled, NOW)
-    assert (first.launches, first.reason, first.trouble, first.remove) == (
+    assert (first.launches, first.reason, first.backoff, first.remove) == (
         second.launches,
         second.reason,
-        second.trouble,
+        second.backoff,
         second.remove,
     )
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from siorg_job.settings import ENVIRONMENT, Settings
 from siorg_job.siorg.address import check_base_url
+from siorg_operator.api.pods import LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR
 from siorg_operator.api.resource import (
     Condition,
     QueueStatus,
@@ -25,7 +26,7 @@ from siorg_operator.api.resource import (
     parse,
     read_file,
 )
-from siorg_operator.api.spec import LEFT_TO_PEOPLE, SET_BY_THE_OPERATOR, Scaling
+from siorg_operator.api.spec import Scaling
 from siorg_operator.decide import manifests
 from support.rows import holds_for
 from support.worker_manifests import BAD, GOOD, STATUS, Bad, Good, manifest
@@ -42,10 +43,10 @@ spec:
 """
 
 
-def problems(text: str | dict[str, Any]) -> tuple[str, ...]:
+def errors(text: str | dict[str, Any]) -> tuple[str, ...]:
     with pytest.raises(ResourceError) as refused:
         read_file(text if isinstance(text, str) else json.dumps(text))
-    return refused.value.problems
+    return refused.value.errors
 
 
 def with_spec(lines: str) -> str:
@@ -151,7 +152,7 @@ def test_times_are_whole_seconds_in_utc_as_kubernetes_keeps_them() -> None:
 
 def test_a_bad_manifest_is_refused_and_the_field_is_named() -> None:
     def check(bad: Bad) -> None:
-        told = problems(bad.manifest)
+        told = errors(bad.manifest)
         assert {line.split(": ")[0] for line in told} == {bad.field}
         assert any(line.startswith(f"{bad.field}: {bad.says}") for line in told)
         assert all("; allowed: " in line for line in told)
@@ -167,7 +168,7 @@ def test_the_operator_refuses_it_as_well_whatever_the_definition_let_through() -
     holds_for((bad for bad in BAD if bad.breaks != "unknown"), check)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_errors_are_listed_at_once() -> None:
     text = """\
 apiVersion: siorg.waterswamp.dev/v1
 kind: SiorgSyncWorker
@@ -182,40 +183,40 @@ spec:
 status: {}
 extra: 1
 """
-    told = [
-        "extra: is no field; allowed: apiVersion, kind, metadata, spec, status",
-        "apiVersion: is not known here; value: text of 23 characters; allowed: siorg.waterswamp.dev/v1alpha1",
+    expected = [
+        "extra: unknown field; allowed: apiVersion, kind, metadata, spec, status",
+        "apiVersion: is not supported; value: a string of 23 characters; allowed: siorg.waterswamp.dev/v1alpha1",
         (
-            "metadata.name: is not in the form that Kubernetes takes; value: text of 9 characters; allowed: lower-case letters,"
-            " digits and -, a letter or a digit first and last, 1 to 40 characters"
+            "metadata.name: is not in the form that Kubernetes takes; value: a string of 9 characters; allowed: lower-case"
+            " letters, digits and -, a letter or a digit first and last, 1 to 40 characters"
         ),
-        "spec.mode: is none of the words allowed; value: 'Obsrve'; allowed: Active, Observe",
-        "spec.database: is required and missing; allowed: an object of urlSecretRef",
+        "spec.mode: is not one of the allowed values; value: 'Obsrve'; allowed: Active, Observe",
+        "spec.database: is required; allowed: an object of urlSecretRef",
         (
-            "spec.siorg.tokenSecretRef.name: is required and missing; allowed: lower-case letters, digits, - and ., a letter or a"
+            "spec.siorg.tokenSecretRef.name: is required; allowed: lower-case letters, digits, - and ., a letter or a"
             " digit first and last, 1 to 253 characters"
         ),
-        "spec.scaling.itemsPerJob: is no whole number; value: text of 2 characters; allowed: a whole number, 1 to 1000000",
-        "spec.worker.maxRetries: is too small; value: 0; allowed: a whole number, 1 to 100",
+        "spec.scaling.itemsPerJob: must be an integer; value: a string of 2 characters; allowed: an integer, 1 to 1000000",
+        "spec.worker.maxRetries: is too small; value: 0; allowed: an integer, 1 to 100",
         (
-            "spec.worker.retryMaxDelayMiliseconds: is no field; did you mean retryMaxDelayMilliseconds?; allowed: batchSize,"
+            "spec.worker.retryMaxDelayMiliseconds: unknown field; did you mean retryMaxDelayMilliseconds?; allowed: batchSize,"
             " concurrency, maxRetries, retryBaseDelayMilliseconds, retryMaxDelayMilliseconds, lingerSeconds, logFormat, logLevel"
         ),
         (
-            "spec.job.podTemplate.spec.env[0].name: has a field of its own; value: text of 9 characters; allowed: set"
+            "spec.job.podTemplate.spec.env[0].name: has a field of its own; value: a string of 9 characters; allowed: set"
             " spec.worker.logLevel instead"
         ),
-        "spec.job.podTemplate.spec.env[1].value: is no text; value: a number; allowed: text, at most 32768 characters",
+        "spec.job.podTemplate.spec.env[1].value: must be a string; value: a number; allowed: a string, at most 32768 characters",
         (
-            "spec.cleanup.schedule: has a range that goes from the larger to the smaller; value: text of 12 characters; allowed:"
-            " the smaller first; a range across the end is written as two: 22-23,0-6 or sat,sun"
+            "spec.cleanup.schedule: has a range that goes from the larger to the smaller; value: a string of 12 characters;"
+            " allowed: the smaller first; a range across the end is written as two: 22-23,0-6 or sat,sun"
         ),
     ]
-    assert list(problems(text)) == told
+    assert list(errors(text)) == expected
 
 
 def test_what_is_compared_with_a_default_says_so() -> None:
-    (line,) = problems(with_spec("worker: {retryBaseDelayMilliseconds: 60001}"))
+    (line,) = errors(with_spec("worker: {retryBaseDelayMilliseconds: 60001}"))
     assert line == (
         "spec.worker.retryMaxDelayMilliseconds: is less than retryBaseDelayMilliseconds; value: 60000 (the default);"
         " allowed: at least retryBaseDelayMilliseconds"
@@ -227,9 +228,9 @@ def test_what_is_compared_with_a_default_says_so() -> None:
     [("minjobs", "minJobs"), ("min_jobs", "minJobs"), ("maxLaunchPerStep", "maxLaunchesPerStep"), ("zzz", None)],
 )
 def test_a_field_that_there_is_not_gets_a_suggestion(key: str, meant: str | None) -> None:
-    (line,) = problems(with_spec(f"scaling: {{{key}: 1}}"))
+    (line,) = errors(with_spec(f"scaling: {{{key}: 1}}"))
     suggestion = f"; did you mean {meant}?" if meant else ""
-    assert line.startswith(f"spec.scaling.{key}: is no field{suggestion}; allowed: minJobs, maxJobs, ")
+    assert line.startswith(f"spec.scaling.{key}: unknown field{suggestion}; allowed: minJobs, maxJobs, ")
 
 
 # -- nothing secret is said -------------------------------------------------------------------------------------------
@@ -274,7 +275,7 @@ def test_a_text_that_is_no_yaml_is_not_repeated() -> None:
 
 
 def test_a_number_that_may_be_a_secret_is_not_shown() -> None:
-    (line,) = problems(manifest({"spec.job.podTemplate.spec.env": [{"name": "PIN", "value": 12345678}]}))
+    (line,) = errors(manifest({"spec.job.podTemplate.spec.env": [{"name": "PIN", "value": 12345678}]}))
     assert "12345678" not in line
 
 
@@ -301,11 +302,11 @@ def test_a_list_is_read_as_kubectl_prints_it() -> None:
         (f"{SMALLEST}---\n{SMALLEST}",
          "kind: the file has 2 documents of kind SiorgSyncWorker; kinds: SiorgSyncWorker, SiorgSyncWorker; allowed: exactly one"),
         (SMALLEST.replace("apiVersion: siorg.waterswamp.dev/v1alpha1\n", ""),
-         "apiVersion: is not known here; value: null; allowed: siorg.waterswamp.dev/v1alpha1"),
+         "apiVersion: is not supported; value: null; allowed: siorg.waterswamp.dev/v1alpha1"),
     ],
 )  # fmt: skip
 def test_a_file_without_exactly_one_resource_of_ours_is_refused(text: str, line: str) -> None:
-    assert problems(text) == (line,)
+    assert errors(text) == (line,)
 
 
 LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
@@ -317,24 +318,24 @@ LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "begins"),
     [
-        ("a: [1", "the file is no YAML at line 1, column 6: "),
-        ("a: 1\nb: 2\na: 3", "the file is no YAML at line 3, column 1: a key that stands in this object already"),
-        ("a:\n\t- 1", "the file is no YAML at line 2, column 1: "),
-        ("a: !!python/object:os.system {}", "the file is no YAML at line 1, column 4: "),
-        ("a: !!binary aGVsbG8=", "the file is no YAML at line 1, column 4: "),
+        ("a: [1", "the file is not YAML at line 1, column 6: "),
+        ("a: 1\nb: 2\na: 3", "the file is not YAML at line 3, column 1: a duplicate key"),
+        ("a:\n\t- 1", "the file is not YAML at line 2, column 1: "),
+        ("a: !!python/object:os.system {}", "the file is not YAML at line 1, column 4: "),
+        ("a: !!binary aGVsbG8=", "the file is not YAML at line 1, column 4: "),
         ("a: .nan", "the file has a number that JSON does not have"),
-        ("? [1]\n: 2", "the file is no YAML at line 1, column 3: "),
+        ("? [1]\n: 2", "the file is not YAML at line 1, column 3: "),
         ("1.5: 2", "the file has a key that is neither"),
         ("a: &a [*a]", "the file is nested too deeply"),
         ("[" * 3000, "the file is nested too deeply"),
-        ("a: \x00", "the file is no YAML that can be read"),
+        ("a: \x00", "the file is not YAML that can be read"),
         (LAUGHS, "the file has too many values"),
         ("a" * 1_000_001, "the file is too large"),
     ],
     ids=lambda text: text[:20],
 )  # fmt: skip
 def test_what_is_no_yaml_that_can_be_used_is_refused_with_its_place(text: str, begins: str) -> None:
-    (line,) = problems(text)
+    (line,) = errors(text)
     assert line.startswith(begins)
     assert len(line) < 200
 
@@ -361,7 +362,7 @@ def _refusal_of(read: Callable[[Any], SiorgSyncWorker], given_: object) -> tuple
     try:
         read(given_)
     except ResourceError as error:
-        return error.problems
+        return error.errors
     return ()
 
 

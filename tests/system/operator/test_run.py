@@ -11,8 +11,9 @@ import pytest
 from kubernetes import client, config
 from prometheus_client import CollectorRegistry
 
-from siorg_operator.cluster.client import Kubernetes, api_client
-from siorg_operator.control import run as process
+from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.cluster.connection import api_client
+from siorg_operator.control import run
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_operator.settings import OperatorSettings
@@ -31,13 +32,13 @@ def test_a_signal_while_the_cluster_is_looked_at_is_not_lost() -> None:
 
     settings = OperatorSettings.from_environment({"SIORG_OPERATOR_NAMESPACE": "sync"})
     cluster: Any = Cluster()
-    assert asyncio.run(process._access(settings, cluster, stop)) is False
+    assert asyncio.run(run._access(settings, cluster, stop)) is False
 
 
 def test_a_signal_that_comes_before_kopf_takes_them_ends_it_too() -> None:
-    async def run() -> None:
+    async def main() -> None:
         stop, stopped = threading.Event(), asyncio.Event()
-        beating = asyncio.create_task(process._beat(Health(), stop, stopped))
+        beating = asyncio.create_task(run._beat(Health(), stop, stopped))
         await asyncio.sleep(0)
         assert not stopped.is_set()
         stop.set()
@@ -45,7 +46,7 @@ def test_a_signal_that_comes_before_kopf_takes_them_ends_it_too() -> None:
             await stopped.wait()
         beating.cancel()
 
-    asyncio.run(run())
+    asyncio.run(main())
 
 
 def test_a_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,15 +62,15 @@ def test_requests_that_are_under_way_come_to_their_end_first() -> None:
         ended.append(time.monotonic())
         raise OSError("no answer")
 
-    async def run() -> None:
+    async def main() -> None:
         cluster = kubernetes()
         call = asyncio.create_task(cluster._call("create", "jobs", slow))
         await asyncio.sleep(0.05)
-        call.cancel()  # as an attendant's pass is, when it takes too long
+        call.cancel()  # as the pass of a control loop is, when it takes too long
         cluster.close()
         assert ended
 
-    asyncio.run(run())
+    asyncio.run(main())
 
 
 def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         release.wait(10)
         raise OSError("no answer")
 
-    async def run() -> None:
+    async def main() -> None:
         cluster = kubernetes()
         call = asyncio.create_task(cluster._call("create", "jobs", hanging))
         await asyncio.sleep(0.05)
@@ -91,4 +92,4 @@ def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Exception, match="did not answer"):
             await call
 
-    asyncio.run(run())
+    asyncio.run(main())

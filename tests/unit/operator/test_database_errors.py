@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from siorg_operator.database.errors import of_variable, unreadable, where
-from siorg_operator.decide.state import Unreadable
+from siorg_operator.database.errors import unreadable, where, wrong_url
 
 URL = "postgresql://siorg:hunter2-word@db.example:5432/queue"
 AT = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
@@ -58,7 +57,7 @@ def test_a_login_that_failed_is_told_by_what_helps(said: str, reason: str) -> No
         (psycopg.errors.AdminShutdown("terminating connection"), "DatabaseUnavailable", "Jobs go on"),
         (psycopg.errors.DivisionByZero("division by zero"), "StatementFailed", "22012"),
         (psycopg.errors.ConnectionTimeout("connection timeout expired"), "DatabaseUnavailable", "queue on db.example"),
-        (psycopg.ProgrammingError('invalid URI: "hunter2-word"'), "WrongUrl", "correct it in the secret"),
+        (psycopg.ProgrammingError('invalid URI: "hunter2-word"'), "WrongUrl", "correct the URL in the Secret"),
         (UnicodeError("label empty or too long"), "WrongUrl", "no host name"),
         (TimeoutError(), "DatabaseUnavailable", "in time"),
         (TimeoutError("no answer within 10 s"), "DatabaseUnavailable", "no answer within 10 s"),
@@ -83,17 +82,13 @@ def test_where_a_database_is_has_no_secret_in_it() -> None:
     assert where("postgresql://u:hunter2-word@[::1/d") == "a database"
 
 
-@pytest.mark.parametrize(
-    ("told", "here"),
-    [
-        ("the database's URL is empty: correct it in the Secret", "the database's URL is empty: correct DATABASE_URL"),
-        (
-            "no such: correct the URL in the Secret, or create the database",
-            "no such: correct DATABASE_URL, or create the database",
-        ),
-        ("denied: correct the Secret, or let the user in", "denied: correct DATABASE_URL, or let the user in"),
-        ("the database does not answer", "the database does not answer"),
-    ],
-)
-def test_where_there_is_no_secret_the_variable_is_to_be_corrected(told: str, here: str) -> None:
-    assert of_variable(Unreadable("WrongUrl", told)) == Unreadable("WrongUrl", here)
+def test_what_is_to_be_corrected_is_where_the_url_comes_from() -> None:
+    assert wrong_url("is empty").message == "the database's URL is empty: correct the URL in the Secret"
+    for words, advice in {
+        "no such database: queue": "correct DATABASE_URL, or create the database",
+        "password authentication failed": "correct DATABASE_URL, or let the user in",
+        'invalid sslmode value: "x"': "correct DATABASE_URL",
+    }.items():
+        message = unreadable(psycopg.OperationalError(words), URL, "DATABASE_URL").message
+        assert message.endswith(advice)
+        assert "Secret" not in message

@@ -1,0 +1,112 @@
+"""The connection to the API server: where it is, and one request with its time limit. Synchronous, for any thread.
+
+Bodies are dictionaries and answers are read as JSON: the models of Kubernetes' client cost more than the requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from siorg_operator.decide.ports import ClusterError
+from siorg_operator.settings import NAMESPACE_FILE
+
+POOL_SIZE: Final = 8  # requests under way at once; a slow API server must not pile up threads
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 15.0
+_LONGEST_MESSAGE = 500  # characters
+
+Body: TypeAlias = dict[str, Any]
+
+
+def api_client() -> client.ApiClient:
+    """A client of the cluster: the service account's inside one, the kubeconfig's current context elsewhere.
+
+    Raises:
+        ClusterError: neither exists.
+    """
+    configuration = client.Configuration()
+    try:
+        if Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists():
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as error:
+        raise ClusterError(f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster") from None
+    configuration.connection_pool_maxsize = POOL_SIZE
+    configuration.retries = False  # urllib3's own would make four limits of each call's limit
+    made = client.ApiClient(configuration)
+    made.user_agent = "siorg-operator"
+    return made
+
+
+def namespace_of_context() -> str:
+    """The namespace that kubectl would take: the pod's, or that of the kubeconfig's current context; empty without either."""
+    with suppress(OSError):
+        return NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+    with suppress(config.ConfigException, OSError):
+        _, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        return str(active["context"].get("namespace") or "")
+    return ""
+
+
+def request(
+    verb: str,
+    resource: str,
+    method: Callable[..., Any],
+    *arguments: Any,
+    timeout: float | tuple[float, float] = (CONNECT_SECONDS, READ_SECONDS),
+    **options: Any,
+) -> Body:
+    """Call ``method`` of the client; its answer as JSON.
+
+    Args:
+        verb: as RBAC has it: get, create, patch, …
+        resource: the plural, for messages.
+        method: of one of the client's APIs.
+        arguments: of ``method``.
+        timeout: seconds for all of it, or for the connection and for each read.
+        options: of ``method``.
+
+    Raises:
+        ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.
+    """
+    try:
+        answer = method(*arguments, **options, _preload_content=False, _request_timeout=timeout)
+        try:
+            status, data = answer.status, answer.read()
+        finally:
+            answer.close()
+        found = {} if status >= 400 else json.loads(data)
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except ApiException as error:
+        status, data = error.status or 0, error.body or error.reason
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise ClusterError(f"{verb} {resource}: the API server did not answer: {_cause(error)}") from None
+    else:
+        if status < 400:
+            return found
+    raise ClusterError(f"{verb} {resource}: {status}: {_message(data)[:_LONGEST_MESSAGE]}", status)
+
+
+def _message(body: object) -> str:
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(text.split())
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason: the client's own texts hold the whole URL and an object's address."""
+    while isinstance(inner := getattr(error, "reason", None) or error.__cause__, Exception):
+        error = inner
+    return type(error).__name__ if isinstance(error, urllib3.exceptions.HTTPError) else f"{type(error).__name__}: {error}"

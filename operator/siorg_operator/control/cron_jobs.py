@@ -1,0 +1,149 @@
+"""The CronJobs of a resource, discovery and cleanup: kept as its spec says, whoever changes them, and watched for failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.control.retries import Request
+from siorg_operator.decide import manifests
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.state import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class CronJobState:
+    """A CronJob, as far as it matters whether it is as it should be."""
+
+    name: str
+    uid: str
+    applied: str
+    """Hash of what was applied last."""
+    generation: int
+    """Grows with every change of its spec."""
+    shared: bool
+    """Whether somebody else wrote parts of its spec."""
+    suspended: bool = False
+    active: int = 0
+    """Jobs of it that run, as the CronJob controller says."""
+
+
+@dataclass(frozen=True, slots=True)
+class CronRun:
+    """A Job of a CronJob of ours."""
+
+    name: str
+    component: str
+    finished_at: str
+    """RFC 3339; empty: it has not finished."""
+    failure: str
+    """Why it failed, in one line; empty: it did not."""
+
+
+def cron_job_state(body: Mapping[str, Any]) -> CronJobState:
+    """A CronJob's object, as far as it matters."""
+    metadata = body["metadata"]
+    shared = any(
+        "f:spec" in (entry.get("fieldsV1") or {}) and entry.get("manager") != manifests.MANAGED_BY
+        for entry in metadata.get("managedFields") or ()
+    )
+    return CronJobState(
+        metadata["name"],
+        metadata["uid"],
+        applied=(metadata.get("annotations") or {}).get(manifests.APPLIED_ANNOTATION, ""),
+        generation=metadata.get("generation") or 0,
+        shared=shared,
+        suspended=bool((body.get("spec") or {}).get("suspend")),
+        active=len((body.get("status") or {}).get("active") or ()),
+    )
+
+
+def cron_run(body: Mapping[str, Any]) -> CronRun:
+    """The object of a CronJob's Job, as far as it matters."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    conditions = {each["type"]: each for each in status.get("conditions") or () if each.get("status") == "True"}
+    failed = conditions.get("Failed")
+    end = failed or conditions.get("Complete") or {}
+    return CronRun(
+        metadata["name"],
+        (metadata.get("labels") or {}).get(manifests.COMPONENT_LABEL, ""),
+        finished_at=end.get("lastTransitionTime") or (end and metadata.get("creationTimestamp")) or "",
+        failure="" if failed is None else f"{failed.get('reason') or 'Failed'}: {failed.get('message') or ''}".rstrip(": "),
+    )
+
+
+class CronJobs:
+    """The CronJobs of one resource."""
+
+    def __init__(self, cluster: Kubernetes) -> None:
+        """Nothing was applied yet."""
+        self._cluster = cluster
+        self._applied: dict[str, int] = {}
+        """Generation of each CronJob, by its uid, after it was applied last."""
+
+    def requests(self, resource: SiorgSyncWorker, found: Sequence[CronJobState], runs: Sequence[CronRun]) -> list[Request]:
+        """What has to be asked of the cluster so that the CronJobs are as the resource says."""
+        by_name = {cron_job.name: cron_job for cron_job in found}
+        requests: list[Request] = []
+        for component in manifests.CRON_COMPONENTS:
+            name, enabled = manifests.cron_job_name(resource, component), manifests.cron_spec(resource, component).enabled
+            state = by_name.get(name)
+            if not enabled and (state is None or state.suspended):
+                running = state is not None and (state.active or any(_is_running(run, component) for run in runs))
+                if state is not None and not running:  # to remove it would kill its Job
+                    delete = partial(self._cluster.delete_cron_job, resource, name)
+                    requests.append(Request(f"delete {name}", Reason.CRON_JOB_REFUSED, delete))
+                continue
+            manifest = manifests.cron_job(resource, component)
+            manifest = manifest if enabled else _suspended(manifest)
+            applied = manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION]
+            if not (enabled and state is not None and self._is_as_applied(state, applied)):
+                requests.append(
+                    Request(f"apply {name} {applied}", Reason.CRON_JOB_REFUSED, partial(self._apply, resource, manifest))
+                )
+        return requests
+
+    def _is_as_applied(self, state: CronJobState, applied: str) -> bool:
+        """Whether it was made from this very manifest, and nobody has changed its spec since."""
+        if state.applied != applied:
+            return False
+        if state.uid not in self._applied and not state.shared:  # an operator before this one applied it
+            self._applied[state.uid] = state.generation
+        return state.generation <= self._applied.get(state.uid, -1)
+
+    async def _apply(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> None:
+        metadata = (await self._cluster.apply_cron_job(resource, manifest))["metadata"]
+        self._applied[metadata["uid"]] = metadata.get("generation") or 0
+
+
+def last_runs(resource: SiorgSyncWorker, runs: Sequence[CronRun]) -> dict[str, CronRun | None]:
+    """The last finished Job of each component; None: it has none, or is not enabled."""
+    enabled = {component for component in manifests.CRON_COMPONENTS if manifests.cron_spec(resource, component).enabled}
+    finished = sorted((run for run in runs if run.finished_at), key=lambda run: (run.finished_at, run.name))
+    last = {run.component: run for run in finished if run.component in enabled}
+    return {component: last.get(component) for component in manifests.CRON_COMPONENTS}
+
+
+def failing(last: Mapping[str, CronRun | None]) -> list[Fault]:
+    """CronJobs whose last Job failed."""
+    faults = []
+    for component, run in last.items():
+        if run is not None and run.failure:
+            advice = f"see kubectl logs job/{run.name}; it is over when a later one succeeds"
+            message = f"the last Job of {component}, {run.name}, failed: {run.failure}: {advice}"
+            faults.append(Fault(Reason(f"{component.capitalize()}Failing"), message))
+    return faults
+
+
+def _is_running(run: CronRun, component: str) -> bool:
+    return run.component == component and not run.finished_at
+
+
+def _suspended(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The same CronJob, but it starts nothing."""
+    metadata = {**manifest["metadata"], "annotations": {manifests.APPLIED_ANNOTATION: "suspended"}}
+    return {**manifest, "metadata": metadata, "spec": {**manifest["spec"], "suspend": True}}

@@ -1,0 +1,104 @@
+"""The words that say why: one CamelCase word each, as conditions, decisions, events and metrics have it.
+
+Everything that depends on a word is a value in this table; no text is ever searched for one. ``docs/operator.md`` explains
+each of them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+
+
+class ConditionType(StrEnum):
+    """The types of the resource's conditions, in the order in which they are shown."""
+
+    READY = "Ready"
+    QUEUE_REACHABLE = "QueueReachable"
+    SIORG_AVAILABLE = "SiorgAvailable"
+    SCALING_ACTIVE = "ScalingActive"
+    DEGRADED = "Degraded"
+
+
+class Effect(Enum):
+    """What a reason means for launches."""
+
+    NONE = 0
+    HOLDS = 1
+    """Nothing, or nothing but probes, is launched because of it."""
+    CHOSEN = 2
+    """Likewise, and a person wants it so: no fault."""
+
+
+class Reason(StrEnum):
+    """A word, the condition that owns it (and has its event, where others repeat the word), and its effect on launches."""
+
+    condition: ConditionType | None
+    effect: Effect
+
+    def __new__(cls, word: str, condition: ConditionType | None = None, effect: Effect = Effect.NONE) -> Reason:
+        """One row of the table."""
+        reason = str.__new__(cls, word)
+        reason._value_ = word
+        reason.condition, reason.effect = condition, effect
+        return reason
+
+    # what was decided
+    LAUNCHED = "Launched"
+    PROBING = "Probing"
+    ENOUGH_JOBS = "EnoughJobs"
+    QUEUE_EMPTY = "QueueEmpty"
+
+    # what holds launches
+    BEING_DELETED = "BeingDeleted", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
+    SUSPENDED = "Suspended", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
+    OBSERVE = "Observe", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
+    SYNC_DISABLED = "SyncDisabled", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
+    INVALID_SPEC = "InvalidSpec", ConditionType.SCALING_ACTIVE, Effect.HOLDS
+    CONNECTION_BUDGET = "ConnectionBudget", ConditionType.SCALING_ACTIVE, Effect.HOLDS
+    LAUNCH_FAILED = "LaunchFailed", ConditionType.SCALING_ACTIVE, Effect.HOLDS
+    DEPTH_UNKNOWN = "DepthUnknown", ConditionType.QUEUE_REACHABLE, Effect.HOLDS
+    SECRET_MISSING = "SecretMissing", ConditionType.DEGRADED, Effect.HOLDS
+    SIORG_UNAVAILABLE = "SiorgUnavailable", ConditionType.SIORG_AVAILABLE, Effect.HOLDS
+    SIORG_RATE_LIMITED = "SiorgRateLimited", ConditionType.SIORG_AVAILABLE, Effect.HOLDS
+    JOBS_FAILING = "JobsFailing", ConditionType.DEGRADED, Effect.HOLDS
+    PODS_STUCK = "PodsStuck", ConditionType.DEGRADED, Effect.HOLDS
+    NOTHING_CLAIMABLE = "NothingClaimable", ConditionType.DEGRADED, Effect.HOLDS
+
+    # why the queue cannot be read: all of them hold launches as DEPTH_UNKNOWN
+    DATABASE_UNAVAILABLE = "DatabaseUnavailable", ConditionType.QUEUE_REACHABLE
+    ACCESS_DENIED = "AccessDenied", ConditionType.QUEUE_REACHABLE
+    NOT_MIGRATED = "NotMigrated", ConditionType.QUEUE_REACHABLE
+    WRONG_URL = "WrongUrl", ConditionType.QUEUE_REACHABLE
+    SECRET_KEY_MISSING = "SecretKeyMissing", ConditionType.QUEUE_REACHABLE
+    SECRET_UNREADABLE = "SecretUnreadable", ConditionType.QUEUE_REACHABLE
+    STATEMENT_FAILED = "StatementFailed", ConditionType.QUEUE_REACHABLE
+
+    # what goes wrong beside the drain Jobs, and holds nothing
+    CRON_JOB_REFUSED = "CronJobRefused", ConditionType.DEGRADED
+    REMOVAL_REFUSED = "RemovalRefused", ConditionType.DEGRADED
+    DISCOVERY_FAILING = "DiscoveryFailing", ConditionType.DEGRADED
+    CLEANUP_FAILING = "CleanupFailing", ConditionType.DEGRADED
+
+    # all is well
+    AS_EXPECTED = "AsExpected", ConditionType.READY
+    CONNECTED = "Connected", ConditionType.QUEUE_REACHABLE
+    ANSWERING = "Answering", ConditionType.SIORG_AVAILABLE
+    NOT_ASKED_YET = "NotAskedYet", ConditionType.SIORG_AVAILABLE
+    RECOVERED = "Recovered", ConditionType.SIORG_AVAILABLE
+    SCALING = "Scaling", ConditionType.SCALING_ACTIVE
+
+    # events alone
+    SCALED_UP = "ScaledUp"
+    QUEUE_DRAINED = "QueueDrained"
+    STUCK_JOB_ENDED = "StuckJobEnded"
+    SCALING_RESUMED = "ScalingResumed"
+
+    @property
+    def holds(self) -> bool:
+        """Whether launches are held because of it."""
+        return self.effect is not Effect.NONE
+
+    @property
+    def chosen(self) -> bool:
+        """Whether a person wants it so."""
+        return self.effect is Effect.CHOSEN

@@ -1,0 +1,214 @@
+"""The sentences that people read: of decisions, conditions and events. Values in, words out; nothing is decided here.
+
+No text made here is taken apart again, by nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.decide.job_failures import Failures
+from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.result import Result
+from siorg_operator.decide.sizing import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, LimitName, Size
+from siorg_operator.decide.state import Ending, Job, Stuck, rfc3339
+
+# -- decisions --------------------------------------------------------------------------------------------------------
+
+
+def intent(resource: SiorgSyncWorker, plan: Plan, verb: str = "launched") -> str:
+    """The decision as it is to be carried out: ``depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished → launched 2``.
+
+    ``verb``: ``would launch`` where nobody carries it out.
+    """
+    count, said = len(plan.launches), _sum(resource, plan)
+    if plan.hold is not None and plan.reason is Reason.OBSERVE:
+        return f"{said} → would launch {plan.hold.count}, but mode is Observe: nothing is launched"
+    if plan.hold is not None:
+        return f"{said}; held back: {hold(resource, plan.size, plan.hold)}"
+    if plan.reason is Reason.QUEUE_EMPTY:
+        return f"{said} → nothing to do"
+    if plan.reason is Reason.PROBING:
+        return f"{said} → {verb} {count} as a probe"
+    limited = 0 < count < plan.desired - plan.unfinished
+    return f"{said} → {verb} {count}{f' (maxLaunchesPerStep {resource.spec.scaling.max_launches_per_step})' if limited else ''}"
+
+
+def decision(resource: SiorgSyncWorker, result: Result) -> str:
+    """The decision as it was carried out."""
+    if result.refused:
+        return f"{_sum(resource, result.plan)} → launched {len(result.launched)}; {result.refused}"
+    return intent(resource, result.plan)
+
+
+def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
+    return f"{', '.join(_steps(resource, plan.size))}, {plan.unfinished} unfinished"
+
+
+def _steps(resource: SiorgSyncWorker, size: Size) -> list[str]:
+    scaling, limits = resource.spec.scaling, size.limits
+    if not size.depth or size.binding is None:
+        return ["depth unknown" if size.depth is None else "depth 0"]
+    steps = [f"depth {size.depth}", f"{scaling.items_per_job} a Job → {limits['by size']} wanted"]
+    if limits["by time"] is not None:
+        target = f"{size.rates.items:g} items/s a Job and {scaling.target_drain_seconds} s"
+        steps.append(f"{target} → {limits['by time']} wanted")
+    if size.asked_by == "MinJobs":
+        steps.append(f"minJobs {scaling.min_jobs} → {size.asked}")
+    if size.desired < size.asked:
+        steps.append(f"{size.binding} {limits[size.binding]} → {size.desired}")
+    return steps
+
+
+def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
+    """How a limit comes about."""
+    scaling, rates = resource.spec.scaling, size.rates
+    match name:
+        case "by size":
+            return f"ceil({size.depth} / itemsPerJob {scaling.items_per_job})"
+        case "by time":
+            if not scaling.target_drain_seconds:
+                return "no targetDrainSeconds is set"
+            if not rates.items:
+                return "no Job has shown its rate yet"
+            return f"ceil({size.depth} / ({rates.items:g} items/s · targetDrainSeconds {scaling.target_drain_seconds}))"
+        case "minJobs":
+            return "at least 1 while there is work" if scaling.min_jobs < 1 else "spec.scaling.minJobs"
+        case "maxJobs":
+            return "spec.scaling.maxJobs"
+        case "connection budget":
+            return _connection_budget(size)
+        case "request budget":
+            return _request_budget(resource.spec.siorg.max_requests_per_second, rates.requests)
+    return "nothing is claimable"
+
+
+def _connection_budget(size: Size) -> str:
+    if size.max_connections is None:
+        return "the database did not tell its limit"
+    used = f"{size.max_connections} connections − {size.other_connections} in use by others"
+    return f"({used} − {CONNECTIONS_LEFT_FREE} left free) / {CONNECTIONS_PER_JOB} a Job"
+
+
+def _request_budget(most: float, of_one: float | None) -> str:
+    if not most:
+        return "maxRequestsPerSecond is 0: no limit"
+    if not of_one:
+        return "no Job has shown its requests yet"
+    return f"ceil(maxRequestsPerSecond {most:g} / {of_one:g} requests/s a Job)"
+
+
+def hold(resource: SiorgSyncWorker, size: Size, held: Hold) -> str:
+    """What keeps Jobs from being launched."""
+    if held.failures is not None:
+        said = failures(held.failures)
+        if held.until is not None:
+            return f"{said}; one probe Job at {rfc3339(held.until)}"
+        return f"{said}; {held.probes} unfinished {_plural(held.probes, 'Job')} will show whether it is over"
+    match held.reason:
+        case Reason.DEPTH_UNKNOWN:
+            return f"the queue cannot be read: {held.said}"
+        case Reason.BEING_DELETED:
+            return "the resource is being deleted, and its Jobs with it"
+        case Reason.SUSPENDED if resource.spec.suspend:
+            return "spec.suspend is true: what runs drains, nothing is launched"
+        case Reason.SUSPENDED:
+            return "spec.scaling.maxJobs is 0: nothing is launched"
+        case Reason.OBSERVE:
+            return "spec.mode is Observe: decisions are told, nothing is launched"
+        case Reason.SYNC_DISABLED:
+            return "the database's setting siorg.sync_enabled is false"
+        case Reason.SIORG_RATE_LIMITED if held.until is not None:
+            return f"SIORG asked for no requests until {rfc3339(held.until)}"
+        case Reason.CONNECTION_BUDGET:
+            return f"the database has no room for another Job: {_connection_budget(size)}; raise max_connections"
+    return held.said
+
+
+# -- Jobs that fail or do not start -----------------------------------------------------------------------------------
+
+_WHAT_FAILS: Final = {
+    Ending.SIORG_UNAVAILABLE: "SIORG does not answer",
+    Ending.SIORG_RATE_LIMITED: "SIORG wants fewer requests",
+    Ending.DATABASE_UNAVAILABLE: "Jobs cannot reach the database",
+    Ending.WRONG_SETTINGS: "Jobs refuse their settings",
+    Ending.STUCK: "pods cannot start",
+    Ending.NOTHING: "Jobs find nothing to claim although rows are due",
+    Ending.DEADLINE: "Jobs reach activeDeadlineSeconds and, as far as is known, end no item",
+}
+_ADVICE: Final = {
+    Ending.SIORG_UNAVAILABLE: "No attempt is counted meanwhile; check SIORG and spec.siorg.url if it lasts",
+    Ending.SIORG_RATE_LIMITED: "No attempt is counted meanwhile; lower spec.siorg.maxRequestsPerSecond if it comes back",
+    Ending.DATABASE_UNAVAILABLE: "See QueueReachable: where it is True, only the pods fail; check network policies and connection"
+    " limits then",
+    Ending.WRONG_SETTINGS: "Correct what the message names, in the resource or its Secrets; a change is tried at once",
+    Ending.STUCK: "Correct what the message names (image, pull secrets, Secrets, node selection); a change is tried at once",
+    Ending.NOTHING: "Another transaction holds the rows, or somebody else takes them: look in pg_stat_activity for sessions that"
+    " are idle in transaction, and for workers that still run",
+    Ending.DEADLINE: "Raise spec.job.activeDeadlineSeconds, or see what the Job's log says",
+    # Its log holds nothing of it.
+    Ending.OUT_OF_MEMORY: "Raise spec.job.resources.limits.memory, or lower spec.worker.batchSize and concurrency; a change is"
+    " tried at once",
+    Ending.FAILED: "See the log of that Job (kubectl logs job/…); a change of the resource is tried at once",
+}
+
+
+def failures(found: Failures) -> str:
+    """What is wrong, in one sentence without a full stop."""
+    times = f"{found.streak} {_plural(found.streak, 'failure')} in a row, the last at {rfc3339(found.last_failure)}"
+    return f"{_WHAT_FAILS.get(found.ending, 'Jobs fail')} ({times}{': ' + found.message if found.message else ''})"
+
+
+def backoff(found: Backoff) -> str:
+    """What is wrong, and when it is tried again."""
+    if found.dormant:
+        return f"{failures(found.failures)}; nothing waits now, and the next work is taken up by a single probe Job"
+    return f"{failures(found.failures)}; one probe Job may leave at {rfc3339(found.retry_at)}"
+
+
+def advice(found: Backoff) -> str:
+    """What is wrong, when it is tried again, and what to do about it."""
+    return sentence(f"{backoff(found)}. {_ADVICE[found.failures.ending]}")
+
+
+def stuck_pod(job: Job, stuck: Stuck) -> str:
+    """A pod cannot start, and it is not too late yet."""
+    said = f"{stuck.reason}: {stuck.message}. It is removed after a grace"
+    return f"The pod of Job {job.name} cannot start: {said}. {_ADVICE[Ending.STUCK]}"
+
+
+def removal(ended: Removal) -> str:
+    """A Job that is ended because its pod cannot start."""
+    return f"{ended.name}: {ended.stuck.reason}: {ended.stuck.message}"
+
+
+# -- conditions -------------------------------------------------------------------------------------------------------
+
+AS_EXPECTED: Final = "The queue is read and Jobs are launched as it needs them"
+NOT_DEGRADED: Final = "Jobs start and end as they should"
+QUEUE_READ: Final = "The queue is read"
+SIORG_PAUSED: Final = "SIORG asked for no requests for a while: Jobs wait for it"
+SIORG_ANSWERS: Final = "SIORG answered the last Jobs"
+SIORG_RECOVERED: Final = "The trouble is over: a Job has been at work since"
+SIORG_NOT_ASKED: Final = "No Job has ended yet that tells whether SIORG answers"
+SCALING: Final = "Jobs are launched as the queue needs them"
+INVALID_SPEC: Final = "Nothing is launched until spec is corrected; what runs drains"
+QUEUE_DRAINED: Final = "The queue is empty and every Job has ended"
+
+
+def only_probes(found: Backoff) -> str:
+    """Why fewer Jobs are launched than the work wants."""
+    return f"Nothing but single probe Jobs is launched: {backoff(found)}"
+
+
+def sentence(text: str) -> str:
+    """``text`` as a sentence begins; a name (spec.suspend, maxJobs) stays as one writes it."""
+    first = text.partition(" ")[0]
+    is_a_name = any(letter == "." or letter.isupper() for letter in first[1:])
+    return text if is_a_name else text[:1].upper() + text[1:]
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"

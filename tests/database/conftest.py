@@ -1,0 +1,23 @@
+"""A PostgreSQL server to stop, start and forbid things on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.postgres import Postgres, embedded_postgres
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[Postgres]:
+    with embedded_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_url(own_postgres: Postgres) -> Iterator[str]:
+    """A fresh database on it."""
+    url = own_postgres.database()
+    yield url
+    own_postgres.drop(url)

@@ -1,0 +1,149 @@
+"""The CronJobs of a resource: made once, put right, removed when their Jobs have ended; what fails is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from siorg_operator.control.cron_jobs import CronRun, cron_run
+from siorg_operator.decide.manifests import cron_job, cron_job_name
+from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator, refusing
+from support.operator_values import at, backlog, rfc3339
+
+
+def run(component: str, *, ended: int | None = None, failure: str = "") -> CronRun:
+    name = f"{component}{'' if ended is None else ended}"
+    return CronRun(name, component, "" if ended is None else rfc3339(at(ended)), failure)
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    """The CronJobs were made, and nothing waits."""
+    made = FakeCluster()
+    FakeOperator(made).reconcile()
+    assert [step for step in made.steps if step.startswith("apply")] == ["apply siorg-cleanup", "apply siorg-discovery"]
+    made.steps.clear()
+    return made
+
+
+def test_they_are_made_once(cluster: FakeCluster) -> None:
+    FakeOperator(cluster).reconcile()
+    assert cluster.steps == []
+
+
+@pytest.mark.parametrize(
+    "edit", [{"discovery": {"schedule": "@daily"}}, {"discovery": {"organizations": [26]}}, {"suspend": True}]
+)
+def test_a_changed_cron_job_is_applied(cluster: FakeCluster, edit: dict[str, Any]) -> None:
+    cluster.edit_spec(**edit)
+    FakeOperator(cluster).reconcile()
+    assert "apply siorg-discovery" in cluster.steps
+    assert cluster.cron_jobs["siorg-discovery"]["spec"] == cron_job(cluster.resource, "discovery")["spec"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_cron_job_that_somebody_else_changed_is_put_right(cluster: FakeCluster, restarted: bool) -> None:
+    operator = FakeOperator(cluster)
+    operator.reconcile()
+    name = cron_job_name(cluster.resource, "cleanup")
+    cluster.write_cron_job(name, {**cluster.cron_jobs[name]["spec"], "suspend": True}, by="kubectl-edit")
+    operator = FakeOperator(cluster) if restarted else operator
+    operator.reconcile()
+    operator.reconcile()
+    assert cluster.steps == ["apply siorg-cleanup"]
+    assert cluster.cron_jobs[name]["spec"]["suspend"] is False
+
+
+def test_a_cron_job_that_is_not_wanted_any_more_is_removed(cluster: FakeCluster) -> None:
+    cluster.edit_spec(discovery={"enabled": False})
+    FakeOperator(cluster).reconcile()
+    assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is True
+    FakeOperator(cluster).reconcile()
+    assert [step for step in cluster.steps if step != "status"] == ["apply siorg-discovery", "delete siorg-discovery"]
+    assert list(cluster.cron_jobs) == ["siorg-cleanup"]
+
+
+@pytest.mark.parametrize("told_by", ["status", "job"])
+def test_its_job_comes_to_its_end_first(cluster: FakeCluster, told_by: str) -> None:
+    cluster.edit_spec(discovery={"enabled": False})
+    if told_by == "status":
+        cluster.cron_jobs["siorg-discovery"]["status"] = {"active": [{"name": "siorg-discovery-1"}]}
+    else:
+        cluster.cron_runs = [run("discovery")]
+    for _ in range(3):
+        FakeOperator(cluster).reconcile()
+    assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is True
+    cluster.cron_jobs["siorg-discovery"].pop("status", None)
+    cluster.cron_runs = [run("discovery", ended=-1)]
+    FakeOperator(cluster).reconcile()
+    assert "siorg-discovery" not in cluster.cron_jobs
+
+
+def test_one_that_is_enabled_again_before_it_went_starts_jobs_again(cluster: FakeCluster) -> None:
+    operator = FakeOperator(cluster)
+    for enabled in (False, True):
+        cluster.edit_spec(discovery={"enabled": enabled})
+        operator.reconcile()
+    assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is False
+
+
+def test_a_refused_cron_job_is_told_and_holds_up_no_launch() -> None:
+    cluster = FakeCluster(backlog(50))
+    cluster.refuses = refusing("apply siorg-cleanup", code=403)
+    FakeOperator(cluster).reconcile()
+    assert len(cluster.unfinished) == 1
+    told = ("CronJobRefused", "The API server answered 403")
+    assert (cluster.conditions["Degraded"], cluster.conditions["Ready"]) == (("True", *told), ("False", *told))
+
+
+def test_an_edit_of_a_refused_cron_job_is_tried_at_once() -> None:
+    cluster = FakeCluster()
+    cluster.refuses = refusing("apply siorg-discovery", code=422)
+    operator = FakeOperator(cluster)
+    operator.reconcile()
+    operator.reconcile()
+    assert cluster.steps.count("apply siorg-discovery") == 1
+    cluster.edit_spec(discovery={"schedule": "@daily"})
+    cluster.refuses = refusing()
+    operator.reconcile()
+    assert "siorg-discovery" in cluster.cron_jobs
+    assert cluster.conditions["Degraded"][0] == "False"
+
+
+def test_a_cron_job_whose_last_job_failed_is_told_until_one_succeeds(cluster: FakeCluster) -> None:
+    cluster.cron_runs = [
+        run("discovery", ended=-90),
+        run("discovery", ended=-50, failure="BackoffLimitExceeded"),
+        run("cleanup", ended=-9),
+    ]
+    operator = FakeOperator(cluster)
+    operator.reconcile()
+    assert cluster.conditions["Degraded"][:2] == ("True", "DiscoveryFailing")
+    assert "kubectl logs job/discovery-50" in cluster.conditions["Degraded"][2]
+    assert operator.metric("siorg_operator_cron_job_failing", component="discovery") == 1
+    assert cluster.event_reasons() == ["DiscoveryFailing"]
+    cluster.cron_runs += [run("discovery"), run("discovery", ended=-5)]
+    operator.reconcile()
+    assert cluster.conditions["Degraded"][0] == "False"
+    assert operator.metric("siorg_operator_cron_job_failing", component="discovery") == 0
+    assert cluster.event_reasons() == ["DiscoveryFailing", "Recovered"]
+
+
+def test_nobody_asks_of_one_that_is_disabled() -> None:
+    cluster = FakeCluster(**NO_CRON_JOBS)
+    cluster.cron_runs = [run("discovery", ended=-50, failure="BackoffLimitExceeded")]
+    FakeOperator(cluster).reconcile()
+    assert cluster.conditions["Degraded"][0] == "False"
+
+
+def test_a_cron_jobs_job_is_understood() -> None:
+    body = {
+        "metadata": {"name": "d-1", "uid": "u", "labels": {"app.kubernetes.io/component": "discovery"}},
+        "status": {"conditions": [{
+            "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "no more",
+            "lastTransitionTime": "2026-11-24T12:00:00Z",
+        }]},
+    }  # fmt: skip
+    assert cron_run(body) == CronRun("d-1", "discovery", "2026-11-24T12:00:00Z", "BackoffLimitExceeded: no more")
+    assert cron_run({"metadata": body["metadata"]}) == CronRun("d-1", "discovery", "", "")

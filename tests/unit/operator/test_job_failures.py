@@ -1,0 +1,275 @@
+"""When Jobs fail: what counts as one failure, what ends the row, and when the next one may try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from siorg_operator.decide.job_failures import Failures, Pacing, assess
+from siorg_operator.decide.state import Ending, Job, Summary, later
+from support.operator_values import NOW, active, at, ended, job, pending, summary, template_of
+
+FAILED, SIORG, LIMITED, NOTHING = Ending.FAILED, Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED, Ending.NOTHING
+DEADLINE = Ending.DEADLINE
+
+
+def found(jobs: Sequence[Job], remembered: Failures | None = None, **more: Any) -> Failures | None:
+    values: dict[str, Any] = {"template": template_of(), "now": NOW, "pacing": Pacing()} | more
+    return assess(jobs, remembered, **values)
+
+
+def streak(*jobs: Job, remembered: Failures | None = None, **more: Any) -> int:
+    failures = found(jobs, remembered, **more)
+    return 0 if failures is None else failures.streak
+
+
+def failures_at(when: float, ending: Ending = FAILED, *, times: int = 1, template: str | None = None) -> Failures:
+    return Failures(ending, times, at(when), at(when), "remembered", template_of() if template is None else template)
+
+
+def nothing(when: float = -10, *, slot: int = 0, **more: Any) -> Job:
+    """A Job that claimed nothing and ended well."""
+    return ended(when, slot=slot, summary=summary(0), **more)
+
+
+# -- what counts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", sorted(set(Ending) - {Ending.DONE, DEADLINE, NOTHING}))
+def test_every_end_but_a_good_one_is_a_failure(ending: Ending) -> None:
+    one = ended(-10, ending, message="what is known")
+    assert found([one]) == Failures(ending, 1, at(-10), at(-10), f"{one.name}: what is known", template_of())
+
+
+def test_what_has_not_ended_or_nobody_can_explain_is_none() -> None:
+    assert found([]) is None
+    assert found([job(0), *active(1, first_slot=1)]) is None
+    assert found([replace(ended(-10, FAILED), ending=None)]) is None
+
+
+def test_failures_one_after_the_other_count_each() -> None:
+    jobs = [ended(-300, FAILED, round_=1), ended(-200, FAILED, round_=2), ended(-100, SIORG, round_=3, message="the last")]
+    assert found(jobs) == Failures(SIORG, 3, at(-300), at(-100), f"{jobs[-1].name}: the last", template_of())
+
+
+def test_failures_beside_one_another_count_once() -> None:
+    # All of them made before the first one failed: they met the same failure.
+    jobs = [ended(-60 + slot, FAILED, slot=slot, made=-100) for slot in range(5)]
+    assert found(jobs) == Failures(FAILED, 1, at(-60), at(-56), jobs[-1].name, template_of())
+    assert streak(ended(-60, FAILED), ended(-30, FAILED, slot=1, made=-60)) == 1  # made in that very second
+    assert streak(ended(-60, FAILED, slot=0), ended(-60, FAILED, slot=1)) == 1
+
+
+def test_the_order_in_which_jobs_are_listed_does_not_matter() -> None:
+    jobs = [ended(-300, FAILED), ended(-200, Ending.DONE, round_=2), ended(-100, SIORG, round_=3), ended(-50, SIORG, round_=4)]
+    assert found(jobs) == found(jobs[::-1])
+    assert streak(*jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "lived", "counts"),
+    [
+        (summary(9), 60, False),
+        (summary(0), 21_600, True),
+        (None, 59, True),
+        (None, 60, False),
+        (None, 21_600, False),  # the Job controller removes the pod, and with it what it did
+    ],
+    ids=["worked", "did nothing", "short", "a minute", "long"],
+)
+def test_the_deadline_is_a_failure_only_for_one_that_did_nothing(what: Summary | None, lived: float, counts: bool) -> None:
+    assert streak(ended(-10, DEADLINE, lived=lived, made=-10 - lived, summary=what)) == int(counts)
+
+
+# -- what ends it -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [FAILED, Ending.DATABASE_UNAVAILABLE, Ending.WRONG_SETTINGS, Ending.STUCK])
+def test_a_success_ends_it(ending: Ending) -> None:
+    for what in (summary(5), summary(0), None):
+        assert streak(ended(-60, ending), ended(-10, round_=2, summary=what)) == 0, what
+
+
+@pytest.mark.parametrize("ending", [SIORG, LIMITED])
+@pytest.mark.parametrize(
+    ("what", "ends"),
+    [
+        (summary(5), True),
+        (summary(0, requests=3), True),
+        (summary(0, requests=3, request_errors=3), False),
+        (summary(0), False),  # found an empty queue, and never asked
+        (summary(0, released=10, requests=0), False),
+        (summary(0, skipped=1, requests=0), True),
+        (None, True),
+    ],
+    ids=["work", "answers", "errors", "empty", "released", "skipped", "untold"],
+)
+def test_what_never_asked_siorg_does_not_end_siorgs_failures(ending: Ending, what: Summary | None, ends: bool) -> None:
+    assert streak(ended(-60, ending), ended(-10, round_=2, summary=what)) == (0 if ends else 1)
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [ended(-60, summary=summary(5)), ended(-10, FAILED, round_=2)],
+        # Of two ends in one second the failure counts.
+        [ended(-10, FAILED, slot=0), ended(-10, slot=1, summary=summary(5))],
+        # After a success counting begins anew.
+        [ended(-90, FAILED), ended(-50, round_=3, summary=summary(1)), ended(-10, FAILED, round_=4)],
+        [ended(-60, FAILED), ended(-10, DEADLINE, round_=2, summary=summary(9))],
+    ],
+    ids=["older", "same second", "anew", "deadline"],
+)
+def test_what_does_not_end_it(jobs: list[Job]) -> None:
+    assert streak(*jobs) == streak(*jobs[::-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("failed", "started", "more", "left"),
+    [
+        (ended(-300, FAILED, lived=5), -59, {}, 1),
+        (ended(-300, FAILED, lived=5), -60, {}, 0),
+        (ended(-30, FAILED, lived=1), -5, {"pacing": Pacing(healthy_after=5)}, 0),
+        # It has to outlive those that failed …
+        (ended(-300, FAILED, lived=100), -149, {}, 1),
+        (ended(-300, FAILED, lived=100), -150, {}, 0),
+        # … since they failed: that it ran before proves nothing.
+        (ended(-59, FAILED, lived=5), -10_000, {}, 1),
+        (ended(-60, FAILED, lived=5), -10_000, {}, 0),
+        # Backing off for minutes changes nothing about Jobs that live for hours.
+        (ended(-450, FAILED, lived=7200), -9000, {}, 0),
+        # It gave up after 30 s of waiting, however long it had worked: its life says nothing about how long to wait.
+        (ended(-4000, SIORG, lived=10_790), -59, {}, 1),
+        (ended(-4000, SIORG, lived=10_790), -61, {}, 0),
+        (ended(-4000, SIORG, lived=3600), -500, {"patience": 600}, 1),
+        (ended(-4000, SIORG, lived=3600), -901, {"patience": 600}, 0),
+        # It runs on over rows that it cannot claim.
+        (nothing(-3000), -2000, {}, 1),
+    ],
+)
+def test_a_job_that_has_run_for_long_enough_ends_it(failed: Job, started: float, more: dict[str, Any], left: int) -> None:
+    assert streak(failed, *active(1, first_slot=1, started=started), **more) == left
+
+
+def test_a_pod_that_is_on_its_way_proves_nothing() -> None:
+    assert streak(ended(-9000, FAILED, lived=5), *pending(1, first_slot=1, created_at=at(-8000))) == 1
+
+
+# -- nothing to claim -------------------------------------------------------------------------------------------------
+
+
+def test_jobs_that_claimed_nothing_alone_count_each() -> None:
+    assert found([nothing()]) == Failures(NOTHING, 1, at(-10), at(-10), nothing().name, template_of())
+    assert streak(nothing(-200, round_=1), nothing(-100, round_=2), nothing(-10, round_=3)) == 3
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        ended(-20, slot=1, lived=30, summary=summary(50)),
+        ended(-20, slot=1, lived=30, ending=FAILED),
+        *active(1, started=-30, first_slot=1),
+    ],
+    ids=["that took what there was", "that nobody knows of", "that is at it"],
+)
+def test_one_that_came_too_late_beside_another_is_none(beside: Job) -> None:
+    failures = found([nothing(), beside])
+    assert failures is None or failures.ending is not NOTHING
+
+
+def test_one_that_was_told_to_stop_or_to_do_nothing_is_none() -> None:
+    assert found([ended(-10, summary=replace(summary(0), reason="disabled"))]) is None
+
+
+def test_a_job_that_claims_something_ends_it_and_an_empty_one_does_not_end_siorgs() -> None:
+    assert streak(nothing(-60), ended(-10, round_=2, summary=summary(1))) == 0
+    failures = found([ended(-60, SIORG), nothing(-10, round_=2)])
+    assert failures is not None
+    assert (failures.ending, failures.streak) == (SIORG, 1)
+
+
+# -- templates and memory ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "remembered", "template", "times"),
+    [
+        ([ended(-10, FAILED, template="before")], None, template_of(), 0),
+        ([], failures_at(-10, times=7, template="before"), template_of(), 0),
+        ([], failures_at(-10, times=7, template=""), template_of(), 7),
+        # While the template is not known nothing is forgotten.
+        ([], failures_at(-10, times=7, template="before"), None, 7),
+        ([ended(-10, FAILED, template="whatever")], None, None, 1),
+        # What was made from an older template proves nothing about the new one.
+        ([ended(-60, FAILED), ended(-10, slot=1, template="before", summary=summary(3))], None, template_of(), 1),
+        ([ended(-600, FAILED), *active(1, first_slot=1, started=-9000, template="before")], None, template_of(), 1),
+    ],
+)
+def test_another_template_is_another_matter(
+    jobs: list[Job], remembered: Failures | None, template: str | None, times: int
+) -> None:
+    assert streak(*jobs, remembered=remembered, template=template) == times
+
+
+@pytest.mark.parametrize(
+    ("jobs", "remembered", "times"),
+    [
+        ([], failures_at(-30, SIORG, times=4), 4),
+        # What is remembered is not counted again, nor what is seen late.
+        ([ended(-90, FAILED), ended(-60, FAILED, round_=2), ended(-30, FAILED, round_=3)], failures_at(-30, times=3), 3),
+        ([ended(-40, FAILED)], failures_at(-30, times=3), 3),
+        ([ended(-5, summary=summary(1))], failures_at(-30, times=9), 0),
+        (active(1, started=-61), failures_at(-300, times=9), 0),
+    ],
+    ids=["gone", "counted", "late", "success", "running probe"],
+)
+def test_is_remembered_when_its_jobs_are_gone(jobs: list[Job], remembered: Failures, times: int) -> None:
+    assert streak(*jobs, remembered=remembered) == times
+
+
+def test_what_is_new_counts_on() -> None:
+    one = ended(-5, SIORG, lived=3, made=-20, message="new")
+    assert found([one], failures_at(-30, times=3)) == Failures(SIORG, 4, at(-30), at(-5), f"{one.name}: new", template_of())
+
+
+def test_what_was_settled_before_is_not_raised_again() -> None:
+    jobs = [ended(-90, FAILED), ended(-60, FAILED, round_=2)]
+    assert streak(*jobs, settled=at(-60)) == 0
+    assert streak(*jobs, ended(-30, FAILED, round_=3), settled=at(-60)) == 1
+
+
+# -- when the next one may try ----------------------------------------------------------------------------------------
+
+
+def pause(times: int, ending: Ending = FAILED, identity: str = "x", pacing: Pacing | None = None) -> float:
+    failures = failures_at(0, ending, times=times)
+    return (failures.retry_at(pacing or Pacing(), identity) - failures.last_failure).total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("endings", "pauses"),
+    [
+        ([FAILED, NOTHING, Ending.OUT_OF_MEMORY], {1: 10, 2: 20, 3: 40, 5: 160, 6: 300, 7: 300, 10**9: 300}),
+        ([SIORG, LIMITED], {1: 30, 2: 60, 6: 600, 10**9: 600}),
+    ],
+)
+def test_the_pause_doubles_up_to_its_longest(endings: list[Ending], pauses: dict[int, float]) -> None:
+    for ending in endings:
+        for times, seconds in pauses.items():
+            assert seconds <= pause(times, ending) <= seconds * 1.2, (ending, times)
+    assert 1 <= pause(1, pacing=Pacing(failing_base=1)) <= 1.2
+
+
+def test_resources_do_not_all_try_at_one_moment() -> None:
+    assert len({pause(3, identity=f"resource-{n}") for n in range(50)}) > 25
+    assert pause(3, identity="one") == pause(3, identity="one")
+
+
+def test_the_end_of_time_is_late_enough() -> None:
+    end = datetime.max.replace(tzinfo=NOW.tzinfo)
+    assert later(end, 1) == later(NOW, 1e300) == end
+    assert Failures(FAILED, 99, NOW, end).retry_at(Pacing(), "x") == end

@@ -1,0 +1,63 @@
+"""When ``siorg-operator local --until-empty`` comes to its end by itself, and with which exit code."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siorg_operator.cli import DONE, TRY_LATER, USAGE
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.state import Unreadable
+from siorg_operator.local.command import reached_end
+from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from support.operator_values import worker
+
+IDLE = {"claimable": 0, "due": 0, "scheduled": 0, "processing": 0, "failed": 3, "conflict": 2}
+NO_JOBS = {"active": 0, "pending": 0}
+NEVER = {"suspend": True}, {"mode": "Observe"}, {"scaling": {"maxJobs": 0}}
+
+
+def machine(
+    folder: Path, *, jobs: dict[str, int] | None = None, reason: str = "", spec: Any = None, **queue: int
+) -> LocalMachine:
+    made = LocalMachine(worker(**(spec or {})), LocalQueueReader(None, "postgresql://db/siorg"), folder, {})  # type: ignore[arg-type]
+    made.status = {"queue": IDLE | queue, "jobs": jobs or NO_JOBS, "lastDecision": {"reason": reason}}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({}, DONE),
+        ({"spec": NEVER[0]}, DONE),
+        *(({"spec": spec, "claimable": 1, "due": 1}, USAGE) for spec in NEVER),
+        ({"spec": NEVER[0], "scheduled": 1}, USAGE),
+        ({"reason": "SyncDisabled", "claimable": 1, "due": 1}, TRY_LATER),
+        ({"claimable": 1, "due": 1}, None),
+        ({"scheduled": 1}, None),
+        ({"processing": 1}, None),
+        ({"jobs": {"active": 0, "pending": 1}}, None),
+    ],
+    ids=str,
+)
+def test_it_ends_when_nothing_more_will_happen(tmp_path: Path, given: dict[str, Any], code: int | None) -> None:
+    end = reached_end(machine(tmp_path, **given))
+    assert (None if end is None else end.code) == code
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(29, None), (31, TRY_LATER)])
+def test_a_queue_that_cannot_be_read_is_waited_for_for_a_while(tmp_path: Path, seconds: float, code: int | None) -> None:
+    made = machine(tmp_path)
+    made.queue.unreadable = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
+    made.queue.unreadable_since = time.monotonic() - seconds
+    end = reached_end(made)
+    assert (None if end is None else end.code) == code
+
+
+def test_before_the_first_reading_it_goes_on(tmp_path: Path) -> None:
+    made = machine(tmp_path)
+    del made.status["queue"]
+    assert reached_end(made) is None

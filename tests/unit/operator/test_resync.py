@@ -1,0 +1,164 @@
+"""Everything that there is has been seen before anybody acts; what went while nobody watched is found, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from siorg_operator.control import resync
+from siorg_operator.control.resync import Resync
+from siorg_operator.decide.ports import ClusterError
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resync, "_DEBOUNCE_SECONDS", 0.01)
+    monkeypatch.setattr(resync, "_LIST_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(resync, "_LOOK_SECONDS", 0.001)
+
+
+class Cluster:
+    """What there is, what is held to be there, and what was found to be gone."""
+
+    def __init__(self, jobs: str = "", *, pods: str = "", known: str = "", failures: list[Exception] | None = None) -> None:
+        self.there = {"jobs": set(jobs), "pods": set(pods)}
+        self.known = {"jobs": set(known), "pods": set(pods)}
+        self.deleted: list[tuple[str, set[str]]] = []
+        self.failures = failures or []
+        self.listed_at: list[float] = []
+        self.on_list: Callable[[], None] = lambda: None
+        self.resync = Resync(self.list_uids, ("jobs", "pods"), lambda kind: set(self.known[kind]), self.lose)
+
+    async def list_uids(self, kind: str) -> set[str]:
+        self.listed_at.append(asyncio.get_running_loop().time())
+        if self.failures:
+            raise self.failures.pop(0)
+        there = set(self.there[kind])
+        self.on_list()
+        return there
+
+    async def lose(self, kind: str, uids: set[str]) -> None:
+        self.deleted.append((kind, uids))
+        self.known[kind] -= uids
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """All that there is has been seen, and one of the Jobs is listed anew."""
+        for uid in {uid for uids in self.there.values() for uid in uids}:
+            self.resync.seen(uid, listed=True)
+        failures, self.failures = self.failures, []
+        await self.resync.initial_list()
+        self.failures, self.listed_at = failures, []
+        task = asyncio.create_task(self.resync.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - it is not ours to tell when
+            await asyncio.sleep(0.001)
+
+
+# -- the initial list -------------------------------------------------------------------------------------------------
+
+
+def test_waits_until_everything_was_seen() -> None:
+    async def main() -> None:
+        cluster = Cluster("ab", pods="c")
+        waiting = asyncio.create_task(cluster.resync.initial_list())
+        for uid in "ab":
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+            cluster.resync.seen(uid, listed=True)
+        cluster.resync.seen("c", listed=False)  # it changed before it was listed: that is seen as well
+        async with asyncio.timeout(10):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_does_not_wait_for_what_went_before_it_was_seen() -> None:
+    async def main() -> None:
+        cluster = Cluster("ab")
+        cluster.resync.seen("a", listed=True)
+        cluster.on_list = lambda: cluster.there["jobs"].discard("b")
+        async with asyncio.timeout(10):
+            await cluster.resync.initial_list()
+        assert len(cluster.listed_at) == 3
+
+    asyncio.run(main())
+
+
+def test_waits_for_a_cluster_that_does_not_answer() -> None:
+    async def main() -> None:
+        cluster = Cluster(failures=[ClusterError("no answer")] * 2)
+        async with asyncio.timeout(10):
+            await cluster.resync.initial_list()
+        assert len(cluster.listed_at) == 4
+
+    asyncio.run(main())
+
+
+# -- what was missed --------------------------------------------------------------------------------------------------
+
+
+def test_after_a_new_listing_missed_deletions_are_found() -> None:
+    async def main() -> None:
+        cluster = Cluster("a", pods="c", known="ab")
+        async with cluster.running():
+            cluster.resync.seen("a", listed=True)
+            await until(lambda: cluster.deleted)
+        assert cluster.deleted == [("jobs", {"b"})]
+
+    asyncio.run(main())
+
+
+def test_what_comes_while_it_is_listed_is_not_missed() -> None:
+    async def main() -> None:
+        cluster = Cluster("a", known="a")
+        async with cluster.running():
+            cluster.on_list = lambda: cluster.known["jobs"].add("new")
+            cluster.resync.seen("a", listed=True)
+            await until(lambda: cluster.listed_at)
+            await asyncio.sleep(0.01)
+        assert cluster.deleted == []
+
+    asyncio.run(main())
+
+
+def test_a_change_alone_asks_for_no_list() -> None:
+    async def main() -> None:
+        cluster = Cluster("a", known="a")
+        async with cluster.running():
+            cluster.resync.seen("a", listed=False)
+            await asyncio.sleep(0.05)
+        assert cluster.listed_at == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [ClusterError("no answer"), KeyError("items")], ids=["refused", "bug"])
+def test_failures_are_made_up_for_more_and_more_rarely_and_logged_once(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resync, "_DEBOUNCE_SECONDS", 0.05)
+    cluster = Cluster("a", known="ab", failures=[error] * 3)
+
+    async def main() -> None:
+        async with cluster.running():
+            cluster.resync.seen("a", listed=True)
+            await until(lambda: cluster.deleted)
+
+    with caplog.at_level(logging.WARNING, logger="siorg_operator.control.resync"):
+        asyncio.run(main())
+    pauses = [later - earlier for earlier, later in itertools.pairwise(cluster.listed_at)][:3]
+    assert [pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=True)] == [True] * 3
+    assert len(caplog.records) == 1

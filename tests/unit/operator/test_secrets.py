@@ -1,0 +1,296 @@
+"""From a resource to its queue by way of Secrets: what is read when, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from siorg_operator.api.resource import SiorgSyncWorker, parse
+from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
+from siorg_operator.decide.ports import ClusterError
+from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.state import Backlog, Reading, Unreadable
+from support.operator_values import body, worker
+from support.rows import holds_for
+
+URL = "postgresql://siorg:hunter2@db/siorg"
+TOKEN = "s3cret-token"
+NEW_URL = "postgresql://new/siorg"
+NO_ANSWER: Any = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database at db:5432 does not answer")
+
+
+@dataclass
+class Cluster:
+    """Secrets by name; counts who asks."""
+
+    secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: ClusterError | None = None
+    asked: list[str] = field(default_factory=list)
+    version: int = 0
+
+    async def read_secret(self, namespace: str, name: str) -> dict[str, Any] | None:
+        assert namespace == "sync"
+        self.asked.append(name)
+        if self.error is not None:
+            raise self.error
+        return self.secrets.get(name)
+
+    def put(self, name: str, **data: str | None) -> None:
+        """``data``: as text; None: as Kubernetes shows an empty value now and then."""
+        self.version += 1
+        coded = {key: None if text is None else base64.b64encode(text.encode()).decode() for key, text in data.items()}
+        self.put_raw(name, coded)
+
+    def put_raw(self, name: str, data: Any) -> None:
+        self.version += 1
+        self.secrets[name] = {"metadata": {"uid": f"uid-{name}", "resourceVersion": str(self.version)}, "data": data}
+
+
+@dataclass
+class Databases:
+    """What each URL shows; unknown ones do not answer."""
+
+    readings: dict[str, Reading | Unreadable] = field(default_factory=lambda: {URL: Reading(5)})
+    asked: list[str] = field(default_factory=list)
+
+    async def read(self, url: str) -> Reading | Unreadable:
+        self.asked.append(url)
+        found: Reading | Unreadable = self.readings.get(url, NO_ANSWER)
+        return found
+
+
+class Reader:
+    """The reader under test, in a small world."""
+
+    def __init__(self) -> None:
+        self.cluster, self.databases, self.now = Cluster(), Databases(), 0.0
+        self.remembered: list[str] = []
+        self.secrets = Secrets(self.cluster.read_secret, refresh_seconds=60, clock=lambda: self.now)
+        self.reader = self.another()
+
+    def another(self) -> SecretQueueReader:
+        """One for another resource, with the same Secrets."""
+        return SecretQueueReader(self.secrets, self.databases.read, remember_secret=self.remembered.append)
+
+    def read(self, resource: SiorgSyncWorker | None = None) -> Backlog:
+        return asyncio.run(self.reader.read(resource or worker()))
+
+    def unread(self, resource: SiorgSyncWorker | None = None) -> Unreadable:
+        reading = self.read(resource).reading
+        assert isinstance(reading, Unreadable)
+        return reading
+
+
+@pytest.fixture
+def reader() -> Reader:
+    made = Reader()
+    made.cluster.put("database", DATABASE_URL=URL)
+    return made
+
+
+WITH_TOKEN = worker(siorg={"tokenSecretRef": {"name": "token"}})
+
+
+def test_reads_the_queue_that_the_secret_names(reader: Reader) -> None:
+    backlog = reader.read()
+    assert (backlog.reading, backlog.siorg_token_problem) == (Reading(5), None)
+    assert reader.databases.asked == [URL]
+    assert reader.reader.url == URL
+
+
+def test_takes_the_key_that_the_resource_names(reader: Reader) -> None:
+    reader.cluster.put("other", url=f" {URL}\n")
+    assert reader.read(worker(database={"urlSecretRef": {"name": "other", "key": "url"}})).depth == 5
+
+
+def test_looks_into_the_resources_own_namespace_and_nowhere_else(reader: Reader) -> None:
+    elsewhere = body()
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    with pytest.raises(AssertionError):
+        reader.read(parse(elsewhere))
+
+
+# -- how often --------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_kept_for_a_while_and_shared(reader: Reader) -> None:
+    reader.read()
+    reader.now = 59
+    reader.read()
+    asyncio.run(reader.another().read(worker(name="two")))
+    assert reader.cluster.asked == ["database"]
+    reader.now = 60
+    reader.read()
+    assert reader.cluster.asked == ["database"] * 2
+
+
+def test_a_changed_secret_is_noticed_without_asking_the_database_and_used_when_it_is_read(reader: Reader) -> None:
+    def changed() -> bool:
+        return asyncio.run(reader.reader.changed())
+
+    assert not changed()
+    reader.read()
+    reader.now = 61
+    assert not changed()
+    reader.cluster.put("database", DATABASE_URL=NEW_URL)
+    assert not changed()  # kept
+    reader.now = 122
+    assert changed()
+    assert reader.databases.asked == [URL]
+    reader.databases.readings[NEW_URL] = Reading(7)
+    assert reader.read().depth == 7
+    assert reader.reader.url == NEW_URL
+    assert not changed()
+    reader.cluster.error = ClusterError("no answer")
+    reader.now = 183
+    assert not changed()  # not known, which is not the same
+
+
+def test_a_secret_that_is_gone_is_listened_to_no_more(reader: Reader) -> None:
+    reader.read()
+    reader.cluster.secrets.clear()
+    reader.now = 61
+    assert asyncio.run(reader.reader.changed())
+    assert reader.unread().reason == "SecretMissing"
+    assert reader.reader.url is None
+
+
+def test_a_secret_is_read_at_once_when_the_database_refuses() -> None:
+    for reason in (Reason.DATABASE_UNAVAILABLE, Reason.ACCESS_DENIED, Reason.WRONG_URL):
+        reader = Reader()
+        reader.cluster.put("database", DATABASE_URL=URL)
+        reader.read()
+        reader.databases.readings = {URL: Unreadable(reason, "no"), NEW_URL: Reading(7)}
+        reader.cluster.put("database", DATABASE_URL=NEW_URL)
+        assert reader.read().depth == 7, reason
+
+
+def test_a_database_that_refuses_costs_no_further_request_where_the_secret_is_not_to_blame(reader: Reader) -> None:
+    reader.databases.readings = {}
+    assert reader.unread().reason == "DatabaseUnavailable"
+    assert reader.databases.asked == [URL]  # the Secret was read anew, and is the same
+    reader.databases.readings = {URL: Unreadable(Reason.NOT_MIGRATED, "no table")}
+    reader.cluster.asked.clear()
+    reader.unread()
+    reader.unread()
+    assert reader.cluster.asked == []
+
+
+def test_a_secret_that_goes_while_the_database_is_away_keeps_the_reason(reader: Reader) -> None:
+    reader.read()
+    reader.databases.readings = {}
+    reader.cluster.secrets.clear()
+    assert reader.unread().reason == "DatabaseUnavailable"
+    assert reader.unread().reason == "SecretMissing"
+
+
+# -- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+DATABASE = "the Secret sync/database of spec.database.urlSecretRef"
+EMPTY = "the key DATABASE_URL of the Secret sync/database (spec.database.urlSecretRef) is empty or not text"
+CREATE = "create it (kubectl create secret generic {0} -n sync --from-env-file=FILE, whose line is {1}=…)"
+
+
+def test_what_is_wrong_with_a_secret_is_said_and_seen_as_soon_as_it_is_right() -> None:
+    table: list[tuple[Any, Reason, str]] = [
+        ("no Secret", Reason.SECRET_MISSING, f"{DATABASE} does not exist: {CREATE.format('database', 'DATABASE_URL')}"),
+        (None, Reason.SECRET_KEY_MISSING, f"{DATABASE} has no key DATABASE_URL; its keys: none"),
+        ({}, Reason.SECRET_KEY_MISSING, f"{DATABASE} has no key DATABASE_URL; its keys: none"),
+        ({"url": "eA==", "a": ""}, Reason.SECRET_KEY_MISSING, f"{DATABASE} has no key DATABASE_URL; its keys: a, url"),
+        *(({"DATABASE_URL": value}, Reason.SECRET_KEY_MISSING, EMPTY) for value in (None, "", "IA==", "/w==", "no base64", "ä")),
+    ]
+
+    def check(row: tuple[Any, Reason, str]) -> None:
+        data, reason, message = row
+        reader = Reader()
+        if data != "no Secret":
+            reader.cluster.put_raw("database", data)
+        assert reader.unread() == Unreadable(reason, message)
+        assert reader.databases.asked == []
+        reader.cluster.put("database", DATABASE_URL=URL)
+        reader.now = 60 if message == EMPTY else 0  # what lacks a key is not kept
+        assert reader.read().depth == 5
+
+    holds_for(table, check)
+
+
+def test_secrets_that_cannot_be_read_leave_the_depth_unknown(reader: Reader) -> None:
+    reader.read()
+    reader.cluster.error = ClusterError("get secrets: the API server did not answer: timed out")
+    reader.now = 10_000
+    assert reader.read().depth == 5  # whoever has read before goes on
+    assert reader.unread(WITH_TOKEN) == Unreadable(
+        Reason.SECRET_UNREADABLE,
+        "the Secret sync/token of spec.siorg.tokenSecretRef cannot be read: get secrets: the API server did not answer:"
+        " timed out; it is tried again by itself",
+    )
+    forbidden = Reader()
+    forbidden.cluster.error = ClusterError("get secrets: 403: forbidden", 403)
+    assert forbidden.read() == Backlog(
+        Unreadable(
+            Reason.ACCESS_DENIED,
+            f"{DATABASE} cannot be read: get secrets: 403: forbidden; the operator's Role must allow get of secrets database",
+        ),
+        credentials="",  # not known, which is not the same as changed
+    )
+
+
+# -- SIORG's token ----------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_token_is_told_and_hides_nothing_of_the_queue(reader: Reader) -> None:
+    backlog = reader.read(WITH_TOKEN)
+    assert backlog.depth == 5
+    assert backlog.siorg_token_problem == (
+        f"the Secret sync/token of spec.siorg.tokenSecretRef does not exist: {CREATE.format('token', 'SIORG_API_TOKEN')}"
+    )
+    reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
+    assert reader.read(WITH_TOKEN).siorg_token_problem is None
+
+
+def test_one_secret_may_hold_both(reader: Reader) -> None:
+    reader.cluster.put("database", DATABASE_URL=URL, SIORG_API_TOKEN=TOKEN)
+    backlog = reader.read(worker(siorg={"tokenSecretRef": {"name": "database"}}))
+    assert (backlog.depth, backlog.siorg_token_problem) == (5, None)
+    assert reader.cluster.asked == ["database"]
+
+
+# -- what is said of them ---------------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_changes_with_each_secret_and_holds_nothing_of_them(reader: Reader) -> None:
+    reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
+    first = reader.read(WITH_TOKEN).credentials
+    assert reader.read(WITH_TOKEN).credentials == first
+    reader.cluster.put("token", SIORG_API_TOKEN="another")
+    reader.now += 61
+    second = reader.read(WITH_TOKEN).credentials
+    reader.cluster.put("database", DATABASE_URL=URL)
+    reader.now += 61
+    third = reader.read(WITH_TOKEN).credentials
+    assert len({first, second, third}) == 3
+    # The same versions with another content would look the same: it is made of nothing else.
+    one, other = Reader(), Reader()
+    one.cluster.put("database", DATABASE_URL=URL)
+    other.cluster.put("database", DATABASE_URL="postgresql://x/y")
+    assert one.read().credentials == other.read().credentials
+
+
+def test_every_secret_is_told_to_the_redactor_before_it_is_used(reader: Reader) -> None:
+    reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
+    reader.databases.readings = {}
+    reader.read(WITH_TOKEN)
+    assert {URL, TOKEN} <= set(reader.remembered)
+
+
+def test_no_message_holds_a_secret() -> None:
+    for data in ({"DATABASE_URL": URL}, {"other": URL}, {"DATABASE_URL": ""}):
+        reader = Reader()
+        reader.databases.readings = {}
+        reader.cluster.put("database", **data)
+        assert "hunter2" not in repr(reader.read()), data
