@@ -16,25 +16,24 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from siorg_runtime.redaction import Redactor
 
 _SHOWN_AT_MOST = 12  # characters of a wrong value: enough to recognise it, too few for most secrets
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,9})?")
-_BOOLEANS: Final[Mapping[str, bool]] = {
+BOOLEANS: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
+"""What may stand for a boolean, in small letters."""
 # What Kubernetes injects for each Service of the namespace, here one that is called as our variables begin:
 # https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 _SERVICE_NAME = re.compile(
     r"[A-Z0-9_]+_SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)|[A-Z0-9_]+_PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?"
 )
 _SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://", re.IGNORECASE)
-
-_Number = TypeVar("_Number", int, float)
 
 
 class SettingsError(Exception):
@@ -52,28 +51,22 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        """Hold ``value``."""
         self._value = value
 
     def get_secret_value(self) -> str:
-        """Return the text itself."""
         return self._value
 
     def __repr__(self) -> str:
-        """Say that there is a secret."""
         return "Secret(***)"
 
     def __eq__(self, other: object) -> bool:
-        """Compare the texts."""
         return isinstance(other, Secret) and self._value == other._value
 
     def __hash__(self) -> int:
-        """Hash the text."""
         return hash(self._value)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Refuse to be pickled: a secret would leave the process."""
-        raise TypeError("a secret is not pickled")
+        raise TypeError("a secret is not pickled: it would leave the process")
 
 
 # -- how settings are declared ----------------------------------------------------------------------------------------
@@ -123,26 +116,26 @@ def setting(
 
 def whole(default: int | None, low: int, high: int, meaning: str, unit: str = "") -> Any:
     """Declare a field that is an integer, ``low`` to ``high``."""
-
-    def read(text: str) -> int:
-        if _WHOLE.fullmatch(text) is None:
-            raise ValueError("must be an integer in plain decimal digits")
-        return _within(int(text), low, high)
-
-    schema = {"type": "integer", "minimum": low, "maximum": high}
-    return setting(Kind(f"{low} to {high}", read, schema), meaning, default=default, unit=unit)
+    return setting(_number(_WHOLE, int, "integer", low, high), meaning, default=default, unit=unit)
 
 
 def seconds(default: float, low: float, high: float, meaning: str) -> Any:
     """Declare a field of seconds, ``low`` to ``high``; ``low`` is 0.001 where a limit of no time would make no sense."""
+    return setting(_number(_DECIMAL, float, "number", low, high), meaning, default=default, unit="seconds")
 
+
+def _number(digits: re.Pattern[str], convert: type[int | float], name: str, low: float, high: float) -> Kind:
     def read(text: str) -> float:
-        if _DECIMAL.fullmatch(text) is None:
-            raise ValueError("must be a number in plain decimal digits")
-        return _within(float(text), low, high)
+        if digits.fullmatch(text) is None:
+            raise ValueError(f"must be a{'n' if name == 'integer' else ''} {name} in plain decimal digits")
+        number = convert(text)
+        if number < low:
+            raise ValueError(f"must be at least {low:.15g}")
+        if number > high:
+            raise ValueError(f"must be at most {high:.15g}")
+        return number
 
-    schema = {"type": "number", "minimum": low, "maximum": high}
-    return setting(Kind(f"{low:g} to {high:g}", read, schema), meaning, default=default, unit="seconds")
+    return Kind(f"{low:.15g} to {high:.15g}", read, {"type": name, "minimum": low, "maximum": high})
 
 
 def switch(meaning: str, *, default: bool) -> Any:
@@ -151,20 +144,12 @@ def switch(meaning: str, *, default: bool) -> Any:
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() not in _BOOLEANS:
+    if text.lower() not in BOOLEANS:
         raise ValueError("must be true or false")
-    return _BOOLEANS[text.lower()]
+    return BOOLEANS[text.lower()]
 
 
 _SWITCH = Kind("true, false (also 1, 0, yes, no, on, off)", _boolean, {"type": "boolean"})
-
-
-def _within(number: _Number, low: float, high: float) -> _Number:
-    if number < low:
-        raise ValueError(f"must be at least {low:g}")
-    if number > high:
-        raise ValueError(f"must be at most {high:.0f}")
-    return number
 
 
 # -- how they are read ------------------------------------------------------------------------------------------------
@@ -291,7 +276,6 @@ class Reading:
     def __init__(
         self, variables: Mapping[str, Variable], defaults: Mapping[str, Any], given: Mapping[str, tuple[str, str]]
     ) -> None:
-        """Made by ``Environment.read``."""
         self._variables = variables
         self._defaults = defaults
         self.given = given

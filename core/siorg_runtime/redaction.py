@@ -63,7 +63,6 @@ class Redactor:
             self.remember(secret)
 
     def __repr__(self) -> str:
-        """Say what this is and nothing of what it knows."""
         return "Redactor(***)"
 
     def remember(self, secret: str) -> None:
@@ -129,7 +128,7 @@ class Redactor:
 
     def _short(self, text: str) -> str:
         # Redacted before it is cut, or half a secret could stay at the end.
-        text = self.text(text.encode("utf-8", "backslashreplace").decode())
+        text = self.text(text if text.isascii() else text.encode("utf-8", "backslashreplace").decode())
         return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
 
 

@@ -80,7 +80,7 @@ class InFlight:
         for item in lost:
             self._summary.failed += 1
             log.error(
-                "Item ended: its workers died", entity_type=item.entity_type, siorg_code=item.siorg_code, reason=item.reason
+                "Item ended: its workers died", entity_type=item.entity_type, siorg_code=item.siorg_code, reason=item.last_error
             )
 
     def end(self, item: Item, applied: Applied) -> bool:
