@@ -38,7 +38,7 @@ CHANNEL = "siorg_sync_queue"
 
 _ZERO = UUID(int=0)
 _ENUMS: Mapping[str, Callable[[str], Any]] = {"entity_type": EntityType, "operation": Operation, "status": Status}
-_Made = TypeVar("_Made", Item, LostItem, Attention)
+_Made = TypeVar("_Made", Item, LostItem, Settled, Attention)
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
 
@@ -102,14 +102,7 @@ class QueueStore:
                 "retry_max_seconds": self._retry.max_seconds,
             },
         ).fetchall()
-        return {
-            row["id"]: Settled(
-                status=Status(row["status"]),
-                attempts=row["attempts"],
-                delay_seconds=row["delay_seconds"] if row["status"] == Status.PENDING else None,
-            )
-            for row in rows
-        }
+        return {row["id"]: _made(Settled, row) for row in rows}
 
     def end_older_conflicts(self, decided: Sequence[tuple[Verdict, datetime]]) -> set[UUID]:
         """Inside the caller's transaction, after the outcomes: end the open conflicts that these verdicts replace, SKIPPED.

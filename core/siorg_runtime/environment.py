@@ -300,8 +300,12 @@ class Reading:
                 f"is what Kubernetes injects for a Service called {service} (rename that, or set enableServiceLinks: "
                 "false on the pod)"
             )
-        shape = self._shape(variable, text) + ("" if name in self.given else " (the default)")
-        self.errors.append(f"{origin}: {wrong}; value: {shape}; allowed: {variable.kind.allowed}")
+        shown = f"{len(text)} characters"  # of what may be secret: people paste tokens into wrong lines
+        if not variable.hidden and len(text) <= _SHOWN_AT_MOST:
+            secrets = (secret for name, (_, secret) in self.given.items() if self._variables[name].hidden)
+            shown = ascii(Redactor(secrets).text(text))
+        shown += "" if name in self.given else " (the default)"
+        self.errors.append(f"{origin}: {wrong}; value: {shown}; allowed: {variable.kind.allowed}")
 
     def checked(self) -> dict[str, Any]:
         """Return the values.
@@ -312,12 +316,6 @@ class Reading:
         if self.errors:
             raise SettingsError(self.errors)
         return self.values
-
-    def _shape(self, variable: Variable, text: str) -> str:
-        """The value where it can be nothing secret, and else how long it is: people paste tokens into wrong lines."""
-        if variable.hidden or len(text) > _SHOWN_AT_MOST:
-            return f"{len(text)} characters"
-        return ascii(Redactor(secret for name, (_, secret) in self.given.items() if self._variables[name].hidden).text(text))
 
 
 def _encodable(text: str) -> str:

@@ -26,8 +26,8 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType, TracebackType
-from typing import Final, Literal, TextIO, TypeAlias
+from types import TracebackType
+from typing import Literal, TextIO, TypeAlias
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -38,9 +38,6 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 _Line: TypeAlias = Callable[[dict[str, object]], str]
 
-_SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
-    {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-)
 _OURS = ("siorg_job", "siorg_operator", "siorg_queue", "siorg_runtime")
 _LEVELS = ((logging.ERROR, "ERROR"), (logging.WARNING, "WARN"), (logging.INFO, "INFO"))
 _HEAD = ("timestamp", "level", "target", "message")
@@ -113,7 +110,7 @@ def configure(
         quiet: names of libraries' loggers that are heard from WARNING on, whatever ``level`` is; None: all of them.
         stream: whatever standard error is at the moment of writing when not given.
     """
-    threshold = _SEVERITY[level]
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)

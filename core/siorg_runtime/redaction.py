@@ -77,7 +77,7 @@ class Redactor:
             # Put in their places, not sorted anew: with hundreds of resources that took more than a second at the start.
             known = list(self._known)
             for form in forms.difference(known):
-                insort(known, form, key=_longest_first)
+                insort(known, form, key=lambda form: -len(form))  # of a URL and its password, the URL goes as a whole
             self._known = tuple(known)
             self._remembered.add(secret)
 
@@ -198,11 +198,6 @@ def _forms_of(secret: str) -> Iterator[str]:
     if len(secret) >= _SHORTEST_SECRET:
         for kept in (encodable, encodable + b"\n"):  # the second as `echo … | base64` makes it
             yield base64.b64encode(kept).decode()
-
-
-def _longest_first(form: str) -> int:
-    """Of a URL and the password in it, the URL goes as a whole."""
-    return -len(form)
 
 
 def _unreadable(value: object) -> str:

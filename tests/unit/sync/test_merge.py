@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from siorg_job.sync.merge import differences, merge
 from siorg_job.sync.merge_base import next_base
-from siorg_job.sync.model import Change, Conflict, NoChange, UnitField, Value
+from siorg_job.sync.model import Conflict, UnitField, Value
 from siorg_job.sync.resolution import Resolution, read_resolution
 
 FIELDS = (UnitField.NAME, UnitField.ACRONYM, UnitField.PARENT, UnitField.PHONES, UnitField.IS_ACTIVE)
@@ -39,17 +39,13 @@ _ONE_FIELD: tuple[tuple[Value, Value, Value, str], ...] = (
 
 def test_one_field() -> None:
     for base, local, remote, expected in _ONE_FIELD:
-        match merge(base={"f": base}, local={"f": local}, remote={"f": remote}):
-            case NoChange():
-                found = "keep"
-            case Change(values):
-                found = "take"
-                assert values == {"f": remote}
-            case Conflict(apart):
-                found = "conflict"
-                assert apart == {"f": {"base": base, "local": local, "remote": remote}}
-        assert found == expected, (base, local, remote)
-    assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == Change({"f": "C"}), "without a base SIORG wins"
+        decision = merge(base={"f": base}, local={"f": local}, remote={"f": remote})
+        if expected == "conflict":
+            assert isinstance(decision, Conflict), (base, local, remote)
+            assert decision.differences == {"f": {"base": base, "local": local, "remote": remote}}
+        else:
+            assert decision == ({"f": remote} if expected == "take" else {}), (base, local, remote)
+    assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == {"f": "C"}, "without a base SIORG wins"
 
 
 def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_person_decided() -> None:
@@ -58,7 +54,7 @@ def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_p
     decision = merge(base=base, local=base, remote=remote, strict_hierarchy=True)
     assert isinstance(decision, Conflict)
     assert decision.differences == {"parent": {"base": 471, "local": 471, "remote": 9}}
-    assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == Change(remote)
+    assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == remote
 
 
 def test_differences_leave_out_what_siorg_does_not_say() -> None:
@@ -106,7 +102,7 @@ _remote = _said.map(lambda said: {key: value if value != "" else None for key, v
 
 
 def _after(local: dict[str, Any], decision: object) -> dict[str, Any]:
-    return {**local, **decision.values} if isinstance(decision, Change) else local
+    return {**local, **decision} if isinstance(decision, dict) else local
 
 
 def _next_base(base: dict[str, Any] | None, remote: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +146,7 @@ def test_a_conflict_names_exactly_what_moved_apart(base: dict[str, Any], local: 
 def test_applied_twice_is_applied_once(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
     decision = merge(base=base, local=local, remote=remote)
     assume(not isinstance(decision, Conflict))
-    assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == NoChange()
+    assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == {}
 
 
 @given(st.none() | _remote, _local, _remote)
