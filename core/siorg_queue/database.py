@@ -11,14 +11,9 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
 
 Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
-
-_CONNECT_SECONDS = 10
-_STATEMENT_SECONDS = 30
-_IDLE_SECONDS = 10
 
 # Classes and codes of SQLSTATE that say "not now" rather than "not this": connection, resources, operator intervention,
 # deadlock, serialization, lock and statement timeouts, a standby or a server that is starting up.
@@ -42,7 +37,7 @@ def connect(url: str, *, application_name: str) -> Connection:
             autocommit=True,
             prepare_threshold=None,
             row_factory=dict_row,
-            connect_timeout=_CONNECT_SECONDS,
+            connect_timeout=10,
             application_name=application_name,
             keepalives_idle=20,
             keepalives_interval=5,
@@ -61,12 +56,8 @@ def transaction(connection: Connection, *, lock_seconds: float = 10.0) -> Iterat
     """
     # One message for all of it: a round trip is what a transaction costs most.
     connection.execute(
-        sql.SQL(
-            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
-            " SET LOCAL idle_in_transaction_session_timeout = {}"
-        ).format(
-            sql.Literal(_STATEMENT_SECONDS * 1000), sql.Literal(round(lock_seconds * 1000)), sql.Literal(_IDLE_SECONDS * 1000)
-        )
+        f"BEGIN; SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = {round(lock_seconds * 1000)};"
+        " SET LOCAL idle_in_transaction_session_timeout = '10s'".encode()
     )
     try:
         yield connection

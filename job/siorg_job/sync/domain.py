@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from siorg_job.siorg.model import DomainRow
 from siorg_job.sync.merge import merge
@@ -48,12 +47,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     )
     if isinstance(decision, Conflict):
         return conflict(item, decision.reason, decision.differences, row.id)
-    noted = _noted(row, remote, fetched)
-    if decision:
-        columns: dict[str, Any] = dict(decision)
-        copy.change(item, Operation.UPDATE, row, replace(noted, **columns), decision)
-    else:
-        copy.put(noted)
+    copy.take(item, row, _noted(row, remote, fetched), decision)
     return completed(item, row.id)
 
 

@@ -12,14 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.sync.model import (
-    Conflict,
-    OrganizationField,
-    UnitField,
-    Value,
-    Values,
-    plain,
-)
+from siorg_job.sync.model import Conflict, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.resolution import Resolution
 
 

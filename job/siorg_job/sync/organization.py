@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.siorg.rows import parse_stored
@@ -60,11 +59,7 @@ def _merge(
         return conflict(item, decision.reason, decision.differences, row.id)
     raw = next_base(row.base_raw, remote.raw)
     noted = replace(row, base_raw=raw, base=parse_stored(raw), synced_at=fetched.asked_at)
-    if decision:
-        columns: dict[str, Any] = dict(decision)
-        copy.change(item, Operation.UPDATE, row, replace(noted, **columns), decision, remote.version)
-    else:
-        copy.put(noted)
+    copy.take(item, row, noted, decision, remote.version)
     return completed(item, row.id)
 
 

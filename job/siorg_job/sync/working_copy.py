@@ -255,6 +255,15 @@ class WorkingCopy:
             )
         )
 
+    def take(
+        self, item: Item, row: Row, noted: Organization | Domain, values: Mapping[str, Any], version: str | None = None
+    ) -> None:
+        """Put ``noted``, the row with what SIORG manages alone, with the merged ``values``; without any it is no change."""
+        if values:
+            self.change(item, Operation.UPDATE, row, replace(noted, **values), values, version)
+        else:
+            self.put(noted)
+
     def savepoint(self) -> tuple[int, int]:
         """Where ``roll_back`` may go back to."""
         return len(self._replaced), len(self.history)
