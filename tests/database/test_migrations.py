@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,13 +118,8 @@ def test_twice_is_no_change(existing_url: str) -> None:
 
 
 def test_two_at_once_each_end_well(empty_database_url: str) -> None:
-    results: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: results.append(run(empty_database_url))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(map(len, results)) == [0, 0, len(available())]
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(map(len, pool.map(run, [empty_database_url] * 3))) == [0, 0, len(available())]
 
 
 def test_nobody_queues_behind_a_migration_that_waits_for_a_lock(existing_url: str) -> None:
