@@ -12,17 +12,6 @@ from siorg_queue import Operation, QueueStore, Status, connect
 from support.queue import LEASE, Queue
 
 
-def test_takes_exactly_what_was_asked_with_statistics_of_a_tiny_table(queue: Queue) -> None:
-    queue.insert(1)
-    queue.connection.execute("ANALYZE siorg_sync_queue")
-    queue.connection.execute(
-        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, priority)"
-        " SELECT 'UNIT', n, 'UPDATE', '{}', 1 + n % 10 FROM generate_series(2, 10001) AS n"
-    )
-    assert [item.priority for item in queue.claim(10)] == [1] * 10
-    assert queue.store.counts().processing == 10
-
-
 def test_takes_best_priority_first_and_oldest_first_within_it(queue: Queue) -> None:
     queue.insert(1, priority="5", scheduled_for="now() - interval '1 hour'")
     queue.insert(2, priority="1", scheduled_for="now() - interval '1 minute'")

@@ -38,23 +38,16 @@ def test_unknown_parents_are_fetched_and_applied_in_the_same_transaction(world: 
     check_tree(world.connection)
 
 
-def test_unknown_parents_come_from_the_structure_where_there_is_one(world: World) -> None:
-    world.siorg.publish_line(900, 901, 902)
-    world.siorg.publish(*[siorg_row(code, 902) for code in range(910, 915)])
-    world.enqueue(*range(910, 915), payload=siorg_row(910, 902))
-    world.drain()
-    assert world.siorg.requests == ["structure 471"]
-    assert _levels(world)[914] == 4
-    check_tree(world.connection)
-
-
-def test_one_unknown_parent_of_many_is_asked_for_once(world: World) -> None:
+def test_unknown_parents_come_from_the_structure_where_it_has_them_and_are_asked_for_once(world: World) -> None:
     world.register(ANOTHER)
+    world.siorg.publish_line(900, 901, 902)
     world.siorg.publish(siorg_row(950, ANOTHER, organization=ANOTHER))
-    world.siorg.publish(*[siorg_row(code, 950) for code in range(910, 915)])
-    world.enqueue(*range(910, 915), payload=siorg_row(910, 950))
+    world.siorg.publish(*[siorg_row(code, 902) for code in range(910, 915)], *[siorg_row(code, 950) for code in range(920, 925)])
+    world.enqueue(*range(910, 915), *range(920, 925), payload=siorg_row(910, 902))
     world.drain()
     assert world.siorg.requests == ["structure 471", "unit 950"]
+    assert _levels(world)[914] == 4
+    check_tree(world.connection)
 
 
 @pytest.mark.parametrize("parent", [950, 999])
@@ -168,22 +161,17 @@ def test_a_loop_seen_one_unit_at_a_time_never_becomes_one_here(world: World) -> 
     check_tree(world.connection)
 
 
-def test_a_unit_too_deep_fails_alone(world: World) -> None:
+def test_a_unit_too_deep_fails_alone_and_brings_no_parents_along(world: World) -> None:
     world.setting("units.max_hierarchy_depth", 3)
     world.siorg.publish_line(900, 901, 902, 903)
+    assert world.sync(903)["status"] == "FAILED"
+    assert (world.units(), world.history(900)) == ({}, [])
     world.siorg.publish(siorg_row(910), siorg_row(911, 901))
     world.sync(900, 901, 902, 903, 910, 911)
     assert world.statuses() == {**dict.fromkeys([900, 901, 902, 910, 911], "COMPLETED"), 903: "FAILED"}
-    assert "units.max_hierarchy_depth" in world.items(903)[0]["last_error"]
+    assert "units.max_hierarchy_depth" in world.items(903)[-1]["last_error"]
     assert world.find(903) is None
     check_tree(world.connection)
-
-
-def test_a_unit_too_deep_brings_no_parents_along(world: World) -> None:
-    world.setting("units.max_hierarchy_depth", 2)
-    world.siorg.publish_line(900, 901, 902)
-    assert world.sync(902)["status"] == "FAILED"
-    assert (world.units(), world.history(900)) == ({}, [])
 
 
 @pytest.mark.parametrize("depth", [4, 2])  # what is below the unit would be too deep; the unit itself
