@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siorg_job.sync.merge import differences, merge
@@ -110,10 +110,28 @@ def _next_base(base: dict[str, Any] | None, remote: dict[str, Any]) -> dict[str,
 
 
 @given(st.none() | _remote, _local, _remote)
-def test_absence_never_erases(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
-    for resolution in (None, ACCEPT):
-        after = _after(local, merge(base=base, local=local, remote=remote, resolution=resolution))
-        assert all(after[field] == local[field] for field in FIELDS if remote[field] is None)
+def test_absence_never_erases_and_accepting_makes_local_what_siorg_says(
+    base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
+) -> None:
+    after = _after(local, merge(base=base, local=local, remote=remote))
+    assert all(after[field] == local[field] for field in FIELDS if remote[field] is None)
+    after = _after(local, merge(base=base, local=local, remote=remote, resolution=ACCEPT))
+    assert after == {field: local[field] if remote[field] is None else remote[field] for field in FIELDS}
+
+
+@given(st.none() | _remote, _local, _remote)
+def test_a_conflict_names_exactly_what_moved_apart_and_all_else_applied_twice_is_applied_once(
+    base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
+) -> None:
+    decision = merge(base=base, local=local, remote=remote)
+    if not isinstance(decision, Conflict):
+        assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == {}
+        return
+    assert base is not None
+    for field, sides in decision.differences.items():
+        assert sides == {"base": base[field], "local": local[field], "remote": remote[field]}
+        assert remote[field] not in (None, base[field], local[field])
+        assert local[field] != base[field]
 
 
 @given(_local, _remote)
@@ -129,34 +147,6 @@ def test_where_siorg_stood_still_edits_stay(base: dict[str, Any], local: dict[st
         if isinstance(local[field], str) and isinstance(base[field], str) and local[field].split() == base[field].split():
             continue  # white space is no edit
         assert after[field] == local[field] or not local[field]
-
-
-@given(_remote, _local, _remote)
-def test_a_conflict_names_exactly_what_moved_apart(base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any]) -> None:
-    decision = merge(base=base, local=local, remote=remote)
-    assume(isinstance(decision, Conflict))
-    assert isinstance(decision, Conflict)
-    for field, sides in decision.differences.items():
-        assert sides == {"base": base[field], "local": local[field], "remote": remote[field]}
-        assert remote[field] not in (None, base[field], local[field])
-        assert local[field] != base[field]
-
-
-@given(st.none() | _remote, _local, _remote)
-def test_applied_twice_is_applied_once(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
-    decision = merge(base=base, local=local, remote=remote)
-    assume(not isinstance(decision, Conflict))
-    assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == {}
-
-
-@given(st.none() | _remote, _local, _remote)
-def test_accepting_makes_local_what_siorg_says(
-    base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
-) -> None:
-    decision = merge(base=base, local=local, remote=remote, resolution=ACCEPT)
-    assert not isinstance(decision, Conflict)
-    after = _after(local, decision)
-    assert all(after[field] == remote[field] for field in FIELDS if remote[field] is not None)
 
 
 @given(_remote, _local, _remote, st.sets(st.sampled_from(FIELDS)))
