@@ -6,6 +6,7 @@ transaction, so that effects, history and queue row change together or not at al
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -157,11 +158,7 @@ class QueueStore:
 
         Expired → SKIPPED; attempts spent → FAILED; abandoned → PENDING, or FAILED with its attempts spent.
         """
-        ended: dict[Status, int] = {}
-        for row in self._run("dangling.sql", "reap", limit=limit):
-            status = Status(row["status"])
-            ended[status] = ended.get(status, 0) + 1
-        return ended
+        return Counter(Status(row["status"]) for row in self._run("dangling.sql", "reap", limit=limit))
 
     def cleanup_page(self, *, after: UUID | None, retention_days: int, limit: int = 1000) -> CleanedPage:
         """Look at the next ``limit`` rows in key order and delete what is expired or finished and past its retention.

@@ -264,23 +264,18 @@ class Environment:
             yield f"{ascii(name[:64])[1:-1]}: unknown variable; did you mean {nearest}?; allowed: what {self._listing} lists"
 
 
+@dataclass(slots=True, repr=False)  # the texts may be secrets
 class Reading:
-    """What an environment says: values by field, and all that is wrong with it. Checks of two variables add to both.
+    """What an environment says: values by field, and all that is wrong with it. Checks of two variables add to both."""
 
-    Attributes:
-        given: of each field with a text: where that comes from, and the text.
-        values: of each field whose text was understood.
-        errors: one line each.
-    """
-
-    def __init__(
-        self, variables: Mapping[str, Variable], defaults: Mapping[str, Any], given: Mapping[str, tuple[str, str]]
-    ) -> None:
-        self._variables = variables
-        self._defaults = defaults
-        self.given = given
-        self.values: dict[str, Any] = {}
-        self.errors: list[str] = []
+    _variables: Mapping[str, Variable]
+    _defaults: Mapping[str, Any]
+    given: Mapping[str, tuple[str, str]]
+    """Of each field with a text: where that comes from, and the text."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Of each field whose text was understood."""
+    errors: list[str] = field(default_factory=list)
+    """One line each."""
 
     def value(self, name: str) -> Any:
         """The value of a field, or its default where there is none or it is wrong."""
