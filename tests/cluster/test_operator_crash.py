@@ -18,14 +18,15 @@ from typing import Any
 import pytest
 
 from kube_double.observed_requests import Moment, Request
+from kube_double.server import ApiServer
 from siorg_operator.decide.manifests import MANAGED_BY
 from support.cluster import Cluster
 from support.fleet import eventually
 from support.job_census import job_census
 from support.kube import Body, condition
-from support.late_link import LateLink
 from support.operator_fork import forked_operator
 from support.postgres import Postgres
+from support.relay import LateLink
 from support.siorg_server import SiorgServer
 from support.siorg_world import HELD_IMAGE, World, is_finished, siorg_world
 
@@ -158,13 +159,13 @@ def requests(world: World, verb: str, resource: str) -> list[Request]:
     return [one for one in asked if (one.namespace, one.verb, one.resource) == (world.namespace, verb, resource)]
 
 
-def drain_with_a_crash(world: World, killer: Killer, moment: Moment) -> None:
+def drain_with_a_crash(world: World, killer: Killer, moment: Moment, **settings: Any) -> None:
     """One run from the start to rest, with a crash where ``killer`` says; what must hold at each moment is asserted."""
     server = world.cluster.server
     assert server is not None
     prepare(world)
     with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
-        one = forked_operator(world)
+        one = forked_operator(world, **settings)
         try:
             killer.pid = one.start(ready=False).pid
             eventually(lambda: killer.killed.is_set() or at_rest(world))
@@ -189,9 +190,7 @@ def fresh_world(cluster: Cluster, siorg: SiorgServer, postgres: Postgres, folder
     postgres.drop(url)
 
 
-def test_nobody_dies(world: World) -> None:
-    if world.cluster.server is None:
-        pytest.skip("a real API server does not tell who asked what")
+def test_nobody_dies(world: World, server: ApiServer) -> None:
     killer = Killer(world, 0)
     drain_with_a_crash(world, killer, "before")
     kinds = Counter(killer.writes)
@@ -205,11 +204,9 @@ def test_nobody_dies(world: World) -> None:
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_dies_at_each_write_in_turn(
-    cluster: Cluster, siorg: SiorgServer, postgres: Postgres, tmp_path: Path, moment: Moment, shard: int
+    cluster: Cluster, server: ApiServer, siorg: SiorgServer, postgres: Postgres, tmp_path: Path, moment: Moment, shard: int
 ) -> None:
     """Before it hears the answer, or after; all writes, shared out among the shards."""
-    if cluster.server is None:
-        pytest.skip("a real API server does not tell who asked what")
     for at in itertools.count(shard + 1, SHARDS):
         with fresh_world(cluster, siorg, postgres, tmp_path / str(at)) as world:
             killer = Killer(world, at)
@@ -221,10 +218,7 @@ def test_dies_at_each_write_in_turn(
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("kind", ["patch jobs", "delete cronjobs"])
-def test_dies_at_what_is_written_in_trouble_and_after_edits(world: World, kind: str, moment: Moment) -> None:
-    server = world.cluster.server
-    if server is None:
-        pytest.skip("a real API server does not tell who asked what")
+def test_dies_at_what_is_written_in_trouble_and_after_edits(world: World, server: ApiServer, kind: str, moment: Moment) -> None:
     prepare(world, job={"image": "registry.invalid/none:1"})
     killer = Killer(world, 1, kind=kind)
     with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
@@ -252,25 +246,10 @@ def test_dies_at_what_is_written_in_trouble_and_after_edits(world: World, kind: 
 @pytest.mark.parametrize(
     ("kind", "moment"), [("create leases", "before"), ("update leases", "before"), ("update leases", "after")]
 )
-def test_dies_at_what_it_writes_to_its_lease(world: World, kind: str, moment: Moment) -> None:
-    server = world.cluster.server
-    if server is None:
-        pytest.skip("a real API server does not tell who asked what")
-    prepare(world)
+def test_dies_at_what_it_writes_to_its_lease(world: World, server: ApiServer, kind: str, moment: Moment) -> None:
     killer = Killer(world, 1, kind=kind)
-    with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
-        one = forked_operator(world, **LEASE)
-        try:
-            killer.pid = one.start(ready=False).pid
-            assert killer.killed.wait(20)
-            one.kill()
-            one.start(ready=False)
-            eventually(lambda: at_rest(world))
-        finally:
-            one.stop()
-    assert census.most <= MAX_JOBS
-    assert census.doubled == []
-    assert end_state(world) == expected(world)
+    drain_with_a_crash(world, killer, moment, **LEASE)
+    assert killer.killed.is_set()
 
 
 def test_dies_again_and_again_at_any_moment(world: World) -> None:
@@ -294,9 +273,7 @@ def test_dies_again_and_again_at_any_moment(world: World) -> None:
     assert end_state(world) == expected(world) | {"items": ITEMS + 40}
 
 
-def test_a_job_that_the_api_server_makes_long_after_its_operator_died_is_no_second_one(world: World) -> None:
-    if world.cluster.server is None:
-        pytest.skip("the connection to a real API server cannot be looked into")
+def test_a_job_that_the_api_server_makes_long_after_its_operator_died_is_no_second_one(world: World, server: ApiServer) -> None:
     world.secret()
     world.enqueue(ITEMS)
     world.create(manifest(world, job={"image": HELD_IMAGE}))
@@ -318,11 +295,8 @@ def test_a_job_that_the_api_server_makes_long_after_its_operator_died_is_no_seco
     assert census.doubled == []
 
 
-def test_acts_on_nothing_before_it_has_seen_every_job(world: World) -> None:
+def test_acts_on_nothing_before_it_has_seen_every_job(world: World, server: ApiServer) -> None:
     """An operator that is started again and has not heard of the Jobs yet would launch them anew."""
-    server = world.cluster.server
-    if server is None:
-        pytest.skip("a real API server does not keep anybody waiting")
     world.secret()
     world.enqueue(ITEMS)
     world.create(manifest(world, job={"image": HELD_IMAGE}))

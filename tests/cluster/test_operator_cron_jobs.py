@@ -51,27 +51,13 @@ def test_discovery_by_its_cron_job_feeds_the_queue_that_jobs_drain(world: World)
     eventually(lambda: world.status()["jobs"]["succeeded"] == len(world.jobs()))  # of the CronJobs' Jobs nothing is counted
 
 
-def test_a_cron_job_is_removed_when_it_is_disabled_and_comes_back(world: World) -> None:
+def test_cron_jobs_follow_the_resource(world: World) -> None:
     world.secret()
     world.operator()
-    world.create(world.resource(**BOTH))
-    eventually(lambda: names(world) == {"sync-discovery", "sync-cleanup"})
-
-    world.edit({"cleanup": {"enabled": False}})
-    eventually(lambda: names(world) == {"sync-discovery"})
-
-    world.edit({"cleanup": {"enabled": True}, "discovery": {"enabled": False}})
-    eventually(lambda: names(world) == {"sync-cleanup"})
-
-
-def test_a_cron_job_follows_the_resource(world: World) -> None:
-    world.secret()
-    world.operator()
-    world.create(world.resource(**BOTH))
+    world.create(world.resource(job={"image": HELD_IMAGE}, **BOTH))
     before = world.kube.wait_for("cronjobs", "sync-cleanup")["metadata"]["uid"]
 
     world.edit({"cleanup": {"schedule": "0 5 * * 0", "timeZone": "Etc/UTC", "retentionDays": 7}, "worker": {"logLevel": "debug"}})
-
     after = world.kube.wait_for("cronjobs", "sync-cleanup", lambda found: found["spec"]["schedule"] == "0 5 * * 0")
     assert after["metadata"]["uid"] == before
     assert after["spec"]["timeZone"] == "Etc/UTC"
@@ -80,6 +66,22 @@ def test_a_cron_job_follows_the_resource(world: World) -> None:
     world.edit({"cleanup": {"timeZone": None}})
     world.kube.wait_for("cronjobs", "sync-cleanup", lambda found: "timeZone" not in found["spec"])
 
+    # They rest while it does.
+    def rest(wanted: bool) -> None:
+        eventually(lambda: {found["metadata"]["name"]: found["spec"]["suspend"] for found in world.kube.list("cronjobs")}
+                   == {"sync-discovery": wanted, "sync-cleanup": wanted})  # fmt: skip
+
+    rest(wanted=False)
+    for change, wanted in (({"suspend": True}, True), ({"suspend": False}, False), ({"mode": "Observe"}, True)):
+        world.edit(change)
+        rest(wanted)
+
+    # They go when they are disabled, and come back.
+    world.edit({"cleanup": {"enabled": False}})
+    eventually(lambda: names(world) == {"sync-discovery"})
+    world.edit({"cleanup": {"enabled": True}, "discovery": {"enabled": False}})
+    eventually(lambda: names(world) == {"sync-cleanup"})
+
 
 def test_what_somebody_does_to_a_cron_job_is_mended(world: World) -> None:
     world.secret()
@@ -87,14 +89,16 @@ def test_what_somebody_does_to_a_cron_job_is_mended(world: World) -> None:
     world.create(world.resource(**BOTH))
     world.kube.wait_for("cronjobs", "sync-discovery")
 
-    world.kube.patch("cronjobs", "sync-discovery", {"spec": {"schedule": "* * * * *"}})
-    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["schedule"] == "7 * * * *")
+    others = {"metadata": {"annotations": {"team.example/owner": "somebody"}}, "spec": {"schedule": "* * * * *"}}
+    world.kube.patch("cronjobs", "sync-discovery", others)
+    mended = world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["schedule"] == "7 * * * *")
+    assert mended["metadata"]["annotations"]["team.example/owner"] == "somebody"  # what others add stays
 
     world.kube.patch("cronjobs", "sync-discovery", {"spec": {"suspend": True}})
     world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["suspend"] is False)
 
-    others = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "sync-discovery"}}
-    world.kube.apply(others | {"spec": {"timeZone": "Etc/UTC"}}, manager="somebody", force=True)
+    theirs = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "sync-discovery"}}
+    world.kube.apply(theirs | {"spec": {"timeZone": "Etc/UTC"}}, manager="somebody", force=True)
     world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["timeZone"] == "America/Cuiaba")
 
     uid = world.kube.wait_for("cronjobs", "sync-discovery")["metadata"]["uid"]
@@ -137,37 +141,6 @@ def test_cron_jobs_that_are_as_they_should_be_are_not_written_again(world: World
 
     written = [asked for asked in server.requests[before:] if asked.writes and asked.namespace == world.namespace]
     assert not written
-
-
-def test_what_others_add_to_a_cron_job_stays(world: World) -> None:
-    world.secret()
-    world.operator()
-    world.create(world.resource(**BOTH))
-    world.kube.wait_for("cronjobs", "sync-cleanup")
-    world.kube.patch("cronjobs", "sync-cleanup", {"metadata": {"annotations": {"team.example/owner": "somebody"}}})
-
-    world.edit({"cleanup": {"schedule": "0 6 * * *"}})
-
-    found = world.kube.wait_for("cronjobs", "sync-cleanup", lambda cron_job: cron_job["spec"]["schedule"] == "0 6 * * *")
-    assert found["metadata"]["annotations"]["team.example/owner"] == "somebody"
-
-
-def test_cron_jobs_rest_while_the_resource_does(world: World) -> None:
-    world.secret()
-    world.operator()
-    world.create(world.resource(job={"image": HELD_IMAGE}, **BOTH))
-
-    def rest(wanted: bool) -> None:
-        eventually(lambda: {found["metadata"]["name"]: found["spec"]["suspend"] for found in world.kube.list("cronjobs")}
-                   == {"sync-discovery": wanted, "sync-cleanup": wanted})  # fmt: skip
-
-    rest(wanted=False)
-    world.edit({"suspend": True})
-    rest(wanted=True)
-    world.edit({"suspend": False})
-    rest(wanted=False)
-    world.edit({"mode": "Observe"})
-    rest(wanted=True)
 
 
 def test_the_cron_job_of_somebody_else_is_left_alone(world: World) -> None:

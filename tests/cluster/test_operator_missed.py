@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.operator_fork import forked_operator
 from support.siorg_world import HELD_IMAGE, RESOURCE, World
-
-WITHIN = 30.0
-
-
-@pytest.fixture
-def server(world: World) -> ApiServer:
-    if world.cluster.server is None:
-        pytest.skip("a real API server is not taken away")
-    return world.cluster.server
 
 
 def one_job(world: World) -> dict[str, Any]:
@@ -36,7 +25,7 @@ def test_a_job_that_was_deleted_meanwhile_takes_no_slot(world: World, server: Ap
             server.delete("jobs", job["metadata"]["name"], world.namespace)
             server.compact()
         world.release()
-        eventually(lambda: [one for one in world.jobs() if one["metadata"]["uid"] != job["metadata"]["uid"]], seconds=WITHIN)
+        eventually(lambda: [one for one in world.jobs() if one["metadata"]["uid"] != job["metadata"]["uid"]])
         world.wait_until_drained()
 
 
@@ -49,7 +38,7 @@ def test_a_resource_that_was_deleted_meanwhile_is_left_alone(world: World, serve
         with server.gone():
             server.delete(RESOURCE, "sync", world.namespace)
             server.compact()
-        eventually(lambda: 'worker="sync"' not in running.probe("metrics")[1], seconds=WITHIN)
+        eventually(lambda: 'worker="sync"' not in running.probe("metrics")[1])
         world.enqueue(1)
         eventually(lambda: world.jobs("other"))
         assert world.jobs("sync") == []
@@ -66,5 +55,5 @@ def test_a_resource_that_was_made_anew_meanwhile_is_another_one(world: World, se
             uid = server.create(one_job(world), world.namespace)["metadata"]["uid"]
             server.compact()
         world.release()
-        world.wait_until_drained(seconds=WITHIN)
+        world.wait_until_drained()
         assert {job["metadata"]["ownerReferences"][0]["uid"] for job in world.jobs()} == {uid}

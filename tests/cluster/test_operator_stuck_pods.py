@@ -10,9 +10,6 @@ from support.fleet import eventually
 from support.kube import condition
 from support.siorg_world import IMAGE, World
 
-SOON = 6.0
-"""Seconds; what was corrected is tried by then, however long the pause had become."""
-
 
 def backoff(world: World) -> dict[str, Any]:
     return dict(world.status().get("backoff") or {"streak": 0})
@@ -53,7 +50,7 @@ def test_an_image_that_cannot_be_pulled_is_named_and_mended_by_an_edit(world: Wo
 
     world.edit({"job": {"image": IMAGE}})
 
-    eventually(world.processes, seconds=SOON)
+    eventually(world.processes)
     world.wait_until_drained()
     assert world.outcomes() == {"COMPLETED/1": 350}
     world.wait_for_condition("Degraded", "False")
@@ -88,7 +85,7 @@ def test_whatever_keeps_pods_from_starting_is_named_and_mended_by_an_edit(world:
     there = world.get()
     there["spec"] = healthy["spec"]
     world.kube.replace(there)
-    eventually(world.processes, seconds=SOON)
+    eventually(world.processes)
     world.wait_until_drained()
     world.wait_for_condition("Degraded", "False")
 

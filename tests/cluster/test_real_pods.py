@@ -6,6 +6,7 @@ SIORG_TEST_HOST_ADDRESS, an address of this machine that pods reach: database an
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +16,8 @@ import pytest
 
 from siorg_queue import QueueStore
 from support.fleet import eventually
-from support.forwarder import Forwarder, to_port, to_unix
 from support.kube import condition
+from support.relay import Relay
 from support.siorg_world import DRAIN, World
 
 IMAGE = os.environ.get("SIORG_TEST_JOB_IMAGE", "")
@@ -36,8 +37,8 @@ def reachable(world: World) -> Iterator[tuple[World, str]]:
     port = urlsplit(world.siorg.url).port
     assert port is not None
     with (
-        Forwarder(ADDRESS, to_unix(f"{socket}/.s.PGSQL.5432")) as database,
-        Forwarder(ADDRESS, to_port(port)) as siorg,
+        Relay(lambda: asyncio.open_unix_connection(f"{socket}/.s.PGSQL.5432"), ADDRESS) as database,
+        Relay(lambda: asyncio.open_connection("127.0.0.1", port), ADDRESS) as siorg,
     ):
         url = f"postgresql://postgres@{ADDRESS}:{database.port}{parts.path}"
         yield replace(world, database_url=url), f"http://{ADDRESS}:{siorg.port}/doc"

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,51 +14,24 @@ from typing import Any
 import yaml
 from aiohttp import hdrs, web
 
-from kube_double import discovery, openapi
-from kube_double.authorizer import READS_FOR_ALL, Accounts, allowed
-from kube_double.core_events import as_core
+from kube_double.authorizer import Accounts
 from kube_double.definitions import Definitions
-from kube_double.deletion import DeleteOptions, delete, delete_collection
-from kube_double.kinds import Kind, Kinds
+from kube_double.errors import Body, Refused, bad_request, forbidden
+from kube_double.forms import Form, form_of, json_path
+from kube_double.kinds import Kinds, Route
 from kube_double.observed_requests import Hooks, Moment, Request, Trouble
-from kube_double.patches import json_patch, merge_patch
-from kube_double.refused import (
-    Body,
-    Refused,
-    bad_request,
-    expired,
-    forbidden,
-    invalid_object,
-    no_such_path,
-    not_allowed,
-    required,
-    unsupported,
-    unsupported_media_type,
-)
-from kube_double.registry import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Options, Registry, Written
-from kube_double.routes import Route, route
-from kube_double.scale import scale_of, scaled
-from kube_double.selectors import by_fields, by_labels, labels_of
-from kube_double.shown import Form, Shown, form_of
-from kube_double.store import Entry, serialized
+from kube_double.registry import APPLY_PATCH, DeleteOptions, Options, Registry
+from kube_double.selectors import by_fields, by_labels
+from kube_double.store import now, serialized
 from kube_double.watching import Wanted, Watches
 
-_DISCOVERY_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _WATCH_SECONDS = 1800.0
 _ADMIN = "system:admin"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
-_REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired",
-            422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes out."""
-
-    text: bytes
-    code: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
+_REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_REASONS = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired", 422: "Invalid",
+            429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}  # fmt: skip
+Answer = tuple[int, bytes]
 
 
 @dataclass(slots=True)
@@ -71,14 +44,19 @@ class Answering:
     watches: Watches
     hooks: Hooks
     accounts: Callable[[], Accounts | None]
-    host: Callable[[], str]
     record: Callable[[Request], None]
-    logs: Callable[[str, str, str], str]
     crashes: list[str] = field(default_factory=list)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Carry out one request and answer it; tests' troubles and callbacks come in between."""
-        target, asked = self._read(request)
+        watch = request.query.get("watch", "").lower() in ("true", "1")
+        target = self.kinds.route(request.method, request.path, watch=watch)
+        asked = Request(
+            time.monotonic(), request.path, request.method.lower(), user_agent=request.headers.get(hdrs.USER_AGENT, "")
+        )
+        if target is not None:
+            asked = replace(asked, verb=target.verb, group=target.kind.group, resource=target.kind.plural,
+                            subresource=target.subresource, namespace=target.place, name=target.name)  # fmt: skip
         trouble = self.hooks.trouble_for(asked)
         if trouble is not None:
             if trouble.delay:
@@ -86,39 +64,29 @@ class Answering:
             if trouble.hang:
                 await trouble.over.wait()
             if not trouble.carried_out and (trouble.drop or trouble.status):
-                return await self._refuse(request, asked, trouble)
+                return await self._fail(request, asked, trouble)
         try:
             user = self._user(request)
             asked = replace(asked, user=user)
-            self._authorize(user, target, asked)
-            if target is not None and target.verb == "watch":
-                return await self._watch(request, target, asked)
-            body = await request.read()
-            answer = self._carry_out(request, target, body, user)
+            if target is not None:
+                self._check(user, target, target.verb)
+                if target.verb == "watch":
+                    return await self._watch(request, target, asked)
+            code, text = self._carry_out(request, target, await request.read(), user)
         except Refused as refused:
-            answer = _failure(refused)
+            code, text = _failure(refused)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001  a server answers 500; the test hears of it at the end
             self.crashes.append(f"{request.method} {request.path_qs}\n{traceback.format_exc()}")
-            answer = _failure(Refused(500, "InternalError", "Internal error occurred: " + traceback.format_exc(limit=-1), {}))
+            code, text = _failure(Refused(500, "InternalError", f"Internal error occurred: {traceback.format_exc(limit=-1)}"))
+        asked = replace(asked, status=code)
         if trouble is not None and trouble.carried_out:
-            asked = replace(asked, status=answer.code)
-            return await self._refuse(request, asked, trouble)
-        return await self._send(request, replace(asked, status=answer.code), answer)
+            return await self._fail(request, asked, trouble)
+        return await self._send(request, asked, code, text)
 
-    def _read(self, request: web.BaseRequest) -> tuple[Route | None, Request]:
-        query = request.query
-        watch = query.get("watch", "").lower() in ("true", "1")
-        target = route(self.kinds, request.method, request.path, watch=watch)
-        asked = Request(time.monotonic(), request.method, request.path, request.method.lower(),
-                        user_agent=request.headers.get(hdrs.USER_AGENT, ""))  # fmt: skip
-        if target is not None:
-            asked = replace(asked, verb=target.verb, group=target.kind.group, resource=target.kind.plural,
-                            subresource=target.subresource, namespace=target.place, name=target.name)  # fmt: skip
-        return target, asked
-
-    async def _refuse(self, request: web.BaseRequest, asked: Request, trouble: Trouble) -> web.StreamResponse:
+    async def _fail(self, request: web.BaseRequest, asked: Request, trouble: Trouble) -> web.StreamResponse:
+        """Answer as the trouble says, or not at all."""
         if trouble.drop or trouble.status is None:
             self.record(asked)
             await self._call_back("before", asked)
@@ -126,17 +94,14 @@ class Answering:
                 request.transport.abort()
             return web.Response()
         reason = _REASONS.get(trouble.status, "Unknown")
-        refused = Refused(trouble.status, reason, trouble.message or f"{reason}: this test wants it so", {})
-        answer = _failure(refused)
-        if trouble.status == 429:
-            answer = replace(answer, headers={"Retry-After": "1"})
-        return await self._send(request, replace(asked, status=trouble.status), answer)
+        code, text = _failure(Refused(trouble.status, reason, trouble.message or f"{reason}: this test wants it so"))
+        return await self._send(request, replace(asked, status=code), code, text)
 
-    async def _send(self, request: web.BaseRequest, asked: Request, answer: Answer) -> web.StreamResponse:
+    async def _send(self, request: web.BaseRequest, asked: Request, code: int, text: bytes) -> web.StreamResponse:
         self.record(asked)
         await self._call_back("before", asked)
-        response = web.Response(body=answer.text, status=answer.code, headers=answer.headers)
-        response.headers[hdrs.CONTENT_TYPE] = answer.content_type
+        headers = {"Retry-After": "1"} if code == 429 else {}
+        response = web.Response(body=text, status=code, headers=headers, content_type="application/json")
         if self.hooks.at("after"):
             with suppress(ConnectionError):
                 await response.prepare(request)
@@ -146,8 +111,8 @@ class Answering:
 
     async def _call_back(self, moment: Moment, asked: Request) -> None:
         # In a thread: a callback may wait for a process, or ask this very server.
-        for hook in self.hooks.at(moment):
-            await asyncio.to_thread(hook.call, asked)
+        for call in self.hooks.at(moment):
+            await asyncio.to_thread(call, asked)
 
     # Who may
 
@@ -160,303 +125,152 @@ class Answering:
             raise Refused(401, "Unauthorized", "Unauthorized")
         return _SERVICE_ACCOUNT + token
 
-    def _authorize(self, user: str, target: Route | None, asked: Request) -> None:
-        if target is not None:
-            self._check(user, target, target.verb)
-        elif user != _ADMIN and not asked.path.startswith(READS_FOR_ALL):
-            raise Refused(403, "Forbidden", f'forbidden: User "{user}" cannot {asked.verb} path "{asked.path}"', {})
+    def _may(self, user: str, verb: str, group: str, resource: str, namespace: str, name: str) -> bool:
+        accounts = self.accounts()
+        if accounts is None or user == _ADMIN:
+            return True
+        rules = accounts.get(user.removeprefix(_SERVICE_ACCOUNT), ())
+        return any(rule.allows(verb, group, resource, namespace, name) for rule in rules)
 
     def _check(self, user: str, target: Route, verb: str) -> None:
-        accounts, kind = self.accounts(), target.kind
-        if accounts is None or user == _ADMIN:
-            return
-        rules = accounts.get(user.removeprefix(_SERVICE_ACCOUNT), ())
-        if not allowed(rules, verb, kind.group, target.resource, target.place, target.name):
-            raise not_allowed(user, verb, kind.group, target.resource, target.name, target.place)
+        if not self._may(user, verb, target.kind.group, target.resource, target.place, target.name):
+            raise forbidden(user, verb, target.kind.group, target.resource, target.name, target.place)
 
     def _review(self, body: Body, user: str) -> Body:
-        attributes = body.get("spec", {}).get("resourceAttributes") or {}
-        accounts, resource = self.accounts(), attributes.get("resource", "")
-        if attributes.get("subresource"):
-            resource = f"{resource}/{attributes['subresource']}"
-        token = user.removeprefix(_SERVICE_ACCOUNT)
-        may = accounts is None or token not in accounts or allowed(
-            accounts[token], attributes.get("verb", ""), attributes.get("group", ""), resource,
-            attributes.get("namespace", ""), attributes.get("name", ""))  # fmt: skip
-        return {**body, "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
-                "metadata": {}, "status": {"allowed": may}}  # fmt: skip
+        asked = body["spec"]["resourceAttributes"]
+        resource = (
+            f"{asked['resource']}/{asked['subresource']}".removesuffix("/") if asked.get("subresource") else asked["resource"]
+        )
+        may = self._may(user, asked["verb"], asked.get("group", ""), resource, asked.get("namespace", ""), asked.get("name", ""))
+        return {**body, "status": {"allowed": may}}
 
     # What
 
     def _carry_out(self, request: web.BaseRequest, target: Route | None, body: bytes, user: str) -> Answer:
+        document = _document(request, body) if body else None
         if target is None:
-            return self._other(request, body, user)
+            if request.path == _REVIEW and document is not None:
+                return 201, serialized(self._review(document, user))
+            found = self.kinds.discovery(request.path) if request.method == "GET" else None
+            if found is None:
+                raise Refused(404, "NotFound", "the server could not find the requested resource")
+            return 200, serialized(found)
+        if target.subresource == "binding":
+            return 201, serialized(self._bind(target, document))
+        if target.subresource == "scale":
+            return 200, serialized(self._scale(target, document, _options(request)))
+        kind, place, name, subresource = target.kind, target.place, target.name, target.subresource
+        form, options = self._form(request, target), _options(request)
         match target.verb:
             case "get":
-                return self._get(request, target)
+                return 200, form.one(self.registry.entry(kind, place, name))
             case "list":
-                return self._list(request, target)
-            case "create":
-                return self._create(request, target, body)
-            case "update":
-                return self._update(request, target, body)
-            case "patch":
-                return self._patch(request, target, body, user)
-            case "delete":
-                options = self._delete_options(request, body)
-                shown = self._shown(request, target)
-                gone = delete(self.registry, target.kind, target.place, target.name, options)
-                return Answer(serialized(shown.body(gone) if gone.get("kind") == target.kind.kind else gone))
-        options = self._delete_options(request, body)
-        entries = delete_collection(self.registry, target.kind, target.namespace, self._selector(request, target), options)
-        metadata: Body = {"resourceVersion": str(self.registry.store.version)}
-        return Answer(self._shown(request, target).many(entries, metadata))
+                return 200, self._list(request, target, form)
+            case "create" if not name and (place or not kind.namespaced):
+                return 201, serialized(self.registry.create(kind, place, document, options))
+            case "update" if name:
+                return 200, serialized(self.registry.update(kind, place, name, document, options, subresource))
+            case "patch" if name:
+                content = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0]
+                new = self.registry.store.get(kind.collection, (place, name)) is None
+                if content == APPLY_PATCH and new:
+                    self._check(user, target, "create")  # what is not there is made
+                return 201 if new else 200, serialized(
+                    self.registry.patch(kind, place, name, content, document, options, subresource)
+                )
+            case "delete" if name:
+                return 200, serialized(self.registry.delete(kind, place, name, _delete_options(request, document or {})))
+        raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
-    def _other(self, request: web.BaseRequest, body: bytes, user: str) -> Answer:
-        path = request.path.rstrip("/")
-        parts = path.strip("/").split("/")
-        if path in ("/healthz", "/readyz", "/livez"):
-            return Answer(b"ok", content_type="text/plain; charset=utf-8")
-        if path == "/version":
-            return Answer(serialized(discovery.VERSION))
-        if path in ("/api", "/apis") and "g=apidiscovery.k8s.io;v=v2;" in request.headers.get(hdrs.ACCEPT, ""):
-            whole = discovery.aggregated(self.kinds, core=path == "/api")
-            return Answer(serialized(whole), content_type=_DISCOVERY_TYPE)
-        if path.endswith("/selfsubjectaccessreviews") and request.method == "POST":
-            return Answer(serialized(self._review(self._document(request, body), user)), 201)
-        found: Body | None = None
-        match parts:
-            case ["api"]:
-                found = discovery.core_versions(self.host())
-            case ["api", version]:
-                found = discovery.resources(self.kinds, "", version)
-            case ["apis"]:
-                found = discovery.groups(self.kinds)
-            case ["apis", group]:
-                found = discovery.group(self.kinds, group)
-            case ["apis", group, version]:
-                found = discovery.resources(self.kinds, group, version)
-            case ["openapi", "v3"]:
-                found = openapi.index(self.kinds)
-            case ["openapi", "v3", *_]:
-                found = openapi.document(self.kinds, path, self._schema_of)
-        if found is not None:
-            return Answer(serialized(found))
-        if len(parts) > 1 and any(kind.group == parts[1] for kind in self.kinds):
-            raise no_such_path()
-        return Answer(b"404 page not found\n", 404, content_type="text/plain; charset=utf-8")
-
-    def _schema_of(self, kind: Kind) -> Mapping[str, Any] | None:
-        version = self.definitions.version(kind)
-        return None if version is None else version.schema
-
-    def _shown(self, request: web.BaseRequest, target: Route) -> Shown:
-        form = form_of(request.headers.get(hdrs.ACCEPT, ""))
-        return Shown(target.kind, self.definitions, form, request.query.get("includeObject", "Metadata"))
-
-    def _get(self, request: web.BaseRequest, target: Route) -> Answer:
-        entry = self.registry.entry(target.kind, target.place, target.name)
-        if target.subresource == "scale":
-            return Answer(serialized(scale_of(entry.body, self._scale_paths(target))))
-        if target.subresource == "log":
-            text = self.logs(target.place, target.name, request.query.get("container", ""))
-            return Answer(text.encode(), content_type="text/plain")
-        return Answer(self._shown(request, target).one(entry))
-
-    def _scale_paths(self, target: Route) -> Mapping[str, str]:
+    def _form(self, request: web.BaseRequest, target: Route) -> Form:
         version = self.definitions.version(target.kind)
-        if version is None or version.scale is None:
-            raise no_such_path()
-        return version.scale
+        return form_of(target.kind, request.headers.get(hdrs.ACCEPT, ""), version.columns if version is not None else ())
 
-    def _selector(self, request: web.BaseRequest, target: Route) -> Callable[[Entry], bool] | None:
-        tests: list[Callable[[Entry], bool]] = []
-        if labels := request.query.get("labelSelector"):
-            by_label = by_labels(labels)
-            tests.append(lambda entry: by_label(labels_of(entry.body)))
-        if fields := request.query.get("fieldSelector"):
-            version = self.definitions.version(target.kind) if target.kind.custom else None
-            by_field = by_fields(target.kind, fields, version.selectable if version is not None else ())
-            tests.append(lambda entry: by_field(entry.body))
-        if target.name:
-            name = target.name
-            tests.append(lambda entry: entry.key[1] == name)
-        if not tests:
-            return None
-        return tests[0] if len(tests) == 1 else lambda entry: all(test(entry) for test in tests)
+    def _selector(self, request: web.BaseRequest) -> Callable[[Body], bool] | None:
+        given = [(by_labels, request.query.get("labelSelector")), (by_fields, request.query.get("fieldSelector"))]
+        tests = [made(text) for made, text in given if text]
+        return (lambda body: all(test(body) for test in tests)) if tests else None
 
-    def _list(self, request: web.BaseRequest, target: Route) -> Answer:
-        query = request.query
-        version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
-        self._check_list_version(target, version, match)
-        try:
-            limit = int(query.get("limit") or 0)
-        except ValueError:
-            raise bad_request(f'strconv.ParseInt: parsing "{query["limit"]}": invalid syntax') from None
-        page = self.registry.page(
-            target.kind, target.namespace, self._selector(request, target), limit, query.get("continue", "")
-        )
-        metadata: Body = {"resourceVersion": str(page.version)}
-        if page.token:
-            metadata["continue"] = page.token
-        if page.remaining is not None:
-            metadata["remainingItemCount"] = page.remaining
-        return Answer(self._shown(request, target).many(page.entries, metadata))
+    def _list(self, request: web.BaseRequest, target: Route, form: Form) -> bytes:
+        query, version = request.query, request.query.get("resourceVersion", "")
+        if version and not version.isdigit():
+            raise bad_request(f"invalid resource version: {version!r}")
+        page = self.registry.page(target.kind, target.namespace, self._selector(request), int(query.get("limit") or 0),
+                                  query.get("continue", ""))  # fmt: skip
+        more = {"continue": page.token} if page.token else {}
+        return form.many(page.entries, {"resourceVersion": str(page.version), **more})
 
-    def _check_list_version(self, target: Route, version: str, match: str) -> None:
-        if match and not version:
-            why = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-            raise invalid_object("meta.k8s.io", "ListOptions", "", [forbidden("resourceVersionMatch", why)])
-        if not version:
-            return
-        if not version.isdigit():
-            why = f'Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax'
-            raise bad_request(f"invalid resource version: resourceVersion: {why}")
-        current = self.registry.store.version
-        if int(version) > current:
-            causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
-            raise Refused(504, "Timeout", f"Timeout: Too large resource version: {version}, current: {current}",
-                          {"causes": causes, "retryAfterSeconds": 1})  # fmt: skip
-        if match == "Exact" and int(version) < current:
-            # The past is not kept; the real server knows it for some minutes.
-            raise expired("The resourceVersion for the provided list is too old.")
-
-    def _options(self, request: web.BaseRequest) -> Options:
-        query = request.query
-        agent = request.headers.get(hdrs.USER_AGENT, "").partition("/")[0] or "unknown"
-        dry_run = query.get("dryRun", "")
-        if dry_run not in ("", "All"):
-            options = {"POST": "CreateOptions", "PUT": "UpdateOptions"}.get(request.method, "PatchOptions")
-            raise invalid_object("meta.k8s.io", options, "", [unsupported("dryRun", [dry_run], ("All",))])
-        return Options(query.get("fieldManager", agent), bool(dry_run), query.get("force", "").lower() == "true",
-                       query.get("fieldValidation") or "Warn")  # fmt: skip
-
-    def _delete_options(self, request: web.BaseRequest, body: bytes) -> DeleteOptions:
-        document = self._document(request, body) if body else None
-        return DeleteOptions.of(lambda name: request.query.get(name, ""), document)
-
-    def _document(self, request: web.BaseRequest, body: bytes) -> Any:
-        kind = request.headers.get(hdrs.CONTENT_TYPE, "application/json").partition(";")[0].strip()
-        try:
-            if kind in ("application/json", "", JSON_PATCH, MERGE_PATCH, "application/strategic-merge-patch+json"):
-                return json.loads(body)
-            if kind in ("application/yaml", APPLY_PATCH):
-                # JSON is YAML, and reads a hundred times faster as what it is.
-                return json.loads(body) if body.lstrip()[:1] == b"{" else yaml.safe_load(body)
-        except (ValueError, yaml.YAMLError) as error:
-            raise bad_request(
-                f"the object provided is unrecognized: couldn't get version/kind; json parse error: {error}"
-            ) from None
-        raise unsupported_media_type(("application/json", "application/yaml", "application/vnd.kubernetes.protobuf"))
-
-    def _create(self, request: web.BaseRequest, target: Route, body: bytes) -> Answer:
-        document = self._document(request, body)
-        if target.kind.group == "events.k8s.io":
-            document = as_core(document)
-        if target.subresource == "binding":
-            return self._bind(target, document)
-        if target.subresource == "eviction":
-            options = DeleteOptions.of(lambda name: request.query.get(name, ""), document.get("deleteOptions"))
-            delete(self.registry, target.kind, target.place, target.name, options)
-            return Answer(
-                serialized({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}), 201
-            )
-        if target.name or (target.kind.namespaced and target.namespace is None):
-            raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
-        kind = self._core(target)
-        return self._written(request, target, self.registry.create(kind, target.place, document, self._options(request)))
-
-    def _core(self, target: Route) -> Any:
-        """Events are stored, and checked, in their first shape."""
-        return self.kinds.named("events") if target.kind.group == "events.k8s.io" else target.kind
-
-    def _bind(self, target: Route, document: Body) -> Answer:
+    def _bind(self, target: Route, document: Any) -> Body:
+        """The scheduler's word for a pod."""
         entry = self.registry.entry(target.kind, target.place, target.name)
-        node = (document.get("target") or {}).get("name", "")
-        if entry.body["spec"].get("nodeName"):
-            raise Refused(409, "Conflict", f'Operation cannot be fulfilled on pods/binding "{target.name}": pod {target.name} is'
-                          f' already assigned to node "{entry.body["spec"]["nodeName"]}"',
-                          {"name": target.name, "kind": "pods/binding"})  # fmt: skip
-        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None,
-                     "lastTransitionTime": entry.body["metadata"]["creationTimestamp"]}  # fmt: skip
-        status = entry.body.get("status") or {}
-        others = [each for each in status.get("conditions") or () if each["type"] != "PodScheduled"]
-        body = {**entry.body, "spec": {**entry.body["spec"], "nodeName": node},
-                "status": {**status, "conditions": [*others, condition]}}  # fmt: skip
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}
+        body = {**entry.body, "spec": {**entry.body["spec"], "nodeName": document["target"]["name"]},
+                "status": {**entry.body["status"], "conditions": [scheduled]}}  # fmt: skip
         self.registry.store.put(target.kind.collection, entry.key, body)
-        return Answer(serialized({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}), 201)
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
-    def _update(self, request: web.BaseRequest, target: Route, body: bytes) -> Answer:
-        document, options = self._document(request, body), self._options(request)
-        if not target.name:
-            raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
-        if target.subresource == "scale":
-            return self._rescale(target, lambda _: document, options)
-        if target.kind.group == "events.k8s.io":
-            document = as_core(document)
-        written = self.registry.update(self._core(target), target.place, target.name, document, options, target.subresource)
-        return self._written(request, target, written)
-
-    def _patch(self, request: web.BaseRequest, target: Route, body: bytes, user: str) -> Answer:
-        document, options = self._document(request, body), self._options(request)
-        kind = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip()
-        if kind == APPLY_PATCH and "fieldManager" not in request.query:
-            raise invalid_object("meta.k8s.io", "PatchOptions", "", [required("fieldManager", "is required for apply patch")])
-        if kind == APPLY_PATCH and self.registry.store.get(target.kind.collection, (target.place, target.name)) is None:
-            self._check(user, target, "create")  # what is not there is made
-        if target.subresource == "scale":
-            change = json_patch if kind == JSON_PATCH else merge_patch
-            return self._rescale(target, lambda scale: change(scale, document), options)
-        written = self.registry.patch(
-            self._core(target), target.place, target.name, kind, document, options, target.subresource
-        )  # fmt: skip
-        return self._written(request, target, written)
-
-    def _rescale(self, target: Route, change: Callable[[Body], Body], options: Options) -> Answer:
-        paths = self._scale_paths(target)
-        with self.registry.store.lock:
-            entry = self.registry.entry(target.kind, target.place, target.name)
-            current = entry.copy(target.kind.api_version)
-            scale = change(scale_of(current, paths))
-            body = scaled(current, scale, paths)
-            body["metadata"].setdefault("resourceVersion", entry.body["metadata"]["resourceVersion"])
-            written = self.registry.update(target.kind, target.place, target.name, body, options, "scale")
-        return Answer(serialized(scale_of(written.body, paths)))
-
-    def _written(self, request: web.BaseRequest, target: Route, written: Written) -> Answer:
-        shown = self._shown(request, target)
-        headers = {"Warning": ", ".join(f"299 - {json.dumps(each)}" for each in written.warnings)} if written.warnings else {}
-        text = serialized(shown.body(written.body))
-        if shown.form is not Form.WHOLE:
-            version = int(written.body["metadata"].get("resourceVersion", 0))
-            text = shown.one(Entry.of((target.place, target.name), written.body, version))
-        return Answer(text, 201 if written.created else 200, headers)
+    def _scale(self, target: Route, document: Any, options: Options) -> Body:
+        """A custom resource seen, and perhaps changed, as a number of replicas."""
+        version = self.definitions.version(target.kind)
+        assert version is not None
+        assert version.scale is not None
+        paths = version.scale
+        body = self.registry.entry(target.kind, target.place, target.name).body
+        if document is not None:
+            change: Any = document["spec"]["replicas"]
+            for step in reversed(paths["specReplicasPath"].strip(".").split(".")):
+                change = {step: change}
+            body = self.registry.patch(target.kind, target.place, target.name, "application/merge-patch+json", change, options)
+        replicas, selector = json_path(body, paths["specReplicasPath"]), json_path(body, paths["labelSelectorPath"])
+        status = {"replicas": json_path(body, paths["statusReplicasPath"]) or 0} | ({"selector": selector} if selector else {})
+        metadata = {key: body["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+        # 0 is left out, as by Go's omitempty.
+        return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "status": status,
+                "spec": {"replicas": replicas} if replicas else {}}  # fmt: skip
 
     # Watching
 
     async def _watch(self, request: web.BaseRequest, target: Route, asked: Request) -> web.StreamResponse:
-        query = request.query
-        initial = query.get("sendInitialEvents", "").lower() == "true"
+        query, asked = request.query, replace(asked, status=200)
         wanted = Wanted(
-            target.kind.collection, target.namespace, self._selector(request, target), query.get("resourceVersion", ""),
-            query.get("allowWatchBookmarks", "").lower() in ("true", "1"), initial,
-            float(query.get("timeoutSeconds") or _WATCH_SECONDS),
+            target.kind.collection, target.namespace, self._selector(request), query.get("resourceVersion", ""),
+            query.get("allowWatchBookmarks", "").lower() in ("true", "1"), float(query.get("timeoutSeconds") or _WATCH_SECONDS),
+            self._form(request, target),
         )  # fmt: skip
-        events = self.watches.events(wanted, self._shown(request, target))
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/json"})
         response.enable_chunked_encoding()
-        self.record(replace(asked, status=200))
-        await self._call_back("before", replace(asked, status=200))
+        self.record(asked)
+        await self._call_back("before", asked)
         await response.prepare(request)
-        await self._pour(events, response)
-        return response
-
-    async def _pour(self, events: AsyncIterator[bytes], response: web.StreamResponse) -> None:
         with suppress(ConnectionError):
-            async for line in events:
+            async for line in self.watches.events(wanted):
                 await response.write(line)
             await response.write_eof()
+        return response
+
+
+def _document(request: web.BaseRequest, body: bytes) -> Any:
+    """The body of a request: JSON, or the YAML of an apply."""
+    try:
+        # JSON is YAML, and reads a hundred times faster as what it is.
+        yaml_text = "yaml" in request.headers.get(hdrs.CONTENT_TYPE, "") and body.lstrip()[:1] != b"{"
+        return yaml.safe_load(body) if yaml_text else json.loads(body)
+    except (ValueError, yaml.YAMLError) as error:
+        raise bad_request(f"the object provided is unrecognized: {error}") from None
+
+
+def _options(request: web.BaseRequest) -> Options:
+    query = request.query
+    agent = request.headers.get(hdrs.USER_AGENT, "").partition("/")[0]
+    return Options(query.get("fieldManager", agent), "dryRun" in query, query.get("force", "").lower() == "true",
+                   query.get("fieldValidation") == "Strict")  # fmt: skip
+
+
+def _delete_options(request: web.BaseRequest, body: Body) -> DeleteOptions:
+    policy = body.get("propagationPolicy") or request.query.get("propagationPolicy", "")
+    grace, preconditions = body.get("gracePeriodSeconds"), body.get("preconditions") or {}
+    return DeleteOptions(policy, grace, preconditions.get("uid") or "", preconditions.get("resourceVersion") or "")
 
 
 def _failure(refused: Refused) -> Answer:
-    return Answer(serialized(refused.status), refused.code)
+    return refused.code, serialized(refused.status)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kube_double.refused import Body
-
-READS_FOR_ALL = ("/api", "/apis", "/version", "/healthz", "/readyz", "/livez", "/openapi")
-"""What every authenticated user may read."""
+from kube_double.errors import Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +30,14 @@ class Rule:
         )
 
 
+Accounts = Mapping[str, Iterable[Rule]]
+"""Rules by bearer token. The token is the service account's name, too."""
+
+
 def rules_of(role: Body, namespace: str | None = None) -> list[Rule]:
     """The rules of a Role (``namespace`` given) or ClusterRole manifest."""
     return [
-        Rule(tuple(rule["verbs"]), tuple(rule.get("apiGroups") or ("",)), tuple(rule.get("resources") or ()),
-             tuple(rule.get("resourceNames") or ()), namespace)
-        for rule in role.get("rules") or ()
+        Rule(tuple(rule["verbs"]), tuple(rule["apiGroups"]), tuple(rule["resources"]), tuple(rule.get("resourceNames") or ()),
+             namespace)
+        for rule in role["rules"]
     ]  # fmt: skip
-
-
-def allowed(rules: Iterable[Rule], verb: str, group: str, resource: str, namespace: str, name: str) -> bool:
-    return any(rule.allows(verb, group, resource, namespace, name) for rule in rules)
-
-
-Accounts = Mapping[str, Iterable[Rule]]
-"""Rules by bearer token. The token is the service account's name, too."""

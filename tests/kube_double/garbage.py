@@ -11,11 +11,10 @@ from contextlib import suppress
 
 from kube_double.definitions import FINALIZER
 from kube_double.definitions import PLACE as DEFINITIONS
-from kube_double.deletion import FOREGROUND, ORPHAN, DeleteOptions, delete
+from kube_double.errors import Body, Refused
 from kube_double.kinds import Kind
-from kube_double.refused import Body, Refused
-from kube_double.registry import Registry
-from kube_double.store import Change, Key, Place
+from kube_double.registry import ORPHAN, DeleteOptions, Registry
+from kube_double.store import Change, Entry, Key, Place
 
 NAMESPACES: Place = ("", "namespaces")
 _BACKGROUND = DeleteOptions("Background")
@@ -30,144 +29,77 @@ class GarbageCollector:
     """
 
     def __init__(self, registry: Registry, soon: Callable[[], None]) -> None:
-        self._registry = registry
-        self._soon = soon
+        self._registry, self._store, self._soon = registry, registry.store, soon
         self._work: dict[tuple[Place, Key], None] = {}
-        self._ending: set[str] = set()
-        registry.store.on_change(self._changed)
+        self._store.listeners.append(self._changed)
 
     def _changed(self, place: Place, change: Change) -> None:
-        before = len(self._work)
-        metadata = change.last.body["metadata"]
+        before, metadata = len(self._work), change.last.body["metadata"]
         if change.after is None:
-            for dependent in self._registry.store.dependents(metadata["uid"]):
-                self._work[dependent] = None
-            for owner in metadata.get("ownerReferences") or ():
-                if (found := self._registry.store.with_uid(owner["uid"])) is not None:
-                    self._work[found] = None
-            if change.last.key[0] in self._ending:
-                self._work[NAMESPACES, ("", change.last.key[0])] = None
-            for definition in self._definition_of(place):
-                self._work[DEFINITIONS, ("", definition)] = None
-        else:
-            owners = metadata.get("ownerReferences") or ()
-            if any(self._registry.store.with_uid(owner["uid"]) is None for owner in owners):
-                self._work[place, change.after.key] = None
-            if "deletionTimestamp" in metadata:
-                self._work[place, change.after.key] = None
-                if place == NAMESPACES:
-                    self._ending.add(change.after.key[1])
+            self._work |= dict.fromkeys(self._store.dependents(metadata["uid"]))
+            for held in ((NAMESPACES, ("", change.last.key[0])), (DEFINITIONS, ("", f"{place[1]}.{place[0]}"))):
+                if (entry := self._store.get(*held)) is not None and "deletionTimestamp" in entry.body["metadata"]:
+                    self._work[held] = None
+        elif "deletionTimestamp" in metadata or not all(map(self._is_there, metadata.get("ownerReferences") or ())):
+            self._work[place, change.after.key] = None
         if len(self._work) > before:
             self._soon()
 
-    def _definition_of(self, place: Place) -> list[str]:
-        return (
-            [f"{place[1]}.{place[0]}"] if any(kind.custom and kind.collection == place for kind in self._registry.kinds) else []
-        )
+    def _is_there(self, owner: Body) -> bool:
+        return self._store.with_uid(owner["uid"]) is not None
 
     def collect(self) -> None:
         """Do what there is to do now."""
-        with self._registry.store.lock:
+        with self._store.lock:
             work, self._work = list(self._work), {}
             for place, key in work:
-                entry = self._registry.store.get(place, key)
-                if entry is None:
-                    continue
-                with suppress(Refused):
-                    if place == NAMESPACES:
-                        self._end_namespace(key[1])
-                    elif place == DEFINITIONS:
-                        self._end_definition(key[1], entry.body)
-                    else:
-                        self._visit(place, key, entry.body)
+                entry, kind = self._store.get(place, key), self._registry.kinds.at(place)
+                if entry is not None and kind is not None:
+                    with suppress(Refused):
+                        self._visit(kind, entry)
 
-    def _kind(self, place: Place) -> Kind | None:
-        return next((kind for kind in self._registry.kinds if kind.collection == place), None)
+    def _visit(self, kind: Kind, entry: Entry) -> None:
+        metadata = entry.body["metadata"]
+        owners = metadata.get("ownerReferences") or []
+        left = [owner for owner in owners if self._is_there(owner)]
+        if "deletionTimestamp" not in metadata:
+            if owners and not left:
+                self._registry.delete(kind, *entry.key, _BACKGROUND)
+            elif left != owners:
+                self._put(kind, entry, ownerReferences=left)
+        elif kind.collection == NAMESPACES:
+            if not self._emptied([each for each in self._registry.kinds if each.namespaced], entry.key[1]):
+                self._store.remove(NAMESPACES, entry.key, entry.body)
+        elif kind.collection == DEFINITIONS:
+            if not self._emptied([each for each in self._registry.kinds if each.definition == entry.key[1]], None):
+                self._release(kind, entry, FINALIZER)
+        elif ORPHAN in (metadata.get("finalizers") or ()):
+            for place, key in self._store.dependents(metadata["uid"]):
+                dependent, of = self._store.get(place, key), self._registry.kinds.at(place)
+                if dependent is not None and of is not None:
+                    references = dependent.body["metadata"]["ownerReferences"]
+                    self._put(of, dependent, ownerReferences=[each for each in references if each["uid"] != metadata["uid"]])
+            self._release(kind, entry, ORPHAN)
 
-    def _visit(self, place: Place, key: Key, body: Body) -> None:
-        metadata = body["metadata"]
-        finalizers = metadata.get("finalizers") or []
-        if "deletionTimestamp" in metadata and ORPHAN in finalizers:
-            self._orphan(body)
-            self._release(place, key, ORPHAN)
-        elif "deletionTimestamp" in metadata and FOREGROUND in finalizers:
-            if not self._delete_dependents(body):
-                self._release(place, key, FOREGROUND)
-        elif metadata.get("ownerReferences"):
-            self._check_owners(place, key, body)
+    def _emptied(self, kinds: list[Kind], namespace: str | None) -> bool:
+        """Delete all of these kinds; whether something is left that finalizers or processes hold."""
+        left = False
+        for kind in kinds:
+            for each in self._store.collection(kind.collection).entries(namespace):
+                if "deletionTimestamp" not in each.body["metadata"]:
+                    self._registry.delete(kind, *each.key, _BACKGROUND)
+                left = left or self._store.get(kind.collection, each.key) is not None
+        return left
 
-    def _check_owners(self, place: Place, key: Key, body: Body) -> None:
-        owners = body["metadata"]["ownerReferences"]
-        there = [owner for owner in owners if self._registry.store.with_uid(owner["uid"]) is not None]
-        kind = self._kind(place)
-        if len(there) == len(owners) or kind is None:
-            return
-        if there:
-            self._registry.store.put(place, key, {**body, "metadata": {**body["metadata"], "ownerReferences": there}})
-        elif "deletionTimestamp" not in body["metadata"]:
-            delete(self._registry, kind, *key, _BACKGROUND)
+    def _put(self, kind: Kind, entry: Entry, **changes: list[Body]) -> None:
+        metadata = {name: value for name, value in {**entry.body["metadata"], **changes}.items() if value != []}
+        self._store.put(kind.collection, entry.key, {**entry.body, "metadata": metadata})
 
-    def _orphan(self, owner: Body) -> None:
-        uid = owner["metadata"]["uid"]
-        for place, key in self._registry.store.dependents(uid):
-            entry = self._registry.store.get(place, key)
-            if entry is None:
-                continue
-            left = [each for each in entry.body["metadata"]["ownerReferences"] if each["uid"] != uid]
-            metadata = {**entry.body["metadata"], "ownerReferences": left}
-            if not left:
-                del metadata["ownerReferences"]
-            self._registry.store.put(place, key, {**entry.body, "metadata": metadata})
-
-    def _delete_dependents(self, owner: Body) -> bool:
-        """Whether dependents are left that block the owner."""
-        uid = owner["metadata"]["uid"]
-        for place, key in self._registry.store.dependents(uid):
-            entry, kind = self._registry.store.get(place, key), self._kind(place)
-            if entry is not None and kind is not None and "deletionTimestamp" not in entry.body["metadata"]:
-                delete(self._registry, kind, *key, _BACKGROUND)
-        blocking = False
-        for place, key in self._registry.store.dependents(uid):
-            entry = self._registry.store.get(place, key)
-            references = entry.body["metadata"].get("ownerReferences") or () if entry is not None else ()
-            blocking = blocking or any(each["uid"] == uid and each.get("blockOwnerDeletion") for each in references)
-        return blocking
-
-    def _release(self, place: Place, key: Key, finalizer: str) -> None:
-        entry = self._registry.store.get(place, key)
-        if entry is None:
-            return
-        metadata = dict(entry.body["metadata"])
-        left = [each for each in metadata.get("finalizers") or () if each != finalizer]
-        metadata |= {"finalizers": left}
+    def _release(self, kind: Kind, entry: Entry, finalizer: str) -> None:
+        """Take a finalizer away; the object goes with the last one."""
+        left = [each for each in entry.body["metadata"].get("finalizers") or () if each != finalizer]
         if left:
-            self._registry.store.put(place, key, {**entry.body, "metadata": metadata})
-            return
-        del metadata["finalizers"]
-        self._registry.store.remove(place, key, {**entry.body, "metadata": metadata})
-
-    def _end_namespace(self, name: str) -> None:
-        entry = self._registry.store.get(NAMESPACES, ("", name))
-        if entry is None or "deletionTimestamp" not in entry.body["metadata"]:
-            return
-        left = False
-        for kind in {kind.collection: kind for kind in self._registry.kinds if kind.namespaced}.values():
-            for each in self._registry.store.collection(kind.collection).entries(name):
-                if "deletionTimestamp" not in each.body["metadata"]:
-                    delete(self._registry, kind, *each.key, _BACKGROUND)
-                left = left or self._registry.store.get(kind.collection, each.key) is not None
-        if not left:
-            self._ending.discard(name)
-            self._registry.store.remove(NAMESPACES, ("", name), {**entry.body, "spec": {}})
-
-    def _end_definition(self, name: str, body: Body) -> None:
-        if "deletionTimestamp" not in body["metadata"]:
-            return
-        left = False
-        for kind in [kind for kind in self._registry.kinds if kind.definition == name][:1]:
-            for each in self._registry.store.collection(kind.collection).entries(None):
-                if "deletionTimestamp" not in each.body["metadata"]:
-                    delete(self._registry, kind, *each.key, _BACKGROUND)
-                left = left or self._registry.store.get(kind.collection, each.key) is not None
-        if not left:
-            self._release(DEFINITIONS, ("", name), FINALIZER)
+            self._put(kind, entry, finalizers=left)
+        else:
+            metadata = {name: value for name, value in entry.body["metadata"].items() if name != "finalizers"}
+            self._store.remove(kind.collection, entry.key, {**entry.body, "metadata": metadata})

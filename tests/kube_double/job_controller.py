@@ -1,6 +1,6 @@
 """Stands for the Job part of kube-controller-manager, as a client of the API: makes Pods for Jobs and keeps their status.
 
-Left out: indexed completion, success policies, backoffLimitPerIndex, events.
+A Job has one Pod at a time: several, indexed completion, success policies and restarts in place are left out.
 """
 
 from __future__ import annotations
@@ -15,21 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from support.informer import Informer
+from kube_double.informer import Informer
+from kube_double.store import now
 from support.kube import ApiError, Body, Kube
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 """The finalizer that keeps a Pod until it is counted in its Job's status."""
 _JOB_NAME = "batch.kubernetes.io/job-name"
 _AGAIN_SECONDS = 0.2
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _seconds_since(moment: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 @dataclass(order=True, slots=True)
@@ -62,10 +55,10 @@ class JobController:
         self._thread = threading.Thread(target=self._run, name="job-controller", daemon=True)
 
     def __enter__(self) -> Self:
-        self._jobs.start()
-        self._pods.start()
-        self._jobs.wait_synced()
-        self._pods.wait_synced()
+        for informer in (self._jobs, self._pods):
+            informer.start()
+        for informer in (self._jobs, self._pods):
+            informer.wait_synced()
         self._thread.start()
         return self
 
@@ -80,12 +73,12 @@ class JobController:
 
     # What wakes it
 
-    def _job_changed(self, body: Body, there: bool) -> None:
+    def _job_changed(self, body: Body, _there: bool) -> None:
         self._enqueue(body["metadata"]["uid"])
 
     def _pod_changed(self, body: Body, there: bool) -> None:
-        owner = _controller(body)
-        if owner:
+        owners = body["metadata"].get("ownerReferences") or ()
+        for owner in [each["uid"] for each in owners if each.get("controller") and each["kind"] == "Job"]:
             with self._wake:
                 pods = self._pods_of.setdefault(owner, set())
                 (pods.add if there else pods.discard)(body["metadata"]["uid"])
@@ -122,76 +115,62 @@ class JobController:
             uids = list(self._pods_of.get(uid, ()))
         pods = [self._collected(pod) for each in uids if (pod := self._pods.get(each)) is not None]
         job = self._jobs.get(uid)
-        if job is None:
-            self._pods_of.pop(uid, None) if not pods else None
+        ended = None if job is None else _ended(job)
+        if job is None or ended is not None:
             for pod in pods:
                 self._release(pod)
-            return
-        if job["spec"].get("managedBy") not in (None, "kubernetes.io/job-controller"):
-            return
-        ended = _ended(job)
-        if ended is not None:
-            for pod in pods:
-                self._release(pod)
-            self._expire(job, ended)
-            return
-        self._keep(job, pods)
+            if job is not None and ended is not None:
+                self._expire(job, ended)
+        elif job["spec"].get("managedBy") in (None, "kubernetes.io/job-controller"):
+            self._keep(job, pods)
 
     def _expire(self, job: Body, ended: str) -> None:
-        seconds = job["spec"].get("ttlSecondsAfterFinished")
-        if seconds is None or "deletionTimestamp" in job["metadata"]:
+        seconds, metadata = job["spec"].get("ttlSecondsAfterFinished"), job["metadata"]
+        if seconds is None or "deletionTimestamp" in metadata:
             return
-        left = seconds - _seconds_since(ended)
+        left = seconds - (datetime.now(UTC) - datetime.fromisoformat(ended)).total_seconds()
         if left > 0:
-            self._enqueue(job["metadata"]["uid"], left)
-            return
-        metadata = job["metadata"]
-        self._kube.delete("jobs", metadata["name"], metadata["namespace"], policy="Foreground", uid=metadata["uid"])
+            self._enqueue(metadata["uid"], left)
+        else:
+            self._kube.delete("jobs", metadata["name"], metadata["namespace"], uid=metadata["uid"])
 
     def _keep(self, job: Body, pods: list[Body]) -> None:
         """Bring pods and status of an unfinished Job in line."""
         spec, metadata = job["spec"], job["metadata"]
+        uid, suspended, policy = metadata["uid"], bool(spec.get("suspend")), spec.get("podFailurePolicy")
         status = {**job.get("status", {})}
         conditions = [dict(each) for each in status.get("conditions") or ()]
-        suspended = bool(spec.get("suspend"))
         active = [pod for pod in pods if _active(pod)]
-        ended = [pod for pod in pods if not _active(pod) and self._uncounted(pod)]
-        policy = spec.get("podFailurePolicy")
-        only_failed = spec.get("podReplacementPolicy") == "Failed" or policy is not None
-        counted = [pod for pod in ended if _phase(pod) in ("Succeeded", "Failed") or not only_failed]
+        # With a policy a pod counts when it has ended, and without one as soon as it is going.
+        counted = [pod for pod in pods if not _active(pod) and self._uncounted(pod) and (_done(pod) or policy is None)]
         succeeded = status.get("succeeded", 0) + sum(_phase(pod) == "Succeeded" for pod in counted)
-        failures = [pod for pod in counted if _phase(pod) != "Succeeded"]
-        judged = [_judged(policy, pod) for pod in failures]
+        judged = [_judged(policy, pod) for pod in counted if _phase(pod) != "Succeeded"]
         failed = status.get("failed", 0) + sum(action != "Ignore" for action, _ in judged)
-        self._note_failures(metadata["uid"], failed)
-        if not suspended and "startTime" not in status:
-            status["startTime"] = _now()
-            self._started[metadata["uid"]] = time.monotonic()
-        elif suspended:
-            self._started.pop(metadata["uid"], None)
-        _suspend(conditions, status, suspended=suspended)
+        if failed != self._failed_at.get(uid, (0, 0.0))[0]:
+            self._failed_at[uid] = failed, time.monotonic()
+        self._start_or_suspend(uid, status, conditions, suspended=suspended)
 
-        target = _find(conditions, "FailureTarget") or self._failure(job, status, failed, judged, active)
+        target = _find(conditions, "FailureTarget") or self._failure(job, failed, judged)
+        if target is None and succeeded:
+            _set(conditions, _condition("SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods"))
         if target is not None:
             _set(conditions, target)
+        if target is not None or succeeded or suspended:
             self._delete(active)
             active = []
-        elif suspended or self._complete(spec, succeeded, active, conditions):
-            self._delete(active)
-            active = []
-        elif "deletionTimestamp" not in metadata:
-            terminating = sum(map(_going, pods)) if only_failed else 0
-            active = self._adjust(job, active, succeeded, failed, terminating)
+        elif not active and "deletionTimestamp" not in metadata and not (policy is not None and any(map(_going, pods))):
+            active = self._replaced(job, failed)
 
-        pods = [self._pods.get(pod["metadata"]["uid"]) or pod for pod in pods]
-        terminating = sum(_going(pod) and _phase(pod) not in ("Succeeded", "Failed") for pod in pods)
-        if target is not None and not active and not terminating:
-            _set(conditions, {**target, "type": "Failed"})
-        if (met := _find(conditions, "SuccessCriteriaMet")) is not None and not active and not terminating:
-            _set(conditions, {**met, "type": "Complete"})
-            status["completionTime"] = _now()
-        ready = sum(_ready(pod) for pod in active)
-        status |= {"conditions": conditions, "terminating": terminating, "ready": ready, "uncountedTerminatedPods": {}}
+        terminating = sum(
+            _going(pod) and not _done(pod) for pod in [self._pods.get(pod["metadata"]["uid"]) or pod for pod in pods]
+        )
+        if not active and not terminating:
+            if target is not None:
+                _set(conditions, {**target, "type": "Failed"})
+            elif (met := _find(conditions, "SuccessCriteriaMet")) is not None:
+                _set(conditions, {**met, "type": "Complete"})
+                status["completionTime"] = now()
+        status |= {"conditions": conditions, "terminating": terminating, "ready": sum(map(_ready, active))}
         for key, value in (("active", len(active)), ("succeeded", succeeded), ("failed", failed)):
             if value or key in status:
                 status[key] = value or None
@@ -199,90 +178,60 @@ class JobController:
         self._counted |= {pod["metadata"]["uid"] for pod in counted}
         for pod in pods:
             if pod["metadata"]["uid"] in self._counted:
-                self._release(pod)
+                self._release(self._pods.get(pod["metadata"]["uid"]) or pod)
+
+    def _start_or_suspend(self, uid: str, status: Body, conditions: list[Body], *, suspended: bool) -> None:
+        if suspended:
+            _set(conditions, _condition("Suspended", "JobSuspended", "Job suspended"))
+            if "startTime" in status:
+                status["startTime"] = None
+            self._started.pop(uid, None)
+        elif status.get("startTime") is None:
+            if _find(conditions, "Suspended") is not None:
+                _set(conditions, _condition("Suspended", "JobResumed", "Job resumed", "False"))
+            status["startTime"] = now()
+            self._started[uid] = time.monotonic()
 
     def _uncounted(self, pod: Body) -> bool:
         return TRACKING in (pod["metadata"].get("finalizers") or ()) and pod["metadata"]["uid"] not in self._counted
 
-    def _note_failures(self, uid: str, failed: int) -> None:
-        if failed != self._failed_at.get(uid, (0, 0.0))[0]:
-            self._failed_at[uid] = failed, time.monotonic()
-
-    def _failure(
-        self, job: Body, status: Body, failed: int, judged: list[tuple[str, str]], active: list[Body]
-    ) -> Body | None:  # fmt: skip
+    def _failure(self, job: Body, failed: int, judged: list[tuple[str, str]]) -> Body | None:
         """The condition that ends the Job, if there is reason for one."""
-        spec = job["spec"]
+        spec, uid = job["spec"], job["metadata"]["uid"]
         for action, message in judged:
             if action == "FailJob":
                 return _condition("FailureTarget", "PodFailurePolicy", message)
-        restarts = 0
-        if spec["template"]["spec"].get("restartPolicy") == "OnFailure":
-            restarts = sum(each.get("restartCount", 0) for pod in active for each in pod["status"].get("containerStatuses") or ())
-        limit = spec.get("backoffLimit", 6)
-        if failed > limit or (restarts and restarts >= max(limit, 1)):
+        if failed > spec.get("backoffLimit", 6):
             return _condition("FailureTarget", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
         deadline = spec.get("activeDeadlineSeconds")
-        if deadline is not None and "startTime" in status and not spec.get("suspend"):
-            left = deadline - self._active_seconds(job, status)
+        if deadline is not None and uid in self._started:
+            left = deadline - (time.monotonic() - self._started[uid])
             if left <= 0:
                 return _condition("FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline")
-            self._enqueue(job["metadata"]["uid"], left)
+            self._enqueue(uid, left)
         return None
 
-    def _active_seconds(self, job: Body, status: Body) -> float:
-        # startTime has whole seconds only; when this controller set it, it knows better.
-        started = self._started.get(job["metadata"]["uid"])
-        return _seconds_since(status["startTime"]) if started is None else time.monotonic() - started
-
-    def _complete(self, spec: Body, succeeded: int, active: list[Body], conditions: list[Body]) -> bool:
-        wanted = spec.get("completions")
-        done = (succeeded > 0 and not active) if wanted is None else succeeded >= wanted
-        if done:
-            _set(conditions, _condition("SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods"))
-        return done
-
-    def _adjust(self, job: Body, active: list[Body], succeeded: int, failed: int, terminating: int) -> list[Body]:
-        """Make or delete Pods until as many are active as are wanted; the active ones."""
-        spec, uid = job["spec"], job["metadata"]["uid"]
-        wanted, completions = spec.get("parallelism", 1), spec.get("completions")
-        if completions is not None:
-            wanted = min(wanted, completions - succeeded)
-        elif succeeded:
-            wanted = len(active)
-        if len(active) > wanted:
-            self._delete(active[wanted:])
-            return active[:wanted]
-        missing = wanted - len(active) - terminating
-        if missing > 0 and failed:
+    def _replaced(self, job: Body, failed: int) -> list[Body]:
+        """A Pod for a Job that has none, as soon as its backoff is over."""
+        uid = job["metadata"]["uid"]
+        if failed:
             since = time.monotonic() - self._failed_at.get(uid, (0, 0.0))[1]
             wait = min(self._backoff_seconds * 2 ** (failed - 1), 360.0) - since
             if wait > 0:
                 self._enqueue(uid, wait)
-                return active
-        return active + [self._create(job) for _ in range(max(missing, 0))]
-
-    def _create(self, job: Body) -> Body:
+                return []
         template, metadata = job["spec"]["template"], job["metadata"]
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"],
-                 "controller": True, "blockOwnerDeletion": True}  # fmt: skip
-        about = template.get("metadata") or {}
-        pod = self._kube.create({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "generateName": f"{metadata['name']}-",
-                "labels": about.get("labels") or {},
-                "annotations": about.get("annotations") or {},
-                "ownerReferences": [owner],
-                "finalizers": [TRACKING],
-            },
-            "spec": template["spec"],
-        }, metadata["namespace"])  # fmt: skip
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": uid, "controller": True,
+                 "blockOwnerDeletion": True}  # fmt: skip
+        about = {key: value for key, value in (template.get("metadata") or {}).items() if key in ("labels", "annotations")}
+        about |= {"generateName": f"{metadata['name']}-", "ownerReferences": [owner], "finalizers": [TRACKING]}
+        pod = self._kube.create(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": template["spec"]}, metadata["namespace"]
+        )
         self._pods.learn(pod)
         with self._wake:
-            self._pods_of.setdefault(metadata["uid"], set()).add(pod["metadata"]["uid"])
-        return pod
+            self._pods_of.setdefault(uid, set()).add(pod["metadata"]["uid"])
+        return [pod]
 
     def _delete(self, pods: list[Body]) -> None:
         for pod in pods:
@@ -292,47 +241,37 @@ class JobController:
                 self._pods.learn(gone)
 
     def _release(self, pod: Body) -> None:
-        finalizers = pod["metadata"].get("finalizers") or []
-        if TRACKING not in finalizers:
-            return
         metadata = pod["metadata"]
-        left = [each for each in finalizers if each != TRACKING]
+        if TRACKING not in (metadata.get("finalizers") or ()):
+            return
+        left = {"uid": metadata["uid"], "finalizers": [each for each in metadata["finalizers"] if each != TRACKING]}
         try:
-            released = self._kube.patch(
-                "pods", metadata["name"], {"metadata": {"uid": metadata["uid"], "finalizers": left}}, metadata["namespace"]
-            )
-            self._pods.learn(released)
+            self._pods.learn(self._kube.patch("pods", metadata["name"], {"metadata": left}, metadata["namespace"]))
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
 
     def _collected(self, pod: Body) -> Body:
         """The Pod garbage collector's part: one that goes and never came to a node has no kubelet that would end it."""
-        if not _going(pod) or pod["spec"].get("nodeName") or _phase(pod) in ("Succeeded", "Failed"):
+        if not _going(pod) or pod["spec"].get("nodeName") or _done(pod):
             return pod
-        metadata = pod["metadata"]
-        failed = self._kube.patch_status("pods", metadata["name"], {"phase": "Failed"}, metadata["namespace"])
+        failed = self._kube.patch_status("pods", pod["metadata"]["name"], {"phase": "Failed"}, pod["metadata"]["namespace"])
         self._pods.learn(failed)
         return failed
 
     def _write(self, job: Body, status: Body) -> None:
-        before = job.get("status", {})
+        before, metadata = job.get("status", {}), job["metadata"]
         change = {key: value for key, value in status.items() if before.get(key) != value}
-        if not change:
-            return
-        metadata = job["metadata"]
-        self._jobs.learn(self._kube.patch_status("jobs", metadata["name"], change, metadata["namespace"]))
-
-
-def _controller(pod: Body) -> str:
-    for owner in pod["metadata"].get("ownerReferences") or ():
-        if owner.get("controller") and owner["kind"] == "Job":
-            return str(owner["uid"])
-    return ""
+        if change:
+            self._jobs.learn(self._kube.patch_status("jobs", metadata["name"], change, metadata["namespace"]))
 
 
 def _phase(pod: Body) -> str:
     return str((pod.get("status") or {}).get("phase", ""))
+
+
+def _done(pod: Body) -> bool:
+    return _phase(pod) in ("Succeeded", "Failed")
 
 
 def _going(pod: Body) -> bool:
@@ -340,7 +279,7 @@ def _going(pod: Body) -> bool:
 
 
 def _active(pod: Body) -> bool:
-    return _phase(pod) not in ("Succeeded", "Failed") and not _going(pod)
+    return not _done(pod) and not _going(pod)
 
 
 def _ready(pod: Body) -> bool:
@@ -357,7 +296,7 @@ def _ended(job: Body) -> str | None:
 
 
 def _condition(kind: str, reason: str, message: str, status: str = "True") -> Body:
-    moment = _now()
+    moment = now()
     return {"type": kind, "status": status, "lastProbeTime": moment, "lastTransitionTime": moment, "reason": reason,
             "message": message}  # fmt: skip
 
@@ -367,42 +306,25 @@ def _find(conditions: list[Body], kind: str) -> Body | None:
 
 
 def _set(conditions: list[Body], condition: Body) -> None:
-    for at, each in enumerate(conditions):
-        if each["type"] == condition["type"]:
-            if each["status"] != condition["status"]:
-                conditions[at] = condition
-            return
-    conditions.append(condition)
-
-
-def _suspend(conditions: list[Body], status: Body, *, suspended: bool) -> None:
-    if suspended:
-        if _find(conditions, "Suspended") is None:
-            _set(conditions, _condition("Suspended", "JobSuspended", "Job suspended"))
-        if "startTime" in status:
-            status["startTime"] = None
-    elif _find(conditions, "Suspended") is not None:
-        _set(conditions, _condition("Suspended", "JobResumed", "Job resumed", "False"))
-        status["startTime"] = _now()
+    """Put a condition in its type's place, unless it says what is said already."""
+    there = next((each for each in conditions if each["type"] == condition["type"]), None)
+    if there is None:
+        conditions.append(condition)
+    elif there["status"] != condition["status"]:
+        conditions[conditions.index(there)] = condition
 
 
 def _judged(policy: Mapping[str, Any] | None, pod: Body) -> tuple[str, str]:
     """What the podFailurePolicy says of a failed Pod: the action, and the message of a FailJob."""
-    place = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+    place, status = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}", pod["status"]
     for at, rule in enumerate((policy or {}).get("rules") or ()):
-        for each in pod["status"].get("conditions") or ():
-            for wanted in rule.get("onPodConditions") or ():
-                if each["type"] == wanted["type"] and each["status"] == wanted.get("status", "True"):
-                    found = f"Pod {place} has condition {each['type']}"
-                    return rule["action"], f"{found} matching {rule['action']} rule at index {at}"
-        exit_codes = rule.get("onExitCodes")
-        if exit_codes is None:
-            continue
-        for each in pod["status"].get("containerStatuses") or ():
-            ended = (each.get("state") or {}).get("terminated")
-            if not ended or ended["exitCode"] == 0 or exit_codes.get("containerName", each["name"]) != each["name"]:
-                continue
-            if (ended["exitCode"] in exit_codes["values"]) is (exit_codes["operator"] == "In"):
-                return rule["action"], (f"Container {each['name']} for pod {place} failed with exit code {ended['exitCode']}"
-                                        f" matching {rule['action']} rule at index {at}")  # fmt: skip
+        tail = f"matching {rule['action']} rule at index {at}"
+        for wanted in rule.get("onPodConditions") or ():
+            if any((each["type"], each["status"]) == (wanted["type"], "True") for each in status.get("conditions") or ()):
+                return rule["action"], f"Pod {place} has condition {wanted['type']} {tail}"
+        exit_codes = rule.get("onExitCodes") or {"values": (), "operator": "In"}
+        for each in status.get("containerStatuses") or ():
+            code = ((each.get("state") or {}).get("terminated") or {}).get("exitCode", 0)
+            if code and (code in exit_codes["values"]) is (exit_codes["operator"] == "In"):
+                return rule["action"], f"Container {each['name']} for pod {place} failed with exit code {code} {tail}"
     return "Count", ""

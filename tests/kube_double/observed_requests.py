@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,10 +17,9 @@ class Request:
 
     time: float
     """When it came, by ``time.monotonic``."""
-    method: str
     path: str
     verb: str
-    """get, list, watch, create, update, patch, delete or deletecollection; the method in lower case for other paths."""
+    """get, list, watch, create, update, patch or delete; the method in lower case for other paths."""
     group: str = ""
     resource: str = ""
     subresource: str = ""
@@ -34,12 +32,12 @@ class Request:
 
     @property
     def writes(self) -> bool:
-        return self.verb in ("create", "update", "patch", "delete", "deletecollection")
+        return self.verb in ("create", "update", "patch", "delete")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Trouble:
-    """One thing that goes wrong, for the requests that it is meant for."""
+    """One thing that goes wrong, for the requests that fit all that is given."""
 
     verb: str | None = None
     resource: str | None = None
@@ -47,69 +45,45 @@ class Trouble:
     namespace: str | None = None
     name: str | None = None
     user_agent: str | None = None
+    """A part of it."""
     status: int | None = None
+    """The answer; 410 for a watch is the answer itself, not an event in it."""
     message: str = ""
     delay: float = 0.0
+    """Seconds to wait first."""
     hang: bool = False
+    """Do not answer until the fault is over."""
     drop: bool = False
+    """Close the connection instead of answering."""
     carried_out: bool = False
     """The request is carried out, and only its answer is lost."""
     count: int | None = None
     """How many requests it is for; None for all."""
     hits: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set at the end of a hang."""
 
     def fits(self, request: Request) -> bool:
         if self.count is not None and self.hits >= self.count:
             return False
-        for wanted, found in ((self.verb, request.verb), (self.resource, request.resource), (self.name, request.name),
-                              (self.subresource, request.subresource), (self.namespace, request.namespace)):  # fmt: skip
-            if wanted is not None and wanted != found:
-                return False
-        return self.user_agent is None or self.user_agent in request.user_agent
+        asked = (
+            (getattr(self, each), getattr(request, each)) for each in ("verb", "resource", "subresource", "namespace", "name")
+        )
+        return all(wanted in (None, found) for wanted, found in asked) and (self.user_agent or "") in request.user_agent
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """A test's callback."""
-
-    moment: Moment
-    call: Callable[[Request], None]
-
-
+@dataclass(slots=True)
 class Hooks:
     """Callbacks and troubles, changed by tests while requests come in."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._hooks: tuple[Hook, ...] = ()
-        self._troubles: tuple[Trouble, ...] = ()
+    callbacks: list[tuple[Moment, Callable[[Request], None]]] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
 
-    def add(self, hook: Hook) -> None:
-        with self._lock:
-            self._hooks += (hook,)
-
-    def remove(self, hook: Hook) -> None:
-        with self._lock:
-            self._hooks = tuple(each for each in self._hooks if each is not hook)
-
-    def at(self, moment: Moment) -> list[Hook]:
-        return [each for each in self._hooks if each.moment == moment]
-
-    def begin(self, trouble: Trouble) -> None:
-        with self._lock:
-            self._troubles += (trouble,)
-
-    def end(self, trouble: Trouble) -> None:
-        with self._lock:
-            self._troubles = tuple(each for each in self._troubles if each is not trouble)
+    def at(self, moment: Moment) -> list[Callable[[Request], None]]:
+        return [call for when, call in self.callbacks if when == moment]
 
     def trouble_for(self, request: Request) -> Trouble | None:
         """The first that fits; counts it."""
-        with self._lock:
-            for trouble in self._troubles:
-                if trouble.fits(request):
-                    trouble.hits += 1
-                    return trouble
-        return None
+        trouble = next((each for each in list(self.troubles) if each.fits(request)), None)
+        if trouble is not None:
+            trouble.hits += 1
+        return trouble

@@ -1,7 +1,8 @@
-"""A small Kubernetes API server in a thread, for tests.
+"""A small Kubernetes API server in a thread, for tests: what this operator, its tests and its controllers ask of one.
 
-It keeps everything in memory and carries requests out as the real one does, as far as clients and operators can tell.
-``tests/kube_double/test_api_server.py`` runs against both: what the two answer differently is a bug in this one.
+It keeps everything in memory. ``tests/kube_double/test_api_server.py`` says what it does, and runs against a real server
+too: what the two answer differently is a bug in this one. What is not asked for there is left out: kubectl's own needs
+(OpenAPI, tables of built-in kinds), JSON and strategic patches, conversion, admission, most checks of built-in kinds' specs.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from aiohttp.web_protocol import RequestHandler
 from kube_double.answering import Answering
 from kube_double.authorizer import Rule
 from kube_double.definitions import Definitions
-from kube_double.deletion import DeleteOptions, delete
+from kube_double.errors import Body
 from kube_double.garbage import GarbageCollector
 from kube_double.kinds import Kinds
-from kube_double.observed_requests import Hook, Hooks, Moment, Request, Trouble
-from kube_double.refused import Body, Refused, expired
-from kube_double.registry import MERGE_PATCH, Options, Registry
-from kube_double.selectors import by_labels, labels_of
+from kube_double.observed_requests import Hooks, Moment, Request, Trouble
+from kube_double.registry import MERGE_PATCH, DeleteOptions, Options, Registry
+from kube_double.selectors import by_labels
 from kube_double.store import Store
 from kube_double.watching import Watches
 
@@ -48,14 +48,11 @@ class ApiServer:
 
     def __init__(self, *, rules: Mapping[str, Sequence[Rule]] | None = None, bookmark_seconds: float = 30.0) -> None:
         self.rules = None if rules is None else dict(rules)
-        self.logs: Callable[[str, str, str], str] = lambda _namespace, _pod, _container: ""
-        """What a pod wrote, by namespace, pod and container (empty: all), for ``pods/log``."""
         self._store = Store()
         self._kinds = Kinds(self._store.lock)
         self._definitions = Definitions(self._store, self._kinds)
         self._registry = Registry(self._store, self._kinds, self._definitions)
         self._hooks = Hooks()
-        self._bookmark_seconds = bookmark_seconds
         self._requests: list[Request] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="api-server", daemon=True)
@@ -68,8 +65,7 @@ class ApiServer:
         self._collecting = False
         self._answering = Answering(
             self._registry, self._kinds, self._definitions, self._watches, self._hooks,
-            lambda: self.rules, lambda: f"127.0.0.1:{self._port}", self._requests.append,
-            self._read_logs,
+            lambda: self.rules, self._requests.append,
         )  # fmt: skip
         for name in ("default", "kube-system", "kube-node-lease"):
             self._registry.create(self._kinds.named("namespaces"), "", {"metadata": {"name": name}})
@@ -120,55 +116,22 @@ class ApiServer:
 
         It runs in a thread of its own, and that one request waits for it; it may use the server.
         """
-        hook = Hook(moment, callback)
-        self._hooks.add(hook)
+        hook = moment, callback
+        self._hooks.callbacks.append(hook)
         try:
             yield
         finally:
-            self._hooks.remove(hook)
+            self._hooks.callbacks.remove(hook)
 
     @contextmanager
-    def fault(
-        self,
-        *,
-        verb: str | None = None,
-        resource: str | None = None,
-        subresource: str | None = None,
-        namespace: str | None = None,
-        name: str | None = None,
-        user_agent: str | None = None,
-        status: int | None = None,
-        message: str = "",
-        delay: float = 0.0,
-        hang: bool = False,
-        drop: bool = False,
-        carried_out: bool = False,
-        count: int | None = None,
-    ) -> Iterator[Trouble]:
-        """Trouble for the requests that fit all that is given, at most ``count`` of them.
-
-        Args:
-            verb: get, list, watch, create, update, patch, delete or deletecollection.
-            resource: The plural.
-            subresource: As ``status``; empty for the object itself.
-            namespace: The namespace asked in.
-            name: The object's name.
-            user_agent: A part of the User-Agent.
-            status: The answer; 410 for a watch is the answer itself, not an event in it.
-            message: What the answer says.
-            delay: Seconds to wait first.
-            hang: Do not answer until the fault is over.
-            drop: Close the connection instead of answering.
-            carried_out: Carry the request out nevertheless; only the answer is lost.
-            count: How many requests.
-        """
-        trouble = Trouble(verb, resource, subresource, namespace, name, user_agent, status, message, delay, hang, drop,
-                          carried_out, count)  # fmt: skip
-        self._hooks.begin(trouble)
+    def fault(self, **wanted: Any) -> Iterator[Trouble]:
+        """A ``Trouble`` with these attributes, meanwhile."""
+        trouble = Trouble(**wanted)
+        self._hooks.troubles.append(trouble)
         try:
             yield trouble
         finally:
-            self._hooks.end(trouble)
+            self._hooks.troubles.remove(trouble)
             self._loop.call_soon_threadsafe(trouble.over.set)
 
     @contextmanager
@@ -189,18 +152,15 @@ class ApiServer:
         with self._store.lock:
             self._registry.forget()
 
-    def break_watches(self, error: Refused | None = None) -> None:
-        """End the watches that run with an ERROR event; 410 Gone unless told otherwise."""
-        error = error or expired("too old resource version: 1 (2)")
-        self._loop.call_soon_threadsafe(self._watches.break_off, error)
+    def break_watches(self) -> None:
+        """End the watches that run with an ERROR event: 410 Gone."""
+        self._loop.call_soon_threadsafe(self._watches.break_off)
 
     # What it has
 
     def objects(self, resource: str, namespace: str | None = None, *, labels: str = "") -> list[Body]:
-        """All objects of a resource (plural, ``plural.group``, kind or short name), in the order of their names."""
-        kind = self._kinds.named(resource)
-        wanted = by_labels(labels)
-        page = self._registry.page(kind, namespace, (lambda entry: wanted(labels_of(entry.body))) if labels else None)
+        """All objects of a resource (its plural), in the order of their names."""
+        page = self._registry.page(self._kinds.named(resource), namespace, by_labels(labels) if labels else None)
         return [entry.body for entry in page.entries]
 
     def get(self, resource: str, name: str, namespace: str = "") -> Body | None:
@@ -216,9 +176,8 @@ class ApiServer:
             Refused: As Kubernetes does.
         """
         kind = self._kinds.of(manifest)
-        copied = json.loads(json.dumps(manifest))
-        place = (manifest.get("metadata", {}).get("namespace") or namespace) if kind.namespaced else ""
-        return self._registry.create(kind, place, copied, Options("test")).body
+        place = (manifest["metadata"].get("namespace") or namespace) if kind.namespaced else ""
+        return self._registry.create(kind, place, json.loads(json.dumps(manifest)), Options("test"))
 
     def patch(self, resource: str, name: str, patch: Body, namespace: str = "", *, subresource: str = "") -> Body:
         """A merge patch, without HTTP.
@@ -227,20 +186,15 @@ class ApiServer:
             Refused: As Kubernetes does.
         """
         kind = self._kinds.named(resource)
-        place = namespace if kind.namespaced else ""
-        return self._registry.patch(kind, place, name, MERGE_PATCH, patch, Options("test"), subresource).body
+        return self._registry.patch(kind, namespace, name, MERGE_PATCH, patch, Options("test"), subresource)
 
-    def delete(self, resource: str, name: str, namespace: str = "", *, policy: str = "Background") -> None:
-        """As DELETE does it, without HTTP.
+    def delete(self, resource: str, name: str, namespace: str = "") -> None:
+        """As DELETE in the background does it, without HTTP.
 
         Raises:
             Refused: As Kubernetes does.
         """
-        kind = self._kinds.named(resource)
-        delete(self._registry, kind, namespace if kind.namespaced else "", name, DeleteOptions(policy))
-
-    def _read_logs(self, namespace: str, pod: str, container: str) -> str:
-        return self.logs(namespace, pod, container)
+        self._registry.delete(self._kinds.named(resource), namespace, name, DeleteOptions("Background"))
 
     # The thread
 

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from threading import RLock
 from typing import Any
 
-from kube_double.refused import Body
+from kube_double.errors import Body
 
 Key = tuple[str, str]
 """(namespace, name); the namespace is empty for what belongs to none."""
 Place = tuple[str, str]
 """(group, plural): one collection."""
-_LOG_LENGTH = 100_000
 _TYPE = frozenset({"apiVersion", "kind"})
 
 
 def serialized(body: Any) -> bytes:
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def now() -> str:
+    """Now, as Kubernetes writes times: in whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,9 @@ class Entry:
         body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
         return cls(key, body, version, serialized({name: value for name, value in body.items() if name not in _TYPE}))
 
-    def copy(self, api_version: str) -> Body:
-        """A body of one's own, in a version of its group."""
-        return {"kind": self.body["kind"], "apiVersion": api_version, **json.loads(self.text)}
+    def copy(self) -> Body:
+        """A body of one's own."""
+        return {"kind": self.body["kind"], "apiVersion": self.body["apiVersion"], **json.loads(self.text)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +72,12 @@ class Collection:
     forgotten: int = 0
     """Changes up to this version are no longer in the log."""
 
-    def entries(self, namespace: str | None) -> Iterator[Entry]:
+    def entries(self, namespace: str | None) -> list[Entry]:
         """In key order; None for all namespaces."""
         if namespace is None:
-            return iter([self.objects[key] for key in self.keys])
-        at = bisect_left(self.keys, (namespace, ""))
-        found = []
-        while at < len(self.keys) and self.keys[at][0] == namespace:
-            found.append(self.objects[self.keys[at]])
-            at += 1
-        return iter(found)
+            return [self.objects[key] for key in self.keys]
+        first, end = bisect_left(self.keys, (namespace, "")), bisect_left(self.keys, (f"{namespace}\0", ""))
+        return [self.objects[key] for key in self.keys[first:end]]
 
     def since(self, version: int) -> list[Change]:
         return self.log[bisect_left(self.log, version + 1, key=lambda change: change.version) :]
@@ -88,15 +89,12 @@ class Store:
 
     lock: RLock = field(default_factory=RLock)
     version: int = 1
+    listeners: list[Callable[[Place, Change], None]] = field(default_factory=list)
+    """Called after every write, in the thread of the write, with the lock held."""
     _forgotten: int = 0
     _collections: dict[Place, Collection] = field(default_factory=dict)
-    _listeners: list[Callable[[Place, Change], None]] = field(default_factory=list)
     _places_of_uids: dict[str, tuple[Place, Key]] = field(default_factory=dict)
     _dependents: dict[str, set[tuple[Place, Key]]] = field(default_factory=dict)
-
-    def on_change(self, listener: Callable[[Place, Change], None]) -> None:
-        """Call ``listener`` after every write, in the thread of the write, with the lock held."""
-        self._listeners.append(listener)
 
     def collection(self, place: Place) -> Collection:
         with self.lock:
@@ -110,23 +108,19 @@ class Store:
         """Write ``body`` as the next version of the object; its resourceVersion is set here."""
         with self.lock:
             collection = self.collection(place)
-            before = collection.objects.get(key)
-            after = self._next(key, body)
+            before, after = collection.objects.get(key), self._next(key, body)
             if before is None:
                 insort(collection.keys, key)
             collection.objects[key] = after
-            self._link(place, before, after)
             self._record(place, Change(after.version, before, after, after))
             return after
 
-    def remove(self, place: Place, key: Key, body: Body | None = None) -> Entry:
-        """Delete the object; ``body`` is its last state, if that differs from what is stored."""
+    def remove(self, place: Place, key: Key, body: Body) -> Entry:
+        """Delete the object, whose last state is ``body``."""
         with self.lock:
             collection = self.collection(place)
-            before = collection.objects.pop(key)
+            before, last = collection.objects.pop(key), self._next(key, body)
             collection.keys.pop(bisect_left(collection.keys, key))
-            last = self._next(key, before.body if body is None else body)
-            self._link(place, before, None)
             self._record(place, Change(last.version, before, None, last))
             return last
 
@@ -151,21 +145,16 @@ class Store:
         self.version += 1
         return Entry.of(key, body, self.version)
 
-    def _link(self, place: Place, before: Entry | None, after: Entry | None) -> None:
-        if before is not None:
-            self._places_of_uids.pop(before.body["metadata"]["uid"], None)
-            for owner in before.body["metadata"].get("ownerReferences") or ():
-                self._dependents.get(owner["uid"], set()).discard((place, before.key))
-        if after is not None:
-            self._places_of_uids[after.body["metadata"]["uid"]] = (place, after.key)
-            for owner in after.body["metadata"].get("ownerReferences") or ():
-                self._dependents.setdefault(owner["uid"], set()).add((place, after.key))
-
     def _record(self, place: Place, change: Change) -> None:
-        collection = self.collection(place)
-        collection.log.append(change)
-        if len(collection.log) > _LOG_LENGTH:
-            collection.forgotten = collection.log[_LOG_LENGTH // 2].version
-            del collection.log[: _LOG_LENGTH // 2 + 1]
-        for listener in self._listeners:
+        for entry, there in ((change.before, False), (change.after, True)):
+            if entry is not None:
+                metadata, where = entry.body["metadata"], (place, entry.key)
+                self._places_of_uids.pop(metadata["uid"], None)
+                if there:
+                    self._places_of_uids[metadata["uid"]] = where
+                for owner in metadata.get("ownerReferences") or ():
+                    known = self._dependents.setdefault(owner["uid"], set())
+                    (known.add if there else known.discard)(where)
+        self.collection(place).log.append(change)
+        for listener in self.listeners:
             listener(place, change)

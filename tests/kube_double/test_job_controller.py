@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Running
 from support.cluster import Cluster
@@ -16,19 +13,9 @@ from support.kube import Body, Kube, condition
 LONG = "import time; time.sleep(60)"
 
 
-@pytest.fixture
-def kube(cluster: Cluster) -> Kube:
-    return cluster.kube
-
-
-@pytest.fixture
-def name() -> str:
-    return f"t-{secrets.token_hex(4)}"
-
-
-def job(name: str, program: str = "print('done')", *, restart: str = "Never", **spec: Any) -> Body:
+def job(name: str, program: str = "print('done')", **spec: Any) -> Body:
     pod = {
-        "restartPolicy": restart, "nodeSelector": NODE_SELECTOR, "tolerations": TOLERATIONS, "terminationGracePeriodSeconds": 5,
+        "restartPolicy": "Never", "nodeSelector": NODE_SELECTOR, "tolerations": TOLERATIONS, "terminationGracePeriodSeconds": 5,
         "containers": [{"name": "main", "image": "python:test", "args": ["-c", program]}],
     }  # fmt: skip
     template = {"metadata": {"labels": {"app": name}}, "spec": pod}
@@ -151,8 +138,8 @@ def test_a_policy_looks_at_the_pods_conditions(cluster: Cluster, kube: Kube, nam
     kube.create(job(name, LONG, backoffLimit=0, podFailurePolicy={"rules": rules}))
     (first,) = eventually(lambda: processes_of(cluster, name))
     disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
-    patch = {"status": {"conditions": [disrupted]}}
-    kube.patch("pods", first.pod, patch, subresource="status", content_type="application/strategic-merge-patch+json")
+    seen = kube.wait_for("pods", first.pod)["status"]["conditions"]
+    kube.patch_status("pods", first.pod, {"conditions": [*seen, disrupted]})
     kube.delete("pods", first.pod)
     eventually(lambda: [each.pod for each in processes_of(cluster, name) if each.pod != first.pod], seconds=60)
     body = kube.get("jobs", name)
@@ -188,24 +175,6 @@ def test_an_ended_job_goes_when_its_time_is_over(kube: Kube, name: str) -> None:
     kube.create(job(name, ttlSecondsAfterFinished=0))
     eventually(lambda: kube.get("jobs", name) is None)
     eventually(lambda: not pods_of(kube, name))
-
-
-def test_several_pods_work_side_by_side(cluster: Cluster, kube: Kube, name: str) -> None:
-    kube.create(job(name, "import time; time.sleep(1)", parallelism=2, completions=3))
-    eventually(lambda: len(processes_of(cluster, name)) == 2)
-    body = ended(kube, name, "Complete")
-    assert body["status"]["succeeded"] == 3
-    assert len(pods_of(kube, name)) == 3
-
-
-def test_a_container_can_be_restarted_in_its_pod(kube: Kube, name: str, tmp_path: Path) -> None:
-    kube.create(job(name, second_try_succeeds(tmp_path), restart="OnFailure"))
-    body = ended(kube, name, "Complete")
-    assert not body["status"].get("failed")
-    (pod,) = pods_of(kube, name)
-    (container,) = pod["status"]["containerStatuses"]
-    assert container["restartCount"] == 1
-    assert container["lastState"]["terminated"]["exitCode"] == 1
 
 
 def test_a_job_of_a_cron_job_can_be_started_by_hand(kube: Kube, name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import sys
 from pathlib import Path
@@ -12,25 +11,14 @@ from typing import Any
 
 import pytest
 
-from kube_double.kubelet import NODE, NODE_SELECTOR, TOLERATIONS, quantity
+from kube_double.kubelet import NODE, NODE_SELECTOR, TOLERATIONS
+from kube_double.pod_environment import expand
 from kube_double.server import ApiServer
 from support.cluster import Cluster, small_cluster
 from support.fleet import eventually
-from support.images import refused_reference
 from support.kube import Body, Kube, condition
-from support.pod_environment import expand
 
 ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
-
-
-@pytest.fixture
-def kube(cluster: Cluster) -> Kube:
-    return cluster.kube
-
-
-@pytest.fixture
-def name() -> str:
-    return f"t-{secrets.token_hex(4)}"
 
 
 def pod(name: str, program: str = "print('done')", *, selector: Body | None = None, grace: int = 5, **container: Any) -> Body:
@@ -127,7 +115,7 @@ def test_a_missing_secret_is_told_and_waited_for(kube: Kube, name: str) -> None:
     kube.create_secret(name, {"wrong": "x"})
     told = f"couldn't find key url in Secret {kube.namespace}/{name}"
     kube.wait_for("pods", name, lambda body: state(body)["waiting"].get("message") == told)
-    kube.patch("secrets", name, {"stringData": {"url": "x"}})
+    kube.patch("secrets", name, {"data": {"url": "eA=="}})
     assert ends(kube, name)["exitCode"] == 0
 
 
@@ -146,48 +134,18 @@ def test_an_image_that_may_not_be_pulled_is_told(kube: Kube, name: str) -> None:
     assert told == 'Container image "nope:1" is not present with pull policy of Never'
 
 
-def test_an_image_name_that_is_none_is_told(kube: Kube, name: str) -> None:
-    kube.create(pod(name, image="UPPER CASE!"))
-    told = waits(kube, name, "InvalidImageName")
-    assert told == (
-        'Failed to apply default image tag "UPPER CASE!": couldn\'t parse image name "UPPER CASE!": invalid reference format:'
-        " repository name (library/UPPER CASE!) must be lowercase"
-    )
-
-
-@pytest.mark.parametrize("image", ["a", "a:1", "a/b:1", "ghcr.io/a/b-c:v1.2", "localhost:5000/a", "a@sha256:" + "0" * 64])
-def test_good_image_names_are_let_through(image: str) -> None:
-    assert refused_reference(image) is None
-
-
-@pytest.mark.parametrize(
-    ("image", "why"), [("a b", ""), ("a:", ""), ("a//b", ""), ("a:b:c", ""), ("Upper/Case:1", " repository name (Case)")]
-)
-def test_bad_image_names_are_not(image: str, why: str) -> None:
-    refused = refused_reference(image)
-    assert refused is not None
-    assert f"invalid reference format{':' if why else ''}{why}" in refused.message
-
-
 def test_a_program_that_is_not_there_is_told(kube: Kube, name: str) -> None:
     kube.create(pod(name, command=["/no/such/program"]))
     assert "/no/such/program" in waits(kube, name, "RunContainerError")
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"selector": {"siorg-test-node": "another"}}, "didn't match Pod's node affinity/selector"),
-        ({"resources": {"requests": {"cpu": "1000"}}}, "Insufficient cpu"),
-    ],
-)
-def test_a_pod_that_fits_nowhere_is_told(kube: Kube, name: str, change: Body, told: str) -> None:
-    kube.create(pod(name, **change))
+def test_a_pod_that_fits_nowhere_is_told(kube: Kube, name: str) -> None:
+    kube.create(pod(name, selector={"siorg-test-node": "another"}))
     body = kube.wait_for("pods", name, lambda body: condition(body, "PodScheduled") == "False")
     (scheduled,) = [each for each in body["status"]["conditions"] if each["type"] == "PodScheduled"]
     assert (body["status"]["phase"], scheduled["reason"]) == ("Pending", "Unschedulable")
     assert scheduled["message"].startswith("0/")
-    assert told in scheduled["message"]
+    assert "didn't match Pod's node affinity/selector" in scheduled["message"]
     kube.delete("pods", name)
     kube.wait_gone("pods", name)
 
@@ -212,15 +170,6 @@ def test_deletion_kills_when_the_grace_is_over(cluster: Cluster, kube: Kube, nam
     kube.delete("pods", name)
     kube.wait_gone("pods", name)
     assert not [each for each in cluster.kubelet.processes() if each.pod == name]
-
-
-def test_pods_can_be_slow_to_start(tmp_path: Path) -> None:
-    with small_cluster(tmp_path, {"python:test": [sys.executable]}, start_seconds=0.4) as cluster:
-        cluster.kube.create(pod("slow"))
-        body = cluster.kube.wait_for("pods", "slow", state)
-        assert state(body) == {"waiting": {"reason": "ContainerCreating"}}
-        assert not cluster.kubelet.processes()
-        ends(cluster.kube, "slow")
 
 
 def test_a_pod_that_ends_or_goes_while_the_api_is_away_is_told_later(cluster: Cluster, kube: Kube, name: str) -> None:
@@ -254,7 +203,3 @@ def _is_running(pid: int) -> bool:
 
 def test_variables_expand_as_kubernetes_expands_them() -> None:
     assert expand("$(A)-$$(A)-$(B)-$A", {"A": "1"}) == "1-$(A)-$(B)-$A"
-
-
-def test_quantities_are_numbers() -> None:
-    assert [quantity(each) for each in ("500m", "2", "1Gi", 3, "1.5k")] == [0.5, 2, 2**30, 3, 1500]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,6 @@ def small_cluster(
     images: Mapping[str, Sequence[str]] | None = None,
     *,
     server: ApiServer | None = None,
-    start_seconds: float | Callable[[Body], float] = 0.0,
     retry_seconds: float = 0.5,
     path: Sequence[str | Path] = (),
 ) -> Iterator[Cluster]:
@@ -80,21 +79,18 @@ def small_cluster(
     Args:
         folder: Where the kubeconfig and the pods' output go.
         images: See ``Kubelet``.
-        server: One that runs already, as ``ApiServer(rules=…)``; otherwise one of its own.
-        start_seconds: See ``Kubelet``.
+        server: One that runs already; otherwise one of its own.
         retry_seconds: See ``Kubelet``.
         path: PYTHONPATH of the pods.
     """
-    if server is None:
-        with ApiServer() as own, small_cluster(folder, images, server=own, start_seconds=start_seconds,
-                                               retry_seconds=retry_seconds, path=path) as cluster:  # fmt: skip
-            yield cluster
-        return
-    kubeconfig = server.kubeconfig(folder)
-    node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", start_seconds=start_seconds, retry_seconds=retry_seconds,
-                   path=path)  # fmt: skip
-    server.logs = lambda _, pod, container: node.logs(pod, container or None)
-    with JobController(kubeconfig), node, _fresh_namespace(kubeconfig) as kube:
+    with ExitStack() as stack:
+        server = server or stack.enter_context(ApiServer())
+        kubeconfig = server.kubeconfig(folder)
+        stack.enter_context(JobController(kubeconfig))
+        node = stack.enter_context(
+            Kubelet(kubeconfig, images or {}, folder=folder / "pods", retry_seconds=retry_seconds, path=path)
+        )
+        kube = stack.enter_context(_fresh_namespace(kubeconfig))
         yield Cluster(server.kubeconfig(folder, namespace=kube.namespace), kube.namespace, kube, node, server)
 
 
@@ -104,14 +100,13 @@ def real_cluster(
     kubeconfig: Path,
     images: Mapping[str, Sequence[str]] | None = None,
     *,
-    start_seconds: float | Callable[[Body], float] = 0.0,
     retry_seconds: float = 0.5,
     path: Sequence[str | Path] = (),
 ) -> Iterator[Cluster]:
     """A fresh namespace on a real cluster, whose controllers and scheduler do their own work, and a node of ours."""
     with _fresh_namespace(kubeconfig) as kube:
         node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", schedule=False, namespace=kube.namespace,
-                       start_seconds=start_seconds, retry_seconds=retry_seconds, path=path)  # fmt: skip
+                       retry_seconds=retry_seconds, path=path)  # fmt: skip
         with node:
             try:
                 yield Cluster(_in_namespace(kubeconfig, folder, kube.namespace), kube.namespace, kube, node, None)
@@ -137,7 +132,10 @@ def any_cluster(
         with real_cluster(folder, kubeconfig, images, retry_seconds=0.2) as real:
             yield real
     else:
-        with ApiServer(rules=rules) as server, small_cluster(folder, images, server=server, retry_seconds=0.2) as small:
+        with (
+            ApiServer(rules=rules, bookmark_seconds=1.0) as server,
+            small_cluster(folder, images, server=server, retry_seconds=0.2) as small,
+        ):
             yield small
 
 

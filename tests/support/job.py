@@ -20,18 +20,6 @@ def job_environment(database_url: str, siorg_url: str | None = None, **more: str
     return {**kept, "PYTHONPATH": path, "DATABASE_URL": database_url, **siorg, **more}
 
 
-def start_job(*arguments: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start a job; the caller waits for it. Its output is captured."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "siorg_job", *arguments],
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def run_job(
     *arguments: str, env: Mapping[str, str], timeout: float = 60.0, code: int | None = 0
 ) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.informer import Informer
+from kube_double.informer import Informer
 from support.kube import Body, Kube
 from support.siorg_world import DRAIN, is_finished
 

@@ -16,9 +16,7 @@ from kubernetes import config
 
 Body = dict[str, Any]
 
-JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 _CORE = ("pods", "secrets", "configmaps", "serviceaccounts", "events", "namespaces", "nodes")
 _PATHS: Mapping[str, tuple[str, bool]] = {name: ("/api/v1", name not in ("namespaces", "nodes")) for name in _CORE} | {

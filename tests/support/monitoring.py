@@ -14,6 +14,8 @@ import yaml
 from support.siorg_server import REPOSITORY
 
 COMPONENT: Final = REPOSITORY / "manifests" / "components" / "monitoring"
+CASES: Final = REPOSITORY / "tests" / "unit" / "monitoring" / "rules_test.yaml"
+"""When which alert fires, as promtool works it out."""
 
 TARGET_LABELS: Final = frozenset({"namespace", "worker", "pod", "instance"})
 """Labels that a PodMonitor gives to everything of a pod that is scraped; and the one that ours adds to a worker's."""

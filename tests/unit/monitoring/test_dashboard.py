@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
 from prometheus_client import generate_latest
 
 from siorg_job.metrics import JobMetrics
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from support.monitoring import alerts, dashboard, metrics_of, panels, queries
+from support.rows import holds_for
 from support.siorg_server import REPOSITORY
 
 OF_THE_DESIGN = {
@@ -78,15 +78,17 @@ def test_the_metrics_of_the_design_are_those_of_the_code() -> None:
     assert families().keys() >= OF_THE_DESIGN
 
 
-@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
-def test_a_panel_has_a_title_a_unit_and_a_meaning(panel: dict[str, Any]) -> None:
-    assert panel["title"]
-    assert panel["description"].endswith(".")
-    assert panel["fieldConfig"]["defaults"]["unit"]
-    assert panel["targets"]
-    for target in panel["targets"]:
-        assert target["datasource"]["uid"] == panel["datasource"]["uid"] == "${datasource}"
-        assert 'namespace=~"$namespace"' in target["expr"]
+def test_a_panel_has_a_title_a_unit_and_a_meaning() -> None:
+    def check(panel: dict[str, Any]) -> None:
+        assert panel["title"]
+        assert panel["description"].endswith(".")
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["targets"]
+        for target in panel["targets"]:
+            assert target["datasource"]["uid"] == panel["datasource"]["uid"] == "${datasource}"
+            assert 'namespace=~"$namespace"' in target["expr"]
+
+    holds_for(panels(), check)
 
 
 def test_panels_have_their_own_place_number_and_title() -> None:

@@ -1,50 +1,47 @@
-"""A connection to the small API server that is slow, or on which one request is late and outlives its sender."""
+"""Stands before a server and passes everything on: late, or with one request held back; or to who could not reach it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import yaml
 
+Dial = Callable[[], Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 _ANSWER_SECONDS = 2.0
 
 
-class LateLink:
-    """Forwards to the server of a kubeconfig.
+class Relay:
+    """Forwards from entering the context until leaving it.
 
     Args:
-        kubeconfig: whose server it is, without TLS.
-        folder: where the kubeconfig goes that leads through here.
+        dial: opens a connection to the server behind.
+        address: where to listen, on a port of its own.
         held: beginning of a request, as ``POST /apis/batch/v1/``: the first such is held back until ``let_go``.
-        delay: seconds by which every answer and all news of watches are late.
+        delay: seconds by which everything that the server says is late.
     """
 
-    def __init__(self, kubeconfig: Path, folder: Path, *, held: str = "", delay: float = 0.0) -> None:
-        self._config = yaml.safe_load(kubeconfig.read_text())
-        self.kubeconfig = folder / "kubeconfig-late.yaml"
-        self._behind = urlsplit(self._config["clusters"][0]["cluster"]["server"])
-        self._prefix = held.encode()
-        self._delay = delay
+    def __init__(self, dial: Dial, address: str = "127.0.0.1", *, held: str = "", delay: float = 0.0) -> None:
+        self._dial, self._address, self._held, self._delay = dial, address, held.encode(), delay
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
         self._let_go = asyncio.Event()
         self.holds = threading.Event()
         """Set once the request is held."""
+        self.port = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
-        serving = asyncio.start_server(self._forward, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
-        port = self._server.sockets[0].getsockname()[1]
-        self._config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{port}"
-        self.kubeconfig.write_text(yaml.safe_dump(self._config))
+        starting = asyncio.start_server(self._forward, self._address, 0)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -68,11 +65,11 @@ class LateLink:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.CancelledError):
-            behind_reader, behind_writer = await asyncio.open_connection(self._behind.hostname, self._behind.port)
+            behind_reader, behind_writer = await self._dial()
             try:
                 answers = asyncio.create_task(self._answers(behind_reader, writer))
                 while data := await reader.read(65_536):
-                    if self._prefix and data.startswith(self._prefix) and not self.holds.is_set():
+                    if self._held and data.startswith(self._held) and not self.holds.is_set():
                         self.holds.set()
                         await self._let_go.wait()
                     behind_writer.write(data)
@@ -80,10 +77,26 @@ class LateLink:
                 await asyncio.wait({answers}, timeout=_ANSWER_SECONDS)
             finally:
                 behind_writer.transport.abort()
-                writer.transport.abort()
+        writer.transport.abort()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 self._loop.call_later(self._delay, writer.write, data)
             self._loop.call_later(self._delay, writer.close)
+
+
+class LateLink(Relay):
+    """A relay to the server of a kubeconfig, without TLS, with a kubeconfig in ``folder`` that leads through here."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, *, held: str = "", delay: float = 0.0) -> None:
+        self._config = yaml.safe_load(kubeconfig.read_text())
+        self.kubeconfig = folder / "kubeconfig-late.yaml"
+        behind = urlsplit(self._config["clusters"][0]["cluster"]["server"])
+        super().__init__(lambda: asyncio.open_connection(behind.hostname, behind.port), held=held, delay=delay)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{self.port}"
+        self.kubeconfig.write_text(yaml.safe_dump(self._config))
+        return self

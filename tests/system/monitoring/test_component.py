@@ -1,4 +1,4 @@
-"""The component as kustomize puts it into an installation, and the PodMonitors beside what they are to find."""
+"""The component as kustomize puts it into an installation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from support.monitoring import COMPONENT, dashboard, documents
+from support.monitoring import dashboard
 from support.pages import Page
 from support.siorg_server import REPOSITORY
-
-MANIFESTS = REPOSITORY / "manifests"
 
 
 def kustomize(folder: Path) -> list[dict[str, Any]]:
@@ -77,21 +75,3 @@ def test_the_kustomization_of_the_runbooks_can_be_built(tmp_path: Path) -> None:
     rules = named(made, "PrometheusRule", "siorg-sync")["spec"]["groups"][0]["rules"]
     assert [rule["alert"] for rule in rules if "86400" in rule["expr"]] == ["SiorgQueueOldestTooOld"]
     assert not [one for one in made if one["kind"] == "PrometheusRule" and one["metadata"]["name"] == "siorg-operator"]
-
-
-@pytest.mark.parametrize(
-    ("monitor", "deployment"),
-    [("siorg-operator", "base/operator.yaml"), ("siorg-worker", "overlays/deployment/worker.yaml")],
-)
-def test_a_monitor_finds_the_pods_and_their_port(monitor: str, deployment: str) -> None:
-    spec = named(documents(COMPONENT / "pod-monitors.yaml"), "PodMonitor", monitor)["spec"]
-    (found,) = (one for one in documents(MANIFESTS / deployment) if one["kind"] == "Deployment")
-    template = found["spec"]["template"]
-    assert spec["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-    ports = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
-    assert {endpoint["port"] for endpoint in spec["podMetricsEndpoints"]} <= ports
-
-
-def test_the_operators_own_namespace_label_is_honoured() -> None:
-    (endpoint,) = named(documents(COMPONENT / "pod-monitors.yaml"), "PodMonitor", "siorg-operator")["spec"]["podMetricsEndpoints"]
-    assert endpoint["honorLabels"]

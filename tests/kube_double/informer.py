@@ -47,11 +47,6 @@ class Informer:
         """End at the next event or when the connections are closed."""
         self._stop.set()
 
-    def objects(self) -> list[Body]:
-        """All objects now, by uid; not to be changed."""
-        with self._lock:
-            return list(self._objects.values())
-
     def get(self, uid: str) -> Body | None:
         with self._lock:
             return self._objects.get(uid)
