@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-import annotated_types
 import yaml
-from pydantic import AwareDatetime, BaseModel
-from pydantic.fields import FieldInfo
 
 from siorg_operator.api.crd import crd, crd_yaml
 from siorg_operator.api.formats import FORMS
 from siorg_operator.api.resource import KIND, SiorgSyncWorker, Status
-from siorg_operator.api.rules import Part, Rule, UniqueBy
 from siorg_operator.api.schema import at
 from siorg_operator.api.spec import Spec
 from support.rows import holds_for
@@ -50,129 +45,39 @@ def test_the_file_is_small() -> None:
     assert FILE.stat().st_size < 64 * 1024
 
 
-# -- field by field ---------------------------------------------------------------------------------------------------
+# -- field by field: that model and definition refuse the same, ``tests/kube_double/test_crd_rules.py`` shows ----------
+
+KEYWORDS = ("minimum", "maximum", "minLength", "maxLength", "maxItems", "maxProperties", "pattern", "enum", "format")
 
 
-def parts(model: type[BaseModel], schema: Schema, path: str) -> Iterator[tuple[str, type[BaseModel], Schema]]:
-    """Every model and the schema that has to say the same."""
-    yield path, model, schema
-    for name, field in model.model_fields.items():
-        alias = field.alias or name
-        inner, _ = unwrapped(field.annotation)
-        below = schema["properties"][alias]
-        if get_origin(inner) is tuple:
-            below, (inner, _) = below["items"], unwrapped(get_args(inner)[0])
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from parts(inner, below, f"{path}.{alias}")
+def test_the_definition_leaves_out_nothing_that_the_model_says() -> None:
+    def compare(model: Schema, whole: Schema, ours: Schema, path: str) -> None:
+        while "$ref" in model or "anyOf" in model:
+            if "$ref" in model:
+                model = whole["$defs"][model["$ref"].rpartition("/")[2]]
+            else:
+                model = next(one for one in model["anyOf"] if one.get("type") != "null")
+        said = {keyword: model[keyword] for keyword in (*KEYWORDS, "x-kubernetes-validations") if keyword in model}
+        assert said.items() <= {**ours}.items(), path
+        assert model.get("required", []) == ours.get("required", []), path
+        for name, inner in model.get("properties", {}).items():
+            compare(inner, whole, ours["properties"][name], f"{path}.{name}")
+        for keyword in ("items", "additionalProperties"):
+            if isinstance(model.get(keyword), Mapping) and keyword in ours:
+                compare(model[keyword], whole, ours[keyword], f"{path}.{keyword}")
 
-
-def unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
-    """A type without None and Annotated, and what Annotated said of it."""
-    metadata: list[Any] = []
-    while True:
-        origin = get_origin(annotation)
-        if origin is Annotated:
-            annotation, *more = get_args(annotation)
-            metadata += more
-        elif origin in {UnionType, Union} and NoneType in get_args(annotation):
-            (annotation,) = [one for one in get_args(annotation) if one is not NoneType]
-        else:
-            return annotation, metadata
-
-
-def limits(metadata: list[Any], kind: str) -> dict[str, Any]:
-    """The keywords of a schema that constraints stand for."""
-    flat = [inner for one in metadata for inner in (one.metadata if isinstance(one, FieldInfo) else [one])]
-    length = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}.get(
-        kind, ("minProperties", "maxProperties")
-    )
-    found: dict[str, Any] = {}
-    for one in flat:
-        match one:
-            case annotated_types.Ge(ge=value):
-                found["minimum"] = value
-            case annotated_types.Le(le=value):
-                found["maximum"] = value
-            case annotated_types.MinLen(min_length=value):
-                found[length[0]] = value
-            case annotated_types.MaxLen(max_length=value):
-                found[length[1]] = value
-            case UniqueBy(key=key):
-                found |= (
-                    {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
-                    if key
-                    else {"x-kubernetes-list-type": "set"}
-                )
-            case Rule():
-                found.setdefault("x-kubernetes-validations", []).append(one.validation)
-            case _ if isinstance(getattr(one, "pattern", None), str):
-                found["pattern"] = one.pattern
-    return found
-
-
-KINDS: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", AwareDatetime: "string"}
-CHECKED = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "pattern",
-           "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "enum")  # fmt: skip
-
-PARTS = [
-    *parts(Spec, SCHEMA["properties"]["spec"], "spec"),
-    *parts(Status, SCHEMA["properties"]["status"], "status"),
-]
-
-
-def kind_of(inner: Any) -> str:
-    if get_origin(inner) is Literal:
-        return "string"
-    if get_origin(inner) in {tuple, dict}:
-        return "array" if get_origin(inner) is tuple else "object"
-    return KINDS.get(inner, "object")
-
-
-def test_a_part_has_the_fields_of_its_model_and_no_others() -> None:
-    def check(part: tuple[str, type[BaseModel], Schema]) -> None:
-        _, model, schema = part
-        assert issubclass(model, Part)
-        assert list(schema["properties"]) == [field.alias for field in model.model_fields.values()]
-        assert schema.get("required", []) == [field.alias for field in model.model_fields.values() if field.is_required()]
-        rules = [rule.validation for rule in model.rules]
-        assert schema.get("x-kubernetes-validations", [])[: len(rules)] == rules
-
-    holds_for(PARTS, check)
-
-
-FIELDS = [
-    (f"{path}.{field.alias}", field, schema["properties"][field.alias])
-    for path, model, schema in PARTS
-    for field in model.model_fields.values()
-]
-
-
-def test_a_field_has_the_type_and_the_limits_that_its_model_has() -> None:
-    def check(row: tuple[str, FieldInfo, Schema]) -> None:
-        _, field, schema = row
-        inner, metadata = unwrapped(field.annotation)
-        assert schema["type"] == kind_of(inner)
-        wanted = limits([*field.metadata, *metadata], schema["type"])
-        if schema["type"] == "array":
-            wanted.setdefault("x-kubernetes-list-type", "atomic")
-        if get_origin(inner) is Literal:
-            wanted["enum"] = list(get_args(inner))
-        if isinstance(inner, type) and issubclass(inner, Part) and inner.rules:
-            wanted["x-kubernetes-validations"] = [rule.validation for rule in inner.rules]
-        assert {key: schema[key] for key in CHECKED if key in schema} == wanted
-        formats = {AwareDatetime: {"date-time"}, int: {"int32", "int64"}, float: {"double"}}
-        assert schema.get("format") in formats.get(inner, {None})
-
-    holds_for(FIELDS, check)
+    for part, model in (("spec", Spec), ("status", Status)):
+        whole = model.model_json_schema(by_alias=True)
+        compare(whole, whole, SCHEMA["properties"][part], part)
 
 
 def test_a_field_is_explained_in_a_sentence() -> None:
-    def check(row: tuple[str, FieldInfo, Schema]) -> None:
-        described = row[2]["description"]
-        assert re.fullmatch(r"[A-Z/0-9].*[.…]", described), described
-        assert "  " not in described
+    def check(row: tuple[str, Schema]) -> None:
+        for name, field in row[1].get("properties", {}).items():
+            assert re.fullmatch(r"[A-Z/0-9].*[.…]", field["description"]), (name, field["description"])
+            assert "  " not in field["description"]
 
-    holds_for(FIELDS, check)
+    holds_for([*nodes(SCHEMA["properties"]["spec"], "spec"), *nodes(SCHEMA["properties"]["status"], "status")], check)
 
 
 def test_defaults_are_those_of_the_model() -> None:
