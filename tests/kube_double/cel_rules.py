@@ -12,7 +12,7 @@ from celpy import celtypes
 from celpy.evaluation import CELEvalError
 
 from kube_double.errors import Fault
-from kube_double.schema import Schema
+from kube_double.structure import Schema
 
 _ENVIRONMENT = celpy.Environment()
 _RESERVED = frozenset({"as", "break", "const", "continue", "else", "for", "function", "if", "import", "in", "let", "loop",

@@ -9,8 +9,8 @@ from typing import Any
 from kube_double.cel_rules import rule_faults
 from kube_double.errors import Body, Fault, bad_request, invalid_object
 from kube_double.kinds import Kind, Kinds
-from kube_double.schema import Check, Schema, at_status, blocks_rules, checker, default, prune, whole
 from kube_double.store import Change, Place, Store, now
+from kube_double.structure import Check, Schema, at_status, blocks_rules, checker, default, prune, whole
 
 PLACE: Place = ("apiextensions.k8s.io", "customresourcedefinitions")
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"

@@ -28,6 +28,7 @@ from kube_double.errors import (
     not_found,
 )
 from kube_double.kinds import Kind, Kinds
+from kube_double.patches import merge_patch
 from kube_double.store import Entry, Key, Store, now
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -68,19 +69,6 @@ class Page:
     entries: list[Entry]
     version: int
     token: str = ""
-
-
-def merge_patch(body: Any, patch: Any) -> Any:
-    """Apply a JSON Merge Patch (RFC 7386): null removes, objects merge, everything else replaces."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(body) if isinstance(body, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge_patch(merged.get(key), value)
-    return merged
 
 
 @dataclass(slots=True)

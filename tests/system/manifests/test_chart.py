@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kube_double.registry import merge_patch
+from kube_double.patches import merge_patch
 from siorg_operator.api.resource import parse
 from siorg_operator.settings import OperatorSettings
 from support.helm import NAMESPACE, Chart, HelmError, needs_helm

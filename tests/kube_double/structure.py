@@ -75,6 +75,11 @@ def checker(schema: Schema) -> Check:
     return check
 
 
+def faults(schema: Schema, value: Any) -> list[Fault]:
+    """Everything of one value that the schema forbids."""
+    return checker(schema)(value)
+
+
 def _fault(error: jsonschema.ValidationError) -> Fault:
     at = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path).removeprefix(".")
     if error.validator == "required":
