@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from siorg_job.siorg.model import Structure
-from siorg_job.siorg.parsing import read_structure
+from siorg_job.siorg.rows import read_structure
 from siorg_operator.api.resource import read_file
 from siorg_operator.decide import manifests
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, connect

@@ -255,12 +255,11 @@ def _operator_families() -> Iterator[Any]:
 
 
 def _job_families() -> Iterator[Any]:
-    yield from _described(JobMetrics()._registry)
+    yield from _described(JobMetrics().registry)
 
 
-def _described(registry: CollectorRegistry | None) -> Iterator[Any]:
+def _described(registry: CollectorRegistry) -> Iterator[Any]:
     """Each instrument, or, of one that is not the library's own, what it collects: the registry itself tells of samples only."""
-    assert registry is not None  # these metrics are served
     for one in registry._collector_to_names:
         yield from [one] if hasattr(one, "_labelnames") else one.collect()
 

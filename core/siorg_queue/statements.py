@@ -23,7 +23,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _without_comments(sql: str) -> str:
-    return "\n".join(line.split(" -- ")[0].split("  -- ")[0] for line in sql.splitlines() if not line.startswith("--")).strip()
+    return "\n".join(line.split(" -- ")[0] for line in sql.splitlines() if not line.startswith("--")).strip()
 
 
 def expand(sql: str, fragments: Mapping[str, str]) -> str:

@@ -68,14 +68,7 @@ class QueueStore:
         Abandoned items whose attempts are spent are ended (FAILED) and returned as ``lost``; they count towards the limit.
         """
         rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=lease.total_seconds(), worker=worker)
-        return Claim(
-            items=tuple(_item(row) for row in rows if not row["ended"]),
-            lost=tuple(
-                LostItem(row["id"], EntityType(row["entity_type"]), row["siorg_code"], row["last_error"])
-                for row in rows
-                if row["ended"]
-            ),
-        )
+        return Claim(tuple(_item(row) for row in rows if not row["ended"]), tuple(_lost(row) for row in rows if row["ended"]))
 
     def renew(self, held: Mapping[UUID, int], *, lease: timedelta) -> set[UUID]:
         """Prolong the leases of ``held`` ({id: lease token}) and return the ids that are still ours."""
@@ -192,21 +185,21 @@ class QueueStore:
 
     def depth(self) -> Depth:
         """How much a claim could take right now: the claim's own predicate."""
-        row = self._one("depth.sql", "depth")
+        row = self._row("depth.sql", "depth")
         return Depth(row["claimable"], row["oldest_due_seconds"])
 
     def has_claimable(self) -> bool:
         """Whether a claim would take anything; cheaper than the depth."""
-        return bool(self._one("depth.sql", "claimable_exists")["found"])
+        return bool(self._row("depth.sql", "claimable_exists")["found"])
 
     def next_due_seconds(self) -> float | None:
         """Seconds until the next waiting item falls due (0: one is due); None when none waits."""
-        seconds = self._one("depth.sql", "next_due")["seconds"]
+        seconds = self._row("depth.sql", "next_due")["seconds"]
         return None if seconds is None else float(seconds)
 
     def counts(self) -> Counts:
         """The queue by state. Reads every status once: for people and slow gauges, not for a hot loop."""
-        return Counts(**self._one("depth.sql", "counts"))
+        return Counts(**self._row("depth.sql", "counts"))
 
     # -- producers and people -----------------------------------------------------------------------------------------
 
@@ -261,7 +254,7 @@ class QueueStore:
         with transaction(self._connection):
             return self._connection.execute(load("siorg_queue", file)[name], parameters).fetchall()
 
-    def _one(self, file: str, name: str) -> dict[str, Any]:
+    def _row(self, file: str, name: str) -> dict[str, Any]:
         return self._run(file, name)[0]
 
 
@@ -289,6 +282,10 @@ def _item(row: Mapping[str, Any]) -> Item:
         local_id=row["local_id"],
         error_details=row["error_details"],
     )
+
+
+def _lost(row: Mapping[str, Any]) -> LostItem:
+    return LostItem(row["id"], EntityType(row["entity_type"]), row["siorg_code"], row["last_error"])
 
 
 def _attention(row: Mapping[str, Any]) -> Attention:

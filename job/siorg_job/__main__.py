@@ -29,23 +29,14 @@ from siorg_job.commands import (
     status,
 )
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.settings import Settings
+from siorg_job.settings import ENVIRONMENT, Settings
 from siorg_queue import DatabaseUnavailable, describe, is_transient
 from siorg_runtime.environment import SettingsError
 from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.redaction import Redactor
+from siorg_runtime.version import version
 
 _COMMANDS = (run, discover, cleanup, status, conflicts, retry, enqueue, organizations, migrate, doctor)
-
-
-class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from siorg_runtime.version import version
-
-        print(f"siorg-job {version()}")
-        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Settings come from the environment; siorg-job settings lists them. Exit codes: 0 done, 1 error, 2 wrong settings"
         " or usage, 75 try later (database or SIORG unavailable; what was claimed was given back).",
     )
-    root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    root.add_argument("--version", action="version", version=f"siorg-job {version()}", help="print the version and exit")
     subparsers = root.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_to(subparsers)
@@ -75,8 +66,6 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     """Run one command; returns its exit code."""
     chosen = parser().parse_args(arguments)
     if chosen.run is None:
-        from siorg_job.settings import ENVIRONMENT
-
         print(ENVIRONMENT.markdown_table())
         return Exit.DONE
     try:

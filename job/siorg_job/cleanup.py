@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from siorg_queue import QueueStore
+from siorg_runtime.logs import logger
+
+log = logger("siorg_job.cleanup")
 
 _PAGE = 1000  # rows a transaction
+_PROGRESS_SECONDS = 5.0
 
 
-@dataclass(slots=True)
-class Cleaned:
-    """What a cleanup did (rows)."""
-
-    scanned: int = 0
-    deleted: int = 0
-    unlinked: int = 0
-    """History rows that stayed and lost their link to a deleted item."""
-    ended: int = 0
-    """Dangling items that were ended or opened again."""
-
-
-def cleanup(
-    store: QueueStore,
-    *,
-    retention_days: int,
-    report: Callable[[Cleaned], None] = lambda _: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Cleaned:
+def cleanup(store: QueueStore, *, retention_days: int, stopped: Callable[[], bool]) -> None:
     """End dangling rows, then walk the table once and delete expired rows and finished rows past their retention.
 
     Args:
         store: the queue.
         retention_days: how long COMPLETED, FAILED and SKIPPED rows are kept after they ended.
-        report: told after every page.
         stopped: asked before every page; True ends the walk early, which loses nothing.
     """
-    done = Cleaned()
+    scanned = deleted = unlinked = ended = 0
     while not stopped():
-        ended = sum(store.reap(_PAGE).values())
-        done.ended += ended
-        if ended < _PAGE:
+        reaped = sum(store.reap(_PAGE).values())
+        ended += reaped
+        if reaped < _PAGE:
             break
-    after = None
+    after, logged_at = None, time.monotonic()
     while not stopped():
         page = store.cleanup_page(after=after, retention_days=retention_days, limit=_PAGE)
-        done.scanned += page.scanned
-        done.deleted += page.deleted
-        done.unlinked += page.unlinked
-        report(done)
+        scanned += page.scanned
+        deleted += page.deleted
+        unlinked += page.unlinked
+        if time.monotonic() - logged_at > _PROGRESS_SECONDS:
+            logged_at = time.monotonic()
+            log.info("Cleaning up", scanned=scanned, deleted=deleted)
         after = page.last
         if page.scanned < _PAGE or after is None:
             break
-    return done
+    log.info(
+        "Cleanup complete",
+        ended=ended,
+        deleted=deleted,
+        history_unlinked=unlinked,  # rows that stayed and lost their link to a deleted item
+        scanned=scanned,
+        retention_days=retention_days,
+    )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from siorg_job.siorg.errors import TornAnswer, VersionUnknown
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.errors import MalformedResponse, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.merge import remote_organization_values, remote_unit_values
 from siorg_job.sync.model import UnitField
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
@@ -23,22 +24,6 @@ from siorg_queue.statements import load
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
 _SHRINK_FROM = 20  # units: in smaller organizations half may really go at once
-
-
-class SiorgVersions(Protocol):
-    """What discovery asks of SIORG."""
-
-    async def version(self, organization: int) -> str:
-        """The organization's current version."""
-        ...
-
-    async def changed_since(self, organization: int, version: str) -> list[RemoteUnit]:
-        """Units that changed after ``version``."""
-        ...
-
-    async def structure(self, organization: int) -> Structure:
-        """All units of the organization."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +69,12 @@ def registered(connection: Connection, codes: Sequence[int] | None) -> list[Orga
         rows = connection.execute(
             load("siorg_job", "discover.sql")["organizations"], {"codes": None if codes is None else list(codes)}
         ).fetchall()
-    return [
-        Organization(
-            code=row["code"],
-            acronym=row["acronym"],
-            version=row["version"],
-            has_units=row["has_units"],
-            base=parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None,
-            is_active=row["is_active"],
-        )
-        for row in rows
-    ]
+    return [Organization(**_with_base(row)) for row in rows]
 
 
 async def discover(
     organization: Organization,
-    siorg: SiorgVersions,
+    siorg: SiorgClient,
     connection: Connection,
     store: QueueStore,
     report: Callable[[str], None] = lambda _: None,
@@ -156,7 +131,7 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
     """The items for a whole structure: what differs, what cannot be read (it ends FAILED with the reason), what is gone. Pure.
 
     Raises:
-        TornAnswer: more than half of the units known here are missing: rather a broken answer than a reform.
+        MalformedResponse: more than half of the units known here are missing: rather a broken answer than a reform.
     """
     own = {code: unit for code, unit in structure.units.items() if unit.organization_code in (None, organization.code)}
     active = {
@@ -167,7 +142,7 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
     }
     gone = {code: local for code, local in active.items() if code not in structure.units and code not in structure.invalid}
     if len(active) >= _SHRINK_FROM and len(gone) > len(active) // 2:
-        raise TornAnswer(
+        raise MalformedResponse(
             f"SIORG's structure of organization {organization.code} lacks {len(gone)} of the {len(active)} units known here:"
             " not believed"
         )
@@ -193,15 +168,13 @@ def _known(connection: Connection, organization: int, codes: Sequence[int]) -> d
         rows = connection.execute(
             load("siorg_job", "discover.sql")["units"], {"organization": organization, "codes": list(codes)}
         )
-        return {
-            row["code"]: Known(
-                is_active=row["is_active"],
-                level=row["level"],
-                base=parse_stored(row["raw"]) if row["synced"] and isinstance(row["raw"], dict) else None,
-                own=row["own"],
-            )
-            for row in rows
-        }
+        return {row.pop("code"): Known(**_with_base(row)) for row in rows}
+
+
+def _with_base(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with what was last synced of it as ``base``; None: nothing, or nothing that can be read."""
+    raw, synced = row.pop("raw"), row.pop("synced")
+    return {**row, "base": parse_stored(raw) if synced and isinstance(raw, dict) else None}
 
 
 def _organization_item(organization: Organization, unit: RemoteUnit) -> Iterable[NewItem]:

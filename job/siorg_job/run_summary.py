@@ -16,44 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from siorg_job.metrics import BUCKETS_SECONDS
+from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.logs import logger
 from siorg_runtime.version import version
 
 LONGEST_SUMMARY: Final = 4096
 """Bytes. Kubernetes cuts a termination message there: https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/"""
 
-_LONGEST_REASON = 1024  # bytes as JSON; with it, and every counter at 2^63, the summary is far below LONGEST_SUMMARY
-_LARGEST = 2**63 - 1
+_LARGEST = 2**63 - 1  # with every counter there, the summary is far below LONGEST_SUMMARY
 
 log = logger("siorg_job.run_summary")
 
 
 @dataclass(slots=True)
-class BatchTally:
-    """What became of the items of one claim."""
-
-    succeeded: int = 0
-    failed: int = 0
-    """Failed for good, or to be tried again: either way this attempt failed."""
-    conflicts: int = 0
-    skipped: int = 0
-
-    @property
-    def processed(self) -> int:
-        """Items that came to an outcome. One that was given back unharmed did not."""
-        return self.succeeded + self.failed + self.conflicts + self.skipped
-
-    def line(self) -> str:
-        """The first worker's line, to the letter: people search their logs for it."""
-        return (
-            f"Batch complete: {self.processed} processed, {self.succeeded} succeeded, {self.failed} failed, "
-            f"{self.conflicts} conflicts, {self.skipped} skipped"
-        )
-
-
-@dataclass(slots=True)
-class RunReport:
+class RunSummary:
     """The counters of one run. Items unless said otherwise; not for use by two threads at once."""
 
     claimed: int = 0
@@ -81,7 +57,7 @@ class RunReport:
     item_seconds: float = 0.0
     """Seconds from claim to outcome, of all items together."""
     item_seconds_le: dict[float, int] = field(default_factory=dict)
-    """How many of these items took at most so many seconds, and more than the next lower of ``BUCKETS_SECONDS``."""
+    """How many of these items took at most so many seconds, and more than the next lower of ``ITEM_SECONDS``."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     """For people. By this machine's clock, and compared with nothing."""
     started_monotonic: float = field(default_factory=time.monotonic)
@@ -93,22 +69,22 @@ class RunReport:
 
     def item_took(self, seconds: float) -> None:
         """Count an item that came to an outcome ``seconds`` after its claim."""
-        at = bisect_left(BUCKETS_SECONDS, seconds)
-        bound = BUCKETS_SECONDS[at] if at < len(BUCKETS_SECONDS) else math.inf
+        at = bisect_left(ITEM_SECONDS, seconds)
+        bound = ITEM_SECONDS[at] if at < len(ITEM_SECONDS) else math.inf
         self.item_seconds += seconds
         self.item_seconds_le[bound] = self.item_seconds_le.get(bound, 0) + 1
 
-    def summary(self, reason: str, exit_code: int) -> dict[str, object]:
-        """What the run did, for ``one_line``.
+    def line(self, reason: str, exit_code: int) -> str:
+        """What the run did, as one line of JSON of at most ``LONGEST_SUMMARY`` bytes.
 
         Args:
-            reason: why it ended, such as ``exhausted``, ``stopped`` or what was unavailable. Without secrets.
+            reason: the word for why it ended, such as ``exhausted`` or ``siorg_unavailable``.
             exit_code: of the process.
         """
         seconds = max(time.monotonic() - self.started_monotonic, 0.0)
-        return {
+        values = {
             "version": version(),
-            "reason": _cut(reason),
+            "reason": reason,
             "exit_code": exit_code,
             "started_at": _rfc3339(self.started_at),
             "finished_at": _rfc3339(datetime.now(UTC)),
@@ -122,14 +98,10 @@ class RunReport:
                 f"{bound:g}": min(self.item_seconds_le[bound], _LARGEST) for bound in sorted(self.item_seconds_le)
             },
         }
+        return json.dumps(values, separators=(",", ":"))
 
 
-_COUNTERS = tuple(counter.name for counter in fields(RunReport) if counter.type == "int")
-
-
-def one_line(summary: dict[str, object]) -> str:
-    """The summary as one line of JSON, at most ``LONGEST_SUMMARY`` bytes."""
-    return json.dumps(summary, separators=(",", ":"))
+_COUNTERS = tuple(counter.name for counter in fields(RunSummary) if counter.type == "int")
 
 
 def write_termination_log(path: Path, text: str) -> None:
@@ -150,18 +122,3 @@ def write_termination_log(path: Path, text: str) -> None:
 
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _cut(reason: str) -> str:
-    """``reason``, short enough that the summary stays within its limit however it is escaped."""
-    # json.dumps writes a character as 1 to 12 bytes: counted as it will be written.
-    if len(json.dumps(reason)) <= _LONGEST_REASON:
-        return reason
-    kept: list[str] = []
-    left = _LONGEST_REASON - len(json.dumps("…"))
-    for character in reason:
-        left -= len(json.dumps(character)) - 2
-        if left < 0:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"

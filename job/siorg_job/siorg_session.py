@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from siorg_job.settings import Settings
-from siorg_job.siorg.client import CallObserver, ErrorObserver, SiorgClient, ignore_call, ignore_error
-from siorg_job.siorg.limits import Breaker, RateLimiter
+from siorg_job.siorg.breaker import Breaker
+from siorg_job.siorg.client import ErrorObserver, SiorgClient
+from siorg_job.siorg.rate_limiter import RateLimiter
+from siorg_job.siorg.transport import CallObserver, Transport, ignore
 
 _LONGEST_COOLDOWN_SECONDS = 60.0
 
@@ -20,20 +22,18 @@ def client_for(
     limiter: RateLimiter,
     breaker: Breaker,
     *,
-    observe: CallObserver = ignore_call,
-    observe_error: ErrorObserver = ignore_error,
+    observe: CallObserver = ignore,
+    observe_error: ErrorObserver = ignore,
 ) -> SiorgClient:
     """A client that has connected to nothing yet."""
-    return SiorgClient(
+    transport = Transport(
         settings.siorg_api_url,
-        token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
         limiter=limiter,
-        breaker=breaker,
-        timeout_seconds=settings.siorg_timeout_secs,
+        token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
         connect_timeout_seconds=settings.siorg_connect_timeout_secs,
         max_body_bytes=settings.siorg_max_body_bytes,
         max_connections=settings.worker_concurrency + 2,  # a probe and a table beside the items
         ca_bundle=settings.siorg_ca_bundle,
         observe=observe,
-        observe_error=observe_error,
     )
+    return SiorgClient(transport, breaker=breaker, timeout_seconds=settings.siorg_timeout_secs, observe_error=observe_error)

@@ -23,7 +23,7 @@ NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 """Where Kubernetes tells a pod its namespace."""
 
 _DAY = 86_400
-_JITTER = 1.2  # kubernetes.leaderelection wants the renew deadline longer than so many retry periods
+_JITTER = 1.2  # as client-go has it: the renew deadline is longer than so many retry periods
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*")
 # Rough on purpose: registries differ, and the kubelet says the rest (InvalidImageName).
@@ -33,7 +33,6 @@ _IDENTITY = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]{0,126}[A-Za-z0-9])?")
 _QUIET = (
     "aiohttp.access",  # a line for each request
     "kopf.activities.probe",  # two for each probe
-    "leaderelection",  # three for each renewal
     "kubernetes",
     "urllib3",
     "asyncio",

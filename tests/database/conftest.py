@@ -1,4 +1,4 @@
-"""A PostgreSQL server to stop, start and forbid things on."""
+"""A queue in a fresh database, and a PostgreSQL server to stop, start and forbid things on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from siorg_queue import Connection
 from support.postgres import Postgres, embedded_postgres
+from support.queue import Queue
+
+
+@pytest.fixture
+def queue(connection: Connection) -> Queue:
+    """The queue in the fresh database."""
+    return Queue(connection)
 
 
 @pytest.fixture(scope="session")

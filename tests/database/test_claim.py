@@ -10,52 +10,37 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from siorg_queue import Connection, Operation, Outcome, QueueStore, Status, Verdict, connect
-from support.queue import LEASE, insert, rows
+from siorg_queue import Operation, Outcome, QueueStore, Status, Verdict, connect
+from support.queue import LEASE, Queue
 
 
-def claim(store: QueueStore, limit: int = 100, worker: str = "w") -> list[int]:
-    return [item.siorg_code for item in store.claim(limit, lease=LEASE, worker=worker).items]
-
-
-def test_takes_exactly_what_was_asked_with_statistics_of_a_tiny_table(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=1)
-    connection.execute("ANALYZE siorg_sync_queue")
-    connection.execute(
+def test_takes_exactly_what_was_asked_with_statistics_of_a_tiny_table(queue: Queue) -> None:
+    queue.insert(1)
+    queue.connection.execute("ANALYZE siorg_sync_queue")
+    queue.connection.execute(
         "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, priority)"
         " SELECT 'UNIT', n, 'UPDATE', '{}', 1 + n % 10 FROM generate_series(2, 10001) AS n"
     )
-    claimed = store.claim(10, lease=LEASE, worker="w").items
-    assert len(claimed) == 10
-    assert [item.priority for item in claimed] == [1] * 10
-    assert store.counts().processing == 10
+    assert [item.priority for item in queue.claim(10)] == [1] * 10
+    assert queue.store.counts().processing == 10
 
 
-def test_takes_best_priority_first_and_oldest_first_within_it(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=1, priority="5", scheduled_for="now() - interval '1 hour'")
-    insert(connection, siorg_code=2, priority="1", scheduled_for="now() - interval '1 minute'")
-    insert(connection, siorg_code=3, priority="1", scheduled_for="now() - interval '2 minutes'")
-    insert(connection, siorg_code=4, priority="10", scheduled_for="now() - interval '9 hours'")
-    assert claim(store, 3) == [3, 2, 1]
-    assert claim(store, 3) == [4]
+def test_takes_best_priority_first_and_oldest_first_within_it(queue: Queue) -> None:
+    queue.insert(1, priority="5", scheduled_for="now() - interval '1 hour'")
+    queue.insert(2, priority="1", scheduled_for="now() - interval '1 minute'")
+    queue.insert(3, priority="1", scheduled_for="now() - interval '2 minutes'")
+    queue.insert(4, priority="10", scheduled_for="now() - interval '9 hours'")
+    assert [[item.siorg_code for item in queue.claim(3)] for _ in range(2)] == [[3, 2, 1], [4]]
 
 
 @pytest.mark.parametrize(
-    "columns",
-    [
-        {"priority": "NULL"},
-        {"scheduled_for": "NULL"},
-        {"attempts": "NULL", "max_attempts": "NULL"},
-        {"status": "NULL"},
-        {"priority": "NULL", "scheduled_for": "NULL", "attempts": "NULL", "max_attempts": "NULL", "status": "NULL"},
-    ],
-)
-def test_reads_the_nulls_that_the_old_table_allows_as_its_defaults(
-    connection: Connection, store: QueueStore, columns: dict[str, str]
-) -> None:
-    insert(connection, siorg_code=7, **columns)
-    assert store.depth().claimable == 1
-    (item,) = store.claim(5, lease=LEASE, worker="w").items
+    "columns", [("priority",), ("scheduled_for",), ("attempts", "max_attempts"), ("status",),
+                ("priority", "scheduled_for", "attempts", "max_attempts", "status")],
+)  # fmt: skip
+def test_reads_the_nulls_that_the_old_table_allows_as_its_defaults(queue: Queue, columns: tuple[str, ...]) -> None:
+    queue.insert(7, **dict.fromkeys(columns, "NULL"))
+    assert queue.store.depth().claimable == 1
+    (item,) = queue.claim()
     assert (item.siorg_code, item.priority, item.attempts, item.max_attempts) == (7, 5, 1, 3)
 
 
@@ -71,55 +56,41 @@ def test_reads_the_nulls_that_the_old_table_allows_as_its_defaults(
         {"status": "'PROCESSING'", "last_attempt_at": "now()"},
     ],
 )
-def test_leaves_what_is_not_claimable(connection: Connection, store: QueueStore, columns: dict[str, str]) -> None:
-    insert(connection, siorg_code=7, **columns)
-    assert not store.claim(5, lease=LEASE, worker="w")
-    assert store.depth().claimable == 0
-    assert not store.has_claimable()
+def test_leaves_what_is_not_claimable(queue: Queue, columns: dict[str, str]) -> None:
+    queue.insert(7, **columns)
+    assert not queue.store.claim(5, lease=LEASE, worker="w")
+    assert queue.store.depth().claimable == 0
+    assert not queue.store.has_claimable()
 
 
-def test_takes_what_a_person_decided_whatever_its_attempts(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=7, attempts="3", error_details="""'{"resolution": "ACCEPT_SIORG"}'""")
-    (item,) = store.claim(5, lease=LEASE, worker="w").items
-    assert item.attempts == 1
+def test_takes_what_a_person_decided_whatever_its_attempts(queue: Queue) -> None:
+    assert queue.claim_one(attempts="3", error_details="""'{"resolution": "ACCEPT_SIORG"}'""").attempts == 1
 
 
-def test_takes_over_what_a_dead_worker_left(connection: Connection, store: QueueStore) -> None:
-    insert(
-        connection,
-        siorg_code=7,
-        status="'PROCESSING'",
-        attempts="1",
-        lease_token="4",
-        lease_expires_at="now() - interval '1 second'",
-        claimed_by="'dead'",
-    )
-    (item,) = store.claim(5, lease=LEASE, worker="w").items
-    assert (item.attempts, item.lease_token) == (2, 5)
+def test_takes_over_what_a_dead_worker_left_and_the_first_worker_without_a_lease(queue: Queue) -> None:
+    lease = {"lease_token": "4", "lease_expires_at": "now() - interval '1 second'", "claimed_by": "'dead'"}
+    queue.insert(7, status="'PROCESSING'", attempts="1", **lease)
+    queue.insert(8, status="'PROCESSING'", attempts="1", last_attempt_at="now() - interval '1 day'")
+    claimed = {item.siorg_code: (item.attempts, item.lease_token) for item in queue.claim()}
+    assert claimed == {7: (2, 5), 8: (2, 1)}
 
 
-def test_takes_over_what_the_first_worker_left_without_a_lease(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=7, status="'PROCESSING'", attempts="1", last_attempt_at="now() - interval '1 day'")
-    assert claim(store) == [7]
-
-
-def test_ends_an_item_that_keeps_killing_its_worker(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=7)
+def test_ends_an_item_that_keeps_killing_its_worker(queue: Queue) -> None:
+    queue.insert(7)
     for attempt in (1, 2, 3):
-        (item,) = store.claim(5, lease=LEASE, worker=f"w{attempt}").items
+        (item,) = queue.claim(worker=f"w{attempt}")
         assert item.attempts == attempt
-        connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() - interval '1 second'")
-    claim_4 = store.claim(5, lease=LEASE, worker="w4")
-    assert not claim_4.items
-    assert [lost.siorg_code for lost in claim_4.lost] == [7]
-    (row,) = rows(connection)
+        queue.expire_leases()
+    claim = queue.store.claim(5, lease=LEASE, worker="w4")
+    assert (claim.items, [lost.siorg_code for lost in claim.lost]) == ((), [7])
+    row = queue.row()
     assert (row["status"], row["attempts"]) == ("FAILED", 3)
     assert "w3 was lost during attempt 3" in row["last_error"]
-    assert not store.claim(5, lease=LEASE, worker="w5")
+    assert not queue.store.claim(5, lease=LEASE, worker="w5")
 
 
-def test_gives_no_item_to_two_of_many_claimers(connection: Connection, database_url: str) -> None:
-    connection.execute(
+def test_gives_no_item_to_two_of_many_claimers(queue: Queue, database_url: str) -> None:
+    queue.connection.execute(
         "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, priority)"
         " SELECT 'UNIT', n, 'UPDATE', '{}', 1 + n % 3 FROM generate_series(1, 600) AS n"
     )
@@ -137,30 +108,28 @@ def test_gives_no_item_to_two_of_many_claimers(connection: Connection, database_
     assert len(taken) == len(set(taken)) == 600
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.fixed_dictionaries(
-            {
-                "status": st.sampled_from(["NULL", "'PENDING'", "'PROCESSING'", "'FAILED'", "'COMPLETED'", "'CONFLICT'"]),
-                "priority": st.sampled_from(["NULL", "1", "5", "10"]),
-                "attempts": st.sampled_from(["NULL", "0", "2", "3", "4"]),
-                "scheduled_for": st.sampled_from(["NULL", "now() - interval '1 h'", "now() + interval '1 h'"]),
-                "expires_at": st.sampled_from(["NULL", "now() - interval '1 h'", "now() + interval '1 h'"]),
-                "lease_expires_at": st.sampled_from(["NULL", "now() - interval '1 h'", "now() + interval '1 h'"]),
-                "last_attempt_at": st.sampled_from(["NULL", "now()", "now() - interval '1 h'"]),
-                "error_details": st.sampled_from(["NULL", "'[]'", "'3'", """'{"resolution": "MERGE"}'"""]),
-            }
-        ),
-        max_size=12,
-    )
+_HOUR_AGO, _IN_AN_HOUR = "now() - interval '1 h'", "now() + interval '1 h'"
+_STATES = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from(["NULL", "'PENDING'", "'PROCESSING'", "'FAILED'", "'COMPLETED'", "'CONFLICT'"]),
+        "priority": st.sampled_from(["NULL", "1", "5", "10"]),
+        "attempts": st.sampled_from(["NULL", "0", "2", "3", "4"]),
+        "scheduled_for": st.sampled_from(["NULL", _HOUR_AGO, _IN_AN_HOUR]),
+        "expires_at": st.sampled_from(["NULL", _HOUR_AGO, _IN_AN_HOUR]),
+        "lease_expires_at": st.sampled_from(["NULL", _HOUR_AGO, _IN_AN_HOUR]),
+        "last_attempt_at": st.sampled_from(["NULL", "now()", _HOUR_AGO]),
+        "error_details": st.sampled_from(["NULL", "'[]'", "'3'", """'{"resolution": "MERGE"}'"""]),
+    }
 )
-def test_claims_what_the_depth_counts_and_nothing_dangles(
-    connection: Connection, store: QueueStore, states: list[dict[str, str]]
-) -> None:
-    connection.execute("TRUNCATE siorg_sync_queue CASCADE")
-    for number, columns in enumerate(states):
-        insert(connection, siorg_code=number + 1, **columns)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_STATES, max_size=12))
+def test_claims_what_the_depth_counts_and_nothing_dangles(queue: Queue, states: list[dict[str, str]]) -> None:
+    queue.clear()
+    for code, columns in enumerate(states, start=1):
+        queue.insert(code, **columns)
+    store = queue.store
     depth = store.depth().claimable
     assert depth == store.counts().claimable
     taken = store.claim(100, lease=LEASE, worker="w")
@@ -171,58 +140,54 @@ def test_claims_what_the_depth_counts_and_nothing_dangles(
     assert (counts.claimable, counts.spent, counts.expired, counts.abandoned) == (0, 0, 0, 0)
 
 
-def test_the_next_due_moment_is_known(connection: Connection, store: QueueStore) -> None:
-    assert store.next_due_seconds() is None
-    insert(connection, siorg_code=1, scheduled_for="now() + interval '30 seconds'")
-    seconds = store.next_due_seconds()
+def test_the_next_due_moment_is_known(queue: Queue) -> None:
+    assert queue.store.next_due_seconds() is None
+    queue.insert(1, scheduled_for="now() + interval '30 seconds'")
+    seconds = queue.store.next_due_seconds()
     assert seconds is not None
     assert 25 < seconds <= 30
-    insert(connection, siorg_code=2)
-    assert store.next_due_seconds() == 0
+    queue.insert(2)
+    assert queue.store.next_due_seconds() == 0
 
 
-def test_renewing_prolongs_only_what_is_still_ours(connection: Connection, store: QueueStore) -> None:
+def test_items_scheduled_for_an_infinite_time_have_no_age(queue: Queue) -> None:
+    queue.insert(1, scheduled_for="'infinity'")
+    assert queue.store.next_due_seconds() is None
+    queue.insert(2, scheduled_for="'-infinity'")
+    depth = queue.store.depth()
+    assert (queue.store.next_due_seconds(), depth.claimable, depth.oldest_due_seconds) == (0, 1, None)
+    assert queue.store.counts().oldest_due_seconds is None
+
+
+def test_renewing_prolongs_only_what_is_still_ours(queue: Queue) -> None:
     for code in (1, 2, 3):
-        insert(connection, siorg_code=code)
-    first, second, third = store.claim(3, lease=timedelta(seconds=5), worker="w").items
-    connection.execute("UPDATE siorg_sync_queue SET lease_token = lease_token + 1 WHERE id = %s", [second.id])
-    connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() WHERE id = %s", [third.id])
-    ours = store.renew({item.id: item.lease_token for item in (first, second, third)}, lease=timedelta(hours=1))
-    assert ours == {first.id}
-    (row,) = connection.execute(
-        "SELECT lease_expires_at > now() + interval '30 minutes' AS longer FROM siorg_sync_queue WHERE id = %s",
-        [first.id],
-    )
-    assert row["longer"]
+        queue.insert(code)
+    first, second, third = queue.claim()
+    queue.connection.execute("UPDATE siorg_sync_queue SET lease_token = lease_token + 1 WHERE id = %s", [second.id])
+    queue.connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() WHERE id = %s", [third.id])
+    held = {item.id: item.lease_token for item in (first, second, third)}
+    assert queue.store.renew(held, lease=timedelta(hours=1)) == {first.id}
+    longer = "SELECT id FROM siorg_sync_queue WHERE lease_expires_at > now() + interval '30 minutes'"
+    assert [row["id"] for row in queue.connection.execute(longer)] == [first.id]
 
 
-def test_renewing_does_not_wait_for_a_row_that_is_being_applied(
-    connection: Connection, store: QueueStore, database_url: str
-) -> None:
-    insert(connection, siorg_code=1)
-    insert(connection, siorg_code=2)
-    items = store.claim(2, lease=LEASE, worker="w").items
+def test_renewing_does_not_wait_for_a_row_that_is_being_applied(queue: Queue, database_url: str) -> None:
+    queue.insert(1)
+    queue.insert(2)
+    items = queue.claim()
     with connect(database_url, application_name="test") as other:
         other.execute("BEGIN")
         other.execute("SELECT FROM siorg_sync_queue WHERE id = %s FOR NO KEY UPDATE", [items[0].id])
-        assert store.renew({item.id: item.lease_token for item in items}, lease=LEASE) == {item.id for item in items}
+        assert queue.store.renew({item.id: item.lease_token for item in items}, lease=LEASE) == {item.id for item in items}
         other.execute("ROLLBACK")
 
 
-def test_a_claim_whose_answer_was_lost_is_given_back(connection: Connection, store: QueueStore) -> None:
-    for code in (1, 2):
-        insert(connection, siorg_code=code)
-    known, unknown = store.claim(2, lease=LEASE, worker="me").items
-    assert store.release_unknown("me", [known.id]) == 1
-    by_id = {row["id"]: row for row in rows(connection)}
+def test_a_claim_whose_answer_was_lost_is_given_back(queue: Queue) -> None:
+    queue.insert(1)
+    queue.insert(2)
+    known, unknown = queue.claim(worker="me")
+    assert queue.store.release_unknown("me", [known.id]) == 1
+    by_id = {row["id"]: row for row in queue.rows()}
     assert (by_id[unknown.id]["status"], by_id[unknown.id]["attempts"]) == (Status.PENDING, 0)
     assert by_id[known.id]["status"] == Status.PROCESSING
     assert known.operation == Operation.UPDATE
-
-
-def test_items_scheduled_for_an_infinite_time_have_no_age(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=1, scheduled_for="'infinity'")
-    assert store.next_due_seconds() is None
-    insert(connection, siorg_code=2, scheduled_for="'-infinity'")
-    assert (store.next_due_seconds(), store.depth().claimable, store.depth().oldest_due_seconds) == (0, 1, None)
-    assert store.counts().oldest_due_seconds is None

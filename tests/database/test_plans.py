@@ -1,4 +1,4 @@
-"""The claim stays cheap however many finished, future, spent and dead rows lie beside what is due."""
+"""The claim and the operator's look stay cheap however many finished, future, spent and dead rows lie beside what is due."""
 
 from __future__ import annotations
 
@@ -14,42 +14,27 @@ from support.postgres import Postgres
 
 BATCH = 10
 DUE = 2_000
+FUTURE = 60_000
 
-_INSERT = """
-INSERT INTO siorg_sync_queue
-    (entity_type, siorg_code, operation, priority, payload, status, attempts, max_attempts, scheduled_for, processed_at)
-SELECT 'UNIT', {first} + n, 'UPDATE', {priority}, '{{}}', '{status}', {attempts}, 3, {scheduled_for}, {processed_at}
-FROM generate_series(1, {count}) AS n
-"""
+_CLAIM = load("siorg_queue", "claim.sql")["claim"]
+_OBSERVE = load("siorg_queue", "observe.sql")["observe"]
 
 
-def add(
-    connection: Connection,
-    count: int,
-    *,
-    first: int = 0,
-    priority: str = "1 + n % 10",
-    status: str = "PENDING",
-    attempts: int = 0,
-    scheduled_for: str = "now() - make_interval(secs => n % 3600)",
-    processed_at: str = "NULL",
-) -> None:
+def add(connection: Connection, count: int, *, first: int = 0, **columns: str) -> None:
+    """Rows by the thousand; columns are SQL expressions, ``n`` is the number of the row."""
+    row = {"priority": "1 + n % 10", "scheduled_for": "now() - make_interval(secs => n % 3600)", "attempts": "0", **columns}
     connection.execute(
-        _INSERT.format(
-            count=count, first=first, priority=priority, status=status, attempts=attempts,
-            scheduled_for=scheduled_for, processed_at=processed_at,
-        ).encode()
-    )  # fmt: skip
+        f"INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, {', '.join(row)})"
+        f" SELECT 'UNIT', {first} + n, 'UPDATE', '{{}}', {', '.join(row.values())} FROM generate_series(1, {count}) AS n".encode()
+    )
 
 
-def buffers_of_claim(connection: Connection) -> tuple[int, dict[str, Any]]:
-    """Shared buffers of one warm claim, and its plan. Rolled back."""
-    claim = load("siorg_queue", "claim.sql")["claim"]
-    parameters = {"limit": BATCH, "lease_seconds": 60.0, "worker": "plan"}
+def explained(connection: Connection, statement: str, **parameters: object) -> tuple[int, dict[str, Any]]:
+    """Shared buffers of a statement that runs warm, and its plan. Rolled back."""
     plan: dict[str, Any] = {}
     for _ in range(2):  # the second time: what the first one cleared of hints is not counted
         with psycopg.ClientCursor(connection) as cursor:
-            text = cursor.mogrify(claim, parameters)
+            text = cursor.mogrify(statement.encode(), parameters) if parameters else statement
         connection.execute("BEGIN")
         try:
             row = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}".encode()).fetchone()
@@ -57,24 +42,28 @@ def buffers_of_claim(connection: Connection) -> tuple[int, dict[str, Any]]:
             connection.execute("ROLLBACK")
         assert row is not None
         plan = row["QUERY PLAN"][0]["Plan"]
-    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan
+    return _buffers(plan), plan
+
+
+def claimed(connection: Connection) -> tuple[int, dict[str, Any]]:
+    """The same of one claim."""
+    return explained(connection, _CLAIM, limit=BATCH, lease_seconds=60.0, worker="plan")
 
 
 def per_node(plan: dict[str, Any], depth: int = 0) -> str:
     """The buffers of each part of a plan, for a person to find what grew."""
     name = f"{plan['Node Type']} {plan.get('Index Name', plan.get('Relation Name', plan.get('CTE Name', '')))}"
-    line = (
-        f"{'  ' * depth}{name}: {plan['Shared Hit Blocks'] + plan['Shared Read Blocks']} buffers,"
-        f" {plan['Actual Rows']} rows x {plan['Actual Loops']}"
-    )
+    line = f"{'  ' * depth}{name}: {_buffers(plan)} buffers, {plan['Actual Rows']} rows x {plan['Actual Loops']}"
     return "\n".join([line, *(per_node(below, depth + 1) for below in plan.get("Plans", []))])
 
 
-def scanned(plan: dict[str, Any]) -> Iterator[str]:
-    if "Index Name" in plan or plan["Node Type"] == "Seq Scan":
-        yield plan.get("Index Name", f"Seq Scan {plan.get('Relation Name')}")
-    for below in plan.get("Plans", []):
-        yield from scanned(below)
+def walks_the_queue(plan: dict[str, Any]) -> bool:
+    own = plan["Node Type"] == "Seq Scan" and plan.get("Relation Name") == "siorg_sync_queue"
+    return own or any(walks_the_queue(below) for below in plan.get("Plans", []))
+
+
+def _buffers(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 @pytest.fixture(scope="module")
@@ -84,63 +73,99 @@ def small(postgres: Postgres) -> int:
     with connect(url, application_name="test") as connection:
         add(connection, DUE)
         connection.execute("VACUUM ANALYZE siorg_sync_queue")
-        buffers, plan = buffers_of_claim(connection)
+        buffers, plan = claimed(connection)
         print(f"small table: {buffers} buffers\n{per_node(plan)}")  # noqa: T201 - the figure is the result
     postgres.drop(url)
     return buffers
 
 
 @pytest.fixture(scope="module")
-def large(postgres: Postgres) -> Iterator[Connection]:
-    """A million finished, 60,000 future, 15,000 spent rows, and 15,000 that were claimed and completed batch by batch."""
+def idle(postgres: Postgres) -> Iterator[Connection]:
+    """A million finished, 60,000 future, 15,000 spent, 3,000 failed and 200 conflicting rows; nothing is due."""
     url = postgres.database()
     with connect(url, application_name="test") as connection:
+        # As it is outside of tests: a vacuum right after commits that wait for nothing cannot see yet that they lasted.
+        connection.execute("SET synchronous_commit = on")
+        some = "1 + n % 3"
         finished = "now() - make_interval(secs => n)"
-        add(connection, 1_000_000, first=10_000_000, status="COMPLETED", attempts=1, processed_at=finished)
-        add(connection, 60_000, first=20_000_000, priority="1 + n % 3", scheduled_for="now() + make_interval(secs => 3600 + n)")
-        add(connection, 15_000, first=30_000_000, priority="1 + n % 3", attempts=3, scheduled_for="now() - interval '2 days'")
-        add(connection, 15_000, first=40_000_000, priority="1 + n % 3", scheduled_for="now() - interval '1 day'")
-        # As workers do it, only coarser: each row is updated twice, at the very head of the queue.
-        for _ in range(15):
-            connection.execute(
-                load("siorg_queue", "claim.sql")["claim"], {"limit": 1_000, "lease_seconds": 60.0, "worker": "plan"}
-            )
-            connection.execute(
-                "UPDATE siorg_sync_queue SET status = 'COMPLETED', processed_at = now(), lease_expires_at = NULL,"
-                " claimed_by = NULL WHERE status = 'PROCESSING'"
-            )
-        add(connection, DUE)
+        add(connection, 1_000_000, first=10_000_000, status="'COMPLETED'", attempts="1", processed_at=finished)
+        add(connection, FUTURE, first=20_000_000, priority=some, scheduled_for="now() + make_interval(secs => 3600 + n)")
+        add(connection, 15_000, first=30_000_000, priority=some, attempts="3", scheduled_for="now() - interval '2 days'")
+        add(connection, 3_000, first=40_000_000, status="'FAILED'", attempts="3", processed_at="now()")
+        add(connection, 200, first=50_000_000, status="'CONFLICT'", attempts="1")
         yield connection
     postgres.drop(url)
+
+
+@pytest.fixture(scope="module")
+def large(idle: Connection) -> Connection:
+    """And 15,000 that were claimed and completed batch by batch, and some that are due. What looks at ``idle`` comes before."""
+    add(idle, 15_000, first=60_000_000, priority="1 + n % 3", scheduled_for="now() - interval '1 day'")
+    # As workers do it, only coarser: each row is updated twice, at the very head of the queue.
+    for _ in range(15):
+        idle.execute(_CLAIM, {"limit": 1_000, "lease_seconds": 60.0, "worker": "plan"})
+        idle.execute(
+            "UPDATE siorg_sync_queue SET status = 'COMPLETED', processed_at = now(), lease_expires_at = NULL,"
+            " claimed_by = NULL WHERE status = 'PROCESSING'"
+        )
+    add(idle, DUE)
+    return idle
+
+
+# -- the operator's look ------------------------------------------------------------------------------------------------
+
+
+def test_a_look_walks_no_finished_rows_even_with_no_statistics(idle: Connection) -> None:
+    _, plan = explained(idle, _OBSERVE)
+    assert not walks_the_queue(plan), per_node(plan)
+
+
+def test_a_look_reads_of_future_and_ended_rows_the_index_alone(idle: Connection) -> None:
+    idle.execute("VACUUM ANALYZE siorg_sync_queue")
+
+    buffers, plan = explained(idle, _OBSERVE)
+
+    seen = idle.execute(_OBSERVE).fetchone()
+    print(f"idle look: {buffers} buffers\n{per_node(plan)}")  # noqa: T201 - the figure is the result
+    assert seen is not None
+    assert (seen["claimable"], seen["scheduled"], seen["failed"], seen["conflict"]) == (0, FUTURE, 3_000, 200)
+    # An index page has some 250 of the rows that wait; the table's pages have 55.
+    assert buffers <= FUTURE / 150, per_node(plan)
+    assert not walks_the_queue(plan), per_node(plan)
+
+
+def test_a_run_on_an_empty_queue_walks_no_finished_rows(idle: Connection) -> None:
+    """It ends what dangles, looks for work, and asks when the next is due."""
+    for file, name in (("dangling.sql", "reap"), ("depth.sql", "claimable_exists"), ("depth.sql", "next_due")):
+        buffers, plan = explained(idle, load("siorg_queue", file)[name].replace("%(limit)s", "1000"))
+        print(f"idle {name}: {buffers} buffers")  # noqa: T201
+        assert not walks_the_queue(plan), per_node(plan)
+
+
+def test_a_look_at_due_rows_reads_little_more_than_those(idle: Connection) -> None:
+    idle.execute("VACUUM ANALYZE siorg_sync_queue")
+    before, _ = explained(idle, _OBSERVE)
+    add(idle, DUE, first=70_000_000)
+
+    buffers, plan = explained(idle, _OBSERVE)
+
+    print(f"idle: {before} buffers, {DUE} due: {buffers}")  # noqa: T201
+    # Of rows that no vacuum has seen yet the table's pages are looked at: once to count them, once for their times.
+    assert buffers <= before + 3 * DUE, per_node(plan)
+
+
+# -- the claim ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_claim_reads_no_more_of_a_huge_table_than_of_a_small_one(large: Connection, small: int) -> None:
     large.execute("VACUUM ANALYZE siorg_sync_queue")
 
-    buffers, plan = buffers_of_claim(large)
+    buffers, plan = claimed(large)
 
     print(f"large table: {buffers} buffers, small: {small}\n{per_node(plan)}")  # noqa: T201
     assert buffers <= 2 * small, per_node(plan)
     assert plan["Actual Rows"] == BATCH
-    assert not [name for name in scanned(plan) if name.startswith("Seq Scan siorg_sync_queue")]
-
-
-def test_an_idle_look_reads_little_of_a_huge_table(large: Connection) -> None:
-    """A run on an empty queue ends what dangles, looks for work, and asks when the next is due."""
-    large.execute("BEGIN")
-    try:
-        large.execute("DELETE FROM siorg_sync_queue WHERE status = 'PENDING' AND (attempts >= 3 OR scheduled_for <= now())")
-        read = {}
-        for file, name in (("dangling.sql", "reap"), ("depth.sql", "claimable_exists"), ("depth.sql", "next_due")):
-            statement = load("siorg_queue", file)[name].replace("%(limit)s", "1000")
-            row = large.execute(("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement).encode()).fetchone()
-            assert row is not None
-            plan = row["QUERY PLAN"][0]["Plan"]
-            assert not [index for index in scanned(plan) if index == "Seq Scan siorg_sync_queue"], per_node(plan)
-            read[name] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    finally:
-        large.execute("ROLLBACK")
-    print(f"idle: {read}")  # noqa: T201
+    assert not walks_the_queue(plan), per_node(plan)
 
 
 def test_with_statistics_from_before_a_bulk_insert_the_claim_reads_no_more(postgres: Postgres, small: int) -> None:
@@ -149,7 +174,7 @@ def test_with_statistics_from_before_a_bulk_insert_the_claim_reads_no_more(postg
         add(connection, 1)
         connection.execute("ANALYZE siorg_sync_queue")
         add(connection, 50_000, first=100)
-        buffers, plan = buffers_of_claim(connection)
+        buffers, plan = claimed(connection)
         print(f"stale statistics: {buffers} buffers, small: {small}")  # noqa: T201
         assert buffers <= 2 * small, per_node(plan)
         assert plan["Actual Rows"] == BATCH

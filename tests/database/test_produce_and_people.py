@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
 
 from siorg_queue import (
     CHANNEL,
-    Connection,
     EntityType,
     NewItem,
     Operation,
@@ -18,8 +18,9 @@ from siorg_queue import (
     Status,
     Verdict,
     connect,
+    transaction,
 )
-from support.queue import LEASE, insert, rows
+from support.queue import Queue
 
 
 def units(*codes: int, operation: Operation = Operation.UPDATE) -> list[NewItem]:
@@ -44,11 +45,9 @@ def test_an_entity_that_waits_is_not_added_again(store: QueueStore) -> None:
         {"expires_at": "now()"},
     ],
 )
-def test_what_will_not_be_worked_on_any_more_does_not_count_as_waiting(
-    connection: Connection, store: QueueStore, columns: dict[str, str]
-) -> None:
-    insert(connection, siorg_code=1, **columns)
-    assert store.enqueue(units(1)) == 1
+def test_what_will_not_be_worked_on_any_more_does_not_count_as_waiting(queue: Queue, columns: dict[str, str]) -> None:
+    queue.insert(1, **columns)
+    assert queue.store.enqueue(units(1)) == 1
 
 
 def test_many_producers_at_once_add_each_entity_once(store: QueueStore, database_url: str) -> None:
@@ -61,15 +60,9 @@ def test_many_producers_at_once_add_each_entity_once(store: QueueStore, database
     assert store.depth().claimable == 300
 
 
-def listen(url: str) -> psycopg.Connection[tuple[object, ...]]:
-    listener = psycopg.connect(url, autocommit=True)
-    listener.execute(f"LISTEN {CHANNEL}")
-    return listener
-
-
 def notified(listener: psycopg.Connection[tuple[object, ...]]) -> int:
     """Notifications that were sent before now: the listener's own comes last."""
-    listener.execute("NOTIFY siorg_sync_queue, 'end'")
+    listener.execute(f"NOTIFY {CHANNEL}, 'end'")
     count = 0
     for notify in listener.notifies():
         if notify.payload == "end":
@@ -78,105 +71,110 @@ def notified(listener: psycopg.Connection[tuple[object, ...]]) -> int:
     return count
 
 
-def test_new_work_is_announced_once_a_statement(store: QueueStore, connection: Connection, database_url: str) -> None:
-    with listen(database_url) as listener:
+def test_new_work_is_announced_once_a_statement(queue: Queue, database_url: str) -> None:
+    store = queue.store
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute(f"LISTEN {CHANNEL}")
         store.enqueue(units(*range(1, 101)))
         assert notified(listener) == 1
         store.enqueue(units(*range(1, 101)))
         assert notified(listener) == 0  # nothing was added
-        insert(connection, siorg_code=500, scheduled_for="now() + interval '1 h'")
+        queue.insert(500, scheduled_for="now() + interval '1 h'")
         assert notified(listener) == 0  # nothing to do yet
-        items = store.claim(100, lease=LEASE, worker="w").items
-        store.finish([Verdict(item, Outcome.CONFLICT) for item in items[:2]] + [Verdict(i, Outcome.RETRY) for i in items[2:]])
+        items = queue.claim()
+        store.finish([Verdict(item, Outcome.CONFLICT if item in items[:2] else Outcome.RETRY) for item in items])
         assert notified(listener) == 0  # claims and finishes are no news
         assert store.reopen_conflict(items[0].id, {"resolution": "ACCEPT_SIORG"})
         assert notified(listener) == 1
 
 
-def test_dangling_rows_each_get_their_end(connection: Connection, store: QueueStore) -> None:
-    insert(connection, siorg_code=1, attempts="3")
-    insert(connection, siorg_code=2, expires_at="now() - interval '1 h'")
-    insert(connection, siorg_code=3, status="'PROCESSING'", last_attempt_at="now() - interval '1 h'")
-    insert(connection, siorg_code=4, status="'PROCESSING'", attempts="3", lease_expires_at="now() - interval '1 h'")
-    insert(connection, siorg_code=5)
-    insert(connection, siorg_code=6, status="'PROCESSING'", lease_expires_at="now() + interval '1 h'")
-    insert(connection, siorg_code=7, status="'CONFLICT'")
-    assert store.reap() == {Status.FAILED: 2, Status.SKIPPED: 1, Status.PENDING: 1}
-    assert [row["status"] for row in rows(connection)] == [
-        "FAILED",
-        "SKIPPED",
-        "PENDING",
-        "FAILED",
-        "PENDING",
-        "PROCESSING",
-        "CONFLICT",
-    ]
-    assert all(row["last_error"] for row in rows(connection)[:4])
-    assert store.reap() == {}
+def test_dangling_rows_each_get_their_end(queue: Queue) -> None:
+    queue.insert(1, attempts="3")
+    queue.insert(2, expires_at="now() - interval '1 h'")
+    queue.insert(3, status="'PROCESSING'", last_attempt_at="now() - interval '1 h'")
+    queue.insert(4, status="'PROCESSING'", attempts="3", lease_expires_at="now() - interval '1 h'")
+    queue.insert(5)
+    queue.insert(6, status="'PROCESSING'", lease_expires_at="now() + interval '1 h'")
+    queue.insert(7, status="'CONFLICT'")
+    assert queue.store.reap() == {Status.FAILED: 2, Status.SKIPPED: 1, Status.PENDING: 1}
+    statuses = " ".join(row["status"] for row in queue.rows())
+    assert statuses == "FAILED SKIPPED PENDING FAILED PENDING PROCESSING CONFLICT"
+    assert all(row["last_error"] for row in queue.rows()[:4])
+    assert queue.store.reap() == {}
 
 
-def test_cleanup_deletes_old_and_expired_rows_and_keeps_history(connection: Connection, store: QueueStore) -> None:
+def test_cleanup_deletes_old_and_expired_rows_and_keeps_history(queue: Queue) -> None:
     old = "now() - interval '40 days'"
+    lease = {"lease_expires_at": "now() + interval '1 h'"}
     keep = {
-        insert(
-            connection,
-            siorg_code=1,
-            status="'PROCESSING'",
-            created_at=old,
-            expires_at=old,
-            lease_expires_at="now() + interval '1 h'",
-        ),
-        insert(connection, siorg_code=2, status="'CONFLICT'", created_at=old, expires_at=old),
-        insert(connection, siorg_code=3, created_at=old),
-        insert(connection, siorg_code=4, status="'COMPLETED'", created_at=old, processed_at="now()"),
+        queue.insert(1, status="'PROCESSING'", created_at=old, expires_at=old, **lease),
+        queue.insert(2, status="'CONFLICT'", created_at=old, expires_at=old),
+        queue.insert(3, created_at=old),
+        queue.insert(4, status="'COMPLETED'", created_at=old, processed_at="now()"),
     }
-    gone = [
-        insert(connection, siorg_code=5, status="'COMPLETED'", created_at=old, processed_at=old),
-        insert(connection, siorg_code=6, status="'FAILED'", created_at=old),
-        insert(connection, siorg_code=7, expires_at=old),
-        insert(connection, siorg_code=8, status="'SKIPPED'", processed_at=old),
-    ]
-    for id_ in [*keep, *gone]:
-        connection.execute(
-            "INSERT INTO siorg_history (entity_type, siorg_code, change_type, sync_queue_id) VALUES ('UNIT', 1, 'UPDATE', %s)",
-            [id_],
-        )
-    after, deleted, unlinked, pages = None, 0, 0, 0
-    while True:
-        page = store.cleanup_page(after=after, retention_days=30, limit=3)
-        deleted, unlinked, after, pages = deleted + page.deleted, unlinked + page.unlinked, page.last, pages + 1
-        if page.scanned < 3:
-            break
-    assert (deleted, unlinked) == (4, 4)
-    assert pages >= 3
-    assert {row["id"] for row in rows(connection)} == keep
-    links = [row["sync_queue_id"] for row in connection.execute("SELECT sync_queue_id FROM siorg_history")]
-    assert len(links) == 8
-    assert {link for link in links if link} == keep
-
-
-def test_retrying_opens_failed_items_with_all_their_attempts(connection: Connection, store: QueueStore) -> None:
-    insert(
-        connection,
-        siorg_code=1,
-        status="'FAILED'",
-        attempts="3",
-        error_details="""'{"kind": "x", "resolution": "MERGE"}'""",
+    queue.insert(5, status="'COMPLETED'", created_at=old, processed_at=old)
+    queue.insert(6, status="'FAILED'", created_at=old)
+    queue.insert(7, expires_at=old)
+    queue.insert(8, status="'SKIPPED'", processed_at=old)
+    queue.connection.execute(
+        "INSERT INTO siorg_history (entity_type, siorg_code, change_type, sync_queue_id)"
+        " SELECT 'UNIT', 1, 'UPDATE', id FROM siorg_sync_queue"
     )
-    insert(connection, siorg_code=2, status="'FAILED'", attempts="3")
-    insert(connection, siorg_code=3, status="'COMPLETED'")
-    assert store.retry(codes=[1]) == 1
-    assert store.retry() == 1
-    first, second, third = rows(connection)
+    pages = [queue.store.cleanup_page(after=None, retention_days=30, limit=3)]
+    while pages[-1].scanned == 3:
+        pages.append(queue.store.cleanup_page(after=pages[-1].last, retention_days=30, limit=3))
+    assert len(pages) >= 3
+    assert (sum(page.deleted for page in pages), sum(page.unlinked for page in pages)) == (4, 4)
+    assert {row["id"] for row in queue.rows()} == keep
+    links = [row["sync_queue_id"] for row in queue.connection.execute("SELECT sync_queue_id FROM siorg_history")]
+    assert (len(links), set(links)) == (8, {*keep, None})
+
+
+# -- people -------------------------------------------------------------------------------------------------------------
+
+
+def test_retrying_opens_failed_items_with_all_their_attempts(queue: Queue) -> None:
+    queue.insert(1, status="'FAILED'", attempts="3", error_details="""'{"kind": "x", "resolution": "MERGE"}'""")
+    queue.insert(2, status="'FAILED'", attempts="3")
+    queue.insert(3, status="'COMPLETED'")
+    assert queue.store.retry(codes=[1]) == 1
+    assert queue.store.retry() == 1
+    first, second, third = queue.rows()
     assert (first["status"], first["attempts"], first["error_details"]) == ("PENDING", 0, {"resolution": "MERGE"})
     assert (second["status"], third["status"]) == ("PENDING", "COMPLETED")
 
 
-def test_a_persons_decisions_are_written_on_conflicts_only(connection: Connection, store: QueueStore) -> None:
-    conflict = insert(connection, siorg_code=1, status="'CONFLICT'")
-    done = insert(connection, siorg_code=2, status="'COMPLETED'")
-    assert [entry.id for entry in store.conflicts()] == [conflict]
-    assert not store.reopen_conflict(done, {"resolution": "ACCEPT_SIORG"})
-    assert not store.close_conflict(done, Status.SKIPPED)
-    assert store.close_conflict(conflict, Status.COMPLETED, notes="kept ours")
-    assert rows(connection)[0]["resolution_notes"] == "kept ours"
+def test_a_persons_decisions_are_written_on_conflicts_only(queue: Queue) -> None:
+    conflict = queue.insert(1, status="'CONFLICT'")
+    done = queue.insert(2, status="'COMPLETED'")
+    assert [entry.id for entry in queue.store.conflicts()] == [conflict]
+    assert not queue.store.reopen_conflict(done, {"resolution": "ACCEPT_SIORG"})
+    assert not queue.store.close_conflict(done, Status.SKIPPED)
+    assert queue.store.close_conflict(conflict, Status.COMPLETED, notes="kept ours")
+    assert queue.rows()[0]["resolution_notes"] == "kept ours"
+
+
+def _complete(queue: Queue, operation: str = "UPDATE") -> int:
+    """Complete an item of unit 1; returns how many conflicts that ended."""
+    verdict = Verdict(queue.claim_one(1, operation=operation), Outcome.COMPLETED)
+    with transaction(queue.connection):
+        queue.store.finish_within([verdict])
+        return len(queue.store.end_older_conflicts([(verdict, datetime.now(UTC))]))
+
+
+def test_only_conflicts_of_the_same_entity_and_work_are_ended(queue: Queue) -> None:
+    ended = queue.insert(1, operation="HIERARCHY_CHANGE", status="'CONFLICT'")
+    queue.insert(1, operation="EXTINCTION", status="'CONFLICT'")
+    queue.insert(1, operation="MERGE", status="'CONFLICT'")
+    queue.insert(1, entity_type="CATEGORY", status="'CONFLICT'")
+    queue.insert(2, status="'CONFLICT'")
+    assert _complete(queue, "EXTINCTION") == 0  # the end of a unit ends no conflict
+    assert _complete(queue) == 1
+    assert [row["id"] for row in queue.rows() if row["status"] == "SKIPPED"] == [ended]
+
+
+def test_a_conflict_that_a_person_is_just_deciding_is_left_to_the_person(queue: Queue, database_url: str) -> None:
+    conflict = queue.insert(1, status="'CONFLICT'")
+    with connect(database_url, application_name="test person") as person, transaction(person):
+        person.execute("SELECT FROM siorg_sync_queue WHERE id = %s FOR UPDATE", [conflict])
+        assert _complete(queue) == 0

@@ -10,16 +10,18 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from itertools import pairwise
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.fetch.fetcher import Gathered, Gatherer, Trouble
-from siorg_job.siorg import parsing
-from siorg_job.siorg.errors import SiorgError, TornAnswer
+from siorg_job.fetch.failure import FetchFailure
+from siorg_job.fetch.fetcher import Fetcher, FetchResult
+from siorg_job.siorg import rows
+from siorg_job.siorg.errors import MalformedResponse, SiorgError
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.sync.apply import Applied, Work, apply
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict, connect
@@ -70,7 +72,7 @@ def _belongs(row: Row, organization: int) -> bool:
 
 
 class MadeUpSiorg:
-    """SIORG's answers, out of rows that a test sets; the protocol ``siorg_job.fetch.fetcher.Siorg`` and discovery's."""
+    """SIORG's answers, out of rows that a test sets; what fetcher and discovery ask of ``SiorgClient``."""
 
     def __init__(self, *rows: Row) -> None:
         self.rows: dict[int, Row] = {}
@@ -81,9 +83,15 @@ class MadeUpSiorg:
         self.down: SiorgError | None = None
         self.publish(siorg_row(UFMT, 244, nome="Fundação Universidade Federal de Mato Grosso", sigla="UFMT"), *rows)
 
-    def publish(self, *rows: Row) -> None:
-        for row in rows:
-            self.rows[int(str(row["codigoUnidade"]).rsplit("/", 1)[-1])] = row
+    def publish(self, *rows: Row) -> list[int]:
+        """Add or replace rows; returns their codes."""
+        found = {int(str(row["codigoUnidade"]).rsplit("/", 1)[-1]): row for row in rows}
+        self.rows |= found
+        return list(found)
+
+    def publish_line(self, *codes: int, first: int = UFMT) -> None:
+        """Units, each below the one before, the first below ``first``."""
+        self.publish(*[siorg_row(code, parent) for parent, code in pairwise((first, *codes))])
 
     def change(self, code: int, **fields: Any) -> None:
         """Change keys of a row; ``parent`` and ``organization`` are codes."""
@@ -99,23 +107,23 @@ class MadeUpSiorg:
     async def unit(self, code: int) -> RemoteUnit:
         self._requested(f"unit {code}")
         if code in self.bodies:
-            return parsing.parse_unit(self.bodies[code], code)
+            return rows.parse_unit(self.bodies[code], code)
         if code not in self.rows:
-            return parsing.parse_unit(envelope("unidade", None, code=102, message="Unidade não encontrada"), code)
-        return parsing.parse_unit(envelope("unidade", self.rows[code]), code)
+            return rows.parse_unit(envelope("unidade", None, code=102, message="Unidade não encontrada"), code)
+        return rows.parse_unit(envelope("unidade", self.rows[code]), code)
 
     async def structure(self, organization: int) -> Structure:
         self._requested(f"structure {organization}")
         own = [row for row in self.rows.values() if _belongs(row, organization)]
         body = next(iter(self.bodies.values())) if self.bodies else envelope("unidades", own)
-        structure = parsing.read_structure(body, organization)
-        if not parsing.is_whole(structure):
-            raise TornAnswer("the organization itself is not in it")
+        structure = rows.read_structure(body, organization)
+        if not rows.is_whole(structure):
+            raise MalformedResponse("the organization itself is not in it")
         return structure
 
     async def domain(self, table: DomainTable) -> list[DomainRow]:
         self._requested(f"domain {table}")
-        return parsing.parse_domain(envelope(table.key, self.tables.get(table, [])), table)
+        return rows.parse_domain(envelope(table.key, self.tables.get(table, [])), table)
 
     def _requested(self, what: str) -> None:
         self.requests.append(what)
@@ -138,7 +146,7 @@ class World:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._runner.run(self._reader.close())
+        self._runner.run(self._reader.aclose())
         self._runner.close()
         self.connection.close()
 
@@ -148,53 +156,46 @@ class World:
         self, *codes: int, operation: str = "UPDATE", entity: str = "UNIT", payload: object = None, **columns: Any
     ) -> list[UUID]:
         """Rows of the queue, as any producer writes them."""
-        names = "".join(f", {name}" for name in columns)
-        marks = "".join(f", %({name})s" for name in columns)
-        found = []
-        for code in codes:
-            row = self.connection.execute(
-                "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload"
-                + names
-                + ") VALUES (%(_entity)s, %(_code)s, %(_operation)s, %(_payload)s"
-                + marks
-                + ") RETURNING id",
-                {"_entity": entity, "_code": code, "_operation": operation, "_payload": Jsonb(payload or {}), **columns},
-            ).fetchone()
-            assert row is not None
-            found.append(row["id"])
-        return found
+        row = {"entity_type": entity, "operation": operation, "payload": Jsonb(payload or {}), **columns}
+        names, marks = ", ".join(row), ", ".join(f"%({name})s" for name in row)
+        sql = f"INSERT INTO siorg_sync_queue (siorg_code, {names}) VALUES (%(code)s, {marks}) RETURNING id"
+        return [found["id"] for code in codes for found in self.connection.execute(sql, {"code": code, **row})]
 
     def claim(self, limit: int = 1000) -> list[Item]:
         return list(self.store.claim(limit, lease=_LEASE, worker="test").items)
 
-    def gather(self, items: Iterable[Item], gatherer: Gatherer | None = None) -> list[Work]:
-        """What SIORG says of items; passing trouble is a retry, as it is in a drain that SIORG answers otherwise."""
-        entries: list[Gathered] = []
-        used = gatherer or self.gatherer()
-        self._runner.run(used.gather(list(items), entries.extend))
+    def fetch(self, items: Iterable[Item], fetcher: Fetcher | None = None) -> list[Work]:
+        """What SIORG says of items; a passing failure is a retry, as it is in a drain that SIORG answers otherwise."""
+        entries: list[FetchResult] = []
+        used = fetcher or self.fetcher()
+        self._runner.run(used.fetch(list(items), entries.extend))
         works: list[Work] = []
         for entry in entries:
-            if isinstance(entry, Trouble):
+            if isinstance(entry, FetchFailure):
                 works.append((entry.item, Verdict(entry.item, Outcome.RETRY, error=str(entry.error), delay_seconds=60.0)))
             else:
                 works.append(entry)
         return works
 
-    def gatherer(self, fresh_seconds: float = 60.0) -> Gatherer:
-        return Gatherer(self.siorg, self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
+    def fetched(self) -> list[Work]:
+        """What waits, claimed and fetched, to be applied later."""
+        return self.fetch(self.claim())
+
+    def fetcher(self, fresh_seconds: float = 60.0) -> Fetcher:
+        return Fetcher(cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
 
     def apply(self, works: Iterable[Work]) -> Applied:
         return apply(self.connection, self.store, list(works))
 
     def drain(self, *, at_a_time: int = 1000) -> int:
-        """Claim, gather and apply until nothing is claimable; returns how many history rows were written."""
+        """Claim, fetch and apply until nothing is claimable; returns how many history rows were written."""
         changes = 0
-        gatherer = self.gatherer()
+        fetcher = self.fetcher()
         for _ in range(_ROUNDS):
             items = self.claim(at_a_time)
             if not items:
                 return changes
-            changes += self.apply(self.gather(items, gatherer)).changes
+            changes += self.apply(self.fetch(items, fetcher)).changes
         raise AssertionError(f"still claimable after {_ROUNDS} rounds")
 
     def sync(self, *codes: int, operation: str = "UPDATE", **options: Any) -> dict[str, Any]:
@@ -202,6 +203,26 @@ class World:
         first, *_ = self.enqueue(*codes, operation=operation, **options)
         self.drain()
         return self.item(first)
+
+    def have(self, *units: Row | int) -> None:
+        """Units (rows of SIORG's, or codes directly under the organization) that are in line here."""
+        self.sync(*self.siorg.publish(*[siorg_row(unit) if isinstance(unit, int) else unit for unit in units]))
+
+    def have_line(self, *codes: int) -> None:
+        """Units each below the one before, in line here."""
+        self.siorg.publish_line(*codes)
+        self.sync(codes[-1])
+
+    def sync_changed(self, code: int, *, operation: str = "UPDATE", entity: str = "UNIT", **fields: Any) -> dict[str, Any]:
+        """Change a row of SIORG's, sync it, and return the item as it ended."""
+        self.siorg.change(code, **fields)
+        return self.sync(code, operation=operation, entity=entity)
+
+    def decide(self, id_: UUID, resolution: object, **details: Any) -> dict[str, Any]:
+        """Let a person decide, carry it out, and return the item as it ended."""
+        self.resolve(id_, resolution, **details)
+        self.drain()
+        return self.item(id_)
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -269,12 +290,16 @@ class World:
         )
         assert done.rowcount == 1
 
-    def resolve(self, id_: UUID, resolution: str, **details: Any) -> None:
+    def resolve(self, id_: UUID, resolution: object, **details: Any) -> None:
         """What the API server writes when a person decides: attempts and scheduled_for stay as they were."""
         written = {"resolution": resolution, "resolved_by": "9d3f6c1e-0000-4000-8000-000000000001", **details}
         self.connection.execute(
             "UPDATE siorg_sync_queue SET status = 'PENDING', error_details = %s WHERE id = %s", [Jsonb(written), id_]
         )
+
+    def pauses_are_over(self) -> None:
+        """What waits for later is due now."""
+        self.connection.execute("UPDATE siorg_sync_queue SET scheduled_for = now() WHERE status = 'PENDING'")
 
     def setting(self, key: str, value: object) -> None:
         self.connection.execute(

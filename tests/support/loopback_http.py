@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Self
+
+_PAGE = b"<html><body>We will be back soon</body></html>"
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -44,7 +45,20 @@ class LoopbackServer:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class Gateway(LoopbackServer):
+    """Answers every request alike: with a page for people, as what stands in SIORG's place does, or as told."""
+
+    def __init__(self, status: int, *, location: str | None = None, body: bytes = _PAGE) -> None:
+        headers = {} if location is None else {"Location": location}
+
+        class Handler(Answering):
+            def do_GET(self) -> None:
+                self.answer(status, body, "text/html", **headers)
+
+        super().__init__(Handler)

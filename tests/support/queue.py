@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from siorg_queue import Connection
+from siorg_queue import Connection, Item, QueueStore, RetryPolicy
 
 LEASE = timedelta(seconds=60)
 
@@ -29,3 +29,38 @@ def insert(
 def rows(connection: Connection) -> list[dict[str, Any]]:
     """All rows of the queue, by code."""
     return connection.execute("SELECT * FROM siorg_sync_queue ORDER BY siorg_code, created_at").fetchall()
+
+
+class Queue:
+    """The queue of a database, with the shortest words for what tests do to it."""
+
+    def __init__(self, connection: Connection, retry: RetryPolicy | None = None) -> None:
+        self.connection = connection
+        self.store = QueueStore(connection, retry)
+
+    def insert(self, code: int, **columns: str) -> UUID:
+        """One row; columns are SQL expressions, ``entity_type`` and ``operation`` plain words."""
+        return insert(self.connection, siorg_code=code, **columns)
+
+    def claim(self, limit: int = 100, *, worker: str = "w") -> list[Item]:
+        return list(self.store.claim(limit, lease=LEASE, worker=worker).items)
+
+    def claim_one(self, code: int = 1, /, **columns: str) -> Item:
+        """Insert a row and claim it."""
+        self.insert(code, **columns)
+        (item,) = self.claim()
+        return item
+
+    def rows(self) -> list[dict[str, Any]]:
+        return rows(self.connection)
+
+    def row(self) -> dict[str, Any]:
+        """The only row."""
+        (row,) = self.rows()
+        return row
+
+    def expire_leases(self) -> None:
+        self.connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() - interval '1 second'")
+
+    def clear(self) -> None:
+        self.connection.execute("TRUNCATE siorg_sync_queue CASCADE")

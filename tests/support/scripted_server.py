@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 
@@ -39,9 +38,7 @@ class ScriptedServer:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         assert self._server is not None
         self._server.close()
         for task in self._tasks:
@@ -100,6 +97,7 @@ def raw(data: bytes, *, close: bool = True) -> Script:
         if close:
             writer.close()
 
+    script.__qualname__ = repr(data[:200])  # names the row of a table that fails
     return script
 
 

@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,7 +59,7 @@ class SiorgServer:
     def __enter__(self) -> SiorgServer:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     @property
@@ -88,7 +87,7 @@ class SiorgServer:
         command += ["--port", str(self._port), "--until-stdin-closes"]
         if self._request_log is not None:
             command += ["--request-log", str(self._request_log)]
-        path = os.pathsep.join(filter(None, [str(REPOSITORY / "job"), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(REPOSITORY / "simulator"), os.environ.get("PYTHONPATH")]))
         # A file, not a pipe: nobody has to read it for the simulator to go on.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed when the process has ended
         self._process = subprocess.Popen(

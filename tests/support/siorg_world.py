@@ -22,7 +22,7 @@ import psycopg
 import yaml
 
 from kube_double.kubelet import Running
-from siorg_job.siorg.parsing import read_structure
+from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection, QueueStore, connect
 from support.cluster import Cluster, real_cluster
 from support.fleet import eventually

@@ -84,10 +84,8 @@ def available() -> list[Migration]:
 def pending(connection: Connection) -> list[Migration]:
     """The migrations that this database has not had yet."""
     with transaction(connection):
-        ledger = connection.execute("SELECT to_regclass('siorg_sync_migrations') IS NOT NULL AS there").fetchone()
-        assert ledger is not None
         applied = set[int]()
-        if ledger["there"]:
+        if connection.execute("SELECT FROM pg_class WHERE oid = to_regclass('siorg_sync_migrations')").fetchone() is not None:
             applied = {row["version"] for row in connection.execute("SELECT version FROM siorg_sync_migrations")}
     return [migration for migration in available() if migration.version not in applied]
 
@@ -106,7 +104,7 @@ def migrate(
         lock_connection: another one, which holds the migration lock in an open transaction: a session's lock would not
             survive PgBouncer, and CREATE INDEX CONCURRENTLY must not run inside the transaction that holds it.
         patience_seconds: how long to try for a lock that others hold, before giving up.
-        report: told what is being done, a line at a time.
+        report: called with what is being done, a line at a time.
 
     Raises:
         MigrationError: the database refused a statement, or is not what the migrations expect.
@@ -144,7 +142,7 @@ def missing_columns(connection: Connection) -> list[str]:
 def _exclusive(connection: Connection, deadline: float, report: Callable[[str], None]) -> Iterator[None]:
     # Tried again and again rather than waited for: a waiting statement holds a snapshot, and CREATE INDEX CONCURRENTLY
     # of the one before us would wait for that snapshot for ever.
-    told = False
+    reported = False
     while True:
         connection.execute("BEGIN")
         row = connection.execute(_LOCK).fetchone()
@@ -153,9 +151,9 @@ def _exclusive(connection: Connection, deadline: float, report: Callable[[str], 
         connection.execute("ROLLBACK")
         if time.monotonic() > deadline:
             raise DatabaseUnavailable("another migration is running on this database")
-        if not told:
+        if not reported:
             report("waiting for another migration of this database")
-            told = True
+            reported = True
         time.sleep(0.2)
     try:
         yield

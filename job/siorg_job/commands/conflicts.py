@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job.commands.context import CommandError, Context, Exit, at_most
-from siorg_job.sync.merge import ResolutionError, read_resolution
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField
+from siorg_job.sync.resolution import ResolutionError, read_resolution
 from siorg_queue import Attention, EntityType, Status
 
 _FIELDS = {EntityType.UNIT: UnitField, EntityType.ORGANIZATION: OrganizationField}
@@ -53,7 +53,7 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
         found = store.conflicts(limit=arguments.limit)
     for conflict in found:
         if arguments.json:
-            print(json.dumps(_as_json(conflict), ensure_ascii=False))
+            print(_as_json(conflict))
         else:
             fields = ", ".join(conflict.detected_changes or {})
             print(f"{conflict.id}  {conflict.entity_type} {conflict.siorg_code}  {conflict.operation}  {fields}")
@@ -66,9 +66,9 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
 
 def run_show(arguments: argparse.Namespace, context: Context) -> int:
     """Print one conflict with base, local and remote of each field."""
-    conflict = _one(arguments.id, context)
+    conflict = _conflict(arguments.id, context)
     if getattr(arguments, "json", False):
-        print(json.dumps(_as_json(conflict), ensure_ascii=False))
+        print(_as_json(conflict))
         return Exit.DONE
     print(f"{conflict.entity_type} {conflict.siorg_code}  {conflict.operation}\n{conflict.last_error or ''}")
     for field, sides in (conflict.detected_changes or {}).items():
@@ -80,7 +80,7 @@ def run_show(arguments: argparse.Namespace, context: Context) -> int:
 
 def run_resolve(arguments: argparse.Namespace, context: Context) -> int:
     """Write the decision; the next run carries it out."""
-    conflict = _one(arguments.id, context)
+    conflict = _conflict(arguments.id, context)
     with context.queue() as store:
         if arguments.keep_local or arguments.skip:
             status = Status.COMPLETED if arguments.keep_local else Status.SKIPPED
@@ -118,7 +118,7 @@ def _merge(pairs: list[str]) -> dict[str, Any]:
     return {"resolution": "MERGE", "merged_payload": merged, "field_resolutions": choices}
 
 
-def _one(id_: UUID, context: Context) -> Attention:
+def _conflict(id_: UUID, context: Context) -> Attention:
     with context.queue() as store:
         found = store.conflicts(id=id_, limit=1)
     if not found:
@@ -126,14 +126,7 @@ def _one(id_: UUID, context: Context) -> Attention:
     return found[0]
 
 
-def _as_json(conflict: Attention) -> dict[str, Any]:
-    return {
-        "id": str(conflict.id),
-        "entity_type": conflict.entity_type,
-        "siorg_code": conflict.siorg_code,
-        "operation": conflict.operation,
-        "detected_changes": conflict.detected_changes,
-        "last_error": conflict.last_error,
-        "error_details": conflict.error_details,
-        "created_at": conflict.created_at.isoformat(),
-    }
+def _as_json(conflict: Attention) -> str:
+    keys = ("entity_type", "siorg_code", "operation", "detected_changes", "last_error", "error_details")
+    values = {"id": str(conflict.id), **{key: getattr(conflict, key) for key in keys}}
+    return json.dumps({**values, "created_at": conflict.created_at.isoformat()}, ensure_ascii=False)

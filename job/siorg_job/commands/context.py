@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -13,8 +13,6 @@ from siorg_job.retry_policy import retry_policy
 from siorg_job.settings import Settings
 from siorg_queue import Connection, QueueStore, connect, transaction
 from siorg_queue.statements import load
-
-_LONGEST_LISTING = 100_000
 
 
 class Exit(IntEnum):
@@ -26,15 +24,22 @@ class Exit(IntEnum):
     TRY_LATER = 75
 
 
-def at_most(text: str) -> int:
-    """A limit on a listing, from the command line: 1 to 100000.
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A reader of an integer from ``low`` to ``high``, for the command line."""
 
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _LONGEST_LISTING:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r}: a whole number from 1 to {_LONGEST_LISTING}")
-    return int(text)
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text[:12]) <= high:
+            raise argparse.ArgumentTypeError(f"{text[:20]!r}: must be an integer from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+at_most = integer(1, 100_000)
+"""Reads a limit on a listing."""
+
+siorg_code = integer(1, 2**31 - 1)
+"""Reads a SIORG code."""
 
 
 class CommandError(Exception):

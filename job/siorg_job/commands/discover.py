@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
+from contextlib import aclosing
 from typing import Any
 
-from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.commands.enqueue import siorg_code
-from siorg_job.database.switch import is_enabled
+from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
 from siorg_job.retry_policy import retry_policy
 from siorg_queue import QueueStore
+from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 
@@ -34,13 +35,12 @@ def add_to(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Discover once."""
-    import asyncio
-
     return asyncio.run(_discover(context, arguments.organization))
 
 
 async def _discover(context: Context, codes: list[int] | None) -> int:
-    from siorg_job.database.shared_rate import SharedPace
+    # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
+    from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
     from siorg_job.discover import discover, registered
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
@@ -53,45 +53,38 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
             log.warning("Nothing is done: the setting siorg.sync_enabled is false")
             return Exit.DONE
         organizations = registered(connection, codes)
-        missing = set(codes or ()) - {organization.code for organization in organizations}
-        if missing:
-            raise CommandError(
-                f"organization {', '.join(map(str, sorted(missing)))} is not registered here: siorg-job organizations add"
-            )
+        if missing := set(codes or ()) - {organization.code for organization in organizations}:
+            names = ", ".join(map(str, sorted(missing)))
+            raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
         if not organizations:
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, retry_policy(settings))
-        pace = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job pace")
-        client = client_for(settings, SharedPace(pace, settings.siorg_max_requests_per_second), breaker_for(settings))
-        worst = int(Exit.DONE)
-        try:
-            async with client:
-                for organization in organizations:
-                    if context.stop.is_set():
-                        log.info("Stopping")
-                        break
-                    started = time.monotonic()
-                    try:
-                        found = await discover(organization, client, connection, store, log.warning)
-                    except SiorgError as error:
-                        later = isinstance(error, TransientError | AccessRefused)
-                        worst = Exit.ERROR if worst == Exit.ERROR or not later else Exit.TRY_LATER
-                        log.error(
-                            "Discovery failed; nothing was recorded",
-                            organization=organization.code,
-                            reason=str(error),
-                            later=later,
-                        )
-                        continue
-                    log.info(
-                        "Discovered",
-                        organization=found.organization,
-                        version=found.version,
-                        how=found.how,
-                        differences=len(found.items),
-                        enqueued=found.added,
-                        seconds=round(time.monotonic() - started, 2),
+        failures = set()
+        async with (
+            aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,
+            client_for(settings, SharedRate(thread, settings.siorg_max_requests_per_second), breaker_for(settings)) as client,
+        ):
+            for organization in organizations:
+                if context.stop.is_set():
+                    log.info("Stopping")
+                    break
+                started = time.monotonic()
+                try:
+                    found = await discover(organization, client, connection, store, log.warning)
+                except SiorgError as error:
+                    later = isinstance(error, TransientError | AccessRefused)
+                    failures.add(Exit.TRY_LATER if later else Exit.ERROR)
+                    log.error(
+                        "Discovery failed; nothing was recorded", organization=organization.code, reason=str(error), later=later
                     )
-        finally:
-            await pace.close()
-    return worst
+                    continue
+                log.info(
+                    "Discovered",
+                    organization=found.organization,
+                    version=found.version,
+                    how=found.how,
+                    differences=len(found.items),
+                    enqueued=found.added,
+                    seconds=round(time.monotonic() - started, 2),
+                )
+    return min(failures, default=Exit.DONE)

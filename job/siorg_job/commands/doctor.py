@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 from siorg_job.commands.context import Context, Exit, pause_seconds
-from siorg_job.database.switch import is_enabled
 from siorg_queue import Connection, DatabaseUnavailable, QueueStore, transaction
+from siorg_queue.system_settings import MAX_DEPTH, is_enabled, read_settings, read_whole_number
 
 Finding: TypeAlias = tuple[str, str]
 """``ok``, ``warning`` or ``error``, and a sentence."""
 
 _TRIGGERS = ("siorg_sync_queue_added", "siorg_sync_queue_reopened")
-_SETTINGS = "SELECT key, value #>> '{}' AS value FROM system_settings WHERE key IN ('units.max_hierarchy_depth')"
 _PRIVILEGES = """
 SELECT t.name AS table_name FROM unnest(ARRAY['siorg_sync_queue', 'siorg_history', 'siorg_mappings', 'organizations',
     'organizational_units', 'organizational_unit_types', 'organizational_unit_categories', 'system_settings']) AS t (name)
@@ -84,7 +82,7 @@ def _database(connection: Connection) -> Iterator[Finding]:
                 "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('siorg_sync_queue') AND tgenabled <> 'D'"
             )
         }
-        settings = {row["key"]: row["value"] for row in connection.execute(_SETTINGS)}
+        depth = read_whole_number(MAX_DEPTH, read_settings(connection, [MAX_DEPTH]).get(MAX_DEPTH), unset=10)
         organizations = connection.execute("SELECT count(*) AS n FROM organizations WHERE coalesce(is_active, true)").fetchone()
     if denied:
         yield "error", f"this database user may not read and write: {', '.join(denied)}"
@@ -92,24 +90,14 @@ def _database(connection: Connection) -> Iterator[Finding]:
         yield "warning", "the NOTIFY triggers are missing or disabled: new work is seen at the next poll only"
     if not is_enabled(connection):
         yield "warning", "siorg.sync_enabled is false, or cannot be read: run and discover do nothing"
-    with suppress(ValueError):
-        if int(settings.get("units.max_hierarchy_depth") or 10) < _DEEPEST:
-            yield (
-                "ok",
-                (
-                    f"units.max_hierarchy_depth is {settings.get('units.max_hierarchy_depth', 10)}; deeper units would end FAILED"
-                    f" (the deepest federal structures have 12 levels)"
-                ),
-            )
+    if depth < _DEEPEST:
+        deeper = f"deeper units would end FAILED (the deepest federal structures have {_DEEPEST - 1} levels)"
+        yield "ok", f"units.max_hierarchy_depth is {depth}; {deeper}"
     count = 0 if organizations is None else organizations["n"]
-    yield (
-        ("ok", f"{count} organizations are registered")
-        if count
-        else (
-            "error",
-            "no organization is registered: siorg-job organizations add",
-        )
-    )
+    if count:
+        yield "ok", f"{count} organizations are registered"
+    else:
+        yield "error", "no organization is registered: siorg-job organizations add"
     if pause := pause_seconds(connection):
         yield "warning", f"SIORG asked to be left alone (Retry-After): nothing is fetched for another {pause:.0f} s"
     counts = QueueStore(connection).counts()
@@ -128,8 +116,8 @@ def _database(connection: Connection) -> Iterator[Finding]:
 
 async def _siorg(context: Context) -> Finding:
     from siorg_job.siorg.errors import SiorgError
-    from siorg_job.siorg.limits import Unlimited
     from siorg_job.siorg.model import DomainTable
+    from siorg_job.siorg.rate_limiter import Unlimited
     from siorg_job.siorg_session import breaker_for, client_for
 
     settings = context.settings

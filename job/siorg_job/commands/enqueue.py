@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from siorg_job.commands.context import Context, Exit
+from siorg_job.commands.context import Context, Exit, siorg_code
 from siorg_queue import EntityType, NewItem, Operation
-
-_LARGEST = 2**31 - 1
 
 
 def add_to(subparsers: Any) -> None:
@@ -26,17 +24,6 @@ def add_to(subparsers: Any) -> None:
     )
     parser.add_argument("--priority", type=int, choices=range(1, 11), default=5, metavar="1-10", help="1 highest; default 5")
     parser.set_defaults(run=run)
-
-
-def siorg_code(text: str) -> int:
-    """A SIORG code from the command line.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:12]) <= _LARGEST:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no SIORG code: a whole number from 1 to {_LARGEST}")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 
 import psycopg
 
-from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.commands.enqueue import siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, integer, siorg_code
 from siorg_queue import transaction
 
 _LIST = """
@@ -40,14 +39,8 @@ def add_to(subparsers: Any) -> None:
     add.add_argument("--acronym", required=True, help="1 to 50 characters")
     add.add_argument("--name", required=True, help="1 to 255 characters; the first sync brings SIORG's")
     add.add_argument("--cnpj", required=True, help="14 digits, with or without punctuation")
-    add.add_argument("--ug-code", required=True, type=_ug_code, help="Unidade Gestora (SIAFI), up to 6 digits")
+    add.add_argument("--ug-code", required=True, type=integer(0, 999_999_999), help="Unidade Gestora (SIAFI), up to 6 digits")
     add.set_defaults(run=run_add)
-
-
-def _ug_code(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no UG code: up to 9 digits")
-    return int(text)
 
 
 def run_list(_: argparse.Namespace, context: Context) -> int:

@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 from uuid import UUID
 
-from siorg_job.commands.context import Context, Exit, at_most
-from siorg_job.commands.enqueue import siorg_code
+from siorg_job.commands.context import Context, Exit, at_most, siorg_code
 from siorg_queue import Attention
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import math
-import time
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
-import psycopg
-
-from siorg_job.commands.context import Context, Exit
-from siorg_job.database.switch import is_enabled
-from siorg_job.retry_policy import retry_policy
-from siorg_job.run_summary import RunReport, one_line, write_termination_log
-from siorg_queue import DatabaseUnavailable, QueueStore, connect, describe, is_transient
+from siorg_job.commands.context import CommandError, Context, Exit
+from siorg_job.drain.errors import CannotStart, GiveUp
+from siorg_job.drain.run import Run
+from siorg_job.drain.start import drain
+from siorg_job.run_summary import RunSummary, write_termination_log
 from siorg_runtime.logs import logger
-
-_ASK_AGAIN_SECONDS = 0.5
 
 
 def add_to(subparsers: Any) -> None:
@@ -36,78 +36,44 @@ def add_to(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
     """Drain; print and leave the summary whatever the end."""
-    report = RunReport()
-    reason, code = "error", int(Exit.ERROR)
+    summary = RunSummary()
+    reason, code = "error", Exit.ERROR
     try:
-        reason, code = _run(context, report, forever=arguments.forever)
+        reason, code = asyncio.run(_drain(context, summary, forever=arguments.forever)), Exit.DONE
+    except GiveUp as error:
+        logger("siorg_job.run").error("Giving up for now; try again later", reason=str(error))
+        reason, code = error.reason, Exit.TRY_LATER
+    except CannotStart as error:
+        raise CommandError(str(error)) from None
     finally:
-        summary = one_line(report.summary(reason, code))
-        print(summary, flush=True)
-        write_termination_log(context.settings.worker_termination_log, summary)
+        line = summary.line(reason, code)
+        print(line, flush=True)
+        write_termination_log(context.settings.worker_termination_log, line)
     return code
 
 
-def _run(context: Context, report: RunReport, *, forever: bool) -> tuple[str, int]:
-    log = logger("siorg_job.run")
+async def _drain(context: Context, summary: RunSummary, *, forever: bool) -> str:
+    with _set_by_signals(context.stop) as stop:
+        return await drain(Run(context.settings, summary, stop, forever))
+
+
+@contextmanager
+def _set_by_signals(stopped: threading.Event) -> Iterator[asyncio.Event]:
+    """An event of the running loop that SIGTERM and SIGINT set, beside ``stopped``."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+        loop.call_soon_threadsafe(stop.set)
+
+    # Not loop.add_signal_handler: closing the loop would put back the default, and a second SIGTERM kill us on our way out.
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = [(number, signal.signal(number, on_signal)) for number in numbers]
+    if stopped.is_set():
+        stop.set()
     try:
-        reason = _reason_not_to_start(context, forever=forever)
-    except DatabaseUnavailable as error:
-        log.error("The database is unavailable: nothing was claimed; try again later", reason=str(error))
-        return "database_unavailable", Exit.TRY_LATER
-    if reason == "disabled" and not forever:  # else the drain tells, and goes on looking
-        log.warning("Nothing is done: the setting siorg.sync_enabled is false")
-    elif reason == "exhausted":
-        log.info("No pending items in sync queue")
-    if reason == "stopped" or (reason is not None and not forever):
-        return reason, Exit.DONE
-    # Only now: the drain's imports cost more than all of the above, and an empty queue does not need them.
-    from siorg_job.commands.drained import drain
-
-    return drain(context, report, forever=forever)
-
-
-def _reason_not_to_start(context: Context, *, forever: bool) -> str | None:
-    """``disabled``, ``exhausted``, ``stopped``, or None: there is work.
-
-    Raises:
-        DatabaseUnavailable: no connection within ``WORKER_UNAVAILABLE_SECS``; never with ``forever``.
-    """
-    log = logger("siorg_job.run")
-    since: float | None = None
-    while not context.stop.is_set():
-        try:
-            reason = _look(context)
-        except DatabaseUnavailable as error:
-            now = time.monotonic()
-            if since is None:
-                since = now
-                log.warning("The database is unavailable; trying again", reason=str(error))
-            if now - since >= (math.inf if forever else context.settings.worker_unavailable_secs):
-                raise
-            context.stop.wait(_ASK_AGAIN_SECONDS)
-        else:
-            if since is not None:
-                log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
-            return reason
-    return "stopped"
-
-
-def _look(context: Context) -> str | None:
-    settings = context.settings
-    try:
-        with connect(settings.database_url.get_secret_value(), application_name="siorg-job") as connection:
-            if not is_enabled(connection):
-                return "disabled"
-            store = QueueStore(connection, retry_policy(settings))
-            while store.reap() and not store.has_claimable() and not context.stop.is_set():
-                pass  # all of it, or thousands that only look like waiting would be left; where there is work, the drain goes on
-            if context.stop.is_set():
-                return "stopped"
-            if store.has_claimable():
-                return None
-            seconds = store.next_due_seconds()
-            return None if seconds is not None and seconds <= settings.worker_linger_secs else "exhausted"
-    except psycopg.Error as error:
-        if is_transient(error):
-            raise DatabaseUnavailable(describe(error)) from None
-        raise
+        yield stop
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -9,21 +9,7 @@ from typing import Any
 from siorg_job.commands.context import Context, Exit, pause_seconds
 from siorg_queue import QueueStore
 
-KEYS = (
-    "claimable",
-    "due",
-    "scheduled",
-    "processing",
-    "completed",
-    "failed",
-    "conflict",
-    "skipped",
-    "expired",
-    "oldest_due_seconds",
-)
-"""The keys of ``status --json``, in this order."""
-
-_MEANING = {
+_MEANING = {  # the keys of ``status --json``, in this order
     "claimable": "can be taken right now (due, or abandoned by a worker that died)",
     "due": "waiting, and due",
     "scheduled": "waiting for a later time (retries)",
@@ -40,7 +26,7 @@ _MEANING = {
 def add_to(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser("status", help="how much is on the queue")
-    parser.add_argument("--json", action="store_true", help=f"one JSON object with the keys {', '.join(KEYS)}")
+    parser.add_argument("--json", action="store_true", help=f"one JSON object with the keys {', '.join(_MEANING)}")
     parser.set_defaults(run=run)
 
 
@@ -49,7 +35,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     with context.database() as connection:
         counts = QueueStore(connection).counts()
         pause = pause_seconds(connection)
-    values = {key: getattr(counts, key) for key in KEYS}
+    values = {key: getattr(counts, key) for key in _MEANING}
     if arguments.json:
         print(json.dumps(values))
         return Exit.DONE

@@ -1,4 +1,4 @@
-"""One pace towards SIORG for all processes that share a database, and one pause when SIORG asks for it."""
+"""One request rate towards SIORG for all processes that share a database, and one pause when SIORG asks for it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _not_soon(seconds: float) -> RateLimited:
     return RateLimited(f"requests to SIORG have to wait for another {seconds:.1f} s", retry_after=seconds)
 
 
-class SharedPace:
-    """A RateLimiter (see ``siorg.limits``) whose state is a row of the database, counted by the database's clock.
+class SharedRate:
+    """A RateLimiter (see ``siorg.rate_limiter``) whose state is a row of the database, counted by the database's clock.
 
     Callers that come together are served by one reservation.
     """
@@ -109,7 +109,7 @@ class SharedPace:
 
     def _reserve_turns(self, connection: Connection, count: int) -> _Turn:
         with transaction(connection):
-            # The pace of the last second may be forgotten when the server dies: nothing hangs on its durability.
+            # The rate of the last second may be forgotten when the server dies: nothing hangs on its durability.
             connection.execute("SET LOCAL synchronous_commit = off")
             row = connection.execute(
                 load("siorg_job.database", "shared_rate.sql")["reserve"],

@@ -31,7 +31,7 @@ class DatabaseThread:
         """Run ``function(connection)`` and return what it returns.
 
         Raises:
-            DatabaseUnavailable: no connection, or it broke, or a passing trouble; the caller may call again.
+            DatabaseUnavailable: no connection, or it broke, or a transient error; the caller may call again.
         """
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._call, function)
 
@@ -73,7 +73,7 @@ class DatabaseThread:
         finally:
             self._clock = None
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connection and end the thread."""
         await asyncio.get_running_loop().run_in_executor(self._executor, self._disconnect)
         self._executor.shutdown(wait=False)

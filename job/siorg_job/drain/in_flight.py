@@ -1,4 +1,4 @@
-"""The items in flight: which claim of which batch they are, and what is counted and told when they end."""
+"""The items in flight: which claim of which batch they are, and what is counted and logged when they end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from siorg_job.metrics import JobMetrics
-from siorg_job.run_summary import BatchTally, RunReport
+from siorg_job.run_summary import RunSummary
 from siorg_job.sync.apply import Applied
 from siorg_queue import Item, LostItem, Outcome, Settled, Status, Verdict
 from siorg_runtime.logs import logger
@@ -17,31 +17,39 @@ log = logger("siorg_job.drain")
 
 
 @dataclass(slots=True)
-class _Batch:
-    """What one claim took, until its last item has ended."""
+class Batch:
+    """What one claim took, and what became of it (items)."""
 
-    tally: BatchTally
+    started: float
+    """Monotonic seconds."""
     left: int
-    started: float
+    succeeded: int = 0
+    failed: int = 0
+    """Failed for good, or to be tried again: either way this attempt failed."""
+    conflicts: int = 0
+    skipped: int = 0
+
+    @property
+    def processed(self) -> int:
+        """Items that came to an outcome. One that was given back unharmed did not."""
+        return self.succeeded + self.failed + self.conflicts + self.skipped
+
+    def line(self) -> str:
+        """The first worker's line, to the letter: people search their logs for it."""
+        return (
+            f"Batch complete: {self.processed} processed, {self.succeeded} succeeded, {self.failed} failed, "
+            f"{self.conflicts} conflicts, {self.skipped} skipped"
+        )
 
 
-@dataclass(slots=True)
-class _Flight:
-    """One item in flight."""
-
-    item: Item
-    batch: _Batch
-    started: float
-
-
-class Flights:
+class InFlight:
     """What this process holds. An item is known by its claim: it may be lost, and claimed by us again."""
 
-    def __init__(self, report: RunReport, metrics: JobMetrics) -> None:
+    def __init__(self, summary: RunSummary, metrics: JobMetrics) -> None:
         """Nothing is in flight."""
-        self._report = report
+        self._summary = summary
         self._metrics = metrics
-        self._by_id: dict[UUID, _Flight] = {}
+        self._by_id: dict[UUID, tuple[Item, Batch]] = {}
 
     def __len__(self) -> int:
         """How many items are in flight."""
@@ -49,35 +57,28 @@ class Flights:
 
     def __contains__(self, item: Item) -> bool:
         """Whether this very claim of the item is in flight."""
-        flight = self._by_id.get(item.id)
-        return flight is not None and flight.item.lease_token == item.lease_token
-
-    @property
-    def ids(self) -> list[UUID]:
-        """Ids of the items in flight."""
-        return list(self._by_id)
+        return item.id in self._by_id and self._by_id[item.id][0].lease_token == item.lease_token
 
     @property
     def items(self) -> list[Item]:
         """The items in flight."""
-        return [flight.item for flight in self._by_id.values()]
+        return [item for item, _ in self._by_id.values()]
 
-    def take(self, items: Sequence[Item]) -> None:
+    def add(self, items: Sequence[Item]) -> None:
         """A claim took these."""
-        now = time.monotonic()
-        batch = _Batch(BatchTally(), len(items), now)
-        self._report.claimed += len(items)
-        self._report.batches += 1
+        batch = Batch(time.monotonic(), len(items))
+        self._summary.claimed += len(items)
+        self._summary.batches += 1
         for item in items:
             if item.id in self._by_id:  # our own lease had run out, and nobody was faster than we were
-                self.end(self._by_id[item.id].item, Applied())
-            self._by_id[item.id] = _Flight(item, batch, now)
-        self._metrics.in_flight(len(self._by_id))
+                self.end(self._by_id[item.id][0], Applied())
+            self._by_id[item.id] = (item, batch)
+        self._metrics.in_flight.set(len(self._by_id))
 
-    def lose(self, lost: Sequence[LostItem]) -> None:
+    def count_lost(self, lost: Sequence[LostItem]) -> None:
         """A claim ended these: their workers died too often."""
         for item in lost:
-            self._report.failed += 1
+            self._summary.failed += 1
             log.error(
                 "Item ended: its workers died", entity_type=item.entity_type, siorg_code=item.siorg_code, reason=item.reason
             )
@@ -86,10 +87,11 @@ class Flights:
         """The item has come to its end here, whatever it is; False when this claim of it was not in flight."""
         if item not in self:
             return False
-        flight = self._by_id.pop(item.id)
+        _, batch = self._by_id.pop(item.id)
         settled = applied.settled.get(item.id)
+        now = time.monotonic()
         if settled is None:
-            self._report.stale += 1
+            self._summary.stale += 1
             log.warning(
                 "A late result was refused: the lease had run out, nothing was changed",
                 entity_type=item.entity_type,
@@ -97,48 +99,45 @@ class Flights:
                 lease_token=item.lease_token,
             )
         else:
-            self._count(item, settled, applied.verdicts.get(item.id), flight.batch.tally)
-            seconds = time.monotonic() - flight.started
-            self._report.item_took(seconds)
-            self._metrics.operation(item.entity_type, item.operation, settled.status, seconds)
-        self._metrics.in_flight(len(self._by_id))
-        self._close(flight.batch)
-        return True
-
-    def _close(self, batch: _Batch) -> None:
+            self._count(item, settled, applied.verdicts.get(item.id), batch)
+            self._summary.item_took(now - batch.started)
+            self._metrics.operations.labels(item.entity_type, item.operation, settled.status).inc()
+            self._metrics.operation_seconds.labels(item.entity_type, item.operation).observe(now - batch.started)
+        self._metrics.in_flight.set(len(self._by_id))
         batch.left -= 1
         if batch.left == 0:
-            seconds = time.monotonic() - batch.started
-            self._metrics.batch(batch.tally.processed, seconds)
-            if batch.tally.processed:
-                log.info(batch.tally.line(), seconds=round(seconds, 3))
+            self._metrics.batch_size.observe(batch.processed)
+            self._metrics.batch_seconds.observe(now - batch.started)
+            if batch.processed:
+                log.info(batch.line(), seconds=round(now - batch.started, 3))
+        return True
 
-    def _count(self, item: Item, settled: Settled, verdict: Verdict | None, tally: BatchTally) -> None:
+    def _count(self, item: Item, settled: Settled, verdict: Verdict | None, batch: Batch) -> None:
         match settled.status:
             case Status.COMPLETED:
-                tally.succeeded += 1
-                self._report.completed += 1
+                batch.succeeded += 1
+                self._summary.completed += 1
             case Status.CONFLICT:
-                tally.conflicts += 1
-                self._report.conflict += 1
-                self._metrics.conflict(item.entity_type)
-                self._tell("A person has to decide: siorg-job conflicts", item, verdict)
+                batch.conflicts += 1
+                self._summary.conflict += 1
+                self._metrics.conflicts.labels(item.entity_type).inc()
+                self._warn("A person has to decide: siorg-job conflicts", item, verdict)
             case Status.SKIPPED:
-                tally.skipped += 1
-                self._report.skipped += 1
-                self._tell("Item skipped", item, verdict)
+                batch.skipped += 1
+                self._summary.skipped += 1
+                self._warn("Item skipped", item, verdict)
             case Status.FAILED:
-                tally.failed += 1
-                self._report.failed += 1
-                self._tell("Item failed", item, verdict)
+                batch.failed += 1
+                self._summary.failed += 1
+                self._warn("Item failed", item, verdict)
             case _ if verdict is not None and verdict.outcome is Outcome.RELEASED:
-                self._report.released += 1
+                self._summary.released += 1
             case _:
-                tally.failed += 1
-                self._report.retried += 1
-                self._tell("Item will be tried again", item, verdict, again_in_seconds=round(settled.delay_seconds or 0, 1))
+                batch.failed += 1
+                self._summary.retried += 1
+                self._warn("Item will be tried again", item, verdict, again_in_seconds=round(settled.delay_seconds or 0, 1))
 
-    def _tell(self, message: str, item: Item, verdict: Verdict | None, **fields: object) -> None:
+    def _warn(self, message: str, item: Item, verdict: Verdict | None, **fields: object) -> None:
         log.warning(
             message,
             entity_type=item.entity_type,

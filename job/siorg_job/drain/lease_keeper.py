@@ -10,6 +10,9 @@ from uuid import UUID
 import psycopg
 
 from siorg_queue import Connection, DatabaseUnavailable, Item, QueueStore, connect, describe
+from siorg_runtime.logs import logger
+
+log = logger("siorg_job.drain")
 
 _RENEWALS_PER_LEASE = 3
 
@@ -20,14 +23,11 @@ class LeaseKeeper:
     A lease that is lost is not fought for: the fence refuses whatever comes late. The keeper only says so.
     """
 
-    def __init__(
-        self, url: str, lease: timedelta, *, on_lost: Callable[[set[UUID]], None], on_trouble: Callable[[str], None]
-    ) -> None:
-        """``on_lost`` and ``on_trouble`` are called on the keeper's thread."""
+    def __init__(self, url: str, lease: timedelta, on_lost: Callable[[set[UUID]], None]) -> None:
+        """``on_lost`` is called on the keeper's thread."""
         self._url = url
         self._lease = lease
         self._on_lost = on_lost
-        self._on_trouble = on_trouble
         self._held: dict[UUID, int] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -70,7 +70,8 @@ class LeaseKeeper:
             except (psycopg.Error, DatabaseUnavailable) as error:
                 if connection is not None:
                     connection.close()
-                self._on_trouble(describe(error) if isinstance(error, psycopg.Error) else str(error))
+                reason = describe(error) if isinstance(error, psycopg.Error) else str(error)
+                log.warning("Leases could not be renewed; trying again", reason=reason)
                 continue
             with self._lock:
                 # One that ended between the copy and the renewal is about to be dropped: it is lost when it is missed twice.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
+from typing import TYPE_CHECKING
 
 from siorg_job.cleanup import cleanup
-from siorg_job.database.switch import is_enabled
-from siorg_job.drain.queue_client import PatientQueue
-from siorg_job.metrics import JobMetrics
-from siorg_job.run_summary import RunReport
-from siorg_job.settings import Settings
-from siorg_queue import QueueStore, Status
+from siorg_job.drain.queue_client import QueueClient
+from siorg_job.drain.run import Run
+from siorg_queue import Status
+from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
+
+if TYPE_CHECKING:  # it brings the library for metrics, which a run that finds nothing does without
+    from siorg_job.metrics import JobMetrics
 
 log = logger("siorg_job.drain")
 
@@ -22,64 +23,47 @@ _REAP_SECONDS = 60.0
 _REAP_PAGE = 1000  # rows a transaction
 _ENABLED_SECONDS = 5.0
 _GAUGES_SECONDS = 60.0
-_COUNT_OF = {
-    Status.PENDING: "waiting",
-    Status.PROCESSING: "processing",
-    Status.COMPLETED: "completed",
-    Status.FAILED: "failed",
-    Status.CONFLICT: "conflict",
-    Status.SKIPPED: "skipped",
-}
 
 
-class Housekeeping:
-    """Each chore at its own interval; ``do`` is called as often as one likes."""
+class Maintenance:
+    """Each chore at its own interval; ``run_due`` is called as often as one likes."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        queue: PatientQueue,
-        *,
-        report: RunReport,
-        metrics: JobMetrics,
-        stop: asyncio.Event,
-        forever: bool,
-    ) -> None:
-        """``forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
-        self._settings = settings
+    def __init__(self, run: Run, queue: QueueClient) -> None:
+        """``run.forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
+        self._settings, self._summary, self._stop = run.settings, run.summary, run.stop
         self._queue = queue
-        self._report = report
-        self._metrics = metrics
-        self._stop = stop
-        self._cleans_up = forever and settings.worker_enable_cleanup
+        self._cleans_up = run.forever and run.settings.worker_enable_cleanup
         self._cleaned_at = -math.inf
-        self._told_at = self._reaped_at = time.monotonic()
+        self._progress_at = self._reaped_at = time.monotonic()
         self._ended_before = 0
         self._enabled_until = -math.inf
-        self._told_disabled = False
+        self._was_disabled = False
         # The counts read every finished row: only for who looks at them, and seldom.
-        self._serves_gauges = settings.worker_metrics_port is not None
+        self._serves_gauges = run.settings.worker_metrics_port is not None
         self._counted_at = -math.inf
 
-    async def do(self, in_flight: int) -> None:
+    async def run_due(self, in_flight: int, metrics: JobMetrics) -> None:
         """Do what is due."""
         now = time.monotonic()
         if self._cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
             self._cleaned_at = now
             await self._clean_up()
-        if now - self._reaped_at > _REAP_SECONDS and not await self._reap_page():
+        if now - self._reaped_at > _REAP_SECONDS and not await self.reap_page():
             self._reaped_at = now
         if self._serves_gauges and now - self._counted_at > _GAUGES_SECONDS:
             self._counted_at = now
             counts = await self._queue.call(lambda store: store.counts())
-            self._metrics.queue_sizes({status.value: getattr(counts, _COUNT_OF[status]) for status in Status})
-        if now - self._told_at > _PROGRESS_SECONDS:
-            seconds, self._told_at = now - self._told_at, now
-            await self._tell_progress(in_flight, seconds)
+            for status in Status:
+                metrics.queue_size.labels(status).set(
+                    counts.waiting if status is Status.PENDING else getattr(counts, status.lower())
+                )
+        if now - self._progress_at > _PROGRESS_SECONDS:
+            seconds, self._progress_at = now - self._progress_at, now
+            await self._log_progress(in_flight, seconds)
 
     async def reap(self) -> None:
         """End everything that nothing else would: at the end of a run, nothing that only looks like waiting is left."""
-        while not self._stop.is_set() and await self._reap_page():
+        while not self._stop.is_set() and await self.reap_page():
             pass
 
     async def is_enabled(self) -> bool:
@@ -90,36 +74,31 @@ class Housekeeping:
         enabled = await self._queue.call_with_connection(lambda connection, _: is_enabled(connection))
         if enabled:
             self._enabled_until = now + _ENABLED_SECONDS
-            if self._told_disabled:
+            if self._was_disabled:
                 log.info("Claiming again: the setting siorg.sync_enabled is true again")
-        elif not self._told_disabled:
-            log.warning("Nothing more is claimed: the setting siorg.sync_enabled is false")
-        self._told_disabled = not enabled
+        elif not self._was_disabled:
+            log.warning("Nothing is claimed: the setting siorg.sync_enabled is false")
+        self._was_disabled = not enabled
         return enabled
 
-    async def _reap_page(self) -> bool:
-        """Whether there may be more."""
+    async def reap_page(self) -> bool:
+        """End at most a thousand of them; whether there may be more."""
         ended = await self._queue.call(lambda store: store.reap(_REAP_PAGE))
         if ended:
-            log.info("Ended items that nothing else would", **{status.lower(): count for status, count in ended.items()})
+            log.info("Reaped dangling items", **{status.lower(): count for status, count in ended.items()})
         return sum(ended.values()) >= _REAP_PAGE
 
     async def _clean_up(self) -> None:
-        days = self._settings.worker_retention_days
+        days, stopped = self._settings.worker_retention_days, self._stop.is_set
+        await self._queue.call(lambda store: cleanup(store, retention_days=days, stopped=stopped))
 
-        def run(store: QueueStore) -> str:
-            done = cleanup(store, retention_days=days, stopped=self._stop.is_set)
-            return f"Cleanup complete: {done.ended} ended, {done.deleted} deleted, {done.unlinked} history rows unlinked"
-
-        log.info(await self._queue.call(run))
-
-    async def _tell_progress(self, in_flight: int, seconds: float) -> None:
+    async def _log_progress(self, in_flight: int, seconds: float) -> None:
         depth = await self._queue.call(lambda store: store.depth())
         log.info(
             "Progress",
-            ended=self._report.ended,
+            ended=self._summary.ended,
             in_flight=in_flight,
             claimable=depth.claimable,
-            items_per_second=round((self._report.ended - self._ended_before) / seconds, 1),
+            items_per_second=round((self._summary.ended - self._ended_before) / seconds, 1),
         )
-        self._ended_before = self._report.ended
+        self._ended_before = self._summary.ended

@@ -9,44 +9,59 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Collection
-from typing import Literal, TypeVar
+from datetime import timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from siorg_job.database.thread import DatabaseThread
+from siorg_job.drain.errors import GiveUp
+from siorg_job.drain.run import Run
 from siorg_job.retry_policy import retry_policy
-from siorg_job.settings import Settings
-from siorg_queue import Connection, DatabaseUnavailable, QueueStore
+from siorg_queue import Claim, Connection, DatabaseUnavailable, QueueStore
+from siorg_runtime.backoff import exponential
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 
 T = TypeVar("T")
 
+_FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-class GiveUp(Exception):
-    """The run cannot go on now: try again later (exit 75). The message says what is unavailable."""
-
-    def __init__(self, reason: Literal["database_unavailable", "siorg_unavailable", "siorg_rate_limited"], message: str) -> None:
-        """``reason``: the summary's word for it."""
-        super().__init__(message)
-        self.reason = reason
-
-
-class PatientQueue:
+class QueueClient:
     """The queue store on a thread of its own; every call waits for the database up to ``WORKER_UNAVAILABLE_SECS``."""
 
-    def __init__(self, settings: Settings, *, stop: asyncio.Event, forever: bool, known: Callable[[], Collection[UUID]]) -> None:
-        """``known``: the ids of the items that this process knows it holds."""
-        self._settings = settings
-        self._stop = stop
-        self._forever = forever
-        self._known = known
+    def __init__(self, run: Run) -> None:
+        """Nothing is opened before the first call."""
+        self._run = run
+        settings = run.settings
         # New for each process and never used again: a host's or pod's name may come back.
-        self.worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._lease = timedelta(seconds=settings.worker_lease_secs)
         self._retry = retry_policy(settings)
         self._thread = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job")
+        self._in_flight: Callable[[], Collection[UUID]] = tuple
+        self.has_claimed = False
+        """Whether this process ever tried to claim: before that, nothing can be held by it."""
+
+    async def claim(self, limit: int, in_flight: Callable[[], Collection[UUID]]) -> Claim:
+        """Claim at most ``limit`` items. ``in_flight``: the ids of the items that this process knows it holds.
+
+        Raises:
+            GiveUp: the database stayed away.
+        """
+        self._in_flight = in_flight
+        self.has_claimed = True
+        return await self.call(lambda store: store.claim(limit, lease=self._lease, worker=self._worker))
+
+    async def has_claimable(self) -> bool:
+        """Whether a claim would take anything; waits for the database as every call does."""
+        return await self.call(lambda store: store.has_claimable())
+
+    async def next_due_seconds(self) -> float | None:
+        """Seconds until the next waiting item falls due; None: none waits."""
+        return await self.call(lambda store: store.next_due_seconds())
 
     async def call(self, function: Callable[[QueueStore], T]) -> T:
         """Run ``function(store)``.
@@ -67,7 +82,7 @@ class PatientQueue:
             return function(connection, QueueStore(connection, self._retry))
 
         since: float | None = None
-        pause = 0.1
+        failures = 0
         while True:
             try:
                 if since is not None:
@@ -79,26 +94,41 @@ class PatientQueue:
                     log.warning("The database is unavailable; trying again", reason=str(error))
                 if time.monotonic() - since > self._patience_seconds():
                     raise GiveUp("database_unavailable", f"the database is unavailable: {error}") from None
-                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - jitter
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                failures += 1
+                jitter = 0.5 + random.random() / 2  # noqa: S311 - half of it is kept: a database that restarts is not hammered
+                await self._sleep(exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter))
             else:
                 if since is not None:
                     log.info("The database answers again", seconds=round(time.monotonic() - since, 1))
                 return result
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connection and end the thread."""
-        await self._thread.close()
+        await self._thread.aclose()
 
     async def _release_unknown(self) -> None:
         """After a lost connection: a claim may have been committed without our hearing of it."""
-        known = list(self._known())
-        returned = await self._thread.call(lambda connection: QueueStore(connection).release_unknown(self.worker, known))
+        if not self.has_claimed:
+            return
+        known = list(self._in_flight())
+        returned = await self._thread.call(lambda connection: QueueStore(connection).release_unknown(self._worker, known))
         if returned:
             log.info("Gave back items of a claim whose answer was lost", items=returned)
 
     def _patience_seconds(self) -> float:
         """How long to wait for a database that is away."""
-        if self._stop.is_set():
-            return self._settings.worker_shutdown_grace_secs
-        return math.inf if self._forever else self._settings.worker_unavailable_secs
+        settings = self._run.settings
+        if self._run.stop.is_set():
+            return settings.worker_shutdown_grace_secs if self.has_claimed else 0.0
+        return math.inf if self._run.forever else settings.worker_unavailable_secs
+
+    async def _sleep(self, seconds: float) -> None:
+        """For so long, or until asked to end, which changes how long to wait."""
+        if self._run.stop.is_set():
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._run.stop.wait()
+        except TimeoutError:
+            pass

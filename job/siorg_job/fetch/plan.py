@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from siorg_job.siorg.model import DomainTable
 from siorg_queue import EntityType, Item, Operation
 
-STRUCTURE_FROM = 4
-"""From how many items of one organization on its whole structure is the cheaper request (items)."""
-
+_STRUCTURE_FROM = 4  # items of one organization: from here on its whole structure is the cheaper request
 _MUST_ASK_ALONE = frozenset({Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT})
 _TABLES = {EntityType.CATEGORY: DomainTable.UNIT_CATEGORY, EntityType.TYPE: DomainTable.UNIT_TYPE}
 
@@ -34,8 +32,6 @@ def plan(
     items: Sequence[Item],
     organization_of: Mapping[int, int],
     is_fresh: Callable[[int, Item], bool],
-    *,
-    structure_from: int = STRUCTURE_FROM,
 ) -> FetchPlan:
     """Plan the requests for ``items``.
 
@@ -43,7 +39,6 @@ def plan(
         items: a claimed batch.
         organization_of: organization code by unit code, as far as it is known; a hint that need not be right.
         is_fresh: whether a structure fetched earlier in this run serves this item: ``is_fresh(organization, item)``.
-        structure_from: see ``STRUCTURE_FROM``.
 
     An end, a merge or a split is asked for one by one: that a unit is missing in a list proves nothing.
     """
@@ -62,7 +57,7 @@ def plan(
             by_organization.setdefault(organization, []).append(item)
     for organization, group in by_organization.items():
         distinct = {item.siorg_code for item in group}
-        if len(distinct) >= structure_from or organization in result.structures:
+        if len(distinct) >= _STRUCTURE_FROM or organization in result.structures:
             result.structures.setdefault(organization, []).extend(group)
         else:
             for item in group:

@@ -20,7 +20,6 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # What a resolver would read as a number: inet_aton takes decimal, octal and hexadecimal, in one to four parts.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".cluster.local", ".localdomain", ".home.arpa")
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 _FORM = "give it as https://host[:port][/path]"
 
 
@@ -110,19 +109,9 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    if (
-        not address.is_global
-        or address.is_multicast
-        or address.is_reserved
-        or address.is_unspecified
-        or address.is_loopback
-        or address.is_link_local
-    ):
-        return False
-    # 6to4, Teredo and NAT64 reach an IPv4 address inside them; nobody serves SIORG that way, so none is let through.
-    return isinstance(address, ipaddress.IPv4Address) or not (
-        address.ipv4_mapped or address.sixtofour or address.teredo or any(address in network for network in _NAT64)
-    )
+    # 6to4, Teredo and NAT64 (all of ::/8 is reserved) reach an IPv4 address inside them; nobody serves SIORG that way.
+    tunnel = isinstance(address, ipaddress.IPv6Address) and (address.sixtofour or address.teredo)
+    return address.is_global and not (address.is_multicast or address.is_reserved or tunnel)
 
 
 def _check_name(host: str, *, allow_private: bool) -> None:

@@ -6,11 +6,11 @@
     ├─ TransientError          try again later
     │   ├─ SiorgUnavailable    cannot connect, timeout, 5xx, codigoErro 1, a 4xx of somebody else; counts toward the breaker
     │   │   └─ BreakerOpen     refused locally while SIORG rests
-    │   ├─ TornAnswer          empty, cut off, not JSON, not SIORG's envelope; counts toward the breaker
+    │   ├─ MalformedResponse   empty, cut off, not JSON, not SIORG's envelope; counts toward the breaker
     │   └─ RateLimited         HTTP 429
     ├─ PermanentError          asking again will not help
-    │   ├─ NotFound            HTTP 404, codigoErro 102; 101 of a list (of a single unit that is a TornAnswer)
-    │   ├─ InvalidAnswer       the envelope is right, this row's data cannot be used
+    │   ├─ NotFound            HTTP 404, codigoErro 102; 101 of a list (of a single unit that is a MalformedResponse)
+    │   ├─ InvalidData         the envelope is right, this row's data cannot be used
     │   ├─ NotAnOrganization   codigoErro 104
     │   ├─ VersionUnknown      codigoErro 103 on /alteradas
     │   ├─ AnswerTooLarge      the body is over the cap
@@ -24,32 +24,36 @@ printed as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 Detail = str | int | float | bool | None
 
 
 class SiorgError(Exception):
-    """Asking SIORG failed. The message is safe to store and print; ``details`` is made of JSON values."""
+    """Asking SIORG failed. The text, for a person to act on, is safe to store and print; ``details`` is made of JSON values."""
+
+    kind: ClassVar[str] = "siorg_error"
+    """The word for it in ``error_details.kind``."""
 
     def __init__(self, message: str, **details: Detail) -> None:
         super().__init__(message)
         self.details: Mapping[str, Detail] = details
 
+    def __init_subclass__(cls, *, kind: str) -> None:
+        """Give the class its word, which is stored and exported: the class may be renamed, the word may not."""
+        cls.kind = kind
+
     @property
-    def message(self) -> str:
-        """What happened, in a sentence a person can act on."""
-        return str(self.args[0])
+    def error_type(self) -> str:
+        """The word for it in the metrics: the kind in CamelCase."""
+        return "".join(word.capitalize() for word in self.kind.split("_"))
 
 
-class TransientError(SiorgError):
-    """Later the same question may well be answered."""
-
-
-class SiorgUnavailable(TransientError):
-    """SIORG cannot be reached, does not answer in time, or says that it failed.
+class TransientError(SiorgError, kind="transient_error"):
+    """Later the same question may well be answered.
 
     Attributes:
-        retry_after: seconds that SIORG asked us to wait (503 with Retry-After), or None.
+        retry_after: seconds that SIORG asked us to wait, or None when it did not say.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, **details: Detail) -> None:
@@ -59,7 +63,11 @@ class SiorgUnavailable(TransientError):
         self.retry_after = retry_after
 
 
-class BreakerOpen(SiorgUnavailable):
+class SiorgUnavailable(TransientError, kind="siorg_unavailable"):
+    """SIORG cannot be reached, does not answer in time, or says that it failed."""
+
+
+class BreakerOpen(SiorgUnavailable, kind="breaker_open"):
     """Refused locally, nothing was sent: SIORG failed too often in a row.
 
     Attributes:
@@ -71,57 +79,44 @@ class BreakerOpen(SiorgUnavailable):
         self.retry_in = retry_in
 
 
-class TornAnswer(TransientError):
+class MalformedResponse(TransientError, kind="torn_answer"):
     """What arrived is no whole answer of SIORG: empty, cut off, not JSON, or another program's envelope."""
 
 
-class RateLimited(TransientError):
-    """SIORG answered 429.
-
-    Attributes:
-        retry_after: seconds that SIORG asked us to wait, or None when it did not say.
-    """
-
-    def __init__(self, message: str, *, retry_after: float | None = None, **details: Detail) -> None:
-        super().__init__(message, retry_after=retry_after, **details)
-        self.retry_after = retry_after
+class RateLimited(TransientError, kind="rate_limited"):
+    """SIORG answered 429."""
 
 
-class PermanentError(SiorgError):
+class PermanentError(SiorgError, kind="permanent_error"):
     """The same question will get the same answer."""
 
 
-class NotFound(PermanentError):
+class NotFound(PermanentError, kind="not_found"):
     """SIORG has nothing under this code."""
 
 
-class InvalidAnswer(PermanentError):
-    """SIORG answered, but this row cannot be used; ``field`` says which part of it."""
+class InvalidData(PermanentError, kind="invalid_answer"):
+    """SIORG answered, but this row cannot be used; ``field`` is the place inside it (``contato[0].telefone``)."""
 
     def __init__(self, message: str, *, field: str, **details: Detail) -> None:
         super().__init__(message, field=field, **details)
 
-    @property
-    def field(self) -> str:
-        """SIORG's name of the field, with its place inside the row (``contato[0].telefone``)."""
-        return str(self.details["field"])
 
-
-class NotAnOrganization(PermanentError):
+class NotAnOrganization(PermanentError, kind="not_an_organization"):
     """The code belongs to a unit, where SIORG wants an órgão or entidade (codigoErro 104)."""
 
 
-class VersionUnknown(PermanentError):
+class VersionUnknown(PermanentError, kind="version_unknown"):
     """SIORG cannot tell what changed since that version: too old, or no version at all."""
 
 
-class AnswerTooLarge(PermanentError):
+class AnswerTooLarge(PermanentError, kind="answer_too_large"):
     """The body is over the cap and was not read to its end."""
 
 
-class RequestRefused(PermanentError):
+class RequestRefused(PermanentError, kind="request_refused"):
     """SIORG refuses the request itself."""
 
 
-class AccessRefused(SiorgError):
+class AccessRefused(SiorgError, kind="access_refused"):
     """401, 403, or a redirect to elsewhere: the settings or the rights are wrong, and waiting does not mend that."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from siorg_job.siorg.errors import InvalidAnswer
+from siorg_job.siorg.errors import InvalidData
 
 MAX_CODE = 2_147_483_647
 """Codes are PostgreSQL integers; SIORG's own were below 700,000 in 2026."""
@@ -90,7 +90,7 @@ class Structure:
 
     organization: int
     units: dict[int, RemoteUnit]
-    invalid: dict[int, InvalidAnswer]
+    invalid: dict[int, InvalidData]
     unidentified: int = 0
 
 

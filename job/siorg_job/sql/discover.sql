@@ -1,5 +1,5 @@
 -- name: organizations
-SELECT o.siorg_code AS code, o.acronym, o.name, o.siorg_raw_data AS raw, o.siorg_synced_at IS NOT NULL AS synced,
+SELECT o.siorg_code AS code, o.acronym, o.siorg_raw_data AS raw, o.siorg_synced_at IS NOT NULL AS synced,
        coalesce(o.is_active, true) AS is_active,
        (SELECT s.value #>> '{}' FROM system_settings AS s WHERE s.key = 'siorg_versao:' || o.siorg_code) AS version,
        EXISTS (SELECT FROM organizational_units AS u WHERE u.organization_id = o.id AND u.siorg_code IS NOT NULL) AS has_units

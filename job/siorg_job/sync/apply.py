@@ -11,10 +11,10 @@ from uuid import UUID
 import psycopg
 
 from siorg_job.sync import domain, organization, unit
-from siorg_job.sync.model import Evidence
+from siorg_job.sync.model import Fetched
 from siorg_job.sync.outcomes import refused, unusable
 from siorg_job.sync.read import read
-from siorg_job.sync.working_copy import Local
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_job.sync.write import HierarchyTooDeep, write
 from siorg_queue import (
     Connection,
@@ -32,9 +32,15 @@ from siorg_queue import (
     transaction,
 )
 
-Work: TypeAlias = tuple[Item, Evidence | Verdict]
+Work: TypeAlias = tuple[Item, Fetched | Verdict]
 """A claimed item with what SIORG said about it, or with the outcome that is certain already (its fetch failed)."""
 
+_BRING_IN_LINE = {
+    EntityType.UNIT: unit.bring_in_line,
+    EntityType.ORGANIZATION: organization.bring_in_line,
+    EntityType.CATEGORY: domain.bring_in_line,
+    EntityType.TYPE: domain.bring_in_line,
+}
 _ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CONFLICT, Status.SKIPPED})
 
 
@@ -67,18 +73,8 @@ def apply(connection: Connection, store: QueueStore, works: Sequence[Work]) -> A
             the answer was lost. Calling it again with the same works is right in both cases.
     """
     result = Applied()
-    _apply(connection, store, sorted(works, key=_order), result)
+    _apply(connection, store, _in_tree_order(works), result)
     return result
-
-
-def _order(work: Work) -> tuple[int, int]:
-    """Organizations and domain tables before units, parents before children, ends deepest first and after the rest."""
-    item, evidence = work
-    if item.entity_type is not EntityType.UNIT:
-        return (0, 0)
-    if item.operation is Operation.EXTINCTION:
-        return (2, 0)
-    return (1, len(evidence.ancestors) if isinstance(evidence, Evidence) else 0)
 
 
 def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, *, again: bool = False) -> None:
@@ -111,23 +107,15 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
     items = [item for item, _ in works]
     with transaction(connection):
         ours = store.fence(items)
-        works = _in_tree_order([work for work in works if work[0].id in ours])
-        verdicts = [evidence for _, evidence in works if isinstance(evidence, Verdict)]
-        open_works = [(item, evidence) for item, evidence in works if isinstance(evidence, Evidence)]
+        verdicts = [verdict for item, verdict in works if item.id in ours and isinstance(verdict, Verdict)]
+        open_works = [(item, fetched) for item, fetched in works if item.id in ours and isinstance(fetched, Fetched)]
         changes = 0
         if open_works:
-            local = read(connection, open_works)
-            for item, evidence in _ends_from_below(open_works, local):
-                match item.entity_type:
-                    case EntityType.UNIT:
-                        verdicts.append(unit.bring_in_line(item, evidence, local))
-                    case EntityType.ORGANIZATION:
-                        verdicts.append(organization.bring_in_line(item, evidence, local))
-                    case _:
-                        verdicts.append(domain.bring_in_line(item, evidence, local))
-            write(connection, local)
-            changes = len(local.history)
-        asked_at = {item.id: evidence.asked_at for item, evidence in open_works}
+            copy = read(connection, open_works)
+            verdicts += [_BRING_IN_LINE[item.entity_type](item, fetched, copy) for item, fetched in _ends_last(open_works, copy)]
+            write(connection, copy)
+            changes = len(copy.history)
+        asked_at = {item.id: fetched.asked_at for item, fetched in open_works}
         verdicts = [_with_time(verdict, asked_at.get(verdict.item.id)) for verdict in verdicts]
         settled = store.finish_within(verdicts) if verdicts else {}
         if len(settled) != len(verdicts):
@@ -168,38 +156,35 @@ def _look_at_lost(store: QueueStore, lost: Sequence[Item], result: Applied) -> N
 
 
 def _in_tree_order(works: Sequence[Work]) -> list[Work]:
-    """Within the order given, a unit after its parent when both are in the group; ends the other way round."""
-    by_code = {
-        work[1].unit.code: work
-        for work in works
-        if isinstance(work[1], Evidence) and work[1].unit is not None and work[0].entity_type is EntityType.UNIT
+    """Organizations and domain tables before units, a unit after its parent when both are in the group, then the ends."""
+    parents = {
+        fetched.unit.code: fetched.unit.parent_code
+        for item, fetched in works
+        if isinstance(fetched, Fetched) and fetched.unit is not None and item.entity_type is EntityType.UNIT
     }
-    depth: dict[int, int] = {}
 
-    def depth_of(code: int, above: frozenset[int] = frozenset()) -> int:
-        if code not in depth:
-            work = by_code.get(code)
-            evidence = work[1] if work is not None else None
-            parent = evidence.unit.parent_code if isinstance(evidence, Evidence) and evidence.unit is not None else None
-            depth[code] = (
-                0 if parent is None or parent not in by_code or parent in above else 1 + depth_of(parent, above | {code})
-            )
-        return depth[code]
+    def depth(code: int) -> int:
+        above = {code}  # a loop ends where it began
+        while (parent := parents.get(code)) is not None and parent in parents and parent not in above:
+            above.add(parent)
+            code = parent
+        return len(above)
 
     def key(work: Work) -> tuple[int, int]:
-        item, evidence = work
-        known = isinstance(evidence, Evidence) and evidence.unit is not None and item.entity_type is EntityType.UNIT
-        return (_order(work)[0], depth_of(item.siorg_code) if known else 0)
+        item, _ = work
+        if item.entity_type is not EntityType.UNIT:
+            return (0, 0)
+        return (2 if item.operation is Operation.EXTINCTION else 1, depth(item.siorg_code))
 
     return sorted(works, key=key)
 
 
-def _ends_from_below(works: Sequence[tuple[Item, Evidence]], local: Local) -> list[tuple[Item, Evidence]]:
-    """Ends last, the deepest unit first: a unit ends after those below it."""
+def _ends_last(works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy) -> list[tuple[Item, Fetched]]:
+    """Ends after the rest, the deepest unit first: a unit ends after those below it, an organization after its units."""
 
-    def key(work: tuple[Item, Evidence]) -> tuple[bool, int]:
+    def key(work: tuple[Item, Fetched]) -> tuple[bool, int]:
         item, _ = work
-        unit = local.units.get(item.siorg_code) if item.entity_type is EntityType.UNIT else None
+        unit = copy.units.get(item.siorg_code) if item.entity_type is EntityType.UNIT else None
         ends = item.operation is Operation.EXTINCTION
         return (ends, -unit.level if ends and unit is not None else 0)
 

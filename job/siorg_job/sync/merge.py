@@ -8,7 +8,7 @@ last sync has nothing for its base: what a person filled in meanwhile is an edit
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from siorg_job.siorg.model import DomainRow, RemoteUnit
@@ -19,30 +19,13 @@ from siorg_job.sync.model import (
     DomainField,
     NoChange,
     OrganizationField,
-    Refusal,
-    Resolution,
+    Refused,
     UnitField,
     Value,
     Values,
     plain,
 )
-
-_ALIASES = {
-    "parent_id": UnitField.PARENT,
-    "siorg_parent_code": UnitField.PARENT,
-    "phones": UnitField.PHONES,
-    "emails": UnitField.EMAILS,
-    "websites": UnitField.WEBSITES,
-}
-# The API server builds merged_payload from the item's payload, which is a SIORG row: these are its words for our fields.
-_SIORG_WORDS = {
-    "nome": UnitField.NAME,
-    "sigla": UnitField.ACRONYM,
-}
-
-
-class ResolutionError(ValueError):
-    """A person's decision on the item cannot be read: the message names the field and what is allowed."""
+from siorg_job.sync.resolution import Resolution
 
 
 def remote_unit_values(unit: RemoteUnit) -> Values:
@@ -87,11 +70,12 @@ def _first(values: tuple[str, ...] | None, longest: int) -> str | None:
     return next((value for value in values or () if len(value) <= longest), None)
 
 
-def decide(
+def merge(
     *,
     base: Values | None,
     local: Values,
     remote: Values,
+    kept: Mapping[str, Any] | None = None,
     resolution: Resolution | None = None,
     strict_hierarchy: bool = False,
 ) -> Decision:
@@ -101,33 +85,32 @@ def decide(
         base: the values at the last sync; None when it was never synced.
         local: the row now.
         remote: what SIORG says.
+        kept: by field, as JSON, what SIORG said when a person kept the local value: no news where it still says so.
         resolution: a person's decision about an earlier conflict.
         strict_hierarchy: a move is a conflict (setting ``siorg.hierarchy_strict_mode``), unless a person decided.
     """
+    base = _with_kept(base, remote, kept or {})
     changed: dict[str, Value] = {}
-    apart: dict[str, Mapping[str, Value]] = {}
+    apart: list[str] = []
     for field, theirs in remote.items():
         mine = local.get(field)
         before = None if base is None else base.get(field)
         if resolution is not None and (decided := _decided(field, mine, theirs, resolution)) is not None:
             changed.update(decided)
+        elif theirs is None or mine == theirs:
             continue
-        if theirs is None or mine == theirs:
-            continue
-        if base is None or _same(mine, before) or _same(mine, theirs):
+        elif base is None or _same(mine, before) or _same(mine, theirs):
             changed[field] = theirs
         elif theirs != before:
-            apart[field] = {"base": before, "local": mine, "remote": theirs}
-    moved = UnitField.PARENT in changed or UnitField.ORGANIZATION in changed
+            apart.append(field)
     if apart:
-        return Conflict(apart, "changed here and in SIORG: " + ", ".join(sorted(apart)))
-    if moved and strict_hierarchy and base is not None and resolution is None:
-        fields = [field for field in (UnitField.PARENT, UnitField.ORGANIZATION) if field in changed]
-        return Conflict(
-            {field: {"base": base.get(field), "local": local.get(field), "remote": remote[field]} for field in fields},
-            "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on",
-        )
-    return Change(changed, moved=moved) if changed else NoChange()
+        reason = "changed here and in SIORG: " + ", ".join(sorted(apart))
+    elif strict_hierarchy and base is not None and resolution is None:
+        apart = [field for field in (UnitField.PARENT, UnitField.ORGANIZATION) if field in changed]
+        reason = "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on"
+    if apart:
+        return Conflict(differences(base=base, local=local, remote={field: remote[field] for field in apart}), reason)
+    return Change(changed) if changed else NoChange()
 
 
 def _decided(field: str, mine: Value, theirs: Value, resolution: Resolution) -> dict[str, Value] | None:
@@ -152,138 +135,31 @@ def differences(*, base: Values | None, local: Values, remote: Values) -> dict[s
     }
 
 
-def check_creation(unit: RemoteUnit) -> Refusal | None:
-    """What a unit must say of itself to be created; None when it says enough."""
+def end(local: Value) -> dict[str, Mapping[str, Value]]:
+    """The difference of what SIORG has ended."""
+    return {UnitField.IS_ACTIVE: {"base": True, "local": local, "remote": False}}
+
+
+def check_creation(unit: RemoteUnit) -> None:
+    """Check that a unit says enough of itself to be created.
+
+    Raises:
+        Refused: it does not.
+    """
     for word, value in (("nome", unit.name), ("codigoTipoUnidade", unit.type_slug)):
         if value is None:
-            return Refusal(f"SIORG gives no {word} for unit {unit.code}: it cannot be created", "invalid_answer")
-    return None
+            raise Refused(f"SIORG gives no {word} for unit {unit.code}: it cannot be created", "invalid_answer")
 
 
-def _same(one: Value, other: Value) -> bool:
+def _same(left: Value, right: Value) -> bool:
     """Equal but for white space: dirt of an earlier import is no edit of a person."""
-    if isinstance(one, str) and isinstance(other, str):
-        return " ".join(one.split()) == " ".join(other.split())
-    return one == other or (not one and not other and not isinstance(one, bool) and not isinstance(other, bool))
+    if isinstance(left, str) and isinstance(right, str):
+        return left.split() == right.split()
+    return left == right or not (left or right or isinstance(left, bool) or isinstance(right, bool))
 
 
-def read_resolution(error_details: Any, fields: Iterable[str]) -> Resolution | None:
-    """A person's decision from an item's ``error_details``; None when there is none.
-
-    MERGE: a key of ``merged_payload`` that is one of our fields is the value to write; ``field_resolutions`` says LOCAL or
-    SIORG for a field; what is left of ``merged_payload`` may be a SIORG row (the API server copies it), and only its name
-    and acronym are taken from there.
-
-    Raises:
-        ResolutionError: an unknown resolution, field or value.
-    """
-    if not isinstance(error_details, dict) or "resolution" not in error_details:
-        return None
-    kind = error_details["resolution"]
-    if kind == "ACCEPT_SIORG":
-        return Resolution(accept_siorg=True)
-    if kind != "MERGE":
-        raise ResolutionError(f"resolution is {kind!r}; allowed: ACCEPT_SIORG, MERGE")
-    payload = error_details.get("merged_payload")
-    if payload is None:
-        payload = {}
-    choices = error_details.get("field_resolutions")
-    if choices is None:
-        choices = {}
-    if not isinstance(payload, dict) or not isinstance(choices, dict):
-        raise ResolutionError("merged_payload and field_resolutions must be JSON objects")
-    known = set(fields)
-    merged = _read_merged(payload, known)
-    keep, take = _read_choices(choices, known, decided=set(merged))
-    for key, field in _SIORG_WORDS.items():
-        if key in payload and field in known - merged.keys() - keep - take:
-            merged[field] = _merged_value(field, payload[key])
-    if not merged and not choices:
-        raise ResolutionError(f"MERGE without any field; allowed: {', '.join(sorted(known))}")
-    return Resolution(accept_siorg=False, merged=merged, keep=frozenset(keep), take=frozenset(take))
-
-
-def _read_merged(payload: Mapping[str, Any], known: Collection[str]) -> dict[str, Value]:
-    """The keys of ``merged_payload`` that are fields of ours, contact_info taken apart."""
-    contact = payload.get("contact_info")
-    nested = {f"contact_info.{key}": value for key, value in contact.items()} if isinstance(contact, dict) else {}
-    named = {_ALIASES.get(key, key): value for key, value in {**payload, **nested}.items()}
-    return {str(field): _merged_value(field, value) for field, value in named.items() if field in known}
-
-
-def _read_choices(choices: Mapping[str, Any], known: Collection[str], decided: Collection[str]) -> tuple[set[str], set[str]]:
-    """The fields that keep their local value, and those that take SIORG's."""
-    keep, take = set[str](), set[str]()
-    for key, choice in choices.items():
-        field = str(_ALIASES.get(key, _SIORG_WORDS.get(key, key)))
-        word = str(choice).upper()
-        if field not in known:
-            if word == "LOCAL":
-                continue  # a column that SIORG does not have keeps its value anyway
-            raise ResolutionError(f"field_resolutions names {key!r}; allowed: {', '.join(sorted(known))}")
-        if field in decided:
-            continue
-        if word not in ("LOCAL", "SIORG"):
-            raise ResolutionError(
-                f"field_resolutions[{key!r}] is {choice!r} with no such value in merged_payload; allowed: LOCAL, SIORG"
-            )
-        (keep if word == "LOCAL" else take).add(field)
-    return keep, take
-
-
-# Null clears these; without a parent a unit is directly under its organization.
-_CLEARABLE: frozenset[str] = frozenset(
-    {
-        UnitField.ACRONYM,
-        UnitField.PARENT,
-        UnitField.ADDRESS,
-        OrganizationField.ADDRESS,
-        OrganizationField.STATE,
-        OrganizationField.ZIP_CODE,
-        OrganizationField.PHONE,
-        OrganizationField.EMAIL,
-        OrganizationField.WEBSITE,
-    }
-)
-_LONGEST: dict[str, int] = {"name": 255, "acronym": 50, "state": 2, "zip_code": 10, "phone": 50}
-
-
-def _merged_value(field: str, value: Any) -> Value:
-    """One value of a merged payload in our form.
-
-    Raises:
-        ResolutionError: the value is not of the field's type.
-    """
-    if field in (UnitField.PHONES, UnitField.EMAILS, UnitField.WEBSITES):
-        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-            return tuple(value)
-        raise ResolutionError(f"merged_payload.{field} must be a list of texts, not {type(value).__name__}")
-    if value is None and field in _CLEARABLE:
-        return None
-    if field in (UnitField.PARENT, UnitField.ORGANIZATION, UnitField.CATEGORY):
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31:
-            return value
-        raise ResolutionError(f"merged_payload.{field} must be a SIORG code (a positive integer)")
-    if field == UnitField.IS_ACTIVE:
-        if isinstance(value, bool):
-            return value
-        raise ResolutionError("merged_payload.is_active must be true or false")
-    if field == UnitField.ACTIVITY_AREA and value not in ("CORE", "SUPPORT"):
-        raise ResolutionError("merged_payload.activity_area must be CORE or SUPPORT")
-    longest = _LONGEST.get(field, 255)
-    if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > longest:
-        raise ResolutionError(f"merged_payload.{field} must be a text of 1 to {longest} characters")
-    return " ".join(value.split())
-
-
-def with_kept(base: Values | None, remote: Values, kept: Mapping[str, Any]) -> Values | None:
-    """The base of the merge after a person kept local values: SIORG's values they were shown then, where it still says them.
-
-    Args:
-        base: the values at the last sync.
-        remote: what SIORG says now.
-        kept: by field, as JSON, what SIORG said when the person decided.
-    """
+def _with_kept(base: Values | None, remote: Values, kept: Mapping[str, Any]) -> Values | None:
+    """The base after a person kept local values: SIORG's values they were shown then, where it still says them."""
     if base is None or not kept:
         return base
     now = plain(remote)

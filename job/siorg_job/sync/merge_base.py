@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 
 _CONTACTS = (("telefone", "phones"), ("email", "emails"), ("site", "websites"))
 
@@ -35,3 +35,8 @@ def next_base(stored: Mapping[str, Any] | None, answer: str) -> dict[str, Any]:
 
 def _says_something(value: Any) -> bool:
     return bool(value.strip()) if isinstance(value, str) else value not in (None, [])
+
+
+def ended_base(stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The stored row once SIORG has ended it."""
+    return {**(stored or {}), "operacao": "EXCLUSAO"}

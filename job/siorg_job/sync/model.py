@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -57,25 +57,11 @@ Values: TypeAlias = Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
-class Resolution:
-    """What a person decided about an earlier conflict (``error_details`` of the item)."""
-
-    accept_siorg: bool
-    merged: Mapping[str, Value] = field(default_factory=dict)
-    """MERGE: the values to write, by field."""
-    keep: frozenset[str] = frozenset()
-    """MERGE: the fields that keep their local value."""
-    take: frozenset[str] = frozenset()
-    """MERGE: the fields that take SIORG's value."""
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """Write these values; one history row."""
 
     values: Values
     """The changed fields with their new values."""
-    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +78,21 @@ class Conflict:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """It will not work however often it is tried."""
-
-    reason: str
-    kind: str
-
-
 Decision: TypeAlias = Change | NoChange | Conflict
 
 
+class Refused(Exception):
+    """It will not work however often it is tried."""
+
+    def __init__(self, reason: str, kind: str) -> None:
+        """``reason`` is for people; ``kind`` is what programs read (``error_details.kind``)."""
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+
+
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Fetched:
     """What SIORG said about one item, and when it was asked."""
 
     asked_at: datetime
@@ -117,6 +105,10 @@ class Evidence:
     """The unit's parent belongs to another organization, or SIORG does not know it."""
     rows: tuple[DomainRow, ...] = ()
     """SIORG's table of categories or types, where the item needs one that is not local yet or is about one."""
+
+    def is_older_than(self, synced_at: datetime | None) -> bool:
+        """Whether a newer answer was applied already: this one must not overwrite it."""
+        return synced_at is not None and synced_at > self.asked_at
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,138 +3,90 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
-from dataclasses import fields
-from datetime import datetime
-from enum import Enum
-from itertools import groupby
-from typing import Any
+from functools import cache, partial
+from operator import attrgetter
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_job.sync.working_copy import HistoryRow, Local, LocalDomain, LocalOrganization, LocalUnit
+from siorg_job.sync.rows import HistoryRow, Row, Unit
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType
 from siorg_queue.statements import load
+
+_RECORD = re.compile(r" AS r \(([^)]*)\)")
+_dumps = partial(json.dumps, default=str, ensure_ascii=False)  # default: ids and times
+_unit_path = attrgetter("organization_id", "parent_id", "name")
+_organization_path = attrgetter("name", "acronym")  # which of them, is the database's trigger's business
 
 
 class HierarchyTooDeep(Exception):
     """A move would push units below it over ``units.max_hierarchy_depth``."""
 
 
-def write(connection: Connection, local: Local) -> None:
-    """Write everything that differs, parents before children, and one history row a change.
+def write(connection: Connection, copy: WorkingCopy) -> None:
+    """Write everything that differs from what was read, parents before children, and one history row a change.
 
     Raises:
         HierarchyTooDeep: see there; the transaction has to be rolled back.
         psycopg.Error: a constraint or trigger refused a row; likewise.
     """
-    sql = load("siorg_job.sync", "write.sql")
 
-    def run(name: str, rows: Iterable[dict[str, Any]]) -> None:
-        if listed := list(rows):
-            connection.execute(sql[name], {"rows": Jsonb(listed, dumps=_dumps)})
+    def run(name: str, rows: Iterable[Row | HistoryRow]) -> None:
+        if records := [{column: getattr(row, column) for column in _columns(name)} for row in rows]:
+            connection.execute(load("siorg_job.sync", "write.sql")[name], {"rows": Jsonb(records, dumps=_dumps)})
 
-    domains = [*local.types.values(), *local.categories]
+    read = copy.as_read
     for name, entity_type in (("types", EntityType.TYPE), ("categories", EntityType.CATEGORY)):
-        of_kind = [domain for domain in domains if domain.entity_type is entity_type]
-        run(f"insert_{name}", (_domain(domain) for domain in of_kind if domain.new))
-        run(f"update_{name}", (_domain(d) for d in of_kind if not d.new and (d.changed or d.touched)))
+        domains = copy.domains_of(entity_type)
+        run(f"insert_{name}", (row for row in domains if row.id not in read.domains))
+        run(f"update_{name}", (row for row in domains if row.id in read.domains and row != read.domains[row.id]))
 
-    organizations = list(local.organizations.values())
-    run("update_organizations", (_organization(row) for row in organizations if row.changed or row.touched))
+    organizations = [(read.organizations[code], row) for code, row in copy.organizations.items()]
+    run("update_organizations", (row for before, row in organizations if row != before))
 
-    units = list(local.units.values())
-    placed = sorted((local.depth(unit.parent_id), unit.id) for unit in units if unit.new or unit.relocated)
-    for _, level in groupby(placed, key=lambda pair: pair[0]):
-        here = [local.units_by_id[unit_id] for _, unit_id in level]
-        run("insert_units", (_unit(unit) for unit in here if unit.new))
-        run("relocate_units", (_unit(unit) for unit in here if not unit.new))
-    run("update_units", (_unit(unit) for unit in units if not unit.new and unit.changed))
-    run("touch_units", (_unit(unit) for unit in units if not unit.new and unit.touched and not unit.changed))
+    new = [unit for code, unit in copy.units.items() if code not in read.units]
+    noted = [(read.units[code], unit) for code, unit in copy.units.items() if unit is not read.units.get(code, unit)]
+    changed = [unit for before, unit in noted if unit.values() != before.values()]
+    relocated = [unit for before, unit in noted if _unit_path(unit) != _unit_path(before)]
+    levels: dict[int, list[Unit]] = {}
+    for unit in (*new, *relocated):
+        levels.setdefault(copy.depth(unit.parent_id), []).append(unit)
+    for _, level in sorted(levels.items()):
+        run("insert_units", (unit for unit in level if unit.code not in read.units))
+        run("relocate_units", (unit for unit in level if unit.code in read.units))
+    run("update_units", changed)
+    known = {unit.id for unit in changed}
+    run("touch_units", (unit for _, unit in noted if unit.id not in known))
 
-    tops = [unit.id for unit in units if unit.relocated and not unit.new]
-    renamed = [row.id for row in organizations if row.renamed]
-    if renamed:
-        tops += [row["id"] for row in connection.execute(sql["refresh_roots"], {"ids": renamed}).fetchall()]
-    if tops:
-        row = connection.execute(sql["refresh_descendants"], {"ids": tops}).fetchone()
-        if row is not None and row["deepest"] > local.max_depth:
-            raise HierarchyTooDeep(
-                f"units would come to level {row['deepest']}; setting units.max_hierarchy_depth allows {local.max_depth}"
-            )
-    run("upsert_mappings", (_mapping(unit) for unit in units if unit.new or unit.changed))
-    if moved := [unit.id for unit in units if unit.relocated and not unit.new]:
-        connection.execute(sql["refresh_mapping_paths"], {"ids": moved})
-    run("insert_history", (_history(entry) for entry in local.history))
+    renamed = [row.id for before, row in organizations if _organization_path(row) != _organization_path(before)]
+    _refresh_paths(connection, copy, [unit.id for unit in relocated], renamed)
+    run("upsert_mappings", [*new, *changed])
+    if relocated:
+        sql = load("siorg_job.sync", "write.sql")["refresh_mapping_paths"]
+        connection.execute(sql, {"ids": [unit.id for unit in relocated]})
+    run("insert_history", copy.history)
 
 
-def _unit(unit: LocalUnit) -> dict[str, Any]:
-    return {
-        "id": unit.id,
-        "organization_id": unit.organization_id,
-        "parent_id": unit.parent_id,
-        "category_id": unit.category_id,
-        "unit_type_id": unit.unit_type_id,
-        "name": unit.name,
-        "acronym": unit.acronym,
-        "code": unit.code,
-        "siorg_parent_code": unit.siorg_parent_code,
-        "url": unit.url,
-        "version": unit.version,
-        "activity_area": unit.activity_area,
-        "contact_info": unit.contact_info,
-        "is_active": unit.is_active,
-        "deactivation_reason": unit.deactivation_reason,
-        "synced_at": unit.synced_at,
-        "raw": unit.base_raw,
-    }
+def _refresh_paths(connection: Connection, copy: WorkingCopy, units: list[UUID], organizations: list[UUID]) -> None:
+    """Level and path of everything below the units that were relocated, and in the organizations that were renamed."""
+    sql = load("siorg_job.sync", "write.sql")
+    if organizations:
+        units = units + [row["id"] for row in connection.execute(sql["refresh_roots"], {"ids": organizations}).fetchall()]
+    if not units:
+        return
+    row = connection.execute(sql["refresh_descendants"], {"ids": units}).fetchone()
+    if row is not None and row["deepest"] > copy.max_depth:
+        raise HierarchyTooDeep(
+            f"units would come to level {row['deepest']}; setting units.max_hierarchy_depth allows {copy.max_depth}"
+        )
 
 
-def _mapping(unit: LocalUnit) -> dict[str, Any]:
-    return {
-        "entity_type": EntityType.UNIT,
-        "local_id": unit.id,
-        "code": unit.code,
-        "parent_code": unit.siorg_parent_code,
-        "status": "ACTIVE" if unit.is_active else "DEPRECATED",
-    }
-
-
-def _organization(row: LocalOrganization) -> dict[str, Any]:
-    return {"id": row.id, **row.fields, "synced_at": row.synced_at, "raw": row.base_raw}
-
-
-def _domain(row: LocalDomain) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "slug": row.slug,
-        "name": row.name,
-        "code": row.code,
-        "siorg_name": row.siorg_name,
-        "managed": row.managed,
-        "is_active": row.is_active,
-        "synced_at": row.synced_at,
-        "raw": row.base_raw,
-    }
-
-
-_HISTORY_COLUMNS = tuple(column.name for column in fields(HistoryRow))
-
-
-def _history(entry: HistoryRow) -> dict[str, Any]:
-    return {column: getattr(entry, column) for column in _HISTORY_COLUMNS}
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, default=_plain, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Enum):
-        return value.value
-    raise TypeError(type(value).__name__)
+@cache
+def _columns(name: str) -> tuple[str, ...]:
+    """The columns that a statement takes from its rows, as it names them itself."""
+    record = _RECORD.search(load("siorg_job.sync", "write.sql")[name])
+    assert record is not None, name
+    return tuple(column.split()[0] for column in record[1].split(","))

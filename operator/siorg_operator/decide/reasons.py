@@ -33,13 +33,16 @@ class Reason(StrEnum):
     """A word, the condition that owns it (and has its event, where others repeat the word), and its effect on launches."""
 
     condition: ConditionType | None
-    effect: Effect
+    holds: bool
+    """Whether launches are held because of it."""
+    chosen: bool
+    """Whether a person wants it so."""
 
     def __new__(cls, word: str, condition: ConditionType | None = None, effect: Effect = Effect.NONE) -> Reason:
         """One row of the table."""
         reason = str.__new__(cls, word)
-        reason._value_ = word
-        reason.condition, reason.effect = condition, effect
+        reason._value_, reason.condition = word, condition
+        reason.holds, reason.chosen = effect is not Effect.NONE, effect is Effect.CHOSEN
         return reason
 
     # what was decided
@@ -92,13 +95,3 @@ class Reason(StrEnum):
     QUEUE_DRAINED = "QueueDrained"
     STUCK_JOB_ENDED = "StuckJobEnded"
     SCALING_RESUMED = "ScalingResumed"
-
-    @property
-    def holds(self) -> bool:
-        """Whether launches are held because of it."""
-        return self.effect is not Effect.NONE
-
-    @property
-    def chosen(self) -> bool:
-        """Whether a person wants it so."""
-        return self.effect is Effect.CHOSEN

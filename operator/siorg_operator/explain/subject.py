@@ -39,6 +39,5 @@ class Subject:
                 " refuses this resource: InvalidSpec, and nothing is launched"
             )
             return
-        job = self.resource.spec.job.model_copy(update={"image": image})
-        self.resource = self.resource.model_copy(update={"spec": self.resource.spec.model_copy(update={"job": job})})
+        self.resource = self.resource.with_image(image)
         self.assumed.append(f"image {image} (from {whence}), for spec.job.image is not set: the operator takes its default")

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading
+from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.version import version
 
 _Metric: TypeAlias = Counter | Gauge | Histogram
@@ -27,8 +28,6 @@ _LABELS: Final = ("namespace", "worker")
 _PASS_SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0)
 _CALL_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAIT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-ITEM_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""The bounds by which Jobs count how long their items took."""
 _STATUSES: Final = ("due", "scheduled", "processing", "failed", "conflict")
 _OUTCOMES: Final = ("completed", "conflict", "skipped", "failed", "retried", "released")
 _RESULTS: Final = ("ok", "failed")

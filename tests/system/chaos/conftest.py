@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from siorg_job.siorg.parsing import read_structure
+from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection
 from support import ledger
 from support.fleet import Fleet
 from support.job import job_environment
 from support.siorg_server import SiorgServer
 
+Waiting = Callable[[int], list[int]]
+States = Callable[[], dict[tuple[str, int], int]]
 UNITS = 200
 QUICK = {
     "WORKER_CONCURRENCY": "16",
@@ -60,25 +62,28 @@ def codes(simulator: SiorgServer) -> list[int]:
     return sorted(code for code in units if code not in parents)
 
 
+def fill(connection: Connection, codes: Sequence[int]) -> None:
+    connection.execute(
+        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload)"
+        " SELECT 'UNIT', code, 'UPDATE', '{}' FROM unnest(%s::integer[]) AS code",
+        [list(codes)],
+    )
+
+
 @pytest.fixture
-def waiting(connection: Connection, codes: list[int]) -> Callable[[int], list[int]]:
+def waiting(connection: Connection, codes: list[int]) -> Waiting:
     """Puts that many units into the queue, with a ledger of what becomes of them."""
     ledger.install(connection)
 
     def put(number: int) -> list[int]:
-        chosen = codes[:number]
-        connection.execute(
-            "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload)"
-            " SELECT 'UNIT', code, 'UPDATE', '{}' FROM unnest(%s::integer[]) AS code",
-            (chosen,),
-        )
-        return chosen
+        fill(connection, codes[:number])
+        return codes[:number]
 
     return put
 
 
 @pytest.fixture
-def states(connection: Connection) -> Callable[[], dict[tuple[str, int], int]]:
+def states(connection: Connection) -> States:
     """How many rows there are by status and attempts."""
 
     def look() -> dict[tuple[str, int], int]:

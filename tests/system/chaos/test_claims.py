@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pytest
 
 from siorg_queue import Connection, connect
 from support.fleet import Fleet, eventually
 from support.siorg_server import SiorgServer
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
+from .conftest import States, Waiting
 
 
 def commits(connection: Connection) -> int:
@@ -81,14 +80,15 @@ def sessions(connection: Connection) -> int:
     return int(row["n"])
 
 
-def test_no_spent_item_is_left_waiting_after_a_drain(
-    connection: Connection, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(5)
+@pytest.mark.parametrize("due", [0, 5])
+def test_no_spent_item_is_left_waiting(due: int, connection: Connection, fleet: Fleet, waiting: Waiting, states: States) -> None:
+    waiting(due)
     connection.execute(
         "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, attempts)"
         " SELECT 'UNIT', 100000 + n, 'UPDATE', '{}', 3 FROM generate_series(1, 2500) AS n"
     )
     job = fleet.start()
     assert job.ends() == 0, job.stderr
-    assert states() == {("COMPLETED", 1): 5, ("FAILED", 3): 2500}
+    assert states().get(("FAILED", 3)) == 2500
+    assert states().get(("COMPLETED", 1), 0) == due
+    assert len(states()) == 1 + bool(due)

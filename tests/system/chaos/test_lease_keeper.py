@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from uuid import UUID
 
 import pytest
 
 from siorg_job.drain.lease_keeper import LeaseKeeper
-from siorg_job.drain.loop import Drain
-from siorg_job.fetch.fetcher import Gathered, Gatherer
-from siorg_job.metrics import JobMetrics
-from siorg_job.run_summary import RunReport
+from siorg_job.drain.run import Run
+from siorg_job.drain.start import drain
+from siorg_job.fetch.fetcher import Fetcher, FetchResult
+from siorg_job.run_summary import RunSummary
 from siorg_job.settings import Settings
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict
 from support import ledger
 from support.fleet import eventually
 from support.siorg_server import SiorgServer
 
-from .conftest import QUICK
+from .conftest import QUICK, States, Waiting
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
 LEASE = timedelta(seconds=2)
 
 
@@ -37,82 +36,74 @@ def test_a_blocked_event_loop_loses_no_lease(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waiting(5)
-    gather = Gatherer.gather
+    fetch = Fetcher.fetch
 
-    async def block(self: Gatherer, items: Sequence[Item], ready: Callable[[Sequence[Gathered]], None]) -> None:
+    async def block(self: Fetcher, items: Sequence[Item], ready: Callable[[Sequence[FetchResult]], None]) -> None:
         time.sleep(3 * LEASE.total_seconds())  # noqa: ASYNC251 - that is the point
-        await gather(self, items, ready)
+        await fetch(self, items, ready)
 
-    monkeypatch.setattr(Gatherer, "gather", block)
+    monkeypatch.setattr(Fetcher, "fetch", block)
     settings = Settings.from_environment(
         {"DATABASE_URL": database_url, "SIORG_API_URL": siorg.url, "SIORG_ALLOW_INSECURE": "true", **QUICK}
     )
-    report = RunReport()
+    summary = RunSummary()
 
-    async def drain() -> str:
-        return await Drain(settings, report=report, metrics=JobMetrics.unserved(), stop=asyncio.Event()).run()
+    async def run() -> str:
+        return await drain(Run(settings, summary))
 
-    assert asyncio.run(drain()) == "exhausted"
+    assert asyncio.run(run()) == "exhausted"
     assert states() == {("COMPLETED", 1): 5}
-    assert (report.completed, report.stale) == (5, 0)
+    assert (summary.completed, summary.stale) == (5, 0)
     assert ledger.audit(connection) == {"claim": 5, "finish": 5}
 
 
-@pytest.fixture
-def told() -> dict[str, list[Any]]:
-    return {"lost": [], "trouble": []}
+@contextmanager
+def keeping(url: str, item: Item, seconds: float = 0.6) -> Iterator[tuple[LeaseKeeper, list[set[UUID]]]]:
+    """A keeper of the item's lease of so many seconds, and what it reported as lost."""
+    lost: list[set[UUID]] = []
+    keeper = LeaseKeeper(url, timedelta(seconds=seconds), lost.append)
+    keeper.hold([item])
+    keeper.start()
+    yield keeper, lost
+    keeper.stop()
 
 
-def keeper(url: str, told: dict[str, list[Any]], lease: timedelta = timedelta(seconds=0.6)) -> LeaseKeeper:
-    return LeaseKeeper(url, lease, on_lost=told["lost"].append, on_trouble=told["trouble"].append)
-
-
-def test_a_lease_that_another_took_is_told_once(
-    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, told: dict[str, list[Any]]
+def test_a_lease_that_another_took_is_reported_once(
+    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting
 ) -> None:
     waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
     connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() - interval '1 second'")
     (again,) = store.claim(1, lease=LEASE, worker="second").items
-    kept = keeper(database_url, told)
-    kept.hold([item])
-    kept.start()
-    eventually(lambda: told["lost"])
-    kept.hold([again])
-    kept.drop([item])  # what is dropped late is the lost claim, not the new one
-    time.sleep(2 * LEASE.total_seconds())
-    kept.stop()
-    assert told == {"lost": [{item.id}], "trouble": []}
+    with keeping(database_url, item) as (keeper, lost):
+        eventually(lambda: lost)
+        keeper.hold([again])
+        keeper.drop([item])  # what is dropped late is the lost claim, not the new one
+        time.sleep(2 * LEASE.total_seconds())
+    assert lost == [{item.id}]
     assert store.renew({again.id: again.lease_token}, lease=LEASE) == {again.id}
 
 
-def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(
-    database_url: str, store: QueueStore, waiting: Waiting, told: dict[str, list[Any]]
-) -> None:
+def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(database_url: str, store: QueueStore, waiting: Waiting) -> None:
     waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
-    kept = keeper(database_url, told, lease=timedelta(seconds=3))  # it looks once a second
-    kept.hold([item])
     store.finish([Verdict(item, Outcome.COMPLETED)])
-    kept.start()
-    time.sleep(1.5)
-    kept.drop([item])
-    time.sleep(1.0)
-    kept.stop()
-    assert told == {"lost": [], "trouble": []}
+    with keeping(database_url, item, seconds=3) as (keeper, lost):  # it looks once a second
+        time.sleep(1.5)
+        keeper.drop([item])
+        time.sleep(1.0)
+    assert lost == []
 
 
 def test_its_connection_may_break(
-    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, told: dict[str, list[Any]]
+    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
-    kept = keeper(database_url, told)
-    kept.hold([item])
-    kept.start()
-    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'siorg-job lease'"
-    eventually(lambda: connection.execute(kill).fetchall())
-    eventually(lambda: told["trouble"])
-    time.sleep(2 * LEASE.total_seconds())
-    kept.stop()
-    assert told["lost"] == []
+    sessions = "FROM pg_stat_activity WHERE application_name = 'siorg-job lease' AND datname = current_database()"
+    with keeping(database_url, item) as (_, lost):
+        (killed,) = eventually(lambda: connection.execute(f"SELECT pid, pg_terminate_backend(pid) {sessions}").fetchall())
+        eventually(lambda: connection.execute(f"SELECT {sessions} AND pid <> {killed['pid']}").fetchall())
+    assert lost == []
+    assert "Leases could not be renewed" in caplog.text
+    assert store.renew({item.id: item.lease_token}, lease=LEASE) == {item.id}

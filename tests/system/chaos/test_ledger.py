@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from siorg_job.siorg.parsing import read_structure
+from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection, connect
 from support import ledger
 from support.fleet import Fleet

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from siorg_queue import Connection
 from support import ledger
 from support.fleet import Fleet
-from support.gateway import Gateway
+from support.loopback_http import Gateway
 from support.scripted_server import envelope
 from support.siorg_server import SiorgServer
+
+from .conftest import Waiting
 
 ANSWERS = [
     (400, None),
@@ -30,20 +30,18 @@ def check_unharmed(connection: Connection, fleet: Fleet, waiting: int, answer: t
     status, location = answer
     with Gateway(status, location=location) as gateway:
         job = fleet.start(SIORG_API_URL=gateway.url, WORKER_UNAVAILABLE_SECS="1", SIORG_BREAKER_FAILURES="3")
-        assert job.ends(within=20) == 75, job.stderr
+        assert job.ends(within=20) == 75, (answer, job.stderr)
     assert job.summary["claimed"] == job.summary["released"] > 0
     rows = connection.execute(
         "SELECT status::text, attempts, count(*) AS n FROM siorg_sync_queue WHERE status <> 'COMPLETED' GROUP BY 1, 2"
     ).fetchall()
-    assert [(row["status"], row["attempts"], row["n"]) for row in rows] == [("PENDING", 0, waiting)], job.stderr
+    assert [(row["status"], row["attempts"], row["n"]) for row in rows] == [("PENDING", 0, waiting)], (answer, job.stderr)
 
 
-@pytest.mark.parametrize("answer", ANSWERS)
-def test_units_asked_for_one_by_one_come_back_unharmed(
-    answer: tuple[int, str | None], connection: Connection, fleet: Fleet, waiting: Callable[[int], list[int]]
-) -> None:
+def test_units_asked_for_one_by_one_come_back_unharmed(connection: Connection, fleet: Fleet, waiting: Waiting) -> None:
     waiting(20)
-    check_unharmed(connection, fleet, 20, answer)
+    for answer in ANSWERS:
+        check_unharmed(connection, fleet, 20, answer)
     assert set(ledger.audit(connection)) == {"claim", "release"}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -14,8 +13,7 @@ from support import ledger
 from support.fleet import Fleet, eventually
 from support.siorg_server import SiorgServer
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
+from .conftest import States, Waiting
 
 
 def pause(connection: Connection, seconds: float) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 
 from siorg_queue import Connection
@@ -13,8 +10,7 @@ from support.fleet import Fleet, eventually
 from support.poison import PoisonedSiorg
 from support.siorg_server import SiorgServer
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
+from .conftest import States, Waiting
 
 
 @pytest.mark.parametrize("how", ["503", "hanging", "garbage", "nobody listens", "401", "503 with Retry-After"])
@@ -38,10 +34,8 @@ def test_from_the_start(
 
 
 def check_given_back(connection: Connection, fleet: Fleet, states: States, env: dict[str, str]) -> None:
-    before = time.monotonic()
     job = fleet.start("run", name="job", **env)
     assert job.ends(within=20) == 75, job.stderr
-    assert time.monotonic() - before < 12
     assert states() == {("PENDING", 0): 20}, job.stderr
     assert job.summary["reason"] == "siorg_unavailable"
     assert job.summary["exit_code"] == 75

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 
 from siorg_queue import Connection
 from support import ledger
 from support.fleet import Fleet, eventually
 from support.siorg_server import SiorgServer
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
+from .conftest import States, Waiting
 
 
 def in_work(connection: Connection) -> int:

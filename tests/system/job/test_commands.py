@@ -31,34 +31,19 @@ def test_status_as_json_has_the_agreed_keys(job: Job, connection: Connection, ca
     insert(connection, siorg_code=4, expires_at="now()")
     assert job("status", "--json") == 0
     status = json.loads(capsys.readouterr().out)
-    assert list(status) == [
-        "claimable",
-        "due",
-        "scheduled",
-        "processing",
-        "completed",
-        "failed",
-        "conflict",
-        "skipped",
-        "expired",
-        "oldest_due_seconds",
-    ]
-    assert (status["claimable"], status["due"], status["scheduled"], status["failed"], status["expired"]) == (
-        1,
-        1,
-        1,
-        1,
-        1,
-    )
-    assert status["oldest_due_seconds"] >= 0
+    assert status.pop("oldest_due_seconds") >= 0
+    assert list(status.items()) == [
+        ("claimable", 1), ("due", 1), ("scheduled", 1), ("processing", 0), ("completed", 0), ("failed", 1), ("conflict", 0),
+        ("skipped", 0), ("expired", 1),
+    ]  # fmt: skip
 
 
 def test_status_for_people_says_what_to_do(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     insert(connection, siorg_code=1, attempts="3")
     assert job("status") == 0
-    said = capsys.readouterr().out
-    assert "siorg-job conflicts" in said
-    assert "1 items wait with no attempts left" in said
+    printed = capsys.readouterr().out
+    assert "siorg-job conflicts" in printed
+    assert "1 items wait with no attempts left" in printed
 
 
 def test_enqueue_adds_once(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,51 +56,15 @@ def test_enqueue_adds_once(job: Job, connection: Connection, capsys: pytest.Capt
     ]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["enqueue", "0"],
-        ["enqueue", "2147483648"],
-        ["enqueue", "x"],
-        ["enqueue", "1", "--priority", "11"],
-        ["enqueue"],
-        ["nonsense"],
-        [],
-        ["cleanup", "--retention-days", "0"],
-        ["discover", "--organization", "-1"],
-        ["retry", "no-uuid"],
-        ["conflicts", "--limit", "-1"],
-        ["retry", "--limit", "0"],
-        ["conflicts", "resolve"],
-    ],
-)
-def test_wrong_usage_is_refused_with_2(job: Job, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        job(*words)
-    assert refused.value.code == 2
-    assert "usage: siorg-job" in capsys.readouterr().err
-
-
 def test_every_command_explains_itself(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [
-        "run",
-        "discover",
-        "cleanup",
-        "status",
-        "conflicts",
-        "retry",
-        "enqueue",
-        "organizations",
-        "migrate",
-        "doctor",
-    ]
+    commands = ["run", "discover", "cleanup", "status", "conflicts", "retry", "enqueue", "organizations", "migrate", "doctor"]
     for words in [[], *([command] for command in commands)]:
         with pytest.raises(SystemExit) as ended:
             job(*words, "--help")
         assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert all(command in said for command in commands)
-    assert "75" in said
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in commands)
+    assert "75" in printed
 
 
 def test_settings_are_listed_without_any_set(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,9 +77,9 @@ def test_a_conflict_is_listed_shown_and_resolved(job: Job, connection: Connectio
     ids = [insert(connection, siorg_code=n, status="'CONFLICT'", detected_changes=changes, attempts="3") for n in range(1, 5)]
     assert job("conflicts") == 0
     assert job("conflicts", "show", str(ids[0])) == 0
-    said = capsys.readouterr().out
-    assert str(ids[0]) in said
-    assert 'remote: "C"' in said
+    printed = capsys.readouterr().out
+    assert str(ids[0]) in printed
+    assert 'remote: "C"' in printed
     assert job("conflicts", "resolve", str(ids[0]), "--accept-siorg", "--notes", "theirs") == 0
     assert job("conflicts", "resolve", str(ids[1]), "--keep-local") == 0
     assert job("conflicts", "resolve", str(ids[2]), "--skip") == 0
@@ -154,12 +103,7 @@ def test_a_decision_that_cannot_be_carried_out_is_refused_by_field(
     job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     conflict = insert(connection, siorg_code=1, status="'CONFLICT'")
-    for wrong, named in (
-        ("colour=blue", "colour"),
-        ("parent=abc", "parent"),
-        ("is_active=7", "is_active"),
-        ("nothing", "FIELD=VALUE"),
-    ):
+    for wrong, named in (("colour=blue", "colour"), ("parent=abc", "parent"), ("is_active=7", "is_active"), ("x", "FIELD=VALUE")):
         assert job("conflicts", "resolve", str(conflict), "--set", wrong) == 1
         assert named in capsys.readouterr().err
     assert rows(connection)[0]["status"] == "CONFLICT"
@@ -180,17 +124,8 @@ def test_failed_items_are_listed_with_their_reason_and_opened_again(
 
 
 def test_an_organization_is_added_once_and_listed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        "organizations",
-        "add",
-        "423",
-        "--acronym",
-        "UFMG",
-        "--name",
-        "Universidade Federal de Minas Gerais",
-        "--ug-code",
-        "153062",
-    ]
+    name = "Universidade Federal de Minas Gerais"
+    words = ["organizations", "add", "423", "--acronym", "UFMG", "--name", name, "--ug-code", "153062"]
     assert job(*words, "--cnpj", "17.217.985/0001-04") == 0
     assert job(*words, "--cnpj", "17217985000199") == 1
     assert "SIORG code" in capsys.readouterr().err
@@ -227,7 +162,9 @@ def test_migrate_check_tells_what_is_pending(empty_database_url: str, capsys: py
 
 def test_an_empty_queue_ends_at_once_with_a_summary(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     assert job("run") == 0
-    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr()
+    assert "No pending items in sync queue" in printed.err
+    summary = json.loads(printed.out.splitlines()[-1])
     assert (summary["reason"], summary["exit_code"], summary["claimed"]) == ("exhausted", 0, 0)
 
 
@@ -253,9 +190,9 @@ def test_a_listing_that_is_cut_says_so(job: Job, connection: Connection, capsys:
         insert(connection, siorg_code=code, status="'FAILED'")
         insert(connection, siorg_code=code, status="'CONFLICT'")
     assert job("retry", "--limit", "2") == 0
-    said = capsys.readouterr().out
-    assert "the newest 2 of 3" in said
-    assert "None" not in said
+    printed = capsys.readouterr().out
+    assert "the newest 2 of 3" in printed
+    assert "None" not in printed
     assert job("conflicts", "--limit", "2") == 0
     assert "--limit shows more" in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ import pytest
 
 from siorg_queue import Connection, connect
 from support.fleet import Fleet, eventually
-from support.job import job_environment, run_job
+from support.job import job_environment
 from support.postgres import Postgres, embedded_postgres
 
 NOBODY = "http://127.0.0.1:9/doc"
@@ -21,22 +21,13 @@ def own_postgres() -> Iterator[Postgres]:
         yield server
 
 
-def test_no_spent_item_is_left_waiting(connection: Connection, database_url: str) -> None:
-    connection.execute(
-        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, attempts)"
-        " SELECT 'UNIT', 100000 + n, 'UPDATE', '{}', 3 FROM generate_series(1, 2500) AS n"
-    )
-    run_job("run", env=job_environment(database_url, NOBODY))
-    rows = connection.execute("SELECT status::text, count(*) AS n FROM siorg_sync_queue GROUP BY 1").fetchall()
-    assert [(row["status"], row["n"]) for row in rows] == [("FAILED", 2500)]
-
-
 def test_forever_waits_for_a_database_that_is_away_at_the_start(own_postgres: Postgres, tmp_path: Path) -> None:
     url = own_postgres.database()
     own_postgres.stop()
     with Fleet(job_environment(url, NOBODY, WORKER_UNAVAILABLE_SECS="0.5"), tmp_path) as fleet:
         job, impatient = fleet.start("run", "--forever"), fleet.start("run")
         assert impatient.ends() == 75
+        assert (impatient.summary["reason"], impatient.summary["exit_code"]) == ("database_unavailable", 75)
         eventually(lambda: "The database is unavailable" in job.stderr)
         assert job.running, job.stderr
         own_postgres.start()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from typing import Any, cast
 
 import pytest
-from psycopg.types.json import Jsonb
 
 from siorg_job.discover import Discovery, discover, registered
-from siorg_job.siorg.errors import SiorgUnavailable, TornAnswer, VersionUnknown
+from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.parsing import parse_stored
+from siorg_job.siorg.rows import parse_stored
 from siorg_queue import NewItem, QueueStore
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
@@ -52,7 +51,15 @@ def versions(world: World) -> Versions:
 
 def _discover(world: World, versions: Versions, code: int = UFMT, store: QueueStore | None = None) -> Discovery:
     (organization,) = registered(world.connection, [code])
-    return asyncio.run(discover(organization, versions, world.connection, store or world.store))
+    return asyncio.run(discover(organization, cast("Any", versions), world.connection, store or world.store))
+
+
+def _discovered(world: World, versions: Versions, *rows: Row | int) -> None:
+    """These units (rows of SIORG's, or codes directly under the organization) were discovered and drained."""
+    world.siorg.publish(*[siorg_row(row) if isinstance(row, int) else row for row in rows])
+    _discover(world, versions)
+    world.drain()
+    versions.asked.clear()
 
 
 def _kinds(found: Discovery) -> dict[int, str]:
@@ -64,40 +71,37 @@ def _recorded(world: World) -> str | None:
     return rows[0]["value"] if rows else None
 
 
-def _later(versions: Versions, *changes: Row, version: str = "100.0.0") -> None:
-    versions.current = version
-    versions.changes = list(changes)
+def _later(versions: Versions, *changes: Row) -> None:
+    """A newer version; without changes, one that SIORG does not compare with ours."""
+    versions.current, versions.changes = "100.0.0", list(changes) or None
 
 
-def test_the_first_time_the_whole_structure_is_enqueued_parents_first(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(902, 901), siorg_row(901, 900), siorg_row(900))
+def test_the_first_time_the_whole_structure_is_enqueued_parents_first_and_once(world: World, versions: Versions) -> None:
+    world.siorg.publish(siorg_row(902, 901), siorg_row(901, 900), siorg_row(900, nome=" Secretaria "))
     found = _discover(world, versions)
     assert (found.how, found.added) == ("structure", 4)
     assert [item.siorg_code for item in found.items] == [471, 900, 901, 902]
+    assert found.items[1].payload == json.loads(json.dumps(world.siorg.rows[900]))  # what SIORG sent
+    assert {item.priority for item in found.items} == {5}
     assert _recorded(world) == "99.0.0"
+    assert _discover(world, versions).added == 0
     world.drain()
     assert world.statuses() == dict.fromkeys([471, 900, 901, 902], "COMPLETED")
-
-
-def test_nothing_is_asked_further_while_the_version_stands(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900))
-    _discover(world, versions)
-    world.drain()
     versions.asked.clear()
     found = _discover(world, versions)
     assert (found.how, found.items, versions.asked) == ("unchanged", [], ["version"])
 
 
 def test_what_changed_since_is_enqueued(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901), siorg_row(902), siorg_row(903))
-    _discover(world, versions)
-    world.drain()
+    _discovered(world, versions, 900, 901, 902, 903)
     _later(
         versions,
         siorg_row(900, nome="Nova", operacao="ALTERACAO", versaoConsulta="100.0.0"),
         siorg_row(901, 900, operacao="ALTERACAO", versaoConsulta="100.0.0"),
         siorg_row(902, operacao="EXCLUSAO"),
         siorg_row(910, operacao="INCLUSAO", versaoConsulta="100.0.0"),
+        siorg_row(999, operacao="EXCLUSAO"),  # was never here
+        siorg_row(950, 900, organization=950, operacao="INCLUSAO"),  # linked to this organization, but one of its own
     )
     found = _discover(world, versions)
     assert found.how == "changes"
@@ -106,27 +110,20 @@ def test_what_changed_since_is_enqueued(world: World, versions: Versions) -> Non
 
 
 def test_a_refused_version_means_the_whole_structure_and_only_its_differences(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901), siorg_row(902))
-    _discover(world, versions)
-    world.drain()
+    _discovered(world, versions, 900, 901, 902, 903)
     world.siorg.change(900, nome="Nova")
-    world.siorg.remove(902)
-    versions.current, versions.changes = "100.0.0", None
-    versions.asked.clear()
+    world.siorg.remove(902, 903)
+    world.sync(903, operation="EXTINCTION")
+    world.edit(903, is_active=True)  # opened again by a person: left alone
+    _later(versions)
     found = _discover(world, versions)
     assert versions.asked == ["version", "since 99.0.0", "structure"]
     assert _kinds(found) == {900: "UPDATE", 902: "EXTINCTION"}
 
 
 def test_ends_come_last_and_the_deepest_first(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901, 900), siorg_row(902, 901), siorg_row(910))
-    _discover(world, versions)
-    world.drain()
-    ends = [
-        siorg_row(900, operacao="EXCLUSAO"),
-        siorg_row(902, 901, operacao="EXCLUSAO"),
-        siorg_row(901, 900, operacao="EXCLUSAO"),
-    ]
+    _discovered(world, versions, siorg_row(900), siorg_row(901, 900), siorg_row(902, 901), siorg_row(910))
+    ends = [siorg_row(code, parent, operacao="EXCLUSAO") for code, parent in ((900, UFMT), (902, 901), (901, 900))]
     _later(versions, *ends, siorg_row(910, nome="Nova", operacao="ALTERACAO"))
     found = _discover(world, versions)
     assert [item.siorg_code for item in found.items] == [910, 902, 901, 900]
@@ -136,32 +133,20 @@ def test_ends_come_last_and_the_deepest_first(world: World, versions: Versions) 
     assert {code for code, unit in world.units().items() if unit["is_active"]} == {910}
 
 
-def test_an_end_of_what_was_never_here_is_not_enqueued(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900))
-    _discover(world, versions)
-    world.drain()
-    _later(versions, siorg_row(999, operacao="EXCLUSAO"))
-    assert _discover(world, versions).items == []
-
-
 def test_half_a_structure_is_not_believed(world: World, versions: Versions) -> None:
-    world.siorg.publish(*[siorg_row(code) for code in range(900, 930)])
-    _discover(world, versions)
-    world.drain()
+    _discovered(world, versions, *range(900, 930))
     world.siorg.remove(*range(900, 920))
-    versions.current, versions.changes = "100.0.0", None
-    with pytest.raises(TornAnswer, match="lacks 20 of the 30"):
+    _later(versions)
+    with pytest.raises(MalformedResponse, match="lacks 20 of the 30"):
         _discover(world, versions)
     assert _recorded(world) == "99.0.0"
     assert {row["status"] for row in world.rows("SELECT status FROM siorg_sync_queue")} == {"COMPLETED"}
 
 
 def test_a_small_organization_may_lose_most_of_its_units(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901), siorg_row(902))
-    _discover(world, versions)
-    world.drain()
+    _discovered(world, versions, 900, 901, 902)
     world.siorg.remove(900, 901)
-    versions.current, versions.changes = "100.0.0", None
+    _later(versions)
     assert _kinds(_discover(world, versions)) == {900: "EXTINCTION", 901: "EXTINCTION"}
 
 
@@ -183,12 +168,6 @@ def test_an_interrupted_discovery_is_simply_done_again(world: World, versions: V
     assert len(world.units()) == 10
 
 
-def test_twice_before_a_drain_enqueues_once(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900))
-    assert _discover(world, versions).added == 2
-    assert _discover(world, versions).added == 0
-
-
 def test_a_row_that_cannot_be_read_is_enqueued_and_ends_with_its_reason(world: World, versions: Versions) -> None:
     world.siorg.publish(siorg_row(900), siorg_row(901, nome=["x"]))
     assert _kinds(_discover(world, versions)) == {471: "UPDATE", 900: "CREATION", 901: "UPDATE"}
@@ -197,33 +176,12 @@ def test_a_row_that_cannot_be_read_is_enqueued_and_ends_with_its_reason(world: W
     assert "nome" in world.items(901)[0]["last_error"]
 
 
-def test_an_ended_row_that_a_person_opened_again_is_left_alone(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901))
-    _discover(world, versions)
-    world.drain()
-    world.siorg.remove(900)
-    world.sync(900, operation="EXTINCTION")
-    world.edit(900, is_active=True)
-    versions.current, versions.changes = "100.0.0", None
-    assert _discover(world, versions).items == []
-
-
 def test_a_unit_that_moved_here_from_another_organization_is_enqueued(world: World, versions: Versions) -> None:
     world.register(ANOTHER)
-    world.siorg.publish(siorg_row(900), siorg_row(950, ANOTHER, organization=ANOTHER))
-    world.sync(950)
-    _discover(world, versions)
-    world.drain()
+    world.have(siorg_row(950, ANOTHER, organization=ANOTHER))
+    _discovered(world, versions, 900)
     _later(versions, siorg_row(950, 900, operacao="ALTERACAO"))
     assert _kinds(_discover(world, versions)) == {950: "HIERARCHY_CHANGE"}
-
-
-def test_a_linked_organization_is_not_this_ones_business(world: World, versions: Versions) -> None:
-    world.siorg.publish(siorg_row(900))
-    _discover(world, versions)
-    world.drain()
-    _later(versions, siorg_row(950, 900, organization=950, operacao="INCLUSAO"))
-    assert _discover(world, versions).items == []
 
 
 def test_siorg_unavailable_records_nothing(world: World, versions: Versions) -> None:
@@ -245,12 +203,11 @@ def test_the_organizations_that_are_discovered_are_the_active_ones(world: World)
 
 
 def test_the_command_does_nothing_while_the_sync_is_disabled_and_says_so(world: World) -> None:
-    world.connection.execute("UPDATE system_settings SET value = %s WHERE key = 'siorg.sync_enabled'", [Jsonb(False)])
+    world.setting("siorg.sync_enabled", value=False)
     env = job_environment(world.url, "http://127.0.0.1:9/doc")
     assert "siorg.sync_enabled" in run_job("discover", env=env).stderr
     world.enqueue(900)
-    done = run_job("run", env=env)
-    assert "siorg.sync_enabled" in done.stderr
+    assert "siorg.sync_enabled" in run_job("run", env=env).stderr
     assert world.statuses() == {900: "PENDING"}
 
 
@@ -265,26 +222,18 @@ def test_the_command_goes_back_to_the_structure_when_siorg_refuses_the_version(w
         env = job_environment(world.url, server.url)
         run_job("discover", env=env)
         run_job("run", env=env)
-        leaf = world.rows(
+        leaves = world.rows(
             "SELECT siorg_code FROM organizational_units u WHERE NOT EXISTS"
             " (SELECT FROM organizational_units c WHERE c.parent_id = u.id) ORDER BY 1"
         )
-        for unit in leaf[:2]:
-            server.control("PUT", "unit", {"code": unit["siorg_code"], "set": {"nome": "Nova"}})
-        server.control("PUT", "unit", {"code": leaf[2]["siorg_code"], "remove": True})
+        leaf = [unit["siorg_code"] for unit in leaves]
+        for code in leaf[:2]:
+            server.control("PUT", "unit", {"code": code, "set": {"nome": "Nova"}})
+        server.control("PUT", "unit", {"code": leaf[2], "remove": True})
         run_job("discover", env=env)
         waiting = world.rows("SELECT siorg_code, operation FROM siorg_sync_queue WHERE status = 'PENDING'")
-        expected = {leaf[0]["siorg_code"]: "UPDATE", leaf[1]["siorg_code"]: "UPDATE", leaf[2]["siorg_code"]: "EXTINCTION"}
         found = {row["siorg_code"]: row["operation"] for row in waiting if row["siorg_code"] != UFMT}
-        assert found == expected
+        assert found == {leaf[0]: "UPDATE", leaf[1]: "UPDATE", leaf[2]: "EXTINCTION"}
         run_job("run", env=env)
-        assert world.unit(leaf[0]["siorg_code"])["name"] == "Nova"
-        assert not world.unit(leaf[2]["siorg_code"])["is_active"]
-
-
-def test_payloads_are_what_siorg_sent(world: World, versions: Versions) -> None:
-    row = siorg_row(900, nome=" Secretaria ")
-    world.siorg.publish(row)
-    (found,) = [item for item in _discover(world, versions).items if item.siorg_code == 900]
-    assert found.payload == json.loads(json.dumps(row))
-    assert replace(found).priority == 5
+        assert world.unit(leaf[0])["name"] == "Nova"
+        assert not world.unit(leaf[2])["is_active"]

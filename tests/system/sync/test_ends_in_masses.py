@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
 from support.local_structure import ANOTHER, UFMT, World, siorg_row
@@ -15,8 +13,7 @@ UNITS = range(900, 960)
 def full(world: World) -> World:
     """60 units of one organization, all in line."""
     world.siorg.publish(*[siorg_row(code) for code in UNITS])
-    world.enqueue(*UNITS, payload=siorg_row(1))
-    world.drain()
+    world.sync(*UNITS, payload=siorg_row(1))
     world.siorg.requests.clear()
     return world
 
@@ -36,7 +33,7 @@ def test_a_siorg_that_finds_nothing_at_all_ends_nothing(full: World, operation: 
         assert "organization 471" in row["last_error"]
 
 
-def test_ends_cost_one_request_for_their_organization(full: World) -> None:
+def test_ends_cost_one_request_for_their_organization_however_many_ask_at_a_time(full: World) -> None:
     full.siorg.remove(*UNITS)
     full.enqueue(*UNITS, operation="EXTINCTION")
     full.drain(at_a_time=10)
@@ -44,23 +41,13 @@ def test_ends_cost_one_request_for_their_organization(full: World) -> None:
     assert sorted(full.siorg.requests) == sorted(["unit 471", *(f"unit {code}" for code in UNITS)])
 
 
-def test_what_is_no_longer_fresh_is_asked_for_again(full: World) -> None:
-    full.siorg.remove(900, 901)
-    gatherer = full.gatherer(fresh_seconds=0.0)
-    for code in (900, 901):
-        full.enqueue(code, operation="EXTINCTION")
-        full.apply(full.gather(full.claim(), gatherer))
-    assert full.siorg.requests == ["unit 900", "unit 471", "unit 901", "unit 471"]
-    assert _active(full) == 58
-
-
 def test_a_fresh_structure_says_that_siorg_knows_the_organization(full: World) -> None:
-    gatherer = full.gatherer()
+    fetcher = full.fetcher()
     full.enqueue(*UNITS[:10])
-    full.apply(full.gather(full.claim(), gatherer))
+    full.apply(full.fetch(full.claim(), fetcher))
     full.siorg.remove(910)
     full.enqueue(910, operation="EXTINCTION")
-    full.apply(full.gather(full.claim(), gatherer))
+    full.apply(full.fetch(full.claim(), fetcher))
     assert full.siorg.requests == ["structure 471", "unit 910"]
     assert not full.unit(910)["is_active"]
 
@@ -68,13 +55,13 @@ def test_a_fresh_structure_says_that_siorg_knows_the_organization(full: World) -
 def test_that_the_organization_was_not_found_is_not_remembered(full: World) -> None:
     row = full.siorg.rows[UFMT]
     full.siorg.remove(UFMT, 900)
-    gatherer = full.gatherer()
+    fetcher = full.fetcher()
     (id_,) = full.enqueue(900, operation="EXTINCTION")
-    full.apply(full.gather(full.claim(), gatherer))
+    full.apply(full.fetch(full.claim(), fetcher))
     assert full.unit(900)["is_active"]
     full.siorg.publish(row)
-    full.connection.execute("UPDATE siorg_sync_queue SET scheduled_for = now() WHERE id = %s", [id_])
-    full.apply(full.gather(full.claim(), gatherer))
+    full.pauses_are_over()
+    full.apply(full.fetch(full.claim(), fetcher))
     assert full.item(id_)["status"] == "COMPLETED"
     assert not full.unit(900)["is_active"]
 
@@ -83,8 +70,7 @@ def test_each_end_is_judged_by_the_organization_that_holds_the_unit_here(full: W
     """Whatever the item's payload says."""
     full.register(ANOTHER)
     full.siorg.remove(900)
-    full.enqueue(900, operation="EXTINCTION", payload=siorg_row(900, organization=ANOTHER))
-    full.drain()
+    full.sync(900, operation="EXTINCTION", payload=siorg_row(900, organization=ANOTHER))
     assert full.siorg.requests == ["unit 900", "unit 471"]
     assert not full.unit(900)["is_active"]
 
@@ -92,8 +78,7 @@ def test_each_end_is_judged_by_the_organization_that_holds_the_unit_here(full: W
 def test_the_ends_of_an_organization_that_was_ended_here_need_no_word_about_it(full: World) -> None:
     full.connection.execute("UPDATE organizations SET is_active = false WHERE siorg_code = %s", [UFMT])
     full.siorg.rows.clear()
-    full.enqueue(900, 901, operation="EXTINCTION")
-    full.drain()
+    full.sync(900, 901, operation="EXTINCTION")
     assert _active(full) == 58
     assert set(full.siorg.requests) == {"unit 900", "unit 901"}
 
@@ -109,16 +94,6 @@ def test_a_mapped_unit_is_judged_by_its_organization_too(full: World) -> None:
     """An unofficial unit that a person mapped to a code of SIORG ends with that code."""
     full.connection.execute("UPDATE organizational_units SET siorg_code = NULL WHERE siorg_code = 900")
     full.siorg.rows.clear()
-    full.enqueue(900, operation="EXTINCTION")
-    full.drain()
+    full.sync(900, operation="EXTINCTION")
     assert full.siorg.requests == ["unit 900", "unit 471"]
     assert full.rows("SELECT name FROM organizational_units WHERE NOT is_active") == []
-
-
-def test_it_is_asked_once_by_all_who_want_to_know_at_a_time(full: World) -> None:
-    full.siorg.rows.clear()
-    full.siorg.publish(siorg_row(UFMT, 244))
-    full.enqueue(*UNITS, operation="EXTINCTION")
-    items = list(full.store.claim(100, lease=timedelta(seconds=60), worker="test").items)
-    full.apply(full.gather(items))
-    assert full.siorg.requests.count("unit 471") == 1

@@ -7,38 +7,29 @@ import pytest
 from support.local_structure import ANOTHER, UFMT, World, check_tree, siorg_row
 
 
-def _line(world: World, *codes: int, first: int = UFMT) -> None:
-    """Publish units, each below the one before."""
-    parent = first
-    for code in codes:
-        world.siorg.publish(siorg_row(code, parent))
-        parent = code
-
-
 def _levels(world: World) -> dict[int, int]:
     return {code: unit["level"] for code, unit in world.units().items()}
 
 
 def test_a_unit_directly_under_the_organization_has_no_parent(world: World) -> None:
-    _line(world, 900)
-    world.sync(900)
+    world.have(900)
     unit = world.unit(900)
     assert (unit["parent_id"], unit["siorg_parent_code"], unit["level"]) == (None, UFMT, 1)
     assert unit["path_names"] == f"{world.organization()['name']} > Unidade 900"
 
 
 def test_children_come_before_their_parents(world: World) -> None:
-    _line(world, 900, 901, 902, 903, 904)
+    world.siorg.publish_line(900, 901, 902, 903, 904)
     world.enqueue(904, 902, 903, 900, 901)
-    assert world.apply(world.gather(world.claim())).changes == 5
+    assert world.apply(world.fetched()).changes == 5
     assert _levels(world) == {900: 1, 901: 2, 902: 3, 903: 4, 904: 5}
     check_tree(world.connection)
 
 
 def test_unknown_parents_are_fetched_and_applied_in_the_same_transaction(world: World) -> None:
-    _line(world, 900, 901, 902)
+    world.siorg.publish_line(900, 901, 902)
     world.enqueue(902)
-    works = world.gather(world.claim())
+    works = world.fetched()
     assert world.find(901) is None
     assert world.apply(works).changes == 3
     assert _levels(world) == {900: 1, 901: 2, 902: 3}
@@ -48,7 +39,7 @@ def test_unknown_parents_are_fetched_and_applied_in_the_same_transaction(world: 
 
 
 def test_unknown_parents_come_from_the_structure_where_there_is_one(world: World) -> None:
-    _line(world, 900, 901, 902)
+    world.siorg.publish_line(900, 901, 902)
     world.siorg.publish(*[siorg_row(code, 902) for code in range(910, 915)])
     world.enqueue(*range(910, 915), payload=siorg_row(910, 902))
     world.drain()
@@ -66,82 +57,52 @@ def test_one_unknown_parent_of_many_is_asked_for_once(world: World) -> None:
     assert world.siorg.requests == ["structure 471", "unit 950"]
 
 
-def test_a_parent_outside_leaves_the_local_parent_as_it_is(world: World) -> None:
+@pytest.mark.parametrize("parent", [950, 999])
+def test_a_parent_outside_or_unknown_to_siorg_leaves_the_local_parent_as_it_is(world: World, parent: int) -> None:
     world.register(ANOTHER)
     world.siorg.publish(siorg_row(950, ANOTHER, organization=ANOTHER))
-    _line(world, 900, 901)
-    world.sync(901)
-    world.siorg.change(901, parent=950, sigla="NOVA")
-    assert world.sync(901)["status"] == "COMPLETED"
+    world.have_line(900, 901)
+    assert world.sync_changed(901, parent=parent, sigla="NOVA")["status"] == "COMPLETED"
     unit = world.unit(901)
-    assert (unit["parent_code"], unit["siorg_parent_code"], unit["acronym"]) == (900, 950, "NOVA")
-
-
-def test_a_parent_that_siorg_does_not_know_leaves_the_local_parent_as_it_is(world: World) -> None:
-    _line(world, 900, 901)
-    world.sync(901)
-    world.siorg.change(901, parent=999)
-    assert world.sync(901)["status"] == "COMPLETED"
-    assert world.unit(901)["parent_code"] == 900
+    assert (unit["parent_code"], unit["siorg_parent_code"], unit["acronym"]) == (900, parent, "NOVA")
 
 
 def test_a_new_unit_below_a_parent_outside_stands_under_its_organization(world: World) -> None:
-    world.siorg.publish(siorg_row(901, 244))
-    world.siorg.publish(siorg_row(244, 26, organization=244))
-    assert world.sync(901)["status"] == "COMPLETED"
-    unit = world.unit(901)
-    assert (unit["parent_id"], unit["siorg_parent_code"], unit["organization_code"]) == (None, 244, UFMT)
-    assert world.sync(901)["status"] == "COMPLETED"
+    world.siorg.publish(siorg_row(901, 244), siorg_row(244, 26, organization=244))
+    for _ in range(2):
+        assert world.sync(901)["status"] == "COMPLETED"
+        unit = world.unit(901)
+        assert (unit["parent_id"], unit["siorg_parent_code"], unit["organization_code"]) == (None, 244, UFMT)
     assert len(world.history(901)) == 1
 
 
 @pytest.mark.parametrize("operation", ["UPDATE", "HIERARCHY_CHANGE"])
 def test_a_move_takes_everything_below_with_it(world: World, operation: str) -> None:
-    _line(world, 900, 901, 902, 903, 904, 905)
-    _line(world, 910, 911)
-    world.sync(905, 911)
-    world.siorg.change(901, parent=911)
-    assert world.sync(901, operation=operation)["status"] == "COMPLETED"
+    world.have_line(900, 901, 902, 903, 904, 905)
+    world.have_line(910, 911)
+    assert world.sync_changed(901, parent=911, operation=operation)["status"] == "COMPLETED"
     assert _levels(world) == {900: 1, 910: 1, 911: 2, 901: 3, 902: 4, 903: 5, 904: 6, 905: 7}
     check_tree(world.connection)
     entry = world.history(901)[-1]
     assert (entry["change_type"], entry["requires_review"], entry["affected_fields"]) == ("HIERARCHY_CHANGE", True, ["parent"])
     assert (entry["previous_data"]["parent"], entry["new_data"]["parent"]) == (900, 911)
-
-
-def test_a_move_refreshes_the_mapped_paths_below(world: World) -> None:
-    _line(world, 900, 901, 902, 903)
-    world.siorg.publish(siorg_row(910))
-    world.sync(903, 910)
-    world.siorg.change(901, parent=910)
-    world.sync(901)
     (mapping,) = world.rows("SELECT * FROM siorg_mappings WHERE siorg_code = 903")
-    assert mapping["siorg_hierarchy_path"] == [910, 901, 902, 903]
+    assert mapping["siorg_hierarchy_path"] == [910, 911, 901, 902, 903]
 
 
-def test_a_renamed_unit_refreshes_the_paths_below(world: World) -> None:
-    _line(world, 900, 901, 902, 903)
-    world.sync(903)
-    world.siorg.change(900, nome="Nova")
-    world.sync(900)
-    assert " > Nova > " in world.unit(903)["path_names"]
-    check_tree(world.connection)
-
-
-def test_a_renamed_organization_refreshes_the_paths_of_all_its_units(world: World) -> None:
-    _line(world, 900, 901, 902)
-    world.sync(902)
+def test_a_renamed_unit_or_organization_refreshes_the_paths_below(world: World) -> None:
+    world.have_line(900, 901, 902, 903)
     world.sync(UFMT, entity="ORGANIZATION")
-    world.siorg.change(UFMT, nome="Universidade Nova")
-    assert world.sync(UFMT, entity="ORGANIZATION")["status"] == "COMPLETED"
-    assert world.unit(902)["path_names"].startswith("Universidade Nova > ")
+    world.sync_changed(900, nome="Nova")
+    assert " > Nova > " in world.unit(903)["path_names"]
+    assert world.sync_changed(UFMT, nome="Universidade Nova", entity="ORGANIZATION")["status"] == "COMPLETED"
+    assert world.unit(903)["path_names"].startswith("Universidade Nova > Nova > ")
     check_tree(world.connection)
 
 
 def test_a_rename_and_moves_at_several_levels_at_once(world: World) -> None:
-    _line(world, 900, 901, 902, 903)
-    _line(world, 910, 911, 912, 913)
-    world.sync(903, 913)
+    world.have_line(900, 901, 902, 903)
+    world.have_line(910, 911, 912, 913)
     world.siorg.change(901, parent=913, nome="A")
     world.siorg.change(903, parent=900, nome="B")
     world.siorg.change(911, nome="C")
@@ -155,8 +116,7 @@ def test_a_rename_and_moves_at_several_levels_at_once(world: World) -> None:
 
 @pytest.mark.parametrize("items", [(900,), (901,), (900, 901), (901, 900)])
 def test_parent_and_child_swap_places(world: World, items: tuple[int, ...]) -> None:
-    _line(world, 900, 901, 902)
-    world.sync(902)
+    world.have_line(900, 901, 902)
     world.siorg.change(901, parent=UFMT)
     world.siorg.change(900, parent=901)
     world.sync(*items)
@@ -166,32 +126,30 @@ def test_parent_and_child_swap_places(world: World, items: tuple[int, ...]) -> N
 
 
 def test_a_whole_line_turns_round(world: World) -> None:
-    _line(world, 900, 901, 902, 903)
-    world.sync(903)
-    _line(world, 903, 902, 901, 900)
+    world.have_line(900, 901, 902, 903)
+    world.siorg.publish_line(903, 902, 901, 900)
     assert world.sync(900)["status"] == "COMPLETED"
     assert _levels(world) == {903: 1, 902: 2, 901: 3, 900: 4}
     check_tree(world.connection)
 
 
-def test_a_loop_of_new_units_fails_both(world: World) -> None:
-    world.siorg.publish(siorg_row(900, 901), siorg_row(901, 900))
-    world.sync(900, 901)
-    assert world.statuses() == {900: "FAILED", 901: "FAILED"}
+@pytest.mark.parametrize("parents", [{900: 901, 901: 900}, {900: 900}])
+def test_a_loop_of_new_units_fails_all_of_them(world: World, parents: dict[int, int]) -> None:
+    world.siorg.publish(*[siorg_row(code, parent) for code, parent in parents.items()])
+    world.sync(*parents)
+    assert world.statuses() == dict.fromkeys(parents, "FAILED")
     assert "loop" in world.items(900)[0]["last_error"]
     assert world.units() == {}
 
 
 def test_a_loop_of_known_units_fails_all_of_them_and_moves_none(world: World) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901), siorg_row(902), siorg_row(903))
-    world.sync(900, 901, 902, 903)
+    world.have(900, 901, 902, 903)
     before = world.units()
-    world.siorg.change(900, parent=901, nome="Outra")
+    world.siorg.change(900, parent=901, nome="Outra", sigla="OUT", areaAtuacao="FIM")
     world.siorg.change(901, parent=902)
     world.siorg.change(902, parent=900)
     world.siorg.change(903, nome="Certa")
-    world.enqueue(900, 901, 902, 903)
-    world.drain()
+    world.sync(900, 901, 902, 903)
     assert world.statuses() == {900: "FAILED", 901: "FAILED", 902: "FAILED", 903: "COMPLETED"}
     after = world.units()
     assert [after[code] for code in (900, 901, 902)] == [before[code] for code in (900, 901, 902)]
@@ -199,12 +157,10 @@ def test_a_loop_of_known_units_fails_all_of_them_and_moves_none(world: World) ->
 
 
 def test_a_loop_seen_one_unit_at_a_time_never_becomes_one_here(world: World) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901))
-    world.sync(900, 901)
+    world.have(900, 901)
     world.siorg.change(900, parent=901)
-    world.siorg.change(901, parent=900, nome="Outra", organization=UFMT)
+    world.siorg.change(901, parent=900, nome="Outra")
     world.sync(900)
-    world.siorg.change(900, parent=901)
     item = world.sync(901)
     assert item["status"] == "FAILED"
     assert "loop" in item["last_error"]
@@ -212,24 +168,12 @@ def test_a_loop_seen_one_unit_at_a_time_never_becomes_one_here(world: World) -> 
     check_tree(world.connection)
 
 
-def test_a_unit_below_itself_fails(world: World) -> None:
-    world.siorg.publish(siorg_row(900, 900))
-    assert world.sync(900)["status"] == "FAILED"
-
-
 def test_a_unit_too_deep_fails_alone(world: World) -> None:
     world.setting("units.max_hierarchy_depth", 3)
-    _line(world, 900, 901, 902, 903)
+    world.siorg.publish_line(900, 901, 902, 903)
     world.siorg.publish(siorg_row(910), siorg_row(911, 901))
     world.sync(900, 901, 902, 903, 910, 911)
-    assert world.statuses() == {
-        900: "COMPLETED",
-        901: "COMPLETED",
-        902: "COMPLETED",
-        903: "FAILED",
-        910: "COMPLETED",
-        911: "COMPLETED",
-    }
+    assert world.statuses() == {**dict.fromkeys([900, 901, 902, 910, 911], "COMPLETED"), 903: "FAILED"}
     assert "units.max_hierarchy_depth" in world.items(903)[0]["last_error"]
     assert world.find(903) is None
     check_tree(world.connection)
@@ -237,19 +181,18 @@ def test_a_unit_too_deep_fails_alone(world: World) -> None:
 
 def test_a_unit_too_deep_brings_no_parents_along(world: World) -> None:
     world.setting("units.max_hierarchy_depth", 2)
-    _line(world, 900, 901, 902)
+    world.siorg.publish_line(900, 901, 902)
     assert world.sync(902)["status"] == "FAILED"
-    assert world.units() == {}
-    assert world.history(900) == []
+    assert (world.units(), world.history(900)) == ({}, [])
 
 
-def test_a_move_that_pushes_units_below_too_deep_fails_and_writes_nothing(world: World) -> None:
-    world.setting("units.max_hierarchy_depth", 4)
-    _line(world, 900, 901, 902)
-    _line(world, 910, 911)
-    world.sync(902, 911)
+@pytest.mark.parametrize("depth", [4, 2])  # what is below the unit would be too deep; the unit itself
+def test_a_move_too_deep_fails_and_writes_nothing(world: World, depth: int) -> None:
+    world.have_line(900, 901, 902)
+    world.have_line(910, 911)
+    world.setting("units.max_hierarchy_depth", depth)
     before = world.units()
-    world.siorg.change(900, parent=911, nome="Outra")
+    world.siorg.change(900, parent=911, nome="Outra", sigla="OUT")
     world.siorg.publish(siorg_row(920))
     world.sync(900, 920)
     assert world.statuses()[920] == "COMPLETED"
@@ -260,64 +203,30 @@ def test_a_move_that_pushes_units_below_too_deep_fails_and_writes_nothing(world:
     assert len(world.history(900)) == 1
 
 
-def test_a_unit_that_itself_would_be_too_deep_keeps_every_field(world: World) -> None:
-    world.setting("units.max_hierarchy_depth", 2)
-    _line(world, 900, 901)
-    world.siorg.publish(siorg_row(910))
-    world.sync(901, 910)
-    before = world.unit(910)
-    world.siorg.change(910, parent=901, nome="Outra", sigla="OUT")
-    assert world.sync(910)["status"] == "FAILED"
-    assert world.unit(910) == before
-
-
 def test_what_is_too_deep_already_may_still_be_renamed_above(world: World) -> None:
-    _line(world, 900, 901, 902, 903)
-    world.sync(903)
+    world.have_line(900, 901, 902, 903)
     world.setting("units.max_hierarchy_depth", 3)
-    world.siorg.change(900, nome="Nova")
-    assert world.sync(900)["status"] == "COMPLETED"
+    assert world.sync_changed(900, nome="Nova")["status"] == "COMPLETED"
     check_tree(world.connection)
 
 
-def test_a_refused_unit_keeps_every_field(world: World) -> None:
-    _line(world, 900, 901)
-    world.sync(901)
-    before = world.unit(900)
-    world.siorg.change(900, parent=901, nome="Outra", sigla="OUT", areaAtuacao="FIM")
-    world.siorg.change(901, parent=900)
-    assert world.sync(900)["status"] == "FAILED"
-    assert world.unit(900) == before
-
-
-def test_strict_mode_makes_a_move_a_conflict(world: World) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901), siorg_row(902))
-    world.sync(900, 901, 902)
+def test_strict_mode_makes_a_move_a_conflict_and_lets_all_else_pass(world: World) -> None:
     world.setting("siorg.hierarchy_strict_mode", value=True)
-    world.siorg.change(902, parent=901, sigla="NOVA")
-    item = world.sync(902)
+    world.have(900, siorg_row(901, 900), 902)
+    assert world.sync_changed(901, nome="Nova")["status"] == "COMPLETED"
+    item = world.sync_changed(902, parent=901, sigla="NOVA")
     assert item["status"] == "CONFLICT"
     assert item["detected_changes"] == {"parent": {"base": UFMT, "local": UFMT, "remote": 901}}
     assert world.unit(902)["acronym"] == "U902"
-    world.resolve(item["id"], "ACCEPT_SIORG")
-    world.drain()
+    world.decide(item["id"], "ACCEPT_SIORG")
     assert world.unit(902)["parent_code"] == 901
-
-
-def test_strict_mode_lets_new_units_and_other_changes_pass(world: World) -> None:
-    world.setting("siorg.hierarchy_strict_mode", value=True)
-    _line(world, 900, 901)
-    world.sync(901)
-    world.siorg.change(901, nome="Nova")
-    assert world.sync(901)["status"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("at_a_time", [1, 100])
 @pytest.mark.parametrize("order", [(900, 901, 902, 903, 904, 905), (905, 904, 903, 902, 901, 900)])
 def test_a_subtree_moves_to_another_organization_in_any_order(world: World, order: tuple[int, ...], at_a_time: int) -> None:
     world.register(ANOTHER)
-    _line(world, 900, 901, 902, 903, 904, 905)
-    world.sync(905)
+    world.have_line(900, 901, 902, 903, 904, 905)
     for code in order:
         world.siorg.change(code, organization=ANOTHER)
     world.siorg.change(900, parent=ANOTHER)
@@ -332,10 +241,8 @@ def test_a_subtree_moves_to_another_organization_in_any_order(world: World, orde
 
 def test_a_unit_that_leaves_its_organization_alone_stands_in_the_other(world: World) -> None:
     world.register(ANOTHER)
-    _line(world, 900, 901)
-    world.sync(901)
-    world.siorg.change(901, organization=ANOTHER, parent=ANOTHER)
-    assert world.sync(901)["status"] == "COMPLETED"
+    world.have_line(900, 901)
+    assert world.sync_changed(901, organization=ANOTHER, parent=ANOTHER)["status"] == "COMPLETED"
     unit = world.unit(901)
     assert (unit["organization_code"], unit["parent_id"]) == (ANOTHER, None)
     assert unit["path_names"].startswith("Outra Universidade > ")
@@ -385,9 +292,8 @@ END $$;
 
 def test_an_existing_installations_own_trigger_and_function_do_not_matter(world: World) -> None:
     world.connection.execute(_WATERSWAMP)
-    _line(world, 900, 901, 902, 903, 904)
-    _line(world, 910, 911)
-    world.sync(904, 911, 902, 903)
+    world.have_line(900, 901, 902, 903, 904)
+    world.have_line(910, 911)
     world.sync(UFMT, entity="ORGANIZATION")
     world.siorg.change(901, parent=911, nome="Outra")
     world.siorg.change(900, parent=904)
@@ -405,7 +311,7 @@ def test_what_an_existing_installations_trigger_refuses_fails_alone(world: World
         " IF NEW.name = 'Proibida' THEN RAISE EXCEPTION 'this name is not allowed here'; END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON organizational_units FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
-    _line(world, 900, 901, 902)
+    world.siorg.publish_line(900, 901, 902)
     world.siorg.publish(siorg_row(903, nome="Proibida"))
     world.sync(900, 901, 902, 903)
     assert world.statuses() == {900: "COMPLETED", 901: "COMPLETED", 902: "COMPLETED", 903: "FAILED"}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from siorg_queue import Connection, connect
 from support.job import job_environment, run_job, summary_of
-from support.local_structure import check_tree, whole_tables
+from support.local_structure import UFMT, World, check_tree, whole_tables
 from support.siorg_server import CAPTURES, SiorgServer
 
 OLD, NEW = CAPTURES / "ufmt-2016-03-02.json", CAPTURES / "ufmt-2016-06-30.json"
@@ -55,73 +53,48 @@ def _siorg_rows(server: SiorgServer) -> dict[int, dict[str, Any]]:
     return {code: row for row in rows if (code := _code(row["codigoUnidade"])) is not None}
 
 
-def _local_units(connection: Connection) -> dict[int, dict[str, Any]]:
-    rows = connection.execute(
-        "SELECT u.*, p.siorg_code AS parent, o.siorg_code AS organization FROM organizational_units u"
-        " JOIN organizations o ON o.id = u.organization_id LEFT JOIN organizational_units p ON p.id = u.parent_id"
-    )
-    return {row["siorg_code"]: row for row in rows}
-
-
-def _assert_in_line(connection: Connection, siorg: dict[int, dict[str, Any]]) -> None:
-    local = _local_units(connection)
+def _assert_in_line(world: World, siorg: dict[int, dict[str, Any]]) -> None:
+    local = world.units()
     for code, row in siorg.items():
-        if code == 471:
+        if code == UFMT:
             continue
-        unit = local[code]
-        parent = _code(row["codigoUnidadePai"])
-        assert unit["name"] == _said(row["nome"])
-        assert unit["acronym"] == _said(row["sigla"])
-        assert unit["parent"] == (None if parent == 471 else parent)
-        assert unit["siorg_parent_code"] == parent
-        assert unit["organization"] == 471
-        assert unit["siorg_last_version"] == row["versaoConsulta"]
+        unit, parent = world.unit(code), _code(row["codigoUnidadePai"])
+        assert (unit["name"], unit["acronym"]) == (_said(row["nome"]), _said(row["sigla"]))
+        assert (unit["parent_code"], unit["siorg_parent_code"]) == (None if parent == UFMT else parent, parent)
+        assert (unit["organization_code"], unit["siorg_last_version"]) == (UFMT, row["versaoConsulta"])
         assert unit["is_active"]
     for code in local.keys() - siorg.keys():
         assert not local[code]["is_active"]
         assert local[code]["deactivated_at"] is not None
-    assert check_tree(connection) == len(local)
+    assert check_tree(world.connection) == len(local)
 
 
-@pytest.fixture
-def siorg(story: Story) -> Iterator[SiorgServer]:
-    with SiorgServer(*story.before) as server:
-        yield server
+def test_a_structure_comes_whole_then_follows_siorg_and_then_stays(story: Story, empty_database_url: str) -> None:
+    with World(empty_database_url) as world:
+        with SiorgServer(*story.before) as server:
+            env = job_environment(world.url, server.url)
+            run_job("migrate", env=env)
+            first = _siorg_rows(server)
+            run_job("discover", "--organization", "471", env=env)
+            summary_of(run_job("run", env=env).stdout)
+            _assert_in_line(world, first)
 
-
-def test_a_structure_comes_whole_then_follows_siorg_and_then_stays(
-    story: Story, siorg: SiorgServer, empty_database_url: str
-) -> None:
-    env = job_environment(empty_database_url, siorg.url)
-    run_job("migrate", env=env)
-    with connect(empty_database_url, application_name="test") as connection:
-        first = _siorg_rows(siorg)
-        run_job("discover", "--organization", "471", env=env)
-        summary_of(run_job("run", env=env).stdout)
-        _assert_in_line(connection, first)
-
-        siorg.stop()
-        with SiorgServer(*story.after) as later:
-            second = _siorg_rows(later)
-            env = job_environment(empty_database_url, later.url)
+        with SiorgServer(*story.after) as server:
+            second = _siorg_rows(server)
+            env = job_environment(world.url, server.url)
             run_job("discover", env=env)
             run_job("run", env=env)
-            _assert_in_line(connection, second)
+            _assert_in_line(world, second)
             if story.after[0] == "--snapshot":
                 assert len(second) == 476
             gone = first.keys() - second.keys()
             assert gone
             for code in gone:
-                (end,) = connection.execute(
-                    "SELECT * FROM siorg_history WHERE siorg_code = %s AND change_type = 'EXTINCTION'", [code]
-                )
-                assert end["requires_review"]
-                assert end["previous_data"]["is_active"]
-                assert end["new_data"] is None
-            statuses = {row["status"] for row in connection.execute("SELECT DISTINCT status FROM siorg_sync_queue")}
-            assert statuses == {"COMPLETED"}
+                (end,) = [entry for entry in world.history(code) if entry["change_type"] == "EXTINCTION"]
+                assert (end["requires_review"], end["previous_data"]["is_active"], end["new_data"]) == (True, True, None)
+            assert {row["status"] for row in world.rows("SELECT DISTINCT status FROM siorg_sync_queue")} == {"COMPLETED"}
 
-            still = whole_tables(connection)
+            still = whole_tables(world.connection)
             run_job("discover", env=env)
             run_job("run", env=env)
-            assert whole_tables(connection) == still
+            assert whole_tables(world.connection) == still

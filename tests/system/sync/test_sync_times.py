@@ -15,9 +15,8 @@ _TABLES = ("organizational_units", "organizations", "organizational_unit_categor
 
 @pytest.fixture
 def synced(world: World) -> World:
-    world.siorg.publish(siorg_row(CODE, nome="Secretaria"))
     world.siorg.tables[DomainTable.UNIT_CATEGORY] = [_category("Comissão")]
-    world.sync(CODE)
+    world.have(siorg_row(CODE, nome="Secretaria"))
     world.sync(UFMT, entity="ORGANIZATION")
     world.sync(6, entity="CATEGORY", operation="CREATION")
     return world
@@ -32,26 +31,18 @@ def _stamp(world: World, expression: str) -> None:
         world.connection.execute(f"UPDATE {table} SET siorg_synced_at = {expression} WHERE siorg_synced_at IS NOT NULL")
 
 
-def test_a_time_in_the_future_loses_no_change(synced: World) -> None:
+def test_a_time_in_the_future_loses_no_change_and_no_edit(synced: World) -> None:
+    synced.edit(CODE, name="Nossa Secretaria")
     _stamp(synced, "now() + interval '1 year'")
-    synced.siorg.change(CODE, nome="Secretaria Geral")
-    synced.siorg.change(UFMT, sigla="UF")
     synced.siorg.tables[DomainTable.UNIT_CATEGORY] = [_category("Comitê")]
-    assert synced.sync(CODE)["status"] == "COMPLETED"
-    synced.sync(UFMT, entity="ORGANIZATION")
+    assert synced.sync_changed(CODE, sigla="SG")["status"] == "COMPLETED"
+    synced.sync_changed(UFMT, sigla="UF", entity="ORGANIZATION")
     synced.sync(6, entity="CATEGORY")
-    assert synced.unit(CODE)["name"] == "Secretaria Geral"
+    assert (synced.unit(CODE)["name"], synced.unit(CODE)["acronym"]) == ("Nossa Secretaria", "SG")
     assert synced.organization()["acronym"] == "UF"
     assert synced.rows("SELECT name FROM organizational_unit_categories WHERE siorg_code = 6") == [{"name": "Comitê"}]
     for table in _TABLES:
         assert synced.rows(f"SELECT siorg_code FROM {table} WHERE siorg_synced_at > now()") == []
-
-
-def test_a_time_in_the_future_does_not_forget_a_persons_edit(synced: World) -> None:
-    _stamp(synced, "now() + interval '1 year'")
-    synced.edit(CODE, name="Nossa Secretaria")
-    assert synced.sync(CODE)["status"] == "COMPLETED"
-    assert synced.unit(CODE)["name"] == "Nossa Secretaria"
 
 
 def test_an_end_is_believed_although_the_stored_time_is_in_the_future(synced: World) -> None:
@@ -73,7 +64,7 @@ def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
     (id_,) = synced.enqueue(code, entity=entity, operation=operation)
     if decision is not None:
         synced.resolve(id_, decision)
-    works = synced.gather(synced.claim())
+    works = synced.fetched()
     _stamp(synced, "clock_timestamp()")
     synced.apply(works)
     item = synced.item(id_)
@@ -88,7 +79,7 @@ def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
 
 def test_an_update_that_a_newer_answer_settles_is_complete(synced: World) -> None:
     (id_,) = synced.enqueue(CODE)
-    works = synced.gather(synced.claim())
+    works = synced.fetched()
     _stamp(synced, "clock_timestamp()")
     synced.apply(works)
     assert synced.item(id_)["status"] == "COMPLETED"

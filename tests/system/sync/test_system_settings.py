@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-import pytest
-
-from siorg_job.database.switch import is_enabled
-from siorg_job.database.system_settings import read_boolean, read_whole_number
+from siorg_queue.system_settings import is_enabled, read_boolean, read_whole_number
 from support.job import job_environment, run_job
 from support.local_structure import World, siorg_row
 
-
-@pytest.mark.parametrize("value", [True, "true", " True ", "TRUE\n", "on", "Yes", "1", 1])
-def test_every_word_for_true_is_true(world: World, value: object) -> None:
-    world.setting("siorg.sync_enabled", value)
-    assert is_enabled(world.connection)
-    assert read_boolean("a", value, unset=False, unreadable=False)
+_TRUE = (True, "true", " True ", "TRUE\n", "on", "Yes", "1", 1)
+_FALSE = (False, "false", "False ", "OFF", "no", "0", 0)
+_UNREADABLE: tuple[object, ...] = ("perhaps", "", 2, 1.5, [True], {})
+_NUMBERS = ((12, 12), ("12", 12), (" 12 ", 12), (12.0, 12), ("0", 10), (-1, 10), (True, 10), ([12], 10), ("twelve", 10))
 
 
-@pytest.mark.parametrize("value", [False, "false", "False ", "OFF", "no", "0", 0])
-def test_every_word_for_false_is_false(world: World, value: object) -> None:
-    world.setting("siorg.sync_enabled", value)
-    assert not is_enabled(world.connection)
-    assert not read_boolean("a", value, unset=True, unreadable=True)
-
-
-@pytest.mark.parametrize("value", ["perhaps", "", 2, 1.5, [True], {}])
-def test_what_cannot_be_read_falls_to_the_careful_side(world: World, value: object) -> None:
-    world.setting("siorg.sync_enabled", value)
-    assert not is_enabled(world.connection)
-    assert read_boolean("siorg.hierarchy_strict_mode", value, unset=False, unreadable=True)
-    assert read_whole_number("units.max_hierarchy_depth", [value], unset=10) == 10
-
-
-def test_a_setting_that_is_not_there_has_its_default(world: World) -> None:
+def test_every_word_for_true_and_false_is_read_and_the_rest_falls_to_the_careful_side(world: World) -> None:
+    for values, enabled in ((_TRUE, True), (_FALSE, False), (_UNREADABLE, False)):
+        for value in values:
+            world.setting("siorg.sync_enabled", value)
+            assert is_enabled(world.connection) is enabled, value
     world.connection.execute("DELETE FROM system_settings")
     assert is_enabled(world.connection)
-    assert not read_boolean("a", None, unset=False, unreadable=True)
+    for unset in (True, False):
+        assert all(read_boolean("a", value, unset=unset, unreadable=False) for value in _TRUE)
+        assert not any(read_boolean("a", value, unset=unset, unreadable=True) for value in _FALSE)
+        assert all(read_boolean("a", value, unset=unset, unreadable=True) for value in _UNREADABLE)
+        assert read_boolean("a", None, unset=unset, unreadable=not unset) is unset
 
 
-@pytest.mark.parametrize(("value", "number"), [(12, 12), ("12", 12), (" 12 ", 12), (12.0, 12), ("0", 10), (-1, 10), (True, 10)])
-def test_whole_numbers_are_read_from_text_too(value: object, number: int) -> None:
-    assert read_whole_number("units.max_hierarchy_depth", value, unset=10) == number
+def test_whole_numbers_are_read_from_text_too() -> None:
+    read = {repr(value): read_whole_number("units.max_hierarchy_depth", value, unset=10) for value, _ in _NUMBERS}
+    assert read == {repr(value): number for value, number in _NUMBERS}
 
 
 def test_strict_mode_and_depth_are_read_from_texts(world: World) -> None:
-    world.siorg.publish(siorg_row(900), siorg_row(901), siorg_row(902, 901))
-    world.sync(900, 901, 902)
+    world.have(siorg_row(900), siorg_row(901), siorg_row(902, 901))
     world.setting("siorg.hierarchy_strict_mode", "true")
-    world.siorg.change(902, parent=900)
-    assert world.sync(902)["status"] == "CONFLICT"
+    assert world.sync_changed(902, parent=900)["status"] == "CONFLICT"
     world.setting("units.max_hierarchy_depth", "1")
     world.siorg.publish(siorg_row(910, 900))
     item = world.sync(910)
@@ -56,10 +42,9 @@ def test_strict_mode_and_depth_are_read_from_texts(world: World) -> None:
     assert "allows 1" in item["last_error"]
 
 
-def test_an_unreadable_switch_is_told_with_what_is_allowed(world: World) -> None:
+def test_an_unreadable_switch_is_reported_with_what_is_allowed(world: World) -> None:
     world.setting("siorg.sync_enabled", "perhaps")
     world.enqueue(900)
     done = run_job("run", env=job_environment(world.url, "http://127.0.0.1:9/doc"))
     assert world.statuses() == {900: "PENDING"}
-    for word in ("siorg.sync_enabled", "perhaps", "true", "false"):
-        assert word in done.stderr
+    assert all(word in done.stderr for word in ("siorg.sync_enabled", "perhaps", "true", "false")), done.stderr

@@ -33,7 +33,7 @@ def families() -> dict[str, str]:
     """The type of every metric that operator and job have, by its name."""
     registry = operator_registry()
     OperatorMetrics(registry)
-    text = generate_latest(registry).decode() + JobMetrics().exposition()
+    text = (generate_latest(registry) + generate_latest(JobMetrics().registry)).decode()
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siorg_job.run_summary import RunReport, one_line
+from siorg_job.run_summary import RunSummary
 from siorg_operator.decide.jobs import (
     CANNOT_START,
     JobRecord,
@@ -230,8 +230,8 @@ def test_a_job_whose_pod_is_gone_is_done_all_the_same() -> None:
 
 
 def test_reads_the_summary_that_the_job_writes() -> None:
-    report = RunReport(claimed=5, completed=3, retried=2, requests=4, request_errors=1)
-    told = read_summary("a line before\n" + one_line(report.summary("stopped", 0)) + "\n")
+    run = RunSummary(claimed=5, completed=3, retried=2, requests=4, request_errors=1)
+    told = read_summary("a line before\n" + run.line("stopped", 0) + "\n")
     assert told is not None
     assert (told.reason, told.exit_code, told.claimed, told.completed, told.retried) == ("stopped", 0, 5, 3, 2)
     assert (told.requests, told.request_errors) == (4, 1)

@@ -138,7 +138,7 @@ def test_every_setting_is_documented() -> None:
 
 def test_libraries_are_quiet_and_what_kopf_says_of_objects_only_below_debug() -> None:
     assert set(read(LOG_LEVEL="info").quiet_loggers) - set(read(LOG_LEVEL="debug").quiet_loggers) == {"kopf.objects"}
-    assert {"aiohttp.access", "leaderelection", "kubernetes", "urllib3"} < set(read(LOG_LEVEL="debug").quiet_loggers)
+    assert {"aiohttp.access", "kubernetes", "urllib3"} < set(read(LOG_LEVEL="debug").quiet_loggers)
 
 
 def test_says_how_patient_to_be_with_trouble() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,78 +12,47 @@ from hypothesis import strategies as st
 from siorg_simulator.endpoints import Site
 from siorg_simulator.rows import parse_row, short_row
 from siorg_simulator.structure import Edition, History, Snapshot, Unit, format_version, parse_version
-
-Ask = Callable[..., Any]
-MakeSnapshot = Callable[..., Snapshot]
-MakeRow = Callable[..., dict[str, Any]]
+from support.simulated import ask, codes, row, snapshot
 
 
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        ("107.0.0", (107, 0, 0)),
-        (" 99.0.12 ", (99, 0, 12)),
-        ("99.0", None),
-        ("a.b.c", None),
-        ("1.2.3.4", None),
-        ("", None),
-    ],
-)
-def test_a_version_is_three_numbers(text: str, version: Any) -> None:
-    assert parse_version(text) == version
+def test_a_version_is_three_numbers() -> None:
+    assert (parse_version("107.0.0"), parse_version(" 99.0.12 ")) == ((107, 0, 0), (99, 0, 12))
+    assert [parse_version(wrong) for wrong in ("99.0", "a.b.c", "1.2.3.4", "")] == [None] * 4
 
 
-def versions(history: History, organization: int = 10) -> list[str]:
-    return [format_version(edition.versions[organization]) for edition in history.editions]
+def versions(*snapshots: Snapshot, organization: int = 10) -> list[str]:
+    return [format_version(edition.versions[organization]) for edition in History.of(snapshots).editions]
 
 
-def test_the_version_is_that_of_the_organizations_own_row(snapshot: MakeSnapshot, row: MakeRow) -> None:
-    history = History.of([snapshot(row(10, 1, versaoConsulta="107.0.0"), row(11, 10))])
-    assert versions(history) == ["107.0.0"]
+def test_the_version_is_that_of_the_organizations_own_row() -> None:
+    assert versions(snapshot(row(10, 1, versaoConsulta="107.0.0"), row(11, 10))) == ["107.0.0"]
+    assert versions(snapshot(row(10, 1, versaoConsulta=None))) == ["99.0.0"]  # that of the initial load
 
 
-def test_a_grown_version_is_taken_as_it_is(snapshot: MakeSnapshot, row: MakeRow) -> None:
-    history = History.of([snapshot(row(10, 1, versaoConsulta=v)) for v in ("9.0.0", "10.0.0")])
-    assert versions(history) == ["9.0.0", "10.0.0"]
+def test_a_version_grows_with_the_row_or_with_what_changed_and_never_goes_back() -> None:
+    old = snapshot(row(10, 1, versaoConsulta="9.0.0"))
+    new = snapshot(row(10, 1, versaoConsulta="10.0.0"), row(11, 10))
+    assert versions(old, new) == ["9.0.0", "10.0.0"]
+    assert versions(old, new, old) == ["9.0.0", "10.0.0", "10.0.1"]
+    renamed = [snapshot(row(10, 1), row(11, 10, nome=name)) for name in ("A", "B", "B", "C")]
+    assert versions(*renamed) == ["99.0.0", "99.0.1", "99.0.1", "99.0.2"]
+    assert History.of(renamed).current.units[10].version == "99.0.2"
 
 
-def test_changed_content_without_a_grown_version_raises_the_build_and_the_root_shows_it(
-    snapshot: MakeSnapshot, row: MakeRow
-) -> None:
-    history = History.of([snapshot(row(10, 1), row(11, 10, nome=name)) for name in ("A", "B", "B", "C")])
-    assert versions(history) == ["99.0.0", "99.0.1", "99.0.1", "99.0.2"]
-    assert history.current.units[10].version == "99.0.2"
-
-
-def test_going_back_to_an_older_snapshot_as_the_newest_still_raises_the_version(snapshot: MakeSnapshot, row: MakeRow) -> None:
-    old = snapshot(row(10, 1, versaoConsulta="104.0.0"))
-    new = snapshot(row(10, 1, versaoConsulta="107.0.0"), row(11, 10))
-    assert versions(History.of([old, new, old])) == ["104.0.0", "107.0.0", "107.0.1"]
-
-
-def test_an_organization_without_a_version_has_that_of_the_initial_load(snapshot: MakeSnapshot, row: MakeRow) -> None:
-    assert versions(History.of([snapshot(row(10, 1, versaoConsulta=None))])) == ["99.0.0"]
-
-
-def test_a_change_in_one_organization_leaves_the_version_of_another(snapshot: MakeSnapshot, row: MakeRow) -> None:
+def test_each_organization_has_a_version_of_its_own() -> None:
     other = row(20, 1, 20)
-    history = History.of([snapshot(row(10, 1), other), snapshot(row(10, 1, nome="X"), other)])
-    assert versions(history, 20) == ["99.0.0", "99.0.0"]
+    here, gone = snapshot(row(10, 1), other), snapshot(other)
+    assert versions(here, snapshot(row(10, 1, nome="X"), other), organization=20) == ["99.0.0", "99.0.0"]
+    assert versions(here, gone, here) == ["99.0.0", "99.0.0", "99.0.1"]  # it goes on from its last
 
 
-def test_an_organization_that_returns_goes_on_from_its_last_version(snapshot: MakeSnapshot, row: MakeRow) -> None:
-    gone = snapshot(row(20, 1, 20))
-    here = snapshot(row(10, 1), row(20, 1, 20))
-    assert versions(History.of([here, gone, here])) == ["99.0.0", "99.0.0", "99.0.1"]
-
-
-def changed(history: History, ask: Ask, version: str, limit: int | None = None) -> list[tuple[int, str]]:
+def changed(history: History, version: str, limit: int | None = None) -> list[tuple[int, str]]:
     body = ask(Site(history, history_limit=limit), "unidade-organizacional/10/alteradas", versaoConsulta=version)
     assert body["servico"]["codigoErro"] == 0
-    return [(int(row["codigoUnidade"].rsplit("/")[-1]), row["operacao"]) for row in body["unidades"]]
+    return list(zip(codes(body["unidades"]), (unit["operacao"] for unit in body["unidades"]), strict=True))
 
 
-def error(history: History, ask: Ask, version: str | None, limit: int | None = None) -> int:
+def error(history: History, version: str | None, limit: int | None = None) -> int:
     query = {} if version is None else {"versaoConsulta": version}
     body = ask(Site(history, history_limit=limit), "unidade-organizacional/10/alteradas", **query)
     assert body["unidades"] == []
@@ -92,7 +60,7 @@ def error(history: History, ask: Ask, version: str | None, limit: int | None = N
 
 
 @pytest.fixture
-def three(snapshot: MakeSnapshot, row: MakeRow) -> History:
+def three() -> History:
     return History.of(
         [
             snapshot(row(10, 1, versaoConsulta="100.0.0"), row(11, 10), row(12, 11)),
@@ -102,48 +70,40 @@ def three(snapshot: MakeSnapshot, row: MakeRow) -> History:
     )
 
 
-def test_changes_since_a_version_are_those_since_the_newest_known_not_above_it(three: History, ask: Ask) -> None:
+def test_changes_since_a_version_are_those_since_the_newest_known_not_above_it(three: History) -> None:
     latest = [(10, "ALTERACAO"), (13, "INCLUSAO"), (12, "EXCLUSAO")]
-    assert changed(three, ask, "102.0.0") == changed(three, ask, "103.9.9") == latest
-    assert changed(three, ask, "100.0.0") == [(10, "ALTERACAO"), (11, "ALTERACAO"), *latest[1:]]
+    assert changed(three, "102.0.0") == changed(three, "103.9.9") == latest
+    assert changed(three, "100.0.0") == [(10, "ALTERACAO"), (11, "ALTERACAO"), *latest[1:]]
 
 
-def test_nothing_has_changed_since_the_current_version(three: History, ask: Ask) -> None:
-    assert changed(three, ask, "104.0.0") == []
+def test_a_missing_malformed_newer_or_too_old_version_is_refused(three: History) -> None:
+    assert changed(three, "104.0.0") == []
+    refused = {None: 100, "": 100, "x": 103, "104.0.1": 103, "99.9.9": 103}
+    assert {version: error(three, version) for version in refused} == refused
 
 
-@pytest.mark.parametrize(("version", "code"), [(None, 100), ("", 100), ("x", 103), ("104.0.1", 103), ("99.9.9", 103)])
-def test_a_missing_malformed_newer_or_too_old_version_is_refused(
-    three: History, ask: Ask, version: str | None, code: int
-) -> None:
-    assert error(three, ask, version) == code
-
-
-def test_the_history_limit_makes_older_versions_unknown(three: History, ask: Ask) -> None:
-    assert error(three, ask, "100.0.0", limit=2) == 103
-    assert len(changed(three, ask, "102.0.0", limit=2)) == 3
-    assert error(three, ask, "102.0.0", limit=1) == 103
-    assert changed(three, ask, "104.0.0", limit=1) == []
-
-
-def test_an_earlier_snapshot_does_not_know_later_versions(three: History, ask: Ask) -> None:
+def test_older_versions_may_be_unknown(three: History) -> None:
+    assert error(three, "100.0.0", limit=2) == 103
+    assert len(changed(three, "102.0.0", limit=2)) == 3
+    assert error(three, "102.0.0", limit=1) == 103
+    assert changed(three, "104.0.0", limit=1) == []
     earlier = three.switched(1)
-    assert changed(earlier, ask, "102.0.0") == []
-    assert error(earlier, ask, "104.0.0") == 103
+    assert changed(earlier, "102.0.0") == []
+    assert error(earlier, "104.0.0") == 103
 
 
-def test_an_excluded_unit_is_told_with_its_last_data_and_is_not_found_itself(three: History, ask: Ask) -> None:
+def test_an_excluded_unit_is_told_with_its_last_data_and_is_not_found_itself(three: History) -> None:
     rows = ask(Site(three), "unidade-organizacional/10/alteradas", versaoConsulta="102.0.0")["unidades"]
     assert rows[-1]["nome"] == "Unidade 12"
     assert ask(Site(three), "unidade-organizacional/12")["servico"]["codigoErro"] == 102
 
 
-def test_a_move_tells_where_the_unit_was(snapshot: MakeSnapshot, row: MakeRow, ask: Ask) -> None:
+def test_a_move_tells_where_the_unit_was() -> None:
     others = [row(10, 1), row(11, 10), row(20, 1, 20)]
     history = History.of([snapshot(*others, row(12, 10)), snapshot(*others, row(12, 20, 20))])
     for organization in (10, 20):
         path = f"unidade-organizacional/{organization}/alteradas"
-        rows = {row["sigla"]: row for row in ask(Site(history), path, versaoConsulta="99.0.0")["unidades"]}
+        rows = {unit["sigla"]: unit for unit in ask(Site(history), path, versaoConsulta="99.0.0")["unidades"]}
         assert rows["U12"]["operacao"] == "ALTERACAO"
         assert rows["U12"]["codigoUnidadePaiAnterior"].endswith("/10")
         assert rows["U12"]["codigoOrgaoEntidadeAnterior"].endswith("/10")
@@ -177,14 +137,14 @@ def test_the_old_structure_with_the_changes_applied_is_the_new_one(drawn: list[S
     assert body["servico"]["codigoErro"] == 0
 
     units = {unit.code: unit for unit in old.organization_units(organization)}
-    for row in body["unidades"]:
-        unit = parse_row(row)
-        if row["operacao"] == "EXCLUSAO":
+    for changed_row in body["unidades"]:
+        unit, operation = parse_row(changed_row), changed_row["operacao"]
+        if operation == "EXCLUSAO":
             assert unit.code not in history.current.units
             del units[unit.code]
         else:
             # An inclusion is new to SIORG; a change may be new to this organization.
-            assert row["operacao"] == "ALTERACAO" or unit.code not in units
+            assert operation == "ALTERACAO" or unit.code not in units
             units[unit.code] = unit
     mine = {code: unit for code, unit in units.items() if unit.organization == organization}
     assert mine == {unit.code: parse_row(short_row(unit)) for unit in history.current.organization_units(organization)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,13 +35,13 @@ def test_the_model_size_has_the_models_shape() -> None:
     assert depths(generate(476)) == {0: 1, 1: 30, 2: 227, 3: 106, 4: 77, 5: 35}
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 17, 100, 2000, 6600, 97000])
-def test_the_count_is_exact_and_the_root_is_one_of_them(count: int) -> None:
-    units = generate(count).units
-    assert len(units) == count
-    assert units[471].is_organization
-    assert {unit.organization for unit in units.values()} == {471}
-    assert all(unit.parent in units for unit in units.values() if unit.code != 471)
+def test_the_count_is_exact_and_the_root_is_one_of_them() -> None:
+    for count in (1, 2, 3, 5, 17, 100, 2000, 6600):
+        units = generate(count).units
+        assert len(units) == count
+        assert units[471].is_organization
+        assert {unit.organization for unit in units.values()} == {471}
+        assert all(unit.parent in units for unit in units.values() if unit.code != 471), count
 
 
 def test_same_seed_same_bytes_other_seed_other_structure() -> None:
@@ -106,6 +105,7 @@ def test_changes_are_of_every_kind_and_carry_the_new_version() -> None:
     assert any(item.previous_parent for item in found)
     assert any(item.unit.name != old.units[item.unit.code].name for item in found if item.unit.code in old.units)
     assert history.current.units[471].version == "108.0.0"
+    assert evolve(evolve(old, 60), 10).units[471].version == "109.0.0"
     assert {item.unit.version for item in found if item.operation.value != "EXCLUSAO"} == {"108.0.0"}
     # Somewhere a unit went together with what was below it.
     gone = {item.unit.code for item in found if item.operation.value == "EXCLUSAO"}
@@ -121,11 +121,3 @@ def test_a_changed_structure_is_whole_and_has_at_least_the_changes(count: int, c
     history = History.of([old, new])
     # The root's own row differs too, by its version.
     assert len(differences(history.editions[0], history.editions[1], 471)) >= changes + 1
-
-
-def test_versions_can_follow_each_other() -> None:
-    first = generate(100)
-    second = evolve(first, 10)
-    third = evolve(second, 10)
-    assert [s.units[471].version for s in (first, second, third)] == ["107.0.0", "108.0.0", "109.0.0"]
-    assert text(third) != text(second)

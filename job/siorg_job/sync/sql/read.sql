@@ -14,7 +14,7 @@ FROM (
 -- Here and below: a time of the last sync that lies in the future (another clock wrote it) is unknown, or it would outdo
 -- every answer.
 SELECT o.id, o.siorg_code AS code, o.name, o.acronym, o.address, o.state, o.zip_code, o.phone, o.email, o.website,
-       coalesce(o.is_active, true) AS is_active, o.siorg_raw_data,
+       coalesce(o.is_active, true) AS is_active, o.siorg_raw_data AS base_raw,
        o.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN o.siorg_synced_at <= clock_timestamp() THEN o.siorg_synced_at END AS synced_at
 FROM organizations AS o
@@ -43,13 +43,14 @@ WITH wanted AS (
     UNION
     SELECT u.id, w.code FROM wanted AS w JOIN organizational_units AS u ON u.id = w.local_id AND u.siorg_code IS NULL
 )
-SELECT target.code, u.id, u.siorg_code, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
+SELECT target.code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
        p.siorg_code AS parent_code, u.siorg_parent_code,
        EXISTS (SELECT FROM organizational_units AS s WHERE s.siorg_code = u.siorg_parent_code AND s.organization_id = u.organization_id)
            AS siorg_parent_is_local,
        u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
        u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
-       CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data, u.siorg_url, u.siorg_last_version
+       CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
+       u.siorg_url AS url, u.siorg_last_version AS version
 FROM target
 JOIN organizational_units AS u ON u.id = target.id
 JOIN organizations AS o ON o.id = u.organization_id
@@ -62,7 +63,7 @@ FOR NO KEY UPDATE OF u
 -- name: ancestors
 -- Found by key at every step (OFFSET 0 keeps the lookups inside): a large organization is never read as a whole.
 WITH RECURSIVE above AS (
-    SELECT u.id, u.siorg_code, u.parent_id, u.level, u.organization_id
+    SELECT u.id, u.siorg_code, u.parent_id, u.organization_id
     FROM (
         SELECT c.id FROM organizational_units AS c WHERE c.siorg_code = ANY (%(codes)s::integer[])
         UNION
@@ -70,10 +71,10 @@ WITH RECURSIVE above AS (
     ) AS wanted (id)
     CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = wanted.id OFFSET 0) AS u
     UNION
-    SELECT u.id, u.siorg_code, u.parent_id, u.level, u.organization_id
+    SELECT u.id, u.siorg_code, u.parent_id, u.organization_id
     FROM above CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = above.parent_id OFFSET 0) AS u
 )
-SELECT above.id, above.siorg_code AS code, above.parent_id, above.level, o.siorg_code AS organization_code
+SELECT above.id, above.siorg_code AS code, above.parent_id, o.siorg_code AS organization_code
 FROM above JOIN organizations AS o ON o.id = above.organization_id
 
 -- name: children
@@ -88,14 +89,14 @@ WHERE u.parent_id = ANY (%(ids)s::uuid[]) AND u.is_active
 ORDER BY u.siorg_code
 
 -- name: types
-SELECT id, code AS slug, siorg_code, name, siorg_name, coalesce(is_active, true) AS is_active, siorg_raw_data,
-       CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
+SELECT 'TYPE' AS entity_type, id, siorg_code AS code, code AS slug, name, siorg_name, coalesce(is_active, true) AS is_active,
+       siorg_raw_data AS base_raw, CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
        coalesce(is_siorg_managed, false) AS managed
 FROM organizational_unit_types ORDER BY id
 
 -- name: categories
-SELECT id, siorg_code, name, siorg_name, coalesce(is_active, true) AS is_active, siorg_raw_data,
-       CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
+SELECT 'CATEGORY' AS entity_type, id, siorg_code AS code, NULL AS slug, name, siorg_name, coalesce(is_active, true) AS is_active,
+       siorg_raw_data AS base_raw, CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
        coalesce(is_siorg_managed, false) AS managed
 FROM organizational_unit_categories ORDER BY id
 

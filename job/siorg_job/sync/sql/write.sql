@@ -1,39 +1,39 @@
 -- name: insert_types
 INSERT INTO organizational_unit_types (id, code, name, siorg_code, siorg_name, is_siorg_managed, is_active, siorg_synced_at,
     siorg_sync_status, siorg_raw_data)
-SELECT r.id, r.slug, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.raw
+SELECT r.id, r.slug, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.base_raw
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, slug text, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb)
 
 -- name: insert_categories
 INSERT INTO organizational_unit_categories (id, name, siorg_code, siorg_name, is_siorg_managed, is_active, siorg_synced_at,
     siorg_sync_status, siorg_raw_data)
-SELECT r.id, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.raw
+SELECT r.id, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.base_raw
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb)
 
 -- name: update_types
 UPDATE organizational_unit_types AS t
 SET name = r.name, siorg_code = r.code, siorg_name = r.siorg_name, is_siorg_managed = r.managed, is_active = r.is_active,
-    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.raw
+    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb)
 WHERE t.id = r.id
 
 -- name: update_categories
 UPDATE organizational_unit_categories AS c
 SET name = r.name, siorg_code = r.code, siorg_name = r.siorg_name, is_siorg_managed = r.managed, is_active = r.is_active,
-    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.raw
+    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb)
 WHERE c.id = r.id
 
 -- name: update_organizations
 UPDATE organizations AS o
 SET name = r.name, acronym = r.acronym, address = r.address, state = r.state, zip_code = r.zip_code, phone = r.phone,
-    email = r.email, website = r.website, is_active = r.is_active, siorg_synced_at = r.synced_at, siorg_raw_data = r.raw
+    email = r.email, website = r.website, is_active = r.is_active, siorg_synced_at = r.synced_at, siorg_raw_data = r.base_raw
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, acronym text, address text, state text, zip_code text, phone text,
-    email text, website text, is_active boolean, synced_at timestamptz, raw jsonb)
+    email text, website text, is_active boolean, synced_at timestamptz, base_raw jsonb)
 WHERE o.id = r.id
 
 -- name: insert_units
@@ -42,10 +42,10 @@ INSERT INTO organizational_units (id, organization_id, parent_id, category_id, u
     siorg_parent_code, siorg_url, siorg_last_version, is_siorg_managed, activity_area, contact_info, is_active,
     siorg_synced_at, siorg_sync_status, siorg_raw_data)
 SELECT r.id, r.organization_id, r.parent_id, r.category_id, r.unit_type_id, r.name, r.acronym, r.code, r.siorg_parent_code,
-    r.url, r.version, true, r.activity_area::activity_area_enum, r.contact_info, r.is_active, r.synced_at, 'COMPLETED', r.raw
+    r.url, r.version, true, r.activity_area::activity_area_enum, r.contact_info, r.is_active, r.synced_at, 'COMPLETED', r.base_raw
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, organization_id uuid, parent_id uuid, category_id uuid, unit_type_id uuid,
     name text, acronym text, code integer, siorg_parent_code integer, url text, version text, activity_area text,
-    contact_info jsonb, is_active boolean, synced_at timestamptz, raw jsonb)
+    contact_info jsonb, is_active boolean, synced_at timestamptz, base_raw jsonb)
 
 -- name: relocate_units
 -- Only what the row trigger looks at; the rest of the row follows with update_units.
@@ -61,19 +61,19 @@ SET category_id = r.category_id, unit_type_id = r.unit_type_id, acronym = r.acro
     activity_area = r.activity_area::activity_area_enum, contact_info = r.contact_info, is_active = r.is_active,
     deactivated_at = CASE WHEN r.is_active THEN NULL WHEN u.is_active THEN now() ELSE u.deactivated_at END,
     deactivation_reason = CASE WHEN r.is_active THEN NULL ELSE coalesce(r.deactivation_reason, u.deactivation_reason) END,
-    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.raw
+    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, category_id uuid, unit_type_id uuid, acronym text, code integer,
     siorg_parent_code integer, url text, version text, activity_area text, contact_info jsonb, is_active boolean,
-    deactivation_reason text, synced_at timestamptz, raw jsonb)
+    deactivation_reason text, synced_at timestamptz, base_raw jsonb)
 WHERE u.id = r.id
 
 -- name: touch_units
 -- Nothing that people see differs: only what the sync notes for itself.
 UPDATE organizational_units AS u
 SET siorg_parent_code = r.siorg_parent_code, siorg_url = r.url, siorg_last_version = r.version, siorg_synced_at = r.synced_at,
-    siorg_sync_status = 'COMPLETED', siorg_raw_data = r.raw, siorg_code = r.code, is_siorg_managed = true
+    siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw, siorg_code = r.code, is_siorg_managed = true
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, code integer, siorg_parent_code integer, url text, version text,
-    synced_at timestamptz, raw jsonb)
+    synced_at timestamptz, base_raw jsonb)
 WHERE u.id = r.id
 
 -- name: refresh_roots
@@ -103,12 +103,12 @@ SELECT coalesce(max(level) FILTER (WHERE level > was), 0) AS deepest FROM right_
 
 -- name: upsert_mappings
 INSERT INTO siorg_mappings (entity_type, local_id, siorg_code, siorg_parent_code, siorg_hierarchy_path, mapping_status)
-SELECT r.entity_type::siorg_entity_type_enum, r.local_id, r.code, r.parent_code,
+SELECT 'UNIT', r.id, r.code, r.siorg_parent_code,
     (SELECT array_agg(p.siorg_code ORDER BY n.position) FILTER (WHERE p.siorg_code IS NOT NULL)
      FROM organizational_units AS u CROSS JOIN unnest(u.path_ids) WITH ORDINALITY AS n (id, position)
-     JOIN organizational_units AS p ON p.id = n.id WHERE u.id = r.local_id),
-    r.status::mapping_status_enum
-FROM jsonb_to_recordset(%(rows)s) AS r (entity_type text, local_id uuid, code integer, parent_code integer, status text)
+     JOIN organizational_units AS p ON p.id = n.id WHERE u.id = r.id),
+    CASE WHEN r.is_active THEN 'ACTIVE' ELSE 'DEPRECATED' END::mapping_status_enum
+FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, code integer, siorg_parent_code integer, is_active boolean)
 ON CONFLICT (entity_type, siorg_code) DO UPDATE
 SET local_id = excluded.local_id, siorg_parent_code = coalesce(excluded.siorg_parent_code, siorg_mappings.siorg_parent_code),
     siorg_hierarchy_path = coalesce(excluded.siorg_hierarchy_path, siorg_mappings.siorg_hierarchy_path),

@@ -4,73 +4,61 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from siorg_job.sync.merge import decide, differences, read_resolution
+from siorg_job.sync.merge import differences, merge
 from siorg_job.sync.merge_base import next_base
-from siorg_job.sync.model import Change, Conflict, NoChange, Resolution, UnitField, Value
+from siorg_job.sync.model import Change, Conflict, NoChange, UnitField, Value
+from siorg_job.sync.resolution import Resolution, read_resolution
 
 FIELDS = (UnitField.NAME, UnitField.ACRONYM, UnitField.PARENT, UnitField.PHONES, UnitField.IS_ACTIVE)
 ACCEPT = Resolution(accept_siorg=True)
 
-
-def _values(**changes: Value) -> dict[str, Value]:
-    return {UnitField.NAME: "Secretaria", UnitField.ACRONYM: "SEC", UnitField.PARENT: 471, **changes}
-
-
-@pytest.mark.parametrize(
-    ("base", "local", "remote", "expected"),
-    [
-        ("A", "A", "A", NoChange()),
-        ("A", "A", "B", Change({"name": "B"})),
-        ("A", "B", "A", NoChange()),
-        ("A", "B", "B", NoChange()),
-        ("A", "B", None, NoChange()),
-        ("A", "A", None, NoChange()),
-        ("A", " A ", "B", Change({"name": "B"})),
-        ("A B", "A\u00a0B", "C", Change({"name": "C"})),
-        (None, None, "B", Change({"name": "B"})),
-        (None, "", "B", Change({"name": "B"})),
-    ],
+_ONE_FIELD: tuple[tuple[Value, Value, Value, str], ...] = (
+    # base, local, remote, and what becomes of the field
+    ("A", "A", "A", "keep"),
+    ("A", "A", "B", "take"),
+    ("A", "B", "A", "keep"),
+    ("A", "B", "B", "keep"),
+    ("A", "B", None, "keep"),
+    ("A", "A", None, "keep"),
+    ("A", " A ", "B", "take"),
+    ("A B", "A\u00a0B", "C", "take"),
+    (None, None, "B", "take"),
+    (None, "", "B", "take"),
+    ("A", "B", "C", "conflict"),
+    (None, "B", "C", "conflict"),
+    # True and False are values and not emptiness, and an empty list that SIORG states is a statement.
+    (True, False, True, "keep"),
+    (False, False, True, "take"),
+    (True, True, False, "take"),
+    (("1",), ("1",), (), "take"),
 )
-def test_one_field(base: str | None, local: str | None, remote: str | None, expected: object) -> None:
-    assert decide(base={"name": base}, local={"name": local}, remote={"name": remote}) == expected
 
 
-@pytest.mark.parametrize("base", ["A", None])
-def test_moved_apart_is_a_conflict(base: str | None) -> None:
-    decision = decide(base={"name": base}, local={"name": "B"}, remote={"name": "C"})
-    assert isinstance(decision, Conflict)
-    assert decision.differences == {"name": {"base": base, "local": "B", "remote": "C"}}
+def test_one_field() -> None:
+    for base, local, remote, expected in _ONE_FIELD:
+        match merge(base={"f": base}, local={"f": local}, remote={"f": remote}):
+            case NoChange():
+                found = "keep"
+            case Change(values):
+                found = "take"
+                assert values == {"f": remote}
+            case Conflict(apart):
+                found = "conflict"
+                assert apart == {"f": {"base": base, "local": local, "remote": remote}}
+        assert found == expected, (base, local, remote)
+    assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == Change({"f": "C"}), "without a base SIORG wins"
 
 
-def test_without_a_base_siorg_wins() -> None:
-    assert decide(base=None, local={"name": "B"}, remote={"name": "C"}) == Change({"name": "C"})
-
-
-def test_true_and_false_are_values_and_not_emptiness() -> None:
-    active = UnitField.IS_ACTIVE
-    assert decide(base={active: True}, local={active: False}, remote={active: True}) == NoChange()
-    assert decide(base={active: False}, local={active: False}, remote={active: True}) == Change({active: True})
-    assert decide(base={active: True}, local={active: True}, remote={active: False}) == Change({active: False})
-
-
-def test_an_empty_list_that_siorg_states_is_a_statement() -> None:
-    phones = UnitField.PHONES
-    assert decide(base={phones: ("1",)}, local={phones: ("1",)}, remote={phones: ()}) == Change({phones: ()})
-
-
-def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it() -> None:
-    decision = decide(base=_values(), local=_values(), remote=_values(parent=9, name="X"), strict_hierarchy=True)
+def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_person_decided() -> None:
+    base: dict[str, Value] = {UnitField.NAME: "Secretaria", UnitField.PARENT: 471}
+    remote: dict[str, Value] = {UnitField.NAME: "X", UnitField.PARENT: 9}
+    decision = merge(base=base, local=base, remote=remote, strict_hierarchy=True)
     assert isinstance(decision, Conflict)
     assert decision.differences == {"parent": {"base": 471, "local": 471, "remote": 9}}
-
-
-def test_strict_hierarchy_does_not_question_a_persons_decision() -> None:
-    decision = decide(base=_values(), local=_values(), remote=_values(parent=9), strict_hierarchy=True, resolution=ACCEPT)
-    assert decision == Change({UnitField.PARENT: 9}, moved=True)
+    assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == Change(remote)
 
 
 def test_differences_leave_out_what_siorg_does_not_say() -> None:
@@ -79,9 +67,10 @@ def test_differences_leave_out_what_siorg_does_not_say() -> None:
     }
 
 
-@pytest.mark.parametrize("details", [None, {}, [], "MERGE", 5, {"kind": "conflict"}])
-def test_no_resolution_is_none(details: object) -> None:
-    assert read_resolution(details, UnitField) is None
+def test_no_resolution_is_none() -> None:
+    rows: tuple[object, ...] = (None, {}, [], "MERGE", 5, {"kind": "conflict"})
+    for details in rows:
+        assert read_resolution(details, UnitField) is None, details
 
 
 # -- the stored base ----------------------------------------------------------------------------------------------------
@@ -127,19 +116,19 @@ def _next_base(base: dict[str, Any] | None, remote: dict[str, Any]) -> dict[str,
 @given(st.none() | _remote, _local, _remote)
 def test_absence_never_erases(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
     for resolution in (None, ACCEPT):
-        after = _after(local, decide(base=base, local=local, remote=remote, resolution=resolution))
+        after = _after(local, merge(base=base, local=local, remote=remote, resolution=resolution))
         assert all(after[field] == local[field] for field in FIELDS if remote[field] is None)
 
 
 @given(_local, _remote)
 def test_where_nobody_edited_siorg_is_taken(local: dict[str, Any], remote: dict[str, Any]) -> None:
-    after = _after(local, decide(base=local, local=local, remote=remote))
+    after = _after(local, merge(base=local, local=local, remote=remote))
     assert all(after[field] == remote[field] for field in FIELDS if remote[field] is not None)
 
 
 @given(_remote, _local)
 def test_where_siorg_stood_still_edits_stay(base: dict[str, Any], local: dict[str, Any]) -> None:
-    after = _after(local, decide(base=base, local=local, remote=base))
+    after = _after(local, merge(base=base, local=local, remote=base))
     for field in FIELDS:
         if isinstance(local[field], str) and isinstance(base[field], str) and local[field].split() == base[field].split():
             continue  # white space is no edit
@@ -148,7 +137,7 @@ def test_where_siorg_stood_still_edits_stay(base: dict[str, Any], local: dict[st
 
 @given(_remote, _local, _remote)
 def test_a_conflict_names_exactly_what_moved_apart(base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any]) -> None:
-    decision = decide(base=base, local=local, remote=remote)
+    decision = merge(base=base, local=local, remote=remote)
     assume(isinstance(decision, Conflict))
     assert isinstance(decision, Conflict)
     for field, sides in decision.differences.items():
@@ -159,16 +148,16 @@ def test_a_conflict_names_exactly_what_moved_apart(base: dict[str, Any], local: 
 
 @given(st.none() | _remote, _local, _remote)
 def test_applied_twice_is_applied_once(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
-    decision = decide(base=base, local=local, remote=remote)
+    decision = merge(base=base, local=local, remote=remote)
     assume(not isinstance(decision, Conflict))
-    assert decide(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == NoChange()
+    assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == NoChange()
 
 
 @given(st.none() | _remote, _local, _remote)
 def test_accepting_makes_local_what_siorg_says(
     base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
 ) -> None:
-    decision = decide(base=base, local=local, remote=remote, resolution=ACCEPT)
+    decision = merge(base=base, local=local, remote=remote, resolution=ACCEPT)
     assert not isinstance(decision, Conflict)
     after = _after(local, decision)
     assert all(after[field] == remote[field] for field in FIELDS if remote[field] is not None)
@@ -179,7 +168,7 @@ def test_fields_that_a_person_decided_are_never_in_conflict(
     base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any], kept: set[UnitField]
 ) -> None:
     resolution = Resolution(accept_siorg=False, keep=frozenset(kept))
-    decision = decide(base=base, local=local, remote=remote, resolution=resolution)
+    decision = merge(base=base, local=local, remote=remote, resolution=resolution)
     if isinstance(decision, Conflict):
         assert kept.isdisjoint(decision.differences)
     else:

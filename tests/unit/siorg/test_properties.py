@@ -9,8 +9,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siorg_job.siorg import parsing
-from siorg_job.siorg.errors import SiorgError, TornAnswer
+from siorg_job.siorg import rows, values
+from siorg_job.siorg.envelope import check_envelope
+from siorg_job.siorg.errors import MalformedResponse, SiorgError
 from siorg_job.siorg.model import MAX_ACRONYM, MAX_CODE, MAX_NAME, DomainTable, RemoteUnit
 from support.scripted_server import envelope, unit_row
 
@@ -25,24 +26,9 @@ _JSON = st.recursive(
     max_leaves=12,
 )
 _FIELDS = st.sampled_from(
-    [
-        "codigoUnidade",
-        "codigoUnidadePai",
-        "codigoOrgaoEntidade",
-        "codigoTipoUnidade",
-        "nome",
-        "sigla",
-        "codigoCategoriaUnidade",
-        "areaAtuacao",
-        "endereco",
-        "contato",
-        "versaoConsulta",
-        "operacao",
-        "CodigoUnidade",
-        "Nome",
-        "unknown",
-    ]
-)
+    ["codigoUnidade", "codigoUnidadePai", "codigoOrgaoEntidade", "codigoTipoUnidade", "nome", "sigla", "codigoCategoriaUnidade",
+     "areaAtuacao", "endereco", "contato", "versaoConsulta", "operacao", "CodigoUnidade", "Nome", "unknown"]
+)  # fmt: skip
 _PLACES = st.dictionaries(
     st.sampled_from(["telefone", "email", "site", "logradouro", "numero", "complemento", "bairro", "municipio", "uf", "cep"]),
     _JSON,
@@ -65,7 +51,7 @@ _BODIES = st.one_of(
     st.binary(max_size=200),
     _JSON.map(lambda value: json.dumps(value).encode()),
     st.builds(
-        lambda service, key, rows, more: json.dumps({key: rows, "servico": service, **more}).encode(),
+        lambda service, key, value, more: json.dumps({key: value, "servico": service, **more}).encode(),
         _SERVICES,
         st.sampled_from(["unidade", "unidades", "versao", "tipoVersao", "poder", "Unidades"]),
         st.one_of(_ROWS, st.lists(_ROWS, max_size=4)),
@@ -73,13 +59,13 @@ _BODIES = st.one_of(
     ),
 )
 _PARSERS: list[Callable[[bytes], Any]] = [
-    lambda body: parsing.parse_unit(body, 1),
-    lambda body: parsing.read_structure(body, 1),
-    parsing.parse_changes,
-    lambda body: parsing.parse_version(body, 1),
-    lambda body: parsing.parse_domain(body, DomainTable.POWER),
-    lambda body: parsing.parse_domain(body, DomainTable.UNIT_TYPE),
-    parsing.check_envelope,
+    lambda body: rows.parse_unit(body, 1),
+    lambda body: rows.read_structure(body, 1),
+    rows.parse_changes,
+    lambda body: rows.parse_version(body, 1),
+    lambda body: rows.parse_domain(body, DomainTable.POWER),
+    lambda body: rows.parse_domain(body, DomainTable.UNIT_TYPE),
+    check_envelope,
 ]
 
 
@@ -95,7 +81,7 @@ def check_unit(unit: RemoteUnit) -> None:
     for text in texts:
         if text is not None:
             assert text
-            assert text == parsing.normalise(text)
+            assert text == values.normalise(text)
             assert "\x00" not in text
             text.encode()
     assert len(unit.name or "") <= MAX_NAME
@@ -103,15 +89,15 @@ def check_unit(unit: RemoteUnit) -> None:
     assert unit.zip_code is None or (len(unit.zip_code) == 8 and unit.zip_code.isdigit())
     assert unit.state is None or (len(unit.state) == 2 and unit.state.isupper())
     if unit.version is not None:
-        parsing.version_key(unit.version)
+        values.version_key(unit.version)
     unit.raw.encode()
     json.dumps(json.loads(unit.raw), allow_nan=False).encode()
 
 
 def check_error(error: SiorgError) -> None:
-    error.message.encode()
-    assert "\x00" not in error.message
-    assert len(error.message) < 600
+    str(error).encode()
+    assert "\x00" not in str(error)
+    assert len(str(error)) < 600
     text = json.dumps(dict(error.details), allow_nan=False, ensure_ascii=False)
     text.encode()
     assert "\\u0000" not in text
@@ -127,24 +113,24 @@ def test_any_body_gives_the_model_or_an_error_of_the_tree(body: bytes, parse: Ca
         return
     if isinstance(result, RemoteUnit):
         check_unit(result)
-        assert parsing.parse_stored(result.raw) == result
+        assert rows.parse_stored(result.raw) == result
 
 
 @settings(max_examples=400, deadline=None)
 @given(_ROWS)
 def test_any_row_is_read_alike_alone_in_a_list_and_from_storage(row: Any) -> None:
     body = envelope("unidades", [unit_row(471), row, unit_row(999)])
-    structure = parsing.read_structure(body, 471)
+    structure = rows.read_structure(body, 471)
     assert {471, 999} <= set(structure.units) | set(structure.invalid)
     assert len(structure.units) + len(structure.invalid) + structure.unidentified in {2, 3}
     for error in structure.invalid.values():
         check_error(error)
     for unit in structure.units.values():
         check_unit(unit)
-        assert parsing.parse_stored(unit.raw) == unit
-        assert parsing.parse_unit(envelope(value=json.loads(unit.raw)), unit.code) == unit
+        assert rows.parse_stored(unit.raw) == unit
+        assert rows.parse_unit(envelope(value=json.loads(unit.raw)), unit.code) == unit
     try:
-        changes = parsing.parse_changes(body)
+        changes = rows.parse_changes(body)
     except SiorgError as error:
         check_error(error)
     else:
@@ -154,13 +140,13 @@ def test_any_row_is_read_alike_alone_in_a_list_and_from_storage(row: Any) -> Non
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.builds(unit_row, st.integers(1, 30)), max_size=6), st.data())
-def test_a_body_that_is_cut_anywhere_is_never_believed(rows: list[dict[str, Any]], data: st.DataObject) -> None:
-    body = envelope("unidades", rows)
+def test_a_body_that_is_cut_anywhere_is_never_believed(units: list[dict[str, Any]], data: st.DataObject) -> None:
+    body = envelope("unidades", units)
     cut = data.draw(st.integers(0, len(body) - 1))
     try:
-        parsing.read_structure(body[:cut], 1)
+        rows.read_structure(body[:cut], 1)
     except SiorgError as error:
-        assert isinstance(error, TornAnswer)  # noqa: PT017 - any other error would be as wrong as none
+        assert isinstance(error, MalformedResponse)  # noqa: PT017 - any other error would be as wrong as none
         return
     raise AssertionError("a torn body was believed")
 
@@ -168,6 +154,6 @@ def test_a_body_that_is_cut_anywhere_is_never_believed(rows: list[dict[str, Any]
 @given(st.one_of(_JSON, _ROWS))
 def test_anything_stored_reads_back_as_a_unit_or_nothing(raw: Any) -> None:
     for form in (raw, json.dumps(raw)):
-        unit = parsing.parse_stored(form) if isinstance(form, str | dict) else None
+        unit = rows.parse_stored(form) if isinstance(form, str | dict) else None
         if unit is not None:
             check_unit(unit)

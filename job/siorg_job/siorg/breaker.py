@@ -1,47 +1,25 @@
-"""How hard SIORG may be asked: the breaker of one process, and the rate that all processes share."""
+"""The circuit breaker of one process: it leaves a failing SIORG alone, and finds out with one request whether it is back."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random as _random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NewType
 
 from siorg_job.siorg.errors import BreakerOpen
+from siorg_runtime.backoff import exponential
 
 _PROBE_RETRY_SECONDS = 1.0
 
+Permit = NewType("Permit", int)
+"""The right to send one request, to be given back with what came of it: the generation of the breaker's state.
 
-class RateLimiter(Protocol):
-    """Spaces requests out; the one that all processes of a database share lives in the database."""
-
-    async def wait(self) -> None:
-        """Return when one request may be sent."""
-
-    async def pause(self, seconds: float) -> None:
-        """Let nobody send for that long: SIORG asked for it (Retry-After)."""
-
-
-class Unlimited:
-    """No rate: a request may be sent at once, except during a pause. For one process alone."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._paused_until = -math.inf
-
-    async def wait(self) -> None:
-        """Return at once, or when the pause is over."""
-        # A pause may be prolonged meanwhile.
-        while (left := self._paused_until - self._clock()) > 0:  # noqa: ASYNC110 - time is what is waited for
-            await asyncio.sleep(left)
-
-    async def pause(self, seconds: float) -> None:
-        """Pause from now on; a pause that lasts longer stays."""
-        self._paused_until = max(self._paused_until, self._clock() + seconds)
+The answer to a request of an earlier time says nothing about now: a permit from before a change of state counts for
+nothing.
+"""
 
 
 class BreakerState(StrEnum):
@@ -53,17 +31,6 @@ class BreakerState(StrEnum):
     """Nothing, until the cooldown is over; then the next request is the probe."""
     HALF_OPEN = "half-open"
     """Nothing: the one probe is under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """The right to send one request, to be given back with what came of it.
-
-    The answer to a request of an earlier time says nothing about now: a permit from before a change of state counts for
-    nothing.
-    """
-
-    generation: int
 
 
 class Breaker:
@@ -106,19 +73,13 @@ class Breaker:
         self._state = BreakerState.CLOSED
         self._generation = 0
         self._failures = 0
-        self._nominal = cooldown_seconds
-        self._opened_at: float | None = None
+        self._openings = 0
         self._retry_at = -math.inf
 
     @property
     def state(self) -> BreakerState:
         """What it lets through. It stays open after the cooldown until a request comes to be the probe."""
         return self._state
-
-    @property
-    def opened_at(self) -> float | None:
-        """When it last left the closed state or a probe failed, by its clock; None while it is closed."""
-        return self._opened_at
 
     @property
     def consecutive_failures(self) -> int:
@@ -157,39 +118,29 @@ class Breaker:
             self._change(BreakerState.HALF_OPEN)
         return Permit(self._generation)
 
-    def success(self, permit: Permit | None = None) -> None:
-        """SIORG answered; without a permit: it is known from elsewhere that SIORG answers now."""
-        if permit is not None and permit.generation != self._generation:
+    def success(self, permit: Permit) -> None:
+        """SIORG answered."""
+        if permit != self._generation:
             return
-        if permit is None and self._state is BreakerState.OPEN:
-            return  # only a probe ends the cooldown
-        self._failures = 0
+        self._failures = self._openings = 0
         if self._state is not BreakerState.CLOSED:
-            self._nominal = self._first_cooldown
-            self._opened_at = None
             self._change(BreakerState.CLOSED)
 
-    def failure(self, permit: Permit | None = None) -> None:
+    def failure(self, permit: Permit) -> None:
         """SIORG did not answer, or not as itself."""
-        if permit is not None and permit.generation != self._generation:
+        if permit != self._generation:
             return
         self._failures += 1
-        if self._state is BreakerState.HALF_OPEN:
-            self._nominal = min(self._nominal * 2, self._max_cooldown)
-            self._open()
-        elif self._state is BreakerState.CLOSED and self._failures >= self._threshold:
-            self._open()
+        if self._state is BreakerState.HALF_OPEN or self._failures >= self._threshold:
+            self._openings += 1
+            upper_half = 1 - self._random() / 2
+            self._retry_at = self._clock() + exponential(self._openings, self._first_cooldown, self._max_cooldown, upper_half)
+            self._change(BreakerState.OPEN)
 
     def abandon(self, permit: Permit) -> None:
         """The request was cancelled or says nothing about SIORG's health. If it was the probe, the next request is."""
-        if permit.generation == self._generation and self._state is BreakerState.HALF_OPEN:
+        if permit == self._generation and self._state is BreakerState.HALF_OPEN:
             self._change(BreakerState.OPEN)
-
-    def _open(self) -> None:
-        now = self._clock()
-        self._opened_at = now
-        self._retry_at = now + self._nominal * (1 - self._random() / 2)
-        self._change(BreakerState.OPEN)
 
     def _change(self, state: BreakerState) -> None:
         self._state = state

@@ -1,0 +1,124 @@
+"""What makes a unit's answer complete: the parents that have to be applied before it, down from the first that is local."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from siorg_job.database.thread import DatabaseThread
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.errors import InvalidData, NotFound, PermanentError
+from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_queue.statements import load
+
+_LONGEST_CHAIN = 64  # levels: far beyond any real hierarchy, so a longer one is damage
+
+LocalParents: TypeAlias = Mapping[tuple[int, int], tuple[int, bool]]
+"""{(unit, parent): (organization of the parent, whether it hangs below the unit)} for parents that are local."""
+
+
+class Ancestors:
+    """Finds the parents of some units that were asked for together: each parent is looked for and fetched once."""
+
+    def __init__(self, siorg: SiorgClient, database: DatabaseThread, structure: Structure | None) -> None:
+        """``structure``: the answer in which the units stand, if they stand in one."""
+        self._siorg = siorg
+        self._database = database
+        self._structure = structure
+        self._local: LocalParents = {}
+        self._asked: dict[int, RemoteUnit | PermanentError] = {}
+
+    async def look_up(self, units: Sequence[RemoteUnit]) -> None:
+        """Find which parents of ``units`` are local, in one statement; to be called before ``of``."""
+        self._local = await self._local_parents([(unit.code, unit) for unit in units])
+
+    async def of(self, unit: RemoteUnit) -> tuple[list[RemoteUnit], bool]:
+        """The parents to apply first, nearest first, and whether the unit's own parent is outside its organization.
+
+        Raises:
+            InvalidData: SIORG's hierarchy has a loop here, or is too deep.
+            SiorgError: a parent could not be fetched.
+        """
+        if self._structure is not None:
+            _refuse_loop(unit, self._structure)
+        chain: list[RemoteUnit] = []
+        current = unit
+        if unit.is_organization or unit.code == unit.organization_code:
+            return chain, False  # an organization of its own: it hangs below nothing here
+        while True:
+            parent_code = current.parent_code
+            if parent_code is None or parent_code == current.organization_code:
+                return chain, False
+            if parent_code == unit.code or any(parent_code == above.code for above in chain):
+                raise _loop([*(above.code for above in (unit, *chain)), parent_code])
+            if len(chain) >= _LONGEST_CHAIN:
+                raise InvalidData(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
+            local = self._local.get((unit.code, parent_code))
+            if local is None and current is not unit:
+                local = (await self._local_parents([(unit.code, current)])).get((unit.code, parent_code))
+            if local == (current.organization_code, False):
+                return chain, False
+            # Not local, or local in another place than SIORG may have it by now.
+            try:
+                parent = await self._parent(parent_code)
+            except NotFound:
+                return chain, current is unit
+            if parent.ended or parent.organization_code != unit.organization_code or parent.organization_code == parent.code:
+                return chain, current is unit
+            chain.append(parent)
+            current = parent
+
+    async def _parent(self, code: int) -> RemoteUnit:
+        if self._structure is not None:
+            if code in self._structure.invalid:
+                raise self._structure.invalid[code]
+            if code in self._structure.units:
+                return self._structure.units[code]
+        if code not in self._asked:
+            try:
+                self._asked[code] = await self._siorg.unit(code)
+            except PermanentError as error:
+                self._asked[code] = error
+        answer = self._asked[code]
+        if isinstance(answer, PermanentError):
+            raise answer
+        return answer
+
+    async def _local_parents(self, children: Sequence[tuple[int, RemoteUnit]]) -> LocalParents:
+        """Look for the parents of ``children``, each given with the code of the unit that it is an ancestor of, or is."""
+        pairs = sorted(
+            {
+                (code, child.parent_code)
+                for code, child in children
+                if child.parent_code not in (None, child.organization_code) and child.code != child.organization_code
+            }
+        )
+        if not pairs:
+            return {}
+        rows = await self._database.rows(
+            load("siorg_job.sync", "read.sql")["known_parents"],
+            codes=[code for code, _ in pairs],
+            parents=[parent for _, parent in pairs],
+        )
+        return {(row["unit"], row["code"]): (row["organization_code"], row["below"]) for row in rows}
+
+
+def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
+    """A unit that is its own ancestor in SIORG is refused, also while only a part of the loop would be new here.
+
+    Raises:
+        InvalidData: it is.
+    """
+    seen = [unit.code]
+    current: RemoteUnit | None = unit
+    while current is not None and current.parent_code is not None:
+        if current.parent_code == unit.code:
+            raise _loop([*seen, unit.code])
+        if current.parent_code in seen:
+            return  # a loop above: its own units' fault
+        seen.append(current.parent_code)
+        current = structure.units.get(current.parent_code)
+
+
+def _loop(codes: Sequence[int]) -> InvalidData:
+    return InvalidData(f"SIORG's hierarchy has a loop: {', '.join(map(str, codes))}", field="codigoUnidadePai")

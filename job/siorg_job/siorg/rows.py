@@ -1,0 +1,302 @@
+"""SIORG's rows: units, structures, changes, versions and domain tables, from the bytes of an answer to the model.
+
+There are three verdicts: this is no whole answer of SIORG (``MalformedResponse``, try again), SIORG says no (the error of
+its ``codigoErro``), or this one row cannot be used (``InvalidData``, which in a structure never touches the row beside
+it). Every reader of an answer may raise the first two. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from siorg_job.siorg import values
+from siorg_job.siorg.envelope import DECODER, ERRORS_OF_CHANGES, Body, read_envelope
+from siorg_job.siorg.errors import InvalidData, MalformedResponse
+from siorg_job.siorg.model import MAX_ACRONYM, MAX_CODE, MAX_NAME, DomainRow, DomainTable, Operation, RemoteUnit, Structure
+from siorg_job.siorg.values import Row, Unusable, camel, check_text, excerpt, member, reject
+
+MAX_DEPTH = 50
+"""Levels of nesting inside one row; a real one has four. Every reader of ``raw`` has its limit."""
+
+_T = TypeVar("_T")
+
+_UNIT_KEYS = ("unidades", "unidade")
+_VERSION_KEYS = ("unidades", "unidade", "versao", "tipoVersao")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _raw(row: Row) -> str:
+    """Compact JSON that PostgreSQL's jsonb and every UTF-8 reader take.
+
+    Raises:
+        InvalidData: some value in it cannot be stored; the error names its place.
+    """
+    try:
+        raw = _ENCODER.encode(row)
+        raw.encode()
+    except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError, for lone surrogates, is a ValueError
+        _check_storable(row, "", 0)
+        raise InvalidData("the row cannot be stored as JSON", field="") from None
+    # A bracket opens each level; only a row with very many of them can be too deep. Text may hold \\u0000 harmlessly.
+    if "\\u0000" in raw or raw.count("{") + raw.count("[") > MAX_DEPTH:
+        _check_storable(row, "", 0)
+    return raw
+
+
+def _check_storable(value: Any, field: str, depth: int) -> None:
+    """Find the place of what cannot be stored."""
+    if depth > MAX_DEPTH:
+        allowed = f"at most {MAX_DEPTH} levels"
+        raise InvalidData(
+            f"{field[:100]} … is nested deeper than {allowed}", field=field[:100], shape="too deep", allowed=allowed
+        )
+    match value:
+        case Unusable():
+            reject(field, value, "a finite number of reasonable length")
+        case str():
+            check_text(value, field)
+        case dict():
+            for key, entry in value.items():
+                check_text(key, f"{field}: a key")
+                name = excerpt(key)[:60]
+                _check_storable(entry, f"{field}.{name}" if field else name, depth + 1)
+        case list():
+            for index, entry in enumerate(value):
+                _check_storable(entry, f"{field}[{index}]", depth + 1)
+
+
+def _identify(row: Any) -> tuple[int, dict[str, Any]]:
+    """A unit's code, and its row with keys in lowerCamelCase."""
+    if not isinstance(row, dict):
+        reject("unidade", row, "an object")
+    # Some documents print PascalCase; a code at the top level tells which form the row has.
+    fields = row if "codigoUnidade" in row else {camel(key): value for key, value in row.items()}
+    code = values.code(fields.get("codigoUnidade"), "codigoUnidade")
+    if code is None:
+        reject("codigoUnidade", None, f"the unit's code, 1 to {MAX_CODE}")
+    return code, fields
+
+
+def _unit(row: Row, code: int, raw: str, forgive: type[InvalidData] | tuple[()] = ()) -> RemoteUnit:
+    """Make a unit of a row. A field that cannot be used gives the unit up, or is None where that is forgiven."""
+
+    def read(key: str, parse: Callable[[Any, str], _T | None]) -> _T | None:
+        value = row.get(key)
+        if value is None:
+            return None
+        try:
+            return parse(value, key)
+        except forgive:
+            return None
+
+    contacts = read("contato", values.objects) or []
+    places = read("endereco", values.objects) or []
+
+    def contact(key: str, clean: Callable[[Any, str], str | None]) -> tuple[str, ...] | None:
+        return read("contato", lambda _value, _field: values.texts(contacts, key, clean)) if contacts else None
+
+    def place(parse: Callable[[Row, str], str | None]) -> str | None:
+        return read("endereco", lambda _value, _field: parse(places[0][1], places[0][0])) if places else None
+
+    operation: Operation | None = read("operacao", values.operation)
+    return RemoteUnit(
+        code=code,
+        raw=raw,
+        parent_code=read("codigoUnidadePai", values.code),
+        organization_code=read("codigoOrgaoEntidade", values.code),
+        type_slug=read("codigoTipoUnidade", values.type_slug),
+        name=read("nome", lambda value, field: values.text(value, field, MAX_NAME)),
+        acronym=read("sigla", lambda value, field: values.text(value, field, MAX_ACRONYM)),
+        category_code=read("codigoCategoriaUnidade", values.numeric_code),
+        activity_area=read("areaAtuacao", values.area),
+        phones=contact("telefone", values.label),
+        emails=contact("email", values.text),
+        websites=contact("site", values.website),
+        address=place(values.address_line),
+        zip_code=place(values.zip_code),
+        state=place(values.state),
+        version=read("versaoConsulta", values.version),
+        ended=operation == "EXCLUSAO",
+        operation=operation,
+    )
+
+
+def parse_unit(body: Body, code: int) -> RemoteUnit:
+    """Read the answer to ``/unidade-organizacional/{code}/completa``.
+
+    Raises:
+        MalformedResponse: also when it holds no unit at all.
+        InvalidData: the unit cannot be used, or is another one.
+    """
+    rows = read_envelope(body, _UNIT_KEYS, lambda row: row)
+    if not rows:
+        raise MalformedResponse(f"SIORG reports success for unit {code} but sends no unit", code=code)
+    if len(rows) > 1:
+        reject("unidade", rows, "one unit")
+    answered, fields = _identify(rows[0])
+    unit = _unit(fields, answered, _raw(fields))
+    if answered != code:
+        raise InvalidData(
+            f"SIORG was asked for unit {code} and answered with unit {answered}",
+            field="codigoUnidade",
+            asked=code,
+            answered=answered,
+        )
+    return unit
+
+
+def read_structure(body: Body, organization: int) -> Structure:
+    """Read the answer to ``/estrutura-organizacional/completa``; ``is_whole`` tells whether to believe it."""
+    units: dict[int, RemoteUnit] = {}
+    invalid: dict[int, InvalidData] = {}
+    unidentified = 0
+
+    def read(row: Any) -> None:
+        nonlocal unidentified
+        try:
+            code, fields = _identify(row)
+        except InvalidData:
+            unidentified += 1
+            return
+        try:
+            unit = _unit(fields, code, _raw(fields))
+        except InvalidData as error:
+            invalid[code] = error
+            return
+        known = units.setdefault(code, unit)
+        if known is not unit and known.raw != unit.raw and json.loads(known.raw) != json.loads(unit.raw):
+            invalid[code] = InvalidData(
+                f"SIORG lists unit {code} more than once, with different data", field="codigoUnidade", code=code
+            )
+
+    read_envelope(body, _UNIT_KEYS, read)
+    for code in invalid:
+        units.pop(code, None)
+    return Structure(organization, units, invalid, unidentified)
+
+
+def is_whole(structure: Structure) -> bool:
+    """Whether an answer may be believed to be the organization's structure: its own row is in it, readable or not.
+
+    An empty list or one without the root is what a filter that does not fit or a failing SIORG sends; taken for the
+    truth it would end every unit.
+    """
+    return structure.organization in structure.units or structure.organization in structure.invalid
+
+
+def power_and_sphere(unit: RemoteUnit) -> tuple[int, int] | None:
+    """A unit's poder and esfera, by which SIORG filters structures; None where they are not both numeric."""
+    row = json.loads(unit.raw)
+    try:
+        power, sphere = (values.numeric_code(row.get(key), key) for key in ("codigoPoder", "codigoEsfera"))
+    except InvalidData:
+        return None
+    return None if power is None or sphere is None else (power, sphere)
+
+
+def parse_changes(body: Body) -> list[RemoteUnit]:
+    """Read the answer to ``/unidade-organizacional/{code}/alteradas``: what changed, each with its ``operation``.
+
+    A field that cannot be used is None here, because the unit itself is still fetched and judged then; a row without a
+    code would be a lost change, and spoils the answer.
+
+    Raises:
+        InvalidData: a row has no readable code.
+        VersionUnknown: SIORG cannot tell what changed since that version.
+    """
+    return read_envelope(body, _UNIT_KEYS, _change, ERRORS_OF_CHANGES)
+
+
+def _change(row: Any) -> RemoteUnit:
+    code, fields = _identify(row)
+    try:
+        raw = _raw(fields)
+    except InvalidData:
+        raw = f'{{"codigoUnidade":{code}}}'
+    return _unit(fields, code, raw, InvalidData)
+
+
+def parse_version(body: Body, organization: int) -> str:
+    """Read the answer to ``/unidade-organizacional/{code}/versao``, as documented or as observed (``unidades``).
+
+    Raises:
+        MalformedResponse: also when it holds no version at all.
+        InvalidData: the version is null or unreadable (some organizations have none), or that of another unit.
+    """
+    rows = read_envelope(body, _VERSION_KEYS, _version_row)
+    if not rows:
+        raise MalformedResponse(f"SIORG reports success for the version of {organization} but sends none", code=organization)
+    own = [version for code, version in rows if code == organization] or [version for code, version in rows if code is None]
+    if not own:
+        raise InvalidData(
+            f"SIORG was asked for the version of {organization} and answered with another unit's",
+            field="codigoUnidade",
+            asked=organization,
+        )
+    versions = [version for version in own if version is not None]
+    if not versions:
+        reject("versaoConsulta", None, "a version of the form major.minor.build")
+    return max(versions, key=values.version_key)
+
+
+def _version_row(row: Any) -> tuple[int | None, str | None]:
+    if not isinstance(row, dict):
+        reject("versao", row, "an object")
+    for key in ("versao", "tipoVersao"):
+        inner = member(row, key)
+        if isinstance(inner, dict):
+            row = inner
+    code = values.code(member(row, "codigoUnidade"), "codigoUnidade")
+    return code, values.version(member(row, "versaoConsulta"), "versaoConsulta")
+
+
+def parse_domain(body: Body, table: DomainTable) -> list[DomainRow]:
+    """Read a domain table.
+
+    Raises:
+        MalformedResponse: also when the table is empty, which none of them is.
+        InvalidData: a row cannot be used. The whole table is given up then: a row left out would look ended.
+    """
+    rows = read_envelope(body, (table.key,), lambda row: _domain_row(row, table))
+    if not rows:
+        raise MalformedResponse(f"SIORG reports success for {table.value} but sends no rows")
+    unique = {row.code: row for row in rows}
+    if any(row != unique[row.code] for row in rows):
+        raise InvalidData(f"{table.value} lists a code more than once, with different data", field=table.key)
+    return list(unique.values())
+
+
+def _domain_row(row: Any, table: DomainTable) -> DomainRow:
+    if not isinstance(row, dict):
+        reject(table.key, row, "an object")
+    suffix = table.key[:1].upper() + table.key[1:]
+    code_key, name_key = f"codigo{suffix}", f"descricao{suffix}"
+    value = member(row, code_key)
+    code = values.type_letters(value, code_key) if table is DomainTable.UNIT_TYPE else values.code(value, code_key)
+    if code is None:
+        reject(code_key, value, "a code")
+    name = values.text(member(row, name_key), name_key, MAX_NAME)
+    if name is None:
+        reject(name_key, None, f"text of at most {MAX_NAME} characters")
+    return DomainRow(code=code, name=name, active=values.active(member(row, "ativo"), "ativo"), raw=_raw(row))
+
+
+def parse_stored(raw: str | Row | None) -> RemoteUnit | None:
+    """Read ``siorg_raw_data`` back: the base of the three-way merge.
+
+    Lenient, because rules may have become stricter since it was stored: a field that cannot be used is None. None when
+    there is no unit in it at all.
+    """
+    row: Any = raw
+    if isinstance(raw, str):
+        try:
+            row = DECODER.decode(raw)
+        except (ValueError, RecursionError):
+            return None
+    try:
+        code, fields = _identify(row)
+        return _unit(fields, code, _raw(fields), InvalidData)
+    except InvalidData:
+        return None

@@ -1,0 +1,358 @@
+"""GET requests over one pool of connections. The only module that imports the HTTP library.
+
+TLS is verified, redirects are followed within the origin alone, so that the token never leaves it, a body has a cap that
+counts after decompression, and a call has a budget of time. Errors are said in our own words: those of the library may
+hold addresses, headers and proxies, and no error is chained to one of its.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urljoin
+
+import httpx2
+
+from siorg_job.siorg.address import check_base_url
+from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, SiorgError, SiorgUnavailable
+from siorg_job.siorg.rate_limiter import RateLimiter
+from siorg_runtime.version import version
+
+MAX_REDIRECTS = 3
+MAX_RETRY_AFTER_SECONDS = 3600.0
+
+_ERROR_BODY_BYTES = 64 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Why a connection does not come about, the most telling first: the library's errors stand for several of these.
+_FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
+    (httpx2.ConnectTimeout, "connect-timeout", "SIORG does not take the connection in time"),
+    (ssl.SSLError, "tls", "no TLS connection with SIORG comes about"),
+    (socket.gaierror, "name", "the name of SIORG's host cannot be resolved"),
+    (ConnectionRefusedError, "refused", "SIORG's host refuses the connection"),
+    (httpx2.ProxyError, "proxy", "the proxy does not lead to SIORG"),
+    (httpx2.ConnectError, "connect", "no connection with SIORG comes about"),
+)
+_HTTP_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError)
+
+CallObserver: TypeAlias = Callable[[str, str, float], None]
+"""Called for every request that came to an end: endpoint, HTTP status (or ``error``), seconds. Not for one that we cancelled."""
+
+
+def ignore(*_observed: object) -> None:
+    """Observe nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back from one request, its body whole (of an error: as far as it came)."""
+
+    status: int
+    body: bytearray
+    location: str | None
+    retry_after: float | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is an answer to the question."""
+        return 200 <= self.status < 300
+
+
+@dataclass(slots=True)
+class Budget:
+    """Seconds that one call may still spend on requests."""
+
+    left: float
+
+
+class Transport:
+    """One origin, and its pool of connections. For one event loop; any number of requests at a time.
+
+    Attributes:
+        limiter: to be asked before every request; redirects ask it by themselves.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        limiter: RateLimiter,
+        token: str | None = None,
+        connect_timeout_seconds: float = 10.0,
+        max_body_bytes: int = 64 * 1024 * 1024,
+        max_connections: int = 64,
+        ca_bundle: Path | None = None,
+        observe: CallObserver = ignore,
+    ) -> None:
+        """Nothing is connected, and no certificate store read, before the first request.
+
+        Args:
+            base_url: as ``check_base_url`` returned it.
+            limiter: of this process alone, or of all that share a database.
+            token: sent as ``Authorization: Bearer`` when there is one.
+            connect_timeout_seconds: the most that one connection may take to come about, TLS included.
+            max_body_bytes: cap of a body, after decompression.
+            max_connections: the most open at a time; idle ones are kept for reuse.
+            ca_bundle: PEM file of further certificate authorities, beside the system's.
+            observe: called for every request.
+
+        Raises:
+            ValueError: the address, the token or the bundle cannot be used; the message does not repeat them.
+        """
+        if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
+            raise ValueError("the SIORG token has to be printable ASCII without white space")
+        self.limiter = limiter
+        # Whether insecure addresses are wanted was decided where the settings were read; the form is checked again.
+        self._base_url = check_base_url(base_url, allow_insecure=True)
+        self._token = token
+        self._connect_timeout = connect_timeout_seconds
+        self._max_body = max_body_bytes
+        self._max_connections = max_connections
+        self._observe = observe
+        # Gzip alone, because its decompression is bounded here; see _Unpacker.
+        self._headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._tls = _tls_with(ca_bundle) if ca_bundle is not None else None
+        self._http: httpx2.AsyncClient | None = None
+        self._origin = _origin(httpx2.URL(self._base_url))
+
+    async def aclose(self) -> None:
+        """Close all connections. What is still being asked then fails."""
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def get(self, endpoint: str, path: str, budget: Budget) -> Answer:
+        """Send a request that the limiter has let pass, and follow redirects within the origin.
+
+        Args:
+            endpoint: the kind of question, for the observer.
+            path: under the base address, with its query.
+            budget: what the request takes is taken from it.
+
+        Raises:
+            SiorgUnavailable: no answer came, or not within the budget.
+            MalformedResponse: it broke off, or is compressed in a wrong way.
+            AnswerTooLarge: it is over the cap.
+            AccessRefused: it is a redirect elsewhere, or one too many; or the proxy cannot be used.
+        """
+        url = self._base_url + path
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = await self._exchange(endpoint, url, budget)
+            if answer.status not in _REDIRECTS:
+                return answer
+            url = self._redirected(url, answer)
+            await self.limiter.wait()
+        raise AccessRefused(
+            f"SIORG redirects in a circle, or more than {MAX_REDIRECTS} times (HTTP {answer.status})",
+            status=answer.status,
+        )
+
+    def redact(self, error: SiorgError) -> None:
+        """Take the token out of what a server may have echoed."""
+        token = self._token
+        if token is None or len(token) < 4:
+            return
+        error.args = (str(error).replace(token, "***"),)
+        error.details = {
+            key: value.replace(token, "***") if isinstance(value, str) else value for key, value in error.details.items()
+        }
+
+    def _redirected(self, url: str, answer: Answer) -> str:
+        try:
+            target = httpx2.URL(urljoin(url, answer.location or ""))
+        except (httpx2.InvalidURL, ValueError):
+            target = None
+        if answer.location is None or target is None or target.userinfo or _origin(target) != self._origin:
+            raise AccessRefused(
+                f"SIORG redirects elsewhere (HTTP {answer.status}), which is not followed; is SIORG_API_URL right?",
+                status=answer.status,
+            )
+        return str(target.copy_with(fragment=None))
+
+    async def _exchange(self, endpoint: str, url: str, budget: Budget) -> Answer:
+        """Send one request and read its answer within the budget."""
+        started = time.monotonic()
+        status = "error"
+        timed_out = cancelled = False
+        try:
+            async with asyncio.timeout(max(budget.left, 0)):
+                response = await self._send(url)
+                try:
+                    status = str(response.status_code)
+                    body = await self._body(response)
+                    location, retry_after = response.headers.get("location"), _retry_after(response.headers)
+                    return Answer(response.status_code, body, location, retry_after)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            timed_out = True
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            budget.left = 0.0 if timed_out else budget.left - seconds
+            if not cancelled:  # whether it was sent is not known, and nobody waits for its answer
+                self._observe(endpoint, status, seconds)
+        raise SiorgUnavailable(f"SIORG did not answer completely within {seconds:.1f} s", reason="timeout")
+
+    async def _send(self, url: str) -> httpx2.Response:
+        http = self._http or self._open()
+        try:
+            return await http.send(http.build_request("GET", url), stream=True)
+        except _HTTP_ERRORS as error:
+            failure = _connection_failure(error)
+        # Raised here, so that it is not chained to an error that knows the request and its headers.
+        raise failure
+
+    async def _body(self, response: httpx2.Response) -> bytearray:
+        """The body, decompressed; of an HTTP error at most the beginning, as far as it comes."""
+        whole = response.is_success
+        cap = self._max_body if whole else min(self._max_body, _ERROR_BODY_BYTES)
+        failure: SiorgError | None = None
+        body = bytearray()
+        try:
+            unpacker = _Unpacker(response.headers.get("content-encoding", ""))
+            length = response.headers.get("content-length", "")
+            if length.isdecimal() and len(length) < 20 and int(length) > self._max_body:
+                raise AnswerTooLarge(f"SIORG's answer has over {self._max_body} bytes", max_bytes=self._max_body)
+            async for chunk in response.aiter_raw():
+                for piece in unpacker.feed(chunk, cap - len(body) + 1):
+                    body += piece
+                    if len(body) > cap:
+                        raise AnswerTooLarge(f"SIORG's answer has over {cap} bytes", max_bytes=cap)
+            unpacker.finish()
+        except (AnswerTooLarge, MalformedResponse) as error:
+            failure = error
+        except zlib.error:
+            failure = MalformedResponse("SIORG's answer is damaged gzip", received=len(body))
+        except _HTTP_ERRORS:
+            failure = MalformedResponse("SIORG's answer broke off before its end", received=len(body))
+        if failure is not None and whole:
+            raise failure
+        return body
+
+    def _open(self) -> httpx2.AsyncClient:
+        """Make the pool of connections, at the first request: reading the certificates takes its time."""
+        verify: ssl.SSLContext | bool = False
+        if self._base_url.startswith("https:"):
+            verify = self._tls or httpx2.create_ssl_context()
+        try:
+            self._http = httpx2.AsyncClient(
+                headers=self._headers,
+                verify=verify,
+                timeout=httpx2.Timeout(None, connect=self._connect_timeout),
+                limits=httpx2.Limits(max_connections=self._max_connections, max_keepalive_connections=self._max_connections),
+                follow_redirects=False,
+            )
+        except (ValueError, ImportError, httpx2.InvalidURL):
+            failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
+        else:
+            return self._http
+        raise failure
+
+
+class _Unpacker:
+    """Decompression that never makes more than is asked for: a few kilobytes of gzip can hold a gigabyte."""
+
+    def __init__(self, encoding: str) -> None:
+        encoding = encoding.strip().lower()
+        if encoding not in {"", "identity", "gzip", "x-gzip"}:
+            raise MalformedResponse("SIORG's answer is compressed in a way that was not asked for")
+        self._packed = encoding in {"gzip", "x-gzip"}
+        self._inflate = zlib.decompressobj(wbits=31)
+        self._begun = False
+
+    def feed(self, chunk: bytes, limit: int) -> Iterator[bytes]:
+        """Yield what a chunk holds: as it comes, or at most ``limit`` bytes of what is packed in it.
+
+        Raises:
+            zlib.error: it is damaged.
+        """
+        if not self._packed:
+            yield chunk
+            return
+        while chunk and limit > 0:
+            if self._inflate.eof:  # another member follows
+                self._inflate = zlib.decompressobj(wbits=31)
+            self._begun = True
+            piece = self._inflate.decompress(chunk, limit)
+            limit -= len(piece)
+            chunk = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+            yield piece
+
+    def finish(self) -> None:
+        """Check that the end has come."""
+        if self._begun and not self._inflate.eof:
+            raise MalformedResponse("SIORG's answer is gzip that breaks off before its end")
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _tls_with(bundle: Path) -> ssl.SSLContext:
+    context = httpx2.create_ssl_context()
+    try:
+        context.load_verify_locations(cafile=bundle)
+    except OSError:  # ssl.SSLError is one
+        raise ValueError("the CA bundle cannot be read, or is not a file of PEM certificates") from None
+    return context
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds to wait according to Retry-After, within 0 and an hour; None when it does not say, or not readably."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), MAX_RETRY_AFTER_SECONDS)
+    wanted = _http_date(text)
+    if wanted is None:
+        return None
+    # By the server's own clock where it tells the time: ours may be wrong.
+    now = _http_date(headers.get("date", "")) or datetime.now(UTC)
+    return min(max((wanted - now).total_seconds(), 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+
+
+def _connection_failure(error: BaseException) -> SiorgUnavailable:
+    """Say why no answer came."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            message = f"SIORG's certificate is not trusted ({cause.verify_message}); does it need SIORG_CA_BUNDLE?"
+            return SiorgUnavailable(message, reason="tls")
+    for kind, reason, message in _FAILURES:
+        if any(isinstance(cause, kind) for cause in causes):
+            return SiorgUnavailable(message, reason=reason)
+    return SiorgUnavailable("SIORG closed the connection without an answer", reason="closed")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, the first 20."""
+    pending: list[BaseException] = [error]
+    for _ in range(20):
+        if not pending:
+            return
+        cause = pending.pop()
+        yield cause
+        if isinstance(cause, BaseExceptionGroup):
+            pending.extend(cause.exceptions)
+        following = cause.__cause__ or cause.__context__
+        if following is not None:
+            pending.append(following)

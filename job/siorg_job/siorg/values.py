@@ -1,0 +1,328 @@
+"""One value of SIORG's: text, code, version, contact or address, in all the spellings that were seen.
+
+Each reader takes a value and the name of its place, gives None where SIORG did not say (absent, null, blank), and raises
+``InvalidData`` for what cannot be used. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from siorg_job.siorg.errors import InvalidData
+from siorg_job.siorg.model import MAX_CODE, ActivityArea, Operation
+
+MAX_TEXT = 1000
+"""Characters of a telephone, an e-mail address, a web site or a part of an address."""
+
+MAX_CONTACTS = 200
+"""Telephones (or e-mail addresses, or web sites) of one unit."""
+
+Row = Mapping[str, Any]
+_T = TypeVar("_T")
+
+_IBGE_STATES = {
+    "11": "RO", "12": "AC", "13": "AM", "14": "RR", "15": "PA", "16": "AP", "17": "TO", "21": "MA", "22": "PI",
+    "23": "CE", "24": "RN", "25": "PB", "26": "PE", "27": "AL", "28": "SE", "29": "BA", "31": "MG", "32": "ES",
+    "33": "RJ", "35": "SP", "41": "PR", "42": "SC", "43": "RS", "50": "MS", "51": "MT", "52": "GO", "53": "DF",
+}  # fmt: skip
+# The two-letter codes of the tipo-unidade table; rows carry the slug, but `EM` and `EN` are both printed for entidade.
+_TYPE_LETTERS = {
+    "et": "ente", "en": "entidade", "em": "entidade", "or": "orgao", "ua": "unidade-administrativa",
+    "uc": "unidade-colegiada",
+}  # fmt: skip
+_AREAS: dict[str, ActivityArea] = {"FIM": "CORE", "MEIO": "SUPPORT"}
+# EXTINCAO: tolerated by the first worker, never captured.
+_OPERATIONS: dict[str, Operation] = {
+    "INCLUSAO": "INCLUSAO",
+    "ALTERACAO": "ALTERACAO",
+    "EXCLUSAO": "EXCLUSAO",
+    "EXTINCAO": "EXCLUSAO",
+}
+_YES_OR_NO = {"SIM": True, "S": True, "1": True, "NAO": False, "N": False, "0": False}
+_WITHOUT_ACCENTS = str.maketrans("ÃÇ", "AC")
+
+_URI_CODE = re.compile(r"(?:https?://[^\s?#]+/)?([^\s/?#]+)/?", re.IGNORECASE)
+_DIGITS = re.compile(r"0*([0-9]{1,10})")
+_SLUG = re.compile(r"[a-z0-9]+(?:-+[a-z0-9]+)*")
+_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
+_DOUBLED_SCHEME = re.compile(r"(?:https?:/+)+(?=https?://)", re.IGNORECASE)
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]+")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Stands in a parsed row for a value that is JSON, or nearly, but can be neither stored nor used."""
+
+    shape: str
+
+
+def shape_of(value: Any) -> str:
+    """What a value is, without repeating it: it may be long, secret or unprintable."""
+    match value:
+        case None:
+            return "nothing"
+        case Unusable(shape=shape):
+            return shape
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"a whole number of {len(str(abs(value)))} digits" + (" below zero" if value < 0 else "")
+        case float():
+            return "a decimal number"
+        case str():
+            return f"text of {len(value)} characters"
+        case list():
+            return f"a list of {len(value)}"
+        case _:
+            return f"an object of {len(value)} keys"
+
+
+def reject(field: str, value: Any, allowed: str) -> NoReturn:
+    """Raise ``InvalidData`` that names the field, what stands in it, and what may."""
+    shape = shape_of(value)
+    raise InvalidData(f"{field} is {shape}; allowed: {allowed}", field=field, shape=shape, allowed=allowed)
+
+
+def excerpt(value: Any) -> str:
+    """A short, printable piece of a text of SIORG's; of anything else nothing."""
+    if not isinstance(value, str):
+        return ""
+    return " ".join(_UNPRINTABLE.sub(" ", value[:1000]).split())[:200]
+
+
+def camel(key: str) -> str:
+    """The documents print ``CodigoErro``, production sends ``codigoErro``."""
+    return key[:1].lower() + key[1:]
+
+
+def member(row: Row, key: str) -> Any:
+    """The value under a key in either spelling."""
+    value = row.get(key)
+    return value if value is not None else row.get(key[:1].upper() + key[1:])
+
+
+def check_text(text: str, field: str) -> None:
+    """Refuse what PostgreSQL cannot store."""
+    if "\x00" in text:
+        reason, shape, allowed = ", one of them NUL", "text with NUL", "text without NUL"
+    elif _HALF_CHARACTER.search(text):
+        reason = " with half a character (a lone surrogate or a wrong byte)"
+        shape, allowed = "text with half a character", "whole Unicode text"
+    else:
+        return
+    raise InvalidData(f"{field} is {shape_of(text)}{reason}; allowed: {allowed}", field=field, shape=shape)
+
+
+def normalise(text: str) -> str:
+    """Text with every run of white space (NBSP, CR, LF, tabs …) as one space, none around it, no invisible marks."""
+    if not text.isprintable():
+        text = _CONTROL.sub(" ", _INVISIBLE.sub("", text))
+    return " ".join(text.split())
+
+
+def text(value: Any, field: str, limit: int = MAX_TEXT) -> str | None:
+    """Normalised text of at most so many characters."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not value.isprintable():
+            check_text(value, field)
+        normalised = normalise(value)
+        if len(normalised) <= limit:
+            return normalised or None
+    reject(field, value, f"text of at most {limit} characters, or null")
+
+
+def label(value: Any, field: str) -> str | None:
+    """Text that may have arrived as a number, as house numbers and CEPs do."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text(value, field)
+
+
+def _choice(value: Any, field: str, choices: Mapping[str, _T], allowed: str) -> _T | None:
+    word = text(value, field)
+    if word is None:
+        return None
+    chosen = choices.get(word.upper().translate(_WITHOUT_ACCENTS))
+    if chosen is None:
+        reject(field, value, allowed)
+    return chosen
+
+
+def area(value: Any, field: str) -> ActivityArea | None:
+    """What a unit is there for."""
+    return _choice(value, field, _AREAS, "MEIO, FIM or null")
+
+
+def operation(value: Any, field: str) -> Operation | None:
+    """What happened to a unit."""
+    return _choice(value, field, _OPERATIONS, "INCLUSAO, ALTERACAO, EXCLUSAO or null")
+
+
+def active(value: Any, field: str) -> bool:
+    """Whether a row of a domain table is in use: unless SIORG says otherwise (``tipo-unidade`` has no such key)."""
+    if isinstance(value, int):
+        return value != 0
+    return _choice(value, field, _YES_OR_NO, "SIM or NAO") is not False
+
+
+def _tail(value: Any) -> str | None:
+    """The last segment of a URI, or the whole of a plain code; "" of null and blank text, None of what is neither."""
+    stripped = value.strip() if isinstance(value, str) else value
+    if stripped is None or stripped == "":
+        return ""
+    match = _URI_CODE.fullmatch(stripped) if isinstance(stripped, str) and len(stripped) <= MAX_TEXT else None
+    return match[1] if match else None
+
+
+def code(value: Any, field: str) -> int | None:
+    """A code: a URI of any host, digits with or without leading zeros, or a number."""
+    tail = _tail(value)
+    if tail == "":
+        return None
+    digits = _DIGITS.fullmatch(tail) if tail else None
+    number = int(digits[1]) if digits else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MAX_CODE:
+        reject(field, value, f"a URI that ends in a code, digits, or a whole number, 1 to {MAX_CODE}")
+    return number
+
+
+def numeric_code(value: Any, field: str) -> int | None:
+    """The number of a row in a domain table. A slug has none that is documented for all tables: it says nothing."""
+    tail = _tail(value)
+    if tail and _SLUG.fullmatch(tail.lower()) and not tail.isdigit():
+        return None
+    return code(value, field)
+
+
+def _letters(value: Any, field: str, allowed: str) -> str | None:
+    tail = _tail(value)
+    if tail == "":
+        return None
+    if tail is None or len(tail) > 100 or not _SLUG.fullmatch(tail.lower()):
+        reject(field, value, allowed)
+    return tail
+
+
+def type_slug(value: Any, field: str) -> str | None:
+    """A unit's type, ``unidade-administrativa``; also from the letters of the type table."""
+    slug = (_letters(value, field, "a URI that ends in a type such as unidade-administrativa") or "").lower()
+    return _TYPE_LETTERS.get(slug, slug) or None
+
+
+def type_letters(value: Any, field: str) -> str | None:
+    """The letters of a row of the type table."""
+    return _letters(value, field, "letters such as UA")
+
+
+def _version_numbers(version: str) -> tuple[int, int, int] | None:
+    match = _VERSION.fullmatch(version)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def version(value: Any, field: str) -> str | None:
+    """A version without leading zeros, ``107.0.0``."""
+    written = text(value, field)
+    if written is None:
+        return None
+    numbers = _version_numbers(written)
+    if numbers is None:
+        reject(field, value, "a version of the form major.minor.build, or null")
+    return ".".join(map(str, numbers))
+
+
+def version_key(version: str) -> tuple[int, int, int]:
+    """A version as numbers, for comparison: ``99.0.0`` is older than ``107.0.0``.
+
+    Raises:
+        ValueError: it is not of the form major.minor.build.
+    """
+    numbers = _version_numbers(version)
+    if numbers is None:
+        raise ValueError("a SIORG version has the form major.minor.build")
+    return numbers
+
+
+def objects(value: Any, field: str) -> list[tuple[str, Row]]:
+    """The objects of a value that may be a list, a single object, null, or blank text; with the place of each."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return []
+    if isinstance(value, dict):
+        return [(field, value)]
+    if not isinstance(value, list):
+        reject(field, value, "a list of objects, an object, or null")
+    found: list[tuple[str, Row]] = []
+    for index, entry in enumerate(value):
+        place = f"{field}[{index}]"
+        if entry is not None and not isinstance(entry, dict):
+            reject(place, entry, "an object")
+        if entry is not None:
+            found.append((place, entry))
+    return found
+
+
+def texts(contacts: list[tuple[str, Row]], key: str, read: Callable[[Any, str], str | None]) -> tuple[str, ...] | None:
+    """One kind of contact data out of all contacts: unique, in order; None when SIORG did not say."""
+    said = False
+    found: dict[str, None] = {}
+    for place, contact in contacts:
+        value = member(contact, key)
+        field = f"{place}.{key}"
+        if value is None:
+            continue
+        entries = value if isinstance(value, list) else [value]
+        said = said or not entries
+        for entry in entries:
+            if (written := read(entry, field)) is not None:
+                found[written] = None
+        if len(found) > MAX_CONTACTS:
+            reject(field, value, f"at most {MAX_CONTACTS} entries")
+    return tuple(found) if found or said else None
+
+
+def website(value: Any, field: str) -> str | None:
+    """A web site's address, as text or in an object."""
+    written = text(member(value, "site") if isinstance(value, dict) else value, field) or ""
+    return _DOUBLED_SCHEME.sub("", written.replace(" ", "")).rstrip(".") or None
+
+
+def zip_code(address: Row, place: str) -> str | None:
+    """Eight digits; SIORG loses the leading zero where it sends a number. What is no CEP says nothing."""
+    written = label(member(address, "cep"), f"{place}.cep") or ""
+    digits = "".join(character for character in written if character in "0123456789")
+    return digits.zfill(8) if 7 <= len(digits) <= 8 and int(digits) else None
+
+
+def state(address: Row, place: str) -> str | None:
+    """The two letters of the federal unit, also from an IBGE number: the state's or a (seven-digit) municipality's."""
+    written = label(member(address, "uf"), f"{place}.uf")
+    if written is None:
+        city = label(member(address, "municipio"), f"{place}.municipio")
+        return _IBGE_STATES.get(city[:2]) if city and len(city) == 7 and city.isdigit() else None
+    if len(written) == 2 and written.isascii() and written.isalpha():
+        return written.upper()
+    return _IBGE_STATES.get(written)
+
+
+def address_line(address: Row, place: str) -> str | None:
+    """One readable line: ``Av. X, 2367 - Boa Esperança, Cuiabá/MT, CEP 78060-900``, without what is lacking."""
+    parts = ("logradouro", "numero", "complemento", "bairro", "municipio")
+    street, number, complement, district, city = (label(member(address, key), f"{place}.{key}") for key in parts)
+    if city and city.isdigit():
+        city = None  # an IBGE number, which says nothing to a reader
+    federal_state, zipped = state(address, place), zip_code(address, place)
+    line = ", ".join(filter(None, (street, number if street else None, complement)))
+    line = " - ".join(filter(None, (line, district)))
+    where = "/".join(filter(None, (city, federal_state)))
+    line = ", ".join(filter(None, (line, where, f"CEP {zipped[:5]}-{zipped[5:]}" if zipped else None)))
+    # A state or a CEP alone is no address.
+    return line if street or district or city else None

@@ -1,0 +1,50 @@
+"""No more requests are made than the plan says, and none twice while its answer is fresh."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from support.job import job_environment, run_job, summary_of
+from support.local_structure import World, siorg_row
+from support.siorg_server import SiorgServer
+
+
+def test_nothing_is_fetched_twice_while_it_is_fresh(world: World) -> None:
+    world.siorg.publish(*[siorg_row(code) for code in range(900, 940)])
+    world.enqueue(*range(900, 940), payload=siorg_row(1))
+    world.drain(at_a_time=10)
+    assert world.siorg.requests == ["structure 471"]
+
+
+def test_an_item_younger_than_the_answer_is_fetched_for_again(world: World) -> None:
+    world.siorg.publish(*[siorg_row(code) for code in range(900, 904)])
+    fetcher = world.fetcher()
+    world.enqueue(*range(900, 904), payload=siorg_row(1))
+    world.apply(world.fetch(world.claim(), fetcher))
+    world.siorg.change(900, nome="Nova")
+    world.enqueue(900)
+    world.apply(world.fetch(world.claim(), fetcher))
+    assert world.siorg.requests == ["structure 471", "unit 900"]
+    assert world.unit(900)["name"] == "Nova"
+
+
+def test_a_wrong_hint_costs_requests_and_nothing_else(world: World) -> None:
+    world.siorg.publish(*[siorg_row(code) for code in range(900, 904)])
+    world.enqueue(*range(900, 904), payload={"codigoUnidade": 1, "codigoOrgaoEntidade": 471})
+    world.siorg.remove(901)
+    world.drain()
+    assert world.siorg.requests == ["structure 471", "unit 901"]
+    assert world.statuses()[901] == "FAILED"
+
+
+def test_a_whole_organization_takes_at_most_one_request_for_100_items(database_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "requests.jsonl"
+    with SiorgServer("--synthetic", "500", request_log=log) as server:
+        env = job_environment(database_url, server.url)
+        run_job("discover", env=env)
+        before = len(server.requests())
+        summary = summary_of(run_job("run", env=env).stdout)
+        asked = [request["path"].split("?")[0] for request in server.requests()[before:]]
+    assert summary["completed"] == 500
+    assert len(asked) <= 5, Counter(asked)

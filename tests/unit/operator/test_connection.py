@@ -1,0 +1,54 @@
+"""What is said of a request to Kubernetes that fails, whatever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import urllib3
+from kubernetes.client.exceptions import ApiException
+
+from siorg_operator.cluster.connection import request
+from siorg_operator.decide.ports import ClusterError
+from support.rows import holds_for
+
+REFUSED = b'{"kind": "Status", "code": 403, "message": "jobs.batch is forbidden"}'
+
+
+def answers(status: int, body: bytes) -> Callable[..., Any]:
+    return lambda **_: SimpleNamespace(status=status, read=lambda: body, close=lambda: None)
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def method(**_: Any) -> None:
+        raise error
+
+    return method
+
+
+def test_an_answer_is_read_as_json() -> None:
+    assert request("get", "jobs", answers(200, b'{"items": []}')) == {"items": []}
+
+
+def test_what_fails_is_said_with_its_code() -> None:
+    nowhere = urllib3.exceptions.MaxRetryError(urllib3.HTTPConnectionPool("host"), "/secret", ConnectionRefusedError("refused"))
+    table: list[tuple[Callable[..., Any], int, str]] = [
+        (answers(403, REFUSED), 403, "get jobs: 403: jobs.batch is forbidden"),
+        (answers(502, b"<html>\n  Bad Gateway</html>"), 502, "get jobs: 502: <html> Bad Gateway</html>"),
+        (answers(200, b""), 0, "get jobs: the API server did not answer: JSONDecodeError: Expecting value: line 1 column 1"),
+        (answers(200, b"[]"), 0, "get jobs: the API server did not answer: ValueError: no JSON object"),
+        (raises(ApiException(status=403, body=REFUSED.decode())), 403, "get jobs: 403: jobs.batch is forbidden"),
+        (raises(nowhere), 0, "get jobs: the API server did not answer: ConnectionRefusedError: refused"),
+        (raises(TimeoutError("timed out")), 0, "get jobs: the API server did not answer: TimeoutError: timed out"),
+    ]
+
+    def check(row: tuple[Callable[..., Any], int, str]) -> None:
+        method, code, message = row
+        with pytest.raises(ClusterError) as failed:
+            request("get", "jobs", method)
+        assert failed.value.code == code
+        assert str(failed.value).startswith(message)
+
+    holds_for(table, check)

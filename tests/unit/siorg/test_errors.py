@@ -1,0 +1,33 @@
+"""The words that are stored and exported outlive every renaming of a class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from siorg_job.siorg.errors import SiorgError
+
+
+def tree(kind: type[SiorgError]) -> Iterator[type[SiorgError]]:
+    yield kind
+    for further in kind.__subclasses__():
+        yield from tree(further)
+
+
+def test_kinds_and_error_types_are_what_they_always_were() -> None:
+    made = [(kind.__name__, kind.kind, kind.__new__(kind).error_type) for kind in tree(SiorgError)]
+    assert made == [
+        ("SiorgError", "siorg_error", "SiorgError"),
+        ("TransientError", "transient_error", "TransientError"),
+        ("SiorgUnavailable", "siorg_unavailable", "SiorgUnavailable"),
+        ("BreakerOpen", "breaker_open", "BreakerOpen"),
+        ("MalformedResponse", "torn_answer", "TornAnswer"),
+        ("RateLimited", "rate_limited", "RateLimited"),
+        ("PermanentError", "permanent_error", "PermanentError"),
+        ("NotFound", "not_found", "NotFound"),
+        ("InvalidData", "invalid_answer", "InvalidAnswer"),
+        ("NotAnOrganization", "not_an_organization", "NotAnOrganization"),
+        ("VersionUnknown", "version_unknown", "VersionUnknown"),
+        ("AnswerTooLarge", "answer_too_large", "AnswerTooLarge"),
+        ("RequestRefused", "request_refused", "RequestRefused"),
+        ("AccessRefused", "access_refused", "AccessRefused"),
+    ]
