@@ -23,6 +23,7 @@ from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, 
 
 Fields = dict[str, Any]
 
+_GREATEST = 2**63 - 1  # the format of whole numbers in the definition is int64
 _WORTH_TELLING = 0.25  # relative change of an age, a rate or a prediction
 _LONGEST_MESSAGE = 1024  # characters of a condition's message; Kubernetes allows 32768
 
@@ -305,4 +306,4 @@ def _two_digits(value: float) -> float:
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else max(math.ceil(value), 0)
+    return None if value is None else min(max(math.ceil(value), 0), _GREATEST)
