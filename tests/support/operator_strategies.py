@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
+from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 from support.operator_values import CREDENTIALS, NOW, rfc3339, template_of, worker
 
 _COUNTS = st.one_of(st.integers(0, 20), st.integers(0, 2000), st.integers(0, 2**63 - 1))
@@ -27,7 +27,8 @@ _SUMMARIES = st.builds(
     reason=st.sampled_from(["exhausted", "siorg_unavailable", "¿?"]),
     exit_code=st.integers(-1, 255),
     duration_seconds=_NUMBERS,
-    **dict.fromkeys(("completed", "conflict", "skipped", "failed", "released", "requests", "request_errors"), _COUNTS),
+    outcomes=st.dictionaries(st.sampled_from(OUTCOMES), _COUNTS),
+    **dict.fromkeys(("claimed", "requests", "request_errors"), _COUNTS),
 )
 _STUCK = st.builds(Stuck, st.sampled_from(["ImagePullBackOff", "Unschedulable", "NoPod"]), st.text(max_size=5), _TIMES)
 JOBS = st.lists(

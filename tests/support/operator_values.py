@@ -10,7 +10,7 @@ from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.decide.manifests import job_name, template_hash
 from siorg_operator.decide.plan import Plan
 from siorg_operator.decide.result import Result
-from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
+from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 UID = "0b2a8e5c-6f0e-4d4b-9a53-0d5c1f4f3a11"
@@ -137,7 +137,8 @@ def summary(
     """What a run left behind: ``completed`` items in ``seconds``, with a request for each unless told otherwise."""
     reason, code = _REASONS[ending]
     asked = completed if requests is None else requests
-    return Summary(reason, code, seconds, completed=completed, requests=asked, **counts)
+    outcomes: dict[str, int] = {"completed": completed, **{name: counts.pop(name) for name in OUTCOMES if name in counts}}
+    return Summary(reason, code, seconds, outcomes, requests=asked, **counts)
 
 
 def carried_out(plan: Plan) -> Result:

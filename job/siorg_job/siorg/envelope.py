@@ -68,9 +68,11 @@ class _Cursor:
 
     def peek(self) -> str:
         """The next character that is no white space; "" at the end."""
-        match = _SPACE.match(self._text, self._position)
-        self._position = match.end() if match else self._position
-        return self._text[self._position : self._position + 1]
+        found = self._text[self._position : self._position + 1]
+        if found.isspace() and (space := _SPACE.match(self._text, self._position)):  # seldom: SIORG writes compactly
+            self._position = space.end()
+            found = self._text[self._position : self._position + 1]
+        return found
 
     def expect(self, allowed: str) -> str:
         """The next character, which has to be one of the allowed."""

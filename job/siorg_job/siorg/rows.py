@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from siorg_job.siorg import values
@@ -24,6 +25,8 @@ _T = TypeVar("_T")
 
 _UNIT_KEYS = ("unidades", "unidade")
 _VERSION_KEYS = ("unidades", "unidade", "versao", "tipoVersao")
+_NAME = partial(values.text, limit=MAX_NAME)
+_ACRONYM = partial(values.text, limit=MAX_ACRONYM)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -107,8 +110,8 @@ def _unit(row: Row, code: int, raw: str, forgive: type[InvalidData] | tuple[()] 
         parent_code=read("codigoUnidadePai", values.code),
         organization_code=read("codigoOrgaoEntidade", values.code),
         type_slug=read("codigoTipoUnidade", values.type_slug),
-        name=read("nome", lambda value, field: values.text(value, field, MAX_NAME)),
-        acronym=read("sigla", lambda value, field: values.text(value, field, MAX_ACRONYM)),
+        name=read("nome", _NAME),
+        acronym=read("sigla", _ACRONYM),
         category_code=read("codigoCategoriaUnidade", values.numeric_code),
         activity_area=read("areaAtuacao", values.area),
         phones=contact("telefone", values.label),
@@ -277,7 +280,7 @@ def _domain_row(row: Any, table: DomainTable) -> DomainRow:
     code = values.type_letters(value, code_key) if table is DomainTable.UNIT_TYPE else values.code(value, code_key)
     if code is None:
         reject(code_key, value, "a code")
-    name = values.text(member(row, name_key), name_key, MAX_NAME)
+    name = _NAME(member(row, name_key), name_key)
     if name is None:
         reject(name_key, None, f"text of at most {MAX_NAME} characters")
     return DomainRow(code=code, name=name, active=values.active(member(row, "ativo"), "ativo"), raw=_raw(row))

@@ -131,9 +131,11 @@ def text(value: Any, field: str, limit: int = MAX_TEXT) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        if not value.isprintable():
+        if value.isprintable():  # nearly all are; 6,600 units have 100,000 texts
+            normalised = " ".join(value.split())
+        else:
             check_text(value, field)
-        normalised = normalise(value)
+            normalised = normalise(value)
         if len(normalised) <= limit:
             return normalised or None
     reject(field, value, f"text of at most {limit} characters, or null")
@@ -177,11 +179,13 @@ def active(value: Any, field: str) -> bool:
 
 def _tail(value: Any) -> str | None:
     """The last segment of a URI, or the whole of a plain code; "" of null and blank text, None of what is neither."""
-    stripped = value.strip() if isinstance(value, str) else value
-    if stripped is None or stripped == "":
+    if value is None:
         return ""
-    match = _URI_CODE.fullmatch(stripped) if isinstance(stripped, str) and len(stripped) <= MAX_TEXT else None
-    return match[1] if match else None
+    if not isinstance(value, str):
+        return None
+    stripped = value.strip()
+    match = _URI_CODE.fullmatch(stripped) if len(stripped) <= MAX_TEXT else None
+    return match[1] if match else None if stripped else ""
 
 
 def code(value: Any, field: str) -> int | None:

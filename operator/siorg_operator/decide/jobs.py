@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from siorg_operator.api.resource import KIND
 from siorg_operator.decide.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, STUCK_ANNOTATION, TEMPLATE_LABEL
-from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary, later
+from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, Stuck, Summary, later
 from siorg_runtime.redaction import without_known_places
 
 CANNOT_START: Final = frozenset(
@@ -214,14 +214,15 @@ def read_summary(text: str) -> Summary | None:
     if not isinstance(found, dict) or not isinstance(found.get("reason"), str) or not _is_number(found.get("exit_code")):
         return None
     numbers = {name: value for name, value in found.items() if _is_number(value)}
-    counts = ("completed", "conflict", "skipped", "failed", "retried", "released", "claimed", "requests", "request_errors")
+    counts = {name: max(int(value), 0) for name, value in numbers.items()}
     return Summary(
         reason=_one_line(found["reason"]),
         exit_code=int(numbers["exit_code"]),
         duration_seconds=float(numbers.get("duration_seconds", 0)),
         item_seconds=max(float(numbers.get("item_seconds", 0)), 0.0),
         item_seconds_le=_read_histogram(found.get("item_seconds_le")),
-        **{name: max(int(numbers[name]), 0) for name in counts if name in numbers},
+        outcomes={name: counts[name] for name in OUTCOMES if name in counts},
+        **{name: counts[name] for name in ("claimed", "requests", "request_errors") if name in counts},
     )
 
 

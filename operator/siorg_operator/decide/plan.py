@@ -68,7 +68,7 @@ class Hold:
         said: the words of whom it comes from: of the database, of a Secret.
         failures: the failures behind it.
         probes: unfinished Jobs that will show whether those are over.
-        count: Jobs that would be launched otherwise, where that is what is to be told.
+        count: Jobs that it keeps from being launched, where it holds nothing but these.
     """
 
     reason: Reason
@@ -120,7 +120,7 @@ class Plan:
         """Whether there is work that something else than enough Jobs keeps from being taken up."""
         if self.hold is None:
             return False
-        return self.depth is None or self.size.asked > self.unfinished or self.reason is self.size.refused_by
+        return self.depth is None or self.size.asked > self.unfinished or self.hold.count > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def _decide(facts: _Facts, size: Size, backoff: Backoff | None) -> tuple[Reason,
     """The reason for what is done, what holds launches, and the launches."""
     hold = _hold(facts) or (_hold_work(facts, backoff) if facts.depth else None)
     if hold is None and size.refused_by is not None:
-        hold = Hold(size.refused_by)
+        hold = Hold(size.refused_by, count=size.asked)
     if hold is not None:
         return hold.reason, hold, ()
     if not facts.depth:

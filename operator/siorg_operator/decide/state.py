@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from siorg_operator.decide.reasons import Reason
 
@@ -46,6 +47,11 @@ class Ending(StrEnum):
     """Anything else: a crash, exit 1, killed."""
 
 
+_TERMINAL: Final = ("completed", "conflict", "skipped", "failed")
+OUTCOMES: Final = (*_TERMINAL, "retried", "released")
+"""What may become of an item in a run; after the last two it waits again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a run said of itself: the JSON line of ``siorg-job run`` in the pod's termination message."""
@@ -53,12 +59,8 @@ class Summary:
     reason: str
     exit_code: int
     duration_seconds: float
-    completed: int = 0
-    conflict: int = 0
-    skipped: int = 0
-    failed: int = 0
-    retried: int = 0
-    released: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    """Items by what became of them, one of ``OUTCOMES``."""
     claimed: int = 0
     requests: int = 0
     request_errors: int = 0
@@ -70,7 +72,7 @@ class Summary:
     @property
     def ended(self) -> int:
         """Items that the run brought to a terminal status."""
-        return self.completed + self.conflict + self.skipped + self.failed
+        return sum(self.outcomes.get(outcome, 0) for outcome in _TERMINAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, 
 
 Fields = dict[str, Any]
 
-_GREATEST = 2**63 - 1  # the format of whole numbers in the definition is int64
 _WORTH_TELLING = 0.25  # relative change of an age, a rate or a prediction
+_LARGEST_WHOLE = 2.0**53  # the CRD has int64
 _LONGEST_MESSAGE = 1024  # characters of a condition's message; Kubernetes allows 32768
 
 
@@ -147,7 +147,8 @@ def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Aspect:
     plan, hold = result.plan, result.plan.hold
     if result.refused:
         return _Aspect("False", result.reason, wording.sentence(result.refused))
-    if hold is None or hold.failures is not None:
+    # SIORG's wish for a pause comes first, whether it was read in the database or Jobs came home with it.
+    if hold is None or (hold.failures is not None and hold.reason is not Reason.SIORG_RATE_LIMITED):
         # What a person chose is told whatever the queue holds at the moment.
         if resource.spec.mode == "Observe":
             hold = Hold(Reason.OBSERVE)
@@ -306,4 +307,4 @@ def _two_digits(value: float) -> float:
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else min(max(math.ceil(value), 0), _GREATEST)
+    return None if value is None else max(math.ceil(min(value, _LARGEST_WHOLE)), 0)

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from siorg_operator.decide.state import Job, JobState, rfc3339
+from siorg_operator.decide.state import OUTCOMES, Job, JobState, rfc3339
 from siorg_operator.decide.status import Event
 from siorg_operator.local.machine import LocalMachine
 
@@ -63,8 +63,8 @@ class View:
         table.add_column(style="bold")
         table.add_column(justify="right")
         summaries = [job.summary for job in self._ended.values() if job.summary is not None]
-        for name in ("completed", "conflict", "skipped", "failed", "retried", "released"):
-            table.add_row(f"items {name}", str(sum(getattr(summary, name) for summary in summaries)))
+        for name in OUTCOMES:
+            table.add_row(f"items {name}", str(sum(summary.outcomes.get(name, 0) for summary in summaries)))
         queue = machine.status.get("queue") or {}
         table.add_row("items left", str(_waiting(machine.status)))
         table.add_row("items that wait for a person", str(queue.get("failed", 0) + queue.get("conflict", 0)))

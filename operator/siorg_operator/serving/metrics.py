@@ -17,7 +17,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from siorg_operator.decide.result import Result
-from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading
+from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading
 from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.version import version
 
@@ -29,7 +29,6 @@ _PASS_SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0)
 _CALL_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAIT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _STATUSES: Final = ("due", "scheduled", "processing", "failed", "conflict")
-_OUTCOMES: Final = ("completed", "conflict", "skipped", "failed", "retried", "released")
 _RESULTS: Final = ("ok", "failed")
 _LAUNCH_REASONS: Final = ("Size", "Time", "MinJobs", "Probe")
 
@@ -160,7 +159,7 @@ class OperatorMetrics:
         self._waited.labels(*key)
         self._item_seconds.add(key, {}, 0.0)
         for counter, values in (
-            (self._items, _OUTCOMES),
+            (self._items, OUTCOMES),
             (self._requests, _RESULTS),
             (self._launches, _LAUNCH_REASONS),
             (self._ended, [_ending(ending) for ending in Ending if ending is not Ending.NOTHING]),  # which is not how a Job ends
@@ -199,9 +198,8 @@ class OperatorMetrics:
         summary = job.summary
         if summary is None:
             return
-        for outcome in _OUTCOMES:
-            if items := getattr(summary, outcome):
-                self._items.labels(*key, outcome).inc(items)
+        for outcome, items in summary.outcomes.items():
+            self._items.labels(*key, outcome).inc(items)
         self._item_seconds.add(key, summary.item_seconds_le, summary.item_seconds)
         failed = min(summary.request_errors, summary.requests)
         for result, requests in (("ok", summary.requests - failed), ("failed", failed)):

@@ -220,7 +220,8 @@ def test_a_job_that_drained_the_queue() -> None:
     job = seen(complete(), a_pod(terminated(0, json.dumps(DRAINED)), phase="Succeeded"))
     assert (job.state, job.ending, job.message) == (JobState.SUCCEEDED, Ending.DONE, "")
     assert (job.started_at, job.finished_at) == (at(-40), at(-10))
-    assert job.summary == Summary("exhausted", 0, 30.5, 47, 1, 1, 1, 1, 0, 51, 12, 2)
+    did = {"completed": 47, "conflict": 1, "skipped": 1, "failed": 1, "retried": 1, "released": 0}
+    assert job.summary == Summary("exhausted", 0, 30.5, did, 51, 12, 2)
     assert job.summary.ended == 50
 
 
@@ -233,7 +234,7 @@ def test_reads_the_summary_that_the_job_writes() -> None:
     run = RunSummary(claimed=5, completed=3, retried=2, requests=4, request_errors=1)
     told = read_summary("a line before\n" + run.line("stopped", 0) + "\n")
     assert told is not None
-    assert (told.reason, told.exit_code, told.claimed, told.completed, told.retried) == ("stopped", 0, 5, 3, 2)
+    assert (told.reason, told.exit_code, told.claimed, told.ended, told.outcomes["retried"]) == ("stopped", 0, 5, 3, 2)
     assert (told.requests, told.request_errors) == (4, 1)
 
 
@@ -281,7 +282,7 @@ def test_the_deadline_is_an_end_of_its_own() -> None:
     assert seen(past).ending is Ending.DEADLINE
     assert seen(past).message == "Job was active longer than specified deadline"
     worked = seen(past, a_pod(terminated(0, words("stopped", 0, completed=9)), phase="Succeeded"))
-    assert (worked.ending, worked.summary and worked.summary.completed) == (Ending.DEADLINE, 9)
+    assert (worked.ending, worked.summary and worked.summary.outcomes) == (Ending.DEADLINE, {"completed": 9})
 
 
 def test_a_job_that_the_operator_ended_was_stuck() -> None:
@@ -433,7 +434,7 @@ _JSON = st.recursive(
 def test_any_last_words_make_a_summary_or_none(text: str) -> None:
     told = read_summary(text)
     if told is not None:
-        assert min(told.completed, told.failed, told.requests) >= 0
+        assert min([*told.outcomes.values(), told.claimed, told.requests]) >= 0
         assert told.reason.isprintable()
         told.reason.encode()
 
@@ -442,7 +443,7 @@ def test_a_summary_needs_a_reason_and_an_exit_code() -> None:
     for text in ("", "{}", "[]", '"x"', '{"reason": "x"}', '{"reason": 5, "exit_code": 0}', '{"reason": "x", "exit_code": true}'):
         assert read_summary(text) is None
     assert read_summary('{"reason": "x", "exit_code": 0, "completed": -5, "failed": "9", "requests": null}') == Summary(
-        "x", 0, 0.0
+        "x", 0, 0.0, {"completed": 0}
     )
 
 

@@ -139,10 +139,7 @@ def test_the_rate_has_no_series_before_it_is_learned(exported: Exported) -> None
 
 def test_what_ended_jobs_did_is_counted(exported: Exported) -> None:
     did = {"completed": 40, "conflict": 1, "skipped": 2, "failed": 3, "retried": 4, "released": 5}
-    summary = replace(
-        Summary("done", 0, 9.5, completed=40, conflict=1, skipped=2, failed=3, retried=4, released=5),
-        claimed=55, requests=50, request_errors=6,
-    )  # fmt: skip
+    summary = Summary("done", 0, 9.5, did, claimed=55, requests=50, request_errors=6)
     exported.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, summary))
     exported.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.DEADLINE))
     exported.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.OUT_OF_MEMORY))
@@ -201,7 +198,7 @@ def test_the_process_tells_of_itself(exported: Exported) -> None:
 def everything(metrics: OperatorMetrics, worker: str) -> None:
     metrics.decided("siorg", worker, carried_out(PLAN), READ, [job(JobState.ACTIVE)])
     metrics.decided("siorg", worker, carried_out(SUSPENDED), READ, [])
-    summary = Summary("done", 0, 1.0, completed=1, claimed=1, requests=1)
+    summary = Summary("done", 0, 1.0, {"completed": 1}, claimed=1, requests=1)
     metrics.job_ended("siorg", worker, job(JobState.SUCCEEDED, Ending.DONE, summary))
     metrics.enqueue_to_launch("siorg", worker, 0.1)
     metrics.reconciled("siorg", worker, 0.1)

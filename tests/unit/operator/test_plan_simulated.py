@@ -55,7 +55,7 @@ class Run:
         if self.ended is not None and self.started is not None and self.ending is not Ending.FAILED:
             errors = 1 if self.ending is Ending.SIORG_UNAVAILABLE else 0
             lived = self.ended - self.started
-            told = Summary("", 0, lived, completed=self.done, requests=self.done + errors, request_errors=errors)
+            told = Summary("", 0, lived, {"completed": self.done}, requests=self.done + errors, request_errors=errors)
         return Job(
             name=self.name,
             slot=self.slot,

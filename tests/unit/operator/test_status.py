@@ -179,6 +179,11 @@ CONDITIONS: list[tuple[Backlog, list[Job], dict[str, Any], list[str]]] = [
         "SiorgAvailable False SiorgRateLimited: SIORG asked for no requests for a while",
         "ScalingActive False SiorgRateLimited: SIORG asked for no requests until 2026-11-24T12:00:30Z",
     ]),
+    (backlog(9), [ended(-5, Ending.SIORG_RATE_LIMITED)], {"mode": "Observe"}, [
+        "Ready False SiorgRateLimited",
+        "SiorgAvailable False SiorgRateLimited: SIORG wants fewer requests (1 failure in a row",
+        "ScalingActive False SiorgRateLimited: SIORG wants fewer requests (1 failure in a row",
+    ]),
     (backlog(9), [stuck(since=-1)], {}, [
         "Ready False PodsStuck",
         "Degraded True PodsStuck: The pod of Job siorg-p7t5r-0-1 cannot start: ImagePullBackOff: ImagePullBackOff of registry",
