@@ -24,7 +24,7 @@ from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, 
 Fields = dict[str, Any]
 
 _WORTH_TELLING = 0.25  # relative change of an age, a rate or a prediction
-_LARGEST_WHOLE = 2.0**53  # the CRD has int64
+_LARGEST_WHOLE = 2.0**53  # every whole number up to it is exact, and fits the definition's int64
 _LONGEST_MESSAGE = 1024  # characters of a condition's message; Kubernetes allows 32768
 
 
