@@ -74,13 +74,6 @@ def test_a_claim_takes_exactly_what_is_observed_and_nothing_dangles(queue: Queue
     assert (counts.claimable, counts.spent, counts.expired, counts.abandoned) == (0, 0, 0, 0)
 
 
-def test_an_empty_queue(connection: Connection) -> None:
-    seen = observe(connection)
-    numbers = {name: seen[name] for name in ("claimable", "due", "scheduled", "processing", "failed", "conflict")}
-    assert set(numbers.values()) == {0}
-    assert (seen["oldest_due_seconds"], seen["next_due_seconds"], seen["siorg_paused_seconds"]) == (None, None, 0)
-
-
 def test_every_kind_of_row_is_counted_once_where_it_belongs(queue: Queue) -> None:
     queue.insert(1, **dict.fromkeys(["status", "priority", "scheduled_for", "attempts", "max_attempts"], "NULL"))
     queue.insert(2, scheduled_for="now() - interval '90 seconds'")

@@ -162,14 +162,14 @@ def test_a_loop_seen_one_unit_at_a_time_never_becomes_one_here(world: World) -> 
 
 
 def test_a_unit_too_deep_fails_alone_and_brings_no_parents_along(world: World) -> None:
-    world.setting("units.max_hierarchy_depth", 3)
+    world.setting("units.max_hierarchy_depth", "3")  # likewise
     world.siorg.publish_line(900, 901, 902, 903)
     assert world.sync(903)["status"] == "FAILED"
     assert (world.units(), world.history(900)) == ({}, [])
     world.siorg.publish(siorg_row(910), siorg_row(911, 901))
     world.sync(900, 901, 902, 903, 910, 911)
     assert world.statuses() == {**dict.fromkeys([900, 901, 902, 910, 911], "COMPLETED"), 903: "FAILED"}
-    assert "units.max_hierarchy_depth" in world.items(903)[-1]["last_error"]
+    assert "units.max_hierarchy_depth allows 3" in world.items(903)[-1]["last_error"]
     assert world.find(903) is None
     check_tree(world.connection)
 
@@ -199,7 +199,7 @@ def test_what_is_too_deep_already_may_still_be_renamed_above(world: World) -> No
 
 
 def test_strict_mode_makes_a_move_a_conflict_and_lets_all_else_pass(world: World) -> None:
-    world.setting("siorg.hierarchy_strict_mode", value=True)
+    world.setting("siorg.hierarchy_strict_mode", "on")  # people write it as they like
     world.have(900, siorg_row(901, 900), 902)
     assert world.sync_changed(901, nome="Nova")["status"] == "COMPLETED"
     item = world.sync_changed(902, parent=901, sigla="NOVA")
@@ -293,16 +293,21 @@ def test_an_existing_installations_own_trigger_and_function_do_not_matter(world:
     check_tree(world.connection)
 
 
-def test_what_an_existing_installations_trigger_refuses_fails_alone(world: World) -> None:
+def test_what_the_database_refuses_fails_alone(world: World) -> None:
     world.connection.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF NEW.name = 'Proibida' THEN RAISE EXCEPTION 'this name is not allowed here'; END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON organizational_units FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
-    world.siorg.publish_line(900, 901, 902)
-    world.siorg.publish(siorg_row(903, nome="Proibida"))
-    world.sync(900, 901, 902, 903)
-    assert world.statuses() == {900: "COMPLETED", 901: "COMPLETED", 902: "COMPLETED", 903: "FAILED"}
-    item = world.items(903)[0]
-    assert "this name is not allowed here" in item["last_error"]
-    assert item["error_details"]["details"]["sqlstate"] == "P0001"
+    world.connection.execute("ALTER TABLE organizational_units ADD CONSTRAINT short CHECK (length(acronym) < 5)")
+    codes = range(900, 911)
+    world.have(
+        *[siorg_row(code, nome=f"Unidade {code}" if code != 903 else "Proibida", sigla="C") for code in codes if code != 904],
+        siorg_row(904, sigla="LONGA"),
+    )
+    assert world.statuses() == {**dict.fromkeys(codes, "COMPLETED"), 903: "FAILED", 904: "FAILED"}
+    for code, said, sqlstate in ((903, "this name is not allowed here", "P0001"), (904, "short", "23514")):
+        (item,) = world.items(code)
+        assert said in item["last_error"]
+        assert item["error_details"]["details"]["sqlstate"] == sqlstate
+        assert world.history(code) == []

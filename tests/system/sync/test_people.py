@@ -35,21 +35,15 @@ def _conflict(world: World) -> UUID:
 # -- edits that survive -------------------------------------------------------------------------------------------------
 
 
-def test_a_local_name_stays_while_siorg_keeps_its_own(synced: World) -> None:
-    synced.edit(CODE, name="Nossa Secretaria")
+def test_what_a_person_changed_stays_while_siorg_keeps_its_own(synced: World) -> None:
+    synced.have(901)
+    synced.edit(CODE, name="Nossa Secretaria", is_active=False, parent_id=synced.unit(901)["id"])
     for number in range(3):
         assert synced.sync_changed(CODE, sigla=f"S{number}")["status"] == "COMPLETED"
         unit = synced.unit(CODE)
         assert (unit["name"], unit["acronym"]) == ("Nossa Secretaria", f"S{number}")
+        assert (unit["is_active"], unit["parent_code"]) == (False, 901)
         assert synced.history(CODE)[-1]["affected_fields"] == ["acronym"]
-
-
-def test_a_unit_that_a_person_moved_and_deactivated_stays_so(synced: World) -> None:
-    synced.have(901)
-    synced.edit(CODE, is_active=False, parent_id=synced.unit(901)["id"])
-    synced.sync_changed(CODE, sigla="SG")
-    unit = synced.unit(CODE)
-    assert (unit["is_active"], unit["parent_code"], unit["acronym"]) == (False, 901, "SG")
 
 
 def test_both_changed_alike_is_no_conflict(synced: World) -> None:
