@@ -204,32 +204,23 @@ def test_a_restarted_server_is_read_at_the_first_attempt_and_one_that_is_down_is
 
 
 @contextmanager
-def stopped(*processes: int) -> Iterator[None]:
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
+def stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
     try:
         yield
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        os.kill(process, signal.SIGCONT)
 
 
-def test_a_server_that_accepts_nobody_any_more_is_told_in_time(own_postgres: Postgres, own_url: str) -> None:
+def test_a_server_that_accepts_nobody_and_a_session_that_hangs_are_told_in_time(own_postgres: Postgres, own_url: str) -> None:
     postmaster = int((own_postgres.socket_folder / "postmaster.pid").read_text().splitlines()[0])
 
     async def scenario(databases: Databases) -> None:
-        with stopped(postmaster):
-            found = unreadable(await databases.read(own_url))
-        assert found.reason == "DatabaseUnavailable"
-        assert "in time" in found.message
-        reading(await databases.read(own_url))
-
-    run(scenario, QUICK)
-
-
-def test_a_session_that_hangs_is_told_in_time_and_given_up(own_postgres: Postgres, own_url: str) -> None:
-    async def scenario(databases: Databases) -> None:
         with connect(own_url, application_name="test") as connection:
+            with stopped(postmaster):
+                refused = unreadable(await databases.read(own_url))
+            assert refused.reason == "DatabaseUnavailable"
+            assert "in time" in refused.message
             reading(await databases.read(own_url))
             (session,) = sessions(connection)
             with stopped(session["pid"]):
