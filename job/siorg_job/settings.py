@@ -9,23 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from siorg_job.siorg.address import check_base_url
+from siorg_queue import RetryPolicy
+from siorg_queue.address import check_database_url
 from siorg_runtime.environment import LOG_FORMAT, LOG_LEVEL, Environment, Kind, Reading, Secret, seconds, setting, switch, whole
 from siorg_runtime.logs import LogFormat, LogLevel
 from siorg_runtime.redaction import Redactor
 
 _DAY = 86_400
 _LONGEST_TOKEN = 4096  # characters
-
-
-def check_database_url(url: str) -> None:
-    """Refuse a URL as ``siorg_queue.address`` does, which is loaded only now: with the package comes the database driver.
-
-    Raises:
-        ValueError: with what is wrong, and nothing of the URL.
-    """
-    from siorg_queue.address import check_database_url as check  # noqa: PLC0415
-
-    check(url)
 
 
 def _database_url(text: str) -> Secret:
@@ -144,6 +136,11 @@ class Settings:
         notices = ("RUST_LOG is not read any more; use LOG_LEVEL",) if unread else ()
         return cls(**reading.checked(), notices=notices)
 
+    def retry_policy(self) -> RetryPolicy:
+        """The settings' own words for the queue's policy."""
+        base, longest = self.worker_retry_base_delay_ms / 1000, self.worker_retry_max_delay_ms / 1000
+        return RetryPolicy(self.worker_max_retries, base, longest)
+
     def redactor(self) -> Redactor:
         """Return a redactor that knows every secret of these settings."""
         token = self.siorg_api_token.get_secret_value() if self.siorg_api_token is not None else ""
@@ -157,8 +154,6 @@ ENVIRONMENT: Final = Environment(
 
 def _check_together(reading: Reading) -> None:
     """What depends on two variables. Puts the address of SIORG into its one plain form."""
-    from siorg_job.siorg.address import check_base_url  # noqa: PLC0415 - not needed for the documentation
-
     if "siorg_api_url" in reading.values:
         # Where the switch itself is wrong, that is told; the address is then held to the wider rule.
         insecure = reading.is_wrong("siorg_allow_insecure") or reading.value("siorg_allow_insecure")

@@ -10,7 +10,6 @@ from siorg_job.commands.context import Context, Exit, integer
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "cleanup",
         help="end dangling items, delete expired and old ones",

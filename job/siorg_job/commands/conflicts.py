@@ -16,7 +16,6 @@ _FIELDS = {EntityType.UNIT: UnitField, EntityType.ORGANIZATION: OrganizationFiel
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "conflicts",
         help="list, show and resolve what waits for a person",

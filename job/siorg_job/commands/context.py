@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from siorg_job.retry_policy import retry_policy
 from siorg_job.settings import Settings
 from siorg_queue import Connection, QueueStore, connect, transaction
 from siorg_queue.statements import load
@@ -70,7 +69,7 @@ class Context:
     def queue(self) -> Iterator[QueueStore]:
         """The queue on a connection of its own."""
         with self.database() as connection:
-            yield QueueStore(connection, retry_policy(self.settings))
+            yield QueueStore(connection, self.settings.retry_policy())
 
 
 def pause_seconds(connection: Connection) -> float:

@@ -9,14 +9,12 @@ from contextlib import aclosing
 from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
-from siorg_job.retry_policy import retry_policy
 from siorg_queue import QueueStore
 from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "discover",
         help="ask SIORG what changed and put it on the queue",
@@ -58,7 +56,7 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
             raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
         if not organizations:
             log.warning("No organization is registered: siorg-job organizations add")
-        store = QueueStore(connection, retry_policy(settings))
+        store = QueueStore(connection, settings.retry_policy())
         failures = set()
         async with (
             aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,

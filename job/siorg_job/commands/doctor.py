@@ -24,7 +24,6 @@ _DEEPEST = 13  # levels: the deepest federal structure of 2016 had 12 below the 
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "doctor",
         help="check database, tables, settings and SIORG",

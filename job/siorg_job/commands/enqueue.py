@@ -10,7 +10,6 @@ from siorg_queue import EntityType, NewItem, Operation
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "enqueue",
         help="put entities on the queue",

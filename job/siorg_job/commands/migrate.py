@@ -10,7 +10,6 @@ from siorg_job.commands.context import Context, Exit
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "migrate",
         help="make or complete the tables",

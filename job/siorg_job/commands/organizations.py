@@ -24,7 +24,6 @@ VALUES (%(code)s, %(acronym)s, %(name)s, %(cnpj)s, %(ug_code)s, false)
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser("organizations", help="list or add the organizations that are kept in line")
     parser.set_defaults(run=run_list)
     verbs = parser.add_subparsers(metavar="VERB")

@@ -11,7 +11,6 @@ from siorg_queue import Attention
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "retry",
         help="list failed items, or open them again",

@@ -24,7 +24,6 @@ _MEANING = {  # the keys of ``status --json``, in this order
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser("status", help="how much is on the queue")
     parser.add_argument("--json", action="store_true", help=f"one JSON object with the keys {', '.join(_MEANING)}")
     parser.set_defaults(run=run)

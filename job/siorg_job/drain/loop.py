@@ -18,14 +18,13 @@ from datetime import timedelta
 from uuid import UUID
 
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.drain.errors import GiveUp
 from siorg_job.drain.fetching import Fetching
 from siorg_job.drain.in_flight import InFlight
 from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.linger import Linger
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.drain.run import Run
+from siorg_job.drain.run import GiveUp, Run
 from siorg_job.drain.siorg import Siorg
 from siorg_job.drain.siorg_health import State
 from siorg_job.fetch.failure import FetchFailure
@@ -47,7 +46,6 @@ class Drain:
     """One process's work on the queue."""
 
     def __init__(self, run: Run, queue: QueueClient, maintenance: Maintenance, metrics: JobMetrics) -> None:
-        """Nothing is opened before ``run``."""
         self._settings, self._summary, self._stop, self._forever = run.settings, run.summary, run.stop, run.forever
         self._queue = queue
         self._maintenance = maintenance
@@ -98,7 +96,7 @@ class Drain:
         return reason
 
     async def _step(self) -> str | None:
-        """One turn of the loop; returns the reason why there is no further one."""
+        """Take one turn of the loop; returns the reason why there is no further one."""
         await self._apply_ready()
         await self._judge_suspects()
         if self._stop.is_set():
@@ -200,7 +198,7 @@ class Drain:
         """Apply, and write down each item's outcome, in one transaction."""
         if not works:
             return
-        applied = await self._queue.call_with_connection(lambda connection, store: apply(connection, store, works))
+        applied = await self._queue.call(lambda connection, store: apply(connection, store, works))
         for item, _ in works:
             if self._in_flight.end(item, applied):
                 verdict = applied.verdicts.get(item.id)

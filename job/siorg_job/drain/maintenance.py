@@ -43,16 +43,16 @@ class Maintenance:
         self._counted_at = -math.inf
 
     async def run_due(self, in_flight: int, metrics: JobMetrics) -> None:
-        """Do what is due."""
         now = time.monotonic()
         if self._cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
             self._cleaned_at = now
-            await self._clean_up()
+            days, stopped = self._settings.worker_retention_days, self._stop.is_set
+            await self._queue.call(lambda _, store: cleanup(store, retention_days=days, stopped=stopped))
         if now - self._reaped_at > _REAP_SECONDS and not await self.reap_page():
             self._reaped_at = now
         if self._serves_gauges and now - self._counted_at > _GAUGES_SECONDS:
             self._counted_at = now
-            counts = await self._queue.call(lambda store: store.counts())
+            counts = await self._queue.call(lambda _, store: store.counts())
             for status in Status:
                 metrics.queue_size.labels(status).set(
                     counts.waiting if status is Status.PENDING else getattr(counts, status.lower())
@@ -71,7 +71,7 @@ class Maintenance:
         now = time.monotonic()
         if now < self._enabled_until:
             return True
-        enabled = await self._queue.call_with_connection(lambda connection, _: is_enabled(connection))
+        enabled = await self._queue.call(lambda connection, _: is_enabled(connection))
         if enabled:
             self._enabled_until = now + _ENABLED_SECONDS
             if self._was_disabled:
@@ -83,17 +83,13 @@ class Maintenance:
 
     async def reap_page(self) -> bool:
         """End at most a thousand of them; whether there may be more."""
-        ended = await self._queue.call(lambda store: store.reap(_REAP_PAGE))
+        ended = await self._queue.call(lambda _, store: store.reap(_REAP_PAGE))
         if ended:
             log.info("Reaped dangling items", **{status.lower(): count for status, count in ended.items()})
         return sum(ended.values()) >= _REAP_PAGE
 
-    async def _clean_up(self) -> None:
-        days, stopped = self._settings.worker_retention_days, self._stop.is_set
-        await self._queue.call(lambda store: cleanup(store, retention_days=days, stopped=stopped))
-
     async def _log_progress(self, in_flight: int, seconds: float) -> None:
-        depth = await self._queue.call(lambda store: store.depth())
+        depth = await self._queue.call(lambda _, store: store.depth())
         log.info(
             "Progress",
             ended=self._summary.ended,

@@ -50,7 +50,7 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from siorg_job.drain.errors import GiveUp
+from siorg_job.drain.run import GiveUp
 from siorg_job.fetch.failure import FetchFailure, retry
 from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError

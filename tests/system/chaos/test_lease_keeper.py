@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
+from siorg_job.commands.run import drain
 from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.run import Run
-from siorg_job.drain.start import drain
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
 from siorg_job.run_summary import RunSummary
 from siorg_job.settings import Settings

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from siorg_job.drain.errors import GiveUp
+from siorg_job.drain.run import GiveUp
 from siorg_job.drain.siorg_health import SiorgHealth, State
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.breaker import Breaker, BreakerState
