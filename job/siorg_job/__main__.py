@@ -10,7 +10,6 @@ import atexit
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
@@ -40,7 +39,6 @@ _COMMANDS = (run, discover, cleanup, status, conflicts, retry, enqueue, organiza
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of ``siorg-job``."""
     root = argparse.ArgumentParser(
         prog="siorg-job",
         description="Brings the local copy of Brazil's federal organization structure in line with SIORG, from a queue in"
@@ -55,11 +53,6 @@ def parser() -> argparse.ArgumentParser:
     listing = subparsers.add_parser("settings", help="list every setting with its default")
     listing.set_defaults(run=None)
     return root
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -79,16 +72,18 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     log = logger("siorg_job")
     for notice in settings.notices:
         log.warning(notice)
-    stop = threading.Event()
+    context = Context(settings)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+        context.stop.set()
+        for wake in context.on_stop:
+            wake()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    # The interpreter puts the defaults back while it ends: a second signal would then spoil an exit code that is decided.
-    atexit.register(_ignore_signals)
-    return _guarded(lambda: chosen.run(chosen, Context(settings, stop)), redactor)
+        # The interpreter puts the defaults back while it ends: a second signal would then spoil an exit code that is decided.
+        atexit.register(signal.signal, number, signal.SIG_IGN)
+    return _guarded(lambda: chosen.run(chosen, context), redactor)
 
 
 def _guarded(command: Callable[[], int], redactor: Redactor) -> int:

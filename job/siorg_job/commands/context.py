@@ -51,6 +51,8 @@ class Context:
 
     settings: Settings
     stop: threading.Event = field(default_factory=threading.Event)
+    on_stop: list[Callable[[], object]] = field(default_factory=list)
+    """Called in the handler of the signal, after ``stop`` was set."""
 
     @contextmanager
     def database(self) -> Iterator[Connection]:

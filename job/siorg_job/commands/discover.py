@@ -32,7 +32,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Discover once."""
     return asyncio.run(_discover(context, arguments.organization))
 
 
@@ -68,7 +67,7 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
                     break
                 started = time.monotonic()
                 try:
-                    found = await discover(organization, client, connection, store, log.warning)
+                    found = await discover(organization, client, connection, store)
                 except SiorgError as error:
                     later = isinstance(error, TransientError | AccessRefused)
                     failures.add(Exit.TRY_LATER if later else Exit.ERROR)

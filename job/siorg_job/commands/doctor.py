@@ -33,7 +33,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(_: argparse.Namespace, context: Context) -> int:
-    """Print the findings."""
     worst = int(Exit.DONE)
 
     def tell(finding: Finding) -> None:

@@ -26,7 +26,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Enqueue."""
     entity, operation = EntityType(arguments.entity), Operation(arguments.operation)
     items = [NewItem(entity, code, operation, {}, arguments.priority) for code in arguments.codes]
     with context.queue() as store:

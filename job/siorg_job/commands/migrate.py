@@ -21,7 +21,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Apply the pending migrations."""
     from siorg_queue.migrations import migrate, pending
 
     with context.database() as connection, context.database() as lock_connection:

@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager, nullcontext
-from types import FrameType
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.drain.linger import Linger
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.drain.run import GiveUp, Run
+from siorg_job.drain.run import GiveUp, Linger, Run
 from siorg_job.run_summary import RunSummary, write_termination_log
 from siorg_runtime.logs import logger
 
@@ -57,30 +52,15 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 
 
 async def _drain(context: Context, summary: RunSummary, *, forever: bool) -> str:
-    with _set_by_signals(context.stop) as stop:
-        return await drain(Run(context.settings, summary, stop, forever))
-
-
-@contextmanager
-def _set_by_signals(stopped: threading.Event) -> Iterator[asyncio.Event]:
-    """An event of the running loop that SIGTERM and SIGINT set, beside ``stopped``."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-        loop.call_soon_threadsafe(stop.set)
-
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     # Not loop.add_signal_handler: closing the loop would put back the default, and a second SIGTERM kill us on our way out.
-    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-    before = [(number, signal.signal(number, on_signal)) for number in numbers]
-    if stopped.is_set():
+    context.on_stop.append(lambda: loop.call_soon_threadsafe(stop.set))
+    if context.stop.is_set():
         stop.set()
     try:
-        yield stop
+        return await drain(Run(context.settings, summary, stop, forever))
     finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+        context.on_stop.clear()
 
 
 async def drain(run: Run) -> str:

@@ -30,7 +30,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Print the queue by state."""
     with context.database() as connection:
         counts = QueueStore(connection).counts()
         pause = pause_seconds(connection)

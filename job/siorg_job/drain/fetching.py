@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
@@ -13,7 +14,6 @@ class Fetching:
     """For one event loop. Everything that happens here wakes whoever waits in ``wait``."""
 
     def __init__(self, fetcher: Fetcher) -> None:
-        """Nothing is under way."""
         self._fetcher = fetcher
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready: list[FetchResult] = []
@@ -21,19 +21,16 @@ class Fetching:
         self._fault: BaseException | None = None
 
     def start(self, items: Sequence[Item]) -> None:
-        """Fetch for the items of one claim."""
         task = asyncio.create_task(self._fetcher.fetch(items, self.add))
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
 
     def add(self, results: Sequence[FetchResult]) -> None:
-        """These are ready."""
         self._ready.extend(results)
         self._happened.set()
 
     @property
     def has_ready(self) -> bool:
-        """Whether anything can be taken."""
         return bool(self._ready)
 
     def take(self, limit: int) -> list[FetchResult]:
@@ -56,7 +53,6 @@ class Fetching:
         self._ready.clear()
 
     def wake(self) -> None:
-        """Wake whoever waits."""
         self._happened.set()
 
     async def wait(self, seconds: float) -> None:
@@ -64,14 +60,11 @@ class Fetching:
         self._happened.clear()
         if self._ready or self._fault is not None:
             return
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0)):
                 await self._happened.wait()
-        except TimeoutError:
-            pass
 
     async def aclose(self) -> None:
-        """End everything."""
         await self.cancel()
         await self._fetcher.close()
 

@@ -34,16 +34,13 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
 
     def start(self) -> None:
-        """Begin renewing."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
         self._stopped.set()
         self._thread.join(timeout=5)
 
     def hold(self, items: Iterable[Item]) -> None:
-        """Keep the leases of ``items`` from now on."""
         with self._lock:
             self._held.update({item.id: item.lease_token for item in items})
 

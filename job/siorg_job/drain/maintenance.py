@@ -59,7 +59,15 @@ class Maintenance:
                 )
         if now - self._progress_at > _PROGRESS_SECONDS:
             seconds, self._progress_at = now - self._progress_at, now
-            await self._log_progress(in_flight, seconds)
+            depth = await self._queue.call(lambda _, store: store.depth())
+            log.info(
+                "Progress",
+                ended=self._summary.ended,
+                in_flight=in_flight,
+                claimable=depth.claimable,
+                items_per_second=round((self._summary.ended - self._ended_before) / seconds, 1),
+            )
+            self._ended_before = self._summary.ended
 
     async def reap(self) -> None:
         """End everything that nothing else would: at the end of a run, nothing that only looks like waiting is left."""
@@ -87,14 +95,3 @@ class Maintenance:
         if ended:
             log.info("Reaped dangling items", **{status.lower(): count for status, count in ended.items()})
         return sum(ended.values()) >= _REAP_PAGE
-
-    async def _log_progress(self, in_flight: int, seconds: float) -> None:
-        depth = await self._queue.call(lambda _, store: store.depth())
-        log.info(
-            "Progress",
-            ended=self._summary.ended,
-            in_flight=in_flight,
-            claimable=depth.claimable,
-            items_per_second=round((self._summary.ended - self._ended_before) / seconds, 1),
-        )
-        self._ended_before = self._summary.ended

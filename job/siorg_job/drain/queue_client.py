@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import random
@@ -110,8 +111,6 @@ class QueueClient:
         if self._run.stop.is_set():
             await asyncio.sleep(seconds)
             return
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._run.stop.wait()
-        except TimeoutError:
-            pass

@@ -61,8 +61,6 @@ _PROBE_AGAIN_SECONDS = 0.05  # the breaker's cooldown is what spaces probes out
 
 
 class State(StrEnum):
-    """See the module's table."""
-
     CLOSED = "closed"
     SUSPECT = "suspect"
     DOWN = "down"
@@ -73,13 +71,7 @@ class SiorgHealth:
     """The state machine of the module's table. Not for use by two threads at once."""
 
     def __init__(self, breaker: Breaker, *, unavailable_seconds: float, paused_seconds: float) -> None:
-        """Begin CLOSED.
-
-        Args:
-            breaker: the one that the requests go through.
-            unavailable_seconds: how long a run goes on without an answer while SIORG is down.
-            paused_seconds: how long it does because SIORG wants no requests.
-        """
+        """How long a run goes on without an answer while SIORG is down, and while it wants no requests."""
         self._breaker = breaker
         self._unavailable_seconds = unavailable_seconds
         self._paused_seconds = paused_seconds
@@ -98,7 +90,6 @@ class SiorgHealth:
 
     @property
     def state(self) -> State:
-        """Where SIORG stands."""
         if self._breaker.state is not BreakerState.CLOSED:
             return State.DOWN
         if self._paused_since is not None:
@@ -245,6 +236,8 @@ class SiorgHealth:
         if not is_down and self._limited_since is not None and self._limited_at - self._limited_since > self._paused_seconds:
             raise GiveUp("siorg_rate_limited", "SIORG wants fewer requests (HTTP 429), again and again")
         if self._down_since is not None and not in_flight and now > self._gives_up_at:
-            if is_down:
-                raise self._unavailable()
-            raise GiveUp("siorg_unavailable", "SIORG gave no answer to work with, again and again")
+            raise (
+                self._unavailable()
+                if is_down
+                else GiveUp("siorg_unavailable", "SIORG gave no answer to work with, again and again")
+            )
