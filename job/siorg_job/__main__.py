@@ -15,18 +15,7 @@ from types import FrameType
 
 import psycopg
 
-from siorg_job.commands import (
-    cleanup,
-    conflicts,
-    discover,
-    doctor,
-    enqueue,
-    migrate,
-    organizations,
-    retry,
-    run,
-    status,
-)
+from siorg_job.commands import cleanup, conflicts, discover, doctor, enqueue, migrate, organizations, retry, run, status
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.settings import ENVIRONMENT, Settings
 from siorg_queue import DatabaseUnavailable, describe, is_transient
@@ -50,8 +39,7 @@ def parser() -> argparse.ArgumentParser:
     subparsers = root.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_to(subparsers)
-    listing = subparsers.add_parser("settings", help="list every setting with its default")
-    listing.set_defaults(run=None)
+    subparsers.add_parser("settings", help="list every setting with its default").set_defaults(run=None)
     return root
 
 

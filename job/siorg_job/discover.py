@@ -68,10 +68,7 @@ class Discovery:
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
     """The registered organizations: those named, else all active ones."""
-    with transaction(connection):
-        rows = connection.execute(
-            load("siorg_job", "discover.sql")["organizations"], {"codes": None if codes is None else list(codes)}
-        ).fetchall()
+    rows = _rows(connection, "organizations", codes=None if codes is None else list(codes))
     return [Organization(**_with_base(row)) for row in rows]
 
 
@@ -101,8 +98,7 @@ async def discover(organization: Organization, siorg: SiorgClient, connection: C
         known = _known(connection, code, list(structure.units))
         how, items = "structure", list(from_structure(organization, structure, known))
     added = store.enqueue(items)
-    with transaction(connection):
-        connection.execute(load("siorg_job", "discover.sql")["record_version"], {"organization": code, "version": version})
+    _rows(connection, "record_version", organization=code, version=version)
     return Discovery(code, version, how, items, added)
 
 
@@ -156,11 +152,14 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
 
 
 def _known(connection: Connection, organization: int, codes: Sequence[int]) -> dict[int, Known]:
+    rows = _rows(connection, "units", organization=organization, codes=list(codes))
+    return {row.pop("code"): Known(**_with_base(row)) for row in rows}
+
+
+def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
     with transaction(connection):
-        rows = connection.execute(
-            load("siorg_job", "discover.sql")["units"], {"organization": organization, "codes": list(codes)}
-        )
-        return {row.pop("code"): Known(**_with_base(row)) for row in rows}
+        cursor = connection.execute(load("siorg_job", "discover.sql")[statement], parameters)
+        return cursor.fetchall() if cursor.description else []
 
 
 def _with_base(row: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from siorg_queue.model import EntityType
 from siorg_runtime.buckets import ITEM_SECONDS

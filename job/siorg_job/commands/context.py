@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -54,18 +54,13 @@ class Context:
     on_stop: list[Callable[[], object]] = field(default_factory=list)
     """Called in the handler of the signal, after ``stop`` was set."""
 
-    @contextmanager
-    def database(self) -> Iterator[Connection]:
+    def database(self) -> AbstractContextManager[Connection]:
         """A connection for the length of the command.
 
         Raises:
             DatabaseUnavailable: no connection.
         """
-        connection = connect(self.settings.database_url.get_secret_value(), application_name="siorg-job")
-        try:
-            yield connection
-        finally:
-            connection.close()
+        return closing(connect(self.settings.database_url.get_secret_value(), application_name="siorg-job"))
 
     @contextmanager
     def queue(self) -> Iterator[QueueStore]:

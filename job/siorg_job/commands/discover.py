@@ -22,11 +22,7 @@ def add_to(subparsers: Any) -> None:
         " discovery (the whole structure the first time). What is in line already is not enqueued.",
     )
     parser.add_argument(
-        "--organization",
-        type=siorg_code,
-        action="append",
-        metavar="CODE",
-        help="only this one (repeatable); default: all active",
+        "--organization", type=siorg_code, action="append", metavar="CODE", help="only this one (repeatable); default: all active"
     )
     parser.set_defaults(run=run)
 

@@ -40,10 +40,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     for key, value in values.items():
         shown = "-" if value is None else f"{value:.0f}" if isinstance(value, float) else str(value)
         print(f"{key:>18}  {shown:>9}  {_MEANING[key]}")
-    for count, text in (
-        (counts.spent, "wait with no attempts left"),
-        (counts.abandoned, "are held by workers that died"),
-    ):
+    for count, text in ((counts.spent, "wait with no attempts left"), (counts.abandoned, "are held by workers that died")):
         if count:
             print(f"{count} items {text}: the next run or cleanup ends them")
     if pause:

@@ -20,7 +20,6 @@ from uuid import UUID
 
 from siorg_job.database.shared_rate import SharedRate
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.drain.fetching import Fetching
 from siorg_job.drain.in_flight import InFlight
 from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.maintenance import Maintenance
@@ -28,7 +27,7 @@ from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import GiveUp, Linger, Run
 from siorg_job.drain.siorg_health import SiorgHealth, State
 from siorg_job.fetch.failure import FetchFailure
-from siorg_job.fetch.fetcher import Fetcher
+from siorg_job.fetch.fetcher import Fetcher, Fetching
 from siorg_job.metrics import JobMetrics
 from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
@@ -173,19 +172,15 @@ class Drain:
     async def _sit_out(self, pause: float) -> bool:
         """Claim nothing during a pause. True: there is nothing to claim after it either."""
         if not self._in_flight:  # else they end by themselves, and soon: they are not allowed to send either
-            if not self._forever and await self._has_nothing_for_later():
+            # Is there anything that waits for the end of the pause: claimable, or postponed because it met the 429 itself?
+            idle = not self._forever and not await self._queue.has_claimable()
+            if idle and (not self._health.is_limited or await self._queue.next_due_seconds() is None):
                 return await self._is_exhausted()
             if self._health.state is not State.PAUSED:
                 log.warning("SIORG wants no requests: nothing is claimed", seconds=round(pause))
             self._health.paused(pause, time.monotonic())
         await self._sleep(min(pause, _LONGEST_WAIT_SECONDS))
         return False
-
-    async def _has_nothing_for_later(self) -> bool:
-        """Whether nothing waits for the end of a pause: neither what is claimable, nor what met the 429 itself."""
-        if await self._queue.has_claimable():
-            return False
-        return not self._health.is_limited or await self._queue.next_due_seconds() is None
 
     # -- decide and apply ---------------------------------------------------------------------------------------------
 

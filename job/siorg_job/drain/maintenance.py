@@ -30,27 +30,26 @@ class Maintenance:
 
     def __init__(self, run: Run, queue: QueueClient) -> None:
         """``run.forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
-        self._settings, self._summary, self._stop = run.settings, run.summary, run.stop
+        self._run, self._settings, self._summary = run, run.settings, run.summary
         self._queue = queue
-        self._cleans_up = run.forever and run.settings.worker_enable_cleanup
         self._cleaned_at = -math.inf
         self._progress_at = self._reaped_at = time.monotonic()
         self._ended_before = 0
         self._enabled_until = -math.inf
         self._was_disabled = False
-        # The counts read every finished row: only for who looks at them, and seldom.
-        self._serves_gauges = run.settings.worker_metrics_port is not None
         self._counted_at = -math.inf
 
     async def run_due(self, in_flight: int, metrics: JobMetrics) -> None:
         now = time.monotonic()
-        if self._cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
+        cleans_up = self._run.forever and self._settings.worker_enable_cleanup
+        if cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
             self._cleaned_at = now
-            days, stopped = self._settings.worker_retention_days, self._stop.is_set
+            days, stopped = self._settings.worker_retention_days, self._run.stop.is_set
             await self._queue.call(lambda _, store: cleanup(store, retention_days=days, stopped=stopped))
         if now - self._reaped_at > _REAP_SECONDS and not await self.reap_page():
             self._reaped_at = now
-        if self._serves_gauges and now - self._counted_at > _GAUGES_SECONDS:
+        # The counts read every finished row: only for who looks at them, and seldom.
+        if self._settings.worker_metrics_port is not None and now - self._counted_at > _GAUGES_SECONDS:
             self._counted_at = now
             counts = await self._queue.call(lambda _, store: store.counts())
             for status in Status:
@@ -71,7 +70,7 @@ class Maintenance:
 
     async def reap(self) -> None:
         """End everything that nothing else would: at the end of a run, nothing that only looks like waiting is left."""
-        while not self._stop.is_set() and await self.reap_page():
+        while not self._run.stop.is_set() and await self.reap_page():
             pass
 
     async def is_enabled(self) -> bool:
