@@ -51,7 +51,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from siorg_job.drain.run import GiveUp
-from siorg_job.fetch.failure import FetchFailure, retry
+from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError
 from siorg_queue import DatabaseUnavailable, Outcome, Verdict
@@ -156,7 +156,7 @@ class SiorgHealth:
         if not self._suspects or not self._is_answering:
             return []
         self.answered()
-        return [retry(failure) for failure in self.take_suspects()]
+        return [failure.verdict() for failure in self.take_suspects()]
 
     def take_suspects(self) -> list[FetchFailure]:
         """The suspects, which are none any more: somebody else decides about them."""
@@ -174,7 +174,7 @@ class SiorgHealth:
         """The breaker is open: the verdicts of those who pay for it. All other items are to be given back."""
         suspects = self.take_suspects()
         self.down_reason = str(suspects[0].error) if suspects else "SIORG is unavailable"
-        repeated = [retry(failure) for failure in suspects if failure.item.id in self._suspected_before]
+        repeated = [failure.verdict() for failure in suspects if failure.item.id in self._suspected_before]
         self._suspected_before.update(failure.item.id for failure in suspects)
         if self._down_since is None:
             self._down_since = now

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.ancestors import Ancestors
 from siorg_job.fetch.cache import Cache
-from siorg_job.fetch.failure import FetchFailure, internal_error, permanent
+from siorg_job.fetch.failure import FetchFailure, internal_error
 from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
@@ -106,7 +106,7 @@ class Fetcher:
         found: list[tuple[Item, RemoteUnit]] = []
         for item in group:
             if item.siorg_code in structure.invalid:
-                result.append((item, permanent(item, structure.invalid[item.siorg_code])))
+                result.append(_failed(item, structure.invalid[item.siorg_code]))
             elif item.siorg_code in structure.units:
                 found.append((item, structure.units[item.siorg_code]))
             else:
@@ -293,7 +293,8 @@ class Fetching:
 
 
 def _failed(item: Item, error: SiorgError | DatabaseUnavailable) -> FetchResult:
-    return (item, permanent(item, error)) if isinstance(error, PermanentError) else FetchFailure(item, error)
+    failure = FetchFailure(item, error)
+    return (item, failure.verdict()) if isinstance(error, PermanentError) else failure
 
 
 def _organization_in(payload: Any) -> int | None:
