@@ -432,7 +432,7 @@ async def test_what_was_never_sent_or_was_cancelled_is_not_told_to_the_observers
         for question in (client.unit(471), client.probe()):
             with pytest.raises(BreakerOpen):
                 await question
-        assert [entry[0:2] for entry in observed] == [("unit", "200"), ("unit", "MalformedResponse")]
+        assert [entry[0:2] for entry in observed] == [("unit", "200"), ("unit", "TornAnswer")]
 
 
 # ── Many at a time ───────────────────────────────────────────────────────────────────────────────────────────────────
