@@ -6,15 +6,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from siorg_queue.model import EntityType
 from siorg_runtime.buckets import ITEM_SECONDS
 
-_BATCH_ITEMS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Up to the largest WORKER_BATCH_SIZE."""
+_BATCH_ITEMS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # up to the largest WORKER_BATCH_SIZE
 
 
 class MetricsPortError(Exception):

@@ -167,8 +167,8 @@ def env_example() -> str:
         "# Settings of siorg-job, with their defaults. An empty value is the same as none.",
         "# Made by siorg_job.settings.env_example(); for `docker run --env-file`.",
     ]
-    for one in ENVIRONMENT.variables:
-        unit = f" ({one.unit})" if one.unit else ""
-        value = "postgresql://siorg:change-me@localhost:5432/siorg" if one.required else one.default or ""
-        lines += ["", f"# {one.meaning}. Allowed: {one.kind.allowed}{unit}", f"{one.name}={value}"]
+    for variable in ENVIRONMENT.variables:
+        unit = f" ({variable.unit})" if variable.unit else ""
+        value = "postgresql://siorg:change-me@localhost:5432/siorg" if variable.required else variable.default or ""
+        lines += ["", f"# {variable.meaning}. Allowed: {variable.kind.allowed}{unit}", f"{variable.name}={value}"]
     return "\n".join(lines) + "\n"

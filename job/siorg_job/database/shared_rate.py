@@ -48,7 +48,10 @@ class SharedRate:
             DatabaseUnavailable: the shared state cannot be read.
         """
         if self._per_second <= 0:
-            await self._heed_pauses()
+            while (seconds := await self.pause_left()) > 0:
+                if seconds > self._longest_pause:
+                    raise _not_soon(seconds)
+                await asyncio.sleep(seconds)
             return
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -113,9 +116,3 @@ class SharedRate:
                 },
             ).fetchone()
         return (True, 0.0) if row is None else (row["reserved"], row["wait_seconds"])
-
-    async def _heed_pauses(self) -> None:
-        while (seconds := await self.pause_left()) > 0:
-            if seconds > self._longest_pause:
-                raise _not_soon(seconds)
-            await asyncio.sleep(seconds)

@@ -14,8 +14,6 @@ from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 
-_RENEWALS_PER_LEASE = 3
-
 
 class LeaseKeeper:
     """Renews the leases of everything that is held, three times in a lease.
@@ -54,7 +52,7 @@ class LeaseKeeper:
     def _run(self) -> None:
         connection: Connection | None = None
         missed: dict[UUID, int] = {}
-        pause = self._lease.total_seconds() / _RENEWALS_PER_LEASE
+        pause = self._lease.total_seconds() / 3
         while not self._stopped.wait(pause):
             with self._lock:
                 held = dict(self._held)

@@ -70,7 +70,8 @@ class Drain:
             GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
         """
         self._keeper.start()
-        stop_watch = asyncio.create_task(self._wake_at_stop())
+        stop_watch = asyncio.create_task(self._stop.wait())
+        stop_watch.add_done_callback(lambda _: self._fetching.wake())
         try:
             async with self._client, contextlib.aclosing(self._fetching):
                 return await self._loop()
@@ -310,10 +311,6 @@ class Drain:
         if error_type != "NotFound":  # an answer like any other, and often the one that was wanted
             self._summary.request_errors += 1
         self._metrics.call_errors.labels(endpoint, error_type).inc()
-
-    async def _wake_at_stop(self) -> None:
-        await self._stop.wait()
-        self._fetching.wake()
 
     async def _sleep(self, seconds: float) -> None:
         """Until something happens, or for so long; not at all when asked to end."""
