@@ -9,18 +9,16 @@ from typing import Any
 from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import SiorgError
-from siorg_job.siorg.rate_limiter import Unlimited
 from siorg_job.siorg.transport import Transport
 from support.scripted_server import Script, ScriptedServer
 
 _OF_THE_CLIENT = {"breaker", "timeout_seconds", "max_structure_seconds", "observe_error", "retries"}
 
 
-class Recorder(Unlimited):
+class Recorder:
     """A limiter that remembers what was asked of it, and never makes anyone wait."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.waits = 0
         self.pauses: list[float] = []
 

@@ -82,13 +82,11 @@ class _Cursor:
         return found
 
     def skip(self, allowed: str) -> str:
-        """Step over the next character, which has to be one of the allowed."""
         found = self.expect(allowed)
         self._position += 1
         return found
 
     def value(self) -> Any:
-        """Read the next value whole."""
         self.peek()
         try:
             value, self._position = DECODER.raw_decode(self._text, self._position)
@@ -181,24 +179,20 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
 
 
 def check_envelope(body: Body) -> None:
-    """Check that a body is SIORG's envelope, and that it reports no error.
-
-    Raises:
-        MalformedResponse: it is not SIORG's.
-        SiorgError: the error that it reports.
-    """
+    """Check, as ``read_envelope`` does, that a body is SIORG's envelope, and that it reports no error."""
     read_envelope(body, (), lambda _row: None)
 
 
 def _raise_reported(service: Any, errors: _Errors) -> None:
-    if not isinstance(service, dict):
-        raise _foreign(f"the answer has no servico object but {shape_of(service)} in its place")
-    fields = {camel(key): value for key, value in service.items()}
+    fields = {camel(key): value for key, value in service.items()} if isinstance(service, dict) else {}
     code = fields.get("codigoErro")
     if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 9:
         code = int(code)
     if isinstance(code, bool) or not isinstance(code, int):
-        raise _foreign(f"servico.codigoErro is {shape_of(code)}, not a number")
+        what = f"servico.codigoErro is {shape_of(code)}, not a number"
+        if not isinstance(service, dict):
+            what = f"the answer has no servico object but {shape_of(service)} in its place"
+        raise MalformedResponse(f"{what}: not SIORG's envelope; is SIORG_API_URL right?")
     if code == 0:
         return
     number = code if abs(code) < 10**9 else None
@@ -210,7 +204,3 @@ def _raise_reported(service: Any, errors: _Errors) -> None:
         message += f" (ticket {details['ticket']})"
     kind = errors.get(code, RequestRefused)
     raise kind(message, **{key: value for key, value in details.items() if value})
-
-
-def _foreign(what: str) -> MalformedResponse:
-    return MalformedResponse(f"{what}: not SIORG's envelope; is SIORG_API_URL right?")

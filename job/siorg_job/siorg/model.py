@@ -93,6 +93,15 @@ class Structure:
     invalid: dict[int, InvalidData]
     unidentified: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether to believe it: the organization's own row is in it, readable or not.
+
+        An empty list or one without the root is what a filter that does not fit or a failing SIORG sends; taken for the
+        truth it would end every unit.
+        """
+        return self.organization in self.units or self.organization in self.invalid
+
 
 @dataclass(frozen=True, slots=True)
 class DomainRow:

@@ -69,7 +69,7 @@ async def test_each_question_goes_to_its_path_with_the_right_headers() -> None:
         },
         reply(500),
     )
-    async with asking(script, token=TOKEN) as (server, _), client_of(server.url + "/", token=TOKEN) as client:
+    async with asking(script, token=TOKEN) as (server, _), client_of(server.url, token=TOKEN) as client:
         assert (await client.unit(471)).name == "Faculdade de Geociências"
         assert await client.version(471) == "107.0.0"
         (change,) = await client.changed_since(471, "106.0.0")

@@ -160,7 +160,7 @@ def test_one_bad_unit_never_spoils_the_others() -> None:
     assert set(structure.units) == {471, 3}
     assert {code: error.details["field"] for code, error in structure.invalid.items()} == {1: "nome", 2: "nome"}
     assert structure.unidentified == 4
-    assert rows.is_whole(structure)
+    assert structure.is_whole
 
 
 def test_the_same_row_twice_is_one_unit_and_different_rows_are_none() -> None:
@@ -176,10 +176,10 @@ def test_the_same_row_twice_is_one_unit_and_different_rows_are_none() -> None:
 def test_a_structure_is_whole_only_with_the_organization_itself() -> None:
     whole: list[Any] = [[unit_row(471)], unit_row(471), [unit_row(471, nome=5), unit_row(2)]]
     for value in whole:
-        assert rows.is_whole(rows.read_structure(envelope("unidade", value), 471)), value
+        assert rows.read_structure(envelope("unidade", value), 471).is_whole, value
     partial: list[Any] = [[], None, [unit_row(1), unit_row(2)], [5, {}]]
     for value in partial:
-        assert not rows.is_whole(rows.read_structure(envelope("unidade", value), 471)), value
+        assert not rows.read_structure(envelope("unidade", value), 471).is_whole, value
 
 
 @captured
