@@ -6,11 +6,8 @@ import contextlib
 import gzip
 import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from support.simulated import row
-from support.siorg_server import REPOSITORY, SimulatorError, SiorgServer
+from support.siorg_server import SimulatorError, SiorgServer
 
 Start = Callable[..., SiorgServer]
 
@@ -129,7 +126,7 @@ def test_the_token_is_required_and_never_logged(start: Start, tmp_path: Path) ->
     with SiorgServer("--synthetic", "5", token="sesame-4711") as server:  # from the environment, in no process list
         assert get(server, "/poder")[0] == 401
         assert get(server, "/poder", {"Authorization": "Bearer sesame-4711"})[0] == 200
-        assert b"sesame" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        assert b"sesame" not in Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
 
 
 def test_requests_are_logged_and_counted_and_control_is_not(start: Start) -> None:
@@ -431,8 +428,7 @@ def _own_address() -> str | None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_even_with_a_held_request(number: signal.Signals) -> None:
     with SiorgServer("--synthetic", "5", "--faults", "timeout=1", "--timeout-hold", "3600") as server:
-        process = server._process
-        assert process is not None
+        process = server.process
         assert process.stdout is not None
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port)) as held:
@@ -443,33 +439,10 @@ def test_a_signal_stops_it_even_with_a_held_request(number: signal.Signals) -> N
         assert process.stdout.read() == b""  # only the ready line is printed
 
 
-def test_it_comes_back_on_the_same_port(start: Start) -> None:
-    server = start()
-    url = server.url
-    assert server.kill() == -signal.SIGKILL
-    assert server.start().url == url
-    assert server.stop() == 0
-    assert server.stop() is None
-    with pytest.raises(SimulatorError, match=r"exit code 2 .*cannot use /nowhere.json: No such file"):
-        SiorgServer("--snapshot", "/nowhere.json").start()
-
-
-def test_no_process_is_left_when_the_parent_is_killed() -> None:
-    script = (
-        "import sys, time\nfrom support.siorg_server import SiorgServer\n"
-        "with SiorgServer('--synthetic', '5') as server:\n    print(server.pid, flush=True)\n    time.sleep(600)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        parent.kill()
-    eventually(lambda: not _is_running(child))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        # A zombie that nobody waits for (its parent is dead) does not run.
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def test_it_ends_with_whoever_started_it_and_says_why_it_does_not_start() -> None:
+    with SiorgServer("--synthetic", "5") as server:
+        assert server.process.stdin is not None
+        server.process.stdin.close()  # as the kernel does when this process dies
+        assert server.process.wait(60) == 0
+    with pytest.raises(SimulatorError, match=r"exit code 2; .*cannot use /nowhere.json: No such file"):
+        SiorgServer("--snapshot", "/nowhere.json").__enter__()
