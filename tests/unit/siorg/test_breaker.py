@@ -23,8 +23,7 @@ def make(clock: Clock, threshold: int = 3, draw: float = 0.0) -> Breaker:
 
 
 def state_of(breaker: Breaker) -> BreakerState:
-    # A call, because the type checker takes a property for constant.
-    return breaker.state
+    return breaker.state  # behind a call, because the type checker takes it for constant
 
 
 def fail(breaker: Breaker, times: int) -> None:
@@ -33,8 +32,7 @@ def fail(breaker: Breaker, times: int) -> None:
 
 
 def test_it_opens_after_failures_in_a_row_and_not_before() -> None:
-    clock = Clock()
-    breaker = make(clock)
+    breaker = make(Clock())
     fail(breaker, 2)
     breaker.success(breaker.before_request())
     fail(breaker, 2)
@@ -61,8 +59,7 @@ def test_each_failed_probe_doubles_the_cooldown_up_to_the_maximum_and_a_success_
 
 
 def test_cooldowns_are_drawn_from_the_upper_half_of_their_length() -> None:
-    clock = Clock()
-    breaker = make(clock, draw=0.999999)
+    breaker = make(Clock(), draw=0.999999)
     fail(breaker, 3)
     assert 5.0 <= breaker.retry_in < 5.01
 
