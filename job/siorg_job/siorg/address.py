@@ -55,10 +55,8 @@ def check_base_url(url: str, *, allow_insecure: bool) -> str:
     if address is None:
         _check_name(host, allow_private=allow_insecure)
     elif not (allow_insecure or _is_public(address)):
-        raise ValueError(
-            "the address of SIORG is a loopback, private or reserved IP address; those are refused unless insecure "
-            "addresses are allowed"
-        )
+        message = "the address of SIORG is a loopback, private or reserved IP address: refused unless insecure ones are allowed"
+        raise ValueError(message)
     return f"{scheme}://{host}{'' if port is None else f':{int(port)}'}{match['path']}"
 
 
@@ -92,9 +90,8 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
     try:
         return ipaddress.IPv4Address(host)
     except ValueError:
-        raise ValueError(
-            "an IPv4 address in the address of SIORG has to be written as four decimal numbers without leading zeros"
-        ) from None
+        message = "an IPv4 address in the address of SIORG has to be written as four decimal numbers without leading zeros"
+        raise ValueError(message) from None
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -105,9 +102,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 def _check_name(host: str, *, allow_private: bool) -> None:
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
-        raise ValueError(
-            "the host in the address of SIORG has to be a name of letters, digits and hyphens, without a trailing dot"
-        )
+        raise ValueError("the host in the address of SIORG has to be of letters, digits and hyphens, without a trailing dot")
     if not allow_private and ("." not in host or host.endswith(_PRIVATE_SUFFIXES)):
         raise ValueError(
             "the address of SIORG is a private name (localhost, *.local, *.internal, *.svc, a single word …); those "

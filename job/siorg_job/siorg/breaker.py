@@ -21,12 +21,9 @@ Permit = NewType("Permit", int)
 class BreakerState(StrEnum):
     """What the breaker lets through."""
 
-    CLOSED = "closed"
-    """Everything."""
-    OPEN = "open"
-    """Nothing, until the cooldown is over; then the next request is the probe."""
-    HALF_OPEN = "half-open"
-    """Nothing: the one probe is under way."""
+    CLOSED = "closed"  # everything
+    OPEN = "open"  # nothing, until the cooldown is over; then the next request is the probe
+    HALF_OPEN = "half-open"  # nothing: the one probe is under way
 
 
 class Breaker:

@@ -34,16 +34,11 @@ from siorg_runtime.backoff import exponential
 
 _T = TypeVar("_T")
 
-DEFAULT_PAUSE_SECONDS = 5.0
-"""Pause after a 429 that does not say for how long."""
-
-_IDENTITY = "/esfera"
-"""What SIORG always has: who answers as SIORG to this is SIORG."""
-
+_IDENTITY = "/esfera"  # what SIORG always has: who answers as SIORG to this is SIORG
+_PAUSE_SECONDS = 5.0  # after a 429 that does not say for how long
 _RETRY_BASE_SECONDS = 0.2
 _RETRY_CAP_SECONDS = 2.0
-_THREAD_BYTES = 256 * 1024
-"""Bodies beyond this are read on a thread: 16 MB take half a second, in which the event loop should live on."""
+_THREAD_BYTES = 256 * 1024  # larger bodies are read on a thread: 16 MB take half a second, and the event loop should live on
 
 ErrorObserver: TypeAlias = Callable[[str, str], None]
 """Called for every attempt that sent something and brought an error: endpoint, the error's type."""
@@ -308,7 +303,7 @@ class SiorgClient:
         """Raise what an HTTP status says about SIORG as a whole; upon a 429 the limiter has been paused."""
         if answer.status == 429:
             wait = answer.retry_after
-            await self._limiter.pause(DEFAULT_PAUSE_SECONDS if wait is None else wait)
+            await self._limiter.pause(_PAUSE_SECONDS if wait is None else wait)
             raise RateLimited("SIORG wants fewer requests (HTTP 429)", retry_after=wait, status=429)
         if answer.status >= 500 or answer.status in {408, 425}:
             message = f"SIORG cannot answer now (HTTP {answer.status})"

@@ -26,28 +26,25 @@ from siorg_job.siorg.errors import (
 )
 from siorg_job.siorg.values import Unusable, camel, excerpt, shape_of
 
-MAX_NUMBER = 300
-"""Characters of a number. Python refuses to read integers beyond 4,300 digits, also when they come back from jsonb."""
+_LONGEST_NUMBER = 300  # characters: Python refuses to read integers beyond 4,300 digits, also when they come back from jsonb
 
 Body = bytes | bytearray
 _T = TypeVar("_T")
 _Errors = Mapping[int, type[SiorgError]]
 
+# What a ``codigoErro`` means; any other is a ``RequestRefused``. On ``/alteradas``, 103 is about the version.
 ERRORS: Final[_Errors] = {1: SiorgUnavailable, 101: NotFound, 102: NotFound, 104: NotAnOrganization}
-"""What a ``codigoErro`` means; any other is a ``RequestRefused``."""
-
 ERRORS_OF_CHANGES: Final[_Errors] = {**ERRORS, 103: VersionUnknown}
-"""On ``/alteradas``, 103 is about the version."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def _whole_number(text: str) -> int | Unusable:
-    return int(text) if len(text) <= MAX_NUMBER else Unusable(f"a number of {len(text)} characters")
+    return int(text) if len(text) <= _LONGEST_NUMBER else Unusable(f"a number of {len(text)} characters")
 
 
 def _decimal_number(text: str) -> float | Unusable:
-    number = float(text) if len(text) <= MAX_NUMBER else float("inf")
+    number = float(text) if len(text) <= _LONGEST_NUMBER else float("inf")
     return number if math.isfinite(number) else Unusable("a number too large")
 
 
@@ -123,9 +120,8 @@ class _Cursor:
 
     def _malformed(self, what: str, position: int) -> MalformedResponse:
         length = len(self._text)
-        return MalformedResponse(
-            f"SIORG's answer is no whole JSON: it {what} at character {position} of {length}", position=position, length=length
-        )
+        message = f"SIORG's answer is no whole JSON: it {what} at character {position} of {length}"
+        return MalformedResponse(message, position=position, length=length)
 
 
 def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], errors: _Errors = ERRORS) -> list[_T]:
@@ -169,9 +165,8 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
         elif name in keys and isinstance(value, dict):
             take(found.setdefault(name, []), value)
         elif name in keys and value is not None and value != "":
-            error = error or MalformedResponse(
-                f"SIORG's envelope has {shape_of(value)} where {name} should be an object or a list"
-            )
+            message = f"SIORG's envelope has {shape_of(value)} where {name} should be an object or a list"
+            error = error or MalformedResponse(message)
     _raise_reported(service, errors)
     if error is not None:
         raise error

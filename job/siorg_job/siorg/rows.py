@@ -18,11 +18,9 @@ from siorg_job.siorg.errors import InvalidData, MalformedResponse
 from siorg_job.siorg.model import MAX_ACRONYM, MAX_CODE, MAX_NAME, DomainRow, DomainTable, Operation, RemoteUnit, Structure
 from siorg_job.siorg.values import Row, Unusable, camel, check_text, excerpt, member, reject
 
-MAX_DEPTH = 50
-"""Levels of nesting inside one row; a real one has four. Every reader of ``raw`` has its limit."""
-
 _T = TypeVar("_T")
 
+_DEEPEST = 50  # levels of nesting inside one row; a real one has four. Every reader of ``raw`` has its limit
 _UNIT_KEYS = ("unidades", "unidade")
 _VERSION_KEYS = ("unidades", "unidade", "versao", "tipoVersao")
 _NAME = partial(values.text, limit=MAX_NAME)
@@ -43,15 +41,15 @@ def _raw(row: Row) -> str:
         _check_storable(row, "", 0)
         raise InvalidData("the row cannot be stored as JSON", field="") from None
     # A bracket opens each level; only a row with very many of them can be too deep. Text may hold \\u0000 harmlessly.
-    if "\\u0000" in raw or raw.count("{") + raw.count("[") > MAX_DEPTH:
+    if "\\u0000" in raw or raw.count("{") + raw.count("[") > _DEEPEST:
         _check_storable(row, "", 0)
     return raw
 
 
 def _check_storable(value: Any, field: str, depth: int) -> None:
     """Find the place of what cannot be stored."""
-    if depth > MAX_DEPTH:
-        field, allowed = field[:100], f"at most {MAX_DEPTH} levels"
+    if depth > _DEEPEST:
+        field, allowed = field[:100], f"at most {_DEEPEST} levels"
         raise InvalidData(f"{field} … is nested deeper than {allowed}", field=field, shape="too deep", allowed=allowed)
     match value:
         case Unusable():

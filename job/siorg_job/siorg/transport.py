@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urljoin
@@ -105,18 +106,21 @@ class Transport:
         """
         self.limiter = limiter
         self._base_url = base_url
+        self._origin = _origin(httpx2.URL(base_url))
         self._token = token
-        self._connect_timeout = connect_timeout_seconds
         self._max_body = max_body_bytes
-        self._max_connections = max_connections
         self._observe = observe
         # Gzip alone, because its decompression is bounded here.
-        self._headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+        headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
         self._tls = _tls_with(ca_bundle) if ca_bundle is not None else None
+        self._client = partial(
+            httpx2.AsyncClient,
+            headers=headers if token is None else {**headers, "Authorization": f"Bearer {token}"},
+            timeout=httpx2.Timeout(None, connect=connect_timeout_seconds),
+            limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            follow_redirects=False,
+        )
         self._http: httpx2.AsyncClient | None = None
-        self._origin = _origin(httpx2.URL(self._base_url))
 
     async def aclose(self) -> None:
         """Close all connections. What is still being asked then fails."""
@@ -245,17 +249,10 @@ class Transport:
         """Make the pool of connections, at the first request: reading the certificates takes its time."""
         verify = (self._tls or httpx2.create_ssl_context()) if self._origin[0] == "https" else False
         try:
-            self._http = httpx2.AsyncClient(
-                headers=self._headers,
-                verify=verify,
-                timeout=httpx2.Timeout(None, connect=self._connect_timeout),
-                limits=httpx2.Limits(max_connections=self._max_connections, max_keepalive_connections=self._max_connections),
-                follow_redirects=False,
-            )
+            self._http = self._client(verify=verify)
+            return self._http
         except (ValueError, ImportError, httpx2.InvalidURL):
             failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
-        else:
-            return self._http
         raise failure
 
 

@@ -15,11 +15,8 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import MAX_CODE, ActivityArea, Operation
 
-MAX_TEXT = 1000
-"""Characters of a telephone, an e-mail address, a web site or a part of an address."""
-
-MAX_CONTACTS = 200
-"""Telephones (or e-mail addresses, or web sites) of one unit."""
+_LONGEST_TEXT = 1000  # characters of a telephone, an e-mail address, a web site or a part of an address
+_MOST_CONTACTS = 200  # telephones (or e-mail addresses, or web sites) of one unit
 
 Row = Mapping[str, Any]
 _T = TypeVar("_T")
@@ -123,7 +120,7 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
-def text(value: Any, field: str, limit: int = MAX_TEXT) -> str | None:
+def text(value: Any, field: str, limit: int = _LONGEST_TEXT) -> str | None:
     """Normalised text of at most so many characters."""
     if value is None:
         return None
@@ -175,7 +172,7 @@ def _tail(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     stripped = value.strip()
-    match = _URI_CODE.fullmatch(stripped) if len(stripped) <= MAX_TEXT else None
+    match = _URI_CODE.fullmatch(stripped) if len(stripped) <= _LONGEST_TEXT else None
     return match[1] if match else None if stripped else ""
 
 
@@ -266,8 +263,8 @@ def texts(contacts: list[tuple[str, Row]], key: str, read: _Read[str]) -> tuple[
         entries = value if isinstance(value, list) else [value]
         said = said or not entries
         found |= dict.fromkeys(filter(None, (read(entry, field) for entry in entries)))
-        if len(found) > MAX_CONTACTS:
-            reject(field, value, f"at most {MAX_CONTACTS} entries")
+        if len(found) > _MOST_CONTACTS:
+            reject(field, value, f"at most {_MOST_CONTACTS} entries")
     return tuple(found) if found or said else None
 
 
