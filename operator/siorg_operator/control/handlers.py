@@ -64,8 +64,6 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
     controller: Controller,
     cache: Cache,
     list_uids: Callable[[str], Awaitable[set[str]]],
-    *,
-    secrets_seconds: float,
 ) -> None:
     """Put the handlers into ``registry``.
 
@@ -74,7 +72,6 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
         controller: reconciles the resources.
         cache: is told what belongs to them.
         list_uids: see ``Resync``.
-        secrets_seconds: look for changed Secrets so often.
     """
 
     def known(kind: str) -> set[str]:
@@ -89,16 +86,6 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
 
     resync = Resync(list_uids, (PLURAL, *_OWNED), known, deleted)
     tasks: list[asyncio.Task[None]] = []
-
-    async def begin() -> None:
-        await resync.initial_list()
-        controller.begin()
-        await resync.run()
-
-    async def watch_secrets() -> None:
-        while True:
-            await asyncio.sleep(secrets_seconds)
-            await controller.check_credentials()
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -130,8 +117,7 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
 
     @kopf.on.startup(registry=registry)
     async def started(**_: Any) -> None:
-        tasks.append(asyncio.create_task(_forever(begin)))
-        tasks.append(asyncio.create_task(_forever(watch_secrets)))
+        tasks.append(asyncio.create_task(_keep_in_step(resync, controller)))
 
     @kopf.on.cleanup(registry=registry)
     async def ended(**_: Any) -> None:
@@ -141,11 +127,13 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
         await controller.close()
 
 
-async def _forever(work: Callable[[], Awaitable[None]]) -> None:
-    """A bug of ours must not end silently what nobody else does."""
+async def _keep_in_step(resync: Resync, controller: Controller) -> None:
+    """Begin once everything has been seen, then find missed deletions. A bug must not end silently what nobody else does."""
     while True:
         try:
-            await work()
+            await resync.initial_list()
+            controller.begin()
+            await resync.run()
         except Exception as error:
-            log.error("Task crashed; restarting", exc_info=error)
+            log.error("Resync crashed; restarting", exc_info=error)
             await asyncio.sleep(_RESTART_SECONDS)

@@ -93,11 +93,6 @@ class ControlLoop:
         self._reconciler.job_deleted(name)
         self.wake()
 
-    async def check_credentials(self) -> None:
-        """Look again if a Secret has changed: the queue may not be polled for an hour."""
-        if await self._reader.changed():
-            self.wake()
-
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -119,10 +114,18 @@ class ControlLoop:
         rest = min(pause, _REST_SECONDS) if self._failures else 0.0
         if rest:
             await _within(rest, self._hurried)
-        if not await _within(pause - rest, self._woken):
+        if not await self._is_woken(pause - rest):
             return
         await asyncio.sleep(max(began + SPACING_SECONDS - time.monotonic(), 0.0))
         await _within(max(began + self._spacing - time.monotonic(), 0.0), self._hurried)
+
+    async def _is_woken(self, seconds: float) -> bool:
+        """Wait to be woken, or for a Secret to change: the queue may not be polled for an hour. Whether that came in time."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if await _within(min(left, self._context.secrets_seconds), self._woken) or await self._reader.changed():
+                return True
+        return self._woken.is_set()
 
     async def _pass(self) -> float:
         """One pass; returns how long to wait before the next one (seconds)."""
@@ -255,11 +258,6 @@ class Controller:
         """Let every loop look again."""
         for loop, _ in self._loops.values():
             loop.wake()
-
-    async def check_credentials(self) -> None:
-        """See ``ControlLoop.check_credentials``."""
-        for loop, _ in list(self._loops.values()):
-            await loop.check_credentials()
 
     async def stop(self, uid: str) -> None:
         """A resource is gone, or on its way: nothing more is done for it."""

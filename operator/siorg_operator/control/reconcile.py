@@ -64,6 +64,8 @@ class Context:
     """How patient to be with Jobs that fail."""
     default_image: str | None = None
     """Of Jobs whose resource names none."""
+    secrets_seconds: float = 60.0
+    """A loop that rests looks for changed Secrets so often."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     """The time now, with its zone."""
 

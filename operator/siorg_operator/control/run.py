@@ -88,16 +88,11 @@ async def _lead(
             cluster=kubernetes,
             pacing=settings.pacing,
             default_image=settings.job_image,
+            secrets_seconds=max(settings.secret_refresh_secs, 1.0),
         )
     )
     registry = kopf.OperatorRegistry()
-    handlers.register(
-        registry,
-        controller,
-        cache,
-        partial(kubernetes.uids, namespace=settings.namespace),
-        secrets_seconds=max(settings.secret_refresh_secs, 1.0),
-    )
+    handlers.register(registry, controller, cache, partial(kubernetes.uids, namespace=settings.namespace))
     kopf_settings = kopf.OperatorSettings()
     handlers.configure(kopf_settings)
     # kopf would wait for a threading.Event on a thread, which nothing could end.
