@@ -10,9 +10,20 @@ from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.siorg.transport import Transport
-from support.scripted_server import Script, ScriptedServer
+from support.scripted_server import Script, ScriptedServer, envelope, reply, unit_row
+
+TOKEN = "tok-3f9a-very-secret"
+WHOLE = envelope(value=unit_row(471))
+UNIT = reply(200, WHOLE)
 
 _OF_THE_CLIENT = {"breaker", "timeout_seconds", "max_structure_seconds", "observe_error", "retries"}
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Recorder:

@@ -26,20 +26,10 @@ from siorg_job.siorg.errors import (
 )
 from siorg_job.siorg.model import DomainTable
 from support.scripted_server import Received, Script, by_path, envelope, in_turn, raw, reply, unit_row
-from support.siorg_client import Recorder, asking, client_of, error_of
+from support.siorg_client import TOKEN, UNIT, WHOLE, Clock, Recorder, asking, client_of, error_of
 
-TOKEN = "tok-3f9a-very-secret"
-WHOLE = envelope(value=unit_row(471))
-UNIT = reply(200, WHOLE)
 ESFERA = reply(200, envelope("esfera", [{"codigoEsfera": 1, "descricaoEsfera": "Federal", "ativo": "SIM"}]))
 HTML_404 = reply(404, "<html>Not Found</html>", Content_Type="text/html")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def structures(filtered: Any, unfiltered: Any = None, judicial: Any = None, *, code: int = 0) -> Script:
@@ -317,7 +307,7 @@ async def test_after_the_cooldown_one_request_finds_out_and_the_others_wait() ->
     async with asking(reply(500), breaker=breaker) as (server, client):
         with pytest.raises(SiorgUnavailable):
             await client.unit(471)
-        clock.now = 10.0
+        clock.now += 10.0
         server.script = held
         cancelled = asyncio.create_task(client.unit(471))
         await arrived.wait()
@@ -350,7 +340,7 @@ async def test_a_probe_takes_nothing_but_siorgs_own_word_for_life() -> None:
         clock = Clock()
         breaker = Breaker(1, 10.0, 10.0, clock, lambda: 0.0)
         breaker.failure(breaker.before_request())
-        clock.now = 10.0
+        clock.now += 10.0
         async with asking(script, breaker=breaker, retries=2) as (server, client):
             error = await error_of(client.probe())
             assert server.targets == ["/doc/esfera"], script

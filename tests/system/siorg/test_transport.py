@@ -20,11 +20,8 @@ from hypothesis import strategies as st
 from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, RateLimited, SiorgUnavailable
 from support.scripted_server import Received, ScriptedServer, by_path, envelope, in_turn, raw, reply, unit_row
-from support.siorg_client import Recorder, asking, client_of, error_of
+from support.siorg_client import TOKEN, UNIT, WHOLE, Recorder, asking, client_of, error_of
 
-TOKEN = "tok-3f9a-very-secret"
-WHOLE = envelope(value=unit_row(471))
-UNIT = reply(200, WHOLE)
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 
 

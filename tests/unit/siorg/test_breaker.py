@@ -8,14 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from siorg_job.siorg.breaker import Breaker, BreakerState, Permit
 from siorg_job.siorg.errors import BreakerOpen
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.siorg_client import Clock
 
 
 def make(clock: Clock, threshold: int = 3, draw: float = 0.0) -> Breaker:
