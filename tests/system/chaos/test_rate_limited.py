@@ -22,14 +22,15 @@ def pause(scene: Scene, seconds: float) -> None:
     )
 
 
-def test_a_long_pause_postpones_only_what_met_it_and_ends_the_run(scene: Scene) -> None:
-    scene.waiting(100)
+@pytest.mark.parametrize("items", [100, 3])  # where the last ones are postponed, that is no end of the work
+def test_a_long_pause_postpones_only_what_met_it_and_ends_the_run(scene: Scene, items: int) -> None:
+    scene.waiting(items)
     with SiorgServer("--synthetic", "5", "--faults", "429=1", "--retry-after", "120") as strict:
         job = scene.run(75, SIORG_API_URL=strict.url, within=20)
         requests = strict.control("GET", "state")["requests"]
     assert job.summary["reason"] == "siorg_rate_limited"
     assert re.search(r"no requests for another 1[12]\d s", job.stderr)
-    assert scene.states() == {("PENDING", 0): 100}
+    assert scene.states() == {("PENDING", 0): items}
     delays = scene.connection.execute(
         "SELECT extract(epoch FROM scheduled_for - now())::float8 AS seconds FROM siorg_sync_queue WHERE scheduled_for > now()"
     ).fetchall()
@@ -38,14 +39,6 @@ def test_a_long_pause_postpones_only_what_met_it_and_ends_the_run(scene: Scene) 
     assert job.summary["claimed"] == job.summary["released"] <= 16
     assert requests["total"] <= 16  # those that were on their way; then nobody asked
     assert set(scene.audit()) == {"claim", "release"}
-
-
-def test_the_last_items_postponed_is_no_end_of_the_work(scene: Scene) -> None:
-    scene.waiting(3)
-    with SiorgServer("--synthetic", "5", "--faults", "429=1", "--retry-after", "120") as strict:
-        job = scene.run(75, SIORG_API_URL=strict.url, within=20)
-    assert job.summary["reason"] == "siorg_rate_limited"
-    assert scene.states() == {("PENDING", 0): 3}
 
 
 @pytest.mark.parametrize("retry_after", [None, "0", "1"])
