@@ -30,9 +30,3 @@ class FetchFailure:
             delay_seconds=getattr(error, "retry_after", None),
             details={"kind": error.kind, "retryable": retryable, "details": dict(error.details)},
         )
-
-
-def internal_error(item: Item, error: Exception) -> Verdict:
-    """A fault of ours: the item alone is tried again, the others go on."""
-    details = {"kind": "internal_error", "retryable": True}
-    return Verdict(item, Outcome.RETRY, error=f"internal error: {type(error).__name__}: {error}", details=details)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.ancestors import Ancestors
 from siorg_job.fetch.cache import Cache
-from siorg_job.fetch.failure import FetchFailure, internal_error
+from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
@@ -22,6 +22,7 @@ from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
+from siorg_job.sync.outcomes import internal_error
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_runtime.logs import logger

@@ -12,7 +12,7 @@ import psycopg
 
 from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.model import Fetched
-from siorg_job.sync.outcomes import failed_for_now, refused, unusable
+from siorg_job.sync.outcomes import internal_error, refused, unusable
 from siorg_job.sync.read import read
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
@@ -206,7 +206,7 @@ def _ends_last(works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy) -> list
 
 def _refusal(item: Item, error: Exception) -> Verdict:
     if not isinstance(error, psycopg.Error | HierarchyTooDeep):
-        return failed_for_now(item, f"internal error: {type(error).__name__}: {error}", "internal_error")
+        return internal_error(item, error)
     reason = f"refused by the database: {describe(error)}" if isinstance(error, psycopg.Error) else str(error)
     if isinstance(item.error_details, dict) and item.error_details.get("resolution") == "MERGE":
         return unusable(item, reason)

@@ -27,6 +27,11 @@ def failed_for_now(item: Item, reason: str, kind: str) -> Verdict:
     return Verdict(item, Outcome.RETRY, error=reason, details=_details(kind, retryable=True))
 
 
+def internal_error(item: Item, error: Exception) -> Verdict:
+    """A fault of ours: the item alone is tried again, the others go on."""
+    return failed_for_now(item, f"internal error: {type(error).__name__}: {error}", "internal_error")
+
+
 def conflict(
     item: Item,
     reason: str,
