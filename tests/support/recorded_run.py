@@ -67,7 +67,7 @@ def recorded_run(database_url: str, folder: Path) -> Iterator[Recording]:
     """
     with ExitStack() as stack:
         siorg = stack.enter_context(SiorgServer("--synthetic", str(UNITS)))
-        cluster = stack.enter_context(small_cluster(folder, {"python:test": [sys.executable]}, retry_seconds=0.2))
+        cluster = stack.enter_context(small_cluster(folder, {"python:test": [sys.executable]}))
         world = stack.enter_context(siorg_world(cluster, siorg, database_url, folder))
         operator = world.operator(SIORG_PROBE_MAX_SECS=2)
         worker = stack.enter_context(_worker(world))

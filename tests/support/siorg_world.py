@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 import yaml
 
-from kube_double.kubelet import Running
+from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Running
 from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection, QueueStore, connect
 from support.cluster import Cluster, real_cluster
@@ -153,8 +153,8 @@ class World:
                 "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {}},
                 "podTemplate": {
                     "spec": {
-                        "nodeSelector": self.cluster.node_selector,
-                        "tolerations": self.cluster.tolerations,
+                        "nodeSelector": NODE_SELECTOR,
+                        "tolerations": TOLERATIONS,
                         "terminationGracePeriodSeconds": 10,
                         "env": [{"name": key, "value": value} for key, value in (_ENV | dict(env or {})).items()],
                     }
@@ -373,7 +373,7 @@ def siorg_world(
 @contextmanager
 def _in_a_namespace(cluster: Cluster, images: Mapping[str, Sequence[str]], folder: Path, namespace: str) -> Iterator[Cluster]:
     if cluster.server is None:
-        with real_cluster(folder, cluster.kubeconfig, images, retry_seconds=0.2) as own:
+        with real_cluster(folder, cluster.kubeconfig, images) as own:
             yield own
         return
     kube = Kube(cluster.kubeconfig, namespace=namespace or f"{cluster.namespace}-{secrets.token_hex(3)}")
