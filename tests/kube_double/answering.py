@@ -85,7 +85,6 @@ class Answering:
         return await self._send(request, asked, code, text)
 
     async def _fail(self, request: web.BaseRequest, asked: Request, trouble: Trouble) -> web.StreamResponse:
-        """Answer as the trouble says, or not at all."""
         if trouble.drop or trouble.status is None:
             self.record(asked)
             await self._call_back("before", asked)

@@ -172,7 +172,6 @@ class Kubelet:
             self._place(body)
 
     def forget(self, uid: str) -> None:
-        """A Pod has ended for good."""
         with self._lock:
             self._pods.pop(uid, None)
 
@@ -217,7 +216,6 @@ class _Pod:
         self._begun = now()
 
     def learn(self, body: Body, *, there: bool) -> None:
-        """The pod's object changed."""
         with self._wake:
             self._body = body
             self._gone = self._gone or not there
@@ -348,7 +346,6 @@ class _Pod:
         self._notify()
 
     def _look(self) -> None:
-        """Notice the end of the process."""
         if self._process is None or (code := self._process.poll()) is None:
             return
         self.running = self._process = None

@@ -77,7 +77,6 @@ def unit_codes(url: str, token: str = "") -> list[int]:
 
 
 def crd() -> Body:
-    """The definition as it is shipped."""
     definition: Body = yaml.safe_load((REPOSITORY / "crds" / "siorgsyncworkers.yaml").read_text(encoding="utf-8"))
     return definition
 
@@ -171,11 +170,9 @@ class World:
         }
 
     def create(self, manifest: Body | None = None) -> Body:
-        """Create a resource; the usual one if none is given."""
         return self.kube.create(self.resource() if manifest is None else manifest)
 
     def edit(self, spec: Mapping[str, Any], name: str = "sync") -> Body:
-        """A merge patch of a resource's spec."""
         return self.kube.patch(RESOURCE, name, {"spec": spec})
 
     def secret(self, url: str | None = None, *, name: str = SECRET, key: str = SECRET_KEY) -> Body:
@@ -229,7 +226,6 @@ class World:
     # -- how it stands ------------------------------------------------------------------------------------------------
 
     def get(self, name: str = "sync") -> Body:
-        """A resource as it is now."""
         found = self.kube.get(RESOURCE, name)
         assert found is not None, f"no resource {name}"
         return found
@@ -282,24 +278,19 @@ class World:
         return sorted(found, key=lambda event: (event.get("firstTimestamp") or "", event["metadata"]["resourceVersion"]))
 
     def jobs(self, name: str = "sync") -> list[Body]:
-        """Its drain Jobs, oldest first."""
         found = self.kube.list("jobs", labels=f"{DRAIN},siorg.waterswamp.dev/worker={name}")
         return sorted(found, key=lambda job: (job["metadata"]["creationTimestamp"], job["metadata"]["name"]))
 
     def unfinished_jobs(self, name: str = "sync") -> list[Body]:
-        """Those that are neither Complete nor Failed."""
         return [job for job in self.jobs(name) if not is_finished(job)]
 
     def pods(self) -> list[Body]:
-        """Pods of drain Jobs."""
         return self.kube.list("pods", labels=DRAIN)
 
     def processes(self) -> list[Running]:
-        """Processes that run in this world's pods, drain or not."""
         return self.cluster.kubelet.processes(self.namespace)
 
     def depth(self) -> int:
-        """Claimable items."""
         return QueueStore(self.connection).depth().claimable
 
     def outcomes(self) -> dict[str, int]:
@@ -338,7 +329,6 @@ class World:
 
 
 def is_finished(job: Body) -> bool:
-    """Complete or Failed."""
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(one["type"] in {"Complete", "Failed"} and one["status"] == "True" for one in conditions)
 
