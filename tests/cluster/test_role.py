@@ -79,7 +79,8 @@ def test_a_whole_life_needs_all_of_the_role_and_nothing_else(world: World, tmp_p
     world.kube.wait_gone("cronjobs", "sync-cleanup")
 
     # A pod that cannot start.
-    world.edit({"job": {"image": NOWHERE}})
+    edited = world.edit({"job": {"image": NOWHERE}})["metadata"]["generation"]
+    eventually(lambda: world.status()["observedGeneration"] == edited)  # else the next Job may still have the good image
     world.enqueue(5)
     eventually(lambda: world.events("StuckJobEnded"))
     told = world.operator(start=False, kubeconfig=who.kubeconfig).explain("sync")
