@@ -56,6 +56,7 @@ WRONG = [
     ("SIORG_API_URL", "api.siorg.gov.br", "https"),
     ("SIORG_API_TOKEN", "Bearer hunter2-word", "space"),
     ("SIORG_API_TOKEN", "hunter2-wörd", "ASCII"),
+    ("SIORG_API_TOKEN", "hunter2-word\r\nX-Evil: 1", "ASCII"),
     ("SIORG_API_TOKEN", "hunter2-word" * 400, "at most 4096 characters"),
     ("SIORG_ALLOW_INSECURE", "maybe", "true, false"),
     ("SIORG_CA_BUNDLE", "/nowhere/ca.pem", "exists"),
