@@ -89,7 +89,7 @@ def test_the_first_time_the_whole_structure_is_enqueued_parents_first_and_once(w
     assert world.statuses() == dict.fromkeys([471, 900, 901, 902], "COMPLETED")
     versions.asked.clear()
     found = _discover(world, versions)
-    assert (found.how, found.items, versions.asked) == ("unchanged", [], ["version"])
+    assert (found.how, found.items, versions.asked) == ("unchanged", (), ["version"])
 
 
 def test_what_changed_since_is_enqueued(world: World, versions: Versions) -> None:
