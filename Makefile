@@ -87,7 +87,7 @@ test-fast: $(INSTALLED) ## those that need neither a process nor a database, at 
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit $(ARGS)
 
 # The component tests that `make test` runs on the small API server, on a real one. They make namespaces of their own and
-# the CRD; SIORG_TEST_JOB_IMAGE and SIORG_TEST_HOST_ADDRESS add a drain with real pods (tests/cluster/test_real_pods.py).
+# the CRD. Real pods come with `make e2e`.
 test-cluster: $(INSTALLED) ## run the operator's tests against the API server of KUBECONFIG
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG is not set: it has to name the cluster to test on" >&2; exit 2; }
 	@SIORG_TEST_CLUSTER=1 $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/kube_double tests/cluster) $(ARGS)

@@ -217,50 +217,47 @@ def restart_where_it_ended(operator: Operator) -> None:
         operator.start()
 
 
+@contextmanager
+def no_room_for_jobs(world: World) -> Iterator[None]:
+    """A quota, or what the double says as if there were one."""
+    if world.cluster.server is not None:
+        says = "jobs.batch is forbidden: exceeded quota: none, requested: count/jobs.batch=1, used: 0, limited: 0"
+        refused = {"verb": "create", "resource": "jobs", "namespace": world.namespace, "user_agent": OURS}
+        with world.cluster.server.fault(**refused, status=403, message=says):
+            yield
+        return
+    path = f"/api/v1/namespaces/{world.namespace}/resourcequotas"
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    world.kube.request("POST", path, {"apiVersion": "v1", "kind": "ResourceQuota", **quota})
+    eventually(lambda: world.kube.request("GET", f"{path}/none").get("status", {}).get("hard"))
+    yield
+    world.kube.request("DELETE", f"{path}/none")
+
+
 def test_a_namespace_without_room_for_jobs_is_told_and_asked_rarely(world: World) -> None:
     world.secret()
     world.enqueue(350)
     operator = world.operator()
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "none"},
-        "spec": {"hard": {"count/jobs.batch": "0"}},
-    }
-    server = world.cluster.server
-    if server is None:
-        path = f"/api/v1/namespaces/{world.namespace}/resourcequotas"
-        world.kube.request("POST", path, quota)
-        eventually(lambda: world.kube.request("GET", f"{path}/none").get("status", {}).get("hard"))
-        refusing = None
-    else:
-        says = "jobs.batch is forbidden: exceeded quota: none, requested: count/jobs.batch=1, used: 0, limited: 0"
-        refusing = server.fault(
-            verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, status=403, message=says
-        )
-        refusing.__enter__()
-    began = time.monotonic()
-    world.create()
 
-    told = world.wait_for_condition("ScalingActive", "False", "LaunchFailed")
+    def refusals() -> float:
+        return operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create")
 
-    assert "exceeded quota" in told["message"]
-    assert "raise the quota" in told["message"]
-    assert "exceeded quota" in world.decision()["message"]
-    assert "launched 0" in world.decision()["message"]
-    assert world.condition("Ready")["reason"] == "LaunchFailed"
-    eventually(lambda: operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create") >= 3 * MAX_JOBS)
-    assert time.monotonic() - began > 1 + 2  # the pauses between three tries
-    assert not world.jobs()
-    # New work all the time wakes the operator all the time; the API server is not asked more often for that.
-    before = operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create")
-    for _ in range(50):
-        world.enqueue(1)
-        time.sleep(0.1)
-    assert operator.metric("siorg_operator_api_calls_total", "403", "jobs", "create") - before <= 2 * MAX_JOBS
-
-    if refusing is not None:
-        refusing.__exit__(None, None, None)
-    else:
-        world.kube.request("DELETE", f"{path}/none")
+    with no_room_for_jobs(world):
+        began = time.monotonic()
+        world.create()
+        told = world.wait_for_condition("ScalingActive", "False", "LaunchFailed")
+        assert "exceeded quota" in told["message"]
+        assert "raise the quota" in told["message"]
+        assert "exceeded quota" in world.decision()["message"]
+        assert "launched 0" in world.decision()["message"]
+        assert world.condition("Ready")["reason"] == "LaunchFailed"
+        eventually(lambda: refusals() >= 3 * MAX_JOBS)
+        assert time.monotonic() - began > 1 + 2  # the pauses between three tries
+        assert not world.jobs()
+        # New work all the time wakes the operator all the time; the API server is not asked more often for that.
+        before = refusals()
+        for _ in range(50):
+            world.enqueue(1)
+            time.sleep(0.1)
+        assert refusals() - before <= 2 * MAX_JOBS
     drain(world, 400)

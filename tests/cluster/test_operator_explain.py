@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,8 @@ def explain(
     world: World, *arguments: str, kubeconfig: Path | None = None, unset: str = "", **settings: Any
 ) -> subprocess.CompletedProcess[str]:
     operator = world.operator(start=False, kubeconfig=kubeconfig, **settings)
-    environment = {key: value for key, value in operator.environment.items() if key != unset}
-    return subprocess.run(
-        [sys.executable, "-m", "siorg_operator", "explain", *arguments],
-        env={**environment, "COLUMNS": "160"}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
+    operator.environment.pop(unset, None)
+    return operator.explain(*arguments)
 
 
 def test_prints_the_decision_and_every_limit_that_shaped_it(world: World) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from support.fleet import eventually
-from support.kube import Body, condition
+from support.kube import condition
 from support.operator_process import Operator
-from support.siorg_world import HELD_IMAGE, RESOURCE, UNITS, World, is_finished
+from support.siorg_world import HELD_IMAGE, RESOURCE, UNITS, World
 
 MAX_JOBS = 4
 
@@ -113,54 +113,6 @@ def test_work_is_drained_by_jobs_that_come_and_go_and_everything_is_told(world: 
     assert not [entry for entry in operator.entries() if entry["level"] in {"ERROR", "CRITICAL"}]
 
 
-def test_a_job_is_owned_named_labelled_and_restricted(world: World) -> None:
-    world.secret()
-    world.enqueue(150)
-    world.operator()
-    resource = world.create(world.resource(job={"image": HELD_IMAGE}))
-    eventually(lambda: len(world.pods()) == 2)
-    first, second = world.jobs()
-
-    owner = {"apiVersion": "siorg.waterswamp.dev/v1alpha1", "kind": "SiorgSyncWorker", "name": "sync", "controller": True,
-             "uid": resource["metadata"]["uid"], "blockOwnerDeletion": True}  # fmt: skip
-    for slot, job in enumerate((first, second)):
-        labels = job["metadata"]["labels"]
-        assert job["metadata"]["ownerReferences"] == [owner]
-        assert (
-            labels.items()
-            >= {
-                "app.kubernetes.io/name": "siorg-sync",
-                "app.kubernetes.io/managed-by": "siorg-operator",
-                "app.kubernetes.io/component": "drain",
-                "siorg.waterswamp.dev/worker": "sync",
-                "siorg.waterswamp.dev/slot": str(slot),
-            }.items()
-        )
-        prefix, tag, told_slot, _ = job["metadata"]["name"].split("-")
-        assert (prefix, len(tag), told_slot) == ("sync", 5, str(slot))
-        assert "wanted" in job["metadata"]["annotations"]["siorg.waterswamp.dev/decision"]
-        assert len(job["metadata"]["name"]) <= 63
-    assert len({job["metadata"]["labels"]["siorg.waterswamp.dev/template"] for job in (first, second)}) == 1
-    for pod in world.pods():
-        assert_restricted(pod)
-
-
-def assert_restricted(pod: Body) -> None:
-    """Pod Security ``restricted``, a read-only root, no token of a service account, no Secret's value."""
-    spec = pod["spec"]
-    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    assert spec["automountServiceAccountToken"] is False
-    assert spec["restartPolicy"] == "Never"
-    assert [volume["name"] for volume in spec["volumes"]] == ["tmp"]
-    (container,) = spec["containers"]
-    assert container["args"] == ["run"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True,
-    }  # fmt: skip
-    (url,) = (variable for variable in container["env"] if variable["name"] == "DATABASE_URL")
-    assert url["valueFrom"] == {"secretKeyRef": {"name": "database", "key": "DATABASE_URL"}}
-
-
 def test_deleting_the_resource_ends_what_runs_and_gives_its_items_back(world: World) -> None:
     world.siorg.control("PUT", "latency", {"latency": "20000"})
     world.secret()
@@ -216,25 +168,6 @@ def test_an_operator_that_ends_leaves_its_jobs_alone_and_the_next_one_counts_the
     assert world.outcomes() == {"COMPLETED/1": 400}
     eventually(lambda: second.metric("siorg_operator_items_total", "completed") == 400)
     assert len(world.jobs()) == 3  # successfulJobsHistoryLimit
-
-
-def test_a_resource_that_is_made_again_has_jobs_of_its_own(world: World) -> None:
-    world.secret()
-    world.enqueue(50)
-    world.operator()
-    world.create()
-    world.wait_until_drained()
-    before = {job["metadata"]["name"] for job in world.jobs()}
-    world.kube.delete(RESOURCE, "sync")
-    world.kube.wait_gone(RESOURCE, "sync")
-
-    world.create()
-    world.enqueue(50)
-    after = eventually(lambda: {job["metadata"]["name"] for job in world.jobs() if is_finished(job)} - before)
-
-    assert not after & before
-    world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 100}
 
 
 def test_it_runs_as_a_user_that_has_no_name(world: World) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pytest
 
 from siorg_operator.database.connection import APPLICATION_NAME
-from support.counted_database import CountedDatabase
+from support.database_proxy import DatabaseProxy
 from support.fleet import eventually
 from support.operator_fork import forked_operator
 from support.postgres import Postgres
@@ -19,6 +23,50 @@ from support.siorg_world import HELD_IMAGE, RESOURCE, World
 
 ROUNDS = 8
 NEVER_POLLED = 3600  # seconds: what is seen within a test was seen at once
+
+
+class _Timed(DatabaseProxy):
+    def __init__(self, server: Path, folder: Path) -> None:
+        super().__init__(server, folder)
+        self.said: list[tuple[float, bytes]] = []
+
+    async def _questions(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            self.said.append((time.monotonic(), data))
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+class CountedDatabase:
+    """Leads to the same database as ``url``, which is behind a socket in ``socket``, and keeps when it was asked what."""
+
+    def __init__(self, url: str, socket: Path, folder: Path) -> None:
+        self._proxy = _Timed(socket, folder)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.url = self._proxy.url(url)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._proxy.__aenter__(), self._loop).result(10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        asyncio.run_coroutine_threadsafe(self._proxy.__aexit__(kind, error, traceback), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def readings(self) -> list[float]:
+        """When the queue was read, by ``time.monotonic``."""
+        return [when for when, said in list(self._proxy.said) if b"BEGIN READ ONLY" in said]
+
+    @property
+    def messages(self) -> list[float]:
+        """When anything was asked."""
+        return [when for when, _ in list(self._proxy.said)]
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,15 +26,6 @@ NOWHERE = "registry.example/siorg-job:nowhere"
 CLEANUP = {"enabled": True, "schedule": "17 3 * * *"}
 DISCOVERY = {"enabled": True, "schedule": "7 * * * *", "organizations": [ORGANIZATION]}
 ELECTION: Mapping[str, Any] = {"LEADER_ELECTION": "true", "LEASE_RETRY_SECS": 1}
-
-
-def explain(world: World, who: Account) -> subprocess.CompletedProcess[str]:
-    """``siorg-operator explain``, as a person runs it in the operator's pod."""
-    there = world.operator(start=False, kubeconfig=who.kubeconfig)
-    return subprocess.run(
-        [sys.executable, "-m", "siorg_operator", "explain", "sync"],
-        env=there.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
 
 
 def take_the_name_of_the_next_job(world: World) -> str:
@@ -90,10 +79,11 @@ def test_a_whole_life_needs_all_of_the_role_and_nothing_else(world: World, tmp_p
     world.kube.wait_gone("cronjobs", "sync-cleanup")
 
     # A pod that cannot start.
-    world.edit({"job": {"image": NOWHERE}})
+    edited = world.edit({"job": {"image": NOWHERE}})["metadata"]["generation"]
+    eventually(lambda: world.status()["observedGeneration"] == edited)  # else the next Job may still have the good image
     world.enqueue(5)
     eventually(lambda: world.events("StuckJobEnded"))
-    told = explain(world, who)
+    told = world.operator(start=False, kubeconfig=who.kubeconfig).explain("sync")
     assert told.returncode == 0, told.stderr
     world.edit({"job": {"image": IMAGE}})
     world.wait_until_drained()
@@ -136,7 +126,7 @@ def cannot_watch(world: World, who: Account) -> str:
 
 def cannot_read_the_resource(world: World, who: Account) -> str:
     world.create()
-    told = explain(world, who)
+    told = world.operator(start=False, kubeconfig=who.kubeconfig).explain("sync")
     assert told.returncode == 75
     return told.stderr
 

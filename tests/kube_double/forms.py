@@ -34,7 +34,6 @@ class Form:
 
 
 def form_of(kind: Kind, accept: str, columns: Sequence[Mapping[str, Any]]) -> Form:
-    """What the Accept header asks for."""
     if "as=PartialObjectMetadataList" in accept:
         about = {"apiVersion": "meta.k8s.io/v1"}
 

@@ -49,7 +49,6 @@ class GarbageCollector:
         return self._store.with_uid(owner["uid"]) is not None
 
     def collect(self) -> None:
-        """Do what there is to do now."""
         with self._store.lock:
             work, self._work = list(self._work), {}
             for place, key in work:

@@ -43,8 +43,6 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One request's target."""
-
     kind: Kind
     verb: str
     namespace: str | None
@@ -54,7 +52,6 @@ class Route:
 
     @property
     def place(self) -> str:
-        """The namespace, or the empty one."""
         return self.namespace or ""
 
     @property
@@ -92,11 +89,9 @@ class Kinds:
         return self._by_collection.get(collection)
 
     def named(self, plural: str) -> Kind:
-        """The kind of a plural."""
         return next(kind for kind in self if kind.plural == plural)
 
     def of(self, body: Body) -> Kind:
-        """The kind that a manifest's apiVersion and kind name."""
         return next(kind for kind in self if (kind.api_version, kind.kind) == (body["apiVersion"], body["kind"]))
 
     def define(self, definition: str, kind: Kind | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -59,19 +58,14 @@ class Kubelet:
         folder: Where output and termination messages go.
         schedule: Whether to bind Pods that have no node yet; leave it to the scheduler where there is one.
         namespace: Only Pods of this one: on a shared cluster several tests stand for the same node.
-        retry_seconds: How soon to try again what failed: pulling an image, reading a Secret.
-        path: The PYTHONPATH beneath the Pod's own environment, as an image would have its programs.
     """
 
     def __init__(
-        self, kubeconfig: Path, images: Mapping[str, Sequence[str]], *, folder: Path | None = None, schedule: bool = True,
-        namespace: str = "*", retry_seconds: float = 1.0, path: Sequence[str | Path] = (),
+        self, kubeconfig: Path, images: Mapping[str, Sequence[str]], folder: Path, *, schedule: bool = True, namespace: str = "*"
     ) -> None:  # fmt: skip
         self.images = dict(images)
-        self.retry_seconds = retry_seconds
         self.kube = Kube(kubeconfig, user_agent="kubelet")
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="kubelet-"))
-        self.path = os.pathsep.join(map(str, path)) or os.environ.get("PYTHONPATH", "")
+        self.folder = folder
         self._schedule = schedule
         self._pods: dict[str, _Pod] = {}
         self._lock = threading.Lock()
@@ -178,7 +172,6 @@ class Kubelet:
             self._place(body)
 
     def forget(self, uid: str) -> None:
-        """A Pod has ended for good."""
         with self._lock:
             self._pods.pop(uid, None)
 
@@ -223,7 +216,6 @@ class _Pod:
         self._begun = now()
 
     def learn(self, body: Body, *, there: bool) -> None:
-        """The pod's object changed."""
         with self._wake:
             self._body = body
             self._gone = self._gone or not there
@@ -302,7 +294,7 @@ class _Pod:
             waiting = {"reason": "RunContainerError", "message": message}
         except ApiError:
             waiting = {"reason": "ContainerCreating"}
-        self._again_at = time.monotonic() + self._kubelet.retry_seconds
+        self._again_at = time.monotonic() + _AGAIN_SECONDS
         self._state = {"waiting": waiting}
 
     def _waits_for_image(self) -> Body | None:
@@ -334,8 +326,8 @@ class _Pod:
         home = self._log.with_suffix(".home")
         home.mkdir(exist_ok=True)
         beneath = {"PATH": os.environ.get("PATH", ""), "HOME": str(home), "HOSTNAME": metadata["name"]}
-        if self._kubelet.path:
-            beneath["PYTHONPATH"] = self._kubelet.path
+        if path := os.environ.get("PYTHONPATH"):
+            beneath["PYTHONPATH"] = path  # as an image would have its programs
         env = beneath | own | {"WORKER_TERMINATION_LOG": str(self._termination_log)}
         with self._log.open("ab") as log:
             process = subprocess.Popen(
@@ -354,7 +346,6 @@ class _Pod:
         self._notify()
 
     def _look(self) -> None:
-        """Notice the end of the process."""
         if self._process is None or (code := self._process.poll()) is None:
             return
         self.running = self._process = None

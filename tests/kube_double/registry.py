@@ -53,8 +53,6 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class DeleteOptions:
-    """What a DELETE says of itself."""
-
     policy: str = ""
     """Background or Orphan; empty for the kind's own default, which for Jobs is Orphan."""
     grace_seconds: int | None = None
@@ -64,8 +62,6 @@ class DeleteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A list or a part of one."""
-
     entries: list[Entry]
     version: int
     token: str = ""
@@ -261,7 +257,6 @@ class Registry:
         return self.definitions.admit(kind, body, old, subresource, strict=options.strict) if kind.custom else body
 
     def _decoded(self, kind: Kind, namespace: str, body: Any, options: Options) -> Body:
-        """The object as its kind has it, with its namespace."""
         if not isinstance(body, dict):
             raise bad_request("the object provided is unrecognized: couldn't get version/kind")
         decoded: Body = {"apiVersion": kind.api_version, "kind": kind.kind} | body

@@ -144,7 +144,6 @@ class ApiServer:
             self._call(self._listen())
 
     def cut(self) -> None:
-        """Cut every connection once."""
         self._loop.call_soon_threadsafe(self._abort_all)
 
     def compact(self) -> None:
@@ -159,12 +158,10 @@ class ApiServer:
     # What it has
 
     def objects(self, resource: str, namespace: str | None = None, *, labels: str = "") -> list[Body]:
-        """All objects of a resource (its plural), in the order of their names."""
         page = self._registry.page(self._kinds.named(resource), namespace, by_labels(labels) if labels else None)
         return [entry.body for entry in page.entries]
 
     def get(self, resource: str, name: str, namespace: str = "") -> Body | None:
-        """One object, or None."""
         kind = self._kinds.named(resource)
         entry = self._store.get(kind.collection, (namespace if kind.namespaced else "", name))
         return None if entry is None else entry.body

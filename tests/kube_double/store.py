@@ -48,7 +48,6 @@ class Entry:
         return cls(key, body, version, serialized({name: value for name, value in body.items() if name not in _TYPE}))
 
     def copy(self) -> Body:
-        """A body of one's own."""
         return {"kind": self.body["kind"], "apiVersion": self.body["apiVersion"], **json.loads(self.text)}
 
 

@@ -14,7 +14,7 @@ import pytest
 from kube_double.server import ApiServer
 from support.cluster import Cluster
 from support.fleet import eventually
-from support.kube import APPLY_PATCH, MERGE_PATCH, ApiError, Body, Kube, condition
+from support.kube import MERGE_PATCH, ApiError, Body, Kube
 
 
 def job(name: str, *, metadata: Body | None = None, pod: Body | None = None, **spec: Any) -> Body:
@@ -294,11 +294,6 @@ class TestApply:
         kube.patch("configmaps", name, {"metadata": {"annotations": {"a": "b"}}})
         assert kube.apply(config_map(name, b="2"), manager="two")["metadata"]["annotations"] == {"a": "b"}
 
-    def test_takes_yaml(self, kube: Kube, name: str) -> None:
-        text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: 'yes'}}\n"
-        made = kube.patch("configmaps", name, text.encode(), content_type=APPLY_PATCH, fieldManager="one")
-        assert made["data"] == {"a": "yes"}
-
 
 @pytest.fixture(scope="module")
 def labels(cluster: Cluster) -> str:
@@ -553,15 +548,3 @@ def test_events_are_told_of_an_object(kube: Kube, name: str, cluster: Cluster) -
     })  # fmt: skip
     (listed,) = kube.list("events", fields=f"involvedObject.name={name},reason=Launched")
     assert listed["message"] == "launched 2"
-
-
-def test_an_administrator_may(kube: Kube) -> None:
-    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {
-        "resourceAttributes": {"verb": "create", "group": "batch", "resource": "jobs", "namespace": "default"}}}  # fmt: skip
-    found = kube.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-    assert found["status"]["allowed"] is True
-
-
-def test_conditions_are_read_by_type() -> None:
-    assert condition({"status": {"conditions": [{"type": "A", "status": "True"}]}}, "A") == "True"
-    assert condition({}, "A") == ""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kube_double.kubelet import NODE, NODE_SELECTOR, TOLERATIONS
+from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS
 from kube_double.pod_environment import expand
 from kube_double.server import ApiServer
 from support.cluster import Cluster, small_cluster
 from support.fleet import eventually
-from support.kube import Body, Kube, condition
+from support.kube import Body, Kube
 
 ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
@@ -35,22 +34,10 @@ def state(body: Body) -> Body:
     return found
 
 
-def waits(kube: Kube, name: str, reason: str) -> str:
-    """The message with which the container waits for this reason."""
-    body = kube.wait_for("pods", name, lambda body: state(body).get("waiting", {}).get("reason") == reason)
-    return str(state(body)["waiting"].get("message"))
-
-
 def ends(kube: Kube, name: str) -> Body:
     body = kube.wait_for("pods", name, lambda body: body["status"]["phase"] in ("Succeeded", "Failed"))
     found: Body = state(body)["terminated"]
     return found
-
-
-def test_the_node_is_ready_and_says_so(kube: Kube) -> None:
-    node = kube.wait_for("nodes", NODE, lambda body: condition(body, "Ready") == "True")
-    assert node["metadata"]["labels"]["siorg-test-node"] == "true"
-    assert kube.get("leases", NODE, "kube-node-lease") is not None
 
 
 def test_a_process_gets_the_pods_environment_and_hardly_anything_else(
@@ -79,11 +66,6 @@ def test_a_process_gets_the_pods_environment_and_hardly_anything_else(
     }  # fmt: skip
 
 
-def test_a_command_replaces_the_images_own(kube: Kube, name: str) -> None:
-    kube.create(pod(name, command=[sys.executable, "-c", "raise SystemExit(9)"], args=[]))
-    assert ends(kube, name)["exitCode"] == 9
-
-
 def test_an_end_says_what_the_process_left(kube: Kube, name: str) -> None:
     program = "import os; open(os.environ['WORKER_TERMINATION_LOG'], 'w').write('drained 5' + 'x' * 9000)"
     kube.create(pod(name, program))
@@ -92,75 +74,6 @@ def test_an_end_says_what_the_process_left(kube: Kube, name: str) -> None:
     assert ended["message"].startswith("drained 5xxx")
     assert len(ended["message"]) == 4096
     assert ended["startedAt"] <= ended["finishedAt"]
-
-
-def test_a_bad_end_says_so_and_can_show_the_log(kube: Kube, name: str) -> None:
-    program = "import sys; print('torn'); sys.exit(75)"
-    kube.create(pod(name, program, terminationMessagePolicy="FallbackToLogsOnError"))
-    ended = ends(kube, name)
-    assert (ended["exitCode"], ended["reason"], ended["message"]) == (75, "Error", "torn\n")
-
-
-def test_a_killed_process_ends_with_137(cluster: Cluster, kube: Kube, name: str) -> None:
-    kube.create(pod(name, "import time; time.sleep(60)"))
-    (running,) = eventually(lambda: [each for each in cluster.kubelet.processes() if each.pod == name])
-    os.kill(running.pid, signal.SIGKILL)
-    assert ends(kube, name)["exitCode"] == 137
-
-
-def test_a_missing_secret_is_told_and_waited_for(kube: Kube, name: str) -> None:
-    env = [{"name": "URL", "valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}]
-    kube.create(pod(name, env=env))
-    assert waits(kube, name, "CreateContainerConfigError") == f'secret "{name}" not found'
-    kube.create_secret(name, {"wrong": "x"})
-    told = f"couldn't find key url in Secret {kube.namespace}/{name}"
-    kube.wait_for("pods", name, lambda body: state(body)["waiting"].get("message") == told)
-    kube.patch("secrets", name, {"data": {"url": "eA=="}})
-    assert ends(kube, name)["exitCode"] == 0
-
-
-def test_an_image_that_cannot_be_pulled_is_told_and_tried_again(cluster: Cluster, kube: Kube, name: str) -> None:
-    image = f"{name}:1"
-    kube.create(pod(name, image=image))
-    told = waits(kube, name, "ImagePullBackOff")
-    assert told.startswith(f'Back-off pulling image "{image}": ErrImagePull: failed to pull and unpack image')
-    cluster.kubelet.images[image] = [sys.executable]
-    assert ends(kube, name)["exitCode"] == 0
-
-
-def test_an_image_that_may_not_be_pulled_is_told(kube: Kube, name: str) -> None:
-    kube.create(pod(name, image="nope:1", imagePullPolicy="Never"))
-    told = waits(kube, name, "ErrImageNeverPull")
-    assert told == 'Container image "nope:1" is not present with pull policy of Never'
-
-
-def test_a_program_that_is_not_there_is_told(kube: Kube, name: str) -> None:
-    kube.create(pod(name, command=["/no/such/program"]))
-    assert "/no/such/program" in waits(kube, name, "RunContainerError")
-
-
-def test_a_pod_that_fits_nowhere_is_told(kube: Kube, name: str) -> None:
-    kube.create(pod(name, selector={"siorg-test-node": "another"}))
-    body = kube.wait_for("pods", name, lambda body: condition(body, "PodScheduled") == "False")
-    (scheduled,) = [each for each in body["status"]["conditions"] if each["type"] == "PodScheduled"]
-    assert (body["status"]["phase"], scheduled["reason"]) == ("Pending", "Unschedulable")
-    assert scheduled["message"].startswith("0/")
-    assert "didn't match Pod's node affinity/selector" in scheduled["message"]
-    kube.delete("pods", name)
-    kube.wait_gone("pods", name)
-
-
-def test_deletion_asks_first_and_lets_the_process_finish(cluster: Cluster, kube: Kube, name: str) -> None:
-    program = (
-        "import signal, sys, time\n"
-        "def stop(*_):\n    print('stopping', flush=True); sys.exit(0)\n"
-        "signal.signal(signal.SIGTERM, stop); print('ready', flush=True); time.sleep(60)"
-    )
-    kube.create(pod(name, program))
-    eventually(lambda: cluster.kubelet.logs(name) == "ready\n")
-    kube.delete("pods", name)
-    kube.wait_gone("pods", name)
-    assert cluster.kubelet.logs(name) == "ready\nstopping\n"
 
 
 def test_deletion_kills_when_the_grace_is_over(cluster: Cluster, kube: Kube, name: str) -> None:

@@ -14,8 +14,6 @@ from kube_double.store import Change, Entry, Place, Store, serialized
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a watch asks for."""
-
     place: Place
     namespace: str | None
     matches: Callable[[Body], bool] | None
@@ -26,8 +24,6 @@ class Wanted:
 
 
 class Watches:
-    """All watches that run."""
-
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop, bookmark_seconds: float) -> None:
         self._store, self._loop, self._bookmark_seconds = store, loop, bookmark_seconds
         self._sleepers: dict[Place, set[asyncio.Event]] = {}

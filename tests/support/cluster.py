@@ -13,10 +13,10 @@ import yaml
 
 from kube_double.authorizer import Rule
 from kube_double.job_controller import JobController
-from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Kubelet
+from kube_double.kubelet import Kubelet
 from kube_double.server import ApiServer
 from support.fleet import eventually
-from support.kube import Body, Kube
+from support.kube import Kube
 
 
 class WrongCluster(RuntimeError):
@@ -33,20 +33,6 @@ class Cluster:
     kubelet: Kubelet
     server: ApiServer | None
     """The small server; None on a real cluster."""
-
-    @property
-    def url(self) -> str:
-        return self.kube.url
-
-    @property
-    def node_selector(self) -> dict[str, str]:
-        """What pods need so that they come to the test's node, where their processes are real."""
-        return dict(NODE_SELECTOR)
-
-    @property
-    def tolerations(self) -> list[Body]:
-        """And these, for nobody else's pods shall come there."""
-        return [dict(each) for each in TOLERATIONS]
 
 
 def real_kubeconfig() -> Path | None:
@@ -67,12 +53,7 @@ def real_kubeconfig() -> Path | None:
 
 @contextmanager
 def small_cluster(
-    folder: Path,
-    images: Mapping[str, Sequence[str]] | None = None,
-    *,
-    server: ApiServer | None = None,
-    retry_seconds: float = 0.5,
-    path: Sequence[str | Path] = (),
+    folder: Path, images: Mapping[str, Sequence[str]] | None = None, *, server: ApiServer | None = None
 ) -> Iterator[Cluster]:
     """The small server with a Job controller and a node, and a fresh namespace in it.
 
@@ -80,40 +61,29 @@ def small_cluster(
         folder: Where the kubeconfig and the pods' output go.
         images: See ``Kubelet``.
         server: One that runs already; otherwise one of its own.
-        retry_seconds: See ``Kubelet``.
-        path: PYTHONPATH of the pods.
     """
     with ExitStack() as stack:
         server = server or stack.enter_context(ApiServer())
         kubeconfig = server.kubeconfig(folder)
         stack.enter_context(JobController(kubeconfig))
-        node = stack.enter_context(
-            Kubelet(kubeconfig, images or {}, folder=folder / "pods", retry_seconds=retry_seconds, path=path)
-        )
+        node = stack.enter_context(Kubelet(kubeconfig, images or {}, folder / "pods"))
         kube = stack.enter_context(_fresh_namespace(kubeconfig))
         yield Cluster(server.kubeconfig(folder, namespace=kube.namespace), kube.namespace, kube, node, server)
 
 
 @contextmanager
-def real_cluster(
-    folder: Path,
-    kubeconfig: Path,
-    images: Mapping[str, Sequence[str]] | None = None,
-    *,
-    retry_seconds: float = 0.5,
-    path: Sequence[str | Path] = (),
-) -> Iterator[Cluster]:
+def real_cluster(folder: Path, kubeconfig: Path, images: Mapping[str, Sequence[str]] | None = None) -> Iterator[Cluster]:
     """A fresh namespace on a real cluster, whose controllers and scheduler do their own work, and a node of ours."""
-    with _fresh_namespace(kubeconfig) as kube:
-        node = Kubelet(kubeconfig, images or {}, folder=folder / "pods", schedule=False, namespace=kube.namespace,
-                       retry_seconds=retry_seconds, path=path)  # fmt: skip
-        with node:
-            try:
-                yield Cluster(_in_namespace(kubeconfig, folder, kube.namespace), kube.namespace, kube, node, None)
-            finally:
-                # While the node is there: nobody else ends its pods, and without that the namespace would never go.
-                kube.delete("namespaces", kube.namespace)
-                eventually(lambda: not kube.list("pods"), seconds=60)
+    with (
+        _fresh_namespace(kubeconfig) as kube,
+        Kubelet(kubeconfig, images or {}, folder / "pods", schedule=False, namespace=kube.namespace) as node,
+    ):
+        try:
+            yield Cluster(_in_namespace(kubeconfig, folder, kube.namespace), kube.namespace, kube, node, None)
+        finally:
+            # While the node is there: nobody else ends its pods, and without that the namespace would never go.
+            kube.delete("namespaces", kube.namespace)
+            eventually(lambda: not kube.list("pods"), seconds=60)
 
 
 @contextmanager
@@ -129,13 +99,10 @@ def any_cluster(
     """
     kubeconfig = real_kubeconfig()
     if kubeconfig is not None:
-        with real_cluster(folder, kubeconfig, images, retry_seconds=0.2) as real:
+        with real_cluster(folder, kubeconfig, images) as real:
             yield real
     else:
-        with (
-            ApiServer(rules=rules, bookmark_seconds=1.0) as server,
-            small_cluster(folder, images, server=server, retry_seconds=0.2) as small,
-        ):
+        with ApiServer(rules=rules, bookmark_seconds=1.0) as server, small_cluster(folder, images, server=server) as small:
             yield small
 
 

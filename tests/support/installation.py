@@ -89,7 +89,6 @@ class Installation:
         return self.kubectl("exec", "siorg-tools", "--", *arguments, seconds=seconds)
 
     def queue(self) -> dict[str, int]:
-        """The queue's counts."""
         counts: dict[str, int] = json.loads(self.tool("siorg-job", "status", "--json"))
         return counts
 
@@ -104,7 +103,6 @@ class Installation:
         return found
 
     def worker(self, name: str = "siorg") -> Body:
-        """The resource."""
         found = self.kubectl.get("siorgsyncworker", name)
         assert found is not None
         return found
@@ -133,14 +131,6 @@ class Installation:
                 return name
         return ""
 
-    def metric(self, name: str, label: str) -> float:
-        """A sample of the leader's metrics: of that name, with that text among its labels."""
-        pod = f"/api/v1/namespaces/{self.namespace}/pods/{self.leader()}:8080/proxy/metrics"
-        for line in self.kubectl("get", "--raw", pod).splitlines():
-            if line.startswith(name + "{") and label in line:
-                return float(line.split()[-1])
-        raise AssertionError(f"no metric {name} with {label}")
-
     def run_cron_job(self, name: str) -> Body:
         """Start a CronJob once, now, and wait for its end; the Job as it ended."""
         made = f"{name}-{secrets.token_hex(3)}"
@@ -163,7 +153,6 @@ class Installation:
         return job
 
     def log(self, job: str) -> str:
-        """What a Job's pods wrote."""
         return self.kubectl("logs", f"--selector=batch.kubernetes.io/job-name={job}", "--tail=-1")
 
     def refusals(self) -> list[str]:
@@ -267,7 +256,6 @@ def install(made: Installation) -> None:
 
 
 def succeeded(job: Body) -> bool:
-    """Whether a Job has completed."""
     return condition(job, "Complete") == "True"
 
 

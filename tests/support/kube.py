@@ -18,18 +18,13 @@ Body = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
-_CORE = ("pods", "secrets", "configmaps", "serviceaccounts", "events", "namespaces", "nodes")
-_PATHS: Mapping[str, tuple[str, bool]] = {name: ("/api/v1", name not in ("namespaces", "nodes")) for name in _CORE} | {
-    "jobs": ("/apis/batch/v1", True),
-    "cronjobs": ("/apis/batch/v1", True),
-    "leases": ("/apis/coordination.k8s.io/v1", True),
-    "customresourcedefinitions": ("/apis/apiextensions.k8s.io/v1", False),
+_KINDS = {
+    "/api/v1": ("Pod", "Secret", "ConfigMap", "ServiceAccount", "Event", "Namespace", "Node"),
+    "/apis/batch/v1": ("Job", "CronJob"),
+    "/apis/coordination.k8s.io/v1": ("Lease",),
+    "/apis/apiextensions.k8s.io/v1": ("CustomResourceDefinition",),
 }
-_PLURALS = {
-    "Pod": "pods", "Secret": "secrets", "ConfigMap": "configmaps", "ServiceAccount": "serviceaccounts", "Event": "events",
-    "Namespace": "namespaces", "Node": "nodes", "Job": "jobs", "CronJob": "cronjobs", "Lease": "leases",
-    "CustomResourceDefinition": "customresourcedefinitions",
-}  # fmt: skip
+_OF_THE_CLUSTER = ("Namespace", "Node", "CustomResourceDefinition")
 
 
 class ApiError(Exception):
@@ -67,11 +62,12 @@ class Kube:
             if auth["in"] == "header" and auth["value"]:
                 self._headers[auth["key"]] = auth["value"]
         self._pool: urllib3.PoolManager = self._api.rest_client.pool_manager
-        self._paths = dict(_PATHS)
-        self._plurals = dict(_PLURALS)
+        self._plurals = {kind: f"{kind.lower()}s" for kinds in _KINDS.values() for kind in kinds}
+        self._paths = {
+            self._plurals[kind]: (path, kind not in _OF_THE_CLUSTER) for path, kinds in _KINDS.items() for kind in kinds
+        }
 
     def close(self) -> None:
-        """Close all connections."""
         self._pool.clear()
 
     # One request
@@ -120,7 +116,6 @@ class Kube:
                         self._plurals.setdefault(each["kind"], each["name"])
 
     def plural(self, manifest: Body) -> str:
-        """The resource that a manifest is of."""
         if manifest["kind"] not in self._plurals:
             self._discover()
         return self._plurals[manifest["kind"]]
@@ -142,7 +137,6 @@ class Kube:
         return found
 
     def list(self, resource: str, namespace: str | None = None, *, labels: str = "", fields: str = "") -> list[Body]:
-        """All objects that fit the selectors."""
         answer = self.request("GET", self.path(resource, namespace), labelSelector=labels, fieldSelector=fields)
         head = {"apiVersion": answer["apiVersion"], "kind": str(answer["kind"]).removesuffix("List")}
         return [head | item for item in answer["items"]]
@@ -199,11 +193,9 @@ class Kube:
         return patched
 
     def patch_status(self, resource: str, name: str, status: Body, namespace: str | None = None) -> Body:
-        """A merge patch of the status."""
         return self.patch(resource, name, {"status": status}, namespace, subresource="status")
 
     def apply(self, manifest: Body, namespace: str | None = None, *, manager: str = "test", force: bool = False) -> Body:
-        """Server-side apply."""
         metadata = manifest["metadata"]
         return self.patch(
             self.plural(manifest), metadata["name"], manifest, metadata.get("namespace") or namespace,
@@ -239,26 +231,24 @@ class Kube:
                 raise
 
     def create_secret(self, name: str, values: Mapping[str, str], namespace: str | None = None) -> Body:
-        """A Secret with these plain values."""
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
         return self.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}, namespace)
 
-    def apply_crd(self, definition: Body, *, seconds: float = 30.0) -> Body:
+    def apply_crd(self, definition: Body) -> None:
         """Create or update a definition, and wait until its kind is served."""
         self.apply(definition, force=True)
         name, spec = definition["metadata"]["name"], definition["spec"]
-        established = self.wait_for("customresourcedefinitions", name, lambda body: condition(body, "Established") == "True",
-                                    seconds=seconds)  # fmt: skip
+        self.wait_for("customresourcedefinitions", name, lambda body: condition(body, "Established") == "True")
         version = next(each["name"] for each in spec["versions"] if each["storage"])
         plural, prefix = spec["names"]["plural"], f"/apis/{spec['group']}/{version}"
         self._paths[plural] = prefix, spec["scope"] == "Namespaced"
         self._plurals[spec["names"]["kind"]] = plural
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + 30
         while True:
             with suppress(ApiError):
                 self.request("GET", f"{prefix}/{plural}")
-                return established
-            assert time.monotonic() < deadline, f"{plural} is not served after {seconds:g} s"
+                return
+            assert time.monotonic() < deadline, f"{plural} is not served after 30 s"
             time.sleep(0.05)
 
     def job_from_cronjob(self, name: str, job: str, namespace: str | None = None) -> Body:
@@ -286,7 +276,6 @@ class Kube:
             time.sleep(0.05)
 
     def wait_gone(self, resource: str, name: str, namespace: str | None = None, *, seconds: float = 30.0) -> None:
-        """Until the object is gone."""
         deadline = time.monotonic() + seconds
         while (found := self.get(resource, name, namespace)) is not None:
             assert time.monotonic() < deadline, f"{resource} {name} is there after {seconds:g} s: {json.dumps(found, indent=1)}"

@@ -26,7 +26,6 @@ _LISTED = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
-    """Every document of a YAML file."""
     return [found for found in yaml.safe_load_all(path.read_text(encoding="utf-8")) if found]
 
 
@@ -36,12 +35,10 @@ def rule_groups() -> list[dict[str, Any]]:
 
 
 def alerts() -> list[dict[str, Any]]:
-    """Every alerting rule."""
     return [rule for group in rule_groups() for rule in group["rules"]]
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard as it is shipped."""
     board: dict[str, Any] = json.loads((COMPONENT / "dashboard.json").read_text(encoding="utf-8"))
     return board
 
@@ -53,8 +50,6 @@ def panels() -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of a panel."""
-
     panel: str
     legend: str
     expression: str
@@ -68,7 +63,6 @@ class Query:
 
 
 def queries() -> Iterator[Query]:
-    """Every query of every panel."""
     for panel in panels():
         for target in panel["targets"]:
             yield Query(panel["title"], target["legendFormat"], target["expr"])

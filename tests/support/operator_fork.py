@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from support.operator_process import Operator
 from support.siorg_world import PACE, World
@@ -29,18 +29,10 @@ _FORKING.set_forkserver_preload(
 
 
 class ForkedOperator(Operator):
-    """See ``Operator``."""
-
-    def start(self, *, ready: bool = True) -> Self:
-        assert self._process is None, "it runs already"
-        self._started_at = self._log.stat().st_size if self._log.exists() else 0
-        self._log.touch()
+    def _spawned(self) -> subprocess.Popen[bytes]:
         process = _FORKING.Process(target=_run, args=(self.environment, self._log), daemon=True)
         process.start()
-        self._process = cast("subprocess.Popen[bytes]", _Popen(process))
-        if ready:
-            self.wait_until_ready()
-        return self
+        return cast("subprocess.Popen[bytes]", _Popen(process))
 
 
 def forked_operator(

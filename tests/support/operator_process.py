@@ -60,15 +60,27 @@ class Operator:
     def start(self, *, ready: bool = True) -> Self:
         """Start it, and wait until it is ready unless told otherwise."""
         assert self._process is None, "it runs already"
-        self._started_at = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "siorg_operator", "run"],
-                env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+        self._log.touch()
+        self._started_at = self._log.stat().st_size
+        self._process = self._spawned()
         if ready:
             self.wait_until_ready()
         return self
+
+    def _spawned(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "siorg_operator", "run"],
+                env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def explain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``siorg-operator explain`` with the same environment, as a person runs it in the operator's pod."""
+        return subprocess.run(
+            [sys.executable, "-m", "siorg_operator", "explain", *arguments],
+            env={**self.environment, "COLUMNS": "160"}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
 
     def wait_until_ready(self) -> None:
         eventually(lambda: self.probe("readyz")[0] == 200)
@@ -128,7 +140,6 @@ class Operator:
         return self.metrics().get(name, {}).get(labels, 0.0)
 
     def memory_mib(self) -> float:
-        """Resident memory."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         match = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert match is not None

@@ -1,47 +1,48 @@
-"""Stands before a server and passes everything on: late, or with one request held back; or to who could not reach it."""
+"""Stands before an API server and passes everything on: late, or with one request held back."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 import yaml
 
-Dial = Callable[[], Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 _ANSWER_SECONDS = 2.0
 
 
-class Relay:
-    """Forwards from entering the context until leaving it.
+class LateLink:
+    """Forwards to the server of a kubeconfig, without TLS, from entering the context until leaving it.
 
     Args:
-        dial: opens a connection to the server behind.
-        address: where to listen, on a port of its own.
+        kubeconfig: of the server behind.
+        folder: for ``kubeconfig``, which leads through here.
         held: beginning of a request, as ``POST /apis/batch/v1/``: the first such is held back until ``let_go``.
         delay: seconds by which everything that the server says is late.
     """
 
-    def __init__(self, dial: Dial, address: str = "127.0.0.1", *, held: str = "", delay: float = 0.0) -> None:
-        self._dial, self._address, self._held, self._delay = dial, address, held.encode(), delay
+    def __init__(self, kubeconfig: Path, folder: Path, *, held: str = "", delay: float = 0.0) -> None:
+        self._config = yaml.safe_load(kubeconfig.read_text())
+        self._behind = urlsplit(self._config["clusters"][0]["cluster"]["server"])
+        self.kubeconfig = folder / "kubeconfig-late.yaml"
+        self._held, self._delay = held.encode(), delay
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
         self._let_go = asyncio.Event()
         self.holds = threading.Event()
         """Set once the request is held."""
-        self.port = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
-        starting = asyncio.start_server(self._forward, self._address, 0)
+        starting = asyncio.start_server(self._forward, "127.0.0.1", 0)
         self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(10)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.kubeconfig.write_text(yaml.safe_dump(self._config))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -65,7 +66,7 @@ class Relay:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.CancelledError):
-            behind_reader, behind_writer = await self._dial()
+            behind_reader, behind_writer = await asyncio.open_connection(self._behind.hostname, self._behind.port)
             try:
                 answers = asyncio.create_task(self._answers(behind_reader, writer))
                 while data := await reader.read(65_536):
@@ -84,19 +85,3 @@ class Relay:
             while data := await reader.read(65_536):
                 self._loop.call_later(self._delay, writer.write, data)
             self._loop.call_later(self._delay, writer.close)
-
-
-class LateLink(Relay):
-    """A relay to the server of a kubeconfig, without TLS, with a kubeconfig in ``folder`` that leads through here."""
-
-    def __init__(self, kubeconfig: Path, folder: Path, *, held: str = "", delay: float = 0.0) -> None:
-        self._config = yaml.safe_load(kubeconfig.read_text())
-        self.kubeconfig = folder / "kubeconfig-late.yaml"
-        behind = urlsplit(self._config["clusters"][0]["cluster"]["server"])
-        super().__init__(lambda: asyncio.open_connection(behind.hostname, behind.port), held=held, delay=delay)
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{self.port}"
-        self.kubeconfig.write_text(yaml.safe_dump(self._config))
-        return self

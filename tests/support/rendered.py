@@ -41,7 +41,6 @@ def _rendered(folders: tuple[str, ...], variables: tuple[tuple[str, str], ...]) 
 
 
 def render(*folders: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """``manifests/render`` itself."""
     environment = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "KUSTOMIZE") if key in os.environ}
     return subprocess.run(
         [MANIFESTS / "render", *folders],

@@ -55,7 +55,6 @@ def shipped(file: str, kind: str, name: str) -> Body:
 
 
 def rights(role: Body) -> list[Right]:
-    """All that a role gives."""
     return sorted({
         Right(resource, verb, group, name)
         for rule in role["rules"]

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 import yaml
 
-from kube_double.kubelet import Running
+from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Running
 from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection, QueueStore, connect
 from support.cluster import Cluster, real_cluster
@@ -77,7 +77,6 @@ def unit_codes(url: str, token: str = "") -> list[int]:
 
 
 def crd() -> Body:
-    """The definition as it is shipped."""
     definition: Body = yaml.safe_load((REPOSITORY / "crds" / "siorgsyncworkers.yaml").read_text(encoding="utf-8"))
     return definition
 
@@ -153,8 +152,8 @@ class World:
                 "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {}},
                 "podTemplate": {
                     "spec": {
-                        "nodeSelector": self.cluster.node_selector,
-                        "tolerations": self.cluster.tolerations,
+                        "nodeSelector": NODE_SELECTOR,
+                        "tolerations": TOLERATIONS,
                         "terminationGracePeriodSeconds": 10,
                         "env": [{"name": key, "value": value} for key, value in (_ENV | dict(env or {})).items()],
                     }
@@ -171,11 +170,9 @@ class World:
         }
 
     def create(self, manifest: Body | None = None) -> Body:
-        """Create a resource; the usual one if none is given."""
         return self.kube.create(self.resource() if manifest is None else manifest)
 
     def edit(self, spec: Mapping[str, Any], name: str = "sync") -> Body:
-        """A merge patch of a resource's spec."""
         return self.kube.patch(RESOURCE, name, {"spec": spec})
 
     def secret(self, url: str | None = None, *, name: str = SECRET, key: str = SECRET_KEY) -> Body:
@@ -229,7 +226,6 @@ class World:
     # -- how it stands ------------------------------------------------------------------------------------------------
 
     def get(self, name: str = "sync") -> Body:
-        """A resource as it is now."""
         found = self.kube.get(RESOURCE, name)
         assert found is not None, f"no resource {name}"
         return found
@@ -282,24 +278,19 @@ class World:
         return sorted(found, key=lambda event: (event.get("firstTimestamp") or "", event["metadata"]["resourceVersion"]))
 
     def jobs(self, name: str = "sync") -> list[Body]:
-        """Its drain Jobs, oldest first."""
         found = self.kube.list("jobs", labels=f"{DRAIN},siorg.waterswamp.dev/worker={name}")
         return sorted(found, key=lambda job: (job["metadata"]["creationTimestamp"], job["metadata"]["name"]))
 
     def unfinished_jobs(self, name: str = "sync") -> list[Body]:
-        """Those that are neither Complete nor Failed."""
         return [job for job in self.jobs(name) if not is_finished(job)]
 
     def pods(self) -> list[Body]:
-        """Pods of drain Jobs."""
         return self.kube.list("pods", labels=DRAIN)
 
     def processes(self) -> list[Running]:
-        """Processes that run in this world's pods, drain or not."""
         return self.cluster.kubelet.processes(self.namespace)
 
     def depth(self) -> int:
-        """Claimable items."""
         return QueueStore(self.connection).depth().claimable
 
     def outcomes(self) -> dict[str, int]:
@@ -338,7 +329,6 @@ class World:
 
 
 def is_finished(job: Body) -> bool:
-    """Complete or Failed."""
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(one["type"] in {"Complete", "Failed"} and one["status"] == "True" for one in conditions)
 
@@ -373,7 +363,7 @@ def siorg_world(
 @contextmanager
 def _in_a_namespace(cluster: Cluster, images: Mapping[str, Sequence[str]], folder: Path, namespace: str) -> Iterator[Cluster]:
     if cluster.server is None:
-        with real_cluster(folder, cluster.kubeconfig, images, retry_seconds=0.2) as own:
+        with real_cluster(folder, cluster.kubeconfig, images) as own:
             yield own
         return
     kube = Kube(cluster.kubeconfig, namespace=namespace or f"{cluster.namespace}-{secrets.token_hex(3)}")

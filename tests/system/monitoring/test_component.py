@@ -13,32 +13,8 @@ import yaml
 
 from support.monitoring import dashboard
 from support.pages import Page
+from support.rendered import rendered
 from support.siorg_server import REPOSITORY
-
-
-def kustomize(folder: Path) -> list[dict[str, Any]]:
-    """What ``kustomize build`` makes of a folder."""
-    ours = REPOSITORY / ".venv" / "bin" / "kustomize"
-    command = next(
-        (words for words in (["kustomize", "build"], [str(ours), "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])),
-        None,
-    )
-    if command is None:
-        pytest.skip("needs kustomize or kubectl (make tools)")
-    built = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60, check=False)
-    assert built.returncode == 0, built.stderr
-    return [found for found in yaml.safe_load_all(built.stdout) if found]
-
-
-def kustomization(folder: Path, text: str) -> list[dict[str, Any]]:
-    """What becomes of a kustomization whose ``siorg-sync/`` is this repository."""
-    (folder / "siorg-sync").mkdir()
-    for part in ("manifests", "crds"):
-        shutil.copytree(REPOSITORY / part, folder / "siorg-sync" / part, ignore=shutil.ignore_patterns(".render.*"))
-    own = folder / "own"
-    own.mkdir()
-    (own / "kustomization.yaml").write_text(text)
-    return kustomize(own)
 
 
 def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -46,13 +22,8 @@ def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]
     return found
 
 
-def test_it_adds_monitors_rules_and_the_dashboard_in_the_namespace(tmp_path: Path) -> None:
-    made = kustomization(
-        tmp_path,
-        "namespace: elsewhere\n"
-        "resources: [../siorg-sync/manifests/base]\n"
-        "components: [../siorg-sync/manifests/components/monitoring]\n",
-    )
+def test_it_adds_monitors_rules_and_the_dashboard_in_the_namespace() -> None:
+    made = rendered("base", "components/monitoring", NAMESPACE="elsewhere")
     ours = [one for one in made if one["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "monitoring"]
     assert sorted((one["kind"], one["metadata"]["name"]) for one in ours) == [
         ("ConfigMap", "siorg-dashboard"),
@@ -68,8 +39,20 @@ def test_it_adds_monitors_rules_and_the_dashboard_in_the_namespace(tmp_path: Pat
 
 
 def test_the_kustomization_of_the_runbooks_can_be_built(tmp_path: Path) -> None:
+    """In a folder beside ``siorg-sync/``, which is this repository."""
+    ours = REPOSITORY / ".venv" / "bin" / "kustomize"
+    commands = (["kustomize", "build"], [str(ours), "build"], ["kubectl", "kustomize"])
+    command = next((words for words in commands if shutil.which(words[0])), None)
+    if command is None:
+        pytest.skip("needs kustomize or kubectl (make tools)")
+    for part in ("manifests", "crds"):
+        shutil.copytree(REPOSITORY / part, tmp_path / "siorg-sync" / part, ignore=shutil.ignore_patterns(".render.*"))
     (example,) = (text for language, text in Page.of(REPOSITORY / "docs" / "runbooks.md").blocks if language == "yaml")
-    made = kustomization(tmp_path, example)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "kustomization.yaml").write_text(example)
+    built = subprocess.run([*command, str(tmp_path / "own")], capture_output=True, text=True, timeout=60, check=False)
+    assert built.returncode == 0, built.stderr
+    made = [found for found in yaml.safe_load_all(built.stdout) if found]
     for kind, name in (("PodMonitor", "siorg-operator"), ("PodMonitor", "siorg-worker"), ("PrometheusRule", "siorg-sync")):
         assert named(made, kind, name)["metadata"]["labels"]["release"] == "monitoring"
     rules = named(made, "PrometheusRule", "siorg-sync")["spec"]["groups"][0]["rules"]
