@@ -129,7 +129,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from siorg_operator.explain.command import explain
+    from siorg_operator.explain import explain
     from siorg_runtime.logs import configure
 
     configure("text", "warning")

@@ -21,7 +21,6 @@ _RESTART_SECONDS = 10.0
 _OWNED = {"jobs": ("batch", "v1"), "pods": ("", "v1"), "cronjobs": ("batch", "v1")}
 """Kinds of the things that belong to resources, by their plurals."""
 _OURS = {"app.kubernetes.io/managed-by": MANAGED_BY}
-_SELECTOR = ",".join(f"{key}={value}" for key, value in _OURS.items())
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -39,7 +38,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = 500  # of a listing: never all bodies in memory at once
     settings.queueing.idle_timeout = 1.0  # a worker keeps the body that it saw last for so long
     for plural, (group, _) in _OWNED.items():
-        settings.watching.label_selectors[group, plural] = _SELECTOR  # the server sends nobody else's
+        selector = ",".join(f"{key}={value}" for key, value in _OURS.items())
+        settings.watching.label_selectors[group, plural] = selector  # the server sends nobody else's
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.process.ultimate_exiting_timeout = 30  # a thread that hangs must not keep the pod
@@ -49,14 +49,13 @@ class NothingCompared(kopf.DiffBaseStorage):
     """What an object was before is of no interest. kopf's own storages copy each one for every event: half of a start's time."""
 
     def build(self, **_: Any) -> Any:
-        """See the base class."""
         return {}
 
     def fetch(self, **_: Any) -> None:
-        """See the base class."""
+        pass
 
     def store(self, **_: Any) -> None:
-        """See the base class."""
+        pass
 
 
 def register(  # noqa: C901 - every handler of the operator, each of a few lines
@@ -65,17 +64,10 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
     cache: Cache,
     list_uids: Callable[[str], Awaitable[set[str]]],
 ) -> None:
-    """Put the handlers into ``registry``.
-
-    Args:
-        registry: of the operator that will run.
-        controller: reconciles the resources.
-        cache: is told what belongs to them.
-        list_uids: see ``Resync``.
-    """
+    """Put the handlers into ``registry``. ``list_uids``: see ``Resync``."""
 
     def known(kind: str) -> set[str]:
-        return controller.uids() if kind == PLURAL else cache.uids(kind)
+        return set(controller.loops) if kind == PLURAL else cache.uids(kind)
 
     async def deleted(kind: str, uids: set[str]) -> None:
         if kind == PLURAL:
@@ -105,7 +97,7 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
         kind = resource.plural
         owner = cache.update(kind, body, deleted=type == "DELETED")
         resync.seen(uid, listed=type is None)
-        if (loop := controller.get(owner)) is None:
+        if (loop := controller.loops.get(owner)) is None:
             return
         if kind == "jobs" and type == "DELETED":
             loop.job_deleted(body.metadata.name or "")

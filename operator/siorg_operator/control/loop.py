@@ -50,9 +50,12 @@ class ControlLoop:
         """``body``: the resource's object as it is known now."""
         self._context = context
         self._body = body
+        self.names = (body["metadata"].get("namespace") or "", body["metadata"]["name"])
+        """Namespace and name of the resource."""
+        self._where = dict(zip(("namespace", "worker"), self.names, strict=True))
         self._reader = context.new_reader()
         self._status = StatusWriter(context.reporter, self.wake)
-        self._reconciler = Reconciler(context, self._reader, self._status)
+        self._reconciler = Reconciler(context, self.names, self._reader, self._status)
         self._listening: tuple[str, Watch] | None = None
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -61,8 +64,6 @@ class ControlLoop:
         self._generation: int | None = None
         self._failures = 0
         self._spacing = SPACING_SECONDS
-        self.names = (body["metadata"].get("namespace") or "", body["metadata"]["name"])
-        """Namespace and name of the resource."""
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
@@ -152,8 +153,10 @@ class ControlLoop:
         plan = done.result.plan
         if not done.result.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
             self._spacing = _BUSY_SPACING_SECONDS
-        if done.failure is not None:
-            return self._failed(done.failure)
+        if (failure := done.failure) is not None:
+            context.metrics.reconcile_failed(*self.names, str(failure.code or "NoAnswer"))
+            log.warning("Reconcile incomplete", **self._where, reason=str(failure))
+            return self._retry_pause()
         self._failures = 0
         return _pause(done)
 
@@ -192,11 +195,6 @@ class ControlLoop:
             await context.reporter.record(bare, event)
         return _INVALID_SECONDS
 
-    def _failed(self, error: ClusterError) -> float:
-        self._context.metrics.reconcile_failed(*self.names, str(error.code or "NoAnswer"))
-        log.warning("Reconcile incomplete", **self._where, reason=str(error))
-        return self._retry_pause()
-
     def _retry_pause(self) -> float:
         self._failures += 1
         return exponential(self._failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS) * _jitter()
@@ -209,40 +207,29 @@ class ControlLoop:
         if self._listening is None and url is not None:
             self._listening = url, self._context.databases.watch(url, self.wake)
 
-    @property
-    def _where(self) -> dict[str, str]:
-        return dict(zip(("namespace", "worker"), self.names, strict=True))
-
 
 class Controller:
     """All control loops of a process: one for each resource, from when it is first seen until it goes."""
 
     def __init__(self, context: Context) -> None:
         """Begin with none."""
+        self.loops: dict[str, ControlLoop] = {}
+        """By the uid of the resource."""
         self._context = context
-        self._loops: dict[str, tuple[ControlLoop, asyncio.Task[None]]] = {}
+        self._tasks: dict[ControlLoop, asyncio.Task[None]] = {}
         self._begun = asyncio.Event()
 
     def begin(self) -> None:
         """Reconcile from now on: what there is has been seen. Before, a resource would seem to have no Jobs."""
         self._begun.set()
 
-    def get(self, uid: str) -> ControlLoop | None:
-        """The loop of a resource; None: there is none."""
-        found = self._loops.get(uid)
-        return None if found is None else found[0]
-
-    def uids(self) -> set[str]:
-        """Of the resources that are reconciled."""
-        return set(self._loops)
-
     def show(self, uid: str, body: Mapping[str, Any]) -> None:
         """A resource is there, or has changed."""
-        if (found := self.get(uid)) is not None:
+        if (found := self.loops.get(uid)) is not None:
             found.show(body)
             return
-        loop = ControlLoop(self._context, body)
-        self._loops[uid] = loop, asyncio.create_task(self._run(loop))
+        loop = self.loops[uid] = ControlLoop(self._context, body)
+        self._tasks[loop] = asyncio.create_task(self._run(loop))
 
     async def _run(self, loop: ControlLoop) -> None:
         """Run a loop, whatever happens: a bug of ours must not leave a resource alone."""
@@ -256,31 +243,30 @@ class Controller:
 
     def wake(self) -> None:
         """Let every loop look again."""
-        for loop, _ in self._loops.values():
+        for loop in self.loops.values():
             loop.wake()
 
     async def stop(self, uid: str) -> None:
         """A resource is gone, or on its way: nothing more is done for it."""
-        if (found := self._loops.pop(uid, None)) is not None:
-            await _stop(*found)
-            self._context.metrics.forget(*found[0].names)
+        if (loop := self.loops.pop(uid, None)) is not None:
+            await self._stop(loop)
+            self._context.metrics.forget(*loop.names)
 
     async def close(self) -> None:
         """Stop all and read no more, because the process ends. The Jobs go on."""
-        all_loops = list(self._loops.values())
-        self._loops.clear()
-        for loop, _ in all_loops:
+        loops = list(self.loops.values())
+        self.loops.clear()
+        for loop in loops:
             loop.stop()  # first: who waits to begin would begin
         self._begun.set()
-        await asyncio.gather(*(_stop(loop, task) for loop, task in all_loops))
+        await asyncio.gather(*map(self._stop, loops))
         await self._context.databases.close()
 
-
-async def _stop(loop: ControlLoop, task: asyncio.Task[None]) -> None:
-    loop.stop()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_STOP_SECONDS):
-            await task
+    async def _stop(self, loop: ControlLoop) -> None:
+        loop.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._tasks.pop(loop)
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

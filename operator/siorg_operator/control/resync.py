@@ -37,13 +37,13 @@ class Resync:
         known: Callable[[str], set[str]],
         deleted: Callable[[str, set[str]], Awaitable[None]],
     ) -> None:
-        """Prepare; nothing is listed yet.
+        """Nothing is listed yet.
 
         Args:
-            list_uids: lists the uids of all objects of a kind; raises ``ClusterError``.
+            list_uids: of all objects of a kind that there are; raises ``ClusterError``.
             kinds: the plurals, as ``jobs``.
-            known: tells the uids of a kind that are held to be there.
-            deleted: is told of a kind the uids of those that are not.
+            known: the uids of a kind that are held to be there.
+            deleted: is called with those that are not.
         """
         self._list_uids = list_uids
         self._kinds = tuple(kinds)
@@ -94,25 +94,20 @@ class Resync:
             await asyncio.sleep(exponential(failures + 1, _DEBOUNCE_SECONDS, _LONGEST_PAUSE_SECONDS))
             self._wanted.clear()
             try:
-                for kind in self._kinds:
-                    await self._compare(kind)
-            except Exception as error:  # noqa: BLE001 - a bug must not end it; it is logged
-                if failures == 0:
-                    _log_failure(error)
+                await self._compare()
+            except Exception as error:  # a bug must not end it
+                if failures == 0 and isinstance(error, ClusterError):
+                    log.warning("Resync failed; missed deletions are found later", reason=str(error))
+                elif failures == 0:
+                    log.error("Resync crashed", exc_info=error)
                 failures += 1
                 self._wanted.set()
             else:
                 failures = 0
 
-    async def _compare(self, kind: str) -> None:
-        known = self._known(kind)  # before the list: what comes later is not missed
-        if missed := known and known - await self._list_uids(kind):
-            log.info("Resync found missed deletions", kind=kind, count=len(missed))
-            await self._deleted(kind, missed)
-
-
-def _log_failure(error: Exception) -> None:
-    if isinstance(error, ClusterError):
-        log.warning("Resync failed; missed deletions are found later", reason=str(error))
-    else:
-        log.error("Resync crashed", exc_info=error)
+    async def _compare(self) -> None:
+        for kind in self._kinds:
+            known = self._known(kind)  # before the list: what comes later is not missed
+            if missed := known and known - await self._list_uids(kind):
+                log.info("Resync found missed deletions", kind=kind, count=len(missed))
+                await self._deleted(kind, missed)

@@ -49,20 +49,13 @@ class Retries:
     """The requests of one resource that were refused."""
 
     def __init__(self) -> None:
-        """Nothing was sent yet."""
         self._refused: dict[str, _Refusal] = {}
         self._done: set[str] = set()
 
     async def send(self, requests: Sequence[Request], now: datetime, **where: object) -> set[str]:
         """Send all of them that are due, whatever becomes of each. What is not among ``requests`` is wanted no more.
 
-        Args:
-            requests: all that is wanted now.
-            now: the time.
-            where: fields of a log entry, which say of which resource.
-
-        Returns:
-            The keys of those that were carried out.
+        ``where``: fields of a log entry, which say of which resource. Returns the keys of those that were carried out.
         """
         wanted = {request.key for request in requests}
         self._refused = {key: refusal for key, refusal in self._refused.items() if key in wanted}

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
 from siorg_operator.api.resource import read_file
 from siorg_operator.local.command import prepare, run
-from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue import Connection, QueueStore
 from support.fleet import eventually
 from support.job import job_environment, run_job
@@ -199,8 +197,7 @@ def test_what_is_being_launched_when_a_signal_comes_is_ended_too(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
     worker, environ = prepare(read_file(resource(tmp_path).read_text()), environment)
-    metrics = OperatorMetrics(CollectorRegistry())
-    asyncio.run(run(worker, environ, metrics=metrics, folder=tmp_path, until_empty=False, show=lambda _: None))
+    asyncio.run(run(worker, environ, tmp_path, lambda _: None, until_empty=False))
     assert made[0].returncode == -signal.SIGTERM
 
 

@@ -106,12 +106,11 @@ async def test_a_loop_that_never_began_does_not_begin_at_the_end() -> None:
 async def test_a_resource_that_goes_is_left_alone_and_nothing_of_it_stays() -> None:
     scene = Scene()
     async with scene.running():
-        assert scene.controller.uids() == {UID}
+        assert set(scene.controller.loops) == {UID}
         assert scene.operator.metric("siorg_operator_jobs_desired") == 0
         await scene.controller.stop(UID)
         await scene.controller.stop(UID)
-        assert scene.controller.uids() == set()
-        assert scene.controller.get(UID) is None
+        assert scene.controller.loops == {}
         assert scene.operator.metric("siorg_operator_jobs_desired") is None
         assert scene.cluster.watches == {}
 
@@ -173,9 +172,7 @@ async def test_from_rest_new_work_is_taken_up_at_once(monkeypatch: pytest.Monkey
             scene.wake()
             await until(lambda jobs=jobs: sum(step.startswith("launch") for step in scene.cluster.steps) >= jobs)  # type: ignore[misc]
             scene.cluster.queue = backlog(0)
-            loop = scene.controller.get(UID)
-            assert loop is not None
-            loop.job_deleted(scene.cluster.jobs.popitem()[0])
+            scene.controller.loops[UID].job_deleted(scene.cluster.jobs.popitem()[0])
             await settled()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from siorg_operator.control.reconcile import FinishedJobs
+from siorg_operator.control.reconcile import Reconciler
 from siorg_operator.decide.manifests import template_hash
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Ending
@@ -108,7 +108,7 @@ def test_a_job_that_was_there_already_counts_as_launched() -> None:
 
 def test_there_are_no_cron_jobs_on_one_machine() -> None:
     operator = FakeOperator(FakeCluster())
-    operator.reconciler = type(operator.reconciler)(replace(operator.context, cluster=None), operator.cluster, operator.status)
+    operator.reconciler = Reconciler(replace(operator.context, cluster=None), ("", ""), operator.cluster, operator.status)
     operator.reconcile()
     assert operator.cluster.steps == ["status"]
 
@@ -314,8 +314,13 @@ def test_each_job_is_counted_once_also_across_a_restart() -> None:
 
 
 def test_a_job_that_goes_and_whose_name_comes_again_is_another() -> None:
-    finished = FinishedJobs()
-    assert [len(finished.new(jobs)) for jobs in ([ended(-10)], [], [ended(-5)], active(1))] == [1, 0, 1, 0]
+    cluster = FakeCluster(backlog(0), **NO_CRON_JOBS)
+    operator, counts = FakeOperator(cluster), []
+    for jobs in ([ended(-10)], [], [ended(-5)], active(1)):
+        cluster.jobs = {job.name: job for job in jobs}
+        operator.reconcile()
+        counts.append(operator.metric("siorg_operator_jobs_ended_total", ending="Done"))
+    assert counts == [1, 1, 2, 2]
 
 
 def test_the_wait_of_new_work_is_measured_at_the_first_job_for_it() -> None:
