@@ -80,10 +80,8 @@ def parser() -> argparse.ArgumentParser:
     )
     explain.set_defaults(command=_explain)
 
-    crd = commands.add_parser("crd", help="print the CustomResourceDefinition")
-    crd.set_defaults(command=_crd)
-    settings = commands.add_parser("settings", help="list every setting of run with its default")
-    settings.set_defaults(command=_settings)
+    commands.add_parser("crd", help="print the CustomResourceDefinition").set_defaults(command=_crd)
+    commands.add_parser("settings", help="list every setting of run with its default").set_defaults(command=_settings)
     return root
 
 
@@ -112,10 +110,11 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_operator.serving.http import HttpPortError
 
     try:
-        return run(settings)
+        run(settings)
     except (ClusterError, HttpPortError) as error:
         print(error, file=sys.stderr)
         return USAGE
+    return DONE
 
 
 def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -123,9 +122,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_runtime.logs import configure
 
     configure("text", "warning")
-    return local(
-        arguments.file, environ, logs=arguments.logs, until_empty=arguments.until_empty, plain=arguments.plain
-    )  # fmt: skip
+    return local(arguments, environ)
 
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -133,7 +130,7 @@ def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_runtime.logs import configure
 
     configure("text", "warning")
-    return explain(arguments.what, environ, namespace=arguments.namespace, depth=arguments.depth, unfinished=arguments.unfinished)
+    return explain(arguments, environ)
 
 
 def _crd(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:

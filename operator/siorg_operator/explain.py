@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Mapping
@@ -64,30 +65,24 @@ class Subject:
         self.backlog = replace(self.backlog, reading=replace(reading, claimable=depth))
 
 
-def explain(what: str, environ: Mapping[str, str], *, namespace: str | None, depth: int | None, unfinished: int | None) -> int:
+def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Explain a manifest or a resource of the cluster; returns the exit code.
-
-    Args:
-        what: a file's name (or -), or a resource's.
-        environ: DATABASE_URL for a file; settings of the operator as far as they are set here.
-        namespace: of a resource.
-        depth: suppose that so many items are claimable.
-        unfinished: suppose that so many Jobs are unfinished; for a file only.
 
     Raises:
         UsageError, ResourceError, SettingsError: what is given cannot be used.
     """
+    what, depth = arguments.what, arguments.depth
     # Where to look is found out once there is a cluster: for the settings any namespace will do.
     any_namespace = environ.get("SIORG_OPERATOR_NAMESPACE", "").strip() or "default"
     settings = OperatorSettings.from_environment({**environ, "SIORG_OPERATOR_NAMESPACE": any_namespace})
     is_file = what == "-" or "/" in what or what.endswith((".yaml", ".yml")) or Path(what).is_file()
     try:
         if is_file:
-            subject = _of_file(what, environ, unfinished or 0, may_ask=depth is None)
-        elif unfinished is not None:
+            subject = _of_file(what, environ, arguments.unfinished or 0, may_ask=depth is None)
+        elif arguments.unfinished is not None:
             raise UsageError("--unfinished goes with FILE: the Jobs of NAME are those in the cluster")
         else:
-            subject = asyncio.run(_of_cluster(what, namespace, environ))
+            subject = asyncio.run(_of_cluster(what, arguments.namespace, environ))
     except ClusterError as error:
         print(error, file=sys.stderr)
         return TRY_LATER

@@ -60,12 +60,39 @@ class Resync:
         elif listed:
             self._wanted.set()
 
-    async def initial_list(self) -> None:
-        """Wait until everything that there is has been seen at least once. To be called before ``run``."""
+    async def run(self, begin: Callable[[], None]) -> None:
+        """Until it is cancelled. ``begin`` is called once everything that there is has been seen.
+
+        A comparison that fails is made up for, at longer and longer intervals, and logged once.
+        """
+        failures = 0
+        while True:
+            try:
+                if self._seen is None:
+                    await self._compare()
+                else:
+                    await self._initial_list(self._seen)
+                    self._seen = None
+                    begin()
+            except Exception as error:  # a bug must not end silently what nobody else does
+                if failures == 0 and isinstance(error, ClusterError):
+                    log.warning("Resync failed; missed deletions are found later", reason=str(error))
+                elif failures == 0:
+                    log.error("Resync crashed", exc_info=error)
+                failures += 1
+                self._wanted.set()
+            else:
+                failures = 0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY_SECONDS):
+                    await self._wanted.wait()
+            await asyncio.sleep(exponential(failures + 1, _DEBOUNCE_SECONDS, _LONGEST_PAUSE_SECONDS))
+            self._wanted.clear()
+
+    async def _initial_list(self, seen: set[str]) -> None:
         for kind in self._kinds:
-            while self._seen is not None and not await self._is_seen(kind, self._seen):
+            while not await self._is_seen(kind, seen):
                 pass
-        self._seen = None
 
     async def _is_seen(self, kind: str, seen: set[str]) -> bool:
         try:
@@ -83,27 +110,6 @@ class Resync:
             elif time.monotonic() - last > _LIST_AGAIN_SECONDS:
                 return False
         return True
-
-    async def run(self) -> None:
-        """Until it is cancelled. One that fails is made up for, at longer and longer intervals, and logged once."""
-        failures = 0
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY_SECONDS):
-                    await self._wanted.wait()
-            await asyncio.sleep(exponential(failures + 1, _DEBOUNCE_SECONDS, _LONGEST_PAUSE_SECONDS))
-            self._wanted.clear()
-            try:
-                await self._compare()
-            except Exception as error:  # a bug must not end it
-                if failures == 0 and isinstance(error, ClusterError):
-                    log.warning("Resync failed; missed deletions are found later", reason=str(error))
-                elif failures == 0:
-                    log.error("Resync crashed", exc_info=error)
-                failures += 1
-                self._wanted.set()
-            else:
-                failures = 0
 
     async def _compare(self) -> None:
         for kind in self._kinds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import hashlib
 import os
@@ -76,26 +77,19 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
     return resource, {**inherited, **given, **settings, "PYTHONUNBUFFERED": "1"}
 
 
-def local(name: str, environ: Mapping[str, str], *, logs: str | None, until_empty: bool, plain: bool) -> int:
-    """Run the resource in the file ``name``, and show what happens; returns the exit code.
-
-    Args:
-        name: of the file; - is standard input.
-        environ: see ``prepare``.
-        logs: the folder for the job processes' logs; None: a new temporary one.
-        until_empty: see ``run``.
-        plain: lines instead of a live view.
+def local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the resource in a file, and show what happens; returns the exit code.
 
     Raises:
         UsageError, ResourceError: what is given cannot be used.
     """
-    resource, environment = prepare(read_resource(name), environ)
-    folder = _log_folder(logs)
+    resource, environment = prepare(read_resource(arguments.file), environ)
+    folder = _log_folder(arguments.logs)
     for variable in ("DATABASE_URL", "SIORG_API_TOKEN"):
         if environment.get(variable):
             redactor.remember(environment[variable])
-    with View(Console(force_terminal=False if plain else None)) as view:
-        machine, end = asyncio.run(run(resource, environment, folder, view.show, until_empty=until_empty))
+    with View(Console(force_terminal=False if arguments.plain else None)) as view:
+        machine, end = asyncio.run(run(resource, environment, folder, view.show, until_empty=arguments.until_empty))
     view.finish(machine, str(folder))
     if end.message:
         print(end.message, file=sys.stderr)
@@ -127,14 +121,11 @@ async def run(
     """Reconcile the resource until a signal comes, or until its queue is empty or is found never to become so.
 
     Args:
-        resource: as ``prepare`` returned it.
-        environ: likewise.
-        folder: where the job processes' logs go.
+        resource: as ``prepare`` returned it, with ``environ``.
+        environ: what job processes inherit.
+        folder: where their logs go.
         show: is called when something changed, and each second.
         until_empty: end by itself once nothing waits and nothing runs, or once that cannot come.
-
-    Returns:
-        The machine as it was left, and why it came to its end.
     """
     databases = Databases(correct="DATABASE_URL")
     machine = LocalMachine(resource, LocalQueueReader(databases, environ["DATABASE_URL"]), folder, environ)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from siorg_operator.control import loop as loops
 from siorg_operator.control.loop import Controller
 from siorg_operator.decide.ports import ClusterError
+from support.event_loop import in_a_loop
 from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator
 from support.operator_values import UID, backlog
 
@@ -53,19 +53,6 @@ class Scene:
             yield
         finally:
             await self.controller.close()
-
-
-def in_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        async def main() -> None:
-            await test(*arguments, **named)
-
-        asyncio.run(main())
-
-    return run
 
 
 async def until(reached: Callable[[], object], *, seconds: float = 10.0) -> None:
