@@ -47,12 +47,10 @@ class ControlLoop:
     """Reconciles one resource until it is stopped."""
 
     def __init__(self, context: Context, body: Mapping[str, Any]) -> None:
-        """``body``: the resource's object as it is known now."""
         self._context = context
         self._body = body
-        self.names = (body["metadata"].get("namespace") or "", body["metadata"]["name"])
-        """Namespace and name of the resource."""
-        self._where = dict(zip(("namespace", "worker"), self.names, strict=True))
+        self._where = {"namespace": body["metadata"].get("namespace") or "", "worker": body["metadata"]["name"]}
+        self.names = (self._where["namespace"], self._where["worker"])
         self._reader = context.new_reader()
         self._status = StatusWriter(context.reporter, self.wake)
         self._reconciler = Reconciler(context, self.names, self._reader, self._status)
@@ -90,14 +88,12 @@ class ControlLoop:
             self.wake()
 
     def job_deleted(self, name: str) -> None:
-        """A Job of the resource was deleted."""
         self._reconciler.job_deleted(name)
         self.wake()
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Pass after pass until it is stopped."""
         try:
             while not self._stopped:
                 self._woken.clear()  # before anything is read: what happens from here on is not lost
@@ -161,18 +157,13 @@ class ControlLoop:
         return _pause(done)
 
     def _resource(self) -> SiorgSyncWorker:
-        """The resource as it is known, with the status that we ourselves wrote last.
-
-        Raises:
-            ResourceError: it cannot be understood.
-        """
+        """The resource as it is known, with the status that we ourselves wrote last."""
         resource = parse({**self._body, "status": self._status.status})
-        if resource.spec.job.image:
-            return resource
-        if not self._context.default_image:
+        image = resource.spec.job.image or self._context.default_image
+        if not image:
             problem = "is not set, and the operator has no default (SIORG_OPERATOR_JOB_IMAGE); allowed: an image reference"
             raise ResourceError([f"spec.job.image: {problem}"])
-        return resource.with_image(self._context.default_image)
+        return resource.with_image(image)
 
     async def _refuse(self, message: str) -> float:
         """Tell that the resource cannot be understood; look again when it was changed."""
@@ -212,7 +203,6 @@ class Controller:
     """All control loops of a process: one for each resource, from when it is first seen until it goes."""
 
     def __init__(self, context: Context) -> None:
-        """Begin with none."""
         self.loops: dict[str, ControlLoop] = {}
         """By the uid of the resource."""
         self._context = context
@@ -242,7 +232,6 @@ class Controller:
                 await asyncio.sleep(_RESTART_SECONDS)
 
     def wake(self) -> None:
-        """Let every loop look again."""
         for loop in self.loops.values():
             loop.wake()
 

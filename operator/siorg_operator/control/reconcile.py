@@ -5,7 +5,6 @@ Jobs come before status: a crash between the two leaves Jobs that the next pass 
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from functools import partial
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, failing, last_runs
-from siorg_operator.control.retries import Request, Retries
+from siorg_operator.control.retries import Request, Retries, send_all
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests, wording
@@ -61,13 +60,10 @@ class Context:
     cluster: Kubernetes | None = None
     """Where CronJobs live; None: there are none here (one machine)."""
     pacing: Pacing = field(default_factory=Pacing)
-    """How patient to be with Jobs that fail."""
     default_image: str | None = None
-    """Of Jobs whose resource names none."""
     secrets_seconds: float = 60.0
     """A loop that rests looks for changed Secrets so often."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    """The time now, with its zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,6 @@ class Reconciler:
         """Jobs that were launched and are not shown yet, and until when they are expected (monotonic seconds)."""
 
     def job_deleted(self, name: str) -> None:
-        """Nobody need expect it any more."""
         self._expected.pop(name, None)
 
     async def reconcile(self, resource: SiorgSyncWorker) -> Reconciled:
@@ -138,30 +133,21 @@ class Reconciler:
     ) -> tuple[tuple[Job, ...], ClusterError | None]:
         """Launch what was planned; the Jobs that are there now, and the first refusal."""
         decision = wording.intent(resource, planned)
-        answers = await asyncio.gather(
-            *(
-                self._context.launcher.launch(resource, launch, credentials=backlog.credentials, decision=decision)
-                for launch in planned.launches
-            ),
-            return_exceptions=True,
-        )
+        credentials = backlog.credentials
+        send = partial(self._context.launcher.launch, resource, credentials=credentials, decision=decision)
+        refusals = await send_all(send(launch) for launch in planned.launches)
         now, until = self._context.clock(), time.monotonic() + _EXPECTED_SECONDS
-        template = manifests.template_hash(resource, backlog.credentials)
-        launched: list[Job] = []
-        failure: ClusterError | None = None
-        for launch, answer in zip(planned.launches, answers, strict=True):
-            if isinstance(answer, ClusterError):
-                failure = failure or answer
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                name = manifests.job_name(resource, launch.slot, launch.round)
-                launched.append(Job(name, launch.slot, launch.round, JobState.PENDING, now, template))
+        template = manifests.template_hash(resource, credentials)
+        launched = [
+            Job(manifests.job_name(resource, at.slot, at.round), at.slot, at.round, JobState.PENDING, now, template)
+            for at, refusal in zip(planned.launches, refusals, strict=True)
+            if refusal is None
+        ]
         self._expected |= {job.name: (job, until) for job in launched}
         if launched and planned.unfinished == 0 and isinstance(backlog.reading, Reading):
             waited = (backlog.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
             self._context.metrics.enqueue_to_launch(*self._names, waited)
-        return tuple(launched), failure
+        return tuple(launched), next(filter(None, refusals), None)
 
     async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
         """Do the rest: end stuck Jobs, remove old ones, see to the CronJobs. Returns those that were ended now."""

@@ -6,7 +6,7 @@ None of it may hold up a launch, so each request stands for itself; one that was
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -62,16 +62,13 @@ class Retries:
         self._done &= {request.key for request in requests if request.once}
         due = [request for request in requests if request.key not in self._done and not self._waits(request.key, now)]
         done = set()
-        answers = await asyncio.gather(*(request.send() for request in due), return_exceptions=True)
-        for request, answer in zip(due, answers, strict=True):
-            if isinstance(answer, ClusterError):
-                log.warning(request.reason, **where, reason=str(answer))
-                self._keep(request, answer, now)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
+        for request, refusal in zip(due, await send_all(request.send() for request in due), strict=True):
+            if refusal is None:
                 self._refused.pop(request.key, None)
                 done.add(request.key)
+            else:
+                log.warning(request.reason, **where, reason=str(refusal))
+                self._keep(request, refusal, now)
         self._done |= {request.key for request in due if request.once and request.key in done}
         return done
 
@@ -94,3 +91,12 @@ class Retries:
         pause = timedelta(seconds=exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
         is_final = 400 <= error.code < 500 and error.code not in _BUSY
         self._refused[request.key] = _Refusal(Fault(request.reason, str(error)), is_final, failures, now + pause)
+
+
+async def send_all(calls: Iterable[Awaitable[object]]) -> list[ClusterError | None]:
+    """What the cluster said to those that it refused, whatever becomes of each; None: it did what was asked. A bug is raised."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, ClusterError):
+            raise answer
+    return [answer if isinstance(answer, ClusterError) else None for answer in answers]
