@@ -28,7 +28,7 @@ from siorg_operator.decide.ports import Launcher, QueueReader, Reporter
 from siorg_operator.decide.state import Ending, Job, Stuck, Unreadable
 from siorg_operator.decide.status import Event
 from siorg_operator.local.command import prepare
-from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from siorg_operator.local.machine import LocalMachine
 from siorg_operator.serving.metrics import OperatorMetrics
 from support.fake_cluster import FakeCluster
 from support.job import job_environment
@@ -88,7 +88,7 @@ def on_this_machine(world: World) -> Side:
     environment = {**os.environ, **job_environment(world.database_url, world.siorg.url)}
     resource, environ = prepare(parse(world.resource()), environment)
     databases = Databases(correct="DATABASE_URL")
-    machine = LocalMachine(resource, LocalQueueReader(databases, world.database_url), world.folder, environ)
+    machine = LocalMachine(resource, databases, world.folder, environ)
 
     async def close() -> None:
         await machine.stop()
@@ -96,7 +96,8 @@ def on_this_machine(world: World) -> Side:
 
     return Side(
         resource=resource, launcher=machine, reporter=machine, jobs=machine.jobs, status=lambda: machine.status,
-        events=lambda: [event for _, event in machine.events], reader=lambda url: LocalQueueReader(databases, url), close=close,
+        events=lambda: [event for _, event in machine.events], close=close,
+        reader=lambda url: LocalMachine(resource, databases, world.folder, {"DATABASE_URL": url}),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from siorg_operator.control.reconcile import Context, Observed
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from siorg_operator.local.machine import LocalMachine
 from siorg_operator.local.view import View
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
@@ -128,11 +128,11 @@ async def run(
         until_empty: end by itself once nothing waits and nothing runs, or once that cannot come.
     """
     databases = Databases(correct="DATABASE_URL")
-    machine = LocalMachine(resource, LocalQueueReader(databases, environ["DATABASE_URL"]), folder, environ)
+    machine = LocalMachine(resource, databases, folder, environ)
     context = Context(
         launcher=machine,
         reporter=machine,
-        new_reader=lambda: machine.queue,
+        new_reader=lambda: machine,
         observe=lambda *_: Observed(machine.jobs()),
         databases=databases,
         metrics=OperatorMetrics(CollectorRegistry()),
@@ -146,26 +146,26 @@ async def run(
         if stop.is_set():  # the second one: the person means it
             machine.kill()
         stop.set()
-        machine.changed.set()
+        machine.news.set()
 
     for number in _ENDING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: whoever started us wants it so
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
     running = asyncio.create_task(control_loop.run())
-    running.add_done_callback(lambda _: machine.changed.set())
+    running.add_done_callback(lambda _: machine.news.set())
     read_again = time.monotonic()
     try:
         while not stop.is_set() and not running.done():
-            machine.changed.clear()
+            machine.news.clear()
             show(machine)
             if until_empty and (end := reached_end(machine)):
                 break
-            if until_empty and machine.queue.unreadable is not None and time.monotonic() >= read_again:
+            if until_empty and machine.unreadable is not None and time.monotonic() >= read_again:
                 control_loop.wake()
                 read_again = time.monotonic() + _READ_AGAIN_SECONDS
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await machine.changed.wait()
+                    await machine.news.wait()
     finally:
         stop.set()
         control_loop.stop()
@@ -189,8 +189,8 @@ def reached_end(machine: LocalMachine) -> End | None:
     """Whether the end is reached, one way or the other; None: go on."""
     if any(job.unfinished for job in machine.jobs()):
         return None
-    if (unreadable := machine.queue.unreadable) is not None:
-        if time.monotonic() - machine.queue.unreadable_since < _UNREADABLE_SECONDS:
+    if (unreadable := machine.unreadable) is not None:
+        if time.monotonic() - machine.unreadable_since < _UNREADABLE_SECONDS:
             return None
         message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redactor.text(unreadable.message)}"
         return End(TRY_LATER, message)

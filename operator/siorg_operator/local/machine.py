@@ -91,52 +91,27 @@ class Process:
                 self.handle.kill()
 
 
-class LocalQueueReader:
-    """``ports.QueueReader`` of this machine: DATABASE_URL stands for the Secret."""
+class LocalMachine:
+    """This machine as ``ports.Launcher``, ``ports.Reporter`` and ``ports.QueueReader``."""
 
-    def __init__(self, databases: Databases, url: str) -> None:
-        self.url = url
+    def __init__(self, resource: SiorgSyncWorker, databases: Databases, folder: Path, environ: Mapping[str, str]) -> None:
+        """``folder``: where logs go. ``environ``: what job processes inherit; its DATABASE_URL stands for the Secret."""
+        self.resource = resource
+        self.url = environ["DATABASE_URL"]
         self.unreadable: Unreadable | None = None
         """Why the queue could not be read; None: the last reading worked, or there was none yet."""
         self.unreadable_since = 0.0
         """By the monotonic clock."""
         self.next_due: datetime | None = None
         """When the next item falls due that waits; None: one is due, or none waits."""
-        self._databases = databases
-
-    async def changed(self) -> bool:
-        return False  # the environment of a process does not change
-
-    async def read(self, resource: SiorgSyncWorker) -> Backlog:  # noqa: ARG002 - of the port
-        reading = await self._databases.read(self.url)
-        if isinstance(reading, Unreadable):
-            if self.unreadable is None:
-                self.unreadable_since = time.monotonic()
-            self.unreadable = reading
-            return Backlog(reading)
-        self.unreadable = None
-        seconds = reading.next_due_seconds
-        due = later(datetime.now(UTC), seconds) if seconds and not reading.claimable else None
-        # What is shown of it should not change with every reading.
-        if due is None or self.next_due is None or abs((due - self.next_due).total_seconds()) >= _SAME_MOMENT_SECONDS:
-            self.next_due = due
-        return Backlog(reading)
-
-
-class LocalMachine:
-    """This machine as ``ports.Launcher`` and ``ports.Reporter``."""
-
-    def __init__(self, resource: SiorgSyncWorker, queue: LocalQueueReader, folder: Path, environ: Mapping[str, str]) -> None:
-        """``folder``: where logs go. ``environ``: what job processes inherit, the database's URL in it."""
-        self.resource = resource
-        self.queue = queue
         # Of a run before this one logs may be there: its names are not used again, as in a cluster.
         self.status: dict[str, Any] = {"jobs": {"lastRound": _last_round(resource, folder)}}
         self.events: list[tuple[datetime, Event]] = []
-        self.changed = asyncio.Event()
+        self.news = asyncio.Event()
         """Something is worth showing."""
         self.on_exit: Callable[[], None] = lambda: None
         """Is called when a job process has ended."""
+        self._databases = databases
         self._folder = folder
         self._environ = environ
         self._processes: dict[str, Process] = {}
@@ -144,7 +119,7 @@ class LocalMachine:
         self._stopping = False
         self._killing = False
 
-    def body(self) -> Mapping[str, Any]:
+    def body(self) -> dict[str, Any]:
         """The resource's object as it is now."""
         return {**self.resource.body(), "status": self.status}
 
@@ -213,19 +188,39 @@ class LocalMachine:
             process.deadline_over = True
             await process.stop(self._grace_seconds)
         process.finished_at = datetime.now(UTC)
-        self.changed.set()
+        self.news.set()
         self.on_exit()
 
     # -- ports.Reporter ------------------------------------------------------------------------------------------------
 
     async def write_status(self, resource: SiorgSyncWorker, patch: dict[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002
         self.status = _merged(self.status, patch)
-        self.changed.set()
-        return dict(self.body())
+        self.news.set()
+        return self.body()
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:  # noqa: ARG002 - of the port
         self.events.append((datetime.now(UTC), event))
-        self.changed.set()
+        self.news.set()
+
+    # -- ports.QueueReader ---------------------------------------------------------------------------------------------
+
+    async def changed(self) -> bool:
+        return False  # the environment of a process does not change
+
+    async def read(self, resource: SiorgSyncWorker) -> Backlog:  # noqa: ARG002 - of the port
+        reading = await self._databases.read(self.url)
+        if isinstance(reading, Unreadable):
+            if self.unreadable is None:
+                self.unreadable_since = time.monotonic()
+            self.unreadable = reading
+            return Backlog(reading)
+        self.unreadable = None
+        seconds = reading.next_due_seconds
+        due = later(datetime.now(UTC), seconds) if seconds and not reading.claimable else None
+        # What is shown of it should not change with every reading.
+        if due is None or self.next_due is None or abs((due - self.next_due).total_seconds()) >= _SAME_MOMENT_SECONDS:
+            self.next_due = due
+        return Backlog(reading)
 
 
 def _last_round(resource: SiorgSyncWorker, folder: Path) -> int:

@@ -125,7 +125,7 @@ def _waiting(status: dict[str, Any]) -> int:
 
 def _until(machine: LocalMachine, jobs: list[Job]) -> str:
     """When there is something to do again, where nothing is but something will be."""
-    due = machine.queue.next_due
+    due = machine.next_due
     if due is None or any(job.unfinished for job in jobs):
         return ""
     return f"; the next item is due at {rfc3339(due)}"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from siorg_operator.cli import DONE, TRY_LATER, USAGE
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Unreadable
 from siorg_operator.local.command import reached_end
-from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from siorg_operator.local.machine import LocalMachine
 from support.operator_values import worker
 
 IDLE = {"claimable": 0, "due": 0, "scheduled": 0, "processing": 0, "failed": 3, "conflict": 2}
@@ -23,7 +24,7 @@ NEVER = {"suspend": True}, {"mode": "Observe"}, {"scaling": {"maxJobs": 0}}
 def machine(
     folder: Path, *, jobs: dict[str, int] | None = None, reason: str = "", spec: Any = None, **queue: int
 ) -> LocalMachine:
-    made = LocalMachine(worker(**(spec or {})), LocalQueueReader(None, "postgresql://db/siorg"), folder, {})  # type: ignore[arg-type]
+    made = LocalMachine(worker(**(spec or {})), Databases(), folder, {"DATABASE_URL": "postgresql://db/siorg"})
     made.status = {"queue": IDLE | queue, "jobs": jobs or NO_JOBS, "lastDecision": {"reason": reason}}
     return made
 
@@ -51,8 +52,8 @@ def test_it_ends_when_nothing_more_will_happen(tmp_path: Path, given: dict[str, 
 @pytest.mark.parametrize(("seconds", "code"), [(29, None), (31, TRY_LATER)])
 def test_a_queue_that_cannot_be_read_is_waited_for_for_a_while(tmp_path: Path, seconds: float, code: int | None) -> None:
     made = machine(tmp_path)
-    made.queue.unreadable = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
-    made.queue.unreadable_since = time.monotonic() - seconds
+    made.unreadable = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
+    made.unreadable_since = time.monotonic() - seconds
     end = reached_end(made)
     assert (None if end is None else end.code) == code
 
