@@ -22,6 +22,7 @@ from siorg_queue import Connection, QueueStore
 from support.fleet import eventually
 from support.job import job_environment, run_job
 from support.queue import insert
+from support.rows import holds_for
 from support.siorg_server import REPOSITORY, SiorgServer
 
 PASSWORD = "correct-horse-battery"
@@ -125,13 +126,6 @@ def test_it_scales_from_zero_to_several_and_back_and_ends_when_told(
     assert "items completed" in local.output
 
 
-def test_until_empty_it_ends_by_itself(tmp_path: Path, environment: dict[str, str], store: QueueStore) -> None:
-    discover(environment)
-    with Local(resource(tmp_path), environment, "--until-empty") as local:
-        assert local.ends() == 0, local.output
-    assert store.counts().completed == 60
-
-
 def test_until_empty_ends_at_once_when_the_resource_never_lets_it_become_empty(
     tmp_path: Path, environment: dict[str, str], connection: Connection
 ) -> None:
@@ -168,14 +162,15 @@ def test_until_empty_waits_for_what_is_due_later_and_says_until_when(
         assert local.process.poll() is None
 
 
-def test_a_folder_that_holds_the_logs_of_a_run_before_tells_nothing_of_this_one(
-    tmp_path: Path, environment: dict[str, str], connection: Connection
+def test_until_empty_it_ends_by_itself_and_the_logs_of_a_run_before_tell_nothing_of_this_one(
+    tmp_path: Path, environment: dict[str, str], connection: Connection, store: QueueStore
 ) -> None:
     for _ in range(2):
         insert(connection, siorg_code=471)
         with Local(resource(tmp_path), environment, "--until-empty") as local:
             assert local.ends() == 0, local.output
         assert "launched 1" in local.output
+    assert store.counts().completed == 2
     rounds = sorted(int(file.stem.rpartition("-")[2]) for file in local.logs.glob("*.log"))
     assert len(rounds) == len(set(rounds)) >= 2
     (claimed,) = re.findall(r"items completed *│ *(\d+)|items completed +(\d+)", local.output)
@@ -284,31 +279,25 @@ def test_jobs_that_always_fail_are_not_started_again_at_each_look(
         assert len(list(local.logs.glob("*.log"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
-        ({"DATABASE_URL": "mysql://here"}, "DATABASE_URL does not begin with postgresql://"),
-        ({"file": "spec: {}"}, "kind SiorgSyncWorker"),
-        ({"file": "{"}, "YAML"),
-        ({"path": "nowhere.yaml"}, "nowhere.yaml: No such file or directory"),
-    ],
-)
-def test_what_is_wrong_is_told_and_nothing_begins(
-    tmp_path: Path, environment: dict[str, str], change: dict[str, str], told: str
-) -> None:
-    file = resource(tmp_path)
-    if "file" in change:
-        file.write_text(change["file"])
-    path = tmp_path / change["path"] if "path" in change else file
-    done = subprocess.run(
-        [sys.executable, "-m", "siorg_operator", "local", str(path)],
-        env={**environment, **{key: value for key, value in change.items() if key.isupper()}},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_is_wrong_is_told_and_nothing_begins(tmp_path: Path, environment: dict[str, str]) -> None:
+    file = resource(tmp_path).read_text()
+
+    def check(row: tuple[str, str, str]) -> None:
+        url, text, told = row
+        done = subprocess.run(
+            [sys.executable, "-m", "siorg_operator", "local", "-"],
+            env=environment | {"DATABASE_URL": url}, input=text, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+
+    url = environment["DATABASE_URL"]
+    table = [
+        ("", file, "DATABASE_URL is not set"),
+        ("mysql://here", file, "DATABASE_URL does not begin with postgresql://"),
+        (url, "spec: {}", "kind SiorgSyncWorker"),
+        (url, "{", "YAML"),
+    ]
+    holds_for(table, check)
 
 
 def test_no_secret_is_shown(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -43,14 +43,10 @@ class Written:
         return self.cluster.steps.count("status")
 
 
-def test_it_is_written_only_when_it_differs() -> None:
+def test_it_is_written_only_when_it_differs_and_that_of_the_process_before_is_ours() -> None:
     written = Written()
     written.write(READY)
     assert (written.writes, written.cluster.status) == (1, READY)
-
-
-def test_that_of_the_process_before_is_ours() -> None:
-    written = Written()
     restarted = StatusWriter(written.cluster, lambda: None)
     restarted.look(written.cluster.object)
     assert restarted.status == READY
