@@ -150,19 +150,15 @@ async def until(reached: Callable[[], object]) -> None:
 
 
 @on(ALL)
-async def test_a_launched_job_is_capacity_at_its_place(side: Side, world: World) -> None:
-    assert await launch(side, 2, 5)
+async def test_a_launched_job_is_capacity_at_its_place_and_one_that_is_launched_again_is_there_once(
+    side: Side, world: World
+) -> None:
+    assert [await launch(side, 2, 5), await launch(side, 2, 5)] == [True, False]
     (job,) = side.jobs()
     assert (job.name, job.slot, job.round) == (job_name(side.resource, 2, 5), 2, 5)
     assert job.template
-
-
-@on(ALL)
-async def test_what_is_launched_again_is_there_once(side: Side, world: World) -> None:
-    assert [await launch(side), await launch(side)] == [True, False]
-    assert len(side.jobs()) == 1
     assert sorted(await asyncio.gather(launch(side, 1), launch(side, 1))) == [False, True]
-    assert sorted(job.slot for job in side.jobs()) == [0, 1]
+    assert sorted(job.slot for job in side.jobs()) == [1, 2]
 
 
 @on(REAL)
@@ -189,7 +185,7 @@ async def test_a_job_that_is_gone_is_ended_and_removed_without_an_error(side: Si
 
 
 @on(ALL)
-async def test_a_status_is_merged_and_the_object_is_answered(side: Side, world: World) -> None:
+async def test_a_status_is_merged_and_answered_with_its_object_and_an_event_is_recorded(side: Side, world: World) -> None:
     await side.reporter.write_status(side.resource, {"jobs": {"active": 1, "failed": 2}, "rate": 0.5})
     answer = await side.reporter.write_status(side.resource, {"jobs": {"active": None, "pending": 3}, "rate": None})
     assert answer is not None
@@ -197,10 +193,6 @@ async def test_a_status_is_merged_and_the_object_is_answered(side: Side, world: 
     assert answer["status"] == side.status()
     jobs = {key: value for key, value in side.status()["jobs"].items() if key != "lastRound"}
     assert (jobs, "rate" in side.status()) == ({"failed": 2, "pending": 3}, False)
-
-
-@on(ALL)
-async def test_an_event_is_recorded(side: Side, world: World) -> None:
     await side.reporter.record(side.resource, EVENT)
     assert EVENT in side.events()
 

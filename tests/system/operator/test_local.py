@@ -69,12 +69,14 @@ def as_in_a_terminal() -> Iterator[None]:
 class Local:
     """``siorg-operator local`` as a process; its job processes leave their last words in ``logs``."""
 
-    def __init__(self, file: Path, environment: Mapping[str, str], *arguments: str) -> None:
+    def __init__(
+        self, file: Path, environment: Mapping[str, str], *arguments: str, program: tuple[str, ...] = ("-m", "siorg_operator")
+    ) -> None:
         self.logs = file.parent / "logs"
         self._output = file.parent / "output"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "siorg_operator", "local", str(file), "--logs", str(self.logs), *arguments],
+                [sys.executable, *program, "local", str(file), "--logs", str(self.logs), *arguments],
                 env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
@@ -136,20 +138,21 @@ def test_until_empty_ends_at_once_when_the_resource_never_lets_it_become_empty(
     assert local.summaries() == []
 
 
-def test_until_empty_gives_up_on_a_database_that_stays_away(tmp_path: Path, environment: dict[str, str]) -> None:
-    environment["DATABASE_URL"] = f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing"
+def test_until_empty_gives_up_on_a_database_that_stays_away_and_shows_no_secret(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    environment |= {"DATABASE_URL": f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing", "SIORG_API_TOKEN": f"token-{PASSWORD}"}
     impatient = (
         "import sys; from siorg_operator.local import command; from siorg_operator.__main__ import main;"
         " command._UNREADABLE_SECONDS = 1; sys.exit(main())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", impatient, "local", str(resource(tmp_path)), "--until-empty"],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 75, done.stdout
-    assert "could not be read for 1 s: the database does not answer" in done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    with Local(resource(tmp_path), environment, "--until-empty", program=("-c", impatient)) as local:
+        eventually(lambda: "DatabaseUnavailable" in local.output)
+        assert PASSWORD not in Path(f"/proc/{local.process.pid}/cmdline").read_text()
+        assert local.ends() == 75, local.output
+    assert "could not be read for 1 s: the database does not answer" in local.output
+    assert PASSWORD not in local.output
+    assert "Traceback" not in local.output
 
 
 def test_until_empty_waits_for_what_is_due_later_and_says_until_when(
@@ -298,12 +301,3 @@ def test_what_is_wrong_is_told_and_nothing_begins(tmp_path: Path, environment: d
         (url, "{", "YAML"),
     ]
     holds_for(table, check)
-
-
-def test_no_secret_is_shown(tmp_path: Path, environment: dict[str, str]) -> None:
-    environment["DATABASE_URL"] = f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing"
-    environment["SIORG_API_TOKEN"] = "token-" + PASSWORD
-    with Local(resource(tmp_path), environment) as local:
-        eventually(lambda: "DatabaseUnavailable" in local.output)
-        assert PASSWORD not in Path(f"/proc/{local.process.pid}/cmdline").read_text()
-    assert PASSWORD not in local.output
