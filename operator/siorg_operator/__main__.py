@@ -106,14 +106,8 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     configure(settings.log_format, settings.log_level, quiet=settings.quiet_loggers)
     capture_uncaught("siorg_operator")
     from siorg_operator.control.run import run
-    from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.serving.http import HttpPortError
 
-    try:
-        run(settings)
-    except (ClusterError, HttpPortError) as error:
-        print(error, file=sys.stderr)
-        return USAGE
+    run(settings)
     return DONE
 
 

@@ -131,10 +131,7 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
     from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
     from siorg_operator.serving.metrics import OperatorMetrics
 
-    try:
-        api = api_client()
-    except ClusterError as error:  # nothing that goes away by waiting
-        raise UsageError(str(error)) from None
+    api = api_client()
     named = (namespace or "", environ.get("SIORG_OPERATOR_NAMESPACE", "").strip(), environ.get("POD_NAMESPACE", "").strip())
     namespace = next(filter(None, named), "") or namespace_of_context() or "default"
     kubernetes, databases = Kubernetes(api, OperatorMetrics(CollectorRegistry())), Databases()

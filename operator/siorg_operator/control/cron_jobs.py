@@ -12,7 +12,6 @@ from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.retries import Request
 from siorg_operator.decide import manifests
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +119,9 @@ class CronJobs:
         self._applied[metadata["uid"]] = metadata.get("generation") or 0
 
 
-def last_runs(resource: SiorgSyncWorker, runs: Sequence[CronRun]) -> dict[str, CronRun | None]:
-    """The last finished Job of each component; None: it has none, or is not enabled."""
-    enabled = {component for component in manifests.CRON_COMPONENTS if manifests.cron_spec(resource, component).enabled}
-    finished = sorted((run for run in runs if run.finished_at), key=lambda run: (run.finished_at, run.name))
-    last = {run.component: run for run in finished if run.component in enabled}
-    return {component: last.get(component) for component in manifests.CRON_COMPONENTS}
-
-
-def failing(last: Mapping[str, CronRun | None]) -> list[Fault]:
-    """CronJobs whose last Job failed."""
-    return [
-        Fault(
-            Reason(f"{component.capitalize()}Failing"),
-            f"the last Job of {component}, {run.name}, failed: {run.failure}: see kubectl logs job/{run.name}; it is over when a"
-            " later one succeeds",
-        )
-        for component, run in last.items()
-        if run is not None and run.failure
-    ]
+def last_run(resource: SiorgSyncWorker, component: manifests.CronComponent, runs: Sequence[CronRun]) -> CronRun | None:
+    """The last finished Job of a CronJob; None: there is none, or it is not enabled."""
+    if not manifests.cron_spec(resource, component).enabled:
+        return None
+    finished = [run for run in runs if run.component == component and run.finished_at]
+    return max(finished, key=lambda run: (run.finished_at, run.name), default=None)

@@ -1,9 +1,6 @@
 """One control loop for each resource: wake, pass, wait. Everything that may happen only wakes it; what to do is decided anew.
 
 A loop owns all that this process remembers of its resource, and is dropped whole when the resource goes.
-
-Not kopf's daemons: those put a finalizer on every resource, and with it nothing can be deleted while no operator runs. There is
-nothing to finalize: owner references remove what a resource owns.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ Jobs come before status: a crash between the two leaves Jobs that the next pass 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
-from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, failing, last_runs
+from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, last_run
 from siorg_operator.control.retries import Request, Retries, send_all
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
@@ -192,11 +192,11 @@ class Reconciler:
             await self._context.reporter.record(resource, event)
         return put_off, None
 
-    def _failing_cron_jobs(self, resource: SiorgSyncWorker, observed: Observed) -> list[Fault]:
-        if self._cron_jobs is None:
-            return []
-        last = last_runs(resource, observed.cron_runs)
-        for component, run in last.items():
-            is_failing = None if run is None else bool(run.failure)
-            self._context.metrics.cron_job_failing(*self._names, component, is_failing)
-        return failing(last)
+    def _failing_cron_jobs(self, resource: SiorgSyncWorker, observed: Observed) -> Iterator[Fault]:
+        for component in manifests.CRON_COMPONENTS if self._cron_jobs is not None else ():
+            run = last_run(resource, component, observed.cron_runs)
+            self._context.metrics.cron_job_failing(*self._names, component, None if run is None else bool(run.failure))
+            if run is not None and run.failure:
+                advice = f"see kubectl logs job/{run.name}; it is over when a later one succeeds"
+                message = f"the last Job of {component}, {run.name}, failed: {run.failure}: {advice}"
+                yield Fault(Reason(f"{component.capitalize()}Failing"), message)

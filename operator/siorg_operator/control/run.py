@@ -36,8 +36,7 @@ def run(settings: OperatorSettings) -> None:
     """Run until a signal comes.
 
     Raises:
-        ClusterError: no cluster is configured.
-        HttpPortError: the port for probes and metrics is taken.
+        UsageError: no cluster is configured, or the port for probes and metrics is taken.
     """
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
