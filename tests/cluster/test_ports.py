@@ -30,6 +30,7 @@ from siorg_operator.decide.status import Event
 from siorg_operator.local.command import prepare
 from siorg_operator.local.machine import LocalMachine
 from siorg_operator.serving.metrics import OperatorMetrics
+from support.event_loop import until
 from support.fake_cluster import FakeCluster
 from support.job import job_environment
 from support.operator_values import NOW
@@ -140,12 +141,6 @@ async def launch(side: Side, slot: int = 0, round_: int = 1) -> bool:
     return await side.launcher.launch(side.resource, Launch(slot, round_), credentials="c0ffee", decision="launched 1")
 
 
-async def until(reached: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not reached():  # noqa: ASYNC110 - a process ends, which tells nobody here
-            await asyncio.sleep(0.1)
-
-
 # -- Launcher ---------------------------------------------------------------------------------------------------------
 
 
@@ -164,13 +159,13 @@ async def test_a_launched_job_is_capacity_at_its_place_and_one_that_is_launched_
 @on(REAL)
 async def test_a_job_tells_how_it_ended_and_is_kept_until_it_is_removed(side: Side, world: World) -> None:
     await launch(side)
-    await until(lambda: all(job.finished_at for job in side.jobs()))
+    await until(lambda: all(job.finished_at for job in side.jobs()), seconds=60)
     (job,) = side.jobs()
     assert job.ending is Ending.DONE
     assert job.summary is not None
     assert job.summary.claimed == 0
     await side.launcher.remove(side.resource, job.name)
-    await until(lambda: not side.jobs())
+    await until(lambda: not side.jobs(), seconds=60)
 
 
 @on(ALL)

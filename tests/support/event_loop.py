@@ -1,4 +1,4 @@
-"""Tests that are coroutines."""
+"""Tests that are coroutines, and what they wait for."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def in_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         asyncio.run(main())
 
     return run
+
+
+async def until(reached: Callable[[], object], *, seconds: float = 10.0) -> None:
+    """Wait for a condition of something that tells nobody; ``TimeoutError`` when it does not come."""
+    async with asyncio.timeout(seconds):
+        while not reached():  # noqa: ASYNC110 - it is not ours to tell when
+            await asyncio.sleep(0.005)

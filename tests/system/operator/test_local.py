@@ -111,10 +111,11 @@ def discover(environment: Mapping[str, str]) -> None:
     run_job("discover", "--organization", "471", env=environment)
 
 
-def test_it_scales_from_zero_to_several_and_back_and_ends_when_told(
-    tmp_path: Path, environment: dict[str, str], siorg: SiorgServer, store: QueueStore
+def test_new_work_wakes_it_and_it_scales_from_zero_to_several_and_back_and_ends_when_told(
+    tmp_path: Path, environment: dict[str, str], store: QueueStore
 ) -> None:
-    with Local(resource(tmp_path), environment) as local:
+    file = resource(tmp_path, scaling={"maxJobs": 3, "itemsPerJob": 20, "pollIntervalSeconds": 3600})
+    with Local(file, environment) as local:
         eventually(lambda: "nothing to do" in local.output)
         assert local.job_processes() == []
         discover(environment)
@@ -259,16 +260,6 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:  # the process has ended meanwhile
         return b""
-
-
-def test_new_work_wakes_it_although_the_poll_is_far_away(
-    tmp_path: Path, environment: dict[str, str], connection: Connection, store: QueueStore
-) -> None:
-    file = resource(tmp_path, scaling={"maxJobs": 1, "pollIntervalSeconds": 3600})
-    with Local(file, environment) as local:
-        eventually(lambda: "nothing to do" in local.output)
-        insert(connection, siorg_code=471)
-        eventually(lambda: store.counts().due == 0 and store.counts().processing == 0, seconds=20)
 
 
 def test_jobs_that_always_fail_are_not_started_again_at_each_look(

@@ -22,17 +22,23 @@ NEVER = {"suspend": True}, {"mode": "Observe"}, {"scaling": {"maxJobs": 0}}
 
 
 def machine(
-    folder: Path, *, jobs: dict[str, int] | None = None, reason: str = "", spec: Any = None, **queue: int
+    folder: Path, *, jobs: Any = NO_JOBS, reason: str = "", spec: Any = None, status: Any = None, **queue: int
 ) -> LocalMachine:
     made = LocalMachine(worker(**(spec or {})), Databases(), folder, {"DATABASE_URL": "postgresql://db/siorg"})
-    made.status = {"queue": IDLE | queue, "jobs": jobs or NO_JOBS, "lastDecision": {"reason": reason}}
+    made.status = status or {"queue": IDLE | queue, "jobs": jobs, "lastDecision": {"reason": reason}}
     return made
+
+
+def code_of(made: LocalMachine) -> int | None:
+    end = reached_end(made)
+    return None if end is None else end.code
 
 
 @pytest.mark.parametrize(
     ("given", "code"),
     [
         ({}, DONE),
+        ({"status": {"jobs": NO_JOBS}}, None),  # before the first reading
         ({"spec": NEVER[0]}, DONE),
         *(({"spec": spec, "claimable": 1, "due": 1}, USAGE) for spec in NEVER),
         ({"spec": NEVER[0], "scheduled": 1}, USAGE),
@@ -45,8 +51,7 @@ def machine(
     ids=str,
 )
 def test_it_ends_when_nothing_more_will_happen(tmp_path: Path, given: dict[str, Any], code: int | None) -> None:
-    end = reached_end(machine(tmp_path, **given))
-    assert (None if end is None else end.code) == code
+    assert code_of(machine(tmp_path, **given)) == code
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(29, None), (31, TRY_LATER)])
@@ -54,11 +59,4 @@ def test_a_queue_that_cannot_be_read_is_waited_for_for_a_while(tmp_path: Path, s
     made = machine(tmp_path)
     made.unreadable = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
     made.unreadable_since = time.monotonic() - seconds
-    end = reached_end(made)
-    assert (None if end is None else end.code) == code
-
-
-def test_before_the_first_reading_it_goes_on(tmp_path: Path) -> None:
-    made = machine(tmp_path)
-    del made.status["queue"]
-    assert reached_end(made) is None
+    assert code_of(made) == code

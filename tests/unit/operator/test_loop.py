@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from siorg_operator.control import loop as loops
 from siorg_operator.control.loop import Controller
 from siorg_operator.decide.ports import ClusterError
-from support.event_loop import in_a_loop
+from support.event_loop import in_a_loop, until
 from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator
 from support.operator_values import UID, backlog
 
@@ -51,12 +51,6 @@ class Scene:
             yield
         finally:
             await self.controller.close()
-
-
-async def until(reached: Callable[[], object], *, seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not reached():  # noqa: ASYNC110 - a condition of a fake, which tells nobody
-            await asyncio.sleep(0.005)
 
 
 async def settled() -> None:
@@ -143,7 +137,7 @@ async def test_from_rest_new_work_is_taken_up_at_once(monkeypatch: pytest.Monkey
         for jobs in (1, 2):  # as if each had ended at once
             scene.cluster.queue = backlog(50)
             scene.wake()
-            await until(lambda jobs=jobs: sum(step.startswith("launch") for step in scene.cluster.steps) >= jobs)  # type: ignore[misc]
+            await until(lambda jobs=jobs: scene.cluster.event_reasons().count("ScaledUp") >= jobs)  # type: ignore[misc]
             scene.cluster.queue = backlog(0)
             scene.controller.loops[UID].job_deleted(scene.cluster.jobs.popitem()[0])
             await settled()

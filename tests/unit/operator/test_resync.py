@@ -13,7 +13,7 @@ import pytest
 from siorg_operator.control import resync
 from siorg_operator.control.resync import Resync
 from siorg_operator.decide.ports import ClusterError
-from support.event_loop import in_a_loop
+from support.event_loop import in_a_loop, until
 
 
 @pytest.fixture(autouse=True)
@@ -63,11 +63,6 @@ class Cluster:
                 yield begun
         finally:
             task.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - it is not ours to tell when
-        await asyncio.sleep(0.001)
 
 
 # -- the initial list -------------------------------------------------------------------------------------------------
