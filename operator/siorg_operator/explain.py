@@ -116,13 +116,7 @@ async def _read(url: str) -> Reading | Unreadable:
 
 
 async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, str]) -> Subject:
-    """A resource of the cluster, with its own Secret, Jobs and status.
-
-    Raises:
-        UsageError: no cluster is configured, or it has no such resource.
-        ResourceError: its spec is not valid.
-        ClusterError: the cluster does not answer, or not as it should.
-    """
+    """A resource of the cluster, with its own Secret, Jobs and status. ``ClusterError``: the cluster does not answer."""
     # Half a second of imports that a file does not need.
     from prometheus_client import CollectorRegistry
 

@@ -57,11 +57,7 @@ class Cache:
         }  # fmt: skip
 
     def update(self, kind: str, body: Mapping[str, Any], *, deleted: bool) -> str:
-        """Take an object as it is now, or as it was when it was deleted.
-
-        Returns:
-            The uid of the resource that it belongs to; empty if there is none.
-        """
+        """Take an object as it is now, or was when it was deleted; returns the uid of its resource, empty if there is none."""
         uid = body["metadata"]["uid"]
         if kind == "pods":
             is_drain = (body["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "drain"

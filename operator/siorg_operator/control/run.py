@@ -33,11 +33,7 @@ log = logger(__name__)
 
 
 def run(settings: OperatorSettings) -> None:
-    """Run until a signal comes.
-
-    Raises:
-        UsageError: no cluster is configured, or the port for probes and metrics is taken.
-    """
+    """Run until a signal comes. ``UsageError``: no cluster is configured, or the port for probes and metrics is taken."""
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
     api = api_client()

@@ -50,10 +50,7 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
     """The resource with what this machine stands for, and the environment of its job processes.
 
     ``DATABASE_URL``, ``SIORG_API_TOKEN`` and, if set, ``SIORG_API_URL`` (with ``SIORG_ALLOW_INSECURE``) of ``environ`` stand
-    for the Secrets and the URL; every other setting is the resource's.
-
-    Raises:
-        UsageError: something is missing, or makes no sense on one machine.
+    for the Secrets and the URL; every other setting is the resource's. ``UsageError``: something is missing.
     """
     ref = resource.spec.database.url_secret_ref
     database_url(environ, f"here it stands for the Secret {ref.name} (key {ref.key}) of spec.database.urlSecretRef")

@@ -88,9 +88,7 @@ class View:
             f"  {waiting} waiting, {queue.get('processing', 0)} in work, {queue.get('failed', 0)} failed,"
             f" {queue.get('conflict', 0)} conflicts",
         )
-        table = Table(box=None, pad_edge=False)
-        for column in ("slot", "job", "state", "since"):
-            table.add_column(column)
+        table = Table("slot", "job", "state", "since", box=None, pad_edge=False)
         for job in sorted((job for job in jobs if job.unfinished), key=lambda job: job.slot):
             seconds = time.time() - job.created_at.timestamp()
             table.add_row(str(job.slot), job.name, job.state.value, f"{seconds:.0f} s")
