@@ -1,8 +1,4 @@
-"""``siorg-operator``: the commands and their exit codes.
-
-0 done · 1 error · 2 wrong settings, resource or usage · 75 try later (cluster or database unavailable). Each command
-imports what it needs when it runs.
-"""
+"""``siorg-operator``: the commands. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 

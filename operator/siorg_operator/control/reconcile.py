@@ -121,10 +121,9 @@ class Reconciler:
         """What the cluster shows, and the Jobs that we made and that it does not show yet."""
         observed = self._context.observe(resource, self._context.clock())
         now, shown = time.monotonic(), {job.name for job in observed.jobs}
-        self._expected = {
-            name: (job, until) for name, (job, until) in self._expected.items() if name not in shown and until > now
-        }
-        jobs = [*observed.jobs, *(job for job, _ in self._expected.values())]
+        expected = [(job, until) for job, until in self._expected.values() if job.name not in shown and until > now]
+        self._expected = {job.name: (job, until) for job, until in expected}
+        jobs = [*observed.jobs, *(job for job, _ in expected)]
         # In one order, so that what is said of the first of them does not change from pass to pass.
         return replace(observed, jobs=sorted(jobs, key=lambda job: (job.slot, job.round)))
 

@@ -1,10 +1,8 @@
 """Knows when the initial list has been seen in full, and finds what was deleted while nobody watched.
 
-At the start kopf tells of one object after the other, and not when it is done. A watch that cannot go on from where it broke
-off (410 Gone: the API server was restarted, or away for long) begins with a new listing. kopf then tells what is there, but of
-what is gone meanwhile it says nothing: a Job that is not there any more would take a slot for ever, a resource would be
-reconciled still. So both are found out by lists of our own, which bring names only: at the start, after each new listing, every
-few minutes.
+At the start kopf tells of one object after the other, and not when it is done. After a watch that broke off (410 Gone) it lists
+anew, and says nothing of what is gone meanwhile: a Job would take a slot for ever. Both are found out by lists of our own, which
+bring names only: at the start, after each new listing, every few minutes.
 """
 
 from __future__ import annotations

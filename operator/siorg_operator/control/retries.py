@@ -81,9 +81,9 @@ class Retries:
         return min((max((refusal.retry_at - now).total_seconds(), 0.0) for refusal in self._refused.values()), default=None)
 
     def _waits(self, key: str, now: datetime) -> bool:
+        # No longer than the longest pause: a clock that was set back silences nothing.
         refusal = self._refused.get(key)
-        longest = timedelta(seconds=_LONGEST_PAUSE_SECONDS)  # a clock that was set back silences nothing
-        return refusal is not None and now < refusal.retry_at <= now + longest
+        return refusal is not None and 0 < (refusal.retry_at - now).total_seconds() <= _LONGEST_PAUSE_SECONDS
 
     def _keep(self, request: Request, error: ClusterError, now: datetime) -> None:
         before = self._refused.get(request.key)

@@ -100,8 +100,7 @@ class LocalMachine:
         self.url = environ["DATABASE_URL"]
         self.unreadable: Unreadable | None = None
         """Why the queue could not be read; None: the last reading worked, or there was none yet."""
-        self.unreadable_since = 0.0
-        """By the monotonic clock."""
+        self.unreadable_since = 0.0  # by the monotonic clock
         self.next_due: datetime | None = None
         """When the next item falls due that waits; None: one is due, or none waits."""
         # Of a run before this one logs may be there: its names are not used again, as in a cluster.
