@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-
-from siorg_operator.api.resource import SiorgSyncWorker, read_file
-from siorg_queue.address import check_database_url
 
 DONE: Final = 0
 USAGE: Final = 2
@@ -23,13 +19,8 @@ class UsageError(Exception):
     """What was asked for cannot be done as it was asked; the message says what to do. Exit code 2."""
 
 
-def read_resource(name: str) -> SiorgSyncWorker:
-    """The resource in a file; ``-`` is standard input.
-
-    Raises:
-        UsageError: it cannot be read, or is no text.
-        ResourceError: it is no valid resource.
-    """
+def read_text(name: str) -> str:
+    """The text of a file; ``-`` is standard input. ``UsageError``: it cannot be read, or is no text."""
     try:
         data = sys.stdin.buffer.read(_LARGEST_FILE + 1) if name == "-" else Path(name).read_bytes()[: _LARGEST_FILE + 1]
     except OSError as error:
@@ -37,22 +28,6 @@ def read_resource(name: str) -> SiorgSyncWorker:
     if len(data) > _LARGEST_FILE:
         raise UsageError(f"{name}: larger than {_LARGEST_FILE} bytes")
     try:
-        return read_file(data.decode())
+        return data.decode()
     except UnicodeDecodeError:
         raise UsageError(f"{name}: is not UTF-8 text") from None
-
-
-def database_url(environ: Mapping[str, str], advice: str) -> str:
-    """``DATABASE_URL``; where it is not set, ``advice`` says what to do.
-
-    Raises:
-        UsageError: it is not set, or is no URL of a database.
-    """
-    url = environ.get("DATABASE_URL", "").strip()
-    if not url:
-        raise UsageError(f"DATABASE_URL is not set: {advice}")
-    try:
-        check_database_url(url)
-    except ValueError as wrong:
-        raise UsageError(f"DATABASE_URL {wrong}") from None
-    return url

@@ -14,9 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from siorg_operator.api.resource import SiorgSyncWorker, parse
-from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, database_url, read_resource
-from siorg_operator.database.databases import Databases
+from siorg_operator.api.resource import SiorgSyncWorker, parse, read_file
+from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
+from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import wording
 from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.plan import Plan, plan
@@ -99,7 +99,7 @@ def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _of_file(name: str, environ: Mapping[str, str], unfinished: int, *, may_ask: bool) -> Subject:
     """A manifest, with the queue of DATABASE_URL (``may_ask``) or an empty one."""
-    resource, now = read_resource(name), datetime.now(UTC)
+    resource, now = read_file(read_text(name)), datetime.now(UTC)
     jobs = [Job(f"supposed-{slot}", slot, 1, JobState.ACTIVE, now, started_at=now) for slot in range(unfinished)]
     reading: Reading | Unreadable = Reading(0)
     if may_ask:

@@ -18,11 +18,11 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from siorg_operator.api.resource import SiorgSyncWorker
-from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, database_url, read_resource
+from siorg_operator.api.resource import SiorgSyncWorker, read_file
+from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.control.loop import ControlLoop
 from siorg_operator.control.reconcile import Context, Observed
-from siorg_operator.database.databases import Databases
+from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import manifests
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.local.machine import LocalMachine
@@ -80,7 +80,7 @@ def local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     Raises:
         UsageError, ResourceError: what is given cannot be used.
     """
-    resource, environment = prepare(read_resource(arguments.file), environ)
+    resource, environment = prepare(read_file(read_text(arguments.file)), environ)
     folder = _log_folder(arguments.logs)
     for variable in ("DATABASE_URL", "SIORG_API_TOKEN"):
         if environment.get(variable):
