@@ -17,6 +17,13 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[Postgres]:
+    """A server to stop and start, which keeps what was committed."""
+    with embedded_postgres(durable=True) as server:
+        yield server
+
+
 @pytest.fixture
 def database_url(postgres: Postgres) -> Iterator[str]:
     """A fresh database with all tables."""

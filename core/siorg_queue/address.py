@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Self
 from urllib.parse import unquote
 
 _SCHEMES = ("postgresql://", "postgres://")
@@ -31,17 +29,20 @@ def check_database_url(url: str) -> None:
         unquote(url, errors="strict")
     except UnicodeDecodeError:
         raise ValueError("has %XX that do not make UTF-8") from None
-    parts = _DatabaseUrl.of(url)
-    if "@" in url.removeprefix(f"{url.partition('://')[0]}://{parts.user_information}@"):
+    # Taken apart as libpq does it: https://www.postgresql.org/docs/18/libpq-connect.html
+    rest = url.partition("://")[2]
+    behind_user = rest.partition("@")[2] if "@" in rest.partition("/")[0] else rest
+    if "@" in behind_user:
         raise ValueError("has an @ too many (in a password, @ is written %40 and / is written %2F)")
-    for host in parts.hosts.split(","):
+    for host in re.split("[/?]", behind_user)[0].split(","):
         match = _HOST.fullmatch(host)
         if match is None or not (not match["port"] or 1 <= int(match["port"][:9]) <= 65_535):
             raise ValueError("has a wrong host or port (in a password, / is written %2F and : is written %3A)")
-    for parameter in parts.parameters:
-        if not parameter[0] or "=" not in "".join(parameter[1:2]):
+    query = behind_user.partition("?")[2]
+    for name, sign, _ in (pair.partition("=") for pair in query.split("&") if query):
+        if not name or not sign:
             raise ValueError("has a parameter after ? that is not name=value")
-        if unquote(parameter[0]) not in _parameter_names():
+        if unquote(name) not in _parameter_names():
             raise ValueError("has a parameter after ? that PostgreSQL's client library does not know")
 
 
@@ -50,24 +51,3 @@ def _parameter_names() -> frozenset[str]:
     from psycopg import pq  # noqa: PLC0415 - whoever has a database URL is about to need it anyway
 
     return frozenset({"ssl"} | {option.keyword.decode() for option in pq.Conninfo.get_defaults()})
-
-
-@dataclass(frozen=True, slots=True)
-class _DatabaseUrl:
-    """A connection URL, taken apart as libpq does it: https://www.postgresql.org/docs/18/libpq-connect.html."""
-
-    user_information: str
-    hosts: str
-    parameters: tuple[tuple[str, str], ...]  # the value with its =, and empty where there is none
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        rest = url.partition("://")[2]
-        before_path = rest.partition("/")[0]
-        user_information, at, after = before_path.partition("@")
-        if not at:
-            user_information, after = "", before_path
-        hosts = after.partition("?")[0]
-        query = (after + rest[len(before_path) :]).partition("?")[2]
-        pairs = (pair.partition("=") for pair in query.split("&")) if query else ()
-        return cls(user_information, hosts, tuple((name, sign + value) for name, sign, value in pairs))

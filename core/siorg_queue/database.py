@@ -11,15 +11,9 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
 
 Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
-
-CONNECT_TIMEOUT_SECONDS = 10
-STATEMENT_TIMEOUT_SECONDS = 30
-LOCK_TIMEOUT_SECONDS = 10
-IDLE_IN_TRANSACTION_SECONDS = 10
 
 # Classes and codes of SQLSTATE that say "not now" rather than "not this": connection, resources, operator intervention,
 # deadlock, serialization, lock and statement timeouts, a standby or a server that is starting up.
@@ -31,11 +25,11 @@ class DatabaseUnavailable(Exception):
     """The database cannot be used right now: try again later. The message names no secret."""
 
 
-def connect(url: str, *, application_name: str, timeout_seconds: int = CONNECT_TIMEOUT_SECONDS) -> Connection:
+def connect(url: str, *, application_name: str) -> Connection:
     """Open an autocommit connection whose rows are dictionaries.
 
     Raises:
-        DatabaseUnavailable: no connection within ``timeout_seconds``, or the server refused it.
+        DatabaseUnavailable: no connection in time, or the server refused it.
     """
     try:
         return psycopg.connect(
@@ -43,7 +37,7 @@ def connect(url: str, *, application_name: str, timeout_seconds: int = CONNECT_T
             autocommit=True,
             prepare_threshold=None,
             row_factory=dict_row,
-            connect_timeout=timeout_seconds,
+            connect_timeout=10,
             application_name=application_name,
             keepalives_idle=20,
             keepalives_interval=5,
@@ -55,26 +49,15 @@ def connect(url: str, *, application_name: str, timeout_seconds: int = CONNECT_T
 
 
 @contextmanager
-def transaction(
-    connection: Connection,
-    *,
-    statement_seconds: float = STATEMENT_TIMEOUT_SECONDS,
-    lock_seconds: float = LOCK_TIMEOUT_SECONDS,
-) -> Iterator[Connection]:
-    """One transaction in which a statement, a lock and our own silence have limits (seconds).
+def transaction(connection: Connection, *, lock_seconds: float = 10.0) -> Iterator[Connection]:
+    """One transaction in which a statement, a lock and our own silence have limits.
 
     The idle limit is what frees the rows of a process that was stopped in the middle: the server ends its transaction.
     """
     # One message for all of it: a round trip is what a transaction costs most.
     connection.execute(
-        sql.SQL(
-            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
-            " SET LOCAL idle_in_transaction_session_timeout = {}"
-        ).format(
-            sql.Literal(round(statement_seconds * 1000)),
-            sql.Literal(round(lock_seconds * 1000)),
-            sql.Literal(IDLE_IN_TRANSACTION_SECONDS * 1000),
-        )
+        f"BEGIN; SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = {round(lock_seconds * 1000)};"
+        " SET LOCAL idle_in_transaction_session_timeout = '10s'".encode()
     )
     try:
         yield connection

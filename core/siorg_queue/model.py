@@ -81,7 +81,7 @@ class LostItem:
     id: UUID
     entity_type: EntityType
     siorg_code: int
-    reason: str
+    last_error: str
 
 
 @dataclass(frozen=True, slots=True)

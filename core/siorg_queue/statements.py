@@ -19,11 +19,8 @@ _FRAGMENT = re.compile(r"\{\{(\w+)\}\}")
 def parse(text: str) -> dict[str, str]:
     """Split the text of an SQL file into its named statements, comments before the SQL removed."""
     parts = _NAME.split(text)
-    return {name: _without_comments(body) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
-
-
-def _without_comments(sql: str) -> str:
-    return "\n".join(line.split(" -- ")[0] for line in sql.splitlines() if not line.startswith("--")).strip()
+    bodies = [[line.split(" -- ")[0] for line in body.splitlines() if not line.startswith("--")] for body in parts[2::2]]
+    return {name: "\n".join(lines).strip() for name, lines in zip(parts[1::2], bodies, strict=True)}
 
 
 def expand(sql: str, fragments: Mapping[str, str]) -> str:

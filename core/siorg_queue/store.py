@@ -6,10 +6,11 @@ transaction, so that effects, history and queue row change together or not at al
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -37,6 +38,8 @@ CHANNEL = "siorg_sync_queue"
 """NOTIFY channel on which new work is announced. A hint: polling is the truth."""
 
 _ZERO = UUID(int=0)
+_ENUMS: Mapping[str, Callable[[str], Any]] = {"entity_type": EntityType, "operation": Operation, "status": Status}
+_Made = TypeVar("_Made", Item, LostItem, Settled, Attention)
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
 
@@ -68,7 +71,10 @@ class QueueStore:
         Abandoned items whose attempts are spent are ended (FAILED) and returned as ``lost``; they count towards the limit.
         """
         rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=lease.total_seconds(), worker=worker)
-        return Claim(tuple(_item(row) for row in rows if not row["ended"]), tuple(_lost(row) for row in rows if row["ended"]))
+        return Claim(
+            items=tuple(_made(Item, row) for row in rows if not row["ended"]),
+            lost=tuple(_made(LostItem, row) for row in rows if row["ended"]),
+        )
 
     def renew(self, held: Mapping[UUID, int], *, lease: timedelta) -> set[UUID]:
         """Prolong the leases of ``held`` ({id: lease token}) and return the ids that are still ours."""
@@ -97,14 +103,7 @@ class QueueStore:
                 "retry_max_seconds": self._retry.max_seconds,
             },
         ).fetchall()
-        return {
-            row["id"]: Settled(
-                status=Status(row["status"]),
-                attempts=row["attempts"],
-                delay_seconds=row["delay_seconds"] if row["status"] == Status.PENDING else None,
-            )
-            for row in rows
-        }
+        return {row["id"]: _made(Settled, row) for row in rows}
 
     def end_older_conflicts(self, decided: Sequence[tuple[Verdict, datetime]]) -> set[UUID]:
         """Inside the caller's transaction, after the outcomes: end the open conflicts that these verdicts replace, SKIPPED.
@@ -159,11 +158,7 @@ class QueueStore:
 
         Expired → SKIPPED; attempts spent → FAILED; abandoned → PENDING, or FAILED with its attempts spent.
         """
-        ended: dict[Status, int] = {}
-        for row in self._run("dangling.sql", "reap", limit=limit):
-            status = Status(row["status"])
-            ended[status] = ended.get(status, 0) + 1
-        return ended
+        return Counter(Status(row["status"]) for row in self._run("dangling.sql", "reap", limit=limit))
 
     def cleanup_page(self, *, after: UUID | None, retention_days: int, limit: int = 1000) -> CleanedPage:
         """Look at the next ``limit`` rows in key order and delete what is expired or finished and past its retention.
@@ -185,8 +180,7 @@ class QueueStore:
 
     def depth(self) -> Depth:
         """How much a claim could take right now: the claim's own predicate."""
-        row = self._row("depth.sql", "depth")
-        return Depth(row["claimable"], row["oldest_due_seconds"])
+        return Depth(**self._row("depth.sql", "depth"))
 
     def has_claimable(self) -> bool:
         """Whether a claim would take anything; cheaper than the depth."""
@@ -230,11 +224,11 @@ class QueueStore:
 
     def conflicts(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
         """Items in CONFLICT, newest first, or the one with ``id``."""
-        return [_attention(row) for row in self._run("people.sql", "conflicts", id=id, limit=limit)]
+        return [_made(Attention, row) for row in self._run("people.sql", "conflicts", id=id, limit=limit)]
 
     def failures(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
         """FAILED items, newest first, or the one with ``id``."""
-        return [_attention(row) for row in self._run("people.sql", "failures", id=id, limit=limit)]
+        return [_made(Attention, row) for row in self._run("people.sql", "failures", id=id, limit=limit)]
 
     def reopen_conflict(self, id: UUID, decision: Mapping[str, Any], *, notes: str | None = None) -> bool:  # noqa: A002
         """Put a CONFLICT back to PENDING with a person's ``decision``; False when it is no CONFLICT any more."""
@@ -267,33 +261,6 @@ def _held(items: Collection[Item]) -> dict[str, list[Any]]:
     return {"ids": [item.id for item in items], "tokens": [item.lease_token for item in items]}
 
 
-def _item(row: Mapping[str, Any]) -> Item:
-    return Item(
-        id=row["id"],
-        entity_type=EntityType(row["entity_type"]),
-        siorg_code=row["siorg_code"],
-        operation=Operation(row["operation"]),
-        priority=row["priority"],
-        payload=row["payload"],
-        attempts=row["attempts"],
-        max_attempts=row["max_attempts"],
-        lease_token=row["lease_token"],
-        created_at=row["created_at"],
-        local_id=row["local_id"],
-        error_details=row["error_details"],
-    )
-
-
-def _lost(row: Mapping[str, Any]) -> LostItem:
-    return LostItem(row["id"], EntityType(row["entity_type"]), row["siorg_code"], row["last_error"])
-
-
-def _attention(row: Mapping[str, Any]) -> Attention:
-    return Attention(
-        **{
-            **row,
-            "entity_type": EntityType(row["entity_type"]),
-            "operation": Operation(row["operation"]),
-            "status": Status(row["status"]),
-        }
-    )
+def _made(kind: type[_Made], row: Mapping[str, Any]) -> _Made:
+    """A ``kind`` from the columns that are called as its fields."""
+    return kind(**{name: _ENUMS[name](row[name]) if name in _ENUMS else row[name] for name in kind.__slots__})

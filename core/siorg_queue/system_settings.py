@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from siorg_queue.database import Connection, transaction
+from siorg_runtime.environment import BOOLEANS
 from siorg_runtime.logs import logger
 
 SYNC_ENABLED = "siorg.sync_enabled"
@@ -18,15 +19,10 @@ MAX_DEPTH = "units.max_hierarchy_depth"
 BOOLEAN_WORDS = "true, false, on, off, yes, no, 1, 0"
 """What may stand for a boolean, in any case and with white space around it; for people."""
 
-_WORDS = {
-    **dict.fromkeys(("true", "on", "yes", "1"), True),
-    **dict.fromkeys(("false", "off", "no", "0"), False),
-}
-
 
 def as_boolean(value: object) -> bool | None:
     """The JSON value of a setting as a boolean; None: it is neither true nor false."""
-    return _WORDS.get(str(value).strip().lower()) if isinstance(value, str | int) else None
+    return BOOLEANS.get(str(value).strip().lower()) if isinstance(value, str | int) else None
 
 
 def read_settings(connection: Connection, keys: Sequence[str]) -> dict[str, Any]:

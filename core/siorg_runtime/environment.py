@@ -16,25 +16,24 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from siorg_runtime.redaction import Redactor
 
 _SHOWN_AT_MOST = 12  # characters of a wrong value: enough to recognise it, too few for most secrets
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,9})?")
-_BOOLEANS: Final[Mapping[str, bool]] = {
+BOOLEANS: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
+"""What may stand for a boolean, in small letters."""
 # What Kubernetes injects for each Service of the namespace, here one that is called as our variables begin:
 # https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 _SERVICE_NAME = re.compile(
     r"[A-Z0-9_]+_SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)|[A-Z0-9_]+_PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?"
 )
 _SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://", re.IGNORECASE)
-
-_Number = TypeVar("_Number", int, float)
 
 
 class SettingsError(Exception):
@@ -52,28 +51,22 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        """Hold ``value``."""
         self._value = value
 
     def get_secret_value(self) -> str:
-        """Return the text itself."""
         return self._value
 
     def __repr__(self) -> str:
-        """Say that there is a secret."""
         return "Secret(***)"
 
     def __eq__(self, other: object) -> bool:
-        """Compare the texts."""
         return isinstance(other, Secret) and self._value == other._value
 
     def __hash__(self) -> int:
-        """Hash the text."""
         return hash(self._value)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Refuse to be pickled: a secret would leave the process."""
-        raise TypeError("a secret is not pickled")
+        raise TypeError("a secret is not pickled: it would leave the process")
 
 
 # -- how settings are declared ----------------------------------------------------------------------------------------
@@ -123,26 +116,26 @@ def setting(
 
 def whole(default: int | None, low: int, high: int, meaning: str, unit: str = "") -> Any:
     """Declare a field that is an integer, ``low`` to ``high``."""
-
-    def read(text: str) -> int:
-        if _WHOLE.fullmatch(text) is None:
-            raise ValueError("must be an integer in plain decimal digits")
-        return _within(int(text), low, high)
-
-    schema = {"type": "integer", "minimum": low, "maximum": high}
-    return setting(Kind(f"{low} to {high}", read, schema), meaning, default=default, unit=unit)
+    return setting(_number(_WHOLE, int, "integer", low, high), meaning, default=default, unit=unit)
 
 
 def seconds(default: float, low: float, high: float, meaning: str) -> Any:
     """Declare a field of seconds, ``low`` to ``high``; ``low`` is 0.001 where a limit of no time would make no sense."""
+    return setting(_number(_DECIMAL, float, "number", low, high), meaning, default=default, unit="seconds")
 
+
+def _number(digits: re.Pattern[str], convert: type[int | float], name: str, low: float, high: float) -> Kind:
     def read(text: str) -> float:
-        if _DECIMAL.fullmatch(text) is None:
-            raise ValueError("must be a number in plain decimal digits")
-        return _within(float(text), low, high)
+        if digits.fullmatch(text) is None:
+            raise ValueError(f"must be a{'n' if name == 'integer' else ''} {name} in plain decimal digits")
+        number = convert(text)
+        if number < low:
+            raise ValueError(f"must be at least {low:.15g}")
+        if number > high:
+            raise ValueError(f"must be at most {high:.15g}")
+        return number
 
-    schema = {"type": "number", "minimum": low, "maximum": high}
-    return setting(Kind(f"{low:g} to {high:g}", read, schema), meaning, default=default, unit="seconds")
+    return Kind(f"{low:.15g} to {high:.15g}", read, {"type": name, "minimum": low, "maximum": high})
 
 
 def switch(meaning: str, *, default: bool) -> Any:
@@ -151,20 +144,12 @@ def switch(meaning: str, *, default: bool) -> Any:
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() not in _BOOLEANS:
+    if text.lower() not in BOOLEANS:
         raise ValueError("must be true or false")
-    return _BOOLEANS[text.lower()]
+    return BOOLEANS[text.lower()]
 
 
 _SWITCH = Kind("true, false (also 1, 0, yes, no, on, off)", _boolean, {"type": "boolean"})
-
-
-def _within(number: _Number, low: float, high: float) -> _Number:
-    if number < low:
-        raise ValueError(f"must be at least {low:g}")
-    if number > high:
-        raise ValueError(f"must be at most {high:.0f}")
-    return number
 
 
 # -- how they are read ------------------------------------------------------------------------------------------------
@@ -279,24 +264,18 @@ class Environment:
             yield f"{ascii(name[:64])[1:-1]}: unknown variable; did you mean {nearest}?; allowed: what {self._listing} lists"
 
 
+@dataclass(slots=True, repr=False)  # the texts may be secrets
 class Reading:
-    """What an environment says: values by field, and all that is wrong with it. Checks of two variables add to both.
+    """What an environment says: values by field, and all that is wrong with it. Checks of two variables add to both."""
 
-    Attributes:
-        given: of each field with a text: where that comes from, and the text.
-        values: of each field whose text was understood.
-        errors: one line each.
-    """
-
-    def __init__(
-        self, variables: Mapping[str, Variable], defaults: Mapping[str, Any], given: Mapping[str, tuple[str, str]]
-    ) -> None:
-        """Made by ``Environment.read``."""
-        self._variables = variables
-        self._defaults = defaults
-        self.given = given
-        self.values: dict[str, Any] = {}
-        self.errors: list[str] = []
+    _variables: Mapping[str, Variable]
+    _defaults: Mapping[str, Any]
+    given: Mapping[str, tuple[str, str]]
+    """Of each field with a text: where that comes from, and the text."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Of each field whose text was understood."""
+    errors: list[str] = field(default_factory=list)
+    """One line each."""
 
     def value(self, name: str) -> Any:
         """The value of a field, or its default where there is none or it is wrong."""
@@ -316,8 +295,12 @@ class Reading:
                 f"is what Kubernetes injects for a Service called {service} (rename that, or set enableServiceLinks: "
                 "false on the pod)"
             )
-        shape = self._shape(variable, text) + ("" if name in self.given else " (the default)")
-        self.errors.append(f"{origin}: {wrong}; value: {shape}; allowed: {variable.kind.allowed}")
+        shown = f"{len(text)} characters"  # of what may be secret: people paste tokens into wrong lines
+        if not variable.hidden and len(text) <= _SHOWN_AT_MOST:
+            secrets = (secret for name, (_, secret) in self.given.items() if self._variables[name].hidden)
+            shown = ascii(Redactor(secrets).text(text))
+        shown += "" if name in self.given else " (the default)"
+        self.errors.append(f"{origin}: {wrong}; value: {shown}; allowed: {variable.kind.allowed}")
 
     def checked(self) -> dict[str, Any]:
         """Return the values.
@@ -328,12 +311,6 @@ class Reading:
         if self.errors:
             raise SettingsError(self.errors)
         return self.values
-
-    def _shape(self, variable: Variable, text: str) -> str:
-        """The value where it can be nothing secret, and else how long it is: people paste tokens into wrong lines."""
-        if variable.hidden or len(text) > _SHOWN_AT_MOST:
-            return f"{len(text)} characters"
-        return ascii(Redactor(secret for name, (_, secret) in self.given.items() if self._variables[name].hidden).text(text))
 
 
 def _encodable(text: str) -> str:

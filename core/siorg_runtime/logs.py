@@ -17,16 +17,17 @@ Writing an entry never raises, whatever it is given: a log line must not be what
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import re
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType, TracebackType
-from typing import Any, Final, Literal, TextIO, TypeAlias
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Literal, TextIO, TypeAlias
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -37,10 +38,8 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 _Line: TypeAlias = Callable[[dict[str, object]], str]
 
-_SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
-    {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-)
 _OURS = ("siorg_job", "siorg_operator", "siorg_queue", "siorg_runtime")
+_LEVELS = ((logging.ERROR, "ERROR"), (logging.WARNING, "WARN"), (logging.INFO, "INFO"))
 _HEAD = ("timestamp", "level", "target", "message")
 _FIELDS = "siorg_fields"  # the one attribute of a record with all fields: ``name`` and others are the record's own
 # What a record has of itself, and what kopf adds for its own handlers.
@@ -51,7 +50,6 @@ _NO_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
 # Everything that some reader takes for the end of a line, or that a terminal would obey.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_LEFT_BY_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")
-_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _BARE = re.compile(r"[^\s\"=]+")
 
 
@@ -61,7 +59,6 @@ class Logger:
     __slots__ = ("_log",)
 
     def __init__(self, target: str) -> None:
-        """See ``logger``."""
         self._log = logging.getLogger(target)
 
     def debug(self, message: str, /, **fields: object) -> None:
@@ -86,8 +83,9 @@ class Logger:
 
     def _write(self, severity: int, message: str, fields: dict[str, object], error: BaseException | None = None) -> None:
         if self._log.isEnabledFor(severity):
-            # As an argument: a % in a message is a %.
-            self._log.log(severity, "%s", message, exc_info=error, extra={_FIELDS: fields}, stacklevel=3)
+            trace = None if error is None else (type(error), error, error.__traceback__)
+            # Not by ``log``: looking for the line of code that logs costs a quarter of it all, and nothing shows it.
+            self._log.handle(self._log.makeRecord(self._log.name, severity, "", 0, message, (), trace, extra={_FIELDS: fields}))
 
 
 def logger(target: str) -> Logger:
@@ -112,7 +110,7 @@ def configure(
         quiet: names of libraries' loggers that are heard from WARNING on, whatever ``level`` is; None: all of them.
         stream: whatever standard error is at the moment of writing when not given.
     """
-    threshold = _SEVERITY[level]
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)
@@ -174,93 +172,60 @@ class _Handler(logging.Handler):
         return self._line(entry)
 
     def _head(self, record: logging.LogRecord, message: object) -> dict[str, object]:
-        head = (_timestamp(record.created), _level_name(record.levelno), record.name, self._redactor.value(as_text(message)))
-        return dict(zip(_HEAD, head, strict=True))
+        return {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": next((name for least, name in _LEVELS if record.levelno >= least), "DEBUG"),
+            "target": record.name,
+            "message": self._redactor.value(as_text(message)),
+        }
 
     def _entry(self, record: logging.LogRecord) -> dict[str, object]:
-        entry = self._head(record, _message_of(record))
-        for name, value in _fields_of(record).items():
+        try:
+            message: object = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit are the caller's fault, and no reason to fail
+            message = record.msg
+        entry = self._head(record, message)
+        fields = getattr(record, _FIELDS, None)
+        for name, value in (_fields_of_another(record) if fields is None else fields).items():
             entry[f"{name}_" if name in _HEAD else name] = self._redactor.value(value, name)
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             entry["exception"] = self._redactor.value(error)
             if record.levelno >= (logging.DEBUG if self.level <= logging.DEBUG else logging.ERROR):
-                entry["traceback"] = self._redactor.value(_traceback_of(error))
+                entry["traceback"] = self._redactor.value("".join(traceback.format_exception(error)).rstrip())
         if record.stack_info:
             entry["stack"] = self._redactor.value(record.stack_info)
         return entry
+
+
+def _fields_of_another(record: logging.LogRecord) -> dict[str, object]:
+    """The fields of a record that a library made."""
+    reference = getattr(record, "k8s_ref", None)
+    named = {key: reference[key] for key in ("namespace", "name") if reference.get(key)} if isinstance(reference, Mapping) else {}
+    return named | {key: value for key, value in vars(record).items() if key not in _NO_FIELDS}
 
 
 def _text_line(encoding: str) -> _Line:
     def line(entry: dict[str, object]) -> str:
         head = f"{entry['timestamp']} {entry['level']:>5} {entry['target']}: {entry['message']}"
         fields = (f"{name}={_shown(value)}" for name, value in entry.items() if name not in _HEAD)
-        return _CONTROL.sub(_escaped, " ".join((head, *fields))).encode(encoding, "backslashreplace").decode(encoding)
+        text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], " ".join((head, *fields)))
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     return line
 
 
-def _json_line(encoding: str) -> _Line:
-    utf8 = encoding.lower().replace("-", "").replace("_", "") == "utf8"
-    return JsonFormatter(json_serializer=_as_json, json_ensure_ascii=not utf8).serialize_log_record
-
-
-def _as_json(entry: Mapping[str, object], **options: Any) -> str:
-    text = json.dumps(entry, separators=(",", ":"), **options)
-    return _CONTROL_LEFT_BY_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
 def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return value if _BARE.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _escaped(match: re.Match[str]) -> str:
-    character = match[0]
-    code = ord(character)
-    return _ESCAPES.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+def _json_line(encoding: str) -> _Line:
+    # One encoder for all lines, not one a line as json.dumps makes it; what it gets is plain JSON already.
+    encode = json.JSONEncoder(ensure_ascii=codecs.lookup(encoding).name != "utf-8", separators=(",", ":")).encode
 
+    def serialize(entry: Mapping[str, object], **_: object) -> str:
+        return _CONTROL_LEFT_BY_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", encode(entry))
 
-# -- the parts of a record --------------------------------------------------------------------------------------------
-
-
-def _fields_of(record: logging.LogRecord) -> dict[str, object]:
-    fields: dict[str, object] = {}
-    reference = getattr(record, "k8s_ref", None)
-    if isinstance(reference, Mapping):
-        fields.update({key: reference[key] for key in ("namespace", "name") if reference.get(key)})
-    fields.update({key: value for key, value in vars(record).items() if key not in _NO_FIELDS})
-    fields.update(getattr(record, _FIELDS, {}))
-    return fields
-
-
-def _message_of(record: logging.LogRecord) -> object:
-    try:
-        return record.getMessage()
-    except Exception:  # noqa: BLE001 - arguments that do not fit are the caller's fault, and no reason to fail
-        return record.msg
-
-
-def _timestamp(seconds: float) -> str:
-    """RFC 3339, UTC, milliseconds."""
-    milliseconds = round(seconds * 1000)
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
-    return f"{whole}.{milliseconds % 1000:03d}Z"
-
-
-def _level_name(severity: int) -> str:
-    """DEBUG, INFO, WARN or ERROR."""
-    if severity >= logging.ERROR:
-        return "ERROR"
-    if severity >= logging.WARNING:
-        return "WARN"
-    return "INFO" if severity >= logging.INFO else "DEBUG"
-
-
-def _traceback_of(error: BaseException) -> str:
-    """The traceback as text; never raises."""
-    try:
-        return "".join(traceback.format_exception(error)).rstrip()
-    except Exception:  # noqa: BLE001 - an exception whose parts cannot be shown
-        return f"<no traceback of {type(error).__name__}>"
+    return JsonFormatter(json_serializer=serialize).serialize_log_record

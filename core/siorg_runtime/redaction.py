@@ -63,7 +63,6 @@ class Redactor:
             self.remember(secret)
 
     def __repr__(self) -> str:
-        """Say what this is and nothing of what it knows."""
         return "Redactor(***)"
 
     def remember(self, secret: str) -> None:
@@ -78,7 +77,7 @@ class Redactor:
             # Put in their places, not sorted anew: with hundreds of resources that took more than a second at the start.
             known = list(self._known)
             for form in forms.difference(known):
-                insort(known, form, key=_longest_first)
+                insort(known, form, key=lambda form: -len(form))  # of a URL and its password, the URL goes as a whole
             self._known = tuple(known)
             self._remembered.add(secret)
 
@@ -129,7 +128,7 @@ class Redactor:
 
     def _short(self, text: str) -> str:
         # Redacted before it is cut, or half a secret could stay at the end.
-        text = self.text(text.encode("utf-8", "backslashreplace").decode())
+        text = self.text(text if text.isascii() else text.encode("utf-8", "backslashreplace").decode())
         return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
 
 
@@ -199,11 +198,6 @@ def _forms_of(secret: str) -> Iterator[str]:
     if len(secret) >= _SHORTEST_SECRET:
         for kept in (encodable, encodable + b"\n"):  # the second as `echo … | base64` makes it
             yield base64.b64encode(kept).decode()
-
-
-def _longest_first(form: str) -> int:
-    """Of a URL and the password in it, the URL goes as a whole."""
-    return -len(form)
 
 
 def _unreadable(value: object) -> str:

@@ -10,24 +10,12 @@ import atexit
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 import psycopg
 
-from siorg_job.commands import (
-    cleanup,
-    conflicts,
-    discover,
-    doctor,
-    enqueue,
-    migrate,
-    organizations,
-    retry,
-    run,
-    status,
-)
+from siorg_job.commands import cleanup, conflicts, discover, doctor, enqueue, migrate, organizations, retry, run, status
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.settings import ENVIRONMENT, Settings
 from siorg_queue import DatabaseUnavailable, describe, is_transient
@@ -40,7 +28,6 @@ _COMMANDS = (run, discover, cleanup, status, conflicts, retry, enqueue, organiza
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of ``siorg-job``."""
     root = argparse.ArgumentParser(
         prog="siorg-job",
         description="Brings the local copy of Brazil's federal organization structure in line with SIORG, from a queue in"
@@ -52,14 +39,8 @@ def parser() -> argparse.ArgumentParser:
     subparsers = root.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_to(subparsers)
-    listing = subparsers.add_parser("settings", help="list every setting with its default")
-    listing.set_defaults(run=None)
+    subparsers.add_parser("settings", help="list every setting with its default").set_defaults(run=None)
     return root
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -79,16 +60,18 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     log = logger("siorg_job")
     for notice in settings.notices:
         log.warning(notice)
-    stop = threading.Event()
+    context = Context(settings)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+        context.stop.set()
+        for wake in context.on_stop:
+            wake()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    # The interpreter puts the defaults back while it ends: a second signal would then spoil an exit code that is decided.
-    atexit.register(_ignore_signals)
-    return _guarded(lambda: chosen.run(chosen, Context(settings, stop)), redactor)
+        # The interpreter puts the defaults back while it ends: a second signal would then spoil an exit code that is decided.
+        atexit.register(signal.signal, number, signal.SIG_IGN)
+    return _guarded(lambda: chosen.run(chosen, context), redactor)
 
 
 def _guarded(command: Callable[[], int], redactor: Redactor) -> int:

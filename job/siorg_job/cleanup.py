@@ -23,11 +23,8 @@ def cleanup(store: QueueStore, *, retention_days: int, stopped: Callable[[], boo
         stopped: asked before every page; True ends the walk early, which loses nothing.
     """
     scanned = deleted = unlinked = ended = 0
-    while not stopped():
-        reaped = sum(store.reap(_PAGE).values())
+    while not stopped() and (reaped := sum(store.reap(_PAGE).values())):
         ended += reaped
-        if reaped < _PAGE:
-            break
     after, logged_at = None, time.monotonic()
     while not stopped():
         page = store.cleanup_page(after=after, retention_days=retention_days, limit=_PAGE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from siorg_job.siorg.client import SiorgClient
@@ -17,9 +17,12 @@ from siorg_job.siorg.errors import MalformedResponse, VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.merge import remote_organization_values, remote_unit_values
-from siorg_job.sync.model import UnitField
+from siorg_job.sync.model import UnitField, Values
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
+from siorg_runtime.logs import logger
+
+log = logger("siorg_job.discover")
 
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
@@ -50,7 +53,7 @@ class Known:
     """Whether it belongs here to the organization that is being discovered."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Discovery:
     """What one organization's discovery found."""
 
@@ -58,66 +61,55 @@ class Discovery:
     version: str
     how: str
     """``unchanged``, ``changes`` or ``structure``."""
-    items: list[NewItem] = field(default_factory=list)
+    items: Sequence[NewItem] = ()
     added: int = 0
     """Items that were really enqueued; the others were waiting already."""
 
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
     """The registered organizations: those named, else all active ones."""
-    with transaction(connection):
-        rows = connection.execute(
-            load("siorg_job", "discover.sql")["organizations"], {"codes": None if codes is None else list(codes)}
-        ).fetchall()
+    rows = _rows(connection, "organizations", codes=None if codes is None else list(codes))
     return [Organization(**_with_base(row)) for row in rows]
 
 
-async def discover(
-    organization: Organization,
-    siorg: SiorgClient,
-    connection: Connection,
-    store: QueueStore,
-    report: Callable[[str], None] = lambda _: None,
-) -> Discovery:
+async def discover(organization: Organization, siorg: SiorgClient, connection: Connection, store: QueueStore) -> Discovery:
     """Discover one organization, enqueue the differences and record the version.
 
     Raises:
         SiorgError: SIORG could not be asked, or its answer cannot be trusted; nothing was recorded.
         psycopg.Error, DatabaseUnavailable: likewise.
     """
-    version = await siorg.version(organization.code)
-    if organization.version == version and organization.has_units:
-        return Discovery(organization.code, version, "unchanged")
-    found: Discovery | None = None
-    if organization.version is not None and organization.has_units:
+    code, recorded = organization.code, organization.version
+    version = await siorg.version(code)
+    changed: Sequence[RemoteUnit] | None = None
+    if recorded is not None and organization.has_units:
+        if recorded == version:
+            return Discovery(code, version, "unchanged")
         try:
-            changed = await siorg.changed_since(organization.code, organization.version)
+            changed = await siorg.changed_since(code, recorded)
         except VersionUnknown as error:
-            report(f"{organization.acronym}: SIORG refuses version {organization.version} ({error}); reading the whole structure")
-        else:
-            known = _known(connection, organization.code, [unit.code for unit in changed])
-            found = Discovery(organization.code, version, "changes", list(from_changes(organization, changed, known)))
-    if found is None:
-        structure = await siorg.structure(organization.code)
-        known = _known(connection, organization.code, list(structure.units))
-        found = Discovery(organization.code, version, "structure", list(from_structure(organization, structure, known)))
-    found.added = store.enqueue(found.items)
-    with transaction(connection):
-        connection.execute(
-            load("siorg_job", "discover.sql")["record_version"], {"organization": organization.code, "version": version}
-        )
-    return found
+            notice = f"{organization.acronym}: SIORG refuses version {recorded} ({error}); reading the whole structure"
+            log.warning(notice)
+    if changed is not None:
+        known = _known(connection, code, [unit.code for unit in changed])
+        how, items = "changes", list(from_changes(organization, changed, known))
+    else:
+        structure = await siorg.structure(code)
+        known = _known(connection, code, list(structure.units))
+        how, items = "structure", list(from_structure(organization, structure, known))
+    added = store.enqueue(items)
+    _rows(connection, "record_version", organization=code, version=version)
+    return Discovery(code, version, how, items, added)
 
 
 def from_changes(organization: Organization, changed: Iterable[RemoteUnit], known: Mapping[int, Known]) -> Iterable[NewItem]:
     """The items for SIORG's list of changed units. Pure."""
     ends: list[tuple[int, NewItem]] = []
     for unit in changed:
+        local = known.get(unit.code)
         if unit.code == organization.code:
             yield from _organization_item(organization, unit)
-            continue
-        local = known.get(unit.code)
-        if unit.ended:
+        elif unit.ended:
             if local is not None and local.is_active:
                 ends.append((local.level, _item(unit, Operation.EXTINCTION)))
         elif unit.organization_code == unit.code or (unit.is_organization and unit.organization_code != organization.code):
@@ -146,8 +138,7 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
             f"SIORG's structure of organization {organization.code} lacks {len(gone)} of the {len(active)} units known here:"
             " not believed"
         )
-    depth = {code: _depth(code, own) for code in own}
-    for code in sorted(own, key=lambda code: (depth[code], code)):
+    for code in sorted(own, key=lambda code: (_depth(code, own), code)):
         if code == organization.code:
             yield from _organization_item(organization, own[code])
         else:
@@ -156,19 +147,19 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
         if code != organization.code:
             yield NewItem(EntityType.UNIT, code, Operation.UPDATE, {}, _PRIORITY)
     yield from _deepest_first(
-        [
-            (local.level, NewItem(EntityType.UNIT, code, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS))
-            for code, local in gone.items()
-        ]
+        (local.level, NewItem(EntityType.UNIT, code, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)) for code, local in gone.items()
     )
 
 
 def _known(connection: Connection, organization: int, codes: Sequence[int]) -> dict[int, Known]:
+    rows = _rows(connection, "units", organization=organization, codes=list(codes))
+    return {row.pop("code"): Known(**_with_base(row)) for row in rows}
+
+
+def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
     with transaction(connection):
-        rows = connection.execute(
-            load("siorg_job", "discover.sql")["units"], {"organization": organization, "codes": list(codes)}
-        )
-        return {row.pop("code"): Known(**_with_base(row)) for row in rows}
+        cursor = connection.execute(load("siorg_job", "discover.sql")[statement], parameters)
+        return cursor.fetchall() if cursor.description else []
 
 
 def _with_base(row: dict[str, Any]) -> dict[str, Any]:
@@ -178,16 +169,11 @@ def _with_base(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _organization_item(organization: Organization, unit: RemoteUnit) -> Iterable[NewItem]:
-    base = organization.base
     if unit.ended:
         if organization.is_active:
-            yield NewItem(EntityType.ORGANIZATION, unit.code, Operation.EXTINCTION, json.loads(unit.raw), _PRIORITY_OF_ENDS)
-    elif (
-        base is None
-        or (unit.version is not None and base.version != unit.version)
-        or _differs(remote_organization_values(base), remote_organization_values(unit))
-    ):
-        yield NewItem(EntityType.ORGANIZATION, unit.code, Operation.UPDATE, json.loads(unit.raw), _PRIORITY)
+            yield _item(unit, Operation.EXTINCTION, EntityType.ORGANIZATION)
+    elif organization.base is None or _differs(organization.base, unit, remote_organization_values):
+        yield _item(unit, Operation.UPDATE, EntityType.ORGANIZATION)
 
 
 def _unit_item(unit: RemoteUnit, local: Known | None) -> Iterable[NewItem]:
@@ -196,32 +182,32 @@ def _unit_item(unit: RemoteUnit, local: Known | None) -> Iterable[NewItem]:
     elif local.base is None:
         yield _item(unit, Operation.UPDATE)
     else:
-        before, now = remote_unit_values(local.base), remote_unit_values(unit)
-        if before[UnitField.PARENT] != now[UnitField.PARENT] and now[UnitField.PARENT] is not None:
+        before, now = (remote_unit_values(side)[UnitField.PARENT] for side in (local.base, unit))
+        if before != now and now is not None:
             yield _item(unit, Operation.HIERARCHY_CHANGE)
-        elif (unit.version is not None and local.base.version != unit.version) or _differs(before, now):
+        elif _differs(local.base, unit, remote_unit_values):
             yield _item(unit, Operation.UPDATE)
 
 
-def _differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return any(value is not None and before.get(field) != value for field, value in now.items())
+def _differs(base: RemoteUnit, unit: RemoteUnit, values: Callable[[RemoteUnit], Values]) -> bool:
+    before = values(base)
+    return (unit.version is not None and base.version != unit.version) or any(
+        value is not None and before.get(field) != value for field, value in values(unit).items()
+    )
 
 
-def _item(unit: RemoteUnit, operation: Operation) -> NewItem:
+def _item(unit: RemoteUnit, operation: Operation, entity_type: EntityType = EntityType.UNIT) -> NewItem:
     priority = _PRIORITY_OF_ENDS if operation is Operation.EXTINCTION else _PRIORITY
-    return NewItem(EntityType.UNIT, unit.code, operation, json.loads(unit.raw), priority)
+    return NewItem(entity_type, unit.code, operation, json.loads(unit.raw), priority)
 
 
-def _deepest_first(ends: list[tuple[int, NewItem]]) -> list[NewItem]:
+def _deepest_first(ends: Iterable[tuple[int, NewItem]]) -> list[NewItem]:
     return [item for _, item in sorted(ends, key=lambda end: (-end[0], end[1].siorg_code))]
 
 
-def _depth(code: int, units: Mapping[int, RemoteUnit]) -> int:
+def _depth(code: int | None, units: Mapping[int, RemoteUnit]) -> int:
     seen: set[int] = set()
-    while code in units and code not in seen:
+    while code is not None and code in units and code not in seen:
         seen.add(code)
-        parent = units[code].parent_code
-        if parent is None:
-            break
-        code = parent
+        code = units[code].parent_code
     return len(seen)

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from siorg_queue.model import EntityType
 from siorg_runtime.buckets import ITEM_SECONDS
 
-_BATCH_ITEMS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Up to the largest WORKER_BATCH_SIZE."""
+_BATCH_ITEMS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # up to the largest WORKER_BATCH_SIZE
 
 
 class MetricsPortError(Exception):
@@ -34,7 +23,6 @@ class JobMetrics:
     """The metrics of one process, an attribute each, in a registry of their own. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        """Make them; nothing is served yet."""
         # Without this a counter brings a second series with the time of its making: twice the series, used by nobody.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry(auto_describe=True)
@@ -83,20 +71,19 @@ class JobMetrics:
         Raises:
             MetricsPortError: the port is taken or not allowed.
         """
-        server, thread = self._open(port)
+        errors = []
+        # One socket for both families; where the kernel has no IPv6, IPv4 alone.
+        for address in ("::", "0.0.0.0") if socket.has_dualstack_ipv6() else ("0.0.0.0",):  # noqa: S104 - meant
+            try:
+                server, thread = start_http_server(port, address, registry=self.registry)
+                break
+            except OSError as error:
+                errors.append(error)
+        else:
+            raise MetricsPortError(f"port {port} cannot be opened for metrics (WORKER_METRICS_PORT): {errors[0]}") from errors[0]
         try:
             yield server.server_port
         finally:
             server.shutdown()
             server.server_close()
             thread.join()
-
-    def _open(self, port: int) -> tuple[WSGIServer, threading.Thread]:
-        error: OSError | None = None
-        # One socket for both families; where the kernel has no IPv6, IPv4 alone.
-        for address in ("::", "0.0.0.0") if socket.has_dualstack_ipv6() else ("0.0.0.0",):  # noqa: S104 - meant
-            try:
-                return start_http_server(port, address, registry=self.registry)
-            except OSError as failed:
-                error = error or failed
-        raise MetricsPortError(f"port {port} cannot be opened for metrics (WORKER_METRICS_PORT): {error}") from error

@@ -67,6 +67,10 @@ class RunSummary:
         """Items that this run brought to a terminal status."""
         return self.completed + self.conflict + self.skipped + self.failed
 
+    def count(self, counter: str) -> None:
+        """Add one to the counter of this name."""
+        setattr(self, counter, getattr(self, counter) + 1)
+
     def item_took(self, seconds: float) -> None:
         """Count an item that came to an outcome ``seconds`` after its claim."""
         at = bisect_left(ITEM_SECONDS, seconds)

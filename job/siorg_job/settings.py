@@ -4,28 +4,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from siorg_job.siorg.address import check_base_url
+from siorg_queue import RetryPolicy
+from siorg_queue.address import check_database_url
 from siorg_runtime.environment import LOG_FORMAT, LOG_LEVEL, Environment, Kind, Reading, Secret, seconds, setting, switch, whole
 from siorg_runtime.logs import LogFormat, LogLevel
 from siorg_runtime.redaction import Redactor
 
 _DAY = 86_400
 _LONGEST_TOKEN = 4096  # characters
-
-
-def check_database_url(url: str) -> None:
-    """Refuse a URL as ``siorg_queue.address`` does, which is loaded only now: with the package comes the database driver.
-
-    Raises:
-        ValueError: with what is wrong, and nothing of the URL.
-    """
-    from siorg_queue.address import check_database_url as check  # noqa: PLC0415
-
-    check(url)
 
 
 def _database_url(text: str) -> Secret:
@@ -42,14 +35,9 @@ def _token(text: str) -> Secret:
 
 
 def _existing_file(text: str) -> Path:
-    path = Path(text)
-    try:
-        exists = path.is_file()
-    except (OSError, ValueError):
-        exists = False
-    if not exists:
+    if not os.path.isfile(text):  # noqa: PTH113 - False, too, where the path may not be looked at
         raise ValueError("must be a file that exists")
-    return path
+    return Path(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +132,10 @@ class Settings:
         notices = ("RUST_LOG is not read any more; use LOG_LEVEL",) if unread else ()
         return cls(**reading.checked(), notices=notices)
 
+    def retry_policy(self) -> RetryPolicy:
+        base, longest = self.worker_retry_base_delay_ms / 1000, self.worker_retry_max_delay_ms / 1000
+        return RetryPolicy(self.worker_max_retries, base, longest)
+
     def redactor(self) -> Redactor:
         """Return a redactor that knows every secret of these settings."""
         token = self.siorg_api_token.get_secret_value() if self.siorg_api_token is not None else ""
@@ -157,8 +149,6 @@ ENVIRONMENT: Final = Environment(
 
 def _check_together(reading: Reading) -> None:
     """What depends on two variables. Puts the address of SIORG into its one plain form."""
-    from siorg_job.siorg.address import check_base_url  # noqa: PLC0415 - not needed for the documentation
-
     if "siorg_api_url" in reading.values:
         # Where the switch itself is wrong, that is told; the address is then held to the wider rule.
         insecure = reading.is_wrong("siorg_allow_insecure") or reading.value("siorg_allow_insecure")
@@ -177,8 +167,8 @@ def env_example() -> str:
         "# Settings of siorg-job, with their defaults. An empty value is the same as none.",
         "# Made by siorg_job.settings.env_example(); for `docker run --env-file`.",
     ]
-    for one in ENVIRONMENT.variables:
-        unit = f" ({one.unit})" if one.unit else ""
-        value = "postgresql://siorg:change-me@localhost:5432/siorg" if one.required else one.default or ""
-        lines += ["", f"# {one.meaning}. Allowed: {one.kind.allowed}{unit}", f"{one.name}={value}"]
+    for variable in ENVIRONMENT.variables:
+        unit = f" ({variable.unit})" if variable.unit else ""
+        value = "postgresql://siorg:change-me@localhost:5432/siorg" if variable.required else variable.default or ""
+        lines += ["", f"# {variable.meaning}. Allowed: {variable.kind.allowed}{unit}", f"{variable.name}={value}"]
     return "\n".join(lines) + "\n"

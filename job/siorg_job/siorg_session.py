@@ -12,7 +12,6 @@ _LONGEST_COOLDOWN_SECONDS = 60.0
 
 
 def breaker_for(settings: Settings) -> Breaker:
-    """A closed breaker."""
     cooldown = settings.siorg_breaker_cooldown_secs
     return Breaker(settings.siorg_breaker_failures, cooldown, max(cooldown, _LONGEST_COOLDOWN_SECONDS))
 

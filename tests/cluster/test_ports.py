@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +85,7 @@ def on_kubernetes(world: World) -> Side:
 
 
 def on_this_machine(world: World) -> Side:
-    environment = {**os.environ, **job_environment(world.database_url, world.siorg.url)}
+    environment = job_environment(world.database_url, world.siorg.url)
     resource, environ = prepare(parse(world.resource()), environment)
     databases = Databases(correct="DATABASE_URL")
     machine = LocalMachine(resource, databases, world.folder, environ)

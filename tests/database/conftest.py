@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from siorg_operator.database.databases import Databases
 from siorg_queue import Connection
+from support.database_proxy import DatabaseProxy
 from support.postgres import Postgres, embedded_postgres
 from support.queue import Queue
+from support.queue_databases import Proxied, run
 
 
 @pytest.fixture
@@ -29,3 +33,16 @@ def own_url(own_postgres: Postgres) -> Iterator[str]:
     url = own_postgres.database()
     yield url
     own_postgres.drop(url)
+
+
+@pytest.fixture
+def proxied(postgres: Postgres, database_url: str, tmp_path: Path) -> Proxied:
+    def start(scenario: Callable[[Databases, DatabaseProxy, str], Awaitable[None]]) -> None:
+        async def main(databases: Databases) -> None:
+            async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
+                await scenario(databases, proxy, proxy.url(database_url))
+                await databases.close()
+
+        run(main)
+
+    return start

@@ -7,22 +7,9 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from siorg_queue import Operation, Outcome, QueueStore, Status, Verdict, connect
+from siorg_queue import Operation, QueueStore, Status, connect
 from support.queue import LEASE, Queue
-
-
-def test_takes_exactly_what_was_asked_with_statistics_of_a_tiny_table(queue: Queue) -> None:
-    queue.insert(1)
-    queue.connection.execute("ANALYZE siorg_sync_queue")
-    queue.connection.execute(
-        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, priority)"
-        " SELECT 'UNIT', n, 'UPDATE', '{}', 1 + n % 10 FROM generate_series(2, 10001) AS n"
-    )
-    assert [item.priority for item in queue.claim(10)] == [1] * 10
-    assert queue.store.counts().processing == 10
 
 
 def test_takes_best_priority_first_and_oldest_first_within_it(queue: Queue) -> None:
@@ -106,57 +93,6 @@ def test_gives_no_item_to_two_of_many_claimers(queue: Queue, database_url: str) 
     with ThreadPoolExecutor(8) as pool:
         taken = [id_ for ids in pool.map(drain, range(8)) for id_ in ids]
     assert len(taken) == len(set(taken)) == 600
-
-
-_HOUR_AGO, _IN_AN_HOUR = "now() - interval '1 h'", "now() + interval '1 h'"
-_STATES = st.fixed_dictionaries(
-    {
-        "status": st.sampled_from(["NULL", "'PENDING'", "'PROCESSING'", "'FAILED'", "'COMPLETED'", "'CONFLICT'"]),
-        "priority": st.sampled_from(["NULL", "1", "5", "10"]),
-        "attempts": st.sampled_from(["NULL", "0", "2", "3", "4"]),
-        "scheduled_for": st.sampled_from(["NULL", _HOUR_AGO, _IN_AN_HOUR]),
-        "expires_at": st.sampled_from(["NULL", _HOUR_AGO, _IN_AN_HOUR]),
-        "lease_expires_at": st.sampled_from(["NULL", _HOUR_AGO, _IN_AN_HOUR]),
-        "last_attempt_at": st.sampled_from(["NULL", "now()", _HOUR_AGO]),
-        "error_details": st.sampled_from(["NULL", "'[]'", "'3'", """'{"resolution": "MERGE"}'"""]),
-    }
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(_STATES, max_size=12))
-def test_claims_what_the_depth_counts_and_nothing_dangles(queue: Queue, states: list[dict[str, str]]) -> None:
-    queue.clear()
-    for code, columns in enumerate(states, start=1):
-        queue.insert(code, **columns)
-    store = queue.store
-    depth = store.depth().claimable
-    assert depth == store.counts().claimable
-    taken = store.claim(100, lease=LEASE, worker="w")
-    assert len(taken.items) + len(taken.lost) == depth
-    store.finish([Verdict(item, Outcome.COMPLETED) for item in taken.items])
-    store.reap()
-    counts = store.counts()
-    assert (counts.claimable, counts.spent, counts.expired, counts.abandoned) == (0, 0, 0, 0)
-
-
-def test_the_next_due_moment_is_known(queue: Queue) -> None:
-    assert queue.store.next_due_seconds() is None
-    queue.insert(1, scheduled_for="now() + interval '30 seconds'")
-    seconds = queue.store.next_due_seconds()
-    assert seconds is not None
-    assert 0 < seconds <= 30
-    queue.insert(2)
-    assert queue.store.next_due_seconds() == 0
-
-
-def test_items_scheduled_for_an_infinite_time_have_no_age(queue: Queue) -> None:
-    queue.insert(1, scheduled_for="'infinity'")
-    assert queue.store.next_due_seconds() is None
-    queue.insert(2, scheduled_for="'-infinity'")
-    depth = queue.store.depth()
-    assert (queue.store.next_due_seconds(), depth.claimable, depth.oldest_due_seconds) == (0, 1, None)
-    assert queue.store.counts().oldest_due_seconds is None
 
 
 def test_renewing_prolongs_only_what_is_still_ours(queue: Queue) -> None:

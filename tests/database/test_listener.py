@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
@@ -19,41 +20,31 @@ from support import pgbouncer as bouncer
 from support.database_proxy import DatabaseProxy
 from support.postgres import Postgres
 from support.queue import insert
-from support.queue_databases import QUICK, reading, run, sessions, unreadable, until
+from support.queue_databases import QUICK, Proxied, reading, run, sessions, unreadable, until
 
 
 def listening(connection: Connection) -> list[int]:
     return [session["pid"] for session in sessions(connection) if "LISTEN" in session["query"]]
 
 
-class Calls:
-    """Counts the calls."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self) -> None:
-        self.count += 1
-
-
-def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else(
+def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else_also_where_a_call_fails(
     connection: Connection, database_url: str, own_url: str
 ) -> None:
     async def scenario(databases: Databases) -> None:
-        first, second, elsewhere = Calls(), Calls(), Calls()
+        first, second, elsewhere = Mock(side_effect=RuntimeError("a fault")), Mock(), Mock()
         watch = databases.watch(database_url, first)
         databases.watch(own_url, elsewhere)
-        await until(lambda: first.count and elsewhere.count)  # what was missed before, nobody knows
+        await until(lambda: first.call_count and elsewhere.call_count)  # what was missed before, nobody knows
         databases.watch(database_url, second)
-        await until(lambda: second.count)
-        counts = first.count, second.count, elsewhere.count
+        await until(lambda: second.call_count)
+        counts = first.call_count, second.call_count, elsewhere.call_count
         insert(connection, siorg_code=1)
-        await until(lambda: (first.count, second.count) == (counts[0] + 1, counts[1] + 1))
+        await until(lambda: (first.call_count, second.call_count) == (counts[0] + 1, counts[1] + 1))
         watch.close()
         watch.close()
         insert(connection, siorg_code=2)
-        await until(lambda: second.count == counts[1] + 2)
-        assert (first.count, elsewhere.count) == (counts[0] + 1, counts[2])
+        await until(lambda: second.call_count == counts[1] + 2)
+        assert (first.call_count, elsewhere.call_count) == (counts[0] + 1, counts[2])
         assert len(listening(connection)) == 1
 
     run(scenario)
@@ -61,48 +52,30 @@ def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else(
 
 def test_listening_ends_with_the_last_who_watches(connection: Connection, database_url: str) -> None:
     async def scenario(databases: Databases) -> None:
-        calls = Calls()
+        calls = Mock()
         watches = [databases.watch(database_url, calls) for _ in range(3)]
         await until(lambda: listening(connection))
         for watch in watches:
             watch.close()
         await until(lambda: not sessions(connection))
-        calls.count = 0
+        calls.reset_mock()
         again = databases.watch(database_url, calls)
-        await until(lambda: calls.count)
+        await until(lambda: calls.call_count)
         again.close()
 
     run(scenario)
 
 
-def test_one_whose_call_fails_keeps_it_from_no_other(connection: Connection, database_url: str) -> None:
-    def fails() -> None:
-        raise RuntimeError("a fault")
+def test_at_rest_listening_asks_nothing(proxied: Proxied) -> None:
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        calls = Mock()
+        databases.watch(url, calls)
+        await until(lambda: calls.call_count)
+        asked = len(proxy.asked)
+        await asyncio.sleep(1)
+        assert len(proxy.asked) == asked
 
-    async def scenario(databases: Databases) -> None:
-        calls = Calls()
-        databases.watch(database_url, fails)
-        databases.watch(database_url, calls)
-        await until(lambda: calls.count)
-        before = calls.count
-        insert(connection, siorg_code=1)
-        await until(lambda: calls.count > before)
-
-    run(scenario)
-
-
-def test_at_rest_listening_asks_nothing(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            calls = Calls()
-            databases.watch(proxy.url(database_url), calls)
-            await until(lambda: calls.count)
-            asked = len(proxy.asked)
-            await asyncio.sleep(1)
-            assert len(proxy.asked) == asked
-            await databases.close()
-
-    run(scenario)
+    proxied(scenario)
 
 
 def test_listening_comes_back_after_a_restart_and_calls_for_what_it_missed(
@@ -111,18 +84,18 @@ def test_listening_comes_back_after_a_restart_and_calls_for_what_it_missed(
     caplog.set_level(logging.INFO)
 
     async def scenario(databases: Databases) -> None:
-        calls = Calls()
+        calls = Mock()
         databases.watch(own_url, calls)
-        await until(lambda: calls.count == 1)
+        await until(lambda: calls.call_count == 1)
         await asyncio.to_thread(own_postgres.stop, "immediate")
         await until(lambda: "LISTEN unavailable" in caplog.text)
         await asyncio.sleep(0.5)  # several attempts, told of once
         await asyncio.to_thread(own_postgres.start)
         with connect(own_url, application_name="test") as connection:
             await until(lambda: listening(connection))
-            before = calls.count
+            before = calls.call_count
             insert(connection, siorg_code=1)
-            await until(lambda: calls.count > before)
+            await until(lambda: calls.call_count > before)
 
     run(scenario, QUICK)
     messages = [record.getMessage() for record in caplog.records if record.name == "siorg_operator.database.listener"]
@@ -131,13 +104,13 @@ def test_listening_comes_back_after_a_restart_and_calls_for_what_it_missed(
 
 def test_a_listener_that_an_administrator_ends_comes_back(connection: Connection, database_url: str) -> None:
     async def scenario(databases: Databases) -> None:
-        calls = Calls()
+        calls = Mock()
         databases.watch(database_url, calls)
         await until(lambda: listening(connection))
         (before,) = listening(connection)
         connection.execute("SELECT pg_terminate_backend(%s)", (before,))
         await until(lambda: listening(connection) not in ([], [before]))
-        await until(lambda: calls.count >= 2)
+        await until(lambda: calls.call_count >= 2)
 
     run(scenario, QUICK)
 
@@ -176,12 +149,12 @@ def test_a_hot_standby_is_read_and_said_once_not_to_be_listened_to(standby_url: 
     caplog.set_level(logging.INFO)
 
     async def scenario(databases: Databases) -> None:
-        calls = Calls()
+        calls = Mock()
         databases.watch(standby_url, calls)
         await until(lambda: "LISTEN unavailable" in caplog.text)
         reading(await databases.read(standby_url))
         await asyncio.sleep(0.6)  # it is tried again, quietly
-        assert calls.count == 0
+        assert calls.call_count == 0
 
     run(scenario, QUICK)
     assert caplog.text.count("LISTEN unavailable") == 1

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from siorg_queue import Connection, connect
+from siorg_queue import Connection, Outcome, Verdict, connect
 from siorg_queue.statements import expand, load, parse
-from siorg_queue.system_settings import as_boolean
 from support.queue import LEASE, Queue
 
 _TIMES = st.sampled_from(
@@ -54,7 +53,7 @@ def observe(connection: Connection) -> dict[str, Any]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(_ROWS, max_size=8))
-def test_a_claim_takes_exactly_what_is_observed(queue: Queue, rows: list[dict[str, str]]) -> None:
+def test_a_claim_takes_exactly_what_is_observed_and_nothing_dangles(queue: Queue, rows: list[dict[str, str]]) -> None:
     queue.clear()
     for code, columns in enumerate(rows, start=1):
         queue.insert(code, **columns)
@@ -63,19 +62,16 @@ def test_a_claim_takes_exactly_what_is_observed(queue: Queue, rows: list[dict[st
     counted = queue.connection.execute(_COUNTED.encode()).fetchone()
     assert counted is not None
     assert {name: seen[name] for name in counted} == counted
-    claim = queue.store.claim(1000, lease=LEASE, worker="w")
+    store = queue.store
+    assert seen["claimable"] == store.depth().claimable == store.counts().claimable
+    claim = store.claim(1000, lease=LEASE, worker="w")
 
     assert seen["claimable"] == len(claim.items) + len(claim.lost)
     assert (seen["next_due_seconds"] == 0) == (seen["due"] > 0)
-
-
-def test_an_empty_queue(connection: Connection) -> None:
-    seen = observe(connection)
-    numbers = {name: seen[name] for name in ("claimable", "due", "scheduled", "processing", "failed", "conflict")}
-    assert set(numbers.values()) == {0}
-    assert seen["oldest_due_seconds"] is None
-    assert seen["next_due_seconds"] is None
-    assert seen["siorg_paused_seconds"] == 0
+    store.finish([Verdict(item, Outcome.COMPLETED) for item in claim.items])
+    store.reap()
+    counts = store.counts()
+    assert (counts.claimable, counts.spent, counts.expired, counts.abandoned) == (0, 0, 0, 0)
 
 
 def test_every_kind_of_row_is_counted_once_where_it_belongs(queue: Queue) -> None:
@@ -102,30 +98,29 @@ def test_every_kind_of_row_is_counted_once_where_it_belongs(queue: Queue) -> Non
     assert seen["next_due_seconds"] == 0
 
 
-def test_tells_when_the_next_one_falls_due(queue: Queue) -> None:
+def test_the_next_due_moment_is_known(queue: Queue) -> None:
+    assert queue.store.next_due_seconds() is None
     queue.insert(1, priority="9", scheduled_for="now() + interval '5 minutes'")
     queue.insert(2, priority="1", scheduled_for="now() + interval '1 hour'")
-    assert 200 < observe(queue.connection)["next_due_seconds"] <= 300
+    for seconds in (observe(queue.connection)["next_due_seconds"], queue.store.next_due_seconds()):
+        assert 200 < (seconds or 0) <= 300
+    queue.insert(3)
+    assert queue.store.next_due_seconds() == 0
 
 
 def test_an_item_that_is_never_due_and_one_that_always_was_spoil_no_figure(queue: Queue) -> None:
+    store = queue.store
     queue.insert(1, scheduled_for="'infinity'")
     seen = observe(queue.connection)
-    assert (seen["scheduled"], seen["next_due_seconds"]) == (1, None)
+    assert (seen["scheduled"], seen["next_due_seconds"], store.next_due_seconds()) == (1, None, None)
     queue.insert(2, scheduled_for="'-infinity'")
-    seen = observe(queue.connection)
+    seen, depth = observe(queue.connection), store.depth()
     assert (seen["due"], seen["next_due_seconds"], seen["oldest_due_seconds"]) == (1, 0, None)
+    assert (depth.claimable, store.next_due_seconds(), depth.oldest_due_seconds) == (1, 0, None)
+    assert store.counts().oldest_due_seconds is None
 
 
 # -- what else limits the work ----------------------------------------------------------------------------------------
-
-
-def test_the_switch_is_seen_as_people_wrote_it(connection: Connection) -> None:
-    for value, meaning in (("true", True), ('"Off"', False), ("0", False), ('"perhaps"', None)):
-        connection.execute("UPDATE system_settings SET value = %s::jsonb WHERE key = 'siorg.sync_enabled'", (value,))
-        assert as_boolean(observe(connection)["sync_enabled"]) is meaning, value
-    connection.execute("DELETE FROM system_settings")
-    assert observe(connection)["sync_enabled"] is None
 
 
 def test_siorgs_pause_is_seen_in_seconds(connection: Connection) -> None:

@@ -25,7 +25,7 @@ from support.database_proxy import DatabaseProxy
 from support.fleet import eventually
 from support.postgres import Postgres
 from support.queue import insert
-from support.queue_databases import QUICK, reading, run, sessions, unreadable, until
+from support.queue_databases import QUICK, Proxied, reading, run, sessions, unreadable, until
 
 PASSWORD = "p@ss/W0rd:Zx81#%"
 
@@ -53,116 +53,86 @@ def test_reads_the_queue_and_what_limits_its_use(connection: Connection, databas
     assert found.max_connections is not None
     assert 0 < found.max_connections < 100
     assert found.other_connections >= 2  # this test, and the reader itself
-    assert found == Reading(
-        claimable=2,
-        due=1,
-        scheduled=1,
-        processing=1,
-        failed=1,
-        conflict=1,
-        oldest_due_seconds=found.oldest_due_seconds,
-        next_due_seconds=0.0,
-        sync_enabled=True,
-        siorg_paused_seconds=found.siorg_paused_seconds,
-        max_connections=found.max_connections,
-        other_connections=found.other_connections,
-    )
+    assert (found.claimable, found.due, found.scheduled, found.next_due_seconds) == (2, 1, 1, 0.0)
+    assert (found.processing, found.failed, found.conflict, found.sync_enabled) == (1, 1, 1, True)
 
 
-def test_the_switch_is_taken_as_jobs_take_it(connection: Connection, database_url: str) -> None:
-    async def taken(databases: Databases) -> dict[str, bool]:
-        found = {}
-        for value in ("true", '"no"', "0", "null", '"perhaps"', "[]"):
-            connection.execute("UPDATE system_settings SET value = %s::jsonb WHERE key = 'siorg.sync_enabled'", (value,))
-            found[value] = reading(await databases.read(database_url)).sync_enabled
-        return found
-
-    assert run(taken) == {"true": True, '"no"': False, "0": False, "null": True, '"perhaps"': False, "[]": False}
-
-
-def test_a_switch_that_cannot_be_read_is_told_once(
+def test_the_switch_is_taken_as_jobs_take_it_and_said_once_where_it_cannot_be_read(
     connection: Connection, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection.execute("""UPDATE system_settings SET value = '"perchance"' WHERE key = 'siorg.sync_enabled'""")
+    async def taken(databases: Databases) -> dict[str, bool]:
+        found = {}
+        for value in ("true", '"no"', "0", "null", '"perchance"', '["chance"]'):
+            connection.execute("UPDATE system_settings SET value = %s::jsonb WHERE key = 'siorg.sync_enabled'", (value,))
+            await databases.read(database_url)
+            found[value] = reading(await databases.read(database_url)).sync_enabled
+        connection.execute("DELETE FROM system_settings")
+        return {**found, "unset": reading(await databases.read(database_url)).sync_enabled}
 
-    async def twice(databases: Databases) -> None:
-        await databases.read(database_url)
-        await databases.read(database_url)
-
-    run(twice)
-    (warning,) = [record for record in caplog.records if "siorg.sync_enabled must be a boolean" in record.getMessage()]
-    assert "taken as false" in warning.getMessage()
+    expected = {"true": True, '"no"': False, "0": False, "null": True, '"perchance"': False, '["chance"]': False, "unset": True}
+    assert run(taken) == expected
+    said = [message for message in caplog.messages if "siorg.sync_enabled must be a boolean" in message]
+    assert len(said) == 2  # of each value once
+    assert all("taken as false" in message for message in said)
 
 
 # -- few queries, none of them old ------------------------------------------------------------------------------------
 
 
-def test_500_readers_at_one_moment_are_two_queries_at_most(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            url = proxy.url(database_url)
-            for rounds in (1, 2):
-                before = proxy.readings()
-                found = await asyncio.gather(*(databases.read(url) for _ in range(500)))
-                assert all(isinstance(one, Reading) for one in found)
-                assert proxy.readings() - before <= 2, rounds
-            await databases.close()
-
-    run(scenario)
-
-
-def test_who_asks_while_a_query_is_on_its_way_gets_the_next_ones_answer(
-    postgres: Postgres, connection: Connection, database_url: str, tmp_path: Path
-) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            url = proxy.url(database_url)
-            await databases.read(url)
+def test_500_readers_at_one_moment_are_two_queries_at_most(proxied: Proxied) -> None:
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        for rounds in (1, 2):
             before = proxy.readings()
-            proxy.hold()
-            early = asyncio.create_task(databases.read(url))
-            await until(lambda: proxy.readings() == before + 1)
-            insert(connection, siorg_code=1)
-            late = [asyncio.create_task(databases.read(url)) for _ in range(50)]
-            await asyncio.sleep(0)
-            proxy.release()
-            assert {reading(found).claimable for found in await asyncio.gather(*late)} == {1}
-            assert early.done()
-            assert proxy.readings() == before + 2
-            await databases.close()
+            found = await asyncio.gather(*(databases.read(url) for _ in range(500)))
+            assert all(isinstance(one, Reading) for one in found)
+            assert proxy.readings() - before <= 2, rounds
 
-    run(scenario)
+    proxied(scenario)
 
 
-def test_one_who_gives_up_takes_nothing_from_the_others(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            url = proxy.url(database_url)
-            proxy.hold()
-            impatient, patient = asyncio.create_task(databases.read(url)), asyncio.create_task(databases.read(url))
-            await asyncio.sleep(0)
-            impatient.cancel()
-            await asyncio.wait({impatient})
-            proxy.release()
-            reading(await patient)
-            await databases.close()
+def test_who_asks_while_a_query_is_on_its_way_gets_the_next_ones_answer(proxied: Proxied, connection: Connection) -> None:
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        await databases.read(url)
+        before = proxy.readings()
+        proxy.hold()
+        early = asyncio.create_task(databases.read(url))
+        await until(lambda: proxy.readings() == before + 1)
+        insert(connection, siorg_code=1)
+        late = [asyncio.create_task(databases.read(url)) for _ in range(50)]
+        await asyncio.sleep(0)
+        proxy.release()
+        assert {reading(found).claimable for found in await asyncio.gather(*late)} == {1}
+        assert early.done()
+        assert proxy.readings() == before + 2
 
-    run(scenario)
+    proxied(scenario)
 
 
-def test_a_database_that_hangs_keeps_no_other_waiting(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            proxy.hold()
-            hanging = asyncio.create_task(databases.read(proxy.url(database_url)))
-            await until(lambda: proxy.asked)
-            for _ in range(5):
-                reading(await databases.read(database_url))
-            assert not hanging.done()
-            await databases.close()  # at once, although it hangs
-            assert unreadable(await hanging).reason == "DatabaseUnavailable"
+def test_one_who_gives_up_takes_nothing_from_the_others(proxied: Proxied) -> None:
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        proxy.hold()
+        impatient, patient = asyncio.create_task(databases.read(url)), asyncio.create_task(databases.read(url))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.wait({impatient})
+        proxy.release()
+        reading(await patient)
 
-    run(scenario)
+    proxied(scenario)
+
+
+def test_a_database_that_hangs_keeps_no_other_waiting(proxied: Proxied, database_url: str) -> None:
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        proxy.hold()
+        hanging = asyncio.create_task(databases.read(url))
+        await until(lambda: proxy.asked)
+        for _ in range(5):
+            reading(await databases.read(database_url))
+        assert not hanging.done()
+        await databases.close()  # at once, although it hangs
+        assert unreadable(await hanging).reason == "DatabaseUnavailable"
+
+    proxied(scenario)
 
 
 def test_a_connection_that_nobody_uses_is_closed(connection: Connection, database_url: str) -> None:
@@ -214,19 +184,13 @@ def test_after_the_end_nothing_is_read_and_nobody_called(connection: Connection,
 # -- trouble: bounded, and told ---------------------------------------------------------------------------------------
 
 
-def test_a_server_that_was_restarted_is_read_at_the_first_attempt(own_postgres: Postgres, own_url: str) -> None:
+def test_a_restarted_server_is_read_at_the_first_attempt_and_one_that_is_down_is_told(
+    own_postgres: Postgres, own_url: str
+) -> None:
     async def scenario(databases: Databases) -> None:
-        reading(await databases.read(own_url))
-        await asyncio.to_thread(own_postgres.restart)
-        reading(await databases.read(own_url))
-        await asyncio.to_thread(own_postgres.restart, "immediate")  # a crash
-        reading(await databases.read(own_url))
-
-    run(scenario)
-
-
-def test_a_server_that_is_down_is_told_and_read_again_when_it_is_back(own_postgres: Postgres, own_url: str) -> None:
-    async def scenario(databases: Databases) -> None:
+        for mode in ("fast", "immediate"):  # the second as in a crash
+            reading(await databases.read(own_url))
+            await asyncio.to_thread(own_postgres.restart, mode)
         reading(await databases.read(own_url))
         await asyncio.to_thread(own_postgres.stop)
         found = unreadable(await databases.read(own_url))
@@ -240,32 +204,23 @@ def test_a_server_that_is_down_is_told_and_read_again_when_it_is_back(own_postgr
 
 
 @contextmanager
-def stopped(*processes: int) -> Iterator[None]:
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
+def stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
     try:
         yield
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        os.kill(process, signal.SIGCONT)
 
 
-def test_a_server_that_accepts_nobody_any_more_is_told_in_time(own_postgres: Postgres, own_url: str) -> None:
+def test_a_server_that_accepts_nobody_and_a_session_that_hangs_are_told_in_time(own_postgres: Postgres, own_url: str) -> None:
     postmaster = int((own_postgres.socket_folder / "postmaster.pid").read_text().splitlines()[0])
 
     async def scenario(databases: Databases) -> None:
-        with stopped(postmaster):
-            found = unreadable(await databases.read(own_url))
-        assert found.reason == "DatabaseUnavailable"
-        assert "in time" in found.message
-        reading(await databases.read(own_url))
-
-    run(scenario, QUICK)
-
-
-def test_a_session_that_hangs_is_told_in_time_and_given_up(own_postgres: Postgres, own_url: str) -> None:
-    async def scenario(databases: Databases) -> None:
         with connect(own_url, application_name="test") as connection:
+            with stopped(postmaster):
+                refused = unreadable(await databases.read(own_url))
+            assert refused.reason == "DatabaseUnavailable"
+            assert "in time" in refused.message
             reading(await databases.read(own_url))
             (session,) = sessions(connection)
             with stopped(session["pid"]):

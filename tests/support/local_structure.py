@@ -117,7 +117,7 @@ class MadeUpSiorg:
         own = [row for row in self.rows.values() if _belongs(row, organization)]
         body = next(iter(self.bodies.values())) if self.bodies else envelope("unidades", own)
         structure = rows.read_structure(body, organization)
-        if not rows.is_whole(structure):
+        if not structure.is_whole:
             raise MalformedResponse("the organization itself is not in it")
         return structure
 

@@ -17,9 +17,7 @@ class Answering(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes, kind: str, **headers: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         with contextlib.suppress(ConnectionError):  # a client that was stopped does not wait for its answer
@@ -36,10 +34,7 @@ class LoopbackServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/doc"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/doc"
 
     def __enter__(self) -> Self:
         self._thread.start()

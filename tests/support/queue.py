@@ -31,6 +31,14 @@ def rows(connection: Connection) -> list[dict[str, Any]]:
     return connection.execute("SELECT * FROM siorg_sync_queue ORDER BY siorg_code, created_at").fetchall()
 
 
+def number(connection: Connection, sql: str) -> int:
+    """The only value of a query."""
+    row = connection.execute(sql.encode()).fetchone()
+    assert row is not None
+    (value,) = row.values()
+    return int(value)
+
+
 class Queue:
     """The queue of a database, with the shortest words for what tests do to it."""
 

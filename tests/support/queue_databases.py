@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from siorg_operator.database.connection import APPLICATION_NAME, Limits
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_queue import Connection
+from support.database_proxy import DatabaseProxy
 
 T = TypeVar("T")
 
@@ -26,6 +27,10 @@ def run(scenario: Callable[[Databases], Awaitable[T]], limits: Limits | None = N
             await databases.close()
 
     return asyncio.run(main())
+
+
+Proxied: TypeAlias = Callable[[Callable[[Databases, DatabaseProxy, str], Awaitable[None]]], None]
+"""Runs a scenario with a proxy before the fresh database, and the URL that leads through it: the fixture ``proxied``."""
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -31,28 +31,19 @@ class ScriptedServer:
         self.script = script
         self.received: list[Received] = []
         self.connections = 0
-        self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}/doc"
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        assert self._server is not None
         self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/doc"
 
     @property
     def targets(self) -> list[str]:
@@ -82,10 +73,9 @@ class ScriptedServer:
 def reply(status: int = 200, body: bytes | str = b"", **headers: str) -> Script:
     """A whole answer; in header names, underscores stand for hyphens."""
     content = body.encode() if isinstance(body, str) else body
-    lines = [f"HTTP/1.1 {status} Some Reason", f"Content-Length: {len(content)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-    return raw(head + content, close=False)
+    fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {status} Some Reason\r\nContent-Length: {len(content)}\r\n{fields}\r\n"
+    return raw(head.encode("latin-1") + content, close=False)
 
 
 def raw(data: bytes, *, close: bool = True) -> Script:
@@ -124,29 +114,17 @@ def by_path(scripts: dict[str, Script], otherwise: Script) -> Script:
 
 def envelope(key: str = "unidade", value: Any = None, *, code: Any = 0, message: str = "ok", **service: Any) -> bytes:
     """SIORG's envelope around a value."""
-    header = {
-        "codigoErro": code,
-        "mensagem": message,
-        "data": "2026-11-23",
-        "versaoServico": "4.0.2",
-        "ipRequisitante": None,
-        "ticket": None,
-        **service,
-    }
+    header = {"codigoErro": code, "mensagem": message, "data": "2026-11-23", "versaoServico": "4.0.2", "ticket": None, **service}
     return json.dumps({"servico": header, key: value}, separators=(",", ":")).encode()
 
 
 def unit_row(code: int = 471, **fields: Any) -> dict[str, Any]:
     """A small unit as SIORG writes it; ``fields`` replace or add."""
     base = "https://estruturaorganizacional.dados.gov.br/id"
+    unit = f"{base}/unidade-organizacional"
     return {
-        "codigoUnidade": f"{base}/unidade-organizacional/{code}",
-        "codigoUnidadePai": f"{base}/unidade-organizacional/244",
-        "codigoOrgaoEntidade": f"{base}/unidade-organizacional/471",
+        "codigoUnidade": f"{unit}/{code}", "codigoUnidadePai": f"{unit}/244", "codigoOrgaoEntidade": f"{unit}/471",
         "codigoTipoUnidade": f"{base}/tipo-unidade/unidade-administrativa",
-        "nome": "Faculdade de Geociências",
-        "sigla": "FAGEO",
-        "versaoConsulta": "107.0.0",
-        "operacao": None,
+        "nome": "Faculdade de Geociências", "sigla": "FAGEO", "versaoConsulta": "107.0.0", "operacao": None,
         **fields,
-    }
+    }  # fmt: skip

@@ -19,22 +19,13 @@ _ADDRESS = {
 
 def row(code: int, parent: int | None, organization: int | None = 10, **changes: object) -> dict[str, Any]:
     """A unit as SIORG writes it; ``changes`` replace or add."""
+    kind = "entidade" if code == organization else "unidade-administrativa"
     return {
-        "codigoUnidade": code,
-        "codigoUnidadePai": parent,
-        "codigoOrgaoEntidade": organization,
-        "codigoTipoUnidade": "entidade" if code == organization else "unidade-administrativa",
-        "nome": f"Unidade {code}",
-        "sigla": f"U{code}",
-        "codigoEsfera": "federal",
-        "codigoPoder": "executivo",
-        "codigoNaturezaJuridica": "fundacao-publica",
-        "codigoSubNaturezaJuridica": "fundacao-publica---ifes",
-        "nivelNormatizacao": "ATO_INTERNO",
-        "versaoConsulta": "99.0.0",
-        "dataInicialVersaoConsulta": "2013-11-11",
-        **changes,
-    }
+        "codigoUnidade": code, "codigoUnidadePai": parent, "codigoOrgaoEntidade": organization, "codigoTipoUnidade": kind,
+        "nome": f"Unidade {code}", "sigla": f"U{code}", "codigoEsfera": "federal", "codigoPoder": "executivo",
+        "codigoNaturezaJuridica": "fundacao-publica", "codigoSubNaturezaJuridica": "fundacao-publica---ifes",
+        "nivelNormatizacao": "ATO_INTERNO", "versaoConsulta": "99.0.0", "dataInicialVersaoConsulta": "2013-11-11", **changes,
+    }  # fmt: skip
 
 
 def snapshot(*rows: dict[str, Any]) -> Snapshot:

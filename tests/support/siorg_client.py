@@ -9,18 +9,27 @@ from typing import Any
 from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import SiorgError
-from siorg_job.siorg.rate_limiter import Unlimited
 from siorg_job.siorg.transport import Transport
-from support.scripted_server import Script, ScriptedServer
+from support.scripted_server import Script, ScriptedServer, envelope, reply, unit_row
+
+TOKEN = "tok-3f9a-very-secret"
+WHOLE = envelope(value=unit_row(471))
+UNIT = reply(200, WHOLE)
 
 _OF_THE_CLIENT = {"breaker", "timeout_seconds", "max_structure_seconds", "observe_error", "retries"}
 
 
-class Recorder(Unlimited):
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Recorder:
     """A limiter that remembers what was asked of it, and never makes anyone wait."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.waits = 0
         self.pauses: list[float] = []
 

@@ -74,4 +74,5 @@ FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(error
             %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[])
      AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id)
 WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
-RETURNING q.id, q.status, q.attempts, extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 AS delay_seconds
+RETURNING q.id, q.status, q.attempts,
+    CASE q.status WHEN 'PENDING' THEN extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 END AS delay_seconds

@@ -10,7 +10,6 @@ from siorg_job.commands.context import Context, Exit, integer
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "cleanup",
         help="end dangling items, delete expired and old ones",
@@ -22,7 +21,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Clean up once."""
     days = arguments.retention_days if arguments.retention_days is not None else context.settings.worker_retention_days
     with context.queue() as store:
         cleanup(store, retention_days=days, stopped=context.stop.is_set)

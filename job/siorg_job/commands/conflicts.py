@@ -16,7 +16,6 @@ _FIELDS = {EntityType.UNIT: UnitField, EntityType.ORGANIZATION: OrganizationFiel
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "conflicts",
         help="list, show and resolve what waits for a person",
@@ -48,7 +47,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run_list(arguments: argparse.Namespace, context: Context) -> int:
-    """Print the conflicts, newest first."""
     with context.queue() as store:
         found = store.conflicts(limit=arguments.limit)
     for conflict in found:
@@ -57,15 +55,12 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
         else:
             fields = ", ".join(conflict.detected_changes or {})
             print(f"{conflict.id}  {conflict.entity_type} {conflict.siorg_code}  {conflict.operation}  {fields}")
-    if len(found) == arguments.limit and not arguments.json:
-        print(f"the newest {arguments.limit}; --limit shows more")
-    if not found and not arguments.json:
-        print("no conflicts")
+    if not arguments.json and len(found) in (0, arguments.limit):
+        print(f"the newest {arguments.limit}; --limit shows more" if found else "no conflicts")
     return Exit.DONE
 
 
 def run_show(arguments: argparse.Namespace, context: Context) -> int:
-    """Print one conflict with base, local and remote of each field."""
     conflict = _conflict(arguments.id, context)
     if getattr(arguments, "json", False):
         print(_as_json(conflict))
@@ -112,8 +107,7 @@ def _merge(pairs: list[str]) -> dict[str, Any]:
             merged[field] = json.loads(text)
         except ValueError:
             merged[field] = text
-    unknown = [field for field in merged if field not in {*UnitField, *OrganizationField}]
-    if unknown:
+    if unknown := [field for field in merged if field not in {*UnitField, *OrganizationField}]:
         raise CommandError(f"--set: unknown field {unknown[0]!r}; allowed: {', '.join(UnitField)}")
     return {"resolution": "MERGE", "merged_payload": merged, "field_resolutions": choices}
 

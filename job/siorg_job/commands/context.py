@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from siorg_job.retry_policy import retry_policy
 from siorg_job.settings import Settings
 from siorg_queue import Connection, QueueStore, connect, transaction
 from siorg_queue.statements import load
@@ -52,25 +51,22 @@ class Context:
 
     settings: Settings
     stop: threading.Event = field(default_factory=threading.Event)
+    on_stop: list[Callable[[], object]] = field(default_factory=list)
+    """Called in the handler of the signal, after ``stop`` was set."""
 
-    @contextmanager
-    def database(self) -> Iterator[Connection]:
+    def database(self) -> AbstractContextManager[Connection]:
         """A connection for the length of the command.
 
         Raises:
             DatabaseUnavailable: no connection.
         """
-        connection = connect(self.settings.database_url.get_secret_value(), application_name="siorg-job")
-        try:
-            yield connection
-        finally:
-            connection.close()
+        return closing(connect(self.settings.database_url.get_secret_value(), application_name="siorg-job"))
 
     @contextmanager
     def queue(self) -> Iterator[QueueStore]:
         """The queue on a connection of its own."""
         with self.database() as connection:
-            yield QueueStore(connection, retry_policy(self.settings))
+            yield QueueStore(connection, self.settings.retry_policy())
 
 
 def pause_seconds(connection: Connection) -> float:

@@ -9,14 +9,12 @@ from contextlib import aclosing
 from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
-from siorg_job.retry_policy import retry_policy
 from siorg_queue import QueueStore
 from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "discover",
         help="ask SIORG what changed and put it on the queue",
@@ -24,17 +22,12 @@ def add_to(subparsers: Any) -> None:
         " discovery (the whole structure the first time). What is in line already is not enqueued.",
     )
     parser.add_argument(
-        "--organization",
-        type=siorg_code,
-        action="append",
-        metavar="CODE",
-        help="only this one (repeatable); default: all active",
+        "--organization", type=siorg_code, action="append", metavar="CODE", help="only this one (repeatable); default: all active"
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Discover once."""
     return asyncio.run(_discover(context, arguments.organization))
 
 
@@ -58,7 +51,7 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
             raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
         if not organizations:
             log.warning("No organization is registered: siorg-job organizations add")
-        store = QueueStore(connection, retry_policy(settings))
+        store = QueueStore(connection, settings.retry_policy())
         failures = set()
         async with (
             aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,
@@ -70,7 +63,7 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
                     break
                 started = time.monotonic()
                 try:
-                    found = await discover(organization, client, connection, store, log.warning)
+                    found = await discover(organization, client, connection, store)
                 except SiorgError as error:
                     later = isinstance(error, TransientError | AccessRefused)
                     failures.add(Exit.TRY_LATER if later else Exit.ERROR)

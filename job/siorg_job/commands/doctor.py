@@ -14,7 +14,8 @@ from siorg_queue.system_settings import MAX_DEPTH, is_enabled, read_settings, re
 Finding: TypeAlias = tuple[str, str]
 """``ok``, ``warning`` or ``error``, and a sentence."""
 
-_TRIGGERS = ("siorg_sync_queue_added", "siorg_sync_queue_reopened")
+_TRIGGERS = {"siorg_sync_queue_added", "siorg_sync_queue_reopened"}
+_ENABLED_TRIGGERS = "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('siorg_sync_queue') AND tgenabled <> 'D'"
 _PRIVILEGES = """
 SELECT t.name AS table_name FROM unnest(ARRAY['siorg_sync_queue', 'siorg_history', 'siorg_mappings', 'organizations',
     'organizational_units', 'organizational_unit_types', 'organizational_unit_categories', 'system_settings']) AS t (name)
@@ -24,7 +25,6 @@ _DEEPEST = 13  # levels: the deepest federal structure of 2016 had 12 below the 
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "doctor",
         help="check database, tables, settings and SIORG",
@@ -34,7 +34,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(_: argparse.Namespace, context: Context) -> int:
-    """Print the findings."""
     worst = int(Exit.DONE)
 
     def tell(finding: Finding) -> None:
@@ -61,41 +60,31 @@ def run(_: argparse.Namespace, context: Context) -> int:
 def _database(connection: Connection) -> Iterator[Finding]:
     from siorg_queue.migrations import missing_columns, pending
 
-    with transaction(connection):
-        server = connection.execute("SELECT current_setting('server_version_num')::int AS number").fetchone()
-    version = 0 if server is None else server["number"] // 10000
+    version = connection.info.server_version // 10000
     yield (("ok", f"PostgreSQL {version}") if version >= 15 else ("error", f"PostgreSQL {version}: 15 or later is needed"))
-    waiting = pending(connection)
-    if waiting:
+    if waiting := pending(connection):
         yield "error", f"{len(waiting)} migrations are pending: siorg-job migrate"
         return
-    missing = missing_columns(connection)
-    if missing:
+    if missing := missing_columns(connection):
         yield "error", "columns are missing: " + ", ".join(missing)
         return
     yield "ok", "tables are complete"
     with transaction(connection):
         denied = [row["table_name"] for row in connection.execute(_PRIVILEGES)]
-        triggers = {
-            row["tgname"]
-            for row in connection.execute(
-                "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('siorg_sync_queue') AND tgenabled <> 'D'"
-            )
-        }
+        triggers = {row["tgname"] for row in connection.execute(_ENABLED_TRIGGERS)}
         depth = read_whole_number(MAX_DEPTH, read_settings(connection, [MAX_DEPTH]).get(MAX_DEPTH), unset=10)
-        organizations = connection.execute("SELECT count(*) AS n FROM organizations WHERE coalesce(is_active, true)").fetchone()
+        organizations = connection.execute("SELECT FROM organizations WHERE coalesce(is_active, true)").rowcount
     if denied:
         yield "error", f"this database user may not read and write: {', '.join(denied)}"
-    if not set(_TRIGGERS) <= triggers:
+    if not triggers >= _TRIGGERS:
         yield "warning", "the NOTIFY triggers are missing or disabled: new work is seen at the next poll only"
     if not is_enabled(connection):
         yield "warning", "siorg.sync_enabled is false, or cannot be read: run and discover do nothing"
     if depth < _DEEPEST:
         deeper = f"deeper units would end FAILED (the deepest federal structures have {_DEEPEST - 1} levels)"
         yield "ok", f"units.max_hierarchy_depth is {depth}; {deeper}"
-    count = 0 if organizations is None else organizations["n"]
-    if count:
-        yield "ok", f"{count} organizations are registered"
+    if organizations:
+        yield "ok", f"{organizations} organizations are registered"
     else:
         yield "error", "no organization is registered: siorg-job organizations add"
     if pause := pause_seconds(connection):
@@ -121,8 +110,7 @@ async def _siorg(context: Context) -> Finding:
     from siorg_job.siorg_session import breaker_for, client_for
 
     settings = context.settings
-    client = client_for(settings, Unlimited(), breaker_for(settings))
-    async with client:
+    async with client_for(settings, Unlimited(), breaker_for(settings)) as client:
         try:
             await client.domain(DomainTable.SPHERE)
         except SiorgError as error:

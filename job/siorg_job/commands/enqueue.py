@@ -10,7 +10,6 @@ from siorg_queue import EntityType, NewItem, Operation
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "enqueue",
         help="put entities on the queue",
@@ -27,7 +26,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Enqueue."""
     entity, operation = EntityType(arguments.entity), Operation(arguments.operation)
     items = [NewItem(entity, code, operation, {}, arguments.priority) for code in arguments.codes]
     with context.queue() as store:

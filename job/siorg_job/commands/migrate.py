@@ -10,7 +10,6 @@ from siorg_job.commands.context import Context, Exit
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "migrate",
         help="make or complete the tables",
@@ -22,7 +21,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Apply the pending migrations."""
     from siorg_queue.migrations import migrate, pending
 
     with context.database() as connection, context.database() as lock_connection:

@@ -24,7 +24,6 @@ VALUES (%(code)s, %(acronym)s, %(name)s, %(cnpj)s, %(ug_code)s, false)
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser("organizations", help="list or add the organizations that are kept in line")
     parser.set_defaults(run=run_list)
     verbs = parser.add_subparsers(metavar="VERB")
@@ -44,7 +43,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run_list(_: argparse.Namespace, context: Context) -> int:
-    """Print the registered organizations."""
     with context.database() as connection, transaction(connection):
         rows = connection.execute(_LIST).fetchall()
     for row in rows:
@@ -59,7 +57,6 @@ def run_list(_: argparse.Namespace, context: Context) -> int:
 
 
 def run_add(arguments: argparse.Namespace, context: Context) -> int:
-    """Register one organization."""
     cnpj = re.sub(r"[./-]", "", arguments.cnpj)
     if not re.fullmatch(r"[0-9]{14}", cnpj):
         raise CommandError("--cnpj must have 14 digits, with or without punctuation")

@@ -11,7 +11,6 @@ from siorg_queue import Attention
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "retry",
         help="list failed items, or open them again",
@@ -27,7 +26,6 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """List or reopen."""
     with context.queue() as store:
         if not arguments.ids and not arguments.code and not arguments.all:
             _list(store.failures(limit=arguments.limit), store.counts().failed)

@@ -1,26 +1,27 @@
-"""``siorg-job run``: drain the queue and exit; ``--forever`` is the first worker's way, poll and clean up."""
+"""``siorg-job run``: drain the queue and exit; ``--forever`` is the first worker's way, poll and clean up.
+
+Looks whether there is work, and loads what the work needs only then.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+import time
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.drain.errors import CannotStart, GiveUp
-from siorg_job.drain.run import Run
-from siorg_job.drain.start import drain
+from siorg_job.drain.maintenance import Maintenance
+from siorg_job.drain.queue_client import QueueClient
+from siorg_job.drain.run import GiveUp, Linger, Run
 from siorg_job.run_summary import RunSummary, write_termination_log
 from siorg_runtime.logs import logger
 
+log = logger("siorg_job.drain")
+
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "run",
         help="drain the queue and exit",
@@ -43,8 +44,6 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     except GiveUp as error:
         logger("siorg_job.run").error("Giving up for now; try again later", reason=str(error))
         reason, code = error.reason, Exit.TRY_LATER
-    except CannotStart as error:
-        raise CommandError(str(error)) from None
     finally:
         line = summary.line(reason, code)
         print(line, flush=True)
@@ -53,27 +52,62 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
 
 
 async def _drain(context: Context, summary: RunSummary, *, forever: bool) -> str:
-    with _set_by_signals(context.stop) as stop:
-        return await drain(Run(context.settings, summary, stop, forever))
-
-
-@contextmanager
-def _set_by_signals(stopped: threading.Event) -> Iterator[asyncio.Event]:
-    """An event of the running loop that SIGTERM and SIGINT set, beside ``stopped``."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-        loop.call_soon_threadsafe(stop.set)
-
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
     # Not loop.add_signal_handler: closing the loop would put back the default, and a second SIGTERM kill us on our way out.
-    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-    before = [(number, signal.signal(number, on_signal)) for number in numbers]
-    if stopped.is_set():
+    context.on_stop.append(lambda: loop.call_soon_threadsafe(stop.set))
+    if context.stop.is_set():
         stop.set()
     try:
-        yield stop
+        return await drain(Run(context.settings, summary, stop, forever))
     finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+        context.on_stop.clear()
+
+
+async def drain(run: Run) -> str:
+    """Drain the queue and return the reason for the end: ``exhausted``, ``stopped`` or ``disabled``.
+
+    Raises:
+        GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
+        CommandError: the port for metrics cannot be opened.
+    """
+    async with aclosing(QueueClient(run)) as queue:
+        maintenance = Maintenance(run, queue)
+        try:
+            reason = await _reason_not_to_begin(run, queue, maintenance)
+            if reason is not None and (reason == "stopped" or not run.forever):
+                return reason
+            return await _work(run, queue, maintenance)
+        except GiveUp:
+            if run.stop.is_set() and not queue.has_claimed:
+                return "stopped"  # while it waited for the database: nothing is held, nothing is to be given back
+            raise
+
+
+async def _reason_not_to_begin(run: Run, queue: QueueClient, maintenance: Maintenance) -> str | None:
+    """``disabled``, ``exhausted``, ``stopped``, or None: there is work."""
+    if not await maintenance.is_enabled():
+        return "disabled"
+    # All of it, or thousands that only look like waiting would be left; where there is work, the drain goes on with it.
+    while await maintenance.reap_page() and not run.stop.is_set() and not await queue.has_claimable():
+        pass
+    if run.stop.is_set():
+        return "stopped"
+    if await queue.has_claimable():
+        return None
+    if Linger(run.settings, forever=False).pause(await queue.next_due_seconds(), time.monotonic()) is not None:
+        return None
+    log.info("No pending items in sync queue")
+    return "exhausted"
+
+
+async def _work(run: Run, queue: QueueClient, maintenance: Maintenance) -> str:
+    # 60 ms of CPU, a third of what a run that finds nothing takes in all.
+    from siorg_job.drain.loop import Drain
+    from siorg_job.metrics import JobMetrics, MetricsPortError
+
+    metrics, port = JobMetrics(), run.settings.worker_metrics_port
+    try:
+        with metrics.serve(port) if port is not None else nullcontext():
+            return await Drain(run, queue, maintenance, metrics).run()
+    except MetricsPortError as error:
+        raise CommandError(str(error)) from None

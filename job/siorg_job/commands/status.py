@@ -24,14 +24,12 @@ _MEANING = {  # the keys of ``status --json``, in this order
 
 
 def add_to(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser("status", help="how much is on the queue")
     parser.add_argument("--json", action="store_true", help=f"one JSON object with the keys {', '.join(_MEANING)}")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    """Print the queue by state."""
     with context.database() as connection:
         counts = QueueStore(connection).counts()
         pause = pause_seconds(connection)
@@ -42,10 +40,7 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     for key, value in values.items():
         shown = "-" if value is None else f"{value:.0f}" if isinstance(value, float) else str(value)
         print(f"{key:>18}  {shown:>9}  {_MEANING[key]}")
-    for count, text in (
-        (counts.spent, "wait with no attempts left"),
-        (counts.abandoned, "are held by workers that died"),
-    ):
+    for count, text in ((counts.spent, "wait with no attempts left"), (counts.abandoned, "are held by workers that died")):
         if count:
             print(f"{count} items {text}: the next run or cleanup ends them")
     if pause:

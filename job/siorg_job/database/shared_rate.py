@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from functools import partial
 
 from siorg_job.database.thread import DatabaseThread
@@ -15,14 +14,6 @@ from siorg_queue.statements import load
 _LOOK_FOR_PAUSES_SECONDS = 1.0  # how stale the knowledge of others' pauses may be
 _SHORTEST_PAUSE_SECONDS = 1.0  # a Retry-After of 0 is no leave to go on as before
 _LONGEST_PAUSE_SECONDS = 5.0  # a longer one is not slept through with work in hand
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """The first of some free moments: how far away it is, and whether it was taken."""
-
-    seconds: float
-    reserved: bool
 
 
 def _not_soon(seconds: float) -> RateLimited:
@@ -57,7 +48,10 @@ class SharedRate:
             DatabaseUnavailable: the shared state cannot be read.
         """
         if self._per_second <= 0:
-            await self._heed_pauses()
+            while (seconds := await self.pause_left()) > 0:
+                if seconds > self._longest_pause:
+                    raise _not_soon(seconds)
+                await asyncio.sleep(seconds)
             return
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -90,24 +84,25 @@ class SharedRate:
             while self._waiting:
                 turns, self._waiting = self._waiting, []
                 try:
-                    first = await self._database.call(partial(self._reserve_turns, count=len(turns)))
+                    reserved, first = await self._database.call(partial(self._reserve_turns, count=len(turns)))
                 except Exception as error:  # noqa: BLE001 - it is theirs who wait
                     for turn in turns:
                         if not turn.done():
                             turn.set_exception(error)
                     continue
                 for number, turn in enumerate(turns):
+                    seconds = max(first + number / self._per_second, 0.0)
                     if turn.done():
                         continue
-                    seconds = max(first.seconds + number / self._per_second, 0.0)
-                    if first.reserved:
+                    if reserved:
                         turn.set_result(seconds)
                     else:
                         turn.set_exception(_not_soon(seconds))
         finally:
             self._reserving = None
 
-    def _reserve_turns(self, connection: Connection, count: int) -> _Turn:
+    def _reserve_turns(self, connection: Connection, count: int) -> tuple[bool, float]:
+        """Whether ``count`` turns were taken, and how far away the first of them is (seconds)."""
         with transaction(connection):
             # The rate of the last second may be forgotten when the server dies: nothing hangs on its durability.
             connection.execute("SET LOCAL synchronous_commit = off")
@@ -120,10 +115,4 @@ class SharedRate:
                     "longest_pause": self._longest_pause,
                 },
             ).fetchone()
-        return _Turn(0.0, reserved=True) if row is None else _Turn(row["wait_seconds"], reserved=row["reserved"])
-
-    async def _heed_pauses(self) -> None:
-        while (seconds := await self.pause_left()) > 0:
-            if seconds > self._longest_pause:
-                raise _not_soon(seconds)
-            await asyncio.sleep(seconds)
+        return (True, 0.0) if row is None else (row["reserved"], row["wait_seconds"])

@@ -50,31 +50,26 @@ class DatabaseThread:
 
         Callers that come while a reading is under way share the next one: many fetches start for one round trip.
         """
-        if self._clock is None:
-            self._clock = asyncio.ensure_future(self._read_clock())
-            self._clock.add_done_callback(_seen)
-        return await asyncio.shield(self._clock)
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = asyncio.ensure_future(self.call(self._read_clock))
+            clock.add_done_callback(self._forget_clock)
+        return await asyncio.shield(clock)
 
-    async def _read_clock(self) -> datetime:
-        def run(connection: Connection) -> datetime:
-            # From here on the answer could be too early for a newcomer.
-            loop.call_soon_threadsafe(began)
-            row = connection.execute(load("siorg_job.sync", "read.sql")["clock"]).fetchone()
-            assert row is not None
-            moment: datetime = row["now"]
-            return moment
+    def _read_clock(self, connection: Connection) -> datetime:
+        self._clock = None  # from here on the answer could be too early for a newcomer
+        row = connection.execute(load("siorg_job.sync", "read.sql")["clock"]).fetchone()
+        assert row is not None
+        moment: datetime = row["now"]
+        return moment
 
-        def began() -> None:
+    def _forget_clock(self, clock: asyncio.Future[datetime]) -> None:
+        if self._clock is clock:
             self._clock = None
-
-        loop = asyncio.get_running_loop()
-        try:
-            return await self.call(run)
-        finally:
-            self._clock = None
+        if not clock.cancelled():
+            clock.exception()  # seen: whoever waited has it; nobody may be waiting any more
 
     async def aclose(self) -> None:
-        """Close the connection and end the thread."""
         await asyncio.get_running_loop().run_in_executor(self._executor, self._disconnect)
         self._executor.shutdown(wait=False)
 
@@ -93,9 +88,3 @@ class DatabaseThread:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _seen(reading: asyncio.Future[datetime]) -> None:
-    """Whoever waited has the error; nobody may be waiting any more."""
-    if not reading.cancelled():
-        reading.exception()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from siorg_job.metrics import JobMetrics
@@ -16,6 +17,14 @@ from siorg_runtime.logs import logger
 log = logger("siorg_job.drain")
 
 
+_SAID = {  # of an item that came to this status
+    Status.CONFLICT: "A person has to decide: siorg-job conflicts",
+    Status.SKIPPED: "Item skipped",
+    Status.FAILED: "Item failed",
+    Status.PENDING: "Item will be tried again",
+}
+
+
 @dataclass(slots=True)
 class Batch:
     """What one claim took, and what became of it (items)."""
@@ -23,22 +32,15 @@ class Batch:
     started: float
     """Monotonic seconds."""
     left: int
-    succeeded: int = 0
-    failed: int = 0
-    """Failed for good, or to be tried again: either way this attempt failed."""
-    conflicts: int = 0
-    skipped: int = 0
-
-    @property
-    def processed(self) -> int:
-        """Items that came to an outcome. One that was given back unharmed did not."""
-        return self.succeeded + self.failed + self.conflicts + self.skipped
+    outcomes: Counter[Status] = field(default_factory=Counter)
+    """Without those that were given back unharmed: they did not come to an outcome."""
 
     def line(self) -> str:
         """The first worker's line, to the letter: people search their logs for it."""
+        n = self.outcomes
         return (
-            f"Batch complete: {self.processed} processed, {self.succeeded} succeeded, {self.failed} failed, "
-            f"{self.conflicts} conflicts, {self.skipped} skipped"
+            f"Batch complete: {n.total()} processed, {n[Status.COMPLETED]} succeeded,"
+            f" {n[Status.FAILED] + n[Status.PENDING]} failed, {n[Status.CONFLICT]} conflicts, {n[Status.SKIPPED]} skipped"
         )
 
 
@@ -46,13 +48,11 @@ class InFlight:
     """What this process holds. An item is known by its claim: it may be lost, and claimed by us again."""
 
     def __init__(self, summary: RunSummary, metrics: JobMetrics) -> None:
-        """Nothing is in flight."""
         self._summary = summary
         self._metrics = metrics
         self._by_id: dict[UUID, tuple[Item, Batch]] = {}
 
     def __len__(self) -> int:
-        """How many items are in flight."""
         return len(self._by_id)
 
     def __contains__(self, item: Item) -> bool:
@@ -61,11 +61,9 @@ class InFlight:
 
     @property
     def items(self) -> list[Item]:
-        """The items in flight."""
         return [item for item, _ in self._by_id.values()]
 
     def add(self, items: Sequence[Item]) -> None:
-        """A claim took these."""
         batch = Batch(time.monotonic(), len(items))
         self._summary.claimed += len(items)
         self._summary.batches += 1
@@ -80,7 +78,7 @@ class InFlight:
         for item in lost:
             self._summary.failed += 1
             log.error(
-                "Item ended: its workers died", entity_type=item.entity_type, siorg_code=item.siorg_code, reason=item.reason
+                "Item ended: its workers died", entity_type=item.entity_type, siorg_code=item.siorg_code, reason=item.last_error
             )
 
     def end(self, item: Item, applied: Applied) -> bool:
@@ -106,45 +104,32 @@ class InFlight:
         self._metrics.in_flight.set(len(self._by_id))
         batch.left -= 1
         if batch.left == 0:
-            self._metrics.batch_size.observe(batch.processed)
+            processed = batch.outcomes.total()
+            self._metrics.batch_size.observe(processed)
             self._metrics.batch_seconds.observe(now - batch.started)
-            if batch.processed:
+            if processed:
                 log.info(batch.line(), seconds=round(now - batch.started, 3))
         return True
 
     def _count(self, item: Item, settled: Settled, verdict: Verdict | None, batch: Batch) -> None:
-        match settled.status:
-            case Status.COMPLETED:
-                batch.succeeded += 1
-                self._summary.completed += 1
-            case Status.CONFLICT:
-                batch.conflicts += 1
-                self._summary.conflict += 1
-                self._metrics.conflicts.labels(item.entity_type).inc()
-                self._warn("A person has to decide: siorg-job conflicts", item, verdict)
-            case Status.SKIPPED:
-                batch.skipped += 1
-                self._summary.skipped += 1
-                self._warn("Item skipped", item, verdict)
-            case Status.FAILED:
-                batch.failed += 1
-                self._summary.failed += 1
-                self._warn("Item failed", item, verdict)
-            case _ if verdict is not None and verdict.outcome is Outcome.RELEASED:
-                self._summary.released += 1
-            case _:
-                batch.failed += 1
-                self._summary.retried += 1
-                self._warn("Item will be tried again", item, verdict, again_in_seconds=round(settled.delay_seconds or 0, 1))
-
-    def _warn(self, message: str, item: Item, verdict: Verdict | None, **fields: object) -> None:
+        status = settled.status
+        if status is Status.PENDING and verdict is not None and verdict.outcome is Outcome.RELEASED:
+            self._summary.released += 1
+            return
+        batch.outcomes[status] += 1
+        self._summary.count("retried" if status is Status.PENDING else status.lower())
+        if status is Status.CONFLICT:
+            self._metrics.conflicts.labels(item.entity_type).inc()
+        if status is Status.COMPLETED:
+            return
+        again = {"again_in_seconds": round(settled.delay_seconds or 0, 1)} if status is Status.PENDING else {}
         log.warning(
-            message,
+            _SAID[status],
             entity_type=item.entity_type,
             siorg_code=item.siorg_code,
             operation=item.operation,
             attempt=item.attempts,
             of=item.max_attempts,
             reason=verdict.error if verdict is not None else None,
-            **fields,
+            **again,
         )

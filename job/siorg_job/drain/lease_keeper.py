@@ -14,8 +14,6 @@ from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 
-_RENEWALS_PER_LEASE = 3
-
 
 class LeaseKeeper:
     """Renews the leases of everything that is held, three times in a lease.
@@ -34,16 +32,13 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
 
     def start(self) -> None:
-        """Begin renewing."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
         self._stopped.set()
         self._thread.join(timeout=5)
 
     def hold(self, items: Iterable[Item]) -> None:
-        """Keep the leases of ``items`` from now on."""
         with self._lock:
             self._held.update({item.id: item.lease_token for item in items})
 
@@ -57,7 +52,7 @@ class LeaseKeeper:
     def _run(self) -> None:
         connection: Connection | None = None
         missed: dict[UUID, int] = {}
-        pause = self._lease.total_seconds() / _RENEWALS_PER_LEASE
+        pause = self._lease.total_seconds() / 3
         while not self._stopped.wait(pause):
             with self._lock:
                 held = dict(self._held)

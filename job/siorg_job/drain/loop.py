@@ -4,36 +4,35 @@ One event loop holds the items in flight (at most ``WORKER_CONCURRENCY``). Fetch
 fetched is applied in groups on the database thread, so a group grows by itself while the one before it is applied.
 
 What a failed fetch means for its item, when to wait for SIORG and when to give up is decided by ``siorg_health``; how long to
-wait for more work by ``linger``.
+wait for more work by ``run.Linger``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from siorg_job.database.shared_rate import SharedRate
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.drain.errors import GiveUp
-from siorg_job.drain.fetching import Fetching
 from siorg_job.drain.in_flight import InFlight
 from siorg_job.drain.lease_keeper import LeaseKeeper
-from siorg_job.drain.linger import Linger
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.drain.run import Run
-from siorg_job.drain.siorg import Siorg
-from siorg_job.drain.siorg_health import State
+from siorg_job.drain.run import GiveUp, Linger, Run
+from siorg_job.drain.siorg_health import SiorgHealth, State
 from siorg_job.fetch.failure import FetchFailure
-from siorg_job.fetch.fetcher import Fetcher
+from siorg_job.fetch.fetcher import Fetcher, Fetching
 from siorg_job.metrics import JobMetrics
-from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError
+from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
+from siorg_job.siorg_session import breaker_for, client_for
 from siorg_job.sync.apply import Work, apply
-from siorg_queue import Outcome, Verdict
+from siorg_queue import DatabaseUnavailable, Outcome, Verdict
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
@@ -47,21 +46,21 @@ class Drain:
     """One process's work on the queue."""
 
     def __init__(self, run: Run, queue: QueueClient, maintenance: Maintenance, metrics: JobMetrics) -> None:
-        """Nothing is opened before ``run``."""
-        self._settings, self._summary, self._stop, self._forever = run.settings, run.summary, run.stop, run.forever
-        self._queue = queue
-        self._maintenance = maintenance
-        self._metrics = metrics
+        self._settings = settings = run.settings
+        self._summary, self._stop, self._forever = run.summary, run.stop, run.forever
+        self._queue, self._maintenance, self._metrics = queue, maintenance, metrics
         self._in_flight = InFlight(run.summary, metrics)
-        self._linger = Linger(run.settings, forever=run.forever)
+        self._linger = Linger(settings, forever=run.forever)
         self._next_claim = 0.0
-        settings = run.settings
         url = settings.database_url.get_secret_value()
         self._reader = DatabaseThread(url, "siorg-job fetch")
-        siorg = Siorg(run, self._reader, queue, metrics)
-        self._siorg, self._health = siorg, siorg.health
+        breaker, patience = breaker_for(settings), math.inf if run.forever else settings.worker_unavailable_secs
+        paused = max(patience, settings.worker_linger_secs)
+        self._health = SiorgHealth(breaker, unavailable_seconds=patience, paused_seconds=paused)
         fresh, longest = settings.siorg_fresh_secs, settings.worker_item_timeout_secs
-        self._fetching = Fetching(Fetcher(siorg.client, self._reader, fresh_seconds=fresh, item_seconds=longest))
+        self._rate = SharedRate(self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=longest / 2)
+        self._client = client_for(settings, self._rate, breaker, observe=self._on_call, observe_error=self._on_call_error)
+        self._fetching = Fetching(Fetcher(self._client, self._reader, fresh_seconds=fresh, item_seconds=longest))
         self._keeper = LeaseKeeper(url, timedelta(seconds=settings.worker_lease_secs), self._on_leases_lost)
 
     async def run(self) -> str:
@@ -71,12 +70,13 @@ class Drain:
             GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
         """
         self._keeper.start()
-        stop_watch = asyncio.create_task(self._wake_at_stop())
+        stop_watch = asyncio.create_task(self._stop.wait())
+        stop_watch.add_done_callback(lambda _: self._fetching.wake())
         try:
-            async with self._siorg.client, contextlib.aclosing(self._fetching):
+            async with self._client, contextlib.aclosing(self._fetching):
                 return await self._loop()
         finally:
-            self._summary.request_retries += self._siorg.client.retries
+            self._summary.request_retries += self._client.retries
             stop_watch.cancel()
             self._keeper.stop()
             await self._reader.aclose()
@@ -98,7 +98,7 @@ class Drain:
         return reason
 
     async def _step(self) -> str | None:
-        """One turn of the loop; returns the reason why there is no further one."""
+        """Take one turn of the loop; returns the reason why there is no further one."""
         await self._apply_ready()
         await self._judge_suspects()
         if self._stop.is_set():
@@ -131,7 +131,7 @@ class Drain:
         has_room = room >= min(batch, max(1, concurrency // 4)) or not self._in_flight
         now = time.monotonic()
         if has_room and now >= self._next_claim and not self._fetching.has_ready:
-            pause = await self._siorg.pause_left()
+            pause = await self._pause_left()
             if pause > 0:
                 return await self._sit_out(pause)
             if await self._claim(min(room, batch)):
@@ -155,29 +155,33 @@ class Drain:
 
     async def _is_exhausted(self) -> bool:
         """Nothing in flight, nothing claimed: wait for what falls due soon; True: that is nothing."""
-        due_seconds = await self._queue.next_due_seconds()
-        pause = self._linger.pause(due_seconds, time.monotonic())
-        if pause is None:
-            return True
-        await self._sleep(pause)
-        return False
+        pause = self._linger.pause(await self._queue.next_due_seconds(), time.monotonic())
+        if pause is not None:
+            await self._sleep(pause)
+        return pause is None
+
+    async def _pause_left(self) -> float:
+        """Seconds for which SIORG wants no requests from anybody on this database."""
+        try:
+            seconds = await self._rate.pause_left()
+        except DatabaseUnavailable:
+            return 0.0  # the claim waits for the database
+        if seconds <= 0:
+            self._health.paused(0.0, time.monotonic())
+        return seconds
 
     async def _sit_out(self, pause: float) -> bool:
         """Claim nothing during a pause. True: there is nothing to claim after it either."""
         if not self._in_flight:  # else they end by themselves, and soon: they are not allowed to send either
-            if not self._forever and await self._has_nothing_for_later():
+            # Is there anything that waits for the end of the pause: claimable, or postponed because it met the 429 itself?
+            idle = not self._forever and not await self._queue.has_claimable()
+            if idle and (not self._health.is_limited or await self._queue.next_due_seconds() is None):
                 return await self._is_exhausted()
             if self._health.state is not State.PAUSED:
                 log.warning("SIORG wants no requests: nothing is claimed", seconds=round(pause))
             self._health.paused(pause, time.monotonic())
         await self._sleep(min(pause, _LONGEST_WAIT_SECONDS))
         return False
-
-    async def _has_nothing_for_later(self) -> bool:
-        """Whether nothing waits for the end of a pause: neither what is claimable, nor what met the 429 itself."""
-        if await self._queue.has_claimable():
-            return False
-        return not self._health.is_limited or await self._queue.next_due_seconds() is None
 
     # -- decide and apply ---------------------------------------------------------------------------------------------
 
@@ -200,7 +204,7 @@ class Drain:
         """Apply, and write down each item's outcome, in one transaction."""
         if not works:
             return
-        applied = await self._queue.call_with_connection(lambda connection, store: apply(connection, store, works))
+        applied = await self._queue.call(lambda connection, store: apply(connection, store, works))
         for item, _ in works:
             if self._in_flight.end(item, applied):
                 verdict = applied.verdicts.get(item.id)
@@ -211,11 +215,6 @@ class Drain:
         for verdict in verdicts:
             self._metrics.retries.labels(verdict.item.entity_type).inc()
         await self._finish([(verdict.item, verdict) for verdict in verdicts])
-
-    async def _judge_suspects(self) -> None:
-        if self._health.needs_probe(len(self._in_flight)) and not self._fetching.has_ready:
-            await self._ask_whether_siorg_lives()
-        await self._finish_failed(self._health.own_faults())
 
     async def _give_back(self, reason: str) -> None:
         """Stop what is under way and release every item in flight."""
@@ -238,11 +237,12 @@ class Drain:
 
     # -- SIORG's health -----------------------------------------------------------------------------------------------
 
-    async def _ask_whether_siorg_lives(self) -> None:
-        """Probe until it is known whether the suspects or SIORG are at fault."""
-        while self._health.needs_probe(len(self._in_flight)) and not self._stop.is_set():
+    async def _judge_suspects(self) -> None:
+        """Probe, where nothing else can tell, until it is known whether the suspects or SIORG are at fault."""
+        asks = not self._fetching.has_ready
+        while asks and self._health.needs_probe(len(self._in_flight)) and not self._stop.is_set():
             try:
-                await self._siorg.probe(self._settings.siorg_timeout_secs)
+                await self._probe(self._settings.siorg_timeout_secs)
             except AccessRefused as error:
                 raise GiveUp("siorg_unavailable", str(error)) from None
             except RateLimited as error:
@@ -251,6 +251,7 @@ class Drain:
             except SiorgError as error:
                 log.warning("SIORG does not answer", reason=str(error))
                 await self._sleep(0.2)
+        await self._finish_failed(self._health.own_faults())
 
     async def _wait_for_siorg(self) -> None:
         """SIORG is down: give everything back unharmed, then probe until it answers."""
@@ -265,12 +266,34 @@ class Drain:
             now = time.monotonic()
             health.check_patience(now, in_flight=0)
             try:
-                await self._siorg.probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
+                await self._probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
             except SiorgError as error:
                 await self._sleep(health.probe_failed(error, time.monotonic()))
         if health.state is not State.DOWN:
             self._metrics.siorg_available.set(1)
             log.info("SIORG answers again")
+
+    async def _probe(self, seconds: float) -> None:
+        """Ask whether SIORG is alive, for so long at most and not beyond being asked to end.
+
+        Raises:
+            SiorgError: it is not, or that was not to be learnt in time.
+            GiveUp: the database, which holds the rate of all requests, stayed away.
+        """
+        probing = asyncio.create_task(self._client.probe())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({probing, stopping}, timeout=max(seconds, 0.1), return_when=asyncio.FIRST_COMPLETED)
+            if not probing.done():
+                raise SiorgUnavailable("SIORG did not answer in time")
+            await probing
+        except DatabaseUnavailable as error:
+            await self._queue.has_claimable()  # waits until it answers, or gives up
+            raise SiorgUnavailable(f"the shared request rate could not be read: {error}") from None
+        finally:
+            probing.cancel()
+            stopping.cancel()
+            await asyncio.gather(probing, stopping, return_exceptions=True)
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -279,9 +302,15 @@ class Drain:
         self._metrics.leases_lost.inc(len(ids))
         log.warning("Leases were lost; what comes of these items will be refused", items=len(ids))
 
-    async def _wake_at_stop(self) -> None:
-        await self._stop.wait()
-        self._fetching.wake()
+    def _on_call(self, endpoint: str, status: str, seconds: float) -> None:
+        self._summary.requests += 1
+        self._summary.siorg_seconds += seconds
+        self._metrics.call_seconds.labels(endpoint, status).observe(seconds)
+
+    def _on_call_error(self, endpoint: str, error_type: str) -> None:
+        if error_type != "NotFound":  # an answer like any other, and often the one that was wanted
+            self._summary.request_errors += 1
+        self._metrics.call_errors.labels(endpoint, error_type).inc()
 
     async def _sleep(self, seconds: float) -> None:
         """Until something happens, or for so long; not at all when asked to end."""

@@ -30,40 +30,47 @@ class Maintenance:
 
     def __init__(self, run: Run, queue: QueueClient) -> None:
         """``run.forever``: also clean up at ``WORKER_CLEANUP_INTERVAL_SECS``, as the first worker did."""
-        self._settings, self._summary, self._stop = run.settings, run.summary, run.stop
+        self._run, self._settings, self._summary = run, run.settings, run.summary
         self._queue = queue
-        self._cleans_up = run.forever and run.settings.worker_enable_cleanup
         self._cleaned_at = -math.inf
         self._progress_at = self._reaped_at = time.monotonic()
         self._ended_before = 0
         self._enabled_until = -math.inf
         self._was_disabled = False
-        # The counts read every finished row: only for who looks at them, and seldom.
-        self._serves_gauges = run.settings.worker_metrics_port is not None
         self._counted_at = -math.inf
 
     async def run_due(self, in_flight: int, metrics: JobMetrics) -> None:
-        """Do what is due."""
         now = time.monotonic()
-        if self._cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
+        cleans_up = self._run.forever and self._settings.worker_enable_cleanup
+        if cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
             self._cleaned_at = now
-            await self._clean_up()
+            days, stopped = self._settings.worker_retention_days, self._run.stop.is_set
+            await self._queue.call(lambda _, store: cleanup(store, retention_days=days, stopped=stopped))
         if now - self._reaped_at > _REAP_SECONDS and not await self.reap_page():
             self._reaped_at = now
-        if self._serves_gauges and now - self._counted_at > _GAUGES_SECONDS:
+        # The counts read every finished row: only for who looks at them, and seldom.
+        if self._settings.worker_metrics_port is not None and now - self._counted_at > _GAUGES_SECONDS:
             self._counted_at = now
-            counts = await self._queue.call(lambda store: store.counts())
+            counts = await self._queue.call(lambda _, store: store.counts())
             for status in Status:
                 metrics.queue_size.labels(status).set(
                     counts.waiting if status is Status.PENDING else getattr(counts, status.lower())
                 )
         if now - self._progress_at > _PROGRESS_SECONDS:
             seconds, self._progress_at = now - self._progress_at, now
-            await self._log_progress(in_flight, seconds)
+            depth = await self._queue.call(lambda _, store: store.depth())
+            log.info(
+                "Progress",
+                ended=self._summary.ended,
+                in_flight=in_flight,
+                claimable=depth.claimable,
+                items_per_second=round((self._summary.ended - self._ended_before) / seconds, 1),
+            )
+            self._ended_before = self._summary.ended
 
     async def reap(self) -> None:
         """End everything that nothing else would: at the end of a run, nothing that only looks like waiting is left."""
-        while not self._stop.is_set() and await self.reap_page():
+        while not self._run.stop.is_set() and await self.reap_page():
             pass
 
     async def is_enabled(self) -> bool:
@@ -71,7 +78,7 @@ class Maintenance:
         now = time.monotonic()
         if now < self._enabled_until:
             return True
-        enabled = await self._queue.call_with_connection(lambda connection, _: is_enabled(connection))
+        enabled = await self._queue.call(lambda connection, _: is_enabled(connection))
         if enabled:
             self._enabled_until = now + _ENABLED_SECONDS
             if self._was_disabled:
@@ -83,22 +90,7 @@ class Maintenance:
 
     async def reap_page(self) -> bool:
         """End at most a thousand of them; whether there may be more."""
-        ended = await self._queue.call(lambda store: store.reap(_REAP_PAGE))
+        ended = await self._queue.call(lambda _, store: store.reap(_REAP_PAGE))
         if ended:
             log.info("Reaped dangling items", **{status.lower(): count for status, count in ended.items()})
         return sum(ended.values()) >= _REAP_PAGE
-
-    async def _clean_up(self) -> None:
-        days, stopped = self._settings.worker_retention_days, self._stop.is_set
-        await self._queue.call(lambda store: cleanup(store, retention_days=days, stopped=stopped))
-
-    async def _log_progress(self, in_flight: int, seconds: float) -> None:
-        depth = await self._queue.call(lambda store: store.depth())
-        log.info(
-            "Progress",
-            ended=self._summary.ended,
-            in_flight=in_flight,
-            claimable=depth.claimable,
-            items_per_second=round((self._summary.ended - self._ended_before) / seconds, 1),
-        )
-        self._ended_before = self._summary.ended

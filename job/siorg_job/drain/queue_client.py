@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import random
@@ -14,9 +15,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.drain.errors import GiveUp
-from siorg_job.drain.run import Run
-from siorg_job.retry_policy import retry_policy
+from siorg_job.drain.run import GiveUp, Run
 from siorg_queue import Claim, Connection, DatabaseUnavailable, QueueStore
 from siorg_runtime.backoff import exponential
 from siorg_runtime.logs import logger
@@ -33,45 +32,32 @@ class QueueClient:
     """The queue store on a thread of its own; every call waits for the database up to ``WORKER_UNAVAILABLE_SECS``."""
 
     def __init__(self, run: Run) -> None:
-        """Nothing is opened before the first call."""
         self._run = run
         settings = run.settings
         # New for each process and never used again: a host's or pod's name may come back.
         self._worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._lease = timedelta(seconds=settings.worker_lease_secs)
-        self._retry = retry_policy(settings)
+        self._retry = settings.retry_policy()
         self._thread = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job")
         self._in_flight: Callable[[], Collection[UUID]] = tuple
         self.has_claimed = False
         """Whether this process ever tried to claim: before that, nothing can be held by it."""
 
     async def claim(self, limit: int, in_flight: Callable[[], Collection[UUID]]) -> Claim:
-        """Claim at most ``limit`` items. ``in_flight``: the ids of the items that this process knows it holds.
-
-        Raises:
-            GiveUp: the database stayed away.
-        """
+        """Claim at most ``limit`` items. ``in_flight``: the ids of the items that this process knows it holds."""
         self._in_flight = in_flight
         self.has_claimed = True
-        return await self.call(lambda store: store.claim(limit, lease=self._lease, worker=self._worker))
+        return await self.call(lambda _, store: store.claim(limit, lease=self._lease, worker=self._worker))
 
     async def has_claimable(self) -> bool:
-        """Whether a claim would take anything; waits for the database as every call does."""
-        return await self.call(lambda store: store.has_claimable())
+        """Whether a claim would take anything."""
+        return await self.call(lambda _, store: store.has_claimable())
 
     async def next_due_seconds(self) -> float | None:
         """Seconds until the next waiting item falls due; None: none waits."""
-        return await self.call(lambda store: store.next_due_seconds())
+        return await self.call(lambda _, store: store.next_due_seconds())
 
-    async def call(self, function: Callable[[QueueStore], T]) -> T:
-        """Run ``function(store)``.
-
-        Raises:
-            GiveUp: the database stayed away.
-        """
-        return await self.call_with_connection(lambda _, store: function(store))
-
-    async def call_with_connection(self, function: Callable[[Connection, QueueStore], T]) -> T:
+    async def call(self, function: Callable[[Connection, QueueStore], T]) -> T:
         """Run ``function(connection, store)``; it may be run again after the connection broke.
 
         Raises:
@@ -103,7 +89,6 @@ class QueueClient:
                 return result
 
     async def aclose(self) -> None:
-        """Close the connection and end the thread."""
         await self._thread.aclose()
 
     async def _release_unknown(self) -> None:
@@ -116,7 +101,6 @@ class QueueClient:
             log.info("Gave back items of a claim whose answer was lost", items=returned)
 
     def _patience_seconds(self) -> float:
-        """How long to wait for a database that is away."""
         settings = self._run.settings
         if self._run.stop.is_set():
             return settings.worker_shutdown_grace_secs if self.has_claimed else 0.0
@@ -127,8 +111,6 @@ class QueueClient:
         if self._run.stop.is_set():
             await asyncio.sleep(seconds)
             return
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._run.stop.wait()
-        except TimeoutError:
-            pass

@@ -50,8 +50,8 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from siorg_job.drain.errors import GiveUp
-from siorg_job.fetch.failure import FetchFailure, retry
+from siorg_job.drain.run import GiveUp
+from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError
 from siorg_queue import DatabaseUnavailable, Outcome, Verdict
@@ -61,8 +61,6 @@ _PROBE_AGAIN_SECONDS = 0.05  # the breaker's cooldown is what spaces probes out
 
 
 class State(StrEnum):
-    """See the module's table."""
-
     CLOSED = "closed"
     SUSPECT = "suspect"
     DOWN = "down"
@@ -73,13 +71,7 @@ class SiorgHealth:
     """The state machine of the module's table. Not for use by two threads at once."""
 
     def __init__(self, breaker: Breaker, *, unavailable_seconds: float, paused_seconds: float) -> None:
-        """Begin CLOSED.
-
-        Args:
-            breaker: the one that the requests go through.
-            unavailable_seconds: how long a run goes on without an answer while SIORG is down.
-            paused_seconds: how long it does because SIORG wants no requests.
-        """
+        """How long a run goes on without an answer while SIORG is down, and while it wants no requests."""
         self._breaker = breaker
         self._unavailable_seconds = unavailable_seconds
         self._paused_seconds = paused_seconds
@@ -98,7 +90,6 @@ class SiorgHealth:
 
     @property
     def state(self) -> State:
-        """Where SIORG stands."""
         if self._breaker.state is not BreakerState.CLOSED:
             return State.DOWN
         if self._paused_since is not None:
@@ -165,7 +156,7 @@ class SiorgHealth:
         if not self._suspects or not self._is_answering:
             return []
         self.answered()
-        return [retry(failure) for failure in self.take_suspects()]
+        return [failure.verdict() for failure in self.take_suspects()]
 
     def take_suspects(self) -> list[FetchFailure]:
         """The suspects, which are none any more: somebody else decides about them."""
@@ -183,7 +174,7 @@ class SiorgHealth:
         """The breaker is open: the verdicts of those who pay for it. All other items are to be given back."""
         suspects = self.take_suspects()
         self.down_reason = str(suspects[0].error) if suspects else "SIORG is unavailable"
-        repeated = [retry(failure) for failure in suspects if failure.item.id in self._suspected_before]
+        repeated = [failure.verdict() for failure in suspects if failure.item.id in self._suspected_before]
         self._suspected_before.update(failure.item.id for failure in suspects)
         if self._down_since is None:
             self._down_since = now
@@ -245,6 +236,8 @@ class SiorgHealth:
         if not is_down and self._limited_since is not None and self._limited_at - self._limited_since > self._paused_seconds:
             raise GiveUp("siorg_rate_limited", "SIORG wants fewer requests (HTTP 429), again and again")
         if self._down_since is not None and not in_flight and now > self._gives_up_at:
-            if is_down:
-                raise self._unavailable()
-            raise GiveUp("siorg_unavailable", "SIORG gave no answer to work with, again and again")
+            raise (
+                self._unavailable()
+                if is_down
+                else GiveUp("siorg_unavailable", "SIORG gave no answer to work with, again and again")
+            )

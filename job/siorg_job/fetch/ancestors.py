@@ -26,7 +26,9 @@ class Ancestors:
         self._database = database
         self._structure = structure
         self._local: LocalParents = {}
-        self._asked: dict[int, RemoteUnit | PermanentError] = {}
+        self._answers: dict[int, RemoteUnit | PermanentError] = {}
+        if structure is not None:
+            self._answers = {**structure.units, **structure.invalid}
 
     async def look_up(self, units: Sequence[RemoteUnit]) -> None:
         """Find which parents of ``units`` are local, in one statement; to be called before ``of``."""
@@ -69,17 +71,12 @@ class Ancestors:
             current = parent
 
     async def _parent(self, code: int) -> RemoteUnit:
-        if self._structure is not None:
-            if code in self._structure.invalid:
-                raise self._structure.invalid[code]
-            if code in self._structure.units:
-                return self._structure.units[code]
-        if code not in self._asked:
+        if code not in self._answers:
             try:
-                self._asked[code] = await self._siorg.unit(code)
+                self._answers[code] = await self._siorg.unit(code)
             except PermanentError as error:
-                self._asked[code] = error
-        answer = self._asked[code]
+                self._answers[code] = error
+        answer = self._answers[code]
         if isinstance(answer, PermanentError):
             raise answer
         return answer

@@ -4,45 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from siorg_job.siorg.errors import SiorgError
+from siorg_job.siorg.errors import PermanentError, SiorgError
 from siorg_queue import DatabaseUnavailable, Item, Outcome, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class FetchFailure:
-    """An item whose fetch failed for a reason that may pass; what it means for the item is decided by who drains."""
+    """An item whose fetch failed. If the reason may pass, what it means for the item is decided by who drains."""
 
     item: Item
     error: SiorgError | DatabaseUnavailable
 
+    def verdict(self) -> Verdict:
+        """The item pays: it ends where the answer will not get better, else it is tried again.
 
-def permanent(item: Item, error: SiorgError) -> Verdict:
-    """The end of an item whose answer will not get better."""
-    return Verdict(item, Outcome.FAILED, error=str(error), details=_details(error, retryable=False))
-
-
-def retry(failure: FetchFailure) -> Verdict:
-    """The attempt counts, and another is made later: when SIORG says so, else after the queue's own backoff."""
-    error = failure.error
-    assert isinstance(error, SiorgError)  # a database that is away is nobody's fault, and no item pays for it
-    return Verdict(
-        failure.item,
-        Outcome.RETRY,
-        error=str(error),
-        delay_seconds=getattr(error, "retry_after", None),
-        details=_details(error, retryable=True),
-    )
+        That is when SIORG says so, or after the queue's own backoff.
+        """
+        error = self.error
+        assert isinstance(error, SiorgError)  # a database that is away is nobody's fault, and no item pays for it
+        retryable = not isinstance(error, PermanentError)
+        return Verdict(
+            self.item,
+            Outcome.RETRY if retryable else Outcome.FAILED,
+            error=str(error),
+            delay_seconds=getattr(error, "retry_after", None),
+            details={"kind": error.kind, "retryable": retryable, "details": dict(error.details)},
+        )
 
 
 def internal_error(item: Item, error: Exception) -> Verdict:
     """A fault of ours: the item alone is tried again, the others go on."""
-    return Verdict(
-        item,
-        Outcome.RETRY,
-        error=f"internal error: {type(error).__name__}: {error}",
-        details={"kind": "internal_error", "retryable": True},
-    )
-
-
-def _details(error: SiorgError, *, retryable: bool) -> dict[str, object]:
-    return {"kind": error.kind, "retryable": retryable, "details": dict(error.details)}
+    details = {"kind": "internal_error", "retryable": True}
+    return Verdict(item, Outcome.RETRY, error=f"internal error: {type(error).__name__}: {error}", details=details)

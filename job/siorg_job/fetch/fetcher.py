@@ -1,4 +1,7 @@
-"""From claimed items to what SIORG says of each, asked for as the plan says and no more often than needed."""
+"""From claimed items to what SIORG says of each, asked for as the plan says and no more often than needed.
+
+``Fetcher`` fetches for one batch; ``Fetching`` is the fetches of a run, beside one another.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, TypeAlias
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.ancestors import Ancestors
 from siorg_job.fetch.cache import Cache
-from siorg_job.fetch.failure import FetchFailure, internal_error, permanent
+from siorg_job.fetch.failure import FetchFailure, internal_error
 from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
@@ -103,7 +106,7 @@ class Fetcher:
         found: list[tuple[Item, RemoteUnit]] = []
         for item in group:
             if item.siorg_code in structure.invalid:
-                result.append((item, permanent(item, structure.invalid[item.siorg_code])))
+                result.append(_failed(item, structure.invalid[item.siorg_code]))
             elif item.siorg_code in structure.units:
                 found.append((item, structure.units[item.siorg_code]))
             else:
@@ -224,8 +227,74 @@ class Fetcher:
         return self._structures.is_under_way(organization) or self._structures.fresh(organization, item.created_at) is not None
 
 
+class Fetching:
+    """For one event loop. Everything that happens here wakes whoever waits in ``wait``."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready: list[FetchResult] = []
+        self._happened = asyncio.Event()
+        self._fault: BaseException | None = None
+
+    def start(self, items: Sequence[Item]) -> None:
+        task = asyncio.create_task(self._fetcher.fetch(items, self.add))
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def add(self, results: Sequence[FetchResult]) -> None:
+        self._ready.extend(results)
+        self._happened.set()
+
+    @property
+    def has_ready(self) -> bool:
+        return bool(self._ready)
+
+    def take(self, limit: int) -> list[FetchResult]:
+        """At most ``limit`` of what is ready, oldest first.
+
+        Raises:
+            Exception: a fetch failed by a fault of ours.
+        """
+        if self._fault is not None:
+            raise self._fault
+        taken, self._ready = self._ready[:limit], self._ready[limit:]
+        return taken
+
+    async def cancel(self) -> None:
+        """Stop what is under way, and forget what is ready."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._ready.clear()
+
+    def wake(self) -> None:
+        self._happened.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until something happens, or for so long."""
+        self._happened.clear()
+        if self._ready or self._fault is not None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._happened.wait()
+
+    async def aclose(self) -> None:
+        await self.cancel()
+        await self._fetcher.close()
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fault = error
+        self._happened.set()
+
+
 def _failed(item: Item, error: SiorgError | DatabaseUnavailable) -> FetchResult:
-    return (item, permanent(item, error)) if isinstance(error, PermanentError) else FetchFailure(item, error)
+    failure = FetchFailure(item, error)
+    return (item, failure.verdict()) if isinstance(error, PermanentError) else failure
 
 
 def _organization_in(payload: Any) -> int | None:

@@ -28,11 +28,7 @@ class FetchPlan:
     tables: dict[DomainTable, list[Item]] = field(default_factory=dict)
 
 
-def plan(
-    items: Sequence[Item],
-    organization_of: Mapping[int, int],
-    is_fresh: Callable[[int, Item], bool],
-) -> FetchPlan:
+def plan(items: Sequence[Item], organization_of: Mapping[int, int], is_fresh: Callable[[int, Item], bool]) -> FetchPlan:
     """Plan the requests for ``items``.
 
     Args:

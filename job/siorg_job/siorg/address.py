@@ -34,9 +34,16 @@ def check_base_url(url: str, *, allow_insecure: bool) -> str:
         ValueError: the address is refused; the message says what is allowed and repeats nothing of the address,
             which may hold a password.
     """
-    match = _URL.fullmatch(_plain_text(url))
+    if len(url) > _MAX_LENGTH:
+        raise ValueError(f"the address of SIORG is longer than {_MAX_LENGTH} characters")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(
+            "the address of SIORG has to be plain ASCII without white space or control characters "
+            "(international names in their xn-- form)"
+        )
+    match = _URL.fullmatch(url)
     if match is None:
-        raise ValueError(_why_malformed(url))
+        raise ValueError(f"the address of SIORG {_why_malformed(url)}: {_FORM}")
     scheme, host, port = match["scheme"].lower(), match["host"].lower(), match["port"]
     if scheme != "https" and not (allow_insecure and scheme == "http"):
         raise ValueError("the address of SIORG has to begin with https:// (http:// only when insecure ones are allowed)")
@@ -48,43 +55,23 @@ def check_base_url(url: str, *, allow_insecure: bool) -> str:
     if address is None:
         _check_name(host, allow_private=allow_insecure)
     elif not (allow_insecure or _is_public(address)):
-        raise ValueError(
-            "the address of SIORG is a loopback, private or reserved IP address; those are refused unless insecure "
-            "addresses are allowed"
-        )
+        message = "the address of SIORG is a loopback, private or reserved IP address: refused unless insecure ones are allowed"
+        raise ValueError(message)
     return f"{scheme}://{host}{'' if port is None else f':{int(port)}'}{match['path']}"
-
-
-def _plain_text(url: object) -> str:
-    if not isinstance(url, str) or not url:
-        raise ValueError(f"the address of SIORG is missing: {_FORM}")
-    if len(url) > _MAX_LENGTH:
-        raise ValueError(f"the address of SIORG is longer than {_MAX_LENGTH} characters")
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(
-            "the address of SIORG has to be plain ASCII without white space or control characters "
-            "(international names in their xn-- form)"
-        )
-    return url
 
 
 def _why_malformed(url: str) -> str:
     """The most telling reason; the order matters, because user information is the worst to overlook."""
-    rest = url.partition("://")[2]
-    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
-    if "@" in authority:
-        return f"the address of SIORG must not hold user information (name or password before @): {_FORM}"
-    if "\\" in url:
-        return f"the address of SIORG must not hold backslashes: {_FORM}"
-    if "://" not in url:
-        return f"the address of SIORG has no scheme: {_FORM}"
-    if "?" in url or "#" in url:
-        return f"the address of SIORG must not hold a query or fragment: {_FORM}"
-    if "%" in authority:
-        return f"the host in the address of SIORG must not be percent-encoded or hold a zone: {_FORM}"
-    if not authority or authority.startswith(":"):
-        return f"the address of SIORG has no host: {_FORM}"
-    return f"the address of SIORG is not written plainly: {_FORM}"
+    authority = re.split(r"[/?#\\]", url.partition("://")[2], maxsplit=1)[0]
+    reasons = {
+        "must not hold user information (name or password before @)": "@" in authority,
+        "must not hold backslashes": "\\" in url,
+        "has no scheme": "://" not in url,
+        "must not hold a query or fragment": "?" in url or "#" in url,
+        "must not hold a percent-encoded host or a zone": "%" in authority,
+        "has no host": not authority or authority.startswith(":"),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "is not written plainly")
 
 
 def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -103,9 +90,8 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
     try:
         return ipaddress.IPv4Address(host)
     except ValueError:
-        raise ValueError(
-            "an IPv4 address in the address of SIORG has to be written as four decimal numbers without leading zeros"
-        ) from None
+        message = "an IPv4 address in the address of SIORG has to be written as four decimal numbers without leading zeros"
+        raise ValueError(message) from None
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -116,12 +102,8 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 def _check_name(host: str, *, allow_private: bool) -> None:
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
-        raise ValueError(
-            "the host in the address of SIORG has to be a name of letters, digits and hyphens, without a trailing dot"
-        )
-    if allow_private:
-        return
-    if "." not in host or host.endswith(_PRIVATE_SUFFIXES):
+        raise ValueError("the host in the address of SIORG has to be of letters, digits and hyphens, without a trailing dot")
+    if not allow_private and ("." not in host or host.endswith(_PRIVATE_SUFFIXES)):
         raise ValueError(
             "the address of SIORG is a private name (localhost, *.local, *.internal, *.svc, a single word …); those "
             "are refused unless insecure addresses are allowed"

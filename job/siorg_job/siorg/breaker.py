@@ -15,22 +15,15 @@ from siorg_runtime.backoff import exponential
 _PROBE_RETRY_SECONDS = 1.0
 
 Permit = NewType("Permit", int)
-"""The right to send one request, to be given back with what came of it: the generation of the breaker's state.
-
-The answer to a request of an earlier time says nothing about now: a permit from before a change of state counts for
-nothing.
-"""
+"""The right to send one request, to be given back with what came of it: the generation of the breaker's state."""
 
 
 class BreakerState(StrEnum):
     """What the breaker lets through."""
 
-    CLOSED = "closed"
-    """Everything."""
-    OPEN = "open"
-    """Nothing, until the cooldown is over; then the next request is the probe."""
-    HALF_OPEN = "half-open"
-    """Nothing: the one probe is under way."""
+    CLOSED = "closed"  # everything
+    OPEN = "open"  # nothing, until the cooldown is over; then the next request is the probe
+    HALF_OPEN = "half-open"  # nothing: the one probe is under way
 
 
 class Breaker:
@@ -38,7 +31,12 @@ class Breaker:
 
     Closed → open after ``failure_threshold`` failures in a row → after the cooldown one probe passes (half-open) → its
     success closes, its failure opens again for twice as long, up to the maximum. Each cooldown is drawn from the upper
-    half of its nominal length, so that many processes do not come back at once. For one event loop; not for threads.
+    half of its nominal length, so that many processes do not come back at once. The answer to a request of an earlier time
+    says nothing about now: a permit from before a change of state counts for nothing. For one event loop; not for threads.
+
+    Attributes:
+        state: what it lets through. It stays open after the cooldown until a request comes to be the probe.
+        consecutive_failures: failures since the last success.
     """
 
     def __init__(
@@ -53,50 +51,28 @@ class Breaker:
 
         Args:
             failure_threshold: failures in a row that open it, at least 1.
-            cooldown_seconds: nominal length of the first cooldown.
+            cooldown_seconds: nominal length of the first cooldown, above 0.
             max_cooldown_seconds: nominal length that doubling never exceeds.
             clock: monotonic seconds.
             random: uniform in [0, 1).
-
-        Raises:
-            ValueError: a limit makes no sense.
         """
-        if failure_threshold < 1:
-            raise ValueError("failure_threshold has to be at least 1")
-        if not 0 < cooldown_seconds <= max_cooldown_seconds < math.inf:
-            raise ValueError("cooldown_seconds has to be above 0 and at most max_cooldown_seconds")
         self._threshold = failure_threshold
         self._first_cooldown = cooldown_seconds
         self._max_cooldown = max_cooldown_seconds
         self._clock = clock
         self._random = random
-        self._state = BreakerState.CLOSED
         self._generation = 0
-        self._failures = 0
         self._openings = 0
         self._retry_at = -math.inf
-
-    @property
-    def state(self) -> BreakerState:
-        """What it lets through. It stays open after the cooldown until a request comes to be the probe."""
-        return self._state
-
-    @property
-    def consecutive_failures(self) -> int:
-        """Failures since the last success."""
-        return self._failures
+        self.state = BreakerState.CLOSED
+        self.consecutive_failures = 0
 
     @property
     def retry_in(self) -> float:
         """Seconds until a request may pass; 0 when one may now."""
-        match self._state:
-            case BreakerState.CLOSED:
-                return 0.0
-            case BreakerState.OPEN:
-                return max(0.0, self._retry_at - self._clock())
-            case BreakerState.HALF_OPEN:
-                # The probe's answer may come at any moment.
-                return min(_PROBE_RETRY_SECONDS, self._first_cooldown)
+        if self.state is BreakerState.HALF_OPEN:  # the probe's answer may come at any moment
+            return min(_PROBE_RETRY_SECONDS, self._first_cooldown)
+        return max(0.0, self._retry_at - self._clock()) if self.state is BreakerState.OPEN else 0.0
 
     def check(self) -> None:
         """Refuse what could not be sent now, without sending or promising anything.
@@ -114,24 +90,23 @@ class Breaker:
             BreakerOpen: nothing may be sent now.
         """
         self.check()
-        if self._state is BreakerState.OPEN:
+        if self.state is BreakerState.OPEN:
             self._change(BreakerState.HALF_OPEN)
         return Permit(self._generation)
 
     def success(self, permit: Permit) -> None:
         """SIORG answered."""
-        if permit != self._generation:
-            return
-        self._failures = self._openings = 0
-        if self._state is not BreakerState.CLOSED:
-            self._change(BreakerState.CLOSED)
+        if permit == self._generation:
+            self.consecutive_failures = self._openings = 0
+            if self.state is not BreakerState.CLOSED:
+                self._change(BreakerState.CLOSED)
 
     def failure(self, permit: Permit) -> None:
         """SIORG did not answer, or not as itself."""
         if permit != self._generation:
             return
-        self._failures += 1
-        if self._state is BreakerState.HALF_OPEN or self._failures >= self._threshold:
+        self.consecutive_failures += 1
+        if self.state is BreakerState.HALF_OPEN or self.consecutive_failures >= self._threshold:
             self._openings += 1
             upper_half = 1 - self._random() / 2
             self._retry_at = self._clock() + exponential(self._openings, self._first_cooldown, self._max_cooldown, upper_half)
@@ -139,9 +114,9 @@ class Breaker:
 
     def abandon(self, permit: Permit) -> None:
         """The request was cancelled or says nothing about SIORG's health. If it was the probe, the next request is."""
-        if permit == self._generation and self._state is BreakerState.HALF_OPEN:
+        if permit == self._generation and self.state is BreakerState.HALF_OPEN:
             self._change(BreakerState.OPEN)
 
     def _change(self, state: BreakerState) -> None:
-        self._state = state
+        self.state = state
         self._generation += 1

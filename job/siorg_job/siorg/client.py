@@ -12,22 +12,19 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeAlias, TypeVar
-from urllib.parse import quote
 
 from siorg_job.siorg import rows
 from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.envelope import Body, check_envelope
 from siorg_job.siorg.errors import (
     AccessRefused,
-    BreakerOpen,
     MalformedResponse,
+    NotAnOrganization,
     NotFound,
-    PermanentError,
     RateLimited,
     RequestRefused,
     SiorgError,
     SiorgUnavailable,
-    TransientError,
     VersionUnknown,
 )
 from siorg_job.siorg.model import MAX_CODE, DomainRow, DomainTable, RemoteUnit, Structure
@@ -37,13 +34,11 @@ from siorg_runtime.backoff import exponential
 
 _T = TypeVar("_T")
 
-DEFAULT_PAUSE_SECONDS = 5.0
-"""Pause after a 429 that does not say for how long."""
-
+_IDENTITY = "/esfera"  # what SIORG always has: who answers as SIORG to this is SIORG
+_PAUSE_SECONDS = 5.0  # after a 429 that does not say for how long
 _RETRY_BASE_SECONDS = 0.2
 _RETRY_CAP_SECONDS = 2.0
-_THREAD_BYTES = 256 * 1024
-"""Bodies beyond this are read on a thread: 16 MB take half a second, in which the event loop should live on."""
+_THREAD_BYTES = 256 * 1024  # larger bodies are read on a thread: 16 MB take half a second, and the event loop should live on
 
 ErrorObserver: TypeAlias = Callable[[str, str], None]
 """Called for every attempt that sent something and brought an error: endpoint, the error's type."""
@@ -93,10 +88,6 @@ class SiorgClient:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close all connections. What is still being asked then fails."""
         await self._transport.aclose()
 
     # ── Questions ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,16 +123,14 @@ class SiorgClient:
         _check_code(organization)
         # Without poder and esfera, SIORG was seen to give the root alone; with 1 and 1 it gives the federal executive.
         structure = await self._structure(organization, (1, 1))
-        if structure is not None and rows.is_whole(structure):
+        if structure is not None and structure.is_whole:
             return structure
         structure = await self._structure(organization, None)
         if structure is None:
             raise NotFound(f"SIORG has no structure of {organization}", code=organization)
-        if not rows.is_whole(structure):
-            raise MalformedResponse(
-                f"SIORG's structure of {organization} lacks {organization} itself and is not believed",
-                code=organization,
-            )
+        if not structure.is_whole:
+            message = f"SIORG's structure of {organization} lacks {organization} itself and is not believed"
+            raise MalformedResponse(message, code=organization)
         if len(structure.units) + len(structure.invalid) + structure.unidentified > 1:
             return structure
         # The root alone may be all there is, or what SIORG gives without filters: its own row tells the right ones.
@@ -152,7 +141,7 @@ class SiorgClient:
         if filters is None:
             return structure
         filtered = await self._structure(organization, filters)
-        if filtered is None or not rows.is_whole(filtered):
+        if filtered is None or not filtered.is_whole:
             raise MalformedResponse(f"SIORG contradicts itself about the structure of {organization}", code=organization)
         return filtered
 
@@ -190,7 +179,7 @@ class SiorgClient:
             version_key(version)
         except ValueError:
             raise VersionUnknown("the version to compare with is not of the form major.minor.build") from None
-        path = f"/unidade-organizacional/{organization}/alteradas?versaoConsulta={quote(version, safe='')}"
+        path = f"/unidade-organizacional/{organization}/alteradas?versaoConsulta={version}"
         return await self._call("changes", path, rows.parse_changes, self._max_structure)
 
     async def domain(self, table: DomainTable) -> list[DomainRow]:
@@ -208,15 +197,9 @@ class SiorgClient:
         """
 
         async def ask() -> None:
-            answer = await self._transport.get("probe", "/esfera", Budget(self._timeout))
             # An error that SIORG reports there, other than that it failed, is an answer of SIORG.
-            with contextlib.suppress(PermanentError):
-                if answer.ok:
-                    await self._read(answer.body, check_envelope)
-                    return
-                await self._raise_status(answer)
-                if not await self._is_envelope(answer.body):
-                    raise _not_siorg(answer.status)
+            with contextlib.suppress(NotFound, NotAnOrganization, RequestRefused):
+                await self._ask("probe", _IDENTITY, check_envelope, Budget(self._timeout))
 
         await self._attempt("probe", ask)
 
@@ -231,7 +214,9 @@ class SiorgClient:
             except (SiorgUnavailable, MalformedResponse) as error:
                 # Full jitter, so that many workers do not come back together.
                 pause = exponential(attempt, _RETRY_BASE_SECONDS, _RETRY_CAP_SECONDS, random.random())  # noqa: S311
-                if attempt > self._retries or not self._may_retry(error, pause, budget):
+                # Not while SIORG is left alone, wants time, or ours has run out.
+                is_worth_it = self._breaker.state is BreakerState.CLOSED and (error.retry_after or 0.0) <= pause < budget.left
+                if attempt > self._retries or not is_worth_it:
                     raise
                 await asyncio.sleep(pause)
                 if self._breaker.state is not BreakerState.CLOSED:
@@ -239,12 +224,6 @@ class SiorgClient:
                 budget.left -= pause
                 attempt += 1
                 self.retries += 1
-
-    def _may_retry(self, error: TransientError, pause: float, budget: Budget) -> bool:
-        """Whether asking again at once is worth it: not while SIORG is left alone, wants time, or ours has run out."""
-        if isinstance(error, BreakerOpen) or self._breaker.state is not BreakerState.CLOSED:
-            return False
-        return (error.retry_after or 0.0) <= pause < budget.left
 
     async def _attempt(self, endpoint: str, ask: Callable[[], Awaitable[_T]]) -> _T:
         """One attempt, its result told to the breaker however it ends; to the observer what came of being sent."""
@@ -272,14 +251,19 @@ class SiorgClient:
     async def _ask(self, endpoint: str, path: str, read: Callable[[Body], _T], budget: Budget) -> _T:
         started = time.monotonic()
         answer = await self._transport.get(endpoint, path, budget)
-        if answer.ok:
+        status = answer.status
+        if 200 <= status < 300:
             return await self._read(answer.body, read)
-        await self._raise_status(answer)
-        if not await self._is_envelope(answer.body) and not await self._is_siorg(started, budget):
-            raise _not_siorg(answer.status)
-        if answer.status == 404:
+        await self._raise_transient(answer)
+        if status in {401, 403, 407}:
+            message = f"access to SIORG is refused (HTTP {status}); are SIORG_API_TOKEN and the proxy right?"
+            raise AccessRefused(message, status=status)
+        if not await self._is_envelope(answer.body) and (path == _IDENTITY or not await self._is_siorg(started, budget)):
+            message = f"the server answers, but not as SIORG (HTTP {status} without its envelope); is SIORG_API_URL right?"
+            raise SiorgUnavailable(message, status=status)
+        if status == 404:
             raise NotFound("SIORG has nothing under this code (HTTP 404)", status=404)
-        raise RequestRefused(f"SIORG refuses the request (HTTP {answer.status})", status=answer.status)
+        raise RequestRefused(f"SIORG refuses the request (HTTP {status})", status=status)
 
     async def _read(self, body: Body, read: Callable[[Body], _T]) -> _T:
         try:
@@ -308,43 +292,22 @@ class SiorgClient:
         async with self._identity:  # many such refusals at a time share one question
             if self._seen_at < started and self._missed_at < started:
                 await self._limiter.wait()
-                answer = await self._transport.get("identity", "/esfera", budget)
+                answer = await self._transport.get("identity", _IDENTITY, budget)
                 await self._raise_transient(answer)
                 with contextlib.suppress(SiorgError):  # an error that SIORG reports is SIORG
                     if not await self._is_envelope(answer.body):
                         self._missed_at = time.monotonic()
             return self._seen_at >= started
 
-    async def _raise_status(self, answer: Answer) -> None:
-        """Raise what an HTTP status says about SIORG as a whole, or about our access to it."""
-        await self._raise_transient(answer)
-        if answer.status in {401, 403, 407}:
-            raise AccessRefused(
-                f"access to SIORG is refused (HTTP {answer.status}); are SIORG_API_TOKEN and the proxy right?",
-                status=answer.status,
-            )
-
     async def _raise_transient(self, answer: Answer) -> None:
-        """Raise what an HTTP status says about SIORG as a whole.
-
-        Raises:
-            RateLimited: 429; the limiter has been paused.
-            SiorgUnavailable: 5xx, and those 4xx that mean "again".
-        """
+        """Raise what an HTTP status says about SIORG as a whole; upon a 429 the limiter has been paused."""
         if answer.status == 429:
             wait = answer.retry_after
-            await self._limiter.pause(DEFAULT_PAUSE_SECONDS if wait is None else wait)
+            await self._limiter.pause(_PAUSE_SECONDS if wait is None else wait)
             raise RateLimited("SIORG wants fewer requests (HTTP 429)", retry_after=wait, status=429)
         if answer.status >= 500 or answer.status in {408, 425}:
-            raise SiorgUnavailable(
-                f"SIORG cannot answer now (HTTP {answer.status})", retry_after=answer.retry_after, status=answer.status
-            )
-
-
-def _not_siorg(status: int) -> SiorgUnavailable:
-    return SiorgUnavailable(
-        f"the server answers, but not as SIORG (HTTP {status} without its envelope); is SIORG_API_URL right?", status=status
-    )
+            message = f"SIORG cannot answer now (HTTP {answer.status})"
+            raise SiorgUnavailable(message, retry_after=answer.retry_after, status=answer.status)
 
 
 def _check_code(code: int) -> None:

@@ -26,28 +26,25 @@ from siorg_job.siorg.errors import (
 )
 from siorg_job.siorg.values import Unusable, camel, excerpt, shape_of
 
-MAX_NUMBER = 300
-"""Characters of a number. Python refuses to read integers beyond 4,300 digits, also when they come back from jsonb."""
+_LONGEST_NUMBER = 300  # characters: Python refuses to read integers beyond 4,300 digits, also when they come back from jsonb
 
 Body = bytes | bytearray
 _T = TypeVar("_T")
 _Errors = Mapping[int, type[SiorgError]]
 
+# What a ``codigoErro`` means; any other is a ``RequestRefused``. On ``/alteradas``, 103 is about the version.
 ERRORS: Final[_Errors] = {1: SiorgUnavailable, 101: NotFound, 102: NotFound, 104: NotAnOrganization}
-"""What a ``codigoErro`` means; any other is a ``RequestRefused``."""
-
 ERRORS_OF_CHANGES: Final[_Errors] = {**ERRORS, 103: VersionUnknown}
-"""On ``/alteradas``, 103 is about the version."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def _whole_number(text: str) -> int | Unusable:
-    return int(text) if len(text) <= MAX_NUMBER else Unusable(f"a number of {len(text)} characters")
+    return int(text) if len(text) <= _LONGEST_NUMBER else Unusable(f"a number of {len(text)} characters")
 
 
 def _decimal_number(text: str) -> float | Unusable:
-    number = float(text) if len(text) <= MAX_NUMBER else float("inf")
+    number = float(text) if len(text) <= _LONGEST_NUMBER else float("inf")
     return number if math.isfinite(number) else Unusable("a number too large")
 
 
@@ -82,13 +79,11 @@ class _Cursor:
         return found
 
     def skip(self, allowed: str) -> str:
-        """Step over the next character, which has to be one of the allowed."""
         found = self.expect(allowed)
         self._position += 1
         return found
 
     def value(self) -> Any:
-        """Read the next value whole."""
         self.peek()
         try:
             value, self._position = DECODER.raw_decode(self._text, self._position)
@@ -125,9 +120,8 @@ class _Cursor:
 
     def _malformed(self, what: str, position: int) -> MalformedResponse:
         length = len(self._text)
-        return MalformedResponse(
-            f"SIORG's answer is no whole JSON: it {what} at character {position} of {length}", position=position, length=length
-        )
+        message = f"SIORG's answer is no whole JSON: it {what} at character {position} of {length}"
+        return MalformedResponse(message, position=position, length=length)
 
 
 def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], errors: _Errors = ERRORS) -> list[_T]:
@@ -171,9 +165,8 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
         elif name in keys and isinstance(value, dict):
             take(found.setdefault(name, []), value)
         elif name in keys and value is not None and value != "":
-            error = error or MalformedResponse(
-                f"SIORG's envelope has {shape_of(value)} where {name} should be an object or a list"
-            )
+            message = f"SIORG's envelope has {shape_of(value)} where {name} should be an object or a list"
+            error = error or MalformedResponse(message)
     _raise_reported(service, errors)
     if error is not None:
         raise error
@@ -181,24 +174,20 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
 
 
 def check_envelope(body: Body) -> None:
-    """Check that a body is SIORG's envelope, and that it reports no error.
-
-    Raises:
-        MalformedResponse: it is not SIORG's.
-        SiorgError: the error that it reports.
-    """
+    """Check, as ``read_envelope`` does, that a body is SIORG's envelope, and that it reports no error."""
     read_envelope(body, (), lambda _row: None)
 
 
 def _raise_reported(service: Any, errors: _Errors) -> None:
-    if not isinstance(service, dict):
-        raise _foreign(f"the answer has no servico object but {shape_of(service)} in its place")
-    fields = {camel(key): value for key, value in service.items()}
+    fields = {camel(key): value for key, value in service.items()} if isinstance(service, dict) else {}
     code = fields.get("codigoErro")
     if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 9:
         code = int(code)
     if isinstance(code, bool) or not isinstance(code, int):
-        raise _foreign(f"servico.codigoErro is {shape_of(code)}, not a number")
+        what = f"servico.codigoErro is {shape_of(code)}, not a number"
+        if not isinstance(service, dict):
+            what = f"the answer has no servico object but {shape_of(service)} in its place"
+        raise MalformedResponse(f"{what}: not SIORG's envelope; is SIORG_API_URL right?")
     if code == 0:
         return
     number = code if abs(code) < 10**9 else None
@@ -210,7 +199,3 @@ def _raise_reported(service: Any, errors: _Errors) -> None:
         message += f" (ticket {details['ticket']})"
     kind = errors.get(code, RequestRefused)
     raise kind(message, **{key: value for key, value in details.items() if value})
-
-
-def _foreign(what: str) -> MalformedResponse:
-    return MalformedResponse(f"{what}: not SIORG's envelope; is SIORG_API_URL right?")

@@ -96,10 +96,7 @@ class NotFound(PermanentError, kind="not_found"):
 
 
 class InvalidData(PermanentError, kind="invalid_answer"):
-    """SIORG answered, but this row cannot be used; ``field`` is the place inside it (``contato[0].telefone``)."""
-
-    def __init__(self, message: str, *, field: str, **details: Detail) -> None:
-        super().__init__(message, field=field, **details)
+    """SIORG answered, but this row cannot be used; ``details["field"]`` is the place in it (``contato[0].telefone``)."""
 
 
 class NotAnOrganization(PermanentError, kind="not_an_organization"):

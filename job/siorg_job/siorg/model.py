@@ -8,14 +8,9 @@ from typing import Literal
 
 from siorg_job.siorg.errors import InvalidData
 
-MAX_CODE = 2_147_483_647
-"""Codes are PostgreSQL integers; SIORG's own were below 700,000 in 2026."""
-
-MAX_NAME = 255
-"""Characters of a name (``organizational_units.name``); the longest of 2016 had 110."""
-
-MAX_ACRONYM = 50
-"""Characters of an acronym (``organizational_units.acronym``); the longest of 2016 had 20."""
+MAX_CODE = 2_147_483_647  # codes are PostgreSQL integers; SIORG's own were below 700,000 in 2026
+MAX_NAME = 255  # characters of ``organizational_units.name``; the longest of 2016 had 110
+MAX_ACRONYM = 50  # characters of ``organizational_units.acronym``; the longest of 2016 had 20
 
 Operation = Literal["INCLUSAO", "ALTERACAO", "EXCLUSAO"]
 ActivityArea = Literal["CORE", "SUPPORT"]
@@ -92,6 +87,15 @@ class Structure:
     units: dict[int, RemoteUnit]
     invalid: dict[int, InvalidData]
     unidentified: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether to believe it: the organization's own row is in it, readable or not.
+
+        An empty list or one without the root is what a filter that does not fit or a failing SIORG sends; taken for the
+        truth it would end every unit.
+        """
+        return self.organization in self.units or self.organization in self.invalid
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,9 @@ from siorg_job.siorg.errors import InvalidData, MalformedResponse
 from siorg_job.siorg.model import MAX_ACRONYM, MAX_CODE, MAX_NAME, DomainRow, DomainTable, Operation, RemoteUnit, Structure
 from siorg_job.siorg.values import Row, Unusable, camel, check_text, excerpt, member, reject
 
-MAX_DEPTH = 50
-"""Levels of nesting inside one row; a real one has four. Every reader of ``raw`` has its limit."""
-
 _T = TypeVar("_T")
 
+_DEEPEST = 50  # levels of nesting inside one row; a real one has four. Every reader of ``raw`` has its limit
 _UNIT_KEYS = ("unidades", "unidade")
 _VERSION_KEYS = ("unidades", "unidade", "versao", "tipoVersao")
 _NAME = partial(values.text, limit=MAX_NAME)
@@ -43,18 +41,16 @@ def _raw(row: Row) -> str:
         _check_storable(row, "", 0)
         raise InvalidData("the row cannot be stored as JSON", field="") from None
     # A bracket opens each level; only a row with very many of them can be too deep. Text may hold \\u0000 harmlessly.
-    if "\\u0000" in raw or raw.count("{") + raw.count("[") > MAX_DEPTH:
+    if "\\u0000" in raw or raw.count("{") + raw.count("[") > _DEEPEST:
         _check_storable(row, "", 0)
     return raw
 
 
 def _check_storable(value: Any, field: str, depth: int) -> None:
     """Find the place of what cannot be stored."""
-    if depth > MAX_DEPTH:
-        allowed = f"at most {MAX_DEPTH} levels"
-        raise InvalidData(
-            f"{field[:100]} … is nested deeper than {allowed}", field=field[:100], shape="too deep", allowed=allowed
-        )
+    if depth > _DEEPEST:
+        field, allowed = field[:100], f"at most {_DEEPEST} levels"
+        raise InvalidData(f"{field} … is nested deeper than {allowed}", field=field, shape="too deep", allowed=allowed)
     match value:
         case Unusable():
             reject(field, value, "a finite number of reasonable length")
@@ -141,17 +137,13 @@ def parse_unit(body: Body, code: int) -> RemoteUnit:
     answered, fields = _identify(rows[0])
     unit = _unit(fields, answered, _raw(fields))
     if answered != code:
-        raise InvalidData(
-            f"SIORG was asked for unit {code} and answered with unit {answered}",
-            field="codigoUnidade",
-            asked=code,
-            answered=answered,
-        )
+        message = f"SIORG was asked for unit {code} and answered with unit {answered}"
+        raise InvalidData(message, field="codigoUnidade", asked=code, answered=answered)
     return unit
 
 
 def read_structure(body: Body, organization: int) -> Structure:
-    """Read the answer to ``/estrutura-organizacional/completa``; ``is_whole`` tells whether to believe it."""
+    """Read the answer to ``/estrutura-organizacional/completa``; its ``is_whole`` tells whether to believe it."""
     units: dict[int, RemoteUnit] = {}
     invalid: dict[int, InvalidData] = {}
     unidentified = 0
@@ -170,23 +162,13 @@ def read_structure(body: Body, organization: int) -> Structure:
             return
         known = units.setdefault(code, unit)
         if known is not unit and known.raw != unit.raw and json.loads(known.raw) != json.loads(unit.raw):
-            invalid[code] = InvalidData(
-                f"SIORG lists unit {code} more than once, with different data", field="codigoUnidade", code=code
-            )
+            message = f"SIORG lists unit {code} more than once, with different data"
+            invalid[code] = InvalidData(message, field="codigoUnidade", code=code)
 
     read_envelope(body, _UNIT_KEYS, read)
     for code in invalid:
         units.pop(code, None)
     return Structure(organization, units, invalid, unidentified)
-
-
-def is_whole(structure: Structure) -> bool:
-    """Whether an answer may be believed to be the organization's structure: its own row is in it, readable or not.
-
-    An empty list or one without the root is what a filter that does not fit or a failing SIORG sends; taken for the
-    truth it would end every unit.
-    """
-    return structure.organization in structure.units or structure.organization in structure.invalid
 
 
 def power_and_sphere(unit: RemoteUnit) -> tuple[int, int] | None:
@@ -203,11 +185,7 @@ def parse_changes(body: Body) -> list[RemoteUnit]:
     """Read the answer to ``/unidade-organizacional/{code}/alteradas``: what changed, each with its ``operation``.
 
     A field that cannot be used is None here, because the unit itself is still fetched and judged then; a row without a
-    code would be a lost change, and spoils the answer.
-
-    Raises:
-        InvalidData: a row has no readable code.
-        VersionUnknown: SIORG cannot tell what changed since that version.
+    code (``InvalidData``) would be a lost change, and spoils the answer.
     """
     return read_envelope(body, _UNIT_KEYS, _change, ERRORS_OF_CHANGES)
 
@@ -233,11 +211,8 @@ def parse_version(body: Body, organization: int) -> str:
         raise MalformedResponse(f"SIORG reports success for the version of {organization} but sends none", code=organization)
     own = [version for code, version in rows if code == organization] or [version for code, version in rows if code is None]
     if not own:
-        raise InvalidData(
-            f"SIORG was asked for the version of {organization} and answered with another unit's",
-            field="codigoUnidade",
-            asked=organization,
-        )
+        message = f"SIORG was asked for the version of {organization} and answered with another unit's"
+        raise InvalidData(message, field="codigoUnidade", asked=organization)
     versions = [version for version in own if version is not None]
     if not versions:
         reject("versaoConsulta", None, "a version of the form major.minor.build")

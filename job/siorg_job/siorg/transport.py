@@ -8,23 +8,25 @@ hold addresses, headers and proxies, and no error is chained to one of its.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urljoin
 
 import httpx2
 
-from siorg_job.siorg.address import check_base_url
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, SiorgError, SiorgUnavailable
 from siorg_job.siorg.rate_limiter import RateLimiter
+from siorg_runtime.redaction import STARS
 from siorg_runtime.version import version
 
 MAX_REDIRECTS = 3
@@ -60,11 +62,6 @@ class Answer:
     location: str | None
     retry_after: float | None
 
-    @property
-    def ok(self) -> bool:
-        """Whether it is an answer to the question."""
-        return 200 <= self.status < 300
-
 
 @dataclass(slots=True)
 class Budget:
@@ -97,7 +94,7 @@ class Transport:
         Args:
             base_url: as ``check_base_url`` returned it.
             limiter: of this process alone, or of all that share a database.
-            token: sent as ``Authorization: Bearer`` when there is one.
+            token: sent as ``Authorization: Bearer`` when there is one; printable ASCII without white space.
             connect_timeout_seconds: the most that one connection may take to come about, TLS included.
             max_body_bytes: cap of a body, after decompression.
             max_connections: the most open at a time; idle ones are kept for reuse.
@@ -105,25 +102,25 @@ class Transport:
             observe: called for every request.
 
         Raises:
-            ValueError: the address, the token or the bundle cannot be used; the message does not repeat them.
+            ValueError: the bundle cannot be used.
         """
-        if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
-            raise ValueError("the SIORG token has to be printable ASCII without white space")
         self.limiter = limiter
-        # Whether insecure addresses are wanted was decided where the settings were read; the form is checked again.
-        self._base_url = check_base_url(base_url, allow_insecure=True)
+        self._base_url = base_url
+        self._origin = _origin(httpx2.URL(base_url))
         self._token = token
-        self._connect_timeout = connect_timeout_seconds
         self._max_body = max_body_bytes
-        self._max_connections = max_connections
         self._observe = observe
-        # Gzip alone, because its decompression is bounded here; see _Unpacker.
-        self._headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+        # Gzip alone, because its decompression is bounded here.
+        headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
         self._tls = _tls_with(ca_bundle) if ca_bundle is not None else None
+        self._client = partial(
+            httpx2.AsyncClient,
+            headers=headers if token is None else {**headers, "Authorization": f"Bearer {token}"},
+            timeout=httpx2.Timeout(None, connect=connect_timeout_seconds),
+            limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            follow_redirects=False,
+        )
         self._http: httpx2.AsyncClient | None = None
-        self._origin = _origin(httpx2.URL(self._base_url))
 
     async def aclose(self) -> None:
         """Close all connections. What is still being asked then fails."""
@@ -151,38 +148,32 @@ class Transport:
                 return answer
             url = self._redirected(url, answer)
             await self.limiter.wait()
-        raise AccessRefused(
-            f"SIORG redirects in a circle, or more than {MAX_REDIRECTS} times (HTTP {answer.status})",
-            status=answer.status,
-        )
+        message = f"SIORG redirects in a circle, or more than {MAX_REDIRECTS} times (HTTP {answer.status})"
+        raise AccessRefused(message, status=answer.status)
 
     def redact(self, error: SiorgError) -> None:
         """Take the token out of what a server may have echoed."""
-        token = self._token
-        if token is None or len(token) < 4:
+        token = self._token or ""
+        if len(token) < 4:
             return
-        error.args = (str(error).replace(token, "***"),)
-        error.details = {
-            key: value.replace(token, "***") if isinstance(value, str) else value for key, value in error.details.items()
-        }
+        error.args = (str(error).replace(token, STARS),)
+        texts = {key: value.replace(token, STARS) for key, value in error.details.items() if isinstance(value, str)}
+        error.details = {**error.details, **texts}
 
     def _redirected(self, url: str, answer: Answer) -> str:
-        try:
-            target = httpx2.URL(urljoin(url, answer.location or ""))
-        except (httpx2.InvalidURL, ValueError):
-            target = None
-        if answer.location is None or target is None or target.userinfo or _origin(target) != self._origin:
-            raise AccessRefused(
-                f"SIORG redirects elsewhere (HTTP {answer.status}), which is not followed; is SIORG_API_URL right?",
-                status=answer.status,
-            )
-        return str(target.copy_with(fragment=None))
+        if answer.location is not None:
+            with contextlib.suppress(httpx2.InvalidURL, ValueError):
+                target = httpx2.URL(urljoin(url, answer.location))
+                if not target.userinfo and _origin(target) == self._origin:
+                    return str(target.copy_with(fragment=None))
+        message = f"SIORG redirects elsewhere (HTTP {answer.status}), which is not followed; is SIORG_API_URL right?"
+        raise AccessRefused(message, status=answer.status)
 
     async def _exchange(self, endpoint: str, url: str, budget: Budget) -> Answer:
         """Send one request and read its answer within the budget."""
         started = time.monotonic()
         status = "error"
-        timed_out = cancelled = False
+        cancelled = False
         try:
             async with asyncio.timeout(max(budget.left, 0)):
                 response = await self._send(url)
@@ -194,13 +185,13 @@ class Transport:
                 finally:
                     await response.aclose()
         except TimeoutError:
-            timed_out = True
+            budget.left = 0.0
         except asyncio.CancelledError:
             cancelled = True
             raise
         finally:
             seconds = time.monotonic() - started
-            budget.left = 0.0 if timed_out else budget.left - seconds
+            budget.left -= seconds
             if not cancelled:  # whether it was sent is not known, and nobody waits for its answer
                 self._observe(endpoint, status, seconds)
         raise SiorgUnavailable(f"SIORG did not answer completely within {seconds:.1f} s", reason="timeout")
@@ -217,20 +208,10 @@ class Transport:
     async def _body(self, response: httpx2.Response) -> bytearray:
         """The body, decompressed; of an HTTP error at most the beginning, as far as it comes."""
         whole = response.is_success
-        cap = self._max_body if whole else min(self._max_body, _ERROR_BODY_BYTES)
         failure: SiorgError | None = None
         body = bytearray()
         try:
-            unpacker = _Unpacker(response.headers.get("content-encoding", ""))
-            length = response.headers.get("content-length", "")
-            if length.isdecimal() and len(length) < 20 and int(length) > self._max_body:
-                raise AnswerTooLarge(f"SIORG's answer has over {self._max_body} bytes", max_bytes=self._max_body)
-            async for chunk in response.aiter_raw():
-                for piece in unpacker.feed(chunk, cap - len(body) + 1):
-                    body += piece
-                    if len(body) > cap:
-                        raise AnswerTooLarge(f"SIORG's answer has over {cap} bytes", max_bytes=cap)
-            unpacker.finish()
+            await self._receive(response, body, self._max_body if whole else min(self._max_body, _ERROR_BODY_BYTES))
         except (AnswerTooLarge, MalformedResponse) as error:
             failure = error
         except zlib.error:
@@ -241,59 +222,38 @@ class Transport:
             raise failure
         return body
 
-    def _open(self) -> httpx2.AsyncClient:
-        """Make the pool of connections, at the first request: reading the certificates takes its time."""
-        verify: ssl.SSLContext | bool = False
-        if self._base_url.startswith("https:"):
-            verify = self._tls or httpx2.create_ssl_context()
-        try:
-            self._http = httpx2.AsyncClient(
-                headers=self._headers,
-                verify=verify,
-                timeout=httpx2.Timeout(None, connect=self._connect_timeout),
-                limits=httpx2.Limits(max_connections=self._max_connections, max_keepalive_connections=self._max_connections),
-                follow_redirects=False,
-            )
-        except (ValueError, ImportError, httpx2.InvalidURL):
-            failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
-        else:
-            return self._http
-        raise failure
-
-
-class _Unpacker:
-    """Decompression that never makes more than is asked for: a few kilobytes of gzip can hold a gigabyte."""
-
-    def __init__(self, encoding: str) -> None:
-        encoding = encoding.strip().lower()
+    async def _receive(self, response: httpx2.Response, body: bytearray, cap: int) -> None:
+        """Fill a body. Never unpack more than the cap: a few kilobytes of gzip can hold a gigabyte."""
+        encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in {"", "identity", "gzip", "x-gzip"}:
             raise MalformedResponse("SIORG's answer is compressed in a way that was not asked for")
-        self._packed = encoding in {"gzip", "x-gzip"}
-        self._inflate = zlib.decompressobj(wbits=31)
-        self._begun = False
-
-    def feed(self, chunk: bytes, limit: int) -> Iterator[bytes]:
-        """Yield what a chunk holds: as it comes, or at most ``limit`` bytes of what is packed in it.
-
-        Raises:
-            zlib.error: it is damaged.
-        """
-        if not self._packed:
-            yield chunk
-            return
-        while chunk and limit > 0:
-            if self._inflate.eof:  # another member follows
-                self._inflate = zlib.decompressobj(wbits=31)
-            self._begun = True
-            piece = self._inflate.decompress(chunk, limit)
-            limit -= len(piece)
-            chunk = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
-            yield piece
-
-    def finish(self) -> None:
-        """Check that the end has come."""
-        if self._begun and not self._inflate.eof:
+        length = response.headers.get("content-length", "")
+        if length.isdecimal() and len(length) < 20 and int(length) > self._max_body:
+            raise AnswerTooLarge(f"SIORG's answer has over {self._max_body} bytes", max_bytes=self._max_body)
+        inflate = None
+        is_packed = encoding.endswith("gzip")
+        async for chunk in response.aiter_raw():
+            if not is_packed:
+                body += chunk
+            while is_packed and chunk and len(body) <= cap:
+                if inflate is None or inflate.eof:  # the first member, or a further one
+                    inflate = zlib.decompressobj(wbits=31)
+                body += inflate.decompress(chunk, cap - len(body) + 1)
+                chunk = inflate.unused_data if inflate.eof else inflate.unconsumed_tail  # noqa: PLW2901 - what is left of it
+            if len(body) > cap:
+                raise AnswerTooLarge(f"SIORG's answer has over {cap} bytes", max_bytes=cap)
+        if inflate is not None and not inflate.eof:
             raise MalformedResponse("SIORG's answer is gzip that breaks off before its end")
+
+    def _open(self) -> httpx2.AsyncClient:
+        """Make the pool of connections, at the first request: reading the certificates takes its time."""
+        verify = (self._tls or httpx2.create_ssl_context()) if self._origin[0] == "https" else False
+        try:
+            self._http = self._client(verify=verify)
+            return self._http
+        except (ValueError, ImportError, httpx2.InvalidURL):
+            failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
+        raise failure
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
@@ -332,7 +292,7 @@ def _http_date(text: str) -> datetime | None:
 
 def _connection_failure(error: BaseException) -> SiorgUnavailable:
     """Say why no answer came."""
-    causes = list(_causes(error))
+    causes = _causes(error)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             message = f"SIORG's certificate is not trusted ({cause.verify_message}); does it need SIORG_CA_BUNDLE?"
@@ -343,16 +303,12 @@ def _connection_failure(error: BaseException) -> SiorgUnavailable:
     return SiorgUnavailable("SIORG closed the connection without an answer", reason="closed")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it, the first 20."""
-    pending: list[BaseException] = [error]
-    for _ in range(20):
-        if not pending:
-            return
-        cause = pending.pop()
-        yield cause
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what led to it, in some 20 steps."""
+    causes = [error]
+    for cause in causes:  # grows meanwhile
         if isinstance(cause, BaseExceptionGroup):
-            pending.extend(cause.exceptions)
-        following = cause.__cause__ or cause.__context__
-        if following is not None:
-            pending.append(following)
+            causes += cause.exceptions
+        if len(causes) < 20 and (following := cause.__cause__ or cause.__context__):
+            causes.append(following)
+    return causes

@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from functools import partial
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import MAX_CODE, ActivityArea, Operation
 
-MAX_TEXT = 1000
-"""Characters of a telephone, an e-mail address, a web site or a part of an address."""
-
-MAX_CONTACTS = 200
-"""Telephones (or e-mail addresses, or web sites) of one unit."""
+_LONGEST_TEXT = 1000  # characters of a telephone, an e-mail address, a web site or a part of an address
+_MOST_CONTACTS = 200  # telephones (or e-mail addresses, or web sites) of one unit
 
 Row = Mapping[str, Any]
 _T = TypeVar("_T")
+_Read: TypeAlias = Callable[[Any, str], _T | None]
 
 _IBGE_STATES = {
     "11": "RO", "12": "AC", "13": "AM", "14": "RR", "15": "PA", "16": "AP", "17": "TO", "21": "MA", "22": "PI",
@@ -34,13 +33,10 @@ _TYPE_LETTERS = {
     "uc": "unidade-colegiada",
 }  # fmt: skip
 _AREAS: dict[str, ActivityArea] = {"FIM": "CORE", "MEIO": "SUPPORT"}
-# EXTINCAO: tolerated by the first worker, never captured.
 _OPERATIONS: dict[str, Operation] = {
-    "INCLUSAO": "INCLUSAO",
-    "ALTERACAO": "ALTERACAO",
-    "EXCLUSAO": "EXCLUSAO",
-    "EXTINCAO": "EXCLUSAO",
-}
+    "INCLUSAO": "INCLUSAO", "ALTERACAO": "ALTERACAO", "EXCLUSAO": "EXCLUSAO",
+    "EXTINCAO": "EXCLUSAO",  # tolerated by the first worker, never captured
+}  # fmt: skip
 _YES_OR_NO = {"SIM": True, "S": True, "1": True, "NAO": False, "N": False, "0": False}
 _WITHOUT_ACCENTS = str.maketrans("ÃÇ", "AC")
 
@@ -91,9 +87,7 @@ def reject(field: str, value: Any, allowed: str) -> NoReturn:
 
 def excerpt(value: Any) -> str:
     """A short, printable piece of a text of SIORG's; of anything else nothing."""
-    if not isinstance(value, str):
-        return ""
-    return " ".join(_UNPRINTABLE.sub(" ", value[:1000]).split())[:200]
+    return " ".join(_UNPRINTABLE.sub(" ", value[:1000]).split())[:200] if isinstance(value, str) else ""
 
 
 def camel(key: str) -> str:
@@ -110,10 +104,10 @@ def member(row: Row, key: str) -> Any:
 def check_text(text: str, field: str) -> None:
     """Refuse what PostgreSQL cannot store."""
     if "\x00" in text:
-        reason, shape, allowed = ", one of them NUL", "text with NUL", "text without NUL"
+        shape, reason, allowed = "text with NUL", ", one of them NUL", "text without NUL"
     elif _HALF_CHARACTER.search(text):
-        reason = " with half a character (a lone surrogate or a wrong byte)"
-        shape, allowed = "text with half a character", "whole Unicode text"
+        shape, reason = "text with half a character", " with half a character (a lone surrogate or a wrong byte)"
+        allowed = "whole Unicode text"
     else:
         return
     raise InvalidData(f"{field} is {shape_of(text)}{reason}; allowed: {allowed}", field=field, shape=shape)
@@ -126,7 +120,7 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
-def text(value: Any, field: str, limit: int = MAX_TEXT) -> str | None:
+def text(value: Any, field: str, limit: int = _LONGEST_TEXT) -> str | None:
     """Normalised text of at most so many characters."""
     if value is None:
         return None
@@ -160,14 +154,8 @@ def _choice(value: Any, field: str, choices: Mapping[str, _T], allowed: str) -> 
     return chosen
 
 
-def area(value: Any, field: str) -> ActivityArea | None:
-    """What a unit is there for."""
-    return _choice(value, field, _AREAS, "MEIO, FIM or null")
-
-
-def operation(value: Any, field: str) -> Operation | None:
-    """What happened to a unit."""
-    return _choice(value, field, _OPERATIONS, "INCLUSAO, ALTERACAO, EXCLUSAO or null")
+area: _Read[ActivityArea] = partial(_choice, choices=_AREAS, allowed="MEIO, FIM or null")
+operation: _Read[Operation] = partial(_choice, choices=_OPERATIONS, allowed="INCLUSAO, ALTERACAO, EXCLUSAO or null")
 
 
 def active(value: Any, field: str) -> bool:
@@ -184,7 +172,7 @@ def _tail(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     stripped = value.strip()
-    match = _URI_CODE.fullmatch(stripped) if len(stripped) <= MAX_TEXT else None
+    match = _URI_CODE.fullmatch(stripped) if len(stripped) <= _LONGEST_TEXT else None
     return match[1] if match else None if stripped else ""
 
 
@@ -223,14 +211,7 @@ def type_slug(value: Any, field: str) -> str | None:
     return _TYPE_LETTERS.get(slug, slug) or None
 
 
-def type_letters(value: Any, field: str) -> str | None:
-    """The letters of a row of the type table."""
-    return _letters(value, field, "letters such as UA")
-
-
-def _version_numbers(version: str) -> tuple[int, int, int] | None:
-    match = _VERSION.fullmatch(version)
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+type_letters: _Read[str] = partial(_letters, allowed="letters such as UA")
 
 
 def version(value: Any, field: str) -> str | None:
@@ -238,10 +219,9 @@ def version(value: Any, field: str) -> str | None:
     written = text(value, field)
     if written is None:
         return None
-    numbers = _version_numbers(written)
-    if numbers is None:
+    if not _VERSION.fullmatch(written):
         reject(field, value, "a version of the form major.minor.build, or null")
-    return ".".join(map(str, numbers))
+    return ".".join(map(str, version_key(written)))
 
 
 def version_key(version: str) -> tuple[int, int, int]:
@@ -250,10 +230,10 @@ def version_key(version: str) -> tuple[int, int, int]:
     Raises:
         ValueError: it is not of the form major.minor.build.
     """
-    numbers = _version_numbers(version)
-    if numbers is None:
+    match = _VERSION.fullmatch(version)
+    if match is None:
         raise ValueError("a SIORG version has the form major.minor.build")
-    return numbers
+    return int(match[1]), int(match[2]), int(match[3])
 
 
 def objects(value: Any, field: str) -> list[tuple[str, Row]]:
@@ -264,17 +244,14 @@ def objects(value: Any, field: str) -> list[tuple[str, Row]]:
         return [(field, value)]
     if not isinstance(value, list):
         reject(field, value, "a list of objects, an object, or null")
-    found: list[tuple[str, Row]] = []
-    for index, entry in enumerate(value):
-        place = f"{field}[{index}]"
-        if entry is not None and not isinstance(entry, dict):
+    found = [(f"{field}[{index}]", entry) for index, entry in enumerate(value) if entry is not None]
+    for place, entry in found:
+        if not isinstance(entry, dict):
             reject(place, entry, "an object")
-        if entry is not None:
-            found.append((place, entry))
     return found
 
 
-def texts(contacts: list[tuple[str, Row]], key: str, read: Callable[[Any, str], str | None]) -> tuple[str, ...] | None:
+def texts(contacts: list[tuple[str, Row]], key: str, read: _Read[str]) -> tuple[str, ...] | None:
     """One kind of contact data out of all contacts: unique, in order; None when SIORG did not say."""
     said = False
     found: dict[str, None] = {}
@@ -285,11 +262,9 @@ def texts(contacts: list[tuple[str, Row]], key: str, read: Callable[[Any, str], 
             continue
         entries = value if isinstance(value, list) else [value]
         said = said or not entries
-        for entry in entries:
-            if (written := read(entry, field)) is not None:
-                found[written] = None
-        if len(found) > MAX_CONTACTS:
-            reject(field, value, f"at most {MAX_CONTACTS} entries")
+        found |= dict.fromkeys(filter(None, (read(entry, field) for entry in entries)))
+        if len(found) > _MOST_CONTACTS:
+            reject(field, value, f"at most {_MOST_CONTACTS} entries")
     return tuple(found) if found or said else None
 
 

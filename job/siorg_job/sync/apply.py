@@ -12,8 +12,9 @@ import psycopg
 
 from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.model import Fetched
-from siorg_job.sync.outcomes import refused, unusable
+from siorg_job.sync.outcomes import failed_for_now, refused, unusable
 from siorg_job.sync.read import read
+from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_job.sync.write import HierarchyTooDeep, write
 from siorg_queue import (
@@ -112,7 +113,7 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
         changes = 0
         if open_works:
             copy = read(connection, open_works)
-            verdicts += [_BRING_IN_LINE[item.entity_type](item, fetched, copy) for item, fetched in _ends_last(open_works, copy)]
+            verdicts += [_bring_in_line(item, fetched, copy) for item, fetched in _ends_last(open_works, copy)]
             write(connection, copy)
             changes = len(copy.history)
         asked_at = {item.id: fetched.asked_at for item, fetched in open_works}
@@ -131,6 +132,18 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
     result.settled.update(settled)
     result.changes += changes
     _look_at_lost(store, [item for item in items if item.id not in ours], result)
+
+
+def _bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
+    """Decide one item and change the working copy accordingly; an item that does not complete changes nothing."""
+    savepoint = copy.savepoint()
+    try:
+        verdict = _BRING_IN_LINE[item.entity_type](item, fetched, copy)
+    except ResolutionError as error:
+        verdict = unusable(item, error)
+    if verdict.outcome is not Outcome.COMPLETED:
+        copy.roll_back(savepoint)
+    return verdict
 
 
 def _with_time(verdict: Verdict, asked_at: datetime | None) -> Verdict:
@@ -193,21 +206,10 @@ def _ends_last(works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy) -> list
 
 def _refusal(item: Item, error: Exception) -> Verdict:
     if not isinstance(error, psycopg.Error | HierarchyTooDeep):
-        return Verdict(
-            item,
-            Outcome.RETRY,
-            error=f"internal error: {type(error).__name__}: {error}",
-            details={"kind": "internal_error", "retryable": True},
-        )
+        return failed_for_now(item, f"internal error: {type(error).__name__}: {error}", "internal_error")
+    reason = f"refused by the database: {describe(error)}" if isinstance(error, psycopg.Error) else str(error)
     if isinstance(item.error_details, dict) and item.error_details.get("resolution") == "MERGE":
-        return unusable(
-            item, str(error) if isinstance(error, HierarchyTooDeep) else f"refused by the database: {describe(error)}"
-        )
+        return unusable(item, reason)
     if isinstance(error, HierarchyTooDeep):
-        return refused(item, str(error), "too_deep")
-    return Verdict(
-        item,
-        Outcome.FAILED,
-        error=f"refused by the database: {describe(error)}",
-        details={"kind": "refused_by_database", "retryable": False, "details": {"sqlstate": error.sqlstate}},
-    )
+        return refused(item, reason, "too_deep")
+    return refused(item, reason, "refused_by_database", {"sqlstate": error.sqlstate})

@@ -7,15 +7,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from siorg_job.siorg.model import DomainRow
-from siorg_job.sync.merge import merge, remote_domain_values
-from siorg_job.sync.model import Change, Conflict, DomainField, Fetched, Values
-from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded, unusable
-from siorg_job.sync.resolution import ResolutionError, read_resolution
-from siorg_job.sync.rows import Domain
-from siorg_job.sync.working_copy import WorkingCopy
+from siorg_job.sync.merge import merge
+from siorg_job.sync.model import Conflict, DomainField, Fetched, Values
+from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
+from siorg_job.sync.resolution import read_resolution
+from siorg_job.sync.working_copy import Domain, WorkingCopy
 from siorg_queue import EntityType, Item, Operation, Verdict
 
 _LONGEST_NAME = 100
@@ -24,10 +22,7 @@ _LONGEST_NAME = 100
 def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one CATEGORY or TYPE item and change the working copy accordingly."""
     row = _local(item, copy)
-    try:
-        resolution = read_resolution(item.error_details, DomainField)
-    except ResolutionError as error:
-        return unusable(item, error)
+    resolution = read_resolution(item.error_details, DomainField)
     if row is not None and fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, decided=resolution is not None)
     remote = _remote(item.siorg_code, fetched.rows, None if row is None else row.slug)
@@ -46,18 +41,13 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     decision = merge(
         base=_base_of(row),
         local=row.values(),
-        remote=remote_domain_values(remote),
+        remote={DomainField.NAME: remote.name, DomainField.IS_ACTIVE: remote.active},
         kept=copy.kept_of(item.entity_type, item.siorg_code, row.synced_at),
         resolution=resolution,
     )
     if isinstance(decision, Conflict):
         return conflict(item, decision.reason, decision.differences, row.id)
-    noted = _noted(row, remote, fetched)
-    if isinstance(decision, Change):
-        columns: dict[str, Any] = dict(decision.values)
-        copy.change(item, Operation.UPDATE, row, replace(noted, **columns), decision.values)
-    else:
-        copy.put(noted)
+    copy.take(item, row, _noted(row, remote, fetched), decision)
     return completed(item, row.id)
 
 

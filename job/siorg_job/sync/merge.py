@@ -11,20 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from siorg_job.siorg.model import DomainRow, RemoteUnit
-from siorg_job.sync.model import (
-    Change,
-    Conflict,
-    Decision,
-    DomainField,
-    NoChange,
-    OrganizationField,
-    Refused,
-    UnitField,
-    Value,
-    Values,
-    plain,
-)
+from siorg_job.siorg.model import RemoteUnit
+from siorg_job.sync.model import Conflict, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.resolution import Resolution
 
 
@@ -61,11 +49,6 @@ def remote_organization_values(unit: RemoteUnit) -> Values:
     }
 
 
-def remote_domain_values(row: DomainRow) -> Values:
-    """A row of a domain table in the words of ``DomainField``."""
-    return {DomainField.NAME: row.name, DomainField.IS_ACTIVE: row.active}
-
-
 def _first(values: tuple[str, ...] | None, longest: int) -> str | None:
     return next((value for value in values or () if len(value) <= longest), None)
 
@@ -78,8 +61,8 @@ def merge(
     kept: Mapping[str, Any] | None = None,
     resolution: Resolution | None = None,
     strict_hierarchy: bool = False,
-) -> Decision:
-    """Merge one entity that exists locally.
+) -> Values | Conflict:
+    """Merge one entity that exists locally: the values to write, if any, or what a person has to decide.
 
     Args:
         base: the values at the last sync; None when it was never synced.
@@ -110,7 +93,7 @@ def merge(
         reason = "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on"
     if apart:
         return Conflict(differences(base=base, local=local, remote={field: remote[field] for field in apart}), reason)
-    return Change(changed) if changed else NoChange()
+    return changed
 
 
 def _decided(field: str, mine: Value, theirs: Value, resolution: Resolution) -> dict[str, Value] | None:
@@ -140,17 +123,6 @@ def end(local: Value) -> dict[str, Mapping[str, Value]]:
     return {UnitField.IS_ACTIVE: {"base": True, "local": local, "remote": False}}
 
 
-def check_creation(unit: RemoteUnit) -> None:
-    """Check that a unit says enough of itself to be created.
-
-    Raises:
-        Refused: it does not.
-    """
-    for word, value in (("nome", unit.name), ("codigoTipoUnidade", unit.type_slug)):
-        if value is None:
-            raise Refused(f"SIORG gives no {word} for unit {unit.code}: it cannot be created", "invalid_answer")
-
-
 def _same(left: Value, right: Value) -> bool:
     """Equal but for white space: dirt of an earlier import is no edit of a person."""
     if isinstance(left, str) and isinstance(right, str):
@@ -165,8 +137,3 @@ def _with_kept(base: Values | None, remote: Values, kept: Mapping[str, Any]) -> 
     now = plain(remote)
     seen = {field: value for field, value in remote.items() if value is not None and field in kept and kept[field] == now[field]}
     return {**base, **seen}
-
-
-def as_json(differences: Mapping[str, Mapping[str, Value]]) -> dict[str, Any]:
-    """``detected_changes`` as it is stored."""
-    return {field: plain(sides) for field, sides in differences.items()}

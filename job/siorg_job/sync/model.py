@@ -57,28 +57,12 @@ Values: TypeAlias = Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Write these values; one history row."""
-
-    values: Values
-    """The changed fields with their new values."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoChange:
-    """Local and remote agree already, or what differs is a person's edit that SIORG did not touch."""
-
-
-@dataclass(frozen=True, slots=True)
 class Conflict:
     """Both sides moved apart: a person has to decide, nothing is written."""
 
     differences: Mapping[str, Mapping[str, Value]]
     """``{field: {base, local, remote}}``."""
     reason: str
-
-
-Decision: TypeAlias = Change | NoChange | Conflict
 
 
 class Refused(Exception):
@@ -105,6 +89,11 @@ class Fetched:
     """The unit's parent belongs to another organization, or SIORG does not know it."""
     rows: tuple[DomainRow, ...] = ()
     """SIORG's table of categories or types, where the item needs one that is not local yet or is about one."""
+
+    @property
+    def units(self) -> tuple[RemoteUnit, ...]:
+        """All units that SIORG described: the item's own, then those above it."""
+        return self.ancestors if self.unit is None else (self.unit, *self.ancestors)
 
     def is_older_than(self, synced_at: datetime | None) -> bool:
         """Whether a newer answer was applied already: this one must not overwrite it."""

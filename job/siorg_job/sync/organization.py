@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.merge import differences, end, merge, remote_organization_values
 from siorg_job.sync.merge_base import ended_base, next_base
-from siorg_job.sync.model import Change, Conflict, Fetched, OrganizationField
-from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded, unusable
-from siorg_job.sync.resolution import Resolution, ResolutionError, read_resolution
-from siorg_job.sync.rows import Organization
-from siorg_job.sync.working_copy import WorkingCopy
+from siorg_job.sync.model import Conflict, Fetched, OrganizationField
+from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
+from siorg_job.sync.resolution import Resolution, read_resolution
+from siorg_job.sync.working_copy import Organization, WorkingCopy
 from siorg_queue import Item, Operation, Verdict
 
 
@@ -26,10 +24,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
             f"organization {item.siorg_code} is not registered here (SIORG serves no CNPJ): siorg-job organizations add",
             "unknown_organization",
         )
-    try:
-        resolution = read_resolution(item.error_details, OrganizationField)
-    except ResolutionError as error:
-        return unusable(item, error)
+    resolution = read_resolution(item.error_details, OrganizationField)
     if fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, decided=resolution is not None)
     remote = None if fetched.unit is None or fetched.unit.ended else fetched.unit
@@ -64,11 +59,7 @@ def _merge(
         return conflict(item, decision.reason, decision.differences, row.id)
     raw = next_base(row.base_raw, remote.raw)
     noted = replace(row, base_raw=raw, base=parse_stored(raw), synced_at=fetched.asked_at)
-    if isinstance(decision, Change):
-        columns: dict[str, Any] = dict(decision.values)
-        copy.change(item, Operation.UPDATE, row, replace(noted, **columns), decision.values, remote.version)
-    else:
-        copy.put(noted)
+    copy.take(item, row, noted, decision, remote.version)
     return completed(item, row.id)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from siorg_job.sync.merge import as_json
-from siorg_job.sync.model import Value
+from siorg_job.sync.model import Value, plain
 from siorg_queue import Item, Operation, Outcome, Verdict
 
 _ASK_AGAIN_SECONDS = 1.5  # a claim at once would meet the same answer
@@ -18,9 +17,14 @@ def completed(item: Item, local_id: UUID | None) -> Verdict:
     return Verdict(item, Outcome.COMPLETED, local_id=local_id)
 
 
-def refused(item: Item, reason: str, kind: str) -> Verdict:
+def refused(item: Item, reason: str, kind: str, details: Mapping[str, Any] | None = None) -> Verdict:
     """The permanent end of an item, with the reason for people and programs."""
-    return Verdict(item, Outcome.FAILED, error=reason, details={"kind": kind, "retryable": False})
+    return Verdict(item, Outcome.FAILED, error=reason, details=_details(kind, details))
+
+
+def failed_for_now(item: Item, reason: str, kind: str) -> Verdict:
+    """The item is tried again while it has attempts."""
+    return Verdict(item, Outcome.RETRY, error=reason, details=_details(kind, retryable=True))
 
 
 def conflict(
@@ -32,29 +36,20 @@ def conflict(
     details: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """A person has to decide."""
-    found = {"kind": kind, "retryable": False} | ({} if details is None else {"details": dict(details)})
-    return Verdict(item, Outcome.CONFLICT, error=reason, changes=as_json(differences), details=found, local_id=local_id)
+    changes = {field: plain(sides) for field, sides in differences.items()}
+    return Verdict(item, Outcome.CONFLICT, reason, _details(kind, details), changes, local_id=local_id)
 
 
 def unusable(item: Item, reason: object) -> Verdict:
     """The person's decision cannot be carried out: back to the list of conflicts, with the differences found before."""
-    return Verdict(
-        item,
-        Outcome.CONFLICT,
-        error=f"the resolution of this conflict cannot be used: {reason}",
-        details={"kind": "invalid_resolution", "retryable": False},
-    )
+    error = f"the resolution of this conflict cannot be used: {reason}"
+    return Verdict(item, Outcome.CONFLICT, error, _details("invalid_resolution"))
 
 
 def not_extinct(item: Item, subject: str, local_id: UUID | None = None) -> Verdict:
     """The end that the item reports is not confirmed."""
-    return Verdict(
-        item,
-        Outcome.SKIPPED,
-        error=f"SIORG still has {subject}: it is not extinct",
-        details={"kind": "not_extinct", "retryable": False},
-        local_id=local_id,
-    )
+    error = f"SIORG still has {subject}: it is not extinct"
+    return Verdict(item, Outcome.SKIPPED, error, _details("not_extinct"), local_id=local_id)
 
 
 def superseded(item: Item, local_id: UUID, *, decided: bool) -> Verdict:
@@ -66,10 +61,10 @@ def superseded(item: Item, local_id: UUID, *, decided: bool) -> Verdict:
         decided: a person's decision goes with the item; it is still to be carried out.
     """
     if decided or item.operation in (Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT):
-        return Verdict(
-            item,
-            Outcome.RELEASED,
-            delay_seconds=_ASK_AGAIN_SECONDS,
-            error="a newer answer of SIORG was applied meanwhile; asking again",
-        )
+        error = "a newer answer of SIORG was applied meanwhile; asking again"
+        return Verdict(item, Outcome.RELEASED, error, delay_seconds=_ASK_AGAIN_SECONDS)
     return completed(item, local_id)
+
+
+def _details(kind: str, details: Mapping[str, Any] | None = None, *, retryable: bool = False) -> dict[str, Any]:
+    return {"kind": kind, "retryable": retryable} | ({} if details is None else {"details": dict(details)})

@@ -9,8 +9,7 @@ from uuid import UUID
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.resolution import codes_named
-from siorg_job.sync.rows import Domain, Organization, Unit
-from siorg_job.sync.working_copy import Ancestor, Child, Kept, WorkingCopy
+from siorg_job.sync.working_copy import Ancestor, Child, Domain, Kept, Organization, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
@@ -27,9 +26,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
         strict_hierarchy=read_boolean(STRICT_HIERARCHY, settings.get(STRICT_HIERARCHY), unset=False, unreadable=True),
         max_depth=read_whole_number(MAX_DEPTH, settings.get(MAX_DEPTH), unset=_DEFAULT_DEPTH),
     )
-    local_ids: dict[int, UUID | None] = {
-        unit.code: None for _, fetched in works for unit in (fetched.unit, *fetched.ancestors) if unit is not None
-    }
+    local_ids: dict[int, UUID | None] = {unit.code: None for _, fetched in works for unit in fetched.units}
     local_ids |= {item.siorg_code: item.local_id for item, _ in works if item.entity_type is EntityType.UNIT}
     _read_organizations(connection, works, sorted(local_ids), copy)
     if local_ids:
@@ -38,13 +35,13 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
         for row in _rows(connection, name):
             copy.put(Domain(**row | {"entity_type": EntityType(row["entity_type"]), "base_raw": _raw(row)}))
     _read_kept(connection, works, copy)
-    copy.reading_is_done()
+    copy.as_read = {row.id: row for rows in (copy.organizations, copy.units, copy.domains) for row in rows.values()}
     return copy
 
 
 def _read_organizations(connection: Connection, works: _Works, unit_codes: list[int], copy: WorkingCopy) -> None:
-    units = [unit for _, fetched in works for unit in (fetched.unit, *fetched.ancestors) if unit is not None]
-    codes = {unit.organization_code for unit in units if unit.organization_code is not None}
+    said = {unit.organization_code for _, fetched in works for unit in fetched.units}
+    codes = {code for code in said if code is not None}
     codes |= {item.siorg_code for item, _ in works if item.entity_type is EntityType.ORGANIZATION}
     _rows(connection, "lock_organizations", organizations=sorted(codes), codes=unit_codes)
     if changing := sorted(item.siorg_code for item, _ in works if item.siorg_code in codes):
@@ -67,8 +64,7 @@ def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID
             row["contact_info"] = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
             copy.put(Unit(**_with_base(row)))
     parents = {code for item, _ in works for code in codes_named(item.error_details)}
-    for _, fetched in works:
-        parents |= {unit.parent_code for unit in (fetched.unit, *fetched.ancestors) if unit is not None and unit.parent_code}
+    parents |= {unit.parent_code for _, fetched in works for unit in fetched.units if unit.parent_code}
     above = {unit.parent_id for unit in copy.units.values() if unit.parent_id is not None}
     if parents or above:
         for row in _rows(connection, "ancestors", codes=sorted(parents), ids=list(above)):

@@ -8,44 +8,34 @@ from uuid import uuid4
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.siorg.rows import parse_stored
-from siorg_job.sync import organization, place
-from siorg_job.sync.merge import check_creation, differences, end, merge, remote_unit_values
+from siorg_job.sync import organization
+from siorg_job.sync.merge import differences, end, merge, remote_unit_values
 from siorg_job.sync.merge_base import ended_base, next_base
-from siorg_job.sync.model import Change, Conflict, Fetched, Refused, UnitField, Value, Values
-from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded, unusable
-from siorg_job.sync.resolution import Resolution, ResolutionError, read_resolution
-from siorg_job.sync.rows import Domain, Organization, Unit
-from siorg_job.sync.working_copy import WorkingCopy
+from siorg_job.sync.model import Conflict, Fetched, Refused, UnitField, Value, Values
+from siorg_job.sync.outcomes import completed, conflict, failed_for_now, not_extinct, refused, superseded, unusable
+from siorg_job.sync.resolution import Resolution, read_resolution
+from siorg_job.sync.working_copy import Domain, Organization, Unit, WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
 _AREA_UNLESS_SAID = "SUPPORT"
+_PLACE = frozenset({UnitField.PARENT, UnitField.ORGANIZATION})
+_AT_THE_TOP = {"parent_id": None, "parent_code": None, "siorg_parent_is_local": False}
 _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
 
 def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
-    """Decide one UNIT item and change the working copy accordingly; an item that does not complete changes nothing."""
+    """Decide one UNIT item and change the working copy accordingly."""
+    resolution = read_resolution(item.error_details, UnitField)
     try:
-        resolution = read_resolution(item.error_details, UnitField)
-    except ResolutionError as error:
-        return unusable(item, error)
-    savepoint = copy.savepoint()
-    try:
-        verdict = _decide(item, fetched, copy, resolution)
+        return _decide(item, fetched, copy, resolution)
     except Refused as refusal:
-        verdict = _refusal(item, refusal, resolution)
-    if verdict.outcome is not Outcome.COMPLETED:
-        copy.roll_back(savepoint)
-    return verdict
-
-
-def _refusal(item: Item, refusal: Refused, resolution: Resolution | None) -> Verdict:
-    if refusal.kind == "unknown_parent" and resolution is None:
-        # It was here, or was fetched, before this transaction began: somebody removed it in between.
-        return Verdict(item, Outcome.RETRY, error=refusal.reason, details={"kind": refusal.kind, "retryable": True})
-    if resolution is not None and not place.FIELDS.isdisjoint(resolution.merged):
-        return unusable(item, refusal.reason)
-    return refused(item, refusal.reason, refusal.kind)
+        if refusal.kind == "unknown_parent" and resolution is None:
+            # It was here, or was fetched, before this transaction began: somebody removed it in between.
+            return failed_for_now(item, refusal.reason, refusal.kind)
+        if resolution is not None and not _PLACE.isdisjoint(resolution.merged):
+            return unusable(item, refusal.reason)
+        return refused(item, refusal.reason, refusal.kind)
 
 
 def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
@@ -136,12 +126,12 @@ def _apply(
     unit = copy.units.get(remote.code)
     home = _organization_of(remote, unit, copy)
     values = dict(remote_unit_values(remote))
-    if (fetched.outside_parent or remote.code != item.siorg_code) and place.is_outside(remote, home.code, copy):
+    if (fetched.outside_parent or remote.code != item.siorg_code) and _is_outside(remote, home.code, copy):
         values[UnitField.PARENT] = None  # a parent outside leaves parent_id as it is
     if unit is None:
         _create(item, remote, values if resolution is None else {**values, **resolution.merged}, home, fetched, copy)
         return None
-    resolution = place.with_parent(resolution, unit, home.code)
+    resolution = _with_parent(resolution, unit, home.code)
     before = unit.values()
     decision = merge(
         base=_base_of(unit),
@@ -153,14 +143,14 @@ def _apply(
     )
     if isinstance(decision, Conflict):
         return decision
-    if not isinstance(decision, Change):
-        copy.put(place.see_siorgs_parent(replace(unit, **_notes(unit, remote, fetched)), resolution, copy))
+    if not decision:
+        copy.put(_see_siorgs_parent(replace(unit, **_notes(unit, remote, fetched)), resolution, copy))
         return None
-    after = replace(unit, **_columns(unit, decision.values, fetched, copy), **_notes(unit, remote, fetched))
-    after = place.see_siorgs_parent(after, resolution, copy)
-    moved = after.values()[UnitField.PARENT] != before[UnitField.PARENT] or UnitField.ORGANIZATION in decision.values
+    after = replace(unit, **_columns(unit, decision, fetched, copy), **_notes(unit, remote, fetched))
+    after = _see_siorgs_parent(after, resolution, copy)
+    moved = after.values()[UnitField.PARENT] != before[UnitField.PARENT] or UnitField.ORGANIZATION in decision
     operation = Operation.HIERARCHY_CHANGE if moved else Operation.UPDATE
-    copy.change(item, operation, unit, after, decision.values, remote.version)
+    copy.change(item, operation, unit, after, decision, remote.version)
     return None
 
 
@@ -168,7 +158,7 @@ def _organization_of(remote: RemoteUnit, unit: Unit | None, copy: WorkingCopy) -
     """The organization that SIORG says; the one that has the unit here where SIORG says none."""
     code = unit.organization_code if unit is not None and remote.organization_code is None else remote.organization_code
     if code is None or code not in copy.organizations:
-        raise place.unknown_organization(f"unit {remote.code} belongs to organization {code}, which")
+        raise _unknown_organization(f"unit {remote.code} belongs to organization {code}, which")
     return copy.organizations[code]
 
 
@@ -186,7 +176,9 @@ def _base_of(unit: Unit) -> Values | None:
 
 
 def _create(item: Item, remote: RemoteUnit, values: Values, home: Organization, fetched: Fetched, copy: WorkingCopy) -> None:
-    check_creation(remote)
+    for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)):
+        if value is None:
+            raise Refused(f"SIORG gives no {word} for unit {remote.code}: it cannot be created", "invalid_answer")
     category = _category(remote.category_code, fetched, copy)
     unit_type = copy.type_for(str(values[UnitField.UNIT_TYPE]))
     unit = Unit(
@@ -210,7 +202,7 @@ def _create(item: Item, remote: RemoteUnit, values: Values, home: Organization, 
 
 def _columns(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) -> dict[str, Any]:
     """What to write of the unit so that it has these values."""
-    columns = place.columns(unit, values, copy)
+    columns = _place_columns(unit, values, copy)
     contact = dict(unit.contact_info)
     for field, value in values.items():
         match field:
@@ -244,3 +236,80 @@ def _notes(unit: Unit, remote: RemoteUnit, fetched: Fetched) -> dict[str, Any]:
         "url": url if isinstance(url, str) else unit.url,
         "synced_at": fetched.asked_at,
     }
+
+
+# -- its place: organization and parent, which move together -----------------------------------------------------------
+
+
+def _place_columns(unit: Unit, values: Values, copy: WorkingCopy) -> dict[str, Any]:
+    """What to write to bring the unit into the organization, and below the parent, that ``values`` name.
+
+    Raises:
+        Refused: the organization or the parent is not known here, or the unit cannot hang there.
+    """
+    found: dict[str, Any] = {}
+    organization_code = unit.organization_code
+    if UnitField.ORGANIZATION in values:
+        code = values[UnitField.ORGANIZATION]
+        row = copy.organizations.get(code) if isinstance(code, int) else None
+        if row is None:
+            raise _unknown_organization(f"organization {code}")
+        organization_code = row.code
+        above = None if unit.parent_id is None else copy.unit_by_id(unit.parent_id) or copy.ancestors.get(unit.parent_id)
+        if above is not None and above.organization_code != row.code:
+            found |= _AT_THE_TOP  # unless it moves too, its parent stays in the organization that the unit leaves
+        found |= {"organization_id": row.id, "organization_code": row.code}
+    if UnitField.PARENT in values:
+        parent = values[UnitField.PARENT]
+        assert isinstance(parent, int)
+        found |= _AT_THE_TOP if parent == organization_code else _below(unit, parent, copy)
+    return found
+
+
+def _unknown_organization(subject: str) -> Refused:
+    """The end of what belongs to an organization that nobody has registered."""
+    return Refused(f"{subject} is not registered here: siorg-job organizations add", "unknown_organization")
+
+
+def _below(unit: Unit, parent_code: int, copy: WorkingCopy) -> dict[str, Any]:
+    parent = copy.locate(parent_code)
+    if parent is None:
+        raise Refused(f"the parent {parent_code} of unit {unit.code} is not known here", "unknown_parent")
+    chain = copy.chain(parent.id)
+    if unit.id in chain:
+        raise Refused(
+            f"below unit {parent_code} unit {unit.code} would be its own ancestor: SIORG's hierarchy has a loop", "loop"
+        )
+    if len(chain) + 1 > copy.max_depth:
+        raise Refused(
+            f"below unit {parent_code} unit {unit.code} would be on level {len(chain) + 1}; setting"
+            f" units.max_hierarchy_depth allows {copy.max_depth}",
+            "too_deep",
+        )
+    return {"parent_id": parent.id, "parent_code": parent_code}
+
+
+def _is_outside(remote: RemoteUnit, organization_code: int, copy: WorkingCopy) -> bool:
+    """Whether SIORG's parent of the unit is not in this organization here."""
+    if remote.parent_code is None or remote.parent_code == organization_code:
+        return False
+    parent = copy.locate(remote.parent_code)
+    return parent is None or parent.organization_code != organization_code
+
+
+def _with_parent(resolution: Resolution | None, unit: Unit, siorgs_organization: int) -> Resolution | None:
+    """A person's merge in our words, in which no parent is the organization."""
+    if resolution is None or resolution.merged.get(UnitField.PARENT, siorgs_organization) is not None:
+        return resolution
+    kept = unit.organization_code if UnitField.ORGANIZATION in resolution.keep else siorgs_organization
+    parent = resolution.merged.get(UnitField.ORGANIZATION, kept)
+    return replace(resolution, merged={**resolution.merged, UnitField.PARENT: parent})
+
+
+def _see_siorgs_parent(unit: Unit, resolution: Resolution | None, copy: WorkingCopy) -> Unit:
+    """Where SIORG's parent is here, a unit without parent is where a person hung it: directly under the organization."""
+    if resolution is None or UnitField.PARENT not in resolution.merged or unit.siorg_parent_code is None:
+        return unit
+    parent = copy.locate(unit.siorg_parent_code)
+    is_local = parent is not None and parent.organization_code == unit.organization_code
+    return replace(unit, siorg_parent_is_local=is_local)

@@ -10,15 +10,147 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, TypeAlias
 from uuid import UUID, uuid4
 
-from siorg_job.sync.model import plain
-from siorg_job.sync.rows import Domain, HistoryRow, Organization, Row, Unit
+from siorg_job.siorg.model import RemoteUnit
+from siorg_job.sync.model import DomainField, OrganizationField, UnitField, Values, plain
 from siorg_queue import EntityType, Item, Operation
 
 FALLBACK_CATEGORY = "Não informada"
 """Category of a unit whose answer names none (SIORG gives a category for few units only)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One organizational unit."""
+
+    entity_type: ClassVar = EntityType.UNIT
+
+    id: UUID
+    code: int
+    organization_id: UUID
+    organization_code: int
+    category_id: UUID
+    category_code: int | None
+    unit_type_id: UUID
+    type_slug: str
+    name: str
+    activity_area: str
+    contact_info: Mapping[str, Any]
+    acronym: str | None = None
+    parent_id: UUID | None = None
+    parent_code: int | None = None
+    """SIORG code of the local parent; None for no parent, or for one that SIORG does not know."""
+    siorg_parent_code: int | None = None
+    siorg_parent_is_local: bool = False
+    level: int = 1
+    """As it was read: what hangs elsewhere by now is refreshed by ``write``."""
+    is_active: bool = True
+    deactivation_reason: str | None = None
+    """Of an end by this transaction; the earlier one is not read."""
+    synced_at: datetime | None = None
+    base: RemoteUnit | None = None
+    base_raw: dict[str, Any] | None = None
+    url: str | None = None
+    version: str | None = None
+
+    def values(self) -> Values:
+        """The row in the words of ``UnitField``."""
+        contact = self.contact_info
+        return {
+            UnitField.NAME: self.name,
+            UnitField.ACRONYM: self.acronym,
+            UnitField.ORGANIZATION: self.organization_code,
+            UnitField.PARENT: self._parent_value(),
+            UnitField.UNIT_TYPE: self.type_slug,
+            UnitField.CATEGORY: self.category_code,
+            UnitField.ACTIVITY_AREA: self.activity_area,
+            UnitField.PHONES: _texts(contact.get("phones")),
+            UnitField.EMAILS: _texts(contact.get("emails")),
+            UnitField.WEBSITES: _texts(contact.get("websites")),
+            UnitField.ADDRESS: contact.get("address") if isinstance(contact.get("address"), str) else None,
+            UnitField.IS_ACTIVE: self.is_active,
+        }
+
+    def _parent_value(self) -> str | int | None:
+        if self.parent_id is not None:
+            return self.parent_code if self.parent_code is not None else f"local:{self.parent_id}"
+        # No parent: directly under the organization, unless SIORG's parent is one that we do not keep.
+        if self.siorg_parent_code is None or self.siorg_parent_is_local:
+            return self.organization_code
+        return self.siorg_parent_code
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(entry for entry in value if isinstance(entry, str)) if isinstance(value, list) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """One registered organization."""
+
+    entity_type: ClassVar = EntityType.ORGANIZATION
+
+    id: UUID
+    code: int
+    name: str
+    acronym: str | None
+    address: str | None
+    state: str | None
+    zip_code: str | None
+    phone: str | None
+    email: str | None
+    website: str | None
+    is_active: bool
+    synced_at: datetime | None
+    base: RemoteUnit | None
+    base_raw: dict[str, Any] | None
+
+    def values(self) -> Values:
+        """The row in the words of ``OrganizationField``."""
+        return {name: getattr(self, name) for name in OrganizationField}
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One category or unit type."""
+
+    id: UUID
+    entity_type: EntityType
+    code: int | None
+    slug: str | None
+    """Key of a type (``unidade-administrativa``); None for a category."""
+    name: str
+    is_active: bool = True
+    siorg_name: str | None = None
+    synced_at: datetime | None = None
+    base_raw: dict[str, Any] | None = None
+    managed: bool = False
+
+    def values(self) -> Values:
+        """The row in the words of ``DomainField``."""
+        return {DomainField.NAME: self.name, DomainField.IS_ACTIVE: self.is_active}
+
+
+Row: TypeAlias = Unit | Organization | Domain
+"""A row of the local structure, frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One real change, as ``siorg_history`` keeps it."""
+
+    entity_type: EntityType
+    siorg_code: int
+    local_id: UUID
+    change_type: Operation
+    previous_data: dict[str, Any] | None
+    new_data: dict[str, Any] | None
+    affected_fields: list[str]
+    siorg_version: str | None
+    sync_queue_id: UUID
+    requires_review: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +183,6 @@ class Kept:
     """What SIORG said then, by field, as JSON."""
 
 
-class AsRead(NamedTuple):
-    """The rows of a working copy as the database has them."""
-
-    organizations: dict[int, Organization]
-    units: dict[int, Unit]
-    domains: dict[UUID, Domain]
-
-
 @dataclass(slots=True)
 class WorkingCopy:
     """The working copy of one transaction."""
@@ -69,7 +193,8 @@ class WorkingCopy:
     units: dict[int, Unit] = field(default_factory=dict)
     domains: dict[UUID, Domain] = field(default_factory=dict)
     history: list[HistoryRow] = field(default_factory=list)
-    as_read: AsRead = field(default_factory=lambda: AsRead({}, {}, {}))
+    as_read: dict[UUID, Row] = field(default_factory=dict)
+    """Every row as the database has it, by id."""
     ancestors: dict[UUID, Ancestor] = field(default_factory=dict)
     children: dict[UUID, list[Child]] = field(default_factory=dict)
     active_units: dict[UUID, int] = field(default_factory=dict)
@@ -130,9 +255,14 @@ class WorkingCopy:
             )
         )
 
-    def reading_is_done(self) -> None:
-        """What is in the copy now is what the database has."""
-        self.as_read = AsRead(dict(self.organizations), dict(self.units), dict(self.domains))
+    def take(
+        self, item: Item, row: Row, noted: Organization | Domain, values: Mapping[str, Any], version: str | None = None
+    ) -> None:
+        """Put ``noted``, the row with what SIORG manages alone, with the merged ``values``; without any it is no change."""
+        if values:
+            self.change(item, Operation.UPDATE, row, replace(noted, **values), values, version)
+        else:
+            self.put(noted)
 
     def savepoint(self) -> tuple[int, int]:
         """Where ``roll_back`` may go back to."""
@@ -168,10 +298,6 @@ class WorkingCopy:
             above = self.unit_by_id(parent_id) or self.ancestors.get(parent_id)
             parent_id = None if above is None else above.parent_id
         return seen
-
-    def depth(self, parent_id: UUID | None) -> int:
-        """Level of a unit that hangs below ``parent_id`` (1: directly under the organization)."""
-        return len(self.chain(parent_id)) + 1
 
     def active_below(self, unit: Unit) -> Iterator[Child]:
         """The active units directly below, those that the database has first."""

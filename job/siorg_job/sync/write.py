@@ -11,8 +11,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_job.sync.rows import HistoryRow, Row, Unit
-from siorg_job.sync.working_copy import WorkingCopy
+from siorg_job.sync.working_copy import HistoryRow, Row, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType
 from siorg_queue.statements import load
 
@@ -41,22 +40,22 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
     read = copy.as_read
     for name, entity_type in (("types", EntityType.TYPE), ("categories", EntityType.CATEGORY)):
         domains = copy.domains_of(entity_type)
-        run(f"insert_{name}", (row for row in domains if row.id not in read.domains))
-        run(f"update_{name}", (row for row in domains if row.id in read.domains and row != read.domains[row.id]))
+        run(f"insert_{name}", (row for row in domains if row.id not in read))
+        run(f"update_{name}", (row for row in domains if row != read.get(row.id, row)))
 
-    organizations = [(read.organizations[code], row) for code, row in copy.organizations.items()]
+    organizations = [(read[row.id], row) for row in copy.organizations.values()]
     run("update_organizations", (row for before, row in organizations if row != before))
 
-    new = [unit for code, unit in copy.units.items() if code not in read.units]
-    noted = [(read.units[code], unit) for code, unit in copy.units.items() if unit is not read.units.get(code, unit)]
+    new = [unit for unit in copy.units.values() if unit.id not in read]
+    noted = [(read[unit.id], unit) for unit in copy.units.values() if unit is not read.get(unit.id, unit)]
     changed = [unit for before, unit in noted if unit.values() != before.values()]
     relocated = [unit for before, unit in noted if _unit_path(unit) != _unit_path(before)]
     levels: dict[int, list[Unit]] = {}
     for unit in (*new, *relocated):
-        levels.setdefault(copy.depth(unit.parent_id), []).append(unit)
+        levels.setdefault(len(copy.chain(unit.parent_id)), []).append(unit)
     for _, level in sorted(levels.items()):
-        run("insert_units", (unit for unit in level if unit.code not in read.units))
-        run("relocate_units", (unit for unit in level if unit.code in read.units))
+        run("insert_units", (unit for unit in level if unit.id not in read))
+        run("relocate_units", (unit for unit in level if unit.id in read))
     run("update_units", changed)
     known = {unit.id for unit in changed}
     run("touch_units", (unit for _, unit in noted if unit.id not in known))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from siorg_job.siorg.model import Structure
 from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection
 from support import ledger
-from support.fleet import Fleet
+from support.fleet import Fleet, Job
 from support.job import job_environment
+from support.queue import number
 from support.siorg_server import SiorgServer
 
-Waiting = Callable[[int], list[int]]
-States = Callable[[], dict[tuple[str, int], int]]
+UFMT = 471
 UNITS = 200
 QUICK = {
     "WORKER_CONCURRENCY": "16",
@@ -37,29 +39,19 @@ def simulator() -> Iterator[SiorgServer]:
         yield server
 
 
-@pytest.fixture
-def siorg(simulator: SiorgServer) -> Iterator[SiorgServer]:
-    """In fair weather at the beginning of each test."""
-    yield simulator
-    simulator.control("PUT", "down", {"down": False})
-    simulator.control("PUT", "faults", {"faults": ""})
-    simulator.control("PUT", "latency", {"latency": "0"})
-
-
-@pytest.fixture
-def fleet(database_url: str, siorg: SiorgServer, tmp_path: Path) -> Iterator[Fleet]:
-    with Fleet(job_environment(database_url, siorg.url, **QUICK), tmp_path) as jobs:
-        yield jobs
-
-
 @pytest.fixture(scope="module")
 def codes(simulator: SiorgServer) -> list[int]:
     """Codes of units with nothing below them: none of them is fetched for another."""
-    path = "/estrutura-organizacional/completa?codigoPoder=1&codigoEsfera=1&codigoUnidade=471"
-    with urllib.request.urlopen(simulator.url + path + "&retornarOrgaoEntidadeVinculados=NAO", timeout=30) as answer:
-        units = read_structure(answer.read(), 471).units
+    units = structure_of(simulator).units
     parents = {unit.parent_code for unit in units.values()}
     return sorted(code for code in units if code not in parents)
+
+
+def structure_of(siorg: SiorgServer) -> Structure:
+    """What SIORG has of the only organization."""
+    path = f"/estrutura-organizacional/completa?codigoPoder=1&codigoEsfera=1&codigoUnidade={UFMT}"
+    with urllib.request.urlopen(siorg.url + path + "&retornarOrgaoEntidadeVinculados=NAO", timeout=30) as answer:
+        return read_structure(answer.read(), UFMT)
 
 
 def fill(connection: Connection, codes: Sequence[int]) -> None:
@@ -70,24 +62,58 @@ def fill(connection: Connection, codes: Sequence[int]) -> None:
     )
 
 
-@pytest.fixture
-def waiting(connection: Connection, codes: list[int]) -> Waiting:
-    """Puts that many units into the queue, with a ledger of what becomes of them."""
-    ledger.install(connection)
+class Scene:
+    """A queue, a SIORG that can misbehave, and the jobs between them; a ledger is kept of what becomes of the queue's rows."""
 
-    def put(number: int) -> list[int]:
-        fill(connection, codes[:number])
-        return codes[:number]
+    def __init__(self, connection: Connection, siorg: SiorgServer, fleet: Fleet, codes: Sequence[int]) -> None:
+        self.connection, self.siorg, self._codes = connection, siorg, codes
+        self.start = fleet.start
+        ledger.install(connection)
 
-    return put
+    def run(self, code: int, *arguments: str, within: float = 30.0, name: str | None = None, **env: str) -> Job:
+        """A job that has to end with this exit code."""
+        job = self.start(*arguments, name=name, **env)
+        assert job.ends(within=within) == code, job.stderr
+        return job
 
+    def waiting(self, number: int) -> Sequence[int]:
+        """Put that many units into the queue; their codes."""
+        fill(self.connection, self._codes[:number])
+        return self._codes[:number]
 
-@pytest.fixture
-def states(connection: Connection) -> States:
-    """How many rows there are by status and attempts."""
-
-    def look() -> dict[tuple[str, int], int]:
-        rows = connection.execute("SELECT status::text, attempts, count(*) AS n FROM siorg_sync_queue GROUP BY 1, 2")
+    def states(self) -> dict[tuple[str, int], int]:
+        """How many rows there are by status and attempts."""
+        rows = self.connection.execute("SELECT status::text, attempts, count(*) AS n FROM siorg_sync_queue GROUP BY 1, 2")
         return {(row["status"], row["attempts"]): row["n"] for row in rows}
 
-    return look
+    def number(self, sql: str) -> int:
+        """The only value of a query."""
+        return number(self.connection, sql)
+
+    def audit(self) -> Counter[str]:
+        """Check the ledger; how often each kind of transition happened."""
+        return ledger.audit(self.connection)
+
+    def latency(self, milliseconds: str) -> None:
+        self.siorg.control("PUT", "latency", {"latency": milliseconds})
+
+    def faults(self, faults: str) -> None:
+        self.siorg.control("PUT", "faults", {"faults": faults})
+
+    def down(self, down: bool) -> None:
+        self.siorg.control("PUT", "down", {"down": down})
+
+    def requests(self) -> int:
+        """How many the simulator has had."""
+        return int(self.siorg.control("GET", "state")["requests"]["total"])
+
+
+@pytest.fixture
+def scene(database_url: str, connection: Connection, simulator: SiorgServer, codes: list[int], tmp_path: Path) -> Iterator[Scene]:
+    """In fair weather at the beginning of each test."""
+    with Fleet(job_environment(database_url, simulator.url, **QUICK), tmp_path) as fleet:
+        scene = Scene(connection, simulator, fleet, codes)
+        scene.down(False)
+        scene.faults("")
+        scene.latency("0")
+        yield scene

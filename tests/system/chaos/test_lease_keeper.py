@@ -11,31 +11,22 @@ from uuid import UUID
 
 import pytest
 
+from siorg_job.commands.run import drain
 from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.run import Run
-from siorg_job.drain.start import drain
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
 from siorg_job.run_summary import RunSummary
 from siorg_job.settings import Settings
-from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict
-from support import ledger
+from siorg_queue import Item, Outcome, QueueStore, Verdict
 from support.fleet import eventually
-from support.siorg_server import SiorgServer
 
-from .conftest import QUICK, States, Waiting
+from .conftest import QUICK, Scene
 
 LEASE = timedelta(seconds=2)
 
 
-def test_a_blocked_event_loop_loses_no_lease(
-    connection: Connection,
-    database_url: str,
-    siorg: SiorgServer,
-    waiting: Waiting,
-    states: States,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waiting(5)
+def test_a_blocked_event_loop_loses_no_lease(scene: Scene, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.waiting(5)
     fetch = Fetcher.fetch
 
     async def block(self: Fetcher, items: Sequence[Item], ready: Callable[[Sequence[FetchResult]], None]) -> None:
@@ -44,17 +35,13 @@ def test_a_blocked_event_loop_loses_no_lease(
 
     monkeypatch.setattr(Fetcher, "fetch", block)
     settings = Settings.from_environment(
-        {"DATABASE_URL": database_url, "SIORG_API_URL": siorg.url, "SIORG_ALLOW_INSECURE": "true", **QUICK}
+        {"DATABASE_URL": database_url, "SIORG_API_URL": scene.siorg.url, "SIORG_ALLOW_INSECURE": "true", **QUICK}
     )
     summary = RunSummary()
-
-    async def run() -> str:
-        return await drain(Run(settings, summary))
-
-    assert asyncio.run(run()) == "exhausted"
-    assert states() == {("COMPLETED", 1): 5}
+    assert asyncio.run(drain(Run(settings, summary))) == "exhausted"
+    assert scene.states() == {("COMPLETED", 1): 5}
     assert (summary.completed, summary.stale) == (5, 0)
-    assert ledger.audit(connection) == {"claim": 5, "finish": 5}
+    assert scene.audit() == {"claim": 5, "finish": 5}
 
 
 @contextmanager
@@ -68,12 +55,10 @@ def keeping(url: str, item: Item, seconds: float = 0.6) -> Iterator[tuple[LeaseK
     keeper.stop()
 
 
-def test_a_lease_that_another_took_is_reported_once(
-    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting
-) -> None:
-    waiting(1)
+def test_a_lease_that_another_took_is_reported_once(scene: Scene, database_url: str, store: QueueStore) -> None:
+    scene.waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
-    connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() - interval '1 second'")
+    scene.connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() - interval '1 second'")
     (again,) = store.claim(1, lease=LEASE, worker="second").items
     with keeping(database_url, item) as (keeper, lost):
         eventually(lambda: lost)
@@ -84,8 +69,8 @@ def test_a_lease_that_another_took_is_reported_once(
     assert store.renew({again.id: again.lease_token}, lease=LEASE) == {again.id}
 
 
-def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(database_url: str, store: QueueStore, waiting: Waiting) -> None:
-    waiting(1)
+def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(scene: Scene, database_url: str, store: QueueStore) -> None:
+    scene.waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
     store.finish([Verdict(item, Outcome.COMPLETED)])
     with keeping(database_url, item, seconds=3) as (keeper, lost):  # it looks once a second
@@ -95,15 +80,13 @@ def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(database_url: 
     assert lost == []
 
 
-def test_its_connection_may_break(
-    connection: Connection, database_url: str, store: QueueStore, waiting: Waiting, caplog: pytest.LogCaptureFixture
-) -> None:
-    waiting(1)
+def test_its_connection_may_break(scene: Scene, database_url: str, store: QueueStore, caplog: pytest.LogCaptureFixture) -> None:
+    scene.waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
     sessions = "FROM pg_stat_activity WHERE application_name = 'siorg-job lease' AND datname = current_database()"
     with keeping(database_url, item) as (_, lost):
-        (killed,) = eventually(lambda: connection.execute(f"SELECT pid, pg_terminate_backend(pid) {sessions}").fetchall())
-        eventually(lambda: connection.execute(f"SELECT {sessions} AND pid <> {killed['pid']}").fetchall())
+        (killed,) = eventually(lambda: scene.connection.execute(f"SELECT pid, pg_terminate_backend(pid) {sessions}").fetchall())
+        eventually(lambda: scene.connection.execute(f"SELECT {sessions} AND pid <> {killed['pid']}").fetchall())
     assert lost == []
     assert "Leases could not be renewed" in caplog.text
     assert store.renew({item.id: item.lease_token}, lease=LEASE) == {item.id}

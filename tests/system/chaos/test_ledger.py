@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import random
 import time
-import urllib.request
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection, connect
 from support import ledger
 from support.fleet import Fleet
 from support.job import job_environment, run_job
 from support.postgres import embedded_postgres
+from support.queue import number
 from support.siorg_server import SiorgServer
+
+from .conftest import UFMT, structure_of
 
 ITEMS = 2_000
 EDITS = 100
 PROCESSES = 4
 SECONDS = 20.0
 FAULTS = "status=503:0.02,timeout=0.005,torn=0.01,garbage=0.01,429=0.005"
-UFMT = 471
 
 SETTINGS = {
     # Below four of an organization, units are fetched one by one: some 2,000 requests, spread over the 20 seconds.
@@ -62,7 +62,7 @@ def test_every_item_is_accounted_for(tmp_path: Path) -> None:
             crew = [fleet.start() for _ in range(PROCESSES)]
             began = time.monotonic()
             killed = 0
-            while (elapsed := time.monotonic() - began) < SECONDS:
+            while time.monotonic() - began < SECONDS:
                 time.sleep(max(began + killed + 1 - time.monotonic(), 0))  # a kill a second
                 victim = dice.randrange(PROCESSES)
                 crew[victim].process.kill()
@@ -72,14 +72,12 @@ def test_every_item_is_accounted_for(tmp_path: Path) -> None:
                     postgres.restart()
                 elif killed % 4 == 0:
                     terminate_a_backend(postgres.url(), dice)
-                for number, job in enumerate(crew):
+                for place, job in enumerate(crew):
                     if not job.running:
-                        crew[number] = fleet.start()
+                        crew[place] = fleet.start()
             with connect(url, application_name="test") as connection:
-                left = connection.execute(
-                    "SELECT count(*) AS n FROM siorg_sync_queue WHERE status IN ('PENDING', 'PROCESSING')"
-                ).fetchone()
-            print(f"{killed} killed in {elapsed:.1f} s, {left} left")  # noqa: T201
+                left = number(connection, "SELECT count(*) FROM siorg_sync_queue WHERE status IN ('PENDING', 'PROCESSING')")
+            print(f"{killed} killed, {left} left")  # noqa: T201
             for job in crew:
                 assert job.ends(within=60) in {0, 75}, job.stderr
             for _ in range(5):  # what the last ones killed held is claimable after their leases
@@ -100,10 +98,10 @@ def test_every_item_is_accounted_for(tmp_path: Path) -> None:
             # SIORG changes: exactly one history row for each unit that it changed, and then none.
             siorg.control("PUT", "snapshot", {"index": 1})
             siorg.control("PUT", "faults", {"faults": FAULTS})
-            before = count(connection, "SELECT count(*) AS n FROM siorg_history")
+            before = number(connection, "SELECT count(*) AS n FROM siorg_history")
             run_job("discover", env=env, code=None)
             with Fleet(env, tmp_path) as fleet:
-                second = [fleet.start(name=f"second{number}") for number in range(2)]
+                second = [fleet.start(name=f"second{place}") for place in range(2)]
                 assert {job.ends(within=60) for job in second} == {0}
             siorg.control("PUT", "faults", {"faults": ""})
             run_job("discover", env=env)
@@ -111,11 +109,10 @@ def test_every_item_is_accounted_for(tmp_path: Path) -> None:
             ledger.audit(connection)
             check_queue(connection)
             check_structure(connection, siorg)
-            changed = count(connection, "SELECT count(*) AS n FROM siorg_history") - before
-            entities = count(
+            changed = number(connection, "SELECT count(*) AS n FROM siorg_history") - before
+            entities = number(
                 connection, "SELECT count(DISTINCT siorg_code) AS n FROM siorg_history WHERE change_type <> 'CREATION'"
             )
-            print(f"second version: {changed} history rows")  # noqa: T201
             assert changed >= EDITS / 2
             assert entities <= changed
 
@@ -127,28 +124,19 @@ def terminate_a_backend(url: str, dice: random.Random) -> None:
             admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
 
-def count(connection: Connection, sql: str) -> int:
-    row = connection.execute(sql.encode()).fetchone()
-    assert row is not None
-    return int(row["n"])
-
-
 def check_queue(connection: Connection) -> None:
     found = connection.execute(
         "SELECT status::text, count(*) AS n, min(last_error) AS error FROM siorg_sync_queue GROUP BY 1"
     ).fetchall()
     assert [row["status"] for row in found] == ["COMPLETED"], found
     stranded = "SELECT count(*) AS n FROM siorg_sync_queue WHERE claimed_by IS NOT NULL OR lease_expires_at IS NOT NULL"
-    assert count(connection, stranded) == 0
+    assert number(connection, stranded) == 0
 
 
 def check_structure(connection: Connection, siorg: SiorgServer) -> None:
-    path = f"/estrutura-organizacional/completa?codigoPoder=1&codigoEsfera=1&codigoUnidade={UFMT}"
-    with urllib.request.urlopen(siorg.url + path + "&retornarOrgaoEntidadeVinculados=NAO", timeout=30) as answer:
-        structure = read_structure(answer.read(), UFMT)
     theirs = {
         code: (unit.name, unit.acronym, None if unit.parent_code == UFMT else unit.parent_code)
-        for code, unit in structure.units.items()
+        for code, unit in structure_of(siorg).units.items()
         if code != UFMT and not unit.ended
     }
     ours = {
@@ -163,16 +151,16 @@ def check_structure(connection: Connection, siorg: SiorgServer) -> None:
         SELECT count(*) AS n FROM organizational_units AS u LEFT JOIN organizational_units AS p ON p.id = u.parent_id
         WHERE u.level <> coalesce(p.level, 0) + 1 OR u.path_ids <> coalesce(p.path_ids, '{}') || u.id
     """
-    assert count(connection, crooked) == 0
+    assert number(connection, crooked) == 0
 
 
 def check_history(connection: Connection) -> None:
     """After nothing but creations: one row for each unit, of the item that made it, and no other."""
-    units = count(connection, "SELECT count(*) AS n FROM organizational_units")
+    units = number(connection, "SELECT count(*) AS n FROM organizational_units")
     rows = connection.execute(
         "SELECT siorg_code, count(*) AS n FROM siorg_history WHERE entity_type = 'UNIT' AND change_type = 'CREATION' GROUP BY 1"
     ).fetchall()
     assert len(rows) == units
     assert {row["n"] for row in rows} == {1}
     others = "SELECT count(*) AS n FROM siorg_history WHERE entity_type = 'UNIT' AND change_type <> 'CREATION'"
-    assert count(connection, others) == 0
+    assert number(connection, others) == 0

@@ -8,125 +8,90 @@ import time
 
 import pytest
 
-from siorg_queue import Connection
-from support import ledger
-from support.fleet import Fleet, eventually
+from support.fleet import eventually
 from support.siorg_server import SiorgServer
 
-from .conftest import States, Waiting
+from .conftest import Scene
 
 
-def pause(connection: Connection, seconds: float) -> None:
+def pause(scene: Scene, seconds: float) -> None:
     """What another process leaves behind that met a 429."""
-    connection.execute(
+    scene.connection.execute(
         "UPDATE siorg_request_pace SET paused_until = clock_timestamp() + make_interval(secs => %s) WHERE name = 'siorg'",
         [seconds],
     )
 
 
-def test_a_long_pause_postpones_only_what_met_it_and_ends_the_run(
-    connection: Connection, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(100)
+@pytest.mark.parametrize("items", [100, 3])  # where the last ones are postponed, that is no end of the work
+def test_a_long_pause_postpones_only_what_met_it_and_ends_the_run(scene: Scene, items: int) -> None:
+    scene.waiting(items)
     with SiorgServer("--synthetic", "5", "--faults", "429=1", "--retry-after", "120") as strict:
-        job = fleet.start(SIORG_API_URL=strict.url)
-        assert job.ends(within=20) == 75, job.stderr
+        job = scene.run(75, SIORG_API_URL=strict.url, within=20)
         requests = strict.control("GET", "state")["requests"]
     assert job.summary["reason"] == "siorg_rate_limited"
     assert re.search(r"no requests for another 1[12]\d s", job.stderr)
-    assert states() == {("PENDING", 0): 100}
-    delays = connection.execute(
+    assert scene.states() == {("PENDING", 0): items}
+    delays = scene.connection.execute(
         "SELECT extract(epoch FROM scheduled_for - now())::float8 AS seconds FROM siorg_sync_queue WHERE scheduled_for > now()"
     ).fetchall()
     assert 1 <= len(delays) <= 16
     assert all(100 < row["seconds"] < 140 for row in delays)
     assert job.summary["claimed"] == job.summary["released"] <= 16
     assert requests["total"] <= 16  # those that were on their way; then nobody asked
-    assert set(ledger.audit(connection)) == {"claim", "release"}
-
-
-def test_the_last_items_postponed_is_no_end_of_the_work(fleet: Fleet, waiting: Waiting, states: States) -> None:
-    waiting(3)
-    with SiorgServer("--synthetic", "5", "--faults", "429=1", "--retry-after", "120") as strict:
-        job = fleet.start(SIORG_API_URL=strict.url)
-        assert job.ends(within=20) == 75, job.stderr
-    assert job.summary["reason"] == "siorg_rate_limited"
-    assert states() == {("PENDING", 0): 3}
+    assert set(scene.audit()) == {"claim", "release"}
 
 
 @pytest.mark.parametrize("retry_after", [None, "0", "1"])
-def test_429_that_never_ends_ends_the_run(
-    retry_after: str | None, connection: Connection, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(150)
+def test_429_that_never_ends_ends_the_run(scene: Scene, retry_after: str | None) -> None:
+    scene.waiting(150)
     more = [] if retry_after is None else ["--retry-after", retry_after]
     with SiorgServer("--synthetic", "5", "--faults", "429=1", *more) as strict:
-        job = fleet.start(SIORG_API_URL=strict.url, WORKER_UNAVAILABLE_SECS="6")
-        assert job.ends(within=20) == 75, job.stderr
+        job = scene.run(75, SIORG_API_URL=strict.url, WORKER_UNAVAILABLE_SECS="6", within=20)
         requests = strict.control("GET", "state")["requests"]
     assert job.summary["reason"] == "siorg_rate_limited"
-    assert states() == {("PENDING", 0): 150}
+    assert scene.states() == {("PENDING", 0): 150}
     assert requests["total"] <= 16 * 8  # a claim's worth after each pause of a second or more
-    assert set(ledger.audit(connection)) == {"claim", "release"}
+    assert set(scene.audit()) == {"claim", "release"}
 
 
-def test_a_long_pause_of_another_process_counts(
-    connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(20)
-    pause(connection, 600)
-    before = siorg.control("GET", "state")["requests"]["total"]
-    job = fleet.start()
-    assert job.ends(within=10) == 75, job.stderr
-    assert job.summary["reason"] == "siorg_rate_limited"
-    assert job.summary["claimed"] == 0
+def test_a_long_pause_of_another_process_counts_for_run_and_discover(scene: Scene) -> None:
+    scene.waiting(20)
+    pause(scene, 600)
+    before = scene.requests()
+    job = scene.run(75, within=10)
+    assert (job.summary["reason"], job.summary["claimed"]) == ("siorg_rate_limited", 0)
     assert re.search(r"no requests for another (600|59\d) s", job.stderr)
-    assert states() == {("PENDING", 0): 20}
-    assert siorg.control("GET", "state")["requests"]["total"] == before
+    assert scene.states() == {("PENDING", 0): 20}
+    told = scene.run(75, "discover", within=10).stderr
+    assert re.search(r"another (600|59\d)\.\d s", told)
+    assert scene.requests() == before
 
 
-def test_a_short_pause_of_another_process_is_waited_out(
-    connection: Connection, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(20)
-    pause(connection, 6)  # longer than what is slept through with work in hand
+def test_a_short_pause_of_another_process_is_waited_out(scene: Scene) -> None:
+    scene.waiting(20)
+    pause(scene, 6)  # longer than what is slept through with work in hand
     started = time.monotonic()
-    job = fleet.start(WORKER_UNAVAILABLE_SECS="20")
-    assert job.ends(within=30) == 0, job.stderr
+    job = scene.run(0, WORKER_UNAVAILABLE_SECS="20", within=30)
     assert time.monotonic() - started > 5
-    assert states() == {("COMPLETED", 1): 20}
+    assert scene.states() == {("COMPLETED", 1): 20}
     assert job.summary["released"] == 0
 
 
-def test_a_pause_with_nothing_to_claim_is_no_trouble(
-    connection: Connection, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(1)
-    connection.execute("UPDATE siorg_sync_queue SET scheduled_for = now() + interval '1 hour'")
-    pause(connection, 600)
-    job = fleet.start()
-    assert job.ends(within=10) == 0, job.stderr
+def test_a_pause_with_nothing_to_claim_is_no_trouble(scene: Scene) -> None:
+    scene.waiting(1)
+    scene.connection.execute("UPDATE siorg_sync_queue SET scheduled_for = now() + interval '1 hour'")
+    pause(scene, 600)
+    job = scene.run(0, within=10)
     assert job.summary["reason"] == "exhausted"
-    assert states() == {("PENDING", 0): 1}
+    assert scene.states() == {("PENDING", 0): 1}
 
 
-def test_the_wait_for_the_end_of_a_pause_ends_when_asked(
-    connection: Connection, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(20)
-    pause(connection, 60)
-    job = fleet.start("run", "--forever")
+def test_the_wait_for_the_end_of_a_pause_ends_when_asked(scene: Scene) -> None:
+    scene.waiting(20)
+    pause(scene, 60)
+    job = scene.start("run", "--forever")
     eventually(lambda: "SIORG wants no requests" in job.stderr)
     job.send(signal.SIGTERM)
     assert job.ends(within=5) == 0, job.stderr
     assert job.summary["reason"] == "stopped"
-    assert states() == {("PENDING", 0): 20}
-
-
-def test_discover_says_the_same(connection: Connection, siorg: SiorgServer, fleet: Fleet) -> None:
-    pause(connection, 600)
-    before = siorg.control("GET", "state")["requests"]["total"]
-    job = fleet.start("discover")
-    assert job.ends(within=10) == 75, job.stderr
-    assert re.search(r"another (600|59\d)\.\d s", job.stderr)
-    assert siorg.control("GET", "state")["requests"]["total"] == before
+    assert scene.states() == {("PENDING", 0): 20}

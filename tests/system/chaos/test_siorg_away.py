@@ -2,105 +2,88 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
-from siorg_queue import Connection
-from support import ledger
-from support.fleet import Fleet, eventually
+from support.fleet import eventually
 from support.poison import PoisonedSiorg
+from support.queue import rows
 from support.siorg_server import SiorgServer
 
-from .conftest import States, Waiting
+from .conftest import Scene
 
 
 @pytest.mark.parametrize("how", ["503", "hanging", "garbage", "nobody listens", "401", "503 with Retry-After"])
-def test_from_the_start(
-    how: str, connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(20)
-    env: dict[str, str] = {}
+def test_from_the_start(scene: Scene, how: str) -> None:
+    scene.waiting(20)
     faults = {"503": "status=503:1", "hanging": "timeout=1", "garbage": "garbage=1", "401": "status=401:1"}
-    if how == "nobody listens":
-        env["SIORG_API_URL"] = "http://127.0.0.1:9/doc"
-    elif how == "503 with Retry-After":
-        with SiorgServer("--synthetic", "5", "--faults", "status=503:1", "--retry-after", "3600") as other:
-            check_given_back(connection, fleet, states, {"SIORG_API_URL": other.url})
-        return
-    else:
-        siorg.control("PUT", "faults", {"faults": faults[how]})
-    if how == "hanging":
-        env["SIORG_TIMEOUT_SECS"] = "0.7"
-    check_given_back(connection, fleet, states, env)
-
-
-def check_given_back(connection: Connection, fleet: Fleet, states: States, env: dict[str, str]) -> None:
-    job = fleet.start("run", name="job", **env)
-    assert job.ends(within=20) == 75, job.stderr
-    assert states() == {("PENDING", 0): 20}, job.stderr
-    assert job.summary["reason"] == "siorg_unavailable"
-    assert job.summary["exit_code"] == 75
+    with ExitStack() as stack:
+        env = {"SIORG_TIMEOUT_SECS": "0.7"} if how == "hanging" else {}
+        if how == "nobody listens":
+            env = {"SIORG_API_URL": "http://127.0.0.1:9/doc"}
+        elif how == "503 with Retry-After":
+            other = SiorgServer("--synthetic", "5", "--faults", "status=503:1", "--retry-after", "3600")
+            env = {"SIORG_API_URL": stack.enter_context(other).url}
+        else:
+            scene.faults(faults[how])
+        job = scene.run(75, **env, within=20)
+    assert scene.states() == {("PENDING", 0): 20}, job.stderr
+    assert (job.summary["reason"], job.summary["exit_code"]) == ("siorg_unavailable", 75)
     assert job.summary["claimed"] == job.summary["released"] > 0
-    assert set(ledger.audit(connection)) == {"claim", "release"}
+    assert set(scene.audit()) == {"claim", "release"}
 
 
-def test_in_the_middle_and_back_in_a_later_run(
-    connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    waiting(100)
-    siorg.control("PUT", "latency", {"latency": "300"})
-    job = fleet.start()
-    eventually(lambda: states().get(("COMPLETED", 1), 0) >= 10)
-    siorg.control("PUT", "down", {"down": True})
+def test_in_the_middle_and_back_in_a_later_run(scene: Scene) -> None:
+    scene.waiting(100)
+    scene.latency("300")
+    job = scene.start()
+    eventually(lambda: scene.states().get(("COMPLETED", 1), 0) >= 10)
+    scene.down(True)
     assert job.ends(within=20) == 75, job.stderr
-    done = states()[("COMPLETED", 1)]
-    assert states() == {("COMPLETED", 1): done, ("PENDING", 0): 100 - done}, job.stderr
-    siorg.control("PUT", "down", {"down": False})
-    assert fleet.start().ends() == 0
-    assert states() == {("COMPLETED", 1): 100}
-    ledger.audit(connection)
+    done = scene.states()[("COMPLETED", 1)]
+    assert scene.states() == {("COMPLETED", 1): done, ("PENDING", 0): 100 - done}, job.stderr
+    scene.down(False)
+    scene.run(0)
+    assert scene.states() == {("COMPLETED", 1): 100}
+    scene.audit()
 
 
-def test_back_within_the_time(connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States) -> None:
-    waiting(30)
-    siorg.control("PUT", "down", {"down": True})
-    job = fleet.start(WORKER_UNAVAILABLE_SECS="30")
+def test_back_within_the_time(scene: Scene) -> None:
+    scene.waiting(30)
+    scene.down(True)
+    job = scene.start(WORKER_UNAVAILABLE_SECS="30")
     eventually(lambda: "every item was given back" in job.stderr)
-    assert states() == {("PENDING", 0): 30}
-    siorg.control("PUT", "down", {"down": False})
+    assert scene.states() == {("PENDING", 0): 30}
+    scene.down(False)
     assert job.ends() == 0, job.stderr
-    assert states() == {("COMPLETED", 1): 30}
+    assert scene.states() == {("COMPLETED", 1): 30}
     assert "SIORG answers again" in job.stderr
 
 
-def test_one_poisoned_unit_pays_alone(
-    connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
-    codes = waiting(40)
+def test_one_poisoned_unit_pays_alone(scene: Scene) -> None:
+    codes = scene.waiting(40)
     poisoned = codes[3]
-    with PoisonedSiorg(siorg.url, {poisoned}) as proxy:
-        job = fleet.start(SIORG_API_URL=proxy.url)
-        assert job.ends() == 0, job.stderr
-    assert states() == {("COMPLETED", 1): 39, ("FAILED", 3): 1}, job.stderr
-    row = connection.execute("SELECT * FROM siorg_sync_queue WHERE status = 'FAILED'").fetchone()
-    assert row is not None
+    with PoisonedSiorg(scene.siorg.url, {poisoned}) as proxy:
+        job = scene.run(0, SIORG_API_URL=proxy.url)
+    assert scene.states() == {("COMPLETED", 1): 39, ("FAILED", 3): 1}, job.stderr
+    (row,) = (row for row in rows(scene.connection) if row["status"] == "FAILED")
     assert row["siorg_code"] == poisoned
     assert "500" in row["last_error"]
     assert row["error_details"]["kind"] == "siorg_unavailable"
-    ledger.audit(connection)
+    scene.audit()
 
 
-def test_so_many_poisoned_units_that_the_breaker_opens_do_not_hold_the_run_for_ever(
-    connection: Connection, siorg: SiorgServer, fleet: Fleet, waiting: Waiting, states: States
-) -> None:
+def test_so_many_poisoned_units_that_the_breaker_opens_do_not_hold_the_run_for_ever(scene: Scene) -> None:
     """The rest of SIORG works: nothing but these fails, and each time SIORG is asked whether it lives, it does."""
-    codes = waiting(30)
-    with PoisonedSiorg(siorg.url, set(codes[:8])) as proxy:
-        job = fleet.start(SIORG_API_URL=proxy.url, SIORG_BREAKER_FAILURES="3", WORKER_UNAVAILABLE_SECS="20")
+    codes = scene.waiting(30)
+    with PoisonedSiorg(scene.siorg.url, set(codes[:8])) as proxy:
+        job = scene.start(SIORG_API_URL=proxy.url, SIORG_BREAKER_FAILURES="3", WORKER_UNAVAILABLE_SECS="20")
         assert job.ends(within=40) in {0, 75}, job.stderr
         for _ in range(3):
-            if ("PENDING", 0) in states() or ("PENDING", 1) in states() or ("PENDING", 2) in states():
-                assert fleet.start(SIORG_API_URL=proxy.url, SIORG_BREAKER_FAILURES="3").ends(within=40) in {0, 75}
-    done = states()
+            if any(status == "PENDING" for status, _ in scene.states()):
+                assert scene.start(SIORG_API_URL=proxy.url, SIORG_BREAKER_FAILURES="3").ends(within=40) in {0, 75}
+    done = scene.states()
     assert done.get(("FAILED", 3)) == 8, (done, job.stderr)
     assert sum(n for (status, _), n in done.items() if status == "COMPLETED") == 22
-    ledger.audit(connection)
+    scene.audit()

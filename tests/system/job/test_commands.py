@@ -58,11 +58,12 @@ def test_enqueue_adds_once(job: Job, connection: Connection, capsys: pytest.Capt
 
 def test_every_command_explains_itself(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
     commands = ["run", "discover", "cleanup", "status", "conflicts", "retry", "enqueue", "organizations", "migrate", "doctor"]
-    for words in [[], *([command] for command in commands)]:
+    for words in (["--version"], ["--help"], *([command, "--help"] for command in commands)):
         with pytest.raises(SystemExit) as ended:
-            job(*words, "--help")
+            job(*words)
         assert ended.value.code == 0
     printed = capsys.readouterr().out
+    assert printed.startswith("siorg-job ")
     assert all(command in printed for command in commands)
     assert "75" in printed
 
@@ -195,10 +196,3 @@ def test_a_listing_that_is_cut_says_so(job: Job, connection: Connection, capsys:
     assert "None" not in printed
     assert job("conflicts", "--limit", "2") == 0
     assert "--limit shows more" in capsys.readouterr().out
-
-
-def test_the_version_is_told(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        job("--version")
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("siorg-job ")

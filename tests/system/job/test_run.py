@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,11 @@ import pytest
 from siorg_queue import Connection, connect
 from support.fleet import Fleet, eventually
 from support.job import job_environment
-from support.postgres import Postgres, embedded_postgres
+from support.postgres import Postgres
+from support.queue import number
 
 NOBODY = "http://127.0.0.1:9/doc"
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
-    with embedded_postgres(durable=True) as server:
-        yield server
+OURS = "FROM pg_stat_activity WHERE application_name = 'siorg-job' AND datname = current_database()"
 
 
 def test_forever_waits_for_a_database_that_is_away_at_the_start(own_postgres: Postgres, tmp_path: Path) -> None:
@@ -40,11 +35,7 @@ def test_forever_waits_for_a_database_that_is_away_at_the_start(own_postgres: Po
 
 def sessions(url: str) -> int:
     with connect(url, application_name="test") as connection:
-        row = connection.execute(
-            "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'siorg-job' AND datname = current_database()"
-        ).fetchone()
-    assert row is not None
-    return int(row["n"])
+        return number(connection, f"SELECT count(*) {OURS}")
 
 
 @pytest.mark.parametrize("forever", [[], ["--forever"]])
@@ -70,12 +61,7 @@ def test_a_switch_that_is_off_is_told_once(connection: Connection, database_url:
     looks = set()
 
     def looked_often() -> bool:
-        row = connection.execute(
-            "SELECT max(query_start) AS at FROM pg_stat_activity"
-            " WHERE application_name = 'siorg-job' AND datname = current_database()"
-        ).fetchone()
-        assert row is not None
-        looks.add(row["at"])
+        looks.add(number(connection, f"SELECT coalesce(extract(epoch FROM max(query_start)), 0) * 1e6 {OURS}"))
         return len(looks) > 4
 
     with Fleet(job_environment(database_url, NOBODY, WORKER_POLL_INTERVAL_SECS="1"), tmp_path) as fleet:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +10,8 @@ import pytest
 
 from siorg_queue import Connection
 from support.job import job_environment, run_job
+from support.loopback_http import Answering, LoopbackServer
+from support.queue import insert
 from support.siorg_server import SiorgServer
 
 TOKEN = "tok-Zx81QwV7-secret"
@@ -25,54 +24,24 @@ def with_password(url: str) -> str:
     return url.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@", 1)
 
 
-@contextlib.contextmanager
-def answering(status: int, **headers: str) -> Iterator[str]:
-    """A server that gives one answer to everything."""
+def answering(status: int, **headers: str) -> LoopbackServer:
+    """A server that gives one answer to everything; as some gateways do, with what it was sent."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            # As some gateways do: what they were sent comes back.
+    class Handler(Answering):
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
             body = f"<html>{self.headers.get('Authorization')} is not welcome</html>".encode()
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, body, "text/html", **headers)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/doc"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return LoopbackServer(Handler)
 
 
-@contextlib.contextmanager
-def siorg(kind: str) -> Iterator[str]:
-    match kind:
-        case "working":
-            with SiorgServer("--synthetic", "30", "--token", TOKEN) as server:
-                yield server.url
-        case "failing":
-            with SiorgServer("--synthetic", "30", "--faults", "status=503:0.4,torn=0.3,garbage=0.3") as server:
-                yield server.url
-        case "redirecting":
-            with answering(302, Location=f"https://elsewhere.example/?token={TOKEN}") as url:
-                yield url
-        case "refusing":
-            with answering(401) as url:
-                yield url
-        case _:
-            with answering(200) as url:
-                yield url
+SIORGS: dict[str, Callable[[], SiorgServer | LoopbackServer]] = {
+    "working": lambda: SiorgServer("--synthetic", "30", "--token", TOKEN),
+    "failing": lambda: SiorgServer("--synthetic", "30", "--faults", "status=503:0.4,torn=0.3,garbage=0.3"),
+    "redirecting": lambda: answering(302, Location=f"https://elsewhere.example/?token={TOKEN}"),
+    "refusing": lambda: answering(401),
+    "echoing": lambda: answering(200),
+}
 
 
 def text_of(connection: Connection) -> str:
@@ -91,20 +60,16 @@ def check(text: str) -> None:
         assert shape not in text, text
 
 
-@pytest.mark.parametrize(
-    ("kind", "form"),
-    [("working", "text"), ("failing", "json"), ("redirecting", "text"), ("refusing", "json"), ("echoing", "text")],
-)
-def test_with_every_kind_of_siorg(kind: str, form: str, database_url: str, connection: Connection, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", SIORGS)
+def test_with_every_kind_of_siorg(kind: str, database_url: str, connection: Connection, tmp_path: Path) -> None:
     termination = tmp_path / "termination"
     termination.touch()
-    connection.execute(
-        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, max_attempts)"
-        " SELECT 'UNIT', 400 + n, 'UPDATE', '{}', 1 FROM generate_series(1, 5) AS n"
-    )
-    with siorg(kind) as url:
+    for code in range(401, 406):
+        insert(connection, siorg_code=code, max_attempts="1")
+    form = "json" if kind in {"failing", "refusing"} else "text"
+    with SIORGS[kind]() as siorg:
         env = job_environment(
-            with_password(database_url), url, SIORG_API_TOKEN=TOKEN, LOG_LEVEL="debug", LOG_FORMAT=form,
+            with_password(database_url), siorg.url, SIORG_API_TOKEN=TOKEN, LOG_LEVEL="debug", LOG_FORMAT=form,
             WORKER_TERMINATION_LOG=str(termination), WORKER_UNAVAILABLE_SECS="0.5", SIORG_BREAKER_COOLDOWN_SECS="0.2",
             WORKER_LINGER_SECS="0",
         )  # fmt: skip

@@ -6,11 +6,8 @@ import contextlib
 import gzip
 import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from support.simulated import row
-from support.siorg_server import REPOSITORY, SimulatorError, SiorgServer
+from support.siorg_server import SimulatorError, SiorgServer
 
 Start = Callable[..., SiorgServer]
 
@@ -62,8 +59,8 @@ def get(
             return error.code, error.headers, error.read()
 
 
-def unit(server: SiorgServer, code: int = 471, form: str = "completa") -> dict[str, Any]:
-    status, _, body = get(server, f"/unidade-organizacional/{code}/{form}")
+def unit(server: SiorgServer, code: int = 471) -> dict[str, Any]:
+    status, _, body = get(server, f"/unidade-organizacional/{code}/completa")
     assert status == 200
     parsed: dict[str, Any] = json.loads(body)
     return parsed
@@ -102,16 +99,12 @@ def test_an_answer_over_http_packed_when_asked_and_only_then(shared: SiorgServer
     assert (status, headers["Content-Type"], headers["Content-Encoding"]) == (200, "application/json", None)
     assert json.loads(body)["servico"]["ipRequisitante"] == "127.0.0.1"
     assert json.loads(body)["unidade"]["sigla"] == "UFMT"
-    for path in ("/unidade-organizacional/471/completa", "/estrutura-organizacional/completa?codigoUnidade=471"):
-        for _ in range(2):
-            _, headers, packed = get(shared, path, {"Accept-Encoding": "gzip, deflate"})
-            assert headers["Content-Encoding"] == "gzip"
-            _, headers, plain = get(shared, path, {"Accept-Encoding": "br, gzip;q=0"})
-            assert headers["Content-Encoding"] is None
-            assert gzip.decompress(packed) == plain
-
-
-def test_only_get_and_json(shared: SiorgServer) -> None:
+    for path in 2 * ("/unidade-organizacional/471/completa", "/estrutura-organizacional/completa?codigoUnidade=471"):
+        _, packed_headers, packed = get(shared, path, {"Accept-Encoding": "gzip, deflate"})
+        _, headers, plain = get(shared, path, {"Accept-Encoding": "br, gzip;q=0"})
+        assert (packed_headers["Content-Encoding"], headers["Content-Encoding"]) == ("gzip", None)
+        assert gzip.decompress(packed) == plain
+    # Only GET, and only JSON.
     assert get(shared, "/unidade-organizacional/471", method="POST")[0] == 405
     assert get(shared, "/unidade-organizacional/471", {"Accept": "application/xml"})[0] == 406
     assert get(shared, "/unidade-organizacional/471.json", {"Accept": "application/xml"})[0] == 200
@@ -129,7 +122,7 @@ def test_the_token_is_required_and_never_logged(start: Start, tmp_path: Path) ->
     with SiorgServer("--synthetic", "5", token="sesame-4711") as server:  # from the environment, in no process list
         assert get(server, "/poder")[0] == 401
         assert get(server, "/poder", {"Authorization": "Bearer sesame-4711"})[0] == 200
-        assert b"sesame" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+        assert b"sesame" not in Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
 
 
 def test_requests_are_logged_and_counted_and_control_is_not(start: Start) -> None:
@@ -146,16 +139,9 @@ def test_requests_are_logged_and_counted_and_control_is_not(start: Start) -> Non
     assert (first["status"], first["fault"], first["bytes"], first["authorized"]) == (200, None, len(body), True)
     assert first["duration_ms"] > 0
     assert [entry["status"] for entry in others] == [404, 200, 200]
-    assert server.control("GET", "state")["requests"] == {
-        "total": 4,
-        "by_endpoint": {
-            "(unknown)": 1,
-            "unidade-organizacional/{codigo}/alteradas": 1,
-            "unidade-organizacional/{codigo}/resumida": 2,
-        },
-        "by_status": {"200": 3, "404": 1},
-        "by_fault": {"torn": 1},
-    }
+    unit_forms = {"unidade-organizacional/{codigo}/alteradas": 1, "unidade-organizacional/{codigo}/resumida": 2}
+    counts = {"total": 4, "by_endpoint": {"(unknown)": 1, **unit_forms}, "by_status": {"200": 3, "404": 1}}
+    assert server.control("GET", "state")["requests"] == {**counts, "by_fault": {"torn": 1}}
     assert server.control("POST", "reset-counters")["requests"]["total"] == 0
 
 
@@ -164,9 +150,8 @@ def test_large_structures_are_built_while_others_are_answered(start: Start) -> N
     with ThreadPoolExecutor(5) as pool:
         lists = [pool.submit(get, server, "/estrutura-organizacional/completa?codigoUnidade=471") for _ in range(3)]
         assert unit(server)["unidade"]["sigla"] == "UFMT"
-        sizes = {len(future.result()[2]) for future in lists}
-    assert len(sizes) == 1
-    assert sizes.pop() > 6000 * 2000
+        (size,) = {len(future.result()[2]) for future in lists}
+    assert size > 6000 * 2000
 
 
 # ── Faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,20 +168,15 @@ def test_fault_status(start: Start) -> None:
         assert (server.requests()[-1]["status"], server.requests()[-1]["fault"]) == (code, f"status={code}")
 
 
-def test_fault_timeout_holds_the_request_and_closes_it_without_an_answer(start: Start) -> None:
-    server = start("--faults", "timeout=1", "--timeout-hold", "0.3")
-    before = time.monotonic()
-    assert raw_exchange(server) == (b"", "closed")
-    assert time.monotonic() - before >= 0.3
-    (entry,) = server.requests()
-    assert (entry["status"], entry["fault"], entry["bytes"]) == (None, "timeout", 0)
-
-
-def test_a_client_that_gives_up_ends_the_hold(start: Start) -> None:
-    server = start("--faults", "timeout=1", "--timeout-hold", "3600")
-    assert raw_exchange(server, seconds=0.2) == (b"", "waiting")
-    eventually(lambda: len(server.requests()) == 1)
-    assert server.requests()[0]["status"] is None
+def test_fault_timeout_holds_the_request_until_its_time_is_over_or_the_client_gives_up(start: Start) -> None:
+    for hold, end in (("0.3", "closed"), ("3600", "waiting")):
+        server = start("--faults", "timeout=1", "--timeout-hold", hold)
+        before, known = time.monotonic(), len(server.requests())
+        assert raw_exchange(server, seconds=10 if end == "closed" else 0.2) == (b"", end)
+        assert time.monotonic() - before >= 0.2
+        eventually(lambda: len(server.requests()) == known + 1)  # noqa: B023
+        entry = server.requests()[-1]
+        assert (entry["status"], entry["fault"], entry["bytes"]) == (None, "timeout", 0)
 
 
 def test_other_faults_are_no_answers_of_siorg(start: Start) -> None:
@@ -205,9 +185,8 @@ def test_other_faults_are_no_answers_of_siorg(start: Start) -> None:
         got, end = raw_exchange(server, path)
         head, _, body = got.partition(b"\r\n\r\n")
         announced = next(int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length"))
-        assert end == "closed"
-        assert head.startswith(b"HTTP/1.1 200")
-        assert len(body) == announced // 2
+        assert (end, len(body)) == ("closed", announced // 2)
+        assert got.startswith(b"HTTP/1.1 200")
         assert body.startswith(b'{"servico"')
         entry = server.requests()[-1]
         assert (entry["status"], entry["fault"], entry["bytes"]) == (200, "torn", len(body))
@@ -252,8 +231,15 @@ def test_the_same_seeds_give_the_same_bytes_and_faults(start: Start) -> None:
 def test_in_a_storm_every_request_is_accounted_for_and_nothing_is_complained_of(start: Start) -> None:
     words = "status=503:0.1,timeout=0.05,torn=0.1,garbage=0.1,429=0.1,empty=0.1,reset=0.1,error=0.1"
     server = start("--faults", words, "--timeout-hold", "0.05", "--latency-ms", "2:2")
+
+    def end_of(_: int) -> str:
+        try:
+            return str(get(server, "/unidade-organizacional/471")[0])
+        except (OSError, http.client.HTTPException):
+            return "cut off"
+
     with ThreadPoolExecutor(16) as pool:
-        ends = list(pool.map(lambda _: _end_of(server), range(400)))
+        ends = list(pool.map(end_of, range(400)))
     eventually(lambda: len(server.requests()) == 400)
     faults = [entry["fault"] for entry in server.requests()]
     cut_off = sum(fault in ("timeout", "torn", "reset") for fault in faults)
@@ -264,13 +250,6 @@ def test_in_a_storm_every_request_is_accounted_for_and_nothing_is_complained_of(
     counts = server.control("GET", "state")["requests"]
     assert (counts["total"], sum(counts["by_fault"].values())) == (400, 400 - faults.count(None))
     assert server.stderr == ""
-
-
-def _end_of(server: SiorgServer) -> str:
-    try:
-        return str(get(server, "/unidade-organizacional/471")[0])
-    except (OSError, http.client.HTTPException):
-        return "cut off"
 
 
 def test_latency_delays_each_answer_but_not_the_others(start: Start) -> None:
@@ -290,11 +269,10 @@ def test_latency_delays_each_answer_but_not_the_others(start: Start) -> None:
 @pytest.fixture
 def snapshots(tmp_path: Path) -> list[Path]:
     """Two files: in the second, unit 11 has another name."""
-    paths = []
-    for number, (version, name) in enumerate((("104.0.0", "A"), ("107.0.0", "B"))):
-        paths.append(tmp_path / f"{number}.json")
+    paths = [tmp_path / "old.json", tmp_path / "new.json"]
+    for path, version, name in zip(paths, ("104.0.0", "107.0.0"), "AB", strict=True):
         rows = [row(10, 1, versaoConsulta=version), row(11, 10, nome=name), row(12, 10)]
-        paths[-1].write_text(json.dumps({"servico": {}, "unidades": rows}))
+        path.write_text(json.dumps({"servico": {}, "unidades": rows}))
     return paths
 
 
@@ -403,26 +381,17 @@ def test_a_wrong_control_request_is_refused_and_changes_nothing(shared: SiorgSer
 
 
 def test_control_is_for_loopback_clients(start: Start) -> None:
-    own = _own_address()
-    if own is None:
+    own = "127.0.0.1"
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # asks the routing table; nothing is sent
+        own = str(probe.getsockname()[0])
+    if own.startswith("127."):
         pytest.skip("this machine has no address but loopback")
-    server = start("--host", "0.0.0.0")
-    port = urlsplit(server.url).port
+    port = urlsplit(start("--host", "0.0.0.0").url).port
     connection = http.client.HTTPConnection(own, port, source_address=(own, 0), timeout=10)
     with contextlib.closing(connection):
         connection.request("GET", "/_control/state")
         assert connection.getresponse().status == 403
-
-
-def _own_address() -> str | None:
-    # Asks the routing table; nothing is sent.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        address = str(probe.getsockname()[0])
-    return None if address.startswith("127.") else address
 
 
 # ── Life and death ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -431,8 +400,7 @@ def _own_address() -> str | None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_even_with_a_held_request(number: signal.Signals) -> None:
     with SiorgServer("--synthetic", "5", "--faults", "timeout=1", "--timeout-hold", "3600") as server:
-        process = server._process
-        assert process is not None
+        process = server.process
         assert process.stdout is not None
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port)) as held:
@@ -443,33 +411,10 @@ def test_a_signal_stops_it_even_with_a_held_request(number: signal.Signals) -> N
         assert process.stdout.read() == b""  # only the ready line is printed
 
 
-def test_it_comes_back_on_the_same_port(start: Start) -> None:
-    server = start()
-    url = server.url
-    assert server.kill() == -signal.SIGKILL
-    assert server.start().url == url
-    assert server.stop() == 0
-    assert server.stop() is None
-    with pytest.raises(SimulatorError, match=r"exit code 2 .*cannot use /nowhere.json: No such file"):
-        SiorgServer("--snapshot", "/nowhere.json").start()
-
-
-def test_no_process_is_left_when_the_parent_is_killed() -> None:
-    script = (
-        "import sys, time\nfrom support.siorg_server import SiorgServer\n"
-        "with SiorgServer('--synthetic', '5') as server:\n    print(server.pid, flush=True)\n    time.sleep(600)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        parent.kill()
-    eventually(lambda: not _is_running(child))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        # A zombie that nobody waits for (its parent is dead) does not run.
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+def test_it_ends_with_whoever_started_it_and_says_why_it_does_not_start() -> None:
+    with SiorgServer("--synthetic", "5") as server:
+        assert server.process.stdin is not None
+        server.process.stdin.close()  # as the kernel does when this process dies
+        assert server.process.wait(60) == 0
+    with pytest.raises(SimulatorError, match=r"exit code 2; .*cannot use /nowhere.json: No such file"):
+        SiorgServer("--snapshot", "/nowhere.json").__enter__()

@@ -26,20 +26,10 @@ from siorg_job.siorg.errors import (
 )
 from siorg_job.siorg.model import DomainTable
 from support.scripted_server import Received, Script, by_path, envelope, in_turn, raw, reply, unit_row
-from support.siorg_client import Recorder, asking, client_of, error_of
+from support.siorg_client import TOKEN, UNIT, WHOLE, Clock, Recorder, asking, client_of, error_of
 
-TOKEN = "tok-3f9a-very-secret"
-WHOLE = envelope(value=unit_row(471))
-UNIT = reply(200, WHOLE)
 ESFERA = reply(200, envelope("esfera", [{"codigoEsfera": 1, "descricaoEsfera": "Federal", "ativo": "SIM"}]))
 HTML_404 = reply(404, "<html>Not Found</html>", Content_Type="text/html")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def structures(filtered: Any, unfiltered: Any = None, judicial: Any = None, *, code: int = 0) -> Script:
@@ -69,7 +59,7 @@ async def test_each_question_goes_to_its_path_with_the_right_headers() -> None:
         },
         reply(500),
     )
-    async with asking(script, token=TOKEN) as (server, _), client_of(server.url + "/", token=TOKEN) as client:
+    async with asking(script, token=TOKEN) as (server, _), client_of(server.url, token=TOKEN) as client:
         assert (await client.unit(471)).name == "Faculdade de Geociências"
         assert await client.version(471) == "107.0.0"
         (change,) = await client.changed_since(471, "106.0.0")
@@ -79,20 +69,16 @@ async def test_each_question_goes_to_its_path_with_the_right_headers() -> None:
         assert (sphere.code, sphere.name) == (1, "Federal")
         await client.probe()
         filters = "codigoPoder=1&codigoEsfera=1&codigoUnidade=471&retornarOrgaoEntidadeVinculados=NAO"
+        forms = ("completa", "versao", "alteradas?versaoConsulta=106.0.0")
         assert server.targets == [
-            "/doc/unidade-organizacional/471/completa",
-            "/doc/unidade-organizacional/471/versao",
-            "/doc/unidade-organizacional/471/alteradas?versaoConsulta=106.0.0",
-            f"/doc/estrutura-organizacional/completa?{filters}",
-            "/doc/esfera",
-            "/doc/esfera",
-        ]
+            *(f"/doc/unidade-organizacional/471/{form}" for form in forms),
+            f"/doc/estrutura-organizacional/completa?{filters}", "/doc/esfera", "/doc/esfera",
+        ]  # fmt: skip
+        expected = {"accept": "application/json", "accept-encoding": "gzip", "authorization": f"Bearer {TOKEN}"}
         for request in server.received:
             assert request.method == "GET"
-            assert request.headers["accept"] == "application/json"
-            assert request.headers["accept-encoding"] == "gzip"
+            assert expected.items() <= request.headers.items()
             assert request.headers["user-agent"].startswith("siorg-sync/")
-            assert request.headers["authorization"] == f"Bearer {TOKEN}"
         assert server.connections == 1
     async with asking(UNIT) as (server, client):
         await client.unit(471)
@@ -113,54 +99,35 @@ async def test_questions_that_cannot_be_are_refused_without_a_request() -> None:
 
 # With the failures in a row that the breaker has counted after it, of seven before: one more (SIORG is not well), none (it
 # answered), or as many (that says nothing about its health).
-ANSWERS: list[tuple[Script, type[SiorgError], int]] = [
-    (reply(200, envelope(code=1, ticket="T1")), SiorgUnavailable, 8),
-    (reply(200, envelope(code=101)), MalformedResponse, 0),
-    (reply(404, envelope(code=101)), MalformedResponse, 0),
-    (reply(200, envelope(code=102)), NotFound, 0),
-    (reply(200, envelope(code=104)), NotAnOrganization, 0),
-    (reply(200, envelope(code=103)), RequestRefused, 0),
-    (reply(200, envelope(value=unit_row(472))), InvalidData, 0),
-    (reply(200, envelope(value=unit_row(471, nome=5))), InvalidData, 0),
-    (reply(200, ""), MalformedResponse, 8),
-    (reply(204), MalformedResponse, 8),
-    (reply(200, "<html>Login</html>"), MalformedResponse, 8),
-    (reply(200, '{"unidade":{"codigoUnidade":471}}'), MalformedResponse, 8),
-    (reply(200, b"\x00\xff" * 100), MalformedResponse, 8),
-    (reply(200, WHOLE[:-40]), MalformedResponse, 8),
-    (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + WHOLE[:100]), MalformedResponse, 8),
-    (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ser\r\n"), MalformedResponse, 8),
-    (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), MalformedResponse, 8),
-    (reply(200, gzip.compress(WHOLE)[:-12], Content_Encoding="gzip"), MalformedResponse, 8),
-    (reply(200, WHOLE, Content_Encoding="gzip"), MalformedResponse, 8),
-    (reply(200, gzip.compress(WHOLE) + b"more", Content_Encoding="gzip"), MalformedResponse, 8),
-    (reply(200, zlib.compress(WHOLE), Content_Encoding="deflate"), MalformedResponse, 8),
-    (reply(200, WHOLE, Content_Encoding="gzip, gzip"), MalformedResponse, 8),
-    (raw(b""), SiorgUnavailable, 8),
-    (raw(b"\x16\x03\x01 this is no HTTP\r\n\r\n"), SiorgUnavailable, 8),
-    (raw(b"HTTP/1.1 200 OK\r\nContent-"), SiorgUnavailable, 8),
-    (raw(b"HTTP/1.1 200 OK\r\n" + b"X-Fill: " + b"x" * 300_000), SiorgUnavailable, 8),
-    (reply(500, "<html>"), SiorgUnavailable, 8),
-    (reply(502), SiorgUnavailable, 8),
-    (reply(503, envelope(code=102)), SiorgUnavailable, 8),
-    (reply(504), SiorgUnavailable, 8),
-    (reply(408), SiorgUnavailable, 8),
-    (reply(401), AccessRefused, 0),
-    (reply(403, WHOLE), AccessRefused, 0),
-    (reply(407), AccessRefused, 0),
-    (reply(404, envelope(code=102)), NotFound, 0),
-    (reply(404, envelope()), NotFound, 0),
-    (reply(404, envelope(code=1)), SiorgUnavailable, 8),
-    (reply(400, envelope()), RequestRefused, 0),
-    (reply(400, envelope(code=100, message="O campo")), RequestRefused, 0),
-    (reply(405, envelope(code=103)), RequestRefused, 0),
-    (reply(410, envelope(code=1)), SiorgUnavailable, 8),
-    (reply(429), RateLimited, 7),
+ANSWERS: list[tuple[type[SiorgError], int, list[Script]]] = [
+    (SiorgUnavailable, 8, [
+        reply(200, envelope(code=1, ticket="T1")), reply(404, envelope(code=1)), reply(410, envelope(code=1)),
+        reply(500, "<html>"), reply(502), reply(503, envelope(code=102)), reply(504), reply(408),
+        raw(b""), raw(b"\x16\x03\x01 this is no HTTP\r\n\r\n"), raw(b"HTTP/1.1 200 OK\r\nContent-"),
+        raw(b"HTTP/1.1 200 OK\r\n" + b"X-Fill: " + b"x" * 300_000)]),
+    (MalformedResponse, 8, [
+        reply(200, ""), reply(204), reply(200, "<html>Login</html>"), reply(200, '{"unidade":{"codigoUnidade":471}}'),
+        reply(200, b"\x00\xff" * 100), reply(200, WHOLE[:-40]),
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + WHOLE[:100]),
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"ser\r\n"),
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        reply(200, gzip.compress(WHOLE)[:-12], Content_Encoding="gzip"), reply(200, WHOLE, Content_Encoding="gzip"),
+        reply(200, gzip.compress(WHOLE) + b"more", Content_Encoding="gzip"),
+        reply(200, zlib.compress(WHOLE), Content_Encoding="deflate"), reply(200, WHOLE, Content_Encoding="gzip, gzip")]),
+    (MalformedResponse, 0, [reply(200, envelope(code=101)), reply(404, envelope(code=101))]),
+    (NotFound, 0, [reply(200, envelope(code=102)), reply(404, envelope(code=102)), reply(404, envelope())]),
+    (NotAnOrganization, 0, [reply(200, envelope(code=104))]),
+    (RequestRefused, 0, [
+        reply(200, envelope(code=103)), reply(400, envelope()), reply(400, envelope(code=100, message="O campo")),
+        reply(405, envelope(code=103))]),
+    (InvalidData, 0, [reply(200, envelope(value=unit_row(472))), reply(200, envelope(value=unit_row(471, nome=5)))]),
+    (AccessRefused, 0, [reply(401), reply(403, WHOLE), reply(407)]),
+    (RateLimited, 7, [reply(429)]),
 ]  # fmt: skip
 
 
 async def test_every_answer_is_a_model_or_its_error() -> None:
-    for script, kind, failures in ANSWERS:
+    for kind, failures, script in ((kind, failures, script) for kind, failures, scripts in ANSWERS for script in scripts):
         breaker = Breaker(100, 60.0, 60.0)
         for _ in range(7):
             breaker.failure(breaker.before_request())
@@ -223,13 +190,8 @@ async def test_a_root_alone_is_asked_about_with_its_own_power_and_sphere() -> No
 
 
 async def test_a_structure_without_its_root_is_never_believed() -> None:
-    for unfiltered, judicial in (
-        ([], None),
-        (None, None),
-        ([unit_row(9)], None),
-        ([JUDICIAL_ROOT], []),
-        ([JUDICIAL_ROOT], [unit_row(9)]),
-    ):
+    stranger = [unit_row(9)]
+    for unfiltered, judicial in (([], None), (None, None), (stranger, None), ([JUDICIAL_ROOT], []), ([JUDICIAL_ROOT], stranger)):
         breaker = Breaker(1, 60.0, 60.0)
         async with asking(structures([], unfiltered, judicial), breaker=breaker, retries=2) as (_, client):
             assert type(await error_of(client.structure(471))) is MalformedResponse, (unfiltered, judicial)
@@ -240,16 +202,9 @@ async def test_a_structure_without_its_root_is_never_believed() -> None:
 # ── Refusals, and who says them ──────────────────────────────────────────────────────────────────────────────────────
 
 NOT_SIORG = [
-    HTML_404,
-    reply(400),
-    reply(405, "<html>Method Not Allowed</html>"),
-    reply(406, "no JSON"),
-    reply(410, "gone"),
-    reply(300, "choose"),
-    reply(304),
-    reply(418, b"x" * 500_000),
-    raw(b"HTTP/1.1 400 Bad\r\nContent-Length: 500\r\n\r\ncut"),
-]
+    HTML_404, reply(400), reply(405, "<html>Method Not Allowed</html>"), reply(406, "no JSON"), reply(410, "gone"),
+    reply(300, "choose"), reply(304), reply(418, b"x" * 500_000), raw(b"HTTP/1.1 400 Bad\r\nContent-Length: 500\r\n\r\ncut"),
+]  # fmt: skip
 
 
 async def test_a_refusal_is_believed_only_where_siorg_itself_is_heard() -> None:
@@ -318,14 +273,9 @@ async def test_transient_failures_are_asked_again_at_once() -> None:
 
 async def test_what_does_not_mend_at_once_is_not_asked_again() -> None:
     for script in (
-        reply(429),
-        reply(503, Retry_After="30"),
-        reply(404, envelope(code=102)),
-        reply(403),
-        reply(400, envelope(code=100)),
-        reply(200, envelope(code=101)),
-        reply(200, envelope(value=unit_row(1))),
-    ):
+        reply(429), reply(503, Retry_After="30"), reply(404, envelope(code=102)), reply(403), reply(400, envelope(code=100)),
+        reply(200, envelope(code=101)), reply(200, envelope(value=unit_row(1))),
+    ):  # fmt: skip
         async with asking(script, retries=2) as (server, client):
             assert await error_of(client.unit(471)) is not None, script
             assert len(server.received) == 1, script
@@ -357,7 +307,7 @@ async def test_after_the_cooldown_one_request_finds_out_and_the_others_wait() ->
     async with asking(reply(500), breaker=breaker) as (server, client):
         with pytest.raises(SiorgUnavailable):
             await client.unit(471)
-        clock.now = 10.0
+        clock.now += 10.0
         server.script = held
         cancelled = asyncio.create_task(client.unit(471))
         await arrived.wait()
@@ -379,28 +329,18 @@ async def test_after_the_cooldown_one_request_finds_out_and_the_others_wait() ->
 
 
 async def test_a_probe_takes_nothing_but_siorgs_own_word_for_life() -> None:
-    cases: list[tuple[Script, type[SiorgError] | None]] = [
-        (ESFERA, None),
-        (reply(404, envelope(code=102)), None),
-        (reply(400, envelope(code=100)), None),
-        (reply(404, envelope(code=1)), SiorgUnavailable),
-        (HTML_404, SiorgUnavailable),
-        (reply(401), AccessRefused),
-        (reply(403, "<html>"), AccessRefused),
-        (reply(407), AccessRefused),
-        (reply(302, Location="http://elsewhere.example/"), AccessRefused),
-        (reply(200, "no JSON"), MalformedResponse),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut"), MalformedResponse),
-        (reply(500), SiorgUnavailable),
-        (reply(503), SiorgUnavailable),
-        (raw(b""), SiorgUnavailable),
-        (reply(429), RateLimited),
-    ]
-    for script, kind in cases:
+    cases: dict[type[SiorgError] | None, list[Script]] = {
+        None: [ESFERA, reply(404, envelope(code=102)), reply(400, envelope(code=100)), reply(200, envelope(code=104))],
+        AccessRefused: [reply(401), reply(403, "<html>"), reply(407), reply(302, Location="http://elsewhere.example/")],
+        MalformedResponse: [reply(200, "no JSON"), raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\ncut")],
+        SiorgUnavailable: [reply(404, envelope(code=1)), HTML_404, reply(500), reply(503), raw(b"")],
+        RateLimited: [reply(429)],
+    }
+    for script, kind in ((script, kind) for kind, scripts in cases.items() for script in scripts):
         clock = Clock()
         breaker = Breaker(1, 10.0, 10.0, clock, lambda: 0.0)
         breaker.failure(breaker.before_request())
-        clock.now = 10.0
+        clock.now += 10.0
         async with asking(script, breaker=breaker, retries=2) as (server, client):
             error = await error_of(client.probe())
             assert server.targets == ["/doc/esfera"], script

@@ -113,15 +113,6 @@ def test_applying_the_same_again_after_a_lost_answer_is_heard_as_done(world: Wor
     assert len(world.history(900)) == 2
 
 
-def test_one_item_that_the_database_refuses_does_not_hold_up_the_others(world: World) -> None:
-    world.connection.execute("ALTER TABLE organizational_units ADD CONSTRAINT short CHECK (length(acronym) < 5)")
-    codes = range(901, 911)
-    world.have(*[siorg_row(code, sigla="LONGA" if code == 904 else "C") for code in codes])
-    assert world.statuses() == {**dict.fromkeys([900, *codes], "COMPLETED"), 904: "FAILED"}
-    assert world.items(904)[0]["error_details"]["details"]["sqlstate"] == "23514"
-    assert world.history(904) == []
-
-
 def test_mappings_follow_the_units_and_keep_what_a_person_said(world: World) -> None:
     world.have(siorg_row(901, 900))
     rows = {row["siorg_code"]: row for row in world.rows("SELECT * FROM siorg_mappings")}

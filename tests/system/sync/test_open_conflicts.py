@@ -52,21 +52,18 @@ def test_a_merge_takes_the_contact_that_the_database_has_by_default(edited: Worl
 
 
 def test_a_merge_without_parent_hangs_the_unit_directly_under_the_organization(edited: World) -> None:
+    edited.decide(_conflict(edited), "MERGE", merged_payload={"name": "Nossa", "parent": None})
+    assert edited.history(CODE)[-1]["affected_fields"] == ["name"]  # there was none
     edited.have(901)
     edited.sync_changed(CODE, parent=901)
     assert edited.unit(CODE)["parent_code"] == 901
-    item = edited.decide(_conflict(edited), "MERGE", merged_payload={"name": "Mista", "parent": None})
+    item = edited.decide(_conflict(edited, "Outra"), "MERGE", merged_payload={"name": "Mista", "parent": None})
     assert item["status"] == "COMPLETED", item["last_error"]
     assert edited.unit(CODE)["parent_id"] is None
     entry = edited.history(CODE)[-1]
     assert (entry["previous_data"]["parent"], entry["new_data"]["parent"]) == (901, 471)
     assert edited.sync(CODE)["status"] == "COMPLETED"
     assert edited.unit(CODE)["parent_id"] is None
-
-
-def test_a_merge_without_parent_is_no_move_where_there_is_none(edited: World) -> None:
-    edited.decide(_conflict(edited), "MERGE", merged_payload={"name": "Mista", "parent": None})
-    assert edited.history(CODE)[-1]["affected_fields"] == ["name"]
 
 
 @pytest.mark.parametrize(("merged", "named"), [({"state": "mt"}, "chk_state_code"), ({"name": ""}, "merged_payload.name")])

@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from siorg_job.siorg.model import DomainTable
-from support.local_structure import World, contact, siorg_row
+from support.local_structure import World, contact, siorg_row, unit_uri
 
 CODE = 900
 _PHONES, _EMAILS, _SITES = ["(65) 1111"], ["a@ufmt.br"], ["https://a.ufmt.br"]
@@ -35,21 +35,15 @@ def _conflict(world: World) -> UUID:
 # -- edits that survive -------------------------------------------------------------------------------------------------
 
 
-def test_a_local_name_stays_while_siorg_keeps_its_own(synced: World) -> None:
-    synced.edit(CODE, name="Nossa Secretaria")
+def test_what_a_person_changed_stays_while_siorg_keeps_its_own(synced: World) -> None:
+    synced.have(901)
+    synced.edit(CODE, name="Nossa Secretaria", is_active=False, parent_id=synced.unit(901)["id"])
     for number in range(3):
         assert synced.sync_changed(CODE, sigla=f"S{number}")["status"] == "COMPLETED"
         unit = synced.unit(CODE)
         assert (unit["name"], unit["acronym"]) == ("Nossa Secretaria", f"S{number}")
+        assert (unit["is_active"], unit["parent_code"]) == (False, 901)
         assert synced.history(CODE)[-1]["affected_fields"] == ["acronym"]
-
-
-def test_a_unit_that_a_person_moved_and_deactivated_stays_so(synced: World) -> None:
-    synced.have(901)
-    synced.edit(CODE, is_active=False, parent_id=synced.unit(901)["id"])
-    synced.sync_changed(CODE, sigla="SG")
-    unit = synced.unit(CODE)
-    assert (unit["is_active"], unit["parent_code"], unit["acronym"]) == (False, 901, "SG")
 
 
 def test_both_changed_alike_is_no_conflict(synced: World) -> None:
@@ -71,22 +65,6 @@ def test_each_kind_of_contact_merges_by_itself(synced: World, edited: dict[str, 
     assert synced.sync_changed(CODE, **changed)["status"] == "COMPLETED"
     before = {"phones": _PHONES, "emails": _EMAILS, "websites": _SITES, "address": None}
     assert synced.unit(CODE)["contact_info"] == {**before, **said, **edited}
-
-
-def test_only_the_contact_that_moved_apart_is_in_conflict(synced: World) -> None:
-    synced.edit_contact(CODE, phones=["(65) 9999"])
-    item = synced.sync_changed(CODE, **contact(phones=["(65) 2222"], emails=["b@ufmt.br"]))
-    assert item["detected_changes"] == {
-        "contact_info.phones": {"base": ["(65) 1111"], "local": ["(65) 9999"], "remote": ["(65) 2222"]}
-    }
-    assert synced.unit(CODE)["contact_info"]["emails"] == ["a@ufmt.br"]
-
-
-def test_a_kind_of_contact_that_siorg_left_out_once_keeps_its_base(synced: World) -> None:
-    synced.sync_changed(CODE, **contact(phones=["(65) 2222"]))
-    synced.edit_contact(CODE, emails=["eu@ufmt.br"])
-    assert synced.sync_changed(CODE, **contact(phones=["(65) 2222"], emails=_EMAILS))["status"] == "COMPLETED"
-    assert synced.unit(CODE)["contact_info"]["emails"] == ["eu@ufmt.br"]
 
 
 def test_area_acronym_type_and_category_merge_by_themselves(synced: World) -> None:
@@ -112,47 +90,19 @@ def test_area_acronym_type_and_category_merge_by_themselves(synced: World) -> No
 # -- what is no edit, and what erases nothing ---------------------------------------------------------------------------
 
 
-def test_white_space_is_neither_an_edit_nor_a_change(synced: World) -> None:
-    assert synced.sync_changed(CODE, nome=" Secretaria\u00a0\r\n", sigla="SEC ")["status"] == "COMPLETED"
-    assert len(synced.history(CODE)) == 1
-    synced.edit(CODE, name=" Secretaria ")
-    assert synced.sync_changed(CODE, nome="Secretaria Geral")["status"] == "COMPLETED"
-    assert synced.unit(CODE)["name"] == "Secretaria Geral"
-
-
-@pytest.mark.parametrize("nothing", [None, "", "  ", []])
-def test_null_blank_and_empty_erase_nothing(synced: World, nothing: object) -> None:
+def test_null_blank_empty_and_absent_erase_nothing(synced: World) -> None:
     synced.sync(CODE)
     before = synced.unit(CODE)
-    text = nothing or None
-    said: dict[str, Any] = {
-        "sigla": text,
-        "areaAtuacao": text,
-        "contato": nothing,
-        "endereco": nothing,
-        "codigoCategoriaUnidade": text,
-    }
-    assert synced.sync_changed(CODE, **said)["status"] == "COMPLETED"
-    after = synced.unit(CODE)
-    kept = ("name", "acronym", "activity_area", "contact_info", "category_id", "siorg_raw_data", "parent_id", "siorg_parent_code")
-    assert [after[key] for key in kept] == [before[key] for key in kept]
+    keys = ("sigla", "areaAtuacao", "codigoCategoriaUnidade", "contato", "endereco")
+    rows = [dict.fromkeys(keys, nothing) for nothing in (None, "", "  ")]
+    rows.append({key: [] if key in ("contato", "endereco") else None for key in keys})
+    for row in [*({**synced.siorg.rows[CODE], **row} for row in rows), {"codigoUnidade": unit_uri(CODE), "nome": "Secretaria"}]:
+        synced.siorg.rows[CODE] = row
+        assert synced.sync(CODE)["status"] == "COMPLETED", row
+        after = synced.unit(CODE)
+        for key in before.keys() - {"siorg_synced_at", "updated_at"}:
+            assert after[key] == before[key], (key, row)
     assert len(synced.history(CODE)) == 1
-
-
-def test_absent_keys_erase_nothing(synced: World) -> None:
-    before = synced.unit(CODE)
-    synced.siorg.rows[CODE] = {"codigoUnidade": CODE, "nome": "Secretaria"}
-    assert synced.sync(CODE)["status"] == "COMPLETED"
-    after = synced.unit(CODE)
-    for key in before.keys() - {"siorg_synced_at", "updated_at", "siorg_raw_data", "siorg_url"}:
-        assert after[key] == before[key], key
-    assert len(synced.history(CODE)) == 1
-
-
-def test_what_a_person_filled_in_is_not_overwritten_by_siorgs_first_word(synced: World) -> None:
-    synced.edit_contact(CODE, address="Bloco 3, sala 2")
-    item = synced.sync_changed(CODE, endereco=[{"logradouro": "Av. Fernando Corrêa", "numero": "2367"}])
-    assert (item["status"], list(item["detected_changes"])) == ("CONFLICT", ["contact_info.address"])
 
 
 def test_values_that_stand_for_siorgs_silence_are_no_edits(synced: World) -> None:
@@ -167,48 +117,30 @@ def test_values_that_stand_for_siorgs_silence_are_no_edits(synced: World) -> Non
     assert unit["contact_info"]["phones"] == ["3"]
 
 
-def test_the_payload_is_what_the_producer_saw_and_is_not_applied(synced: World) -> None:
-    synced.sync(CODE, payload={"codigoUnidade": CODE, "nome": "De ontem"})
+def test_the_payload_of_the_producer_is_not_applied_and_error_details_of_another_kind_are_no_decision(synced: World) -> None:
+    payload = {"codigoUnidade": CODE, "nome": "De ontem"}
+    assert synced.sync(CODE, payload=payload, error_details=Jsonb(["resolution"]))["status"] == "COMPLETED"
     assert synced.unit(CODE)["name"] == "Secretaria"
 
 
-def test_error_details_of_another_kind_are_no_decision(synced: World) -> None:
-    synced.siorg.change(CODE, sigla="SG")
-    assert synced.sync(CODE, error_details=Jsonb(["resolution"]))["status"] == "COMPLETED"
-
-
-# -- rows that were here before -----------------------------------------------------------------------------------------
-
-
-def _insert_local(world: World, code: int | None) -> UUID:
-    (unit,) = world.rows(
+@pytest.mark.parametrize("code", [CODE, None])  # None: unofficial, and mapped by a person
+def test_a_row_that_was_never_synced_takes_siorgs_values_and_history_keeps_its_own(world: World, code: int | None) -> None:
+    (made,) = world.rows(
         "WITH c AS (INSERT INTO organizational_unit_categories (name) VALUES ('Local') RETURNING id),"
         " t AS (INSERT INTO organizational_unit_types (code, name) VALUES ('local', 'Local') RETURNING id)"
         " INSERT INTO organizational_units (organization_id, category_id, unit_type_id, name, acronym, siorg_code, activity_area)"
         " SELECT o.id, c.id, t.id, 'Feita à mão', 'FM', %s, 'CORE' FROM organizations o, c, t RETURNING id",
         code,
     )
-    id_: UUID = unit["id"]
-    return id_
-
-
-def test_a_row_that_was_never_synced_takes_siorgs_values_and_history_keeps_its_own(world: World) -> None:
-    _insert_local(world, CODE)
+    if code is None:
+        mapping = "INSERT INTO siorg_mappings (entity_type, local_id, siorg_code) VALUES ('UNIT', %s, %s)"
+        world.connection.execute(mapping, [made["id"], CODE])
     world.have(siorg_row(CODE, nome="Secretaria", sigla="SEC"))
     unit = world.unit(CODE)
-    assert (unit["name"], unit["acronym"], unit["is_siorg_managed"]) == ("Secretaria", "SEC", True)
+    assert (unit["id"], unit["name"], unit["acronym"], unit["is_siorg_managed"]) == (made["id"], "Secretaria", "SEC", True)
     (entry,) = world.history(CODE)
     previous = entry["previous_data"]
     assert (entry["change_type"], previous["name"], previous["acronym"]) == ("UPDATE", "Feita à mão", "FM")
-
-
-def test_an_unofficial_unit_that_a_person_mapped_becomes_siorgs(world: World) -> None:
-    id_ = _insert_local(world, None)
-    world.connection.execute(
-        "INSERT INTO siorg_mappings (entity_type, local_id, siorg_code) VALUES ('UNIT', %s, %s)", [id_, CODE]
-    )
-    world.have(CODE)
-    assert world.unit(CODE)["id"] == id_
 
 
 # -- conflicts and decisions --------------------------------------------------------------------------------------------
@@ -216,11 +148,15 @@ def test_an_unofficial_unit_that_a_person_mapped_becomes_siorgs(world: World) ->
 
 def test_both_changed_is_a_conflict_that_names_the_three_sides_and_applies_nothing(synced: World) -> None:
     synced.edit(CODE, name="Nossa Secretaria")
+    synced.edit_contact(CODE, phones=["9"])
     before = synced.unit(CODE)
-    more = {"sigla": "SG", "areaAtuacao": "FIM", "versaoConsulta": "100.0.0", **contact(phones=["2"])}
+    more = {"sigla": "SG", "areaAtuacao": "FIM", "versaoConsulta": "100.0.0", **contact(phones=["2"], emails=["b@ufmt.br"])}
     item = synced.sync_changed(CODE, nome="Secretaria Geral", **more)
-    assert item["detected_changes"] == {"name": {"base": "Secretaria", "local": "Nossa Secretaria", "remote": "Secretaria Geral"}}
-    assert "name" in item["last_error"]
+    assert item["detected_changes"] == {
+        "name": {"base": "Secretaria", "local": "Nossa Secretaria", "remote": "Secretaria Geral"},
+        "contact_info.phones": {"base": _PHONES, "local": ["9"], "remote": ["2"]},
+    }
+    assert "contact_info.phones, name" in item["last_error"]
     assert synced.unit(CODE) == before
     assert len(synced.history(CODE)) == 1
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -18,21 +17,17 @@ OLD, NEW = CAPTURES / "ufmt-2016-03-02.json", CAPTURES / "ufmt-2016-06-30.json"
 _GENERATED = ("--synthetic", "240", "--seed", "7")
 
 
-@dataclass(frozen=True)
-class Story:
-    """SIORG at two times."""
-
-    before: tuple[str | Path, ...]
-    after: tuple[str | Path, ...]
+Story: TypeAlias = tuple[tuple[str | Path, ...], tuple[str | Path, ...]]
+"""SIORG at two times, as arguments of the simulator."""
 
 
 @pytest.fixture(params=["captured", "generated"])
 def story(request: pytest.FixtureRequest) -> Story:
     if request.param == "generated":
-        return Story(_GENERATED, (*_GENERATED, "--synthetic-changes", "40"))
+        return _GENERATED, (*_GENERATED, "--synthetic-changes", "40")
     if not NEW.exists():
         pytest.skip("no captured data beside this checkout; the generated structure has the same dirt")
-    return Story(("--snapshot", OLD), ("--snapshot", OLD, "--snapshot", NEW))
+    return ("--snapshot", OLD), ("--snapshot", OLD, "--snapshot", NEW)
 
 
 def _code(value: object) -> int | None:
@@ -70,8 +65,9 @@ def _assert_in_line(world: World, siorg: dict[int, dict[str, Any]]) -> None:
 
 
 def test_a_structure_comes_whole_then_follows_siorg_and_then_stays(story: Story, empty_database_url: str) -> None:
+    before, after = story
     with World(empty_database_url) as world:
-        with SiorgServer(*story.before) as server:
+        with SiorgServer(*before) as server:
             env = job_environment(world.url, server.url)
             run_job("migrate", env=env)
             first = _siorg_rows(server)
@@ -79,13 +75,13 @@ def test_a_structure_comes_whole_then_follows_siorg_and_then_stays(story: Story,
             summary_of(run_job("run", env=env).stdout)
             _assert_in_line(world, first)
 
-        with SiorgServer(*story.after) as server:
+        with SiorgServer(*after) as server:
             second = _siorg_rows(server)
             env = job_environment(world.url, server.url)
             run_job("discover", env=env)
             run_job("run", env=env)
             _assert_in_line(world, second)
-            if story.after[0] == "--snapshot":
+            if after[0] == "--snapshot":
                 assert len(second) == 476
             gone = first.keys() - second.keys()
             assert gone

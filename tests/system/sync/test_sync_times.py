@@ -75,11 +75,3 @@ def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
     assert 0.5 < row["pause"] <= 2
     if decision is not None:
         assert item["error_details"]["resolution"] == decision
-
-
-def test_an_update_that_a_newer_answer_settles_is_complete(synced: World) -> None:
-    (id_,) = synced.enqueue(CODE)
-    works = synced.fetched()
-    _stamp(synced, "clock_timestamp()")
-    synced.apply(works)
-    assert synced.item(id_)["status"] == "COMPLETED"

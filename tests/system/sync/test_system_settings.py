@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from siorg_queue.system_settings import is_enabled, read_boolean, read_whole_number
-from support.job import job_environment, run_job
-from support.local_structure import World, siorg_row
+from support.local_structure import World
 
 _TRUE = (True, "true", " True ", "TRUE\n", "on", "Yes", "1", 1)
 _FALSE = (False, "false", "False ", "OFF", "no", "0", 0)
@@ -29,22 +28,3 @@ def test_every_word_for_true_and_false_is_read_and_the_rest_falls_to_the_careful
 def test_whole_numbers_are_read_from_text_too() -> None:
     read = {repr(value): read_whole_number("units.max_hierarchy_depth", value, unset=10) for value, _ in _NUMBERS}
     assert read == {repr(value): number for value, number in _NUMBERS}
-
-
-def test_strict_mode_and_depth_are_read_from_texts(world: World) -> None:
-    world.have(siorg_row(900), siorg_row(901), siorg_row(902, 901))
-    world.setting("siorg.hierarchy_strict_mode", "true")
-    assert world.sync_changed(902, parent=900)["status"] == "CONFLICT"
-    world.setting("units.max_hierarchy_depth", "1")
-    world.siorg.publish(siorg_row(910, 900))
-    item = world.sync(910)
-    assert item["status"] == "FAILED"
-    assert "allows 1" in item["last_error"]
-
-
-def test_an_unreadable_switch_is_reported_with_what_is_allowed(world: World) -> None:
-    world.setting("siorg.sync_enabled", "perhaps")
-    world.enqueue(900)
-    done = run_job("run", env=job_environment(world.url, "http://127.0.0.1:9/doc"))
-    assert world.statuses() == {900: "PENDING"}
-    assert all(word in done.stderr for word in ("siorg.sync_enabled", "perhaps", "true", "false")), done.stderr

@@ -17,21 +17,15 @@ def item(code: int, operation: Operation = Operation.UPDATE, entity: EntityType 
     return Item(uuid4(), entity, code, operation, 5, {}, 1, 3, 1, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def never(_organization: int, _item: Item) -> bool:
-    return False
-
-
-def always(_organization: int, _item: Item) -> bool:
-    return True
-
-
-def only_901(_organization: int, item: Item) -> bool:
-    return item.siorg_code == 901
+def at_hand(*codes: int) -> Callable[[int, Item], bool]:
+    """A structure that was fetched earlier serves these units."""
+    return lambda _, item: item.siorg_code in codes
 
 
 def test_which_requests_units_need() -> None:
     of_471: dict[int, int] = dict.fromkeys(range(900, 999), 471)
     apart = {code: code + 1000 for code in range(900, 999)}
+    never, always, only_901 = at_hand(), at_hand(*range(900, 999)), at_hand(901)
     cases: list[tuple[str, list[Item], dict[int, int], Callable[[int, Item], bool], set[int], set[int]]] = [
         ("one alone is one small request", [item(900)], of_471, never, {900}, set()),
         ("three of one organization", [item(code) for code in (900, 901, 902)], of_471, never, {900, 901, 902}, set()),
@@ -49,14 +43,13 @@ def test_which_requests_units_need() -> None:
     failed = []
     for name, items, organization_of, is_fresh, units, structures in cases:
         wanted = plan(items, organization_of, is_fresh)
-        served = [one for group in (*wanted.units.values(), *wanted.structures.values()) for one in group]
-        if (set(wanted.units), set(wanted.structures)) != (units, structures) or sorted(one.id for one in served) != sorted(
-            one.id for one in items
-        ):
+        served = sorted(item.id for group in (*wanted.units.values(), *wanted.structures.values()) for item in group)
+        asked = (set(wanted.units), set(wanted.structures))
+        if asked != (units, structures) or served != sorted(item.id for item in items):
             failed.append((name, wanted))
     assert not failed
 
 
 def test_categories_and_types_are_one_table_each() -> None:
     items = [item(code, entity=EntityType.CATEGORY) for code in (1, 2)] + [item(1, entity=EntityType.TYPE)]
-    assert plan(items, {}, never).tables == {DomainTable.UNIT_CATEGORY: items[:2], DomainTable.UNIT_TYPE: items[2:]}
+    assert plan(items, {}, at_hand()).tables == {DomainTable.UNIT_CATEGORY: items[:2], DomainTable.UNIT_TYPE: items[2:]}

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from siorg_job.drain.linger import Linger
+from siorg_job.drain.run import Linger
 from siorg_job.settings import Settings
 
 SETTINGS = replace(

@@ -140,14 +140,9 @@ _json = st.recursive(
 )
 
 
-@given(secret=st.text("xyzXYZ-_.%/@:", min_size=4), before=st.text(), after=st.text(), around=_json)
-def test_no_secret_survives(secret: str, before: str, after: str, around: object) -> None:
+@given(odd=st.text(min_size=4), secret=st.text("xyzXYZ-_.%/@:", min_size=4), before=st.text(), after=st.text(), around=_json)
+def test_no_secret_survives(odd: str, secret: str, before: str, after: str, around: object) -> None:
+    assert odd.strip() not in Redactor([odd]).text(before + odd + after).replace("***", "\0") or len(odd.strip()) < 4
     redactor = Redactor([secret])
     assert secret not in redactor.text(f"{before}{secret}{after}")
     assert secret not in json.dumps(redactor.value([around, {"x": secret, secret: before + secret + after}]))
-
-
-@given(secret=st.text(min_size=4, max_size=40), before=st.text(max_size=20), after=st.text(max_size=20))
-def test_no_secret_of_whatever_characters_survives(secret: str, before: str, after: str) -> None:
-    clean = Redactor([secret]).text(before + secret + after)
-    assert secret.strip() not in clean.replace("***", "\0") or len(secret.strip()) < 4

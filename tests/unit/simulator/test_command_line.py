@@ -10,7 +10,6 @@ import pytest
 from siorg_simulator.__main__ import main
 from siorg_simulator.quirks import Quirk
 
-ONE = '{"unidades":[{"codigoUnidade":1}]}'
 REFUSED: list[tuple[list[str], str]] = [
     ([], "wanted: --snapshot FILE (one or more) or --synthetic N, not both"),
     (["--snapshot", "one.json", "--synthetic", "5"], "not both"),
@@ -19,10 +18,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--snapshot", "text.json"], "text.json: not JSON"),
     (["--snapshot", "binary.json"], "binary.json: not JSON"),
     (["--snapshot", "array.json"], "array.json: no units in it"),
-    (
-        ["--snapshot", "none.json"],
-        "none.json: no units in it (wanted: a SIORG body with the key `unidades`, not empty)",
-    ),
+    (["--snapshot", "none.json"], "none.json: no units in it (wanted: a SIORG body with the key `unidades`, not empty)"),
     (["--snapshot", "one.json", "--snapshot", "nocode.json"], "nocode.json: unit 0: a unit has no codigoUnidade"),
     (["--snapshot", "badcode.json"], "badcode.json: unit 0: codigoUnidade is 'http://x/abc', not a code"),
     (["--snapshot", "twice.json"], "twice.json: unit 1: codigoUnidade 7 comes twice"),
@@ -51,17 +47,13 @@ REFUSED: list[tuple[list[str], str]] = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     files = {
-        "one.json": ONE,
-        "text.json": "not JSON",
-        "array.json": "[]",
-        "none.json": '{"servico":{"codigoErro":102},"unidades":[]}',
-        "nocode.json": '{"unidades":[{"nome":"x"}]}',
-        "badcode.json": '{"unidades":[{"codigoUnidade":"http://x/abc"}]}',
-        "twice.json": '{"unidades":[{"codigoUnidade":7},{"codigoUnidade":"http://x/007"}]}',
-        "odd.json": '{"unidades":[5]}',
-    }
+        "one": '{"unidades":[{"codigoUnidade":1}]}', "text": "not JSON", "array": "[]", "odd": '{"unidades":[5]}',
+        "none": '{"servico":{"codigoErro":102},"unidades":[]}', "nocode": '{"unidades":[{"nome":"x"}]}',
+        "badcode": '{"unidades":[{"codigoUnidade":"http://x/abc"}]}',
+        "twice": '{"unidades":[{"codigoUnidade":7},{"codigoUnidade":"http://x/007"}]}',
+    }  # fmt: skip
     for name, text in files.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / f"{name}.json").write_text(text)
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     return tmp_path
 

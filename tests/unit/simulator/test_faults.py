@@ -7,19 +7,13 @@ import pytest
 from siorg_simulator.faults import Latency, parse_faults, parse_latency
 
 
-def test_all_words_are_understood() -> None:
-    faults = parse_faults(
-        "status=503:0.05, status=502:0.1,timeout=0.01,torn=0.01,garbage=0.01,429=0.02,empty=0,reset=0.1,error=1e-3"
-    )
-    assert [fault.name for fault, _ in faults.chances] == [
-        "status=503", "status=502", "timeout", "torn", "garbage", "status=429", "empty", "reset", "error",
-    ]  # fmt: skip
-
-
-def test_the_draw_decides() -> None:
+def test_all_words_are_understood_and_the_draw_decides() -> None:
+    words = "status=503:0.05, status=502:0.1,timeout=0.01,torn=0.01,garbage=0.01,429=0.02,empty=0,reset=0.1,error=1e-3"
+    names = ["status=503", "status=502", "timeout", "torn", "garbage", "status=429", "empty", "reset", "error"]
+    assert [fault.name for fault, _ in parse_faults(words).chances] == names
     faults = parse_faults("torn=0.25,empty=0.25")
-    names = [fault.name if (fault := faults.choose(draw)) else None for draw in (0.0, 0.249, 0.25, 0.499, 0.5, 0.999)]
-    assert names == ["torn", "torn", "empty", "empty", None, None]
+    drawn = [fault.name if (fault := faults.choose(draw)) else None for draw in (0.0, 0.249, 0.25, 0.499, 0.5, 0.999)]
+    assert drawn == ["torn", "torn", "empty", "empty", None, None]
     assert parse_faults("torn=1").choose(0.999999) is not None
     assert parse_faults(" ").choose(0.0) is None
 
@@ -35,9 +29,7 @@ def test_wrong_words_are_refused_with_what_is_allowed() -> None:
     for text in ("", "x", "-1", "10:20", "nan", "inf", "10:-1", "10:x", "1:2:3"):
         with pytest.raises(ValueError, match="MEAN"):
             pytest.fail(f"{text} was understood as {parse_latency(text)}")
-
-
-def test_chances_add_up_to_at_most_one_and_come_once() -> None:
+    # Chances add up to at most one, and come once.
     parse_faults("torn=0.7,empty=0.2,reset=0.1")
     with pytest.raises(ValueError, match="more than 1"):
         parse_faults("torn=0.6,empty=0.5")

@@ -61,13 +61,9 @@ def error(history: History, version: str | None, limit: int | None = None) -> in
 
 @pytest.fixture
 def three() -> History:
-    return History.of(
-        [
-            snapshot(row(10, 1, versaoConsulta="100.0.0"), row(11, 10), row(12, 11)),
-            snapshot(row(10, 1, versaoConsulta="102.0.0"), row(11, 10, nome="B"), row(12, 11)),
-            snapshot(row(10, 1, versaoConsulta="104.0.0"), row(11, 10, nome="B"), row(13, 11)),
-        ]
-    )
+    roots = [row(10, 1, versaoConsulta=version) for version in ("100.0.0", "102.0.0", "104.0.0")]
+    below = [[row(11, 10), row(12, 11)], [row(11, 10, nome="B"), row(12, 11)], [row(11, 10, nome="B"), row(13, 11)]]
+    return History.of([snapshot(root, *units) for root, units in zip(roots, below, strict=True)])
 
 
 def test_changes_since_a_version_are_those_since_the_newest_known_not_above_it(three: History) -> None:

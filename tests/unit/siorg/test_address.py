@@ -45,7 +45,7 @@ PRIVATE_HOSTS = [
     "[2001:db8::1]", "[64:ff9b::7f00:1]", "[64:ff9b:1::a00:1]", "[2002:7f00:1::]", "[2002:808:808::]",
     "[2001:0:4136:e378:8000:63bf:3fff:fdd2]",
 ]  # fmt: skip
-REFUSED: list[tuple[str, list[object]]] = [
+REFUSED = [
     ("user information", [f"https://host:{SECRET}@evil/", f"https://{SECRET}@evil.example.com/", "https://@evil.example.com/",
         "https://api.siorg.gov.br:443@evil.example.com/", f"https://a:{SECRET}@[2606:4700::1111]/"]),
     ("backslash", [f"https://evil.example.com\\@{SECRET}.example.com", "https:\\\\api.siorg.gov.br",
@@ -55,8 +55,7 @@ REFUSED: list[tuple[str, list[object]]] = [
     ("white space", ["https://api.siorg.gov.br/a b", " https://api.siorg.gov.br"]),
     ("control", ["https://api.siorg.gov.br\n", "https://api.siorg\t.gov.br", "https://api.siorg.gov.br\x00"]),
     ("ASCII", ["https://órgão.gov.br", "https://api。siorg。gov。br", "https://ⓛocalhost"]),
-    ("missing", ["", None, 471, b"https://api.siorg.gov.br"]),
-    ("no scheme", ["api.siorg.gov.br/doc", "//api.siorg.gov.br", "https:api.siorg.gov.br", "https:/api.siorg.gov.br"]),
+    ("no scheme", ["", "api.siorg.gov.br/doc", "//api.siorg.gov.br", "https:api.siorg.gov.br", "https:/api.siorg.gov.br"]),
     ("no host", ["https:///doc", "https://", "https://:443/doc", "file:///etc/passwd"]),
     ("https", ["ftp://api.siorg.gov.br", "javascript://api.siorg.gov.br"]),
     ("percent-encoded", ["https://api%2esiorg.gov.br", "https://[fe80::1%25eth0]/", "https://[fe80::1%eth0]/"]),
@@ -91,7 +90,7 @@ def test_what_parsers_could_read_differently_is_refused_with_the_reason() -> Non
     for reason, url in ((reason, url) for reason, urls in REFUSED for url in urls):
         for allow_insecure in (False, True):
             with pytest.raises(ValueError, match="SIORG") as caught:
-                pytest.fail(f"{url} was taken as {check_base_url(url, allow_insecure=allow_insecure)}")  # type: ignore[arg-type]
+                pytest.fail(f"{url} was taken as {check_base_url(url, allow_insecure=allow_insecure)}")
             assert reason in str(caught.value), url
             assert SECRET not in repr(caught.value), url
             assert caught.value.__cause__ is None, url

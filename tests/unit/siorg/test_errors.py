@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from siorg_job.siorg.errors import SiorgError
 
 
-def tree(kind: type[SiorgError]) -> Iterator[type[SiorgError]]:
-    yield kind
-    for further in kind.__subclasses__():
-        yield from tree(further)
+def tree(kind: type[SiorgError]) -> list[type[SiorgError]]:
+    return [kind, *(deeper for further in kind.__subclasses__() for deeper in tree(further))]
 
 
 def test_kinds_and_error_types_are_what_they_always_were() -> None:

@@ -49,23 +49,12 @@ def test_a_whole_unit_is_read() -> None:
         ],
     )
     assert unit == RemoteUnit(
-        code=471,
-        parent_code=244,
-        organization_code=471,
-        type_slug="entidade",
-        name="Faculdade de Geociências",
-        acronym="FAGEO",
-        category_code=12,
-        activity_area="CORE",
-        phones=("(55) (65) 36158267", "(55) (65) 1"),
-        emails=("ufmt@ufmt.br",),
+        code=471, parent_code=244, organization_code=471, type_slug="entidade", category_code=12, activity_area="CORE",
+        name="Faculdade de Geociências", acronym="FAGEO", version="107.0.0", raw=unit.raw,
+        phones=("(55) (65) 36158267", "(55) (65) 1"), emails=("ufmt@ufmt.br",),
         websites=("http://www.ufmt.br", "https://ufmt.br/ab"),
-        address="Av. Fernando Corrêa da Costa, 2367 - Boa Esperança, MT, CEP 07061-908",
-        zip_code="07061908",
-        state="MT",
-        version="107.0.0",
-        raw=unit.raw,
-    )
+        address="Av. Fernando Corrêa da Costa, 2367 - Boa Esperança, MT, CEP 07061-908", zip_code="07061908", state="MT",
+    )  # fmt: skip
     assert unit.is_organization
     assert json.loads(unit.raw)["endereco"][0]["numero"] == 2367
     assert ": " not in unit.raw
@@ -88,12 +77,7 @@ def test_pascal_case_as_the_documents_print_it_is_read() -> None:
 
 def test_absent_null_and_blank_all_mean_that_siorg_did_not_say() -> None:
     bare = {"codigoUnidade": "9"}
-    silent = [key for key in unit_row(9) if key != "codigoUnidade"] + [
-        "codigoCategoriaUnidade",
-        "areaAtuacao",
-        "endereco",
-        "contato",
-    ]
+    silent = {*unit_row(9), "codigoCategoriaUnidade", "areaAtuacao", "endereco", "contato"} - {"codigoUnidade"}
     for row in (bare, *({**bare, **dict.fromkeys(silent, nothing)} for nothing in (None, "", "  ", "\xa0\r\n\t"))):
         unit = rows.parse_unit(envelope(value=row), 9)
         assert unit == RemoteUnit(code=9, raw=unit.raw), row
@@ -123,23 +107,16 @@ def test_what_is_not_the_one_unit_that_was_asked_for_is_not_taken() -> None:
 
 
 def test_what_no_database_takes_is_refused_with_its_place() -> None:
-    cases = [
-        (rb'"a\u0000b"', "novo.x[0]", "NUL"),
-        (rb'"\ud800"', "novo.x[0]", "lone surrogate"),
-        (b'"\xff\xfe"', "novo.x[0]", "wrong byte"),
-        (b'"\xed\xa0\x80"', "novo.x[0]", "wrong byte"),
-        (b"NaN", "novo.x[0]", "NaN"),
-        (b"-Infinity", "novo.x[0]", "-Infinity"),
-        (b"1e999", "novo.x[0]", "too large"),
-        (b"1" * 5000, "novo.x[0]", "a number of 5000 characters"),
-        (b"0." + b"1" * 5000, "novo.x[0]", "too large"),
-        (b"[" * 60 + b"]" * 60, "novo.x[0]", "deeper than"),
-        (rb'{"k\u0000":1}', "novo.x[0]: a key", "NUL"),
-        (rb'{"\udfff":1}', "novo.x[0]: a key", "lone surrogate"),
-    ]
-    for replacement, place, reason in cases:
+    cases = {
+        rb'"a\u0000b"': "NUL", rb'"\ud800"': "lone surrogate", b'"\xff\xfe"': "wrong byte", b'"\xed\xa0\x80"': "wrong byte",
+        b"NaN": "NaN", b"-Infinity": "-Infinity", b"1e999": "too large", b"0." + b"1" * 5000: "too large",
+        b"1" * 5000: "a number of 5000 characters", b"[" * 60 + b"]" * 60: "deeper than",
+        rb'{"k\u0000":1}': "NUL", rb'{"\udfff":1}': "lone surrogate",
+    }  # fmt: skip
+    for replacement, reason in cases.items():
         body = envelope(value=unit_row(9, novo={"x": ["HERE"]})).replace(b'"HERE"', replacement)
         error = refused(InvalidData, reason, rows.parse_unit, body, 9)
+        place = "novo.x[0]: a key" if replacement.startswith(b"{") else "novo.x[0]"
         assert str(error.details["field"]).startswith(place), replacement
         str(error).encode()
 
@@ -160,7 +137,7 @@ def test_one_bad_unit_never_spoils_the_others() -> None:
     assert set(structure.units) == {471, 3}
     assert {code: error.details["field"] for code, error in structure.invalid.items()} == {1: "nome", 2: "nome"}
     assert structure.unidentified == 4
-    assert rows.is_whole(structure)
+    assert structure.is_whole
 
 
 def test_the_same_row_twice_is_one_unit_and_different_rows_are_none() -> None:
@@ -176,10 +153,10 @@ def test_the_same_row_twice_is_one_unit_and_different_rows_are_none() -> None:
 def test_a_structure_is_whole_only_with_the_organization_itself() -> None:
     whole: list[Any] = [[unit_row(471)], unit_row(471), [unit_row(471, nome=5), unit_row(2)]]
     for value in whole:
-        assert rows.is_whole(rows.read_structure(envelope("unidade", value), 471)), value
+        assert rows.read_structure(envelope("unidade", value), 471).is_whole, value
     partial: list[Any] = [[], None, [unit_row(1), unit_row(2)], [5, {}]]
     for value in partial:
-        assert not rows.is_whole(rows.read_structure(envelope("unidade", value), 471)), value
+        assert not rows.read_structure(envelope("unidade", value), 471).is_whole, value
 
 
 @captured
@@ -236,18 +213,12 @@ def test_a_version_that_is_none_is_an_error() -> None:
 
 def test_changes_keep_every_code_even_of_rows_with_unusable_fields() -> None:
     changed = [
-        unit_row(1, operacao="INCLUSAO"),
-        unit_row(2, operacao="EXCLUSAO", nome=5),
-        unit_row(3, operacao="ALTERACAO", nome="a\x00b", sigla="\ud800"),
-        unit_row(4, operacao="??"),
-    ]
+        unit_row(1, operacao="INCLUSAO"), unit_row(2, operacao="EXCLUSAO", nome=5),
+        unit_row(3, operacao="ALTERACAO", nome="a\x00b", sigla="\ud800"), unit_row(4, operacao="??"),
+    ]  # fmt: skip
     changes = rows.parse_changes(envelope("unidades", changed))
-    assert [(unit.code, unit.operation, unit.ended) for unit in changes] == [
-        (1, "INCLUSAO", False),
-        (2, "EXCLUSAO", True),
-        (3, "ALTERACAO", False),
-        (4, None, False),
-    ]
+    read = [(unit.code, unit.operation, unit.ended) for unit in changes]
+    assert read == [(1, "INCLUSAO", False), (2, "EXCLUSAO", True), (3, "ALTERACAO", False), (4, None, False)]
     assert (changes[1].name, changes[2].name, changes[2].acronym) == (None, None, None)
     assert changes[2].raw == '{"codigoUnidade":3}'
 
@@ -272,59 +243,42 @@ def test_captured_domain_tables_are_read() -> None:
 
 
 def test_domain_rows() -> None:
-    given: list[tuple[Any, str, Any]] = [
-        (1, " Órgão\xa0Singular ", "SIM"),
-        ("https://x/id/categoria-unidade/2", "B", "NAO"),
-        ("03", "C", None),
-        ("03", "C", None),
-    ]
-    body = envelope(
-        "categoriaUnidade",
-        [{"codigoCategoriaUnidade": code, "descricaoCategoriaUnidade": name, "ativo": active} for code, name, active in given],
-    )
+    given: list[tuple[Any, str, Any]] = [(1, " Órgão\xa0Singular ", "SIM"), ("https://x/id/categoria-unidade/2", "B", "NAO")]
+    given += 2 * [("03", "C", None)]
+    keys = ("codigoCategoriaUnidade", "descricaoCategoriaUnidade", "ativo")
+    body = envelope("categoriaUnidade", [dict(zip(keys, row, strict=True)) for row in given])
     read = rows.parse_domain(body, DomainTable.UNIT_CATEGORY)
     assert [(row.code, row.name, row.active) for row in read] == [(1, "Órgão Singular", True), (2, "B", False), (3, "C", True)]
     types = envelope("tipoUnidade", {"codigoTipoUnidade": "UA", "descricaoTipoUnidade": "Unidade Administrativa"})
     (row,) = rows.parse_domain(types, DomainTable.UNIT_TYPE)
     assert (row.code, row.name, row.active) == ("UA", "Unidade Administrativa", True)
-    keys = ["tipoUnidade", "categoriaUnidade", "naturezaJuridica", "poder", "esfera"]
-    assert [table.key for table in DomainTable] == keys
+    assert [table.key for table in DomainTable] == ["tipoUnidade", "categoriaUnidade", "naturezaJuridica", "poder", "esfera"]
 
 
 def test_a_domain_table_is_read_whole_or_not_at_all() -> None:
-    cases: list[tuple[Any, type[SiorgError]]] = [
-        ([], MalformedResponse),
-        (None, MalformedResponse),
-        ([5], InvalidData),
-        ([{"codigoPoder": None, "descricaoPoder": "x"}], InvalidData),
-        ([{"codigoPoder": True, "descricaoPoder": "x"}], InvalidData),
-        ([{"codigoPoder": 1}], InvalidData),
-        ([{"codigoPoder": 1, "nome": "x"}], InvalidData),
-        ([{"codigoPoder": 1, "descricaoPoder": "x" * 256}], InvalidData),
-        ([{"codigoPoder": 1, "descricaoPoder": "x", "ativo": "TALVEZ"}], InvalidData),
-        ([{"codigoPoder": 1, "descricaoPoder": "x"}, {"codigoPoder": 1, "descricaoPoder": "y"}], InvalidData),
-    ]
-    for value, kind in cases:
-        refused(kind, "", rows.parse_domain, envelope("poder", value), DomainTable.POWER)
+    x = {"codigoPoder": 1, "descricaoPoder": "x"}
+    invalid: list[list[Any]] = [
+        [5], [{**x, "codigoPoder": None}], [{**x, "codigoPoder": True}], [{"codigoPoder": 1}], [{"codigoPoder": 1, "nome": "x"}],
+        [{**x, "descricaoPoder": "x" * 256}], [{**x, "ativo": "TALVEZ"}], [x, {**x, "descricaoPoder": "y"}],
+    ]  # fmt: skip
+    for value in invalid:
+        refused(InvalidData, "", rows.parse_domain, envelope("poder", value), DomainTable.POWER)
+    for empty in (envelope("poder", []), envelope("poder", None)):
+        refused(MalformedResponse, "", rows.parse_domain, empty, DomainTable.POWER)
 
 
 # ── What was stored ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_what_was_stored_reads_back_the_same() -> None:
-    unit = read(contato=[{"telefone": ["1"]}], endereco=[{"logradouro": "Rua A"}], operacao="ALTERACAO")
-    assert rows.parse_stored(unit.raw) == rows.parse_stored(json.loads(unit.raw)) == unit
-
-
-def test_an_unusable_field_of_what_was_stored_is_none_and_spoils_no_other() -> None:
+    whole = read(contato=[{"telefone": ["1"]}], endereco=[{"logradouro": "Rua A"}], operacao="ALTERACAO")
+    assert rows.parse_stored(whole.raw) == rows.parse_stored(json.loads(whole.raw)) == whole
+    # An unusable field is none, and spoils no other.
     contact, address = {"telefone": [True], "email": ["a@b"]}, {"cep": "78060900", "numero": []}
     unit = rows.parse_stored(unit_row(9, nome=5, contato=[contact], endereco=[address]))
     assert unit is not None
     assert (unit.name, unit.phones, unit.emails) == (None, None, ("a@b",))
     assert (unit.address, unit.zip_code, unit.acronym) == (None, "78060900", "FAGEO")
-
-
-def test_what_was_stored_without_a_unit_is_nothing() -> None:
     nothing: list[Any] = [None, "", "x", "[]", "5", "{", "{}", {}, {"codigoUnidade": None}, {"codigoUnidade": "x"}, "[" * 100_000]
     for raw in nothing:
         assert rows.parse_stored(raw) is None, raw

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siorg_job.sync.merge import differences, merge
 from siorg_job.sync.merge_base import next_base
-from siorg_job.sync.model import Change, Conflict, NoChange, UnitField, Value
+from siorg_job.sync.model import Conflict, UnitField, Value
 from siorg_job.sync.resolution import Resolution, read_resolution
 
 FIELDS = (UnitField.NAME, UnitField.ACRONYM, UnitField.PARENT, UnitField.PHONES, UnitField.IS_ACTIVE)
@@ -39,17 +39,13 @@ _ONE_FIELD: tuple[tuple[Value, Value, Value, str], ...] = (
 
 def test_one_field() -> None:
     for base, local, remote, expected in _ONE_FIELD:
-        match merge(base={"f": base}, local={"f": local}, remote={"f": remote}):
-            case NoChange():
-                found = "keep"
-            case Change(values):
-                found = "take"
-                assert values == {"f": remote}
-            case Conflict(apart):
-                found = "conflict"
-                assert apart == {"f": {"base": base, "local": local, "remote": remote}}
-        assert found == expected, (base, local, remote)
-    assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == Change({"f": "C"}), "without a base SIORG wins"
+        decision = merge(base={"f": base}, local={"f": local}, remote={"f": remote})
+        if expected == "conflict":
+            assert isinstance(decision, Conflict), (base, local, remote)
+            assert decision.differences == {"f": {"base": base, "local": local, "remote": remote}}
+        else:
+            assert decision == ({"f": remote} if expected == "take" else {}), (base, local, remote)
+    assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == {"f": "C"}, "without a base SIORG wins"
 
 
 def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_person_decided() -> None:
@@ -58,7 +54,7 @@ def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_p
     decision = merge(base=base, local=base, remote=remote, strict_hierarchy=True)
     assert isinstance(decision, Conflict)
     assert decision.differences == {"parent": {"base": 471, "local": 471, "remote": 9}}
-    assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == Change(remote)
+    assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == remote
 
 
 def test_differences_leave_out_what_siorg_does_not_say() -> None:
@@ -106,7 +102,7 @@ _remote = _said.map(lambda said: {key: value if value != "" else None for key, v
 
 
 def _after(local: dict[str, Any], decision: object) -> dict[str, Any]:
-    return {**local, **decision.values} if isinstance(decision, Change) else local
+    return {**local, **decision} if isinstance(decision, dict) else local
 
 
 def _next_base(base: dict[str, Any] | None, remote: dict[str, Any]) -> dict[str, Any]:
@@ -114,10 +110,28 @@ def _next_base(base: dict[str, Any] | None, remote: dict[str, Any]) -> dict[str,
 
 
 @given(st.none() | _remote, _local, _remote)
-def test_absence_never_erases(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
-    for resolution in (None, ACCEPT):
-        after = _after(local, merge(base=base, local=local, remote=remote, resolution=resolution))
-        assert all(after[field] == local[field] for field in FIELDS if remote[field] is None)
+def test_absence_never_erases_and_accepting_makes_local_what_siorg_says(
+    base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
+) -> None:
+    after = _after(local, merge(base=base, local=local, remote=remote))
+    assert all(after[field] == local[field] for field in FIELDS if remote[field] is None)
+    after = _after(local, merge(base=base, local=local, remote=remote, resolution=ACCEPT))
+    assert after == {field: local[field] if remote[field] is None else remote[field] for field in FIELDS}
+
+
+@given(st.none() | _remote, _local, _remote)
+def test_a_conflict_names_exactly_what_moved_apart_and_all_else_applied_twice_is_applied_once(
+    base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
+) -> None:
+    decision = merge(base=base, local=local, remote=remote)
+    if not isinstance(decision, Conflict):
+        assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == {}
+        return
+    assert base is not None
+    for field, sides in decision.differences.items():
+        assert sides == {"base": base[field], "local": local[field], "remote": remote[field]}
+        assert remote[field] not in (None, base[field], local[field])
+        assert local[field] != base[field]
 
 
 @given(_local, _remote)
@@ -133,34 +147,6 @@ def test_where_siorg_stood_still_edits_stay(base: dict[str, Any], local: dict[st
         if isinstance(local[field], str) and isinstance(base[field], str) and local[field].split() == base[field].split():
             continue  # white space is no edit
         assert after[field] == local[field] or not local[field]
-
-
-@given(_remote, _local, _remote)
-def test_a_conflict_names_exactly_what_moved_apart(base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any]) -> None:
-    decision = merge(base=base, local=local, remote=remote)
-    assume(isinstance(decision, Conflict))
-    assert isinstance(decision, Conflict)
-    for field, sides in decision.differences.items():
-        assert sides == {"base": base[field], "local": local[field], "remote": remote[field]}
-        assert remote[field] not in (None, base[field], local[field])
-        assert local[field] != base[field]
-
-
-@given(st.none() | _remote, _local, _remote)
-def test_applied_twice_is_applied_once(base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]) -> None:
-    decision = merge(base=base, local=local, remote=remote)
-    assume(not isinstance(decision, Conflict))
-    assert merge(base=_next_base(base, remote), local=_after(local, decision), remote=remote) == NoChange()
-
-
-@given(st.none() | _remote, _local, _remote)
-def test_accepting_makes_local_what_siorg_says(
-    base: dict[str, Any] | None, local: dict[str, Any], remote: dict[str, Any]
-) -> None:
-    decision = merge(base=base, local=local, remote=remote, resolution=ACCEPT)
-    assert not isinstance(decision, Conflict)
-    after = _after(local, decision)
-    assert all(after[field] == remote[field] for field in FIELDS if remote[field] is not None)
 
 
 @given(_remote, _local, _remote, st.sets(st.sampled_from(FIELDS)))
