@@ -1,8 +1,4 @@
-"""``siorg-operator``: the commands and their exit codes.
-
-0 done · 1 error · 2 wrong settings, resource or usage · 75 try later (cluster or database unavailable). Each command
-imports what it needs when it runs.
-"""
+"""``siorg-operator``: the commands. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -80,10 +76,8 @@ def parser() -> argparse.ArgumentParser:
     )
     explain.set_defaults(command=_explain)
 
-    crd = commands.add_parser("crd", help="print the CustomResourceDefinition")
-    crd.set_defaults(command=_crd)
-    settings = commands.add_parser("settings", help="list every setting of run with its default")
-    settings.set_defaults(command=_settings)
+    commands.add_parser("crd", help="print the CustomResourceDefinition").set_defaults(command=_crd)
+    commands.add_parser("settings", help="list every setting of run with its default").set_defaults(command=_settings)
     return root
 
 
@@ -108,14 +102,9 @@ def _run(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     configure(settings.log_format, settings.log_level, quiet=settings.quiet_loggers)
     capture_uncaught("siorg_operator")
     from siorg_operator.control.run import run
-    from siorg_operator.decide.ports import ClusterError
-    from siorg_operator.serving.http import HttpPortError
 
-    try:
-        return run(settings)
-    except (ClusterError, HttpPortError) as error:
-        print(error, file=sys.stderr)
-        return USAGE
+    run(settings)
+    return DONE
 
 
 def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -123,17 +112,15 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from siorg_runtime.logs import configure
 
     configure("text", "warning")
-    return local(
-        arguments.file, environ, logs=arguments.logs, until_empty=arguments.until_empty, plain=arguments.plain
-    )  # fmt: skip
+    return local(arguments, environ)
 
 
 def _explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from siorg_operator.explain.command import explain
+    from siorg_operator.explain import explain
     from siorg_runtime.logs import configure
 
     configure("text", "warning")
-    return explain(arguments.what, environ, namespace=arguments.namespace, depth=arguments.depth, unfinished=arguments.unfinished)
+    return explain(arguments, environ)
 
 
 def _crd(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:

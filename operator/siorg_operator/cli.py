@@ -1,4 +1,4 @@
-"""What every command of ``siorg-operator`` keeps to: exit codes, wrong usage, files that a person names."""
+"""What every command of ``siorg-operator`` keeps to: exit codes, wrong usage, what a person names."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ class UsageError(Exception):
 
 
 def read_text(name: str) -> str:
-    """The text of a file; ``-`` is standard input.
-
-    Raises:
-        UsageError: it cannot be read, or is no text.
-    """
+    """The text of a file; ``-`` is standard input. ``UsageError``: it cannot be read, or is no text."""
     try:
         data = sys.stdin.buffer.read(_LARGEST_FILE + 1) if name == "-" else Path(name).read_bytes()[: _LARGEST_FILE + 1]
     except OSError as error:

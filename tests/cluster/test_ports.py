@@ -27,8 +27,9 @@ from siorg_operator.decide.ports import Launcher, QueueReader, Reporter
 from siorg_operator.decide.state import Ending, Job, Stuck, Unreadable
 from siorg_operator.decide.status import Event
 from siorg_operator.local.command import prepare
-from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from siorg_operator.local.machine import LocalMachine
 from siorg_operator.serving.metrics import OperatorMetrics
+from support.event_loop import until
 from support.fake_cluster import FakeCluster
 from support.job import job_environment
 from support.operator_values import NOW
@@ -87,7 +88,7 @@ def on_this_machine(world: World) -> Side:
     environment = job_environment(world.database_url, world.siorg.url)
     resource, environ = prepare(parse(world.resource()), environment)
     databases = Databases(correct="DATABASE_URL")
-    machine = LocalMachine(resource, LocalQueueReader(databases, world.database_url), world.folder, environ)
+    machine = LocalMachine(resource, databases, world.folder, environ)
 
     async def close() -> None:
         await machine.stop()
@@ -95,7 +96,8 @@ def on_this_machine(world: World) -> Side:
 
     return Side(
         resource=resource, launcher=machine, reporter=machine, jobs=machine.jobs, status=lambda: machine.status,
-        events=lambda: [event for _, event in machine.events], reader=lambda url: LocalQueueReader(databases, url), close=close,
+        events=lambda: [event for _, event in machine.events], close=close,
+        reader=lambda url: LocalMachine(resource, databases, world.folder, {"DATABASE_URL": url}),
     )  # fmt: skip
 
 
@@ -138,41 +140,31 @@ async def launch(side: Side, slot: int = 0, round_: int = 1) -> bool:
     return await side.launcher.launch(side.resource, Launch(slot, round_), credentials="c0ffee", decision="launched 1")
 
 
-async def until(reached: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not reached():  # noqa: ASYNC110 - a process ends, which tells nobody here
-            await asyncio.sleep(0.1)
-
-
 # -- Launcher ---------------------------------------------------------------------------------------------------------
 
 
 @on(ALL)
-async def test_a_launched_job_is_capacity_at_its_place(side: Side, world: World) -> None:
-    assert await launch(side, 2, 5)
+async def test_a_launched_job_is_capacity_at_its_place_and_one_that_is_launched_again_is_there_once(
+    side: Side, world: World
+) -> None:
+    assert [await launch(side, 2, 5), await launch(side, 2, 5)] == [True, False]
     (job,) = side.jobs()
     assert (job.name, job.slot, job.round) == (job_name(side.resource, 2, 5), 2, 5)
     assert job.template
-
-
-@on(ALL)
-async def test_what_is_launched_again_is_there_once(side: Side, world: World) -> None:
-    assert [await launch(side), await launch(side)] == [True, False]
-    assert len(side.jobs()) == 1
     assert sorted(await asyncio.gather(launch(side, 1), launch(side, 1))) == [False, True]
-    assert sorted(job.slot for job in side.jobs()) == [0, 1]
+    assert sorted(job.slot for job in side.jobs()) == [1, 2]
 
 
 @on(REAL)
 async def test_a_job_tells_how_it_ended_and_is_kept_until_it_is_removed(side: Side, world: World) -> None:
     await launch(side)
-    await until(lambda: all(job.finished_at for job in side.jobs()))
+    await until(lambda: all(job.finished_at for job in side.jobs()), seconds=60)
     (job,) = side.jobs()
     assert job.ending is Ending.DONE
     assert job.summary is not None
     assert job.summary.claimed == 0
     await side.launcher.remove(side.resource, job.name)
-    await until(lambda: not side.jobs())
+    await until(lambda: not side.jobs(), seconds=60)
 
 
 @on(ALL)
@@ -187,7 +179,7 @@ async def test_a_job_that_is_gone_is_ended_and_removed_without_an_error(side: Si
 
 
 @on(ALL)
-async def test_a_status_is_merged_and_the_object_is_answered(side: Side, world: World) -> None:
+async def test_a_status_is_merged_and_answered_with_its_object_and_an_event_is_recorded(side: Side, world: World) -> None:
     await side.reporter.write_status(side.resource, {"jobs": {"active": 1, "failed": 2}, "rate": 0.5})
     answer = await side.reporter.write_status(side.resource, {"jobs": {"active": None, "pending": 3}, "rate": None})
     assert answer is not None
@@ -195,10 +187,6 @@ async def test_a_status_is_merged_and_the_object_is_answered(side: Side, world: 
     assert answer["status"] == side.status()
     jobs = {key: value for key, value in side.status()["jobs"].items() if key != "lastRound"}
     assert (jobs, "rate" in side.status()) == ({"failed": 2, "pending": 3}, False)
-
-
-@on(ALL)
-async def test_an_event_is_recorded(side: Side, world: World) -> None:
     await side.reporter.record(side.resource, EVENT)
     assert EVENT in side.events()
 

@@ -201,7 +201,7 @@ class FakeOperator:
             clock=lambda: cluster.now,
         )
         self.status = StatusWriter(cluster, lambda: None)
-        self.reconciler = Reconciler(self.context, cluster, self.status)
+        self.reconciler = Reconciler(self.context, ("sync", "siorg"), cluster, self.status)
 
     def reconcile(self) -> Reconciled:
         """One pass."""

@@ -15,6 +15,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from siorg_operator.cli import UsageError
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.settings import NAMESPACE_FILE
 
@@ -30,7 +31,7 @@ def api_client() -> client.ApiClient:
     """A client of the cluster: the service account's inside one, the kubeconfig's current context elsewhere.
 
     Raises:
-        ClusterError: neither exists.
+        UsageError: neither exists.
     """
     configuration = client.Configuration()
     try:
@@ -39,7 +40,7 @@ def api_client() -> client.ApiClient:
         else:
             config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
-        raise ClusterError(f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster") from None
+        raise UsageError(f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster") from None
     configuration.connection_pool_maxsize = POOL_SIZE
     configuration.retries = False  # urllib3's own would make four limits of each call's limit
     made = client.ApiClient(configuration)

@@ -6,7 +6,7 @@ that wait. 10,000 Jobs took more than 90 s and 600 MiB so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -47,9 +47,7 @@ class _Pod:
 class Cache:
     """Everything of one namespace."""
 
-    def __init__(self, clean: Callable[[str], str] = redactor.text) -> None:
-        """``clean``: takes the secrets out of what a Job or a pod says of itself."""
-        self._clean = clean
+    def __init__(self) -> None:
         self._jobs: _Index[_Job] = _Index()
         self._pods: _Index[_Pod] = _Index()
         self._cron_jobs: _Index[CronJobState] = _Index()
@@ -59,27 +57,20 @@ class Cache:
         }  # fmt: skip
 
     def update(self, kind: str, body: Mapping[str, Any], *, deleted: bool) -> str:
-        """Take an object as it is now, or as it was when it was deleted.
-
-        Returns:
-            The uid of the resource that it belongs to; empty if there is none.
-        """
+        """Take an object as it is now, or was when it was deleted; returns the uid of its resource, empty if there is none."""
         uid = body["metadata"]["uid"]
         if kind == "pods":
-            return self._jobs.owner(self._update_pod(uid, body, deleted=deleted))
+            is_drain = (body["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "drain"
+            pod = self._pods.get(uid)
+            entry = _Pod(pod_record(body), None if pod is None else pod.stuck_since) if is_drain and not deleted else None
+            return self._jobs.owners.get(self._pods.keep(uid, controller_uid(body, "Job"), entry), "")
         if kind == "cronjobs":
             return self._cron_jobs.keep(uid, controller_uid(body), None if deleted else cron_job_state(body))
         if (cron_job := controller_uid(body, "CronJob")) is not None:
-            return self._cron_jobs.owner(self._cron_runs.keep(uid, cron_job, None if deleted else cron_run(body)))
-        record, known = job_record(body), self._jobs.get(uid)
-        started_at = None if known is None else known.started_at
-        return self._jobs.keep(uid, controller_uid(body), None if deleted or record is None else _Job(record, started_at))
-
-    def _update_pod(self, uid: str, body: Mapping[str, Any], *, deleted: bool) -> str:
-        is_drain = (body["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "drain"
-        known = self._pods.get(uid)
-        entry = _Pod(pod_record(body), None if known is None else known.stuck_since) if is_drain and not deleted else None
-        return self._pods.keep(uid, controller_uid(body, "Job"), entry)
+            return self._cron_jobs.owners.get(self._cron_runs.keep(uid, cron_job, None if deleted else cron_run(body)), "")
+        record, job = job_record(body), self._jobs.get(uid)
+        kept = None if deleted or record is None else _Job(record, None if job is None else job.started_at)
+        return self._jobs.keep(uid, controller_uid(body), kept)
 
     def drop(self, kind: str, uids: set[str]) -> None:
         """These are gone, although no event told."""
@@ -89,7 +80,7 @@ class Cache:
 
     def uids(self, kind: str) -> set[str]:
         """Of everything that is known of a kind: ``jobs``, ``pods`` or ``cronjobs``."""
-        return {uid for index in self._of_kind[kind] for uid in index.uids()}
+        return {uid for index in self._of_kind[kind] for uid in index.owners}
 
     def observe(self, resource: SiorgSyncWorker, now: datetime) -> Observed:
         """What belongs to a resource."""
@@ -103,7 +94,7 @@ class Cache:
 
     def _job(self, entry: _Job, now: datetime) -> Job:
         pods = [pod.at(now) for pod in self._pods.of(entry.record.uid)]
-        job = combine(entry.record, pods, now, self._clean)
+        job = combine(entry.record, pods, now, redactor.text)
         entry.started_at = job.started_at or entry.started_at
         return job if job.started_at else replace(job, started_at=entry.started_at)
 
@@ -112,29 +103,24 @@ class _Index(Generic[_Entry]):
     """Entries by the uid of their owner."""
 
     def __init__(self) -> None:
+        self.owners: dict[str, str] = {}
+        """The owner of each entry, by the entry's uid."""
         self._of: dict[str, dict[str, _Entry]] = {}
-        self._owners: dict[str, str] = {}
 
     def keep(self, uid: str, owner: str | None, entry: _Entry | None) -> str:
         """Keep an entry, None: keep it no longer; returns its owner, empty if there is none."""
-        before = self._owners.pop(uid, "")
+        before = self.owners.pop(uid, "")
         if before and (owner != before or entry is None):
             del self._of[before][uid]
             if not self._of[before]:
                 del self._of[before]
         if owner and entry is not None:
             self._of.setdefault(owner, {})[uid] = entry
-            self._owners[uid] = owner
+            self.owners[uid] = owner
         return owner or before
 
     def get(self, uid: str) -> _Entry | None:
-        return self._of.get(self._owners.get(uid, ""), {}).get(uid)
+        return self._of.get(self.owners.get(uid, ""), {}).get(uid)
 
     def of(self, owner: str | None) -> list[_Entry]:
         return list(self._of.get(owner or "", {}).values())
-
-    def owner(self, uid: str) -> str:
-        return self._owners.get(uid, "")
-
-    def uids(self) -> set[str]:
-        return set(self._owners)

@@ -12,7 +12,6 @@ from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.retries import Request
 from siorg_operator.decide import manifests
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,6 @@ class CronJobs:
     """The CronJobs of one resource."""
 
     def __init__(self, cluster: Kubernetes) -> None:
-        """Nothing was applied yet."""
         self._cluster = cluster
         self._applied: dict[str, int] = {}
         """Generation of each CronJob, by its uid, after it was applied last."""
@@ -93,18 +91,19 @@ class CronJobs:
             name, enabled = manifests.cron_job_name(resource, component), manifests.cron_spec(resource, component).enabled
             state = by_name.get(name)
             if not enabled and (state is None or state.suspended):
-                running = state is not None and (state.active or any(_is_running(run, component) for run in runs))
-                if state is not None and not running:  # to remove it would kill its Job
+                running = any(run.component == component and not run.finished_at for run in runs)
+                if state is not None and not state.active and not running:  # to remove it would kill its Job
                     delete = partial(self._cluster.delete_cron_job, resource, name)
                     requests.append(Request(f"delete {name}", Reason.CRON_JOB_REFUSED, delete))
                 continue
             manifest = manifests.cron_job(resource, component)
-            manifest = manifest if enabled else _suspended(manifest)
+            if not enabled:  # the same, but it starts nothing
+                manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION] = "suspended"
+                manifest["spec"]["suspend"] = True
             applied = manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION]
             if not (enabled and state is not None and self._is_as_applied(state, applied)):
-                requests.append(
-                    Request(f"apply {name} {applied}", Reason.CRON_JOB_REFUSED, partial(self._apply, resource, manifest))
-                )
+                apply = partial(self._apply, resource, manifest)
+                requests.append(Request(f"apply {name} {applied}", Reason.CRON_JOB_REFUSED, apply))
         return requests
 
     def _is_as_applied(self, state: CronJobState, applied: str) -> bool:
@@ -120,30 +119,9 @@ class CronJobs:
         self._applied[metadata["uid"]] = metadata.get("generation") or 0
 
 
-def last_runs(resource: SiorgSyncWorker, runs: Sequence[CronRun]) -> dict[str, CronRun | None]:
-    """The last finished Job of each component; None: it has none, or is not enabled."""
-    enabled = {component for component in manifests.CRON_COMPONENTS if manifests.cron_spec(resource, component).enabled}
-    finished = sorted((run for run in runs if run.finished_at), key=lambda run: (run.finished_at, run.name))
-    last = {run.component: run for run in finished if run.component in enabled}
-    return {component: last.get(component) for component in manifests.CRON_COMPONENTS}
-
-
-def failing(last: Mapping[str, CronRun | None]) -> list[Fault]:
-    """CronJobs whose last Job failed."""
-    faults = []
-    for component, run in last.items():
-        if run is not None and run.failure:
-            advice = f"see kubectl logs job/{run.name}; it is over when a later one succeeds"
-            message = f"the last Job of {component}, {run.name}, failed: {run.failure}: {advice}"
-            faults.append(Fault(Reason(f"{component.capitalize()}Failing"), message))
-    return faults
-
-
-def _is_running(run: CronRun, component: str) -> bool:
-    return run.component == component and not run.finished_at
-
-
-def _suspended(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The same CronJob, but it starts nothing."""
-    metadata = {**manifest["metadata"], "annotations": {manifests.APPLIED_ANNOTATION: "suspended"}}
-    return {**manifest, "metadata": metadata, "spec": {**manifest["spec"], "suspend": True}}
+def last_run(resource: SiorgSyncWorker, component: manifests.CronComponent, runs: Sequence[CronRun]) -> CronRun | None:
+    """The last finished Job of a CronJob; None: there is none, or it is not enabled."""
+    if not manifests.cron_spec(resource, component).enabled:
+        return None
+    finished = [run for run in runs if run.component == component and run.finished_at]
+    return max(finished, key=lambda run: (run.finished_at, run.name), default=None)

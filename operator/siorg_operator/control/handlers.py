@@ -13,19 +13,15 @@ from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
 from siorg_operator.control.resync import Resync
 from siorg_operator.decide.manifests import MANAGED_BY
-from siorg_runtime.logs import logger
 
-log = logger(__name__)
-
-_RESTART_SECONDS = 10.0
 _OWNED = {"jobs": ("batch", "v1"), "pods": ("", "v1"), "cronjobs": ("batch", "v1")}
 """Kinds of the things that belong to resources, by their plurals."""
 _OURS = {"app.kubernetes.io/managed-by": MANAGED_BY}
-_SELECTOR = ",".join(f"{key}={value}" for key, value in _OURS.items())
 
 
-def configure(settings: kopf.OperatorSettings) -> None:
+def settings() -> kopf.OperatorSettings:
     """Kopf's own settings; each says what it bounds or avoids."""
+    settings = kopf.OperatorSettings()
     # Handlers of events put no finalizer and store nothing; should kopf ever do so, not under a name that others use too.
     settings.persistence.finalizer = FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
@@ -39,43 +35,35 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = 500  # of a listing: never all bodies in memory at once
     settings.queueing.idle_timeout = 1.0  # a worker keeps the body that it saw last for so long
     for plural, (group, _) in _OWNED.items():
-        settings.watching.label_selectors[group, plural] = _SELECTOR  # the server sends nobody else's
+        selector = ",".join(f"{key}={value}" for key, value in _OURS.items())
+        settings.watching.label_selectors[group, plural] = selector  # the server sends nobody else's
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.process.ultimate_exiting_timeout = 30  # a thread that hangs must not keep the pod
+    return settings
 
 
 class NothingCompared(kopf.DiffBaseStorage):
     """What an object was before is of no interest. kopf's own storages copy each one for every event: half of a start's time."""
 
     def build(self, **_: Any) -> Any:
-        """See the base class."""
         return {}
 
     def fetch(self, **_: Any) -> None:
-        """See the base class."""
+        pass
 
     def store(self, **_: Any) -> None:
-        """See the base class."""
+        pass
 
 
-def register(  # noqa: C901 - every handler of the operator, each of a few lines
-    registry: kopf.OperatorRegistry,
-    controller: Controller,
-    cache: Cache,
-    list_uids: Callable[[str], Awaitable[set[str]]],
-) -> None:
-    """Put the handlers into ``registry``.
-
-    Args:
-        registry: of the operator that will run.
-        controller: reconciles the resources.
-        cache: is told what belongs to them.
-        list_uids: see ``Resync``.
-    """
+def registry(  # noqa: C901 - every handler of the operator, each of a few lines
+    controller: Controller, cache: Cache, list_uids: Callable[[str], Awaitable[set[str]]], stopped: asyncio.Event
+) -> kopf.OperatorRegistry:
+    """What kopf is to call. ``list_uids``: see ``Resync``. ``stopped``: is set once kopf has come to its end."""
+    registry = kopf.OperatorRegistry()
 
     def known(kind: str) -> set[str]:
-        return controller.uids() if kind == PLURAL else cache.uids(kind)
+        return set(controller.loops) if kind == PLURAL else cache.uids(kind)
 
     async def deleted(kind: str, uids: set[str]) -> None:
         if kind == PLURAL:
@@ -105,7 +93,7 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
         kind = resource.plural
         owner = cache.update(kind, body, deleted=type == "DELETED")
         resync.seen(uid, listed=type is None)
-        if (loop := controller.get(owner)) is None:
+        if (loop := controller.loops.get(owner)) is None:
             return
         if kind == "jobs" and type == "DELETED":
             loop.job_deleted(body.metadata.name or "")
@@ -117,23 +105,14 @@ def register(  # noqa: C901 - every handler of the operator, each of a few lines
 
     @kopf.on.startup(registry=registry)
     async def started(**_: Any) -> None:
-        tasks.append(asyncio.create_task(_keep_in_step(resync, controller)))
+        tasks.append(asyncio.create_task(resync.run(controller.begin)))
 
     @kopf.on.cleanup(registry=registry)
     async def ended(**_: Any) -> None:
+        stopped.set()  # kopf would look for it for some seconds more
         # kopf waits for every task of the event loop, ours too.
         for task in tasks:
             task.cancel()
         await controller.close()
 
-
-async def _keep_in_step(resync: Resync, controller: Controller) -> None:
-    """Begin once everything has been seen, then find missed deletions. A bug must not end silently what nobody else does."""
-    while True:
-        try:
-            await resync.initial_list()
-            controller.begin()
-            await resync.run()
-        except Exception as error:
-            log.error("Resync crashed; restarting", exc_info=error)
-            await asyncio.sleep(_RESTART_SECONDS)
+    return registry

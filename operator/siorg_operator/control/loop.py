@@ -1,9 +1,6 @@
 """One control loop for each resource: wake, pass, wait. Everything that may happen only wakes it; what to do is decided anew.
 
 A loop owns all that this process remembers of its resource, and is dropped whole when the resource goes.
-
-Not kopf's daemons: those put a finalizer on every resource, and with it nothing can be deleted while no operator runs. There is
-nothing to finalize: owner references remove what a resource owns.
 """
 
 from __future__ import annotations
@@ -47,12 +44,13 @@ class ControlLoop:
     """Reconciles one resource until it is stopped."""
 
     def __init__(self, context: Context, body: Mapping[str, Any]) -> None:
-        """``body``: the resource's object as it is known now."""
         self._context = context
         self._body = body
+        self._where = {"namespace": body["metadata"].get("namespace") or "", "worker": body["metadata"]["name"]}
+        self.names = (self._where["namespace"], self._where["worker"])
         self._reader = context.new_reader()
         self._status = StatusWriter(context.reporter, self.wake)
-        self._reconciler = Reconciler(context, self._reader, self._status)
+        self._reconciler = Reconciler(context, self.names, self._reader, self._status)
         self._listening: tuple[str, Watch] | None = None
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -61,8 +59,6 @@ class ControlLoop:
         self._generation: int | None = None
         self._failures = 0
         self._spacing = SPACING_SECONDS
-        self.names = (body["metadata"].get("namespace") or "", body["metadata"]["name"])
-        """Namespace and name of the resource."""
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
@@ -89,14 +85,12 @@ class ControlLoop:
             self.wake()
 
     def job_deleted(self, name: str) -> None:
-        """A Job of the resource was deleted."""
         self._reconciler.job_deleted(name)
         self.wake()
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Pass after pass until it is stopped."""
         try:
             while not self._stopped:
                 self._woken.clear()  # before anything is read: what happens from here on is not lost
@@ -152,24 +146,21 @@ class ControlLoop:
         plan = done.result.plan
         if not done.result.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
             self._spacing = _BUSY_SPACING_SECONDS
-        if done.failure is not None:
-            return self._failed(done.failure)
+        if (failure := done.failure) is not None:
+            context.metrics.reconcile_failed(*self.names, str(failure.code or "NoAnswer"))
+            log.warning("Reconcile incomplete", **self._where, reason=str(failure))
+            return self._retry_pause()
         self._failures = 0
         return _pause(done)
 
     def _resource(self) -> SiorgSyncWorker:
-        """The resource as it is known, with the status that we ourselves wrote last.
-
-        Raises:
-            ResourceError: it cannot be understood.
-        """
+        """The resource as it is known, with the status that we ourselves wrote last."""
         resource = parse({**self._body, "status": self._status.status})
-        if resource.spec.job.image:
-            return resource
-        if not self._context.default_image:
+        image = resource.spec.job.image or self._context.default_image
+        if not image:
             problem = "is not set, and the operator has no default (SIORG_OPERATOR_JOB_IMAGE); allowed: an image reference"
             raise ResourceError([f"spec.job.image: {problem}"])
-        return resource.with_image(self._context.default_image)
+        return resource.with_image(image)
 
     async def _refuse(self, message: str) -> float:
         """Tell that the resource cannot be understood; look again when it was changed."""
@@ -192,11 +183,6 @@ class ControlLoop:
             await context.reporter.record(bare, event)
         return _INVALID_SECONDS
 
-    def _failed(self, error: ClusterError) -> float:
-        self._context.metrics.reconcile_failed(*self.names, str(error.code or "NoAnswer"))
-        log.warning("Reconcile incomplete", **self._where, reason=str(error))
-        return self._retry_pause()
-
     def _retry_pause(self) -> float:
         self._failures += 1
         return exponential(self._failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS) * _jitter()
@@ -209,40 +195,28 @@ class ControlLoop:
         if self._listening is None and url is not None:
             self._listening = url, self._context.databases.watch(url, self.wake)
 
-    @property
-    def _where(self) -> dict[str, str]:
-        return dict(zip(("namespace", "worker"), self.names, strict=True))
-
 
 class Controller:
     """All control loops of a process: one for each resource, from when it is first seen until it goes."""
 
     def __init__(self, context: Context) -> None:
-        """Begin with none."""
+        self.loops: dict[str, ControlLoop] = {}
+        """By the uid of the resource."""
         self._context = context
-        self._loops: dict[str, tuple[ControlLoop, asyncio.Task[None]]] = {}
+        self._tasks: dict[ControlLoop, asyncio.Task[None]] = {}
         self._begun = asyncio.Event()
 
     def begin(self) -> None:
         """Reconcile from now on: what there is has been seen. Before, a resource would seem to have no Jobs."""
         self._begun.set()
 
-    def get(self, uid: str) -> ControlLoop | None:
-        """The loop of a resource; None: there is none."""
-        found = self._loops.get(uid)
-        return None if found is None else found[0]
-
-    def uids(self) -> set[str]:
-        """Of the resources that are reconciled."""
-        return set(self._loops)
-
     def show(self, uid: str, body: Mapping[str, Any]) -> None:
         """A resource is there, or has changed."""
-        if (found := self.get(uid)) is not None:
+        if (found := self.loops.get(uid)) is not None:
             found.show(body)
             return
-        loop = ControlLoop(self._context, body)
-        self._loops[uid] = loop, asyncio.create_task(self._run(loop))
+        loop = self.loops[uid] = ControlLoop(self._context, body)
+        self._tasks[loop] = asyncio.create_task(self._run(loop))
 
     async def _run(self, loop: ControlLoop) -> None:
         """Run a loop, whatever happens: a bug of ours must not leave a resource alone."""
@@ -255,32 +229,30 @@ class Controller:
                 await asyncio.sleep(_RESTART_SECONDS)
 
     def wake(self) -> None:
-        """Let every loop look again."""
-        for loop, _ in self._loops.values():
+        for loop in self.loops.values():
             loop.wake()
 
     async def stop(self, uid: str) -> None:
         """A resource is gone, or on its way: nothing more is done for it."""
-        if (found := self._loops.pop(uid, None)) is not None:
-            await _stop(*found)
-            self._context.metrics.forget(*found[0].names)
+        if (loop := self.loops.pop(uid, None)) is not None:
+            await self._stop(loop)
+            self._context.metrics.forget(*loop.names)
 
     async def close(self) -> None:
         """Stop all and read no more, because the process ends. The Jobs go on."""
-        all_loops = list(self._loops.values())
-        self._loops.clear()
-        for loop, _ in all_loops:
+        loops = list(self.loops.values())
+        self.loops.clear()
+        for loop in loops:
             loop.stop()  # first: who waits to begin would begin
         self._begun.set()
-        await asyncio.gather(*(_stop(loop, task) for loop, task in all_loops))
+        await asyncio.gather(*map(self._stop, loops))
         await self._context.databases.close()
 
-
-async def _stop(loop: ControlLoop, task: asyncio.Task[None]) -> None:
-    loop.stop()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_STOP_SECONDS):
-            await task
+    async def _stop(self, loop: ControlLoop) -> None:
+        loop.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._tasks.pop(loop)
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

@@ -5,17 +5,16 @@ Jobs come before status: a crash between the two leaves Jobs that the next pass 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
-from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, failing, last_runs
-from siorg_operator.control.retries import Request, Retries
+from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, last_run
+from siorg_operator.control.retries import Request, Retries, send_all
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests, wording
@@ -61,13 +60,10 @@ class Context:
     cluster: Kubernetes | None = None
     """Where CronJobs live; None: there are none here (one machine)."""
     pacing: Pacing = field(default_factory=Pacing)
-    """How patient to be with Jobs that fail."""
     default_image: str | None = None
-    """Of Jobs whose resource names none."""
     secrets_seconds: float = 60.0
     """A loop that rests looks for changed Secrets so often."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    """The time now, with its zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +80,23 @@ class Reconciled:
 class Reconciler:
     """The passes over one resource, and what has to be remembered between them."""
 
-    def __init__(self, context: Context, reader: QueueReader, status: StatusWriter) -> None:
-        """Nothing was done yet."""
+    def __init__(self, context: Context, names: tuple[str, str], reader: QueueReader, status: StatusWriter) -> None:
+        """``names``: namespace and name of the resource."""
         self._context = context
+        self._names = names
+        self._where = dict(zip(("namespace", "worker"), names, strict=True))
         self._reader = reader
         self._status = status
         self._retries = Retries()
         self._cron_jobs = None if context.cluster is None else CronJobs(context.cluster)
-        self._finished: FinishedJobs | None = None
+        self._counted: set[str] = set()
+        """Finished Jobs that the metrics have counted: each once, also across a restart."""
+        self._counted_until: str | None = None
+        """Those that ended up to here were counted by the process before this one (RFC 3339)."""
         self._expected: dict[str, tuple[Job, float]] = {}
         """Jobs that were launched and are not shown yet, and until when they are expected (monotonic seconds)."""
 
     def job_deleted(self, name: str) -> None:
-        """Nobody need expect it any more."""
         self._expected.pop(name, None)
 
     async def reconcile(self, resource: SiorgSyncWorker) -> Reconciled:
@@ -105,13 +105,13 @@ class Reconciler:
         began = time.monotonic()
         backlog = await self._reader.read(resource)
         read_at = time.monotonic()
-        self._context.metrics.backlog_read(*_names(resource), read_at - began)
+        self._context.metrics.backlog_read(*self._names, read_at - began)
         planned = plan(resource, backlog, observed.jobs, self._context.clock(), self._context.pacing)
         launched, failure = await self._launch(resource, backlog, planned, read_at)
         ended = await self._carry_out(resource, observed, planned)
         result = Result(planned, launched, ended, "" if failure is None else str(failure))
         if launched:
-            log.info(wording.decision(resource, result), **_where(resource), jobs=[job.name for job in launched])
+            log.info(wording.decision(resource, result), **self._where, jobs=[job.name for job in launched])
         self._count(resource, observed, backlog, result)
         put_off, unwritten = await self._report(resource, observed, backlog, result)
         retry = [seconds for seconds in (self._retries.seconds(self._context.clock()), put_off) if seconds is not None]
@@ -121,10 +121,9 @@ class Reconciler:
         """What the cluster shows, and the Jobs that we made and that it does not show yet."""
         observed = self._context.observe(resource, self._context.clock())
         now, shown = time.monotonic(), {job.name for job in observed.jobs}
-        self._expected = {
-            name: (job, until) for name, (job, until) in self._expected.items() if name not in shown and until > now
-        }
-        jobs = [*observed.jobs, *(job for job, _ in self._expected.values())]
+        expected = [(job, until) for job, until in self._expected.values() if job.name not in shown and until > now]
+        self._expected = {job.name: (job, until) for job, until in expected}
+        jobs = [*observed.jobs, *(job for job, _ in expected)]
         # In one order, so that what is said of the first of them does not change from pass to pass.
         return replace(observed, jobs=sorted(jobs, key=lambda job: (job.slot, job.round)))
 
@@ -133,34 +132,25 @@ class Reconciler:
     ) -> tuple[tuple[Job, ...], ClusterError | None]:
         """Launch what was planned; the Jobs that are there now, and the first refusal."""
         decision = wording.intent(resource, planned)
-        answers = await asyncio.gather(
-            *(
-                self._context.launcher.launch(resource, launch, credentials=backlog.credentials, decision=decision)
-                for launch in planned.launches
-            ),
-            return_exceptions=True,
-        )
+        credentials = backlog.credentials
+        send = partial(self._context.launcher.launch, resource, credentials=credentials, decision=decision)
+        refusals = await send_all(send(launch) for launch in planned.launches)
         now, until = self._context.clock(), time.monotonic() + _EXPECTED_SECONDS
-        template = manifests.template_hash(resource, backlog.credentials)
-        launched: list[Job] = []
-        failure: ClusterError | None = None
-        for launch, answer in zip(planned.launches, answers, strict=True):
-            if isinstance(answer, ClusterError):
-                failure = failure or answer
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                name = manifests.job_name(resource, launch.slot, launch.round)
-                launched.append(Job(name, launch.slot, launch.round, JobState.PENDING, now, template))
+        template = manifests.template_hash(resource, credentials)
+        launched = [
+            Job(manifests.job_name(resource, at.slot, at.round), at.slot, at.round, JobState.PENDING, now, template)
+            for at, refusal in zip(planned.launches, refusals, strict=True)
+            if refusal is None
+        ]
         self._expected |= {job.name: (job, until) for job in launched}
         if launched and planned.unfinished == 0 and isinstance(backlog.reading, Reading):
             waited = (backlog.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
-            self._context.metrics.enqueue_to_launch(*_names(resource), waited)
-        return tuple(launched), failure
+            self._context.metrics.enqueue_to_launch(*self._names, waited)
+        return tuple(launched), next(filter(None, refusals), None)
 
     async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
         """Do the rest: end stuck Jobs, remove old ones, see to the CronJobs. Returns those that were ended now."""
-        launcher, refused, where = self._context.launcher, Reason.REMOVAL_REFUSED, _where(resource)
+        launcher, refused = self._context.launcher, Reason.REMOVAL_REFUSED
         requests = [
             # Once: it takes the Job controller a moment, and until then they look stuck.
             *(Request(f"end {job.name}", refused, partial(launcher.end, resource, job), once=True) for job in planned.end),
@@ -168,19 +158,22 @@ class Reconciler:
         ]
         if self._cron_jobs is not None:
             requests += self._cron_jobs.requests(resource, observed.cron_jobs, observed.cron_runs)
-        done = await self._retries.send(requests, self._context.clock(), **where)
+        done = await self._retries.send(requests, self._context.clock(), **self._where)
         ended = tuple(removal for removal in planned.end if f"end {removal.name}" in done)
         for removal in ended:
-            log.warning("Ended a stuck Job", **where, job=removal.name, reason=removal.stuck.message)
+            log.warning("Ended a stuck Job", **self._where, job=removal.name, reason=removal.stuck.message)
         return ended
 
     def _count(self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, result: Result) -> None:
-        if self._finished is None:
-            counted = resource.status.jobs.last_finished_time
-            self._finished = FinishedJobs("" if counted is None else rfc3339(counted))
-        for job in self._finished.new(observed.jobs):
-            self._context.metrics.job_ended(*_names(resource), job)
-        self._context.metrics.decided(*_names(resource), result, backlog, observed.jobs)
+        if self._counted_until is None:
+            last = resource.status.jobs.last_finished_time
+            self._counted_until = "" if last is None else rfc3339(last)
+        finished = {f"{job.name}/{job.finished_at}": (job, rfc3339(job.finished_at)) for job in observed.jobs if job.finished_at}
+        for key, (job, at) in finished.items():
+            if key not in self._counted and at > self._counted_until:
+                self._context.metrics.job_ended(*self._names, job)
+        self._counted = set(finished)
+        self._context.metrics.decided(*self._names, result, backlog, observed.jobs)
 
     async def _report(
         self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, result: Result
@@ -198,37 +191,11 @@ class Reconciler:
             await self._context.reporter.record(resource, event)
         return put_off, None
 
-    def _failing_cron_jobs(self, resource: SiorgSyncWorker, observed: Observed) -> list[Fault]:
-        if self._cron_jobs is None:
-            return []
-        last = last_runs(resource, observed.cron_runs)
-        for component, run in last.items():
-            is_failing = None if run is None else bool(run.failure)
-            self._context.metrics.cron_job_failing(*_names(resource), component, is_failing)
-        return failing(last)
-
-
-class FinishedJobs:
-    """Which finished Jobs of a resource have been counted in the metrics: each once, also across a restart."""
-
-    def __init__(self, until: str = "") -> None:
-        """``until``: those that ended up to here were counted by the process before this one (RFC 3339)."""
-        self._until = until
-        self._counted: set[str] = set()
-
-    def new(self, jobs: Sequence[Job]) -> list[Job]:
-        """Finished Jobs that have not been counted yet; they are from now on."""
-        finished = {f"{job.name}/{job.finished_at}": (job, job.finished_at) for job in jobs if job.finished_at is not None}
-        new = [job for key, (job, at) in finished.items() if key not in self._counted and rfc3339(at) > self._until]
-        self._counted = set(finished)
-        return new
-
-
-def _names(resource: SiorgSyncWorker) -> tuple[str, str]:
-    """What metrics know it by."""
-    return resource.metadata.namespace or "", resource.metadata.name
-
-
-def _where(resource: SiorgSyncWorker) -> dict[str, str]:
-    """What logs know it by."""
-    return dict(zip(("namespace", "worker"), _names(resource), strict=True))
+    def _failing_cron_jobs(self, resource: SiorgSyncWorker, observed: Observed) -> Iterator[Fault]:
+        for component in manifests.CRON_COMPONENTS if self._cron_jobs is not None else ():
+            run = last_run(resource, component, observed.cron_runs)
+            self._context.metrics.cron_job_failing(*self._names, component, None if run is None else bool(run.failure))
+            if run is not None and run.failure:
+                advice = f"see kubectl logs job/{run.name}; it is over when a later one succeeds"
+                message = f"the last Job of {component}, {run.name}, failed: {run.failure}: {advice}"
+                yield Fault(Reason(f"{component.capitalize()}Failing"), message)

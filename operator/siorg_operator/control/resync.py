@@ -1,10 +1,8 @@
 """Knows when the initial list has been seen in full, and finds what was deleted while nobody watched.
 
-At the start kopf tells of one object after the other, and not when it is done. A watch that cannot go on from where it broke
-off (410 Gone: the API server was restarted, or away for long) begins with a new listing. kopf then tells what is there, but of
-what is gone meanwhile it says nothing: a Job that is not there any more would take a slot for ever, a resource would be
-reconciled still. So both are found out by lists of our own, which bring names only: at the start, after each new listing, every
-few minutes.
+At the start kopf tells of one object after the other, and not when it is done. After a watch that broke off (410 Gone) it lists
+anew, and says nothing of what is gone meanwhile: a Job would take a slot for ever. Both are found out by lists of our own, which
+bring names only: at the start, after each new listing, every few minutes.
 """
 
 from __future__ import annotations
@@ -37,13 +35,13 @@ class Resync:
         known: Callable[[str], set[str]],
         deleted: Callable[[str, set[str]], Awaitable[None]],
     ) -> None:
-        """Prepare; nothing is listed yet.
+        """Nothing is listed yet.
 
         Args:
-            list_uids: lists the uids of all objects of a kind; raises ``ClusterError``.
+            list_uids: of all objects of a kind that there are; raises ``ClusterError``.
             kinds: the plurals, as ``jobs``.
-            known: tells the uids of a kind that are held to be there.
-            deleted: is told of a kind the uids of those that are not.
+            known: the uids of a kind that are held to be there.
+            deleted: is called with those that are not.
         """
         self._list_uids = list_uids
         self._kinds = tuple(kinds)
@@ -60,12 +58,39 @@ class Resync:
         elif listed:
             self._wanted.set()
 
-    async def initial_list(self) -> None:
-        """Wait until everything that there is has been seen at least once. To be called before ``run``."""
+    async def run(self, begin: Callable[[], None]) -> None:
+        """Until it is cancelled. ``begin`` is called once everything that there is has been seen.
+
+        A comparison that fails is made up for, at longer and longer intervals, and logged once.
+        """
+        failures = 0
+        while True:
+            try:
+                if self._seen is None:
+                    await self._compare()
+                else:
+                    await self._initial_list(self._seen)
+                    self._seen = None
+                    begin()
+            except Exception as error:  # a bug must not end silently what nobody else does
+                if failures == 0 and isinstance(error, ClusterError):
+                    log.warning("Resync failed; missed deletions are found later", reason=str(error))
+                elif failures == 0:
+                    log.error("Resync crashed", exc_info=error)
+                failures += 1
+                self._wanted.set()
+            else:
+                failures = 0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY_SECONDS):
+                    await self._wanted.wait()
+            await asyncio.sleep(exponential(failures + 1, _DEBOUNCE_SECONDS, _LONGEST_PAUSE_SECONDS))
+            self._wanted.clear()
+
+    async def _initial_list(self, seen: set[str]) -> None:
         for kind in self._kinds:
-            while self._seen is not None and not await self._is_seen(kind, self._seen):
+            while not await self._is_seen(kind, seen):
                 pass
-        self._seen = None
 
     async def _is_seen(self, kind: str, seen: set[str]) -> bool:
         try:
@@ -84,35 +109,9 @@ class Resync:
                 return False
         return True
 
-    async def run(self) -> None:
-        """Until it is cancelled. One that fails is made up for, at longer and longer intervals, and logged once."""
-        failures = 0
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY_SECONDS):
-                    await self._wanted.wait()
-            await asyncio.sleep(exponential(failures + 1, _DEBOUNCE_SECONDS, _LONGEST_PAUSE_SECONDS))
-            self._wanted.clear()
-            try:
-                for kind in self._kinds:
-                    await self._compare(kind)
-            except Exception as error:  # noqa: BLE001 - a bug must not end it; it is logged
-                if failures == 0:
-                    _log_failure(error)
-                failures += 1
-                self._wanted.set()
-            else:
-                failures = 0
-
-    async def _compare(self, kind: str) -> None:
-        known = self._known(kind)  # before the list: what comes later is not missed
-        if missed := known and known - await self._list_uids(kind):
-            log.info("Resync found missed deletions", kind=kind, count=len(missed))
-            await self._deleted(kind, missed)
-
-
-def _log_failure(error: Exception) -> None:
-    if isinstance(error, ClusterError):
-        log.warning("Resync failed; missed deletions are found later", reason=str(error))
-    else:
-        log.error("Resync crashed", exc_info=error)
+    async def _compare(self) -> None:
+        for kind in self._kinds:
+            known = self._known(kind)  # before the list: what comes later is not missed
+            if missed := known and known - await self._list_uids(kind):
+                log.info("Resync found missed deletions", kind=kind, count=len(missed))
+                await self._deleted(kind, missed)

@@ -6,7 +6,7 @@ None of it may hold up a launch, so each request stands for itself; one that was
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -49,36 +49,26 @@ class Retries:
     """The requests of one resource that were refused."""
 
     def __init__(self) -> None:
-        """Nothing was sent yet."""
         self._refused: dict[str, _Refusal] = {}
         self._done: set[str] = set()
 
     async def send(self, requests: Sequence[Request], now: datetime, **where: object) -> set[str]:
         """Send all of them that are due, whatever becomes of each. What is not among ``requests`` is wanted no more.
 
-        Args:
-            requests: all that is wanted now.
-            now: the time.
-            where: fields of a log entry, which say of which resource.
-
-        Returns:
-            The keys of those that were carried out.
+        ``where``: fields of a log entry, which say of which resource. Returns the keys of those that were carried out.
         """
         wanted = {request.key for request in requests}
         self._refused = {key: refusal for key, refusal in self._refused.items() if key in wanted}
         self._done &= {request.key for request in requests if request.once}
         due = [request for request in requests if request.key not in self._done and not self._waits(request.key, now)]
         done = set()
-        answers = await asyncio.gather(*(request.send() for request in due), return_exceptions=True)
-        for request, answer in zip(due, answers, strict=True):
-            if isinstance(answer, ClusterError):
-                log.warning(request.reason, **where, reason=str(answer))
-                self._keep(request, answer, now)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
+        for request, refusal in zip(due, await send_all(request.send() for request in due), strict=True):
+            if refusal is None:
                 self._refused.pop(request.key, None)
                 done.add(request.key)
+            else:
+                log.warning(request.reason, **where, reason=str(refusal))
+                self._keep(request, refusal, now)
         self._done |= {request.key for request in due if request.once and request.key in done}
         return done
 
@@ -91,9 +81,9 @@ class Retries:
         return min((max((refusal.retry_at - now).total_seconds(), 0.0) for refusal in self._refused.values()), default=None)
 
     def _waits(self, key: str, now: datetime) -> bool:
+        # No longer than the longest pause: a clock that was set back silences nothing.
         refusal = self._refused.get(key)
-        longest = timedelta(seconds=_LONGEST_PAUSE_SECONDS)  # a clock that was set back silences nothing
-        return refusal is not None and now < refusal.retry_at <= now + longest
+        return refusal is not None and 0 < (refusal.retry_at - now).total_seconds() <= _LONGEST_PAUSE_SECONDS
 
     def _keep(self, request: Request, error: ClusterError, now: datetime) -> None:
         before = self._refused.get(request.key)
@@ -101,3 +91,12 @@ class Retries:
         pause = timedelta(seconds=exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
         is_final = 400 <= error.code < 500 and error.code not in _BUSY
         self._refused[request.key] = _Refusal(Fault(request.reason, str(error)), is_final, failures, now + pause)
+
+
+async def send_all(calls: Iterable[Awaitable[object]]) -> list[ClusterError | None]:
+    """What the cluster said to those that it refused, whatever becomes of each; None: it did what was asked. A bug is raised."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, ClusterError):
+            raise answer
+    return [answer if isinstance(answer, ClusterError) else None for answer in answers]

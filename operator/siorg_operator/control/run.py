@@ -32,13 +32,8 @@ _ACCESS_RETRY_SECONDS = 2.0
 log = logger(__name__)
 
 
-def run(settings: OperatorSettings) -> int:
-    """Run until a signal comes; returns the exit code.
-
-    Raises:
-        ClusterError: no cluster is configured.
-        HttpPortError: the port for probes and metrics is taken.
-    """
+def run(settings: OperatorSettings) -> None:
+    """Run until a signal comes. ``UsageError``: no cluster is configured, or the port for probes and metrics is taken."""
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
     api = api_client()
@@ -46,7 +41,8 @@ def run(settings: OperatorSettings) -> int:
     port = http.start(settings.http_address, settings.http_port)
     log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     leadership = None
     if settings.leader_election:
         leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
@@ -55,69 +51,55 @@ def run(settings: OperatorSettings) -> int:
     try:
         if leadership is not None:
             health.standing_by()
-            if not leadership.wait_until_leading(stop):
-                return 0
-        health.leading()
-        metrics.leads(leading=True)
-        log.info("Leading", namespace=settings.namespace)
-        return asyncio.run(_lead(settings, kubernetes, metrics, health, stop))
+        if leadership is None or leadership.wait_until_leading(stop):
+            health.leading()
+            metrics.leads(leading=True)
+            log.info("Leading", namespace=settings.namespace)
+            asyncio.run(_lead(settings, kubernetes, metrics, health, stop))
     finally:
         if leadership is not None:
             leadership.release()
-        for number, handler in before.items():
-            signal.signal(number, handler)
         http.close()
         log.info("Ended")
 
 
 async def _lead(
     settings: OperatorSettings, kubernetes: Kubernetes, metrics: OperatorMetrics, health: Health, stop: threading.Event
-) -> int:
+) -> None:
     """Reconcile every resource of the namespace until ``stop``."""
     databases, cache = Databases(), Cache()
     secrets = Secrets(kubernetes.read_secret, refresh_seconds=settings.secret_refresh_secs)
-    controller = Controller(
-        Context(
-            launcher=kubernetes,
-            reporter=kubernetes,
-            new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember),
-            observe=cache.observe,
-            databases=databases,
-            metrics=metrics,
-            health=health,
-            cluster=kubernetes,
-            pacing=settings.pacing,
-            default_image=settings.job_image,
-            secrets_seconds=max(settings.secret_refresh_secs, 1.0),
-        )
+    context = Context(
+        launcher=kubernetes,
+        reporter=kubernetes,
+        new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember),
+        observe=cache.observe,
+        databases=databases,
+        metrics=metrics,
+        health=health,
+        cluster=kubernetes,
+        pacing=settings.pacing,
+        default_image=settings.job_image,
+        secrets_seconds=max(settings.secret_refresh_secs, 1.0),
     )
-    registry = kopf.OperatorRegistry()
-    handlers.register(registry, controller, cache, partial(kubernetes.uids, namespace=settings.namespace))
-    kopf_settings = kopf.OperatorSettings()
-    handlers.configure(kopf_settings)
     # kopf would wait for a threading.Event on a thread, which nothing could end.
     stopped = asyncio.Event()
+    list_uids = partial(kubernetes.uids, namespace=settings.namespace)
+    registry = handlers.registry(Controller(context), cache, list_uids, stopped)
     beating = asyncio.create_task(_beat(health, stop, stopped))
-
-    @kopf.on.cleanup(registry=registry)
-    async def ended(**_: Any) -> None:
-        stopped.set()  # kopf would look for it for some seconds more
-
     try:
-        if not await _access(settings, kubernetes, stop):
-            return 0
-        health.listed()
-        # From here on SIGTERM and SIGINT are kopf's: it stops every control loop and returns. A watch that fails raises.
-        await kopf.operator(
-            registry=registry,
-            settings=kopf_settings,
-            namespaces=[settings.namespace],
-            standalone=True,
-            # Only for peering, but kopf would ask who runs it, and a container's user has no name.
-            identity=cast("Any", settings.identity),
-            stop_flag=stopped,
-        )
-        return 0
+        if await _access(settings, kubernetes, stop):
+            health.listed()
+            # From here on SIGTERM and SIGINT are kopf's: it stops every control loop and returns. A watch that fails raises.
+            await kopf.operator(
+                registry=registry,
+                settings=handlers.settings(),
+                namespaces=[settings.namespace],
+                standalone=True,
+                # Only for peering, but kopf would ask who runs it, and a container's user has no name.
+                identity=cast("Any", settings.identity),
+                stop_flag=stopped,
+            )
     finally:
         beating.cancel()
         await databases.close()

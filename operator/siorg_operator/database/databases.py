@@ -7,15 +7,28 @@ another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from siorg_operator.cli import UsageError
 from siorg_operator.database.connection import Limits
 from siorg_operator.database.errors import URL_IN_SECRET, wrong_url
 from siorg_operator.database.listener import QueueListener, Watch
 from siorg_operator.database.reader import CLOSING, QueueReader
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_queue.address import check_database_url
+
+
+def database_url(environ: Mapping[str, str], advice: str) -> str:
+    """``DATABASE_URL``. ``UsageError``: it is no URL of a database, or is not set; ``advice`` says what to do then."""
+    url = environ.get("DATABASE_URL", "").strip()
+    if not url:
+        raise UsageError(f"DATABASE_URL is not set: {advice}")
+    try:
+        check_database_url(url)
+    except ValueError as wrong:
+        raise UsageError(f"DATABASE_URL {wrong}") from None
+    return url
 
 
 class Databases:

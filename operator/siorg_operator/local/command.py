@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import hashlib
 import os
@@ -21,14 +22,13 @@ from siorg_operator.api.resource import SiorgSyncWorker, read_file
 from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.control.loop import ControlLoop
 from siorg_operator.control.reconcile import Context, Observed
-from siorg_operator.database.databases import Databases
+from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import manifests
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from siorg_operator.local.machine import LocalMachine
 from siorg_operator.local.view import View
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
-from siorg_queue.address import check_database_url
 from siorg_runtime.redaction import redactor
 
 _UNREADABLE_SECONDS = 30.0
@@ -39,45 +39,33 @@ _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why ``run`` came to its end by itself."""
+    """Why ``run`` came to its end."""
 
     code: int
-    """The exit code."""
     message: str = ""
-    """In a sentence for people; empty: nothing waits and nothing runs, as it should be."""
+    """For people; empty: by a signal, or nothing waits and nothing runs, as it should be."""
 
 
 def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[SiorgSyncWorker, dict[str, str]]:
     """The resource with what this machine stands for, and the environment of its job processes.
 
     ``DATABASE_URL``, ``SIORG_API_TOKEN`` and, if set, ``SIORG_API_URL`` (with ``SIORG_ALLOW_INSECURE``) of ``environ`` stand
-    for the Secrets and the URL; every other setting is the resource's.
-
-    Raises:
-        UsageError: something is missing, or makes no sense on one machine.
+    for the Secrets and the URL; every other setting is the resource's. ``UsageError``: something is missing.
     """
-    if not environ.get("DATABASE_URL", "").strip():
-        ref = resource.spec.database.url_secret_ref
-        raise UsageError(
-            f"DATABASE_URL is not set: here it stands for the Secret {ref.name} (key {ref.key}) of spec.database.urlSecretRef"
-        )
-    try:
-        check_database_url(environ["DATABASE_URL"].strip())
-    except ValueError as wrong:
-        raise UsageError(f"DATABASE_URL {wrong}") from None
+    ref = resource.spec.database.url_secret_ref
+    database_url(environ, f"here it stands for the Secret {ref.name} (key {ref.key}) of spec.database.urlSecretRef")
     uid = hashlib.sha256(resource.metadata.name.encode()).hexdigest()[:32]
     metadata = resource.metadata.model_copy(update={"namespace": "local", "uid": uid, "generation": 1})
     resource = resource.model_copy(update={"metadata": metadata}).with_image(resource.spec.job.image or "local")
     given: dict[str, str] = {}
     for entry in resource.spec.job.pod_template.spec.body().get("env") or ():
-        if "value" not in entry and "valueFrom" in entry:
-            if entry["name"] not in environ:
-                raise UsageError(
-                    f"spec.job.podTemplate.spec.env: {entry['name']} comes from the cluster (valueFrom), which is not here; set"
-                    f" {entry['name']} in the environment"
-                )
-            continue
-        given[entry["name"]] = str(entry.get("value", ""))
+        if "value" in entry or "valueFrom" not in entry:
+            given[entry["name"]] = str(entry.get("value", ""))
+        elif entry["name"] not in environ:
+            raise UsageError(
+                f"spec.job.podTemplate.spec.env: {entry['name']} comes from the cluster (valueFrom), which is not here; set"
+                f" {entry['name']} in the environment"
+            )
     settings = manifests.environment(resource)
     for name in ("SIORG_API_URL", "SIORG_ALLOW_INSECURE"):
         if environ.get(name, "").strip():
@@ -86,116 +74,106 @@ def prepare(resource: SiorgSyncWorker, environ: Mapping[str, str]) -> tuple[Sior
     return resource, {**inherited, **given, **settings, "PYTHONUNBUFFERED": "1"}
 
 
-def local(name: str, environ: Mapping[str, str], *, logs: str | None, until_empty: bool, plain: bool) -> int:
-    """Run the resource in the file ``name``, and show what happens; returns the exit code.
-
-    Args:
-        name: of the file; - is standard input.
-        environ: see ``prepare``.
-        logs: the folder for the job processes' logs; None: a new temporary one.
-        until_empty: see ``run``.
-        plain: lines instead of a live view.
+def local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run the resource in a file, and show what happens; returns the exit code.
 
     Raises:
         UsageError, ResourceError: what is given cannot be used.
     """
-    resource, environment = prepare(read_file(read_text(name)), environ)
-    folder = log_folder(logs)
+    resource, environment = prepare(read_file(read_text(arguments.file)), environ)
+    folder = _log_folder(arguments.logs)
     for variable in ("DATABASE_URL", "SIORG_API_TOKEN"):
         if environment.get(variable):
             redactor.remember(environment[variable])
-    with View(Console(force_terminal=False if plain else None)) as view:
-        machine, end = asyncio.run(
-            run(
-                resource, environment, metrics=OperatorMetrics(CollectorRegistry()), folder=folder, until_empty=until_empty,
-                show=view.show,
-            )
-        )  # fmt: skip
+    with View(Console(force_terminal=False if arguments.plain else None)) as view:
+        machine, end = asyncio.run(run(resource, environment, folder, view.show, until_empty=arguments.until_empty))
     view.finish(machine, str(folder))
-    if end is None:
-        return DONE
     if end.message:
         print(end.message, file=sys.stderr)
     return end.code
 
 
+def _log_folder(given: str | None) -> Path:
+    """Where logs go: a folder that a person named, or a new one among the temporary files."""
+    if given is None:
+        return Path(tempfile.mkdtemp(prefix="siorg-local-"))
+    folder = Path(given)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--logs {given}: {error.strerror or error}") from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise UsageError(f"--logs {given}: cannot be read and written to")
+    return folder
+
+
 async def run(
     resource: SiorgSyncWorker,
     environ: Mapping[str, str],
-    *,
-    metrics: OperatorMetrics,
     folder: Path,
-    until_empty: bool,
     show: Callable[[LocalMachine], None],
-) -> tuple[LocalMachine, End | None]:
+    *,
+    until_empty: bool,
+) -> tuple[LocalMachine, End]:
     """Reconcile the resource until a signal comes, or until its queue is empty or is found never to become so.
 
     Args:
-        resource: as ``prepare`` returned it.
-        environ: likewise.
-        metrics: what happened is counted there.
-        folder: where the job processes' logs go.
-        until_empty: end by itself once nothing waits and nothing runs, or once that cannot come.
+        resource: as ``prepare`` returned it, with ``environ``.
+        environ: what job processes inherit.
+        folder: where their logs go.
         show: is called when something changed, and each second.
-
-    Returns:
-        The machine as it was left, and why it came to its end; None: by a signal.
+        until_empty: end by itself once nothing waits and nothing runs, or once that cannot come.
     """
     databases = Databases(correct="DATABASE_URL")
-    machine = LocalMachine(resource, LocalQueueReader(databases, environ["DATABASE_URL"]), folder, environ)
+    machine = LocalMachine(resource, databases, folder, environ)
     context = Context(
         launcher=machine,
         reporter=machine,
-        new_reader=lambda: machine.queue,
+        new_reader=lambda: machine,
         observe=lambda *_: Observed(machine.jobs()),
         databases=databases,
-        metrics=metrics,
+        metrics=OperatorMetrics(CollectorRegistry()),
         health=Health(),
     )
     control_loop = ControlLoop(context, machine.body())
     machine.on_exit = control_loop.wake
     stop, end = asyncio.Event(), None
-    _on_ending_signals(machine, stop)
+
+    def on_signal() -> None:
+        if stop.is_set():  # the second one: the person means it
+            machine.kill()
+        stop.set()
+        machine.news.set()
+
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: whoever started us wants it so
+            asyncio.get_running_loop().add_signal_handler(number, on_signal)
     running = asyncio.create_task(control_loop.run())
-    stopped = asyncio.create_task(stop.wait())
+    running.add_done_callback(lambda _: machine.news.set())
     read_again = time.monotonic()
     try:
         while not stop.is_set() and not running.done():
+            machine.news.clear()
             show(machine)
             if until_empty and (end := reached_end(machine)):
                 break
-            if until_empty and machine.queue.unreadable is not None and time.monotonic() >= read_again:
+            if until_empty and machine.unreadable is not None and time.monotonic() >= read_again:
                 control_loop.wake()
                 read_again = time.monotonic() + _READ_AGAIN_SECONDS
-            machine.changed.clear()
-            changed = asyncio.create_task(machine.changed.wait())
-            await asyncio.wait({stopped, running, changed}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await machine.news.wait()
     finally:
         stop.set()
         control_loop.stop()
         stopping = asyncio.create_task(_stop(machine, running))
         while not stopping.done():
+            await asyncio.wait({stopping}, timeout=0.5)
             with suppress(OSError):  # nobody may be there to look any more; the job processes have to end all the same
                 show(machine)
-            await asyncio.wait({stopping}, timeout=0.5)
-        stopped.cancel()
         await databases.close()
-        with suppress(OSError):
-            show(machine)
         running.result()
-    return machine, end
-
-
-def _on_ending_signals(machine: LocalMachine, stop: asyncio.Event) -> None:
-    def on_signal() -> None:
-        if stop.is_set():  # the second one: the person means it
-            machine.kill()
-        stop.set()
-
-    for number in _ENDING_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: whoever started us wants it so
-            asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return machine, end or End(DONE)
 
 
 async def _stop(machine: LocalMachine, running: asyncio.Task[None]) -> None:
@@ -208,8 +186,8 @@ def reached_end(machine: LocalMachine) -> End | None:
     """Whether the end is reached, one way or the other; None: go on."""
     if any(job.unfinished for job in machine.jobs()):
         return None
-    if (unreadable := machine.queue.unreadable) is not None:
-        if time.monotonic() - machine.queue.unreadable_since < _UNREADABLE_SECONDS:
+    if (unreadable := machine.unreadable) is not None:
+        if time.monotonic() - machine.unreadable_since < _UNREADABLE_SECONDS:
             return None
         message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redactor.text(unreadable.message)}"
         return End(TRY_LATER, message)
@@ -221,35 +199,15 @@ def reached_end(machine: LocalMachine) -> End | None:
     waiting = max(queue["claimable"], queue["due"]) + queue["scheduled"]
     if not waiting:
         return None
-    if chosen := _launches_nothing(machine.resource):
-        return End(USAGE, f"{waiting} items wait and {chosen}: nothing is launched, so the queue never becomes empty")
+    spec = machine.resource.spec
+    never = (
+        (spec.suspend, "spec.suspend is true"),
+        (spec.mode == "Observe", "spec.mode is Observe"),
+        (spec.scaling.max_jobs == 0, "spec.scaling.maxJobs is 0"),
+    )
+    for chosen, what in never:
+        if chosen:
+            return End(USAGE, f"{waiting} items wait and {what}: nothing is launched, so the queue never becomes empty")
     if (machine.status.get("lastDecision") or {}).get("reason") == Reason.SYNC_DISABLED:
         return End(TRY_LATER, f"{waiting} items wait and the database's setting siorg.sync_enabled is false: set it to true")
     return None
-
-
-def _launches_nothing(resource: SiorgSyncWorker) -> str:
-    """What the resource says that keeps Jobs from being launched; empty: nothing."""
-    if resource.spec.suspend:
-        return "spec.suspend is true"
-    if resource.spec.mode == "Observe":
-        return "spec.mode is Observe"
-    return "spec.scaling.maxJobs is 0" if resource.spec.scaling.max_jobs == 0 else ""
-
-
-def log_folder(given: str | None) -> Path:
-    """Where logs go: a folder that a person named, or a new one among the temporary files.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
-    if given is None:
-        return Path(tempfile.mkdtemp(prefix="siorg-local-"))
-    folder = Path(given)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--logs {given}: {error.strerror or error}") from None
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise UsageError(f"--logs {given}: cannot be read and written to")
-    return folder

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,12 @@ _SAME_MOMENT_SECONDS = 2.0
 class Process:
     """One job process, from its launch until it is removed from the history."""
 
-    name: str
-    launch: Launch
-    template: str
-    created_at: datetime
+    record: JobRecord
+    """As it was launched."""
     log: Path
     termination_log: Path
     handle: asyncio.subprocess.Process | None = None
+    watch: asyncio.Task[None] | None = None
     finished_at: datetime | None = None
     deadline_over: bool = False
 
@@ -47,21 +46,16 @@ class Process:
         """This process as the decision sees a Job: by way of what Kubernetes would have told of it."""
         code = None if self.handle is None or self.finished_at is None else self.handle.returncode
         failed = "DeadlineExceeded" if self.deadline_over else "BackoffLimitExceeded"
-        record = JobRecord(
-            name=self.name,
-            uid="",
-            slot=self.launch.slot,
-            round=self.launch.round,
-            template=self.template,
-            created_at=self.created_at,
+        record = replace(
+            self.record,
             finished_at=self.finished_at,
             failed_because=failed if code or (self.deadline_over and self.finished_at) else None,
             complete=code == 0 and not self.deadline_over,
         )
         pod = PodRecord(
-            name=self.name,
+            name=record.name,
             running=self.finished_at is None,
-            started_at=self.created_at,
+            started_at=record.created_at,
             exit_code=code,
             exit_reason="" if code is None else "Completed" if code == 0 else "Error",
             termination_message="" if code is None else self._last_words(),
@@ -77,30 +71,143 @@ class Process:
             return self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
         return ""
 
+    async def stop(self, grace_seconds: float) -> None:
+        """SIGTERM, and SIGKILL when the grace is over."""
+        if self.handle is None or self.handle.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            self.handle.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace_seconds + _KILL_MARGIN_SECONDS):
+                await self.handle.wait()
+        except TimeoutError:
+            self.kill()
+            await self.handle.wait()
 
-class LocalQueueReader:
-    """``ports.QueueReader`` of this machine: DATABASE_URL stands for the Secret."""
+    def kill(self) -> None:
+        """SIGKILL at once, if it runs."""
+        if self.handle is not None and self.handle.returncode is None:
+            with suppress(ProcessLookupError):
+                self.handle.kill()
 
-    def __init__(self, databases: Databases, url: str) -> None:
-        """Nothing is read yet."""
-        self.url: str | None = url
+
+class LocalMachine:
+    """This machine as ``ports.Launcher``, ``ports.Reporter`` and ``ports.QueueReader``."""
+
+    def __init__(self, resource: SiorgSyncWorker, databases: Databases, folder: Path, environ: Mapping[str, str]) -> None:
+        """``folder``: where logs go. ``environ``: what job processes inherit; its DATABASE_URL stands for the Secret."""
+        self.resource = resource
+        self.url = environ["DATABASE_URL"]
         self.unreadable: Unreadable | None = None
         """Why the queue could not be read; None: the last reading worked, or there was none yet."""
-        self.unreadable_since = 0.0
-        """By the monotonic clock."""
+        self.unreadable_since = 0.0  # by the monotonic clock
         self.next_due: datetime | None = None
         """When the next item falls due that waits; None: one is due, or none waits."""
+        # Of a run before this one logs may be there: its names are not used again, as in a cluster.
+        self.status: dict[str, Any] = {"jobs": {"lastRound": _last_round(resource, folder)}}
+        self.events: list[tuple[datetime, Event]] = []
+        self.news = asyncio.Event()
+        """Something is worth showing."""
+        self.on_exit: Callable[[], None] = lambda: None
+        """Is called when a job process has ended."""
         self._databases = databases
-        self._url = url
+        self._folder = folder
+        self._environ = environ
+        self._processes: dict[str, Process] = {}
+        self._grace_seconds = resource.spec.job.pod_template.spec.termination_grace_period_seconds
+        self._stopping = False
+        self._killing = False
+
+    def body(self) -> dict[str, Any]:
+        """The resource's object as it is now."""
+        return {**self.resource.body(), "status": self.status}
+
+    def jobs(self) -> list[Job]:
+        """Every job process that is remembered."""
+        return [process.job() for process in self._processes.values()]
+
+    async def stop(self) -> None:
+        """Launch nothing more; every job process that has begun finishes what it holds or gives it back."""
+        self._stopping = True
+        processes = list(self._processes.values())
+        await asyncio.gather(*(process.stop(self._grace_seconds) for process in processes))
+        await asyncio.gather(*(process.watch for process in processes if process.watch is not None))
+
+    def kill(self) -> None:
+        """End every job process at once, also one that is only being launched."""
+        self._killing = True
+        for process in self._processes.values():
+            process.kill()
+
+    # -- ports.Launcher -----------------------------------------------------------------------------------------------
+
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
+        del decision  # it is on the screen
+        name = manifests.job_name(resource, launch.slot, launch.round)
+        if name in self._processes:
+            return False
+        if self._stopping:
+            raise ClusterError("the operator is ending: nothing is launched")
+        template = manifests.template_hash(resource, credentials)
+        record = JobRecord(
+            name=name, uid="", slot=launch.slot, round=launch.round, template=template, created_at=datetime.now(UTC),
+            finished_at=None, complete=False, failed_because=None,
+        )  # fmt: skip
+        process = Process(record, self._folder / f"{name}.log", self._folder / f"{name}.summary")
+        process.termination_log.write_bytes(b"")
+        self._processes[name] = process  # before anything is awaited: two launches of one slot must not both begin
+        try:
+            with process.log.open("wb") as output:
+                process.handle = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "siorg_job", "run",
+                    env={**self._environ, "WORKER_TERMINATION_LOG": str(process.termination_log)},
+                    stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                    start_new_session=True,  # Ctrl-C is ours to pass on, once
+                )  # fmt: skip
+        except OSError as error:
+            del self._processes[name]
+            raise ClusterError(f"a job process could not be started: {error}") from None
+        if self._killing:
+            self.kill()
+        process.watch = asyncio.create_task(self._watch(process, process.handle))
+        return True
+
+    async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
+        """Processes do not get stuck before they start."""
+
+    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:  # noqa: ARG002 - of the port
+        self._processes.pop(name, None)  # the log stays
+
+    async def _watch(self, process: Process, handle: asyncio.subprocess.Process) -> None:
+        """Wait for the end of a process, and bring it about when its deadline is over."""
+        try:
+            async with asyncio.timeout(self.resource.spec.job.active_deadline_seconds):
+                await handle.wait()
+        except TimeoutError:
+            process.deadline_over = True
+            await process.stop(self._grace_seconds)
+        process.finished_at = datetime.now(UTC)
+        self.news.set()
+        self.on_exit()
+
+    # -- ports.Reporter ------------------------------------------------------------------------------------------------
+
+    async def write_status(self, resource: SiorgSyncWorker, patch: dict[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002
+        self.status = _merged(self.status, patch)
+        self.news.set()
+        return self.body()
+
+    async def record(self, resource: SiorgSyncWorker, event: Event) -> None:  # noqa: ARG002 - of the port
+        self.events.append((datetime.now(UTC), event))
+        self.news.set()
+
+    # -- ports.QueueReader ---------------------------------------------------------------------------------------------
 
     async def changed(self) -> bool:
-        """See ``ports.QueueReader``. The environment of a process does not change."""
-        return False
+        return False  # the environment of a process does not change
 
-    async def read(self, resource: SiorgSyncWorker) -> Backlog:
-        """See ``ports.QueueReader``."""
-        del resource
-        reading = await self._databases.read(self._url)
+    async def read(self, resource: SiorgSyncWorker) -> Backlog:  # noqa: ARG002 - of the port
+        reading = await self._databases.read(self.url)
         if isinstance(reading, Unreadable):
             if self.unreadable is None:
                 self.unreadable_since = time.monotonic()
@@ -115,135 +222,6 @@ class LocalQueueReader:
         return Backlog(reading)
 
 
-class LocalMachine:
-    """This machine as ``ports.Launcher`` and ``ports.Reporter``."""
-
-    def __init__(self, resource: SiorgSyncWorker, queue: LocalQueueReader, folder: Path, environ: Mapping[str, str]) -> None:
-        """``folder``: where logs go. ``environ``: what job processes inherit, the database's URL in it."""
-        self.resource = resource
-        self.queue = queue
-        # Of a run before this one logs may be there: its names are not used again, as in a cluster.
-        self.status: dict[str, Any] = {"jobs": {"lastRound": _last_round(resource, folder)}}
-        self.events: list[tuple[datetime, Event]] = []
-        self.changed = asyncio.Event()
-        """Something is worth showing."""
-        self.on_exit: Callable[[], None] = lambda: None
-        """Is called when a job process has ended."""
-        self._folder = folder
-        self._environ = environ
-        self._processes: dict[str, Process] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
-        self._killing = False
-
-    def body(self) -> Mapping[str, Any]:
-        """The resource's object as it is now."""
-        return {**self.resource.body(), "status": self.status}
-
-    def jobs(self) -> list[Job]:
-        """Every job process that is remembered."""
-        return [process.job() for process in self._processes.values()]
-
-    # -- ports.Launcher -----------------------------------------------------------------------------------------------
-
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
-        """See ``ports.Launcher``."""
-        del decision  # it is on the screen
-        name = manifests.job_name(resource, launch.slot, launch.round)
-        if name in self._processes:
-            return False
-        if self._stopping:
-            raise ClusterError("the operator is ending: nothing is launched")
-        log, termination_log = self._folder / f"{name}.log", self._folder / f"{name}.summary"
-        termination_log.write_bytes(b"")
-        process = Process(name, launch, manifests.template_hash(resource, credentials), datetime.now(UTC), log, termination_log)
-        self._processes[name] = process  # before anything is awaited: two launches of one slot must not both begin
-        try:
-            with log.open("wb") as output:
-                process.handle = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "siorg_job", "run",
-                    env={**self._environ, "WORKER_TERMINATION_LOG": str(termination_log)},
-                    stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-                    start_new_session=True,  # Ctrl-C is ours to pass on, once
-                )  # fmt: skip
-        except OSError as error:
-            del self._processes[name]
-            raise ClusterError(f"a job process could not be started: {error}") from None
-        if self._killing:
-            self.kill()
-        task = asyncio.create_task(self._watch(process))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return True
-
-    async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """See ``ports.Launcher``. Processes do not get stuck before they start."""
-
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        """See ``ports.Launcher``. The log stays."""
-        del resource
-        self._processes.pop(name, None)
-
-    async def _watch(self, process: Process) -> None:
-        """Wait for the end of a process, and bring it about when its deadline is over."""
-        assert process.handle is not None  # it was started
-        deadline = self.resource.spec.job.active_deadline_seconds
-        try:
-            async with asyncio.timeout(deadline):
-                await process.handle.wait()
-        except TimeoutError:
-            process.deadline_over = True
-            await self._stop(process)
-        process.finished_at = datetime.now(UTC)
-        self.changed.set()
-        self.on_exit()
-
-    async def _stop(self, process: Process) -> None:
-        """SIGTERM, and SIGKILL when the grace is over."""
-        handle = process.handle
-        if handle is None or handle.returncode is not None:
-            return
-        with suppress(ProcessLookupError):
-            handle.send_signal(signal.SIGTERM)
-        grace = self.resource.spec.job.pod_template.spec.termination_grace_period_seconds
-        try:
-            async with asyncio.timeout(grace + _KILL_MARGIN_SECONDS):
-                await handle.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                handle.kill()
-            await handle.wait()
-
-    async def stop(self) -> None:
-        """Launch nothing more; every job process that has begun finishes what it holds or gives it back."""
-        self._stopping = True
-        await asyncio.gather(*(self._stop(process) for process in self._processes.values()))
-        await asyncio.gather(*self._tasks)
-
-    def kill(self) -> None:
-        """End every job process at once, also one that is only being launched."""
-        self._killing = True
-        for process in self._processes.values():
-            if process.handle is not None and process.handle.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.handle.kill()
-
-    # -- ports.Reporter ------------------------------------------------------------------------------------------------
-
-    async def write_status(self, resource: SiorgSyncWorker, patch: dict[str, Any]) -> dict[str, Any] | None:
-        """See ``ports.Reporter``."""
-        del resource
-        self.status = _merged(self.status, patch)
-        self.changed.set()
-        return dict(self.body())
-
-    async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
-        """See ``ports.Reporter``."""
-        del resource
-        self.events.append((datetime.now(UTC), event))
-        self.changed.set()
-
-
 def _last_round(resource: SiorgSyncWorker, folder: Path) -> int:
     """The highest round among the names that a run before this one left in the folder; 0: it left none."""
     pattern = re.compile(
@@ -252,15 +230,12 @@ def _last_round(resource: SiorgSyncWorker, folder: Path) -> int:
     return max((int(found[1]) for file in folder.iterdir() if (found := pattern.fullmatch(file.name))), default=0)
 
 
-def _merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(old: object, patch: Mapping[str, Any]) -> dict[str, Any]:
     """``old`` with a JSON merge patch (RFC 7386) applied."""
-    new = dict(old)
+    new = dict(old) if isinstance(old, Mapping) else {}
     for key, value in patch.items():
         if value is None:
             new.pop(key, None)
-        elif isinstance(value, Mapping):
-            before = new.get(key)
-            new[key] = _merged(before if isinstance(before, Mapping) else {}, value)
         else:
-            new[key] = value
+            new[key] = _merged(new.get(key), value) if isinstance(value, Mapping) else value
     return new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group
@@ -35,23 +36,19 @@ class View:
         self._ended: dict[str, Job] = {}
 
     def __enter__(self) -> View:
-        """Begin."""
         if self._console.is_terminal:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End; the last picture stays."""
         if self._console.is_terminal:
             self._live.stop()
 
     def show(self, machine: LocalMachine) -> None:
-        """Show how things stand."""
         jobs = machine.jobs()
         self._ended |= {job.name: job for job in jobs if not job.unfinished}
         self._most_jobs = max(self._most_jobs, sum(job.unfinished for job in jobs))
-        waiting = _waiting(machine.status)
-        self._most = max(self._most, waiting)
+        self._most = max(self._most, _waiting(machine.status))
         if self._console.is_terminal:
             self._live.update(self._picture(machine, jobs), refresh=True)
         else:
@@ -80,8 +77,6 @@ class View:
                 self._console.print(f"{job.name}: {job.message}", highlight=False)
         self._console.print(f"Logs of the job processes: {folder}", highlight=False)
 
-    # -----------------------------------------------------------------------------------------------------------------
-
     def _picture(self, machine: LocalMachine, jobs: list[Job]) -> Group:
         status = machine.status
         queue, decision = status.get("queue") or {}, status.get("lastDecision") or {}
@@ -93,9 +88,7 @@ class View:
             f"  {waiting} waiting, {queue.get('processing', 0)} in work, {queue.get('failed', 0)} failed,"
             f" {queue.get('conflict', 0)} conflicts",
         )
-        table = Table(box=None, pad_edge=False)
-        for column in ("slot", "job", "state", "since"):
-            table.add_column(column)
+        table = Table("slot", "job", "state", "since", box=None, pad_edge=False)
         for job in sorted((job for job in jobs if job.unfinished), key=lambda job: job.slot):
             seconds = time.time() - job.created_at.timestamp()
             table.add_row(str(job.slot), job.name, job.state.value, f"{seconds:.0f} s")
@@ -105,15 +98,11 @@ class View:
             parts.append(Text(f"not ready: {ready['reason']}: {ready['message']}", style="yellow"))
         if table.row_count:
             parts.append(table)
-        parts += [
-            Text(f"{at:%H:%M:%S}  {event.reason}: {event.message}", style=_style(event))
-            for at, event in machine.events[-_EVENTS:]
-        ]
-        return Group(*parts)
+        return Group(*parts, *map(_line_of, machine.events[-_EVENTS:]))
 
     def _lines(self, machine: LocalMachine, jobs: list[Job]) -> None:
-        for at, event in machine.events[self._events_shown :]:
-            self._console.print(f"{at:%H:%M:%S}  {event.reason}: {event.message}", style=_style(event), highlight=False)
+        for event in machine.events[self._events_shown :]:
+            self._console.print(_line_of(event))
         self._events_shown = len(machine.events)
         unfinished = sum(job.unfinished for job in jobs)
         queue = machine.status.get("queue") or {}
@@ -134,11 +123,12 @@ def _waiting(status: dict[str, Any]) -> int:
 
 def _until(machine: LocalMachine, jobs: list[Job]) -> str:
     """When there is something to do again, where nothing is but something will be."""
-    due = machine.queue.next_due
+    due = machine.next_due
     if due is None or any(job.unfinished for job in jobs):
         return ""
     return f"; the next item is due at {rfc3339(due)}"
 
 
-def _style(event: Event) -> str:
-    return "yellow" if event.type == "Warning" else "green"
+def _line_of(recorded: tuple[datetime, Event]) -> Text:
+    at, event = recorded
+    return Text(f"{at:%H:%M:%S}  {event.reason}: {event.message}", style="yellow" if event.type == "Warning" else "green")

@@ -14,6 +14,7 @@ import threading
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from siorg_operator.cli import UsageError
 from siorg_operator.serving.health import Health
 from siorg_runtime.logs import logger
 
@@ -26,7 +27,7 @@ _CONNECTION_SECONDS = 10.0  # a request, its answer included, may take so long
 _CONNECTIONS = 32  # at once; of more than that the oldest is closed, so that a probe always gets in
 
 
-class HttpPortError(Exception):
+class HttpPortError(UsageError):
     """The port for probes and metrics cannot be opened: taken by another program, not allowed, or no address of ours."""
 
 

@@ -36,15 +36,23 @@ def call(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Complet
     )  # fmt: skip
 
 
+def explained(*arguments: str, file: str = FILE, code: int = 0, **environ: str) -> str:
+    """What ``explain`` prints."""
+    done = call("explain", "-", *arguments, stdin=file, **environ)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 def test_explain_shows_every_limit_and_which_one_decides() -> None:
-    done = call("explain", "-", "--depth", "480", "--unfinished", "3", stdin=FILE)
-    assert done.returncode == 0, done.stderr
-    assert "ceil(480 / itemsPerJob 50)" in done.stdout
-    assert "spec.scaling.maxJobs  ◀ decides" in done.stdout
-    assert "depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished → would launch 2" in done.stdout
-    assert "Nothing was launched or written: this only explains." in done.stdout
+    told = explained("--depth", "480", "--unfinished", "3")
+    assert "ceil(480 / itemsPerJob 50)" in told
+    assert "spec.scaling.maxJobs  ◀ decides" in told
+    assert "depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished → would launch 2" in told
+    assert "Nothing was launched or written: this only explains." in told
     for name in ("by time", "minJobs", "connection budget", "request budget", "maxLaunchesPerStep"):
-        assert name in done.stdout
+        assert name in told
+    (depth,) = (line for line in explained("--depth", "0").splitlines() if line.startswith("│ depth"))
+    assert "◀ decides" in depth
 
 
 def test_explain_reads_the_queue_of_the_environment(tmp_path: Path, database_url: str, connection: Connection) -> None:
@@ -57,35 +65,22 @@ def test_explain_reads_the_queue_of_the_environment(tmp_path: Path, database_url
     assert "depth 1, 50 a Job → 1 wanted, 0 unfinished" in done.stdout
 
 
-def test_explain_shows_an_empty_queue_once() -> None:
-    told = call("explain", "-", "--depth", "0", stdin=FILE).stdout
-    (depth,) = (line for line in told.splitlines() if line.startswith("│ depth"))
-    assert "◀ decides" in depth
-
-
 def test_explain_says_what_it_took_for_the_image() -> None:
-    without = call("explain", "-", "--depth", "1", stdin=FILE)
-    assert without.returncode == 0
-    assert "Assumed: that the operator has a default image (SIORG_OPERATOR_JOB_IMAGE)" in without.stdout
-    assert "InvalidSpec" in without.stdout
-    with_default = call("explain", "-", "--depth", "1", stdin=FILE, SIORG_OPERATOR_JOB_IMAGE="registry.example/siorg-job:1")
-    assert "Assumed: image registry.example/siorg-job:1 (from SIORG_OPERATOR_JOB_IMAGE" in with_default.stdout
-    named = call("explain", "-", "--depth", "1", stdin=FILE + "  job: {image: siorg-job}\n")
-    assert "Assumed" not in named.stdout
+    without = explained("--depth", "1")
+    assert "Assumed: that the operator has a default image (SIORG_OPERATOR_JOB_IMAGE)" in without
+    assert "InvalidSpec" in without
+    with_default = explained("--depth", "1", SIORG_OPERATOR_JOB_IMAGE="registry.example/siorg-job:1")
+    assert "Assumed: image registry.example/siorg-job:1 (from SIORG_OPERATOR_JOB_IMAGE" in with_default
+    assert "Assumed" not in explained("--depth", "1", file=FILE + "  job: {image: siorg-job}\n")
 
 
-def test_explain_speaks_of_the_variable_where_a_url_is_wrong(database_url: str) -> None:
-    nowhere = call("explain", "-", stdin=FILE, DATABASE_URL=re.sub(r"/test_\w+", "/nowhere", database_url))
-    assert nowhere.returncode == 2, nowhere.stdout
-    assert "DATABASE_URL" in nowhere.stdout
-    assert "Secret" not in nowhere.stdout
-
-
-def test_explain_says_when_the_queue_cannot_be_read() -> None:
-    done = call("explain", "-", stdin=FILE, DATABASE_URL="postgresql://nobody:hidden@127.0.0.1:1/nothing")
-    assert done.returncode == 75
-    assert "depth unknown" in done.stdout
-    assert "hidden" not in done.stdout + done.stderr
+def test_explain_says_when_the_queue_cannot_be_read_and_speaks_of_the_variable(database_url: str) -> None:
+    nowhere = explained(DATABASE_URL=re.sub(r"/test_\w+", "/nowhere", database_url), code=2)
+    assert "DATABASE_URL" in nowhere
+    assert "Secret" not in nowhere
+    away = explained(DATABASE_URL="postgresql://nobody:hidden@127.0.0.1:1/nothing", code=75)
+    assert "depth unknown" in away
+    assert "hidden" not in away
 
 
 def test_wrong_usage_exits_with_2_and_says_what_is_wrong(tmp_path: Path) -> None:
@@ -118,22 +113,13 @@ def test_the_printed_crd_is_the_file(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_explain_refuses_the_settings_that_the_operator_would_refuse() -> None:
-    done = call("explain", "-", "--depth", "1", stdin=FILE, SIORG_OPERATOR_STUCK_GRACE_SECS="soon")
-    assert done.returncode == 2
-    assert "SIORG_OPERATOR_STUCK_GRACE_SECS" in done.stderr
-    wrong_url = call("explain", "-", stdin=FILE, DATABASE_URL="mysql://here")
-    assert wrong_url.returncode == 2
-    assert "DATABASE_URL does not begin with" in wrong_url.stderr
+    assert "SIORG_OPERATOR_STUCK_GRACE_SECS" in explained("--depth", "1", SIORG_OPERATOR_STUCK_GRACE_SECS="soon", code=2)
+    assert "DATABASE_URL does not begin with" in explained(DATABASE_URL="mysql://here", code=2)
 
 
-def test_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_helps_and_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
-    listing = capsys.readouterr().out
-    assert "`SIORG_OPERATOR_NAMESPACE`" in listing
-    assert "`SIORG_OPERATOR_LEASE_SECS`" in listing
-
-
-def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`SIORG_OPERATOR_LEASE_SECS`" in capsys.readouterr().out
     for command in ("run", "local", "explain", "crd", "settings"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])

@@ -15,15 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
 from siorg_operator.api.resource import read_file
 from siorg_operator.local.command import prepare, run
-from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_queue import Connection, QueueStore
 from support.fleet import eventually
 from support.job import job_environment, run_job
 from support.queue import insert
+from support.rows import holds_for
 from support.siorg_server import REPOSITORY, SiorgServer
 
 PASSWORD = "correct-horse-battery"
@@ -70,12 +69,14 @@ def as_in_a_terminal() -> Iterator[None]:
 class Local:
     """``siorg-operator local`` as a process; its job processes leave their last words in ``logs``."""
 
-    def __init__(self, file: Path, environment: Mapping[str, str], *arguments: str) -> None:
+    def __init__(
+        self, file: Path, environment: Mapping[str, str], *arguments: str, program: tuple[str, ...] = ("-m", "siorg_operator")
+    ) -> None:
         self.logs = file.parent / "logs"
         self._output = file.parent / "output"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "siorg_operator", "local", str(file), "--logs", str(self.logs), *arguments],
+                [sys.executable, *program, "local", str(file), "--logs", str(self.logs), *arguments],
                 env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
@@ -110,10 +111,11 @@ def discover(environment: Mapping[str, str]) -> None:
     run_job("discover", "--organization", "471", env=environment)
 
 
-def test_it_scales_from_zero_to_several_and_back_and_ends_when_told(
-    tmp_path: Path, environment: dict[str, str], siorg: SiorgServer, store: QueueStore
+def test_new_work_wakes_it_and_it_scales_from_zero_to_several_and_back_and_ends_when_told(
+    tmp_path: Path, environment: dict[str, str], store: QueueStore
 ) -> None:
-    with Local(resource(tmp_path), environment) as local:
+    file = resource(tmp_path, scaling={"maxJobs": 3, "itemsPerJob": 20, "pollIntervalSeconds": 3600})
+    with Local(file, environment) as local:
         eventually(lambda: "nothing to do" in local.output)
         assert local.job_processes() == []
         discover(environment)
@@ -127,13 +129,6 @@ def test_it_scales_from_zero_to_several_and_back_and_ends_when_told(
     assert "items completed" in local.output
 
 
-def test_until_empty_it_ends_by_itself(tmp_path: Path, environment: dict[str, str], store: QueueStore) -> None:
-    discover(environment)
-    with Local(resource(tmp_path), environment, "--until-empty") as local:
-        assert local.ends() == 0, local.output
-    assert store.counts().completed == 60
-
-
 def test_until_empty_ends_at_once_when_the_resource_never_lets_it_become_empty(
     tmp_path: Path, environment: dict[str, str], connection: Connection
 ) -> None:
@@ -144,20 +139,21 @@ def test_until_empty_ends_at_once_when_the_resource_never_lets_it_become_empty(
     assert local.summaries() == []
 
 
-def test_until_empty_gives_up_on_a_database_that_stays_away(tmp_path: Path, environment: dict[str, str]) -> None:
-    environment["DATABASE_URL"] = f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing"
+def test_until_empty_gives_up_on_a_database_that_stays_away_and_shows_no_secret(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    environment |= {"DATABASE_URL": f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing", "SIORG_API_TOKEN": f"token-{PASSWORD}"}
     impatient = (
         "import sys; from siorg_operator.local import command; from siorg_operator.__main__ import main;"
         " command._UNREADABLE_SECONDS = 1; sys.exit(main())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", impatient, "local", str(resource(tmp_path)), "--until-empty"],
-        env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 75, done.stdout
-    assert "could not be read for 1 s: the database does not answer" in done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    with Local(resource(tmp_path), environment, "--until-empty", program=("-c", impatient)) as local:
+        eventually(lambda: "DatabaseUnavailable" in local.output)
+        assert PASSWORD not in Path(f"/proc/{local.process.pid}/cmdline").read_text()
+        assert local.ends() == 75, local.output
+    assert "could not be read for 1 s: the database does not answer" in local.output
+    assert PASSWORD not in local.output
+    assert "Traceback" not in local.output
 
 
 def test_until_empty_waits_for_what_is_due_later_and_says_until_when(
@@ -170,14 +166,15 @@ def test_until_empty_waits_for_what_is_due_later_and_says_until_when(
         assert local.process.poll() is None
 
 
-def test_a_folder_that_holds_the_logs_of_a_run_before_tells_nothing_of_this_one(
-    tmp_path: Path, environment: dict[str, str], connection: Connection
+def test_until_empty_it_ends_by_itself_and_the_logs_of_a_run_before_tell_nothing_of_this_one(
+    tmp_path: Path, environment: dict[str, str], connection: Connection, store: QueueStore
 ) -> None:
     for _ in range(2):
         insert(connection, siorg_code=471)
         with Local(resource(tmp_path), environment, "--until-empty") as local:
             assert local.ends() == 0, local.output
         assert "launched 1" in local.output
+    assert store.counts().completed == 2
     rounds = sorted(int(file.stem.rpartition("-")[2]) for file in local.logs.glob("*.log"))
     assert len(rounds) == len(set(rounds)) >= 2
     (claimed,) = re.findall(r"items completed *│ *(\d+)|items completed +(\d+)", local.output)
@@ -199,8 +196,7 @@ def test_what_is_being_launched_when_a_signal_comes_is_ended_too(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
     worker, environ = prepare(read_file(resource(tmp_path).read_text()), environment)
-    metrics = OperatorMetrics(CollectorRegistry())
-    asyncio.run(run(worker, environ, metrics=metrics, folder=tmp_path, until_empty=False, show=lambda _: None))
+    asyncio.run(run(worker, environ, tmp_path, lambda _: None, until_empty=False))
     assert made[0].returncode == -signal.SIGTERM
 
 
@@ -266,16 +262,6 @@ def _content(file: Path) -> bytes:
         return b""
 
 
-def test_new_work_wakes_it_although_the_poll_is_far_away(
-    tmp_path: Path, environment: dict[str, str], connection: Connection, store: QueueStore
-) -> None:
-    file = resource(tmp_path, scaling={"maxJobs": 1, "pollIntervalSeconds": 3600})
-    with Local(file, environment) as local:
-        eventually(lambda: "nothing to do" in local.output)
-        insert(connection, siorg_code=471)
-        eventually(lambda: store.counts().due == 0 and store.counts().processing == 0, seconds=20)
-
-
 def test_jobs_that_always_fail_are_not_started_again_at_each_look(
     tmp_path: Path, environment: dict[str, str], connection: Connection
 ) -> None:
@@ -287,37 +273,22 @@ def test_jobs_that_always_fail_are_not_started_again_at_each_look(
         assert len(list(local.logs.glob("*.log"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"DATABASE_URL": ""}, "DATABASE_URL is not set"),
-        ({"DATABASE_URL": "mysql://here"}, "DATABASE_URL does not begin with postgresql://"),
-        ({"file": "spec: {}"}, "kind SiorgSyncWorker"),
-        ({"file": "{"}, "YAML"),
-        ({"path": "nowhere.yaml"}, "nowhere.yaml: No such file or directory"),
-    ],
-)
-def test_what_is_wrong_is_told_and_nothing_begins(
-    tmp_path: Path, environment: dict[str, str], change: dict[str, str], told: str
-) -> None:
-    file = resource(tmp_path)
-    if "file" in change:
-        file.write_text(change["file"])
-    path = tmp_path / change["path"] if "path" in change else file
-    done = subprocess.run(
-        [sys.executable, "-m", "siorg_operator", "local", str(path)],
-        env={**environment, **{key: value for key, value in change.items() if key.isupper()}},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_is_wrong_is_told_and_nothing_begins(tmp_path: Path, environment: dict[str, str]) -> None:
+    file = resource(tmp_path).read_text()
 
+    def check(row: tuple[str, str, str]) -> None:
+        url, text, told = row
+        done = subprocess.run(
+            [sys.executable, "-m", "siorg_operator", "local", "-"],
+            env=environment | {"DATABASE_URL": url}, input=text, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
-def test_no_secret_is_shown(tmp_path: Path, environment: dict[str, str]) -> None:
-    environment["DATABASE_URL"] = f"postgresql://nobody:{PASSWORD}@127.0.0.1:1/nothing"
-    environment["SIORG_API_TOKEN"] = "token-" + PASSWORD
-    with Local(resource(tmp_path), environment) as local:
-        eventually(lambda: "DatabaseUnavailable" in local.output)
-        assert PASSWORD not in Path(f"/proc/{local.process.pid}/cmdline").read_text()
-    assert PASSWORD not in local.output
+    url = environment["DATABASE_URL"]
+    table = [
+        ("", file, "DATABASE_URL is not set"),
+        ("mysql://here", file, "DATABASE_URL does not begin with postgresql://"),
+        (url, "spec: {}", "kind SiorgSyncWorker"),
+        (url, "{", "YAML"),
+    ]
+    holds_for(table, check)

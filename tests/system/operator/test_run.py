@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -17,10 +16,7 @@ from siorg_operator.control import run
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_operator.settings import OperatorSettings
-
-
-def kubernetes() -> Kubernetes:
-    return Kubernetes(client.ApiClient(client.Configuration()), OperatorMetrics(CollectorRegistry()))
+from support.event_loop import in_a_loop
 
 
 def test_a_signal_while_the_cluster_is_looked_at_is_not_lost() -> None:
@@ -35,18 +31,16 @@ def test_a_signal_while_the_cluster_is_looked_at_is_not_lost() -> None:
     assert asyncio.run(run._access(settings, cluster, stop)) is False
 
 
-def test_a_signal_that_comes_before_kopf_takes_them_ends_it_too() -> None:
-    async def main() -> None:
-        stop, stopped = threading.Event(), asyncio.Event()
-        beating = asyncio.create_task(run._beat(Health(), stop, stopped))
-        await asyncio.sleep(0)
-        assert not stopped.is_set()
-        stop.set()
-        async with asyncio.timeout(5):
-            await stopped.wait()
-        beating.cancel()
-
-    asyncio.run(main())
+@in_a_loop
+async def test_a_signal_that_comes_before_kopf_takes_them_ends_it_too() -> None:
+    stop, stopped = threading.Event(), asyncio.Event()
+    beating = asyncio.create_task(run._beat(Health(), stop, stopped))
+    await asyncio.sleep(0)
+    assert not stopped.is_set()
+    stop.set()
+    async with asyncio.timeout(5):
+        await stopped.wait()
+    beating.cancel()
 
 
 def test_a_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,42 +48,24 @@ def test_a_call_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert api_client().configuration.retries is False
 
 
-def test_requests_that_are_under_way_come_to_their_end_first() -> None:
-    ended: list[float] = []
+@pytest.mark.parametrize("hangs", [False, True])
+@in_a_loop
+async def test_requests_that_are_under_way_come_to_their_end_first_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    release, ended = threading.Event(), threading.Event()
 
     def slow(**_: Any) -> Any:
-        time.sleep(0.3)
-        ended.append(time.monotonic())
+        release.wait(60 if hangs else 0.3)
+        ended.set()
         raise OSError("no answer")
 
-    async def main() -> None:
-        cluster = kubernetes()
-        call = asyncio.create_task(cluster._call("create", "jobs", slow))
-        await asyncio.sleep(0.05)
-        call.cancel()  # as the pass of a control loop is, when it takes too long
-        cluster.close()
-        assert ended
-
-    asyncio.run(main())
-
-
-def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("siorg_operator.cluster.client._CLOSING_SECONDS", 0.1)
-    release = threading.Event()
-
-    def hanging(**_: Any) -> Any:
-        release.wait(10)
-        raise OSError("no answer")
-
-    async def main() -> None:
-        cluster = kubernetes()
-        call = asyncio.create_task(cluster._call("create", "jobs", hanging))
-        await asyncio.sleep(0.05)
-        began = time.monotonic()
-        cluster.close()
-        assert time.monotonic() - began < 5
-        release.set()
-        with pytest.raises(Exception, match="did not answer"):
-            await call
-
-    asyncio.run(main())
+    if hangs:
+        monkeypatch.setattr("siorg_operator.cluster.client._CLOSING_SECONDS", 0.1)
+    cluster = Kubernetes(client.ApiClient(client.Configuration()), OperatorMetrics(CollectorRegistry()))
+    call = asyncio.create_task(cluster._call("create", "jobs", slow))
+    await asyncio.sleep(0.05)
+    call.cancel()  # as the pass of a control loop is, when it takes too long
+    cluster.close()
+    assert ended.is_set() is not hangs
+    release.set()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from typing import Any
 
 import pytest
 
 from siorg_job.fetch.cache import Cache
+from support.event_loop import in_a_loop
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,10 +37,6 @@ class Source:
 
     def cache(self, fresh_seconds: float = 60.0, **options: Any) -> Cache[str, int]:
         return Cache(self.fetch, self.now, fresh_seconds=fresh_seconds, **options)
-
-
-def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    return wraps(test)(lambda: asyncio.run(test()))
 
 
 @in_a_loop

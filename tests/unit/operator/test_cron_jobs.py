@@ -27,15 +27,12 @@ def cluster() -> FakeCluster:
     return made
 
 
-def test_they_are_made_once(cluster: FakeCluster) -> None:
-    FakeOperator(cluster).reconcile()
-    assert cluster.steps == []
-
-
 @pytest.mark.parametrize(
     "edit", [{"discovery": {"schedule": "@daily"}}, {"discovery": {"organizations": [26]}}, {"suspend": True}]
 )
-def test_a_changed_cron_job_is_applied(cluster: FakeCluster, edit: dict[str, Any]) -> None:
+def test_they_are_made_once_and_a_changed_one_is_applied(cluster: FakeCluster, edit: dict[str, Any]) -> None:
+    FakeOperator(cluster).reconcile()
+    assert cluster.steps == []
     cluster.edit_spec(**edit)
     FakeOperator(cluster).reconcile()
     assert "apply siorg-discovery" in cluster.steps
@@ -55,29 +52,22 @@ def test_a_cron_job_that_somebody_else_changed_is_put_right(cluster: FakeCluster
     assert cluster.cron_jobs[name]["spec"]["suspend"] is False
 
 
-def test_a_cron_job_that_is_not_wanted_any_more_is_removed(cluster: FakeCluster) -> None:
-    cluster.edit_spec(discovery={"enabled": False})
-    FakeOperator(cluster).reconcile()
-    assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is True
-    FakeOperator(cluster).reconcile()
-    assert [step for step in cluster.steps if step != "status"] == ["apply siorg-discovery", "delete siorg-discovery"]
-    assert list(cluster.cron_jobs) == ["siorg-cleanup"]
-
-
-@pytest.mark.parametrize("told_by", ["status", "job"])
-def test_its_job_comes_to_its_end_first(cluster: FakeCluster, told_by: str) -> None:
+@pytest.mark.parametrize("told_by", ["", "status", "job"])
+def test_one_that_is_not_wanted_any_more_is_removed_once_its_job_has_ended(cluster: FakeCluster, told_by: str) -> None:
     cluster.edit_spec(discovery={"enabled": False})
     if told_by == "status":
         cluster.cron_jobs["siorg-discovery"]["status"] = {"active": [{"name": "siorg-discovery-1"}]}
-    else:
-        cluster.cron_runs = [run("discovery")]
-    for _ in range(3):
+    cluster.cron_runs = [run("discovery")] if told_by == "job" else []
+    for _ in range(3 if told_by else 1):
         FakeOperator(cluster).reconcile()
     assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is True
     cluster.cron_jobs["siorg-discovery"].pop("status", None)
-    cluster.cron_runs = [run("discovery", ended=-1)]
+    cluster.cron_runs = [run("discovery", ended=-1)] if told_by else []
     FakeOperator(cluster).reconcile()
-    assert "siorg-discovery" not in cluster.cron_jobs
+    assert list(cluster.cron_jobs) == ["siorg-cleanup"]
+    changes = [step for step in cluster.steps if step != "status"]
+    assert (changes[0], changes[-1]) == ("apply siorg-discovery", "delete siorg-discovery")
+    assert set(changes) == {"apply siorg-discovery", "delete siorg-discovery"}
 
 
 def test_one_that_is_enabled_again_before_it_went_starts_jobs_again(cluster: FakeCluster) -> None:
@@ -128,12 +118,9 @@ def test_a_cron_job_whose_last_job_failed_is_told_until_one_succeeds(cluster: Fa
     assert cluster.conditions["Degraded"][0] == "False"
     assert operator.metric("siorg_operator_cron_job_failing", component="discovery") == 0
     assert cluster.event_reasons() == ["DiscoveryFailing", "Recovered"]
-
-
-def test_nobody_asks_of_one_that_is_disabled() -> None:
-    cluster = FakeCluster(**NO_CRON_JOBS)
-    cluster.cron_runs = [run("discovery", ended=-50, failure="BackoffLimitExceeded")]
-    FakeOperator(cluster).reconcile()
+    cluster.cron_runs += [run("discovery", ended=-1, failure="BackoffLimitExceeded")]
+    cluster.edit_spec(**NO_CRON_JOBS)  # of one that is disabled nobody asks
+    operator.reconcile()
     assert cluster.conditions["Degraded"][0] == "False"
 
 

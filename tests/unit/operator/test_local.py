@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from siorg_operator.cli import DONE, TRY_LATER, USAGE
+from siorg_operator.database.databases import Databases
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Unreadable
 from siorg_operator.local.command import reached_end
-from siorg_operator.local.machine import LocalMachine, LocalQueueReader
+from siorg_operator.local.machine import LocalMachine
 from support.operator_values import worker
 
 IDLE = {"claimable": 0, "due": 0, "scheduled": 0, "processing": 0, "failed": 3, "conflict": 2}
@@ -21,17 +22,23 @@ NEVER = {"suspend": True}, {"mode": "Observe"}, {"scaling": {"maxJobs": 0}}
 
 
 def machine(
-    folder: Path, *, jobs: dict[str, int] | None = None, reason: str = "", spec: Any = None, **queue: int
+    folder: Path, *, jobs: Any = NO_JOBS, reason: str = "", spec: Any = None, status: Any = None, **queue: int
 ) -> LocalMachine:
-    made = LocalMachine(worker(**(spec or {})), LocalQueueReader(None, "postgresql://db/siorg"), folder, {})  # type: ignore[arg-type]
-    made.status = {"queue": IDLE | queue, "jobs": jobs or NO_JOBS, "lastDecision": {"reason": reason}}
+    made = LocalMachine(worker(**(spec or {})), Databases(), folder, {"DATABASE_URL": "postgresql://db/siorg"})
+    made.status = status or {"queue": IDLE | queue, "jobs": jobs, "lastDecision": {"reason": reason}}
     return made
+
+
+def code_of(made: LocalMachine) -> int | None:
+    end = reached_end(made)
+    return None if end is None else end.code
 
 
 @pytest.mark.parametrize(
     ("given", "code"),
     [
         ({}, DONE),
+        ({"status": {"jobs": NO_JOBS}}, None),  # before the first reading
         ({"spec": NEVER[0]}, DONE),
         *(({"spec": spec, "claimable": 1, "due": 1}, USAGE) for spec in NEVER),
         ({"spec": NEVER[0], "scheduled": 1}, USAGE),
@@ -44,20 +51,12 @@ def machine(
     ids=str,
 )
 def test_it_ends_when_nothing_more_will_happen(tmp_path: Path, given: dict[str, Any], code: int | None) -> None:
-    end = reached_end(machine(tmp_path, **given))
-    assert (None if end is None else end.code) == code
+    assert code_of(machine(tmp_path, **given)) == code
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(29, None), (31, TRY_LATER)])
 def test_a_queue_that_cannot_be_read_is_waited_for_for_a_while(tmp_path: Path, seconds: float, code: int | None) -> None:
     made = machine(tmp_path)
-    made.queue.unreadable = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
-    made.queue.unreadable_since = time.monotonic() - seconds
-    end = reached_end(made)
-    assert (None if end is None else end.code) == code
-
-
-def test_before_the_first_reading_it_goes_on(tmp_path: Path) -> None:
-    made = machine(tmp_path)
-    del made.status["queue"]
-    assert reached_end(made) is None
+    made.unreadable = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database does not answer")
+    made.unreadable_since = time.monotonic() - seconds
+    assert code_of(made) == code

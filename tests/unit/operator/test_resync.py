@@ -13,6 +13,7 @@ import pytest
 from siorg_operator.control import resync
 from siorg_operator.control.resync import Resync
 from siorg_operator.decide.ports import ClusterError
+from support.event_loop import in_a_loop, until
 
 
 @pytest.fixture(autouse=True)
@@ -47,118 +48,99 @@ class Cluster:
         self.known[kind] -= uids
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """All that there is has been seen, and one of the Jobs is listed anew."""
-        for uid in {uid for uids in self.there.values() for uid in uids}:
+    async def running(self, seen: str | None = None) -> AsyncIterator[asyncio.Event]:
+        """``seen``: what the watch has shown; None: all that there is, which has been found out. Yields: the beginning."""
+        for uid in set().union(*self.there.values()) if seen is None else seen:
             self.resync.seen(uid, listed=True)
-        failures, self.failures = self.failures, []
-        await self.resync.initial_list()
-        self.failures, self.listed_at = failures, []
-        task = asyncio.create_task(self.resync.run())
+        begun = asyncio.Event()
+        failures, self.failures = self.failures, [] if seen is None else self.failures
+        task = asyncio.create_task(self.resync.run(begun.set))
         try:
-            yield
+            if seen is None:
+                await begun.wait()
+                self.failures, self.listed_at = failures, []
+            async with asyncio.timeout(10):
+                yield begun
         finally:
             task.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - it is not ours to tell when
-            await asyncio.sleep(0.001)
 
 
 # -- the initial list -------------------------------------------------------------------------------------------------
 
 
-def test_waits_until_everything_was_seen() -> None:
-    async def main() -> None:
-        cluster = Cluster("ab", pods="c")
-        waiting = asyncio.create_task(cluster.resync.initial_list())
+@in_a_loop
+async def test_waits_until_everything_was_seen() -> None:
+    cluster = Cluster("ab", pods="c")
+    async with cluster.running(seen="") as begun:
         for uid in "ab":
             await asyncio.sleep(0.01)
-            assert not waiting.done()
+            assert not begun.is_set()
             cluster.resync.seen(uid, listed=True)
         cluster.resync.seen("c", listed=False)  # it changed before it was listed: that is seen as well
-        async with asyncio.timeout(10):
-            await waiting
-
-    asyncio.run(main())
+        await begun.wait()
 
 
-def test_does_not_wait_for_what_went_before_it_was_seen() -> None:
-    async def main() -> None:
-        cluster = Cluster("ab")
-        cluster.resync.seen("a", listed=True)
-        cluster.on_list = lambda: cluster.there["jobs"].discard("b")
-        async with asyncio.timeout(10):
-            await cluster.resync.initial_list()
+@in_a_loop
+async def test_does_not_wait_for_what_went_before_it_was_seen() -> None:
+    cluster = Cluster("ab")
+    cluster.on_list = lambda: cluster.there["jobs"].discard("b")
+    async with cluster.running(seen="a") as begun:
+        await begun.wait()
         assert len(cluster.listed_at) == 3
 
-    asyncio.run(main())
 
-
-def test_waits_for_a_cluster_that_does_not_answer() -> None:
-    async def main() -> None:
-        cluster = Cluster(failures=[ClusterError("no answer")] * 2)
-        async with asyncio.timeout(10):
-            await cluster.resync.initial_list()
+@pytest.mark.parametrize("error", [ClusterError("no answer"), KeyError("items")], ids=["refused", "bug"])
+@in_a_loop
+async def test_waits_for_a_cluster_that_does_not_answer(error: Exception) -> None:
+    cluster = Cluster(failures=[error] * 2)
+    async with cluster.running(seen="") as begun:
+        await begun.wait()
         assert len(cluster.listed_at) == 4
-
-    asyncio.run(main())
 
 
 # -- what was missed --------------------------------------------------------------------------------------------------
 
 
-def test_after_a_new_listing_missed_deletions_are_found() -> None:
-    async def main() -> None:
-        cluster = Cluster("a", pods="c", known="ab")
-        async with cluster.running():
-            cluster.resync.seen("a", listed=True)
-            await until(lambda: cluster.deleted)
-        assert cluster.deleted == [("jobs", {"b"})]
-
-    asyncio.run(main())
+@in_a_loop
+async def test_after_a_new_listing_missed_deletions_are_found() -> None:
+    cluster = Cluster("a", pods="c", known="ab")
+    async with cluster.running():
+        cluster.resync.seen("a", listed=True)
+        await until(lambda: cluster.deleted)
+    assert cluster.deleted == [("jobs", {"b"})]
 
 
-def test_what_comes_while_it_is_listed_is_not_missed() -> None:
-    async def main() -> None:
-        cluster = Cluster("a", known="a")
-        async with cluster.running():
-            cluster.on_list = lambda: cluster.known["jobs"].add("new")
-            cluster.resync.seen("a", listed=True)
-            await until(lambda: cluster.listed_at)
-            await asyncio.sleep(0.01)
-        assert cluster.deleted == []
-
-    asyncio.run(main())
+@in_a_loop
+async def test_what_comes_while_it_is_listed_is_not_missed() -> None:
+    cluster = Cluster("a", known="a")
+    async with cluster.running():
+        cluster.on_list = lambda: cluster.known["jobs"].add("new")
+        cluster.resync.seen("a", listed=True)
+        await until(lambda: cluster.listed_at)
+        await asyncio.sleep(0.01)
+    assert cluster.deleted == []
 
 
-def test_a_change_alone_asks_for_no_list() -> None:
-    async def main() -> None:
-        cluster = Cluster("a", known="a")
-        async with cluster.running():
-            cluster.resync.seen("a", listed=False)
-            await asyncio.sleep(0.05)
-        assert cluster.listed_at == []
-
-    asyncio.run(main())
+@in_a_loop
+async def test_a_change_alone_asks_for_no_list() -> None:
+    cluster = Cluster("a", known="a")
+    async with cluster.running():
+        cluster.resync.seen("a", listed=False)
+        await asyncio.sleep(0.05)
+    assert cluster.listed_at == []
 
 
 @pytest.mark.parametrize("error", [ClusterError("no answer"), KeyError("items")], ids=["refused", "bug"])
-def test_failures_are_made_up_for_more_and_more_rarely_and_logged_once(
+@in_a_loop
+async def test_failures_are_made_up_for_more_and_more_rarely_and_logged_once(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(resync, "_DEBOUNCE_SECONDS", 0.05)
     cluster = Cluster("a", known="ab", failures=[error] * 3)
-
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING, logger="siorg_operator.control.resync"):
         async with cluster.running():
             cluster.resync.seen("a", listed=True)
             await until(lambda: cluster.deleted)
-
-    with caplog.at_level(logging.WARNING, logger="siorg_operator.control.resync"):
-        asyncio.run(main())
     pauses = [later - earlier for earlier, later in itertools.pairwise(cluster.listed_at)][:3]
     assert [pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=True)] == [True] * 3
     assert len(caplog.records) == 1

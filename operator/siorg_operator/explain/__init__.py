@@ -1,1 +1,0 @@
-"""``siorg-operator explain``: the decision that would be made now. Launches and writes nothing."""
