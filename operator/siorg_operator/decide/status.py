@@ -16,9 +16,8 @@ from typing import Any, Final, Literal, NamedTuple
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
-from siorg_operator.decide.plan import Backoff, Hold, Plan, siorg_pause
+from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, Unreadable, rfc3339
 
 Fields = dict[str, Any]

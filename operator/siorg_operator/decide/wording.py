@@ -9,9 +9,8 @@ from typing import Final
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Failures
-from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal
+from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal, Result
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.result import Result
 from siorg_operator.decide.sizing import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, LimitName, Size
 from siorg_operator.decide.state import Ending, Job, Stuck, rfc3339
 
