@@ -108,15 +108,10 @@ def assess(
 ) -> Failures | None:
     """The failures in a row that there are now, or None.
 
-    Args:
-        jobs: all Jobs that are there.
-        remembered: the failures that status tells of; the Jobs behind it may be gone.
-        template: hash of the template that the next Job would be made from; None: not known now, so nothing is forgotten.
-        now: the time.
-        pacing: how patient to be.
-        patience: seconds that a job waits for SIORG or the database before it gives up.
-        settled: Jobs that ended up to then were judged before, and nothing is wrong with them any more: the Job that
-            proved it may be gone while those that failed are still there.
+    ``remembered``: the failures that status tells of; the Jobs behind it may be gone. ``template``: hash of the template that
+    the next Job would be made from; None: not known now, so nothing is forgotten. ``patience``: seconds that a job waits for
+    SIORG or the database before it gives up. ``settled``: Jobs that ended up to then were judged before, and nothing is wrong
+    with them any more: the Job that proved it may be gone while those that failed are still there.
     """
     jobs = list(jobs)
     current = remembered if remembered is not None and (template is None or remembered.template in {"", template}) else None

@@ -89,7 +89,7 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
         return None
     failed, complete = _condition(status, "Failed", "True"), _condition(status, "Complete", "True")
     ended = failed or complete
-    created = _created(metadata)
+    created = _time(metadata.get("creationTimestamp")) or _LONG_AGO
     return JobRecord(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
@@ -111,13 +111,14 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
     states = {container.get("name"): container.get("state") or {} for container in status.get("containerStatuses") or ()}
     state: Mapping[str, Any] = states.get(CONTAINER, {})
     running, terminated, waiting = state.get("running"), state.get("terminated") or {}, state.get("waiting") or {}
+    taken = _time(_condition(status, "PodScheduled", "True").get("lastTransitionTime"))
     waits = not (running or terminated or metadata.get("deletionTimestamp"))  # one that is on its way out has a successor
     return PodRecord(
         name=metadata["name"],
         running=running is not None,
         started_at=_time((running or terminated).get("startedAt")),
         stuck=_stuck(metadata, status, waiting) if waits else None,
-        on_its_way=_on_its_way(status, waiting) if waits else None,
+        on_its_way=Stuck(waiting["reason"], "", taken) if waits and taken and waiting.get("reason") in _ON_ITS_WAY else None,
         exit_code=terminated.get("exitCode"),
         exit_reason=terminated.get("reason") or "",
         termination_message=terminated.get("message") or "",
@@ -131,11 +132,7 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Cal
     Events of Jobs and of pods come on different streams: one that has ended is unfinished for a few seconds more when its
     pod's end is not known yet. How it ended decides too much to be guessed.
 
-    Args:
-        job: the Job.
-        pods: those of this Job.
-        now: the time.
-        clean: takes the secrets out of what a Job or a pod says of itself, while that is still whole.
+    ``clean`` takes the secrets out of what a Job or a pod says of itself, while that is still whole.
     """
     pods = list(pods)
     ended = max((pod for pod in pods if pod.exit_code is not None), key=lambda pod: pod.finished_at or _LONG_AGO, default=None)
@@ -267,7 +264,7 @@ def _one_line(text: str) -> str:
 
 def _stuck(metadata: Mapping[str, Any], status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:
     scheduled = _condition(status, "PodScheduled")
-    since = _time(scheduled.get("lastTransitionTime")) or _created(metadata)
+    since = _time(scheduled.get("lastTransitionTime")) or _time(metadata.get("creationTimestamp")) or _LONG_AGO
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return Stuck("Unschedulable", scheduled.get("message") or "", since)
     if waiting.get("reason") in CANNOT_START:
@@ -280,19 +277,10 @@ def _stuck(metadata: Mapping[str, Any], status: Mapping[str, Any], waiting: Mapp
     return None
 
 
-def _on_its_way(status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:
-    since = _time(_condition(status, "PodScheduled", "True").get("lastTransitionTime"))
-    return None if since is None or waiting.get("reason") not in _ON_ITS_WAY else Stuck(waiting["reason"], "", since)
-
-
 def _condition(status: Mapping[str, Any], kind: str, value: str = "") -> Mapping[str, Any]:
     """The condition of a type, where it has that status; empty: there is none."""
     conditions = (found for found in status.get("conditions") or () if found.get("type") == kind)
     return next((found for found in conditions if not value or found.get("status") == value), {})
-
-
-def _created(metadata: Mapping[str, Any]) -> datetime:
-    return _time(metadata.get("creationTimestamp")) or _LONG_AGO
 
 
 def _time(text: str | None) -> datetime | None:

@@ -149,12 +149,8 @@ class Result:
 def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: datetime, pacing: Pacing | None = None) -> Plan:
     """Decide what to do now.
 
-    Args:
-        resource: the resource, its status included (what it remembers of Jobs that are gone).
-        backlog: the queue as it was read, or why it could not be: unknown is not zero.
-        jobs: every Job of the resource, finished ones included.
-        now: the time.
-        pacing: how patient to be with Jobs that fail or do not start; None: the defaults.
+    ``resource`` brings its status (what it remembers of Jobs that are gone), ``jobs`` are all of it, finished ones included;
+    ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
     """
     pacing = pacing or Pacing()
     backoff = _backoff(resource, backlog, jobs, now, pacing)
@@ -311,12 +307,10 @@ def _graces(unfinished: Sequence[Job], now: datetime, pacing: Pacing) -> list[tu
 
 def _history(resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[str, ...]:
     """Finished Jobs beyond the limits, the oldest first; of each kind the newest are kept."""
-    limits = resource.spec.job
+    spec = resource.spec.job
+    limits = {JobState.SUCCEEDED: spec.successful_jobs_history_limit, JobState.FAILED: spec.failed_jobs_history_limit}
     surplus: list[Job] = []
-    for state, keep in (
-        (JobState.SUCCEEDED, limits.successful_jobs_history_limit),
-        (JobState.FAILED, limits.failed_jobs_history_limit),
-    ):
+    for state, keep in limits.items():
         ended = sorted((job for job in jobs if job.state is state), key=newest_last)
         surplus += ended[: max(len(ended) - keep, 0)]
     return tuple(job.name for job in sorted(surplus, key=newest_last)[:_REMOVED_A_STEP])
