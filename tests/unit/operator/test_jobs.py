@@ -371,48 +371,30 @@ def test_a_summary_needs_a_reason_and_an_exit_code() -> None:
 
 
 _MOMENTS = st.none() | st.sampled_from([rfc3339(at(-9)), rfc3339(at(3600)), "2026-11-24T11:59:20.123456Z"])
-_CONDITIONS = st.lists(
-    st.fixed_dictionaries(
-        {
-            "type": st.sampled_from(["Failed", "Complete", "PodScheduled", "Suspended", "FailureTarget"]),
-            "status": st.sampled_from(["True", "False", "Unknown"]),
-        },
-        optional={"reason": _TEXT, "message": _TEXT, "lastTransitionTime": _MOMENTS},
-    ),
-    max_size=3,
+
+
+def maybe(always: dict[str, Any] | None = None, **optional: Any) -> Any:
+    """Objects of Kubernetes with some of these fields."""
+    return st.fixed_dictionaries(always or {}, optional=optional)
+
+
+_KINDS = {
+    "type": st.sampled_from(["Failed", "Complete", "PodScheduled", "Suspended", "FailureTarget"]),
+    "status": st.sampled_from(["True", "False", "Unknown"]),
+}
+_CONDITIONS = st.none() | st.lists(maybe(_KINDS, reason=_TEXT, message=_TEXT, lastTransitionTime=_MOMENTS), max_size=3)
+_STATES = maybe(
+    waiting=maybe(reason=_TEXT | st.sampled_from(sorted(CANNOT_START)), message=_TEXT),
+    running=maybe(startedAt=_MOMENTS),
+    terminated=maybe({"exitCode": st.integers(-1, 255)}, reason=_TEXT, message=_TEXT, startedAt=_MOMENTS, finishedAt=_MOMENTS),
 )
-_STATES = st.fixed_dictionaries(
-    {},
-    optional={
-        "waiting": st.fixed_dictionaries(
-            {}, optional={"reason": _TEXT | st.sampled_from(sorted(CANNOT_START)), "message": _TEXT}
-        ),
-        "running": st.fixed_dictionaries({}, optional={"startedAt": _MOMENTS}),
-        "terminated": st.fixed_dictionaries(
-            {"exitCode": st.integers(-1, 255)},
-            optional={"reason": _TEXT, "message": _TEXT, "startedAt": _MOMENTS, "finishedAt": _MOMENTS},
-        ),
-    },
-)
-_POD_STATUSES = st.fixed_dictionaries(
-    {},
-    optional={
-        "phase": _TEXT,
-        "conditions": st.none() | _CONDITIONS,
-        "containerStatuses": st.none()
-        | st.lists(
-            st.fixed_dictionaries({"name": st.sampled_from(["worker", "sidecar"])}, optional={"state": _STATES}), max_size=2
-        ),
-    },
-)
+_CONTAINERS = st.lists(maybe({"name": st.sampled_from(["worker", "sidecar"])}, state=_STATES), max_size=2)
+_POD_STATUSES = maybe(phase=_TEXT, conditions=_CONDITIONS, containerStatuses=st.none() | _CONTAINERS)
 
 
 @settings(max_examples=500)
 @given(
-    st.none()
-    | st.fixed_dictionaries(
-        {}, optional={"conditions": st.none() | _CONDITIONS, "completionTime": _MOMENTS, "active": st.integers()}
-    ),
+    st.none() | maybe(conditions=_CONDITIONS, completionTime=_MOMENTS, active=st.integers()),
     st.lists(st.none() | _POD_STATUSES, max_size=3),
 )
 def test_whatever_kubernetes_shows_is_a_job(status: Any, pods: list[Any]) -> None:

@@ -304,21 +304,15 @@ def test_failures_are_over(jobs: list[Job], given: dict[str, Any], credentials: 
 
 def test_failures_are_remembered_when_their_jobs_are_gone_or_the_secrets_cannot_be_read() -> None:
     remembered = {
-        "reason": "SiorgUnavailable",
-        "streak": 3,
-        "since": rfc3339(at(-300)),
-        "lastFailureTime": rfc3339(at(-5)),
-        "message": "exit code 75, siorg_unavailable",
-        "template": job().template,
-    }
+        "reason": "SiorgUnavailable", "streak": 3, "since": rfc3339(at(-300)), "lastFailureTime": rfc3339(at(-5)),
+        "message": "exit code 75, siorg_unavailable", "template": job().template,
+    }  # fmt: skip
     decided = decide(500, status={"backoff": remembered})
     assert decided.backoff is not None
     assert (decided.backoff.failures.streak, decided.launches, decided.reason) == (3, (), "SiorgUnavailable")
     failed = [ended(-5, Ending.SIORG_UNAVAILABLE)]
     assert plan(worker(), unreadable("SecretMissing", credentials=""), failed, NOW).backoff is not None
-
-
-def test_a_clock_that_was_ahead_does_not_silence_what_fails_after() -> None:
+    # A clock that was ahead does not silence what fails after.
     status = {"jobs": {"lastFinishedTime": rfc3339(at(86_400))}}
     assert decide(500, [crashed(-1)], status=status).reason == "JobsFailing"
 

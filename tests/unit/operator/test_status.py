@@ -149,6 +149,12 @@ LONG_AWAY = ended(-4000, Ending.SIORG_UNAVAILABLE)
 BOTH = [ended(-5, Ending.FAILED), ended(-4, Ending.SIORG_UNAVAILABLE, slot=1)]
 NO_ROOM: dict[str, Any] = {"max_connections": 20, "other_connections": 19}
 
+CHOSEN: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"suspend": True}, {}, "Suspended: spec.suspend is true: what runs drains, nothing is launched"),
+    ({"scaling": {"maxJobs": 0}}, {}, "Suspended: spec.scaling.maxJobs is 0: nothing is launched"),
+    ({"mode": "Observe"}, {}, "Observe: spec.mode is Observe: decisions are told, nothing is launched"),
+    ({}, {"sync_enabled": False}, "SyncDisabled: The database's setting siorg.sync_enabled is false"),
+]
 CONDITIONS: list[tuple[Backlog, list[Job], dict[str, Any], list[str]]] = [
     # What is told other than of a first look at an empty queue; with a message where it matters.
     (unreadable("AccessDenied"), [], {}, [
@@ -193,6 +199,9 @@ CONDITIONS: list[tuple[Backlog, list[Job], dict[str, Any], list[str]]] = [
     (backlog(9), BOTH, {"suspend": True}, [
         "Ready False SiorgUnavailable", "SiorgAvailable False SiorgUnavailable", "ScalingActive False Suspended",
     ]),
+    # What a person chose is no fault.
+    *((backlog(depth, **reading), [], spec, [f"Ready True {said}", f"ScalingActive False {said}"])
+      for depth in (0, 500) for spec, reading, said in CHOSEN),
 ]  # fmt: skip
 
 
@@ -224,25 +233,6 @@ def test_jobs_that_fail_say_what_to_do(ending: Ending, reason: str, advice: str)
     assert ("what happened" in message, advice in message) == (True, True)
 
 
-@pytest.mark.parametrize(
-    ("spec", "reading", "reason", "message"),
-    [
-        ({"suspend": True}, {}, "Suspended", "spec.suspend is true: what runs drains, nothing is launched"),
-        ({"scaling": {"maxJobs": 0}}, {}, "Suspended", "spec.scaling.maxJobs is 0: nothing is launched"),
-        ({"mode": "Observe"}, {}, "Observe", "spec.mode is Observe: decisions are told, nothing is launched"),
-        ({}, {"sync_enabled": False}, "SyncDisabled", "The database's setting siorg.sync_enabled is false"),
-    ],
-)
-@pytest.mark.parametrize("depth", [0, 500])
-def test_what_a_person_chose_is_no_fault(
-    spec: dict[str, Any], reading: dict[str, Any], reason: str, message: str, depth: int
-) -> None:
-    status = status_of(backlog(depth, **reading), **spec)
-    assert told(status)["ScalingActive"] == ("False", reason)
-    assert told(status)["Ready"] == ("True", reason)
-    assert condition(status, "ScalingActive")["message"] == message
-
-
 def test_launches_that_the_cluster_refuses_are_a_fault_and_those_that_it_took_are_there() -> None:
     status, result = say(worker(), backlog(500), refused="exceeded quota: pods")
     assert told(status)["Ready"] == told(status)["ScalingActive"] == ("False", "LaunchFailed")
@@ -261,12 +251,11 @@ def test_a_fault_beside_the_drain_is_told() -> None:
     assert (told(status)["Degraded"], told(status)["Ready"]) == (("True", "CronJobRefused"), ("False", "CronJobRefused"))
 
 
-def test_siorg_is_available_once_a_job_has_had_answers() -> None:
+def test_siorg_is_available_once_a_job_has_had_answers_also_when_that_is_gone() -> None:
     story = Story()
-    story.look(backlog(0), [ended(summary=summary(5))])
-    assert told(story.status)["SiorgAvailable"] == ("True", "Answering")
-    story.look(backlog(0))  # the Job is gone
-    assert told(story.status)["SiorgAvailable"] == ("True", "Answering")
+    for jobs in ([ended(summary=summary(5))], []):
+        story.look(backlog(0), jobs)
+        assert told(story.status)["SiorgAvailable"] == ("True", "Answering")
 
 
 # -- transitions ------------------------------------------------------------------------------------------------------
