@@ -236,35 +236,26 @@ _SOURCES: Final[Mapping[str, Any]] = {
 
 
 def _bad() -> Iterator[Bad]:
-    yield Bad("spec", ABSENT, "required")
-    yield Bad("spec.database", None, "required")
-    yield Bad("spec.database", {}, "required", "spec.database.urlSecretRef")
-    yield Bad(_TOKEN, {}, "required", f"{_TOKEN}.name")
+    yield from (Bad("spec", ABSENT, "required"), Bad("spec.database", None, "required"))
+    yield from (
+        Bad(path, {}, "required", f"{path}.{name}") for path, name in (("spec.database", "urlSecretRef"), (_TOKEN, "name"))
+    )
     yield from (Bad(path, words[0].swapcase(), "enum") for path, words in WORDS.items())
     yield Bad("metadata.name", "a.b", "pattern")
     yield Bad(f"{_POD}.dnsPolicy", "None", "rule", says="is None without a dnsConfig")
     yield from (Bad(path, name, "pattern") for path in _NAMES for name in _WRONG_NAMES)
     for path in (f"{_SECRET}.key", f"{_TOKEN}.key"):
         yield from (Bad(path, key, "pattern", beside=_TOKEN_NAME) for key in ("a b", "a/b", "ä", "a\n"))
-    yield from _bad_addresses()
-    yield from _bad_scaling_and_worker()
-    yield from _bad_schedules()
-    yield from _bad_jobs()
-    yield from _bad_labels()
-    yield from _bad_env()
-    yield from _bad_volumes()
-    yield from _unknown()
+    for more in (_bad_values, _bad_schedules, _bad_jobs, _bad_labels, _bad_env, _bad_volumes, _unknown):
+        yield from more()
 
 
-def _bad_addresses() -> Iterator[Bad]:
+def _bad_values() -> Iterator[Bad]:
     path, insecure = "spec.siorg.url", {"spec.siorg.allowInsecure": True}
     for says, urls in _URLS.items():
         yield from (Bad(path, url, "rule", says=says) for url in urls)
     for url in ("http://127.1", "http://[::2]", "http://999.1.1.1", "ftp://a"):
         yield Bad(path, url, "rule", says="is not a plain address", beside=insecure)
-
-
-def _bad_scaling_and_worker() -> Iterator[Bad]:
     yield Bad("spec.scaling.minJobs", 6, "rule", says="is more than maxJobs")
     yield Bad("spec.scaling.maxJobs", 1, "rule", "spec.scaling.minJobs", {"spec.scaling.minJobs": 2}, says="is more than maxJobs")
     yield Bad("spec.scaling", {"minJobs": 9, "maxJobs": 8}, "rule", "spec.scaling.minJobs", says="is more than maxJobs")
@@ -374,9 +365,7 @@ STATUS: Final[Mapping[str, Any]] = {
 
 
 def _good() -> Iterator[Good]:
-    yield Good({})
-    yield Good({"metadata.name": "a" * 40})
-    yield Good({"metadata.name": "0-a"})
+    yield from (Good({}), Good({"metadata.name": "a" * 40}), Good({"metadata.name": "0-a"}))
     yield Good({"spec.scaling.minJobs": 2, "spec.scaling.maxJobs": 0})  # what kubectl scale --replicas=0 makes of it
     yield Good({"spec.suspend": True, "spec.siorg": None, "spec.scaling.minJobs": None, "spec.scaling.targetDrainSeconds": None})
     yield Good({f"spec.{part}": {} for part in ("siorg", "scaling", "worker", "job", "cleanup", "discovery")})
