@@ -51,12 +51,7 @@ JOBS = st.lists(
 )
 READINGS = st.builds(
     Reading,
-    claimable=_COUNTS,
-    due=_COUNTS,
-    scheduled=_COUNTS,
-    processing=_COUNTS,
-    failed=_COUNTS,
-    conflict=_COUNTS,
+    **dict.fromkeys(("claimable", "due", "scheduled", "processing", "failed", "conflict"), _COUNTS),
     oldest_due_seconds=st.none() | _NUMBERS,
     next_due_seconds=st.none() | _NUMBERS,
     sync_enabled=st.sampled_from([True, True, True, False]),
@@ -64,15 +59,10 @@ READINGS = st.builds(
     max_connections=st.none() | st.integers(-1, 500),
     other_connections=st.integers(-1, 500),
 )
+_UNREADABLE = [Unreadable(Reason.DATABASE_UNAVAILABLE, "away"), Unreadable(Reason.SECRET_MISSING, "")]
 BACKLOGS = st.builds(
     Backlog,
-    reading=st.one_of(
-        READINGS,
-        READINGS,
-        READINGS,
-        st.just(Unreadable(Reason.DATABASE_UNAVAILABLE, "away")),
-        st.just(Unreadable(Reason.SECRET_MISSING, "")),
-    ),
+    reading=st.integers(0, 4).flatmap(lambda kind: READINGS if kind < 3 else st.sampled_from(_UNREADABLE)),
     credentials=st.sampled_from([CREDENTIALS, CREDENTIALS, ""]),
     siorg_token_problem=st.sampled_from([None, None, None, "the Secret is not there"]),
 )
@@ -109,10 +99,7 @@ def resources(draw: st.DrawFn) -> SiorgSyncWorker:
         mode=draw(st.sampled_from(["Active", "Active", "Observe"])),
         scaling=scaling,
         siorg={"maxRequestsPerSecond": draw(st.integers(0, 10_000))},
-        job={
-            "successfulJobsHistoryLimit": draw(st.integers(0, 3)),
-            "failedJobsHistoryLimit": draw(st.integers(1, 3)),
-        },
+        job={"successfulJobsHistoryLimit": draw(st.integers(0, 3)), "failedJobsHistoryLimit": draw(st.integers(1, 3))},
     )
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.decide.manifests import job_name, template_hash
-from siorg_operator.decide.plan import Plan
-from siorg_operator.decide.result import Result
+from siorg_operator.decide.plan import Plan, Result
 from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

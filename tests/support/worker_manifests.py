@@ -217,23 +217,11 @@ def _entries(name: str, **more: Any) -> dict[str, Any]:
 
 
 _SECRET_FIELD: Final = {"secretKeyRef": {"name": "a", "key": "b"}}
-_SET_BY_THE_OPERATOR: Final[Mapping[str, str]] = {
-    "DATABASE_URL": "spec.database.urlSecretRef",
-    "SIORG_API_URL": "spec.siorg.url",
-    "SIORG_API_TOKEN": "spec.siorg.tokenSecretRef",
-    "SIORG_ALLOW_INSECURE": "spec.siorg.allowInsecure",
-    "SIORG_MAX_REQUESTS_PER_SECOND": "spec.siorg.maxRequestsPerSecond",
-    "WORKER_BATCH_SIZE": "spec.worker.batchSize",
-    "WORKER_CONCURRENCY": "spec.worker.concurrency",
-    "WORKER_MAX_RETRIES": "spec.worker.maxRetries",
-    "WORKER_RETRY_BASE_DELAY_MS": "spec.worker.retryBaseDelayMilliseconds",
-    "WORKER_RETRY_MAX_DELAY_MS": "spec.worker.retryMaxDelayMilliseconds",
-    "WORKER_LINGER_SECS": "spec.worker.lingerSeconds",
-    "WORKER_SHUTDOWN_GRACE_SECS": "spec.job.podTemplate.spec.terminationGracePeriodSeconds",
-    "WORKER_RETENTION_DAYS": "spec.cleanup.retentionDays",
-    "LOG_FORMAT": "spec.worker.logFormat",
-    "LOG_LEVEL": "spec.worker.logLevel",
-}
+_SET_BY_THE_OPERATOR: Final = (
+    "DATABASE_URL", "SIORG_API_URL", "SIORG_API_TOKEN", "SIORG_ALLOW_INSECURE", "SIORG_MAX_REQUESTS_PER_SECOND",
+    "WORKER_BATCH_SIZE", "WORKER_CONCURRENCY", "WORKER_MAX_RETRIES", "WORKER_RETRY_BASE_DELAY_MS", "WORKER_RETRY_MAX_DELAY_MS",
+    "WORKER_LINGER_SECS", "WORKER_SHUTDOWN_GRACE_SECS", "WORKER_RETENTION_DAYS", "LOG_FORMAT", "LOG_LEVEL",
+)  # fmt: skip
 _CLAIM: Final = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
 _SOURCES: Final[Mapping[str, Any]] = {
     "configMap": {"name": "a", "optional": True},
@@ -248,38 +236,26 @@ _SOURCES: Final[Mapping[str, Any]] = {
 
 
 def _bad() -> Iterator[Bad]:
-    yield Bad("spec", ABSENT, "required")
-    yield Bad("spec.database", None, "required")
-    yield Bad("spec.database", {}, "required", "spec.database.urlSecretRef")
-    yield Bad(_TOKEN, {}, "required", f"{_TOKEN}.name")
+    yield from (Bad("spec", ABSENT, "required"), Bad("spec.database", None, "required"))
+    yield from (
+        Bad(path, {}, "required", f"{path}.{name}") for path, name in (("spec.database", "urlSecretRef"), (_TOKEN, "name"))
+    )
     yield from (Bad(path, words[0].swapcase(), "enum") for path, words in WORDS.items())
     yield Bad("metadata.name", "a.b", "pattern")
     yield Bad(f"{_POD}.dnsPolicy", "None", "rule", says="is None without a dnsConfig")
     yield from (Bad(path, name, "pattern") for path in _NAMES for name in _WRONG_NAMES)
     for path in (f"{_SECRET}.key", f"{_TOKEN}.key"):
         yield from (Bad(path, key, "pattern", beside=_TOKEN_NAME) for key in ("a b", "a/b", "ä", "a\n"))
-    yield from _bad_addresses()
-    yield from _bad_scaling_and_worker()
-    yield from _bad_schedules()
-    yield from _bad_jobs()
-    yield from _bad_labels()
-    yield from _bad_env()
-    yield from _bad_volumes()
-    yield from _unknown()
+    for more in (_bad_values, _bad_schedules, _bad_jobs, _bad_labels, _bad_env, _bad_volumes, _unknown):
+        yield from more()
 
 
-def _bad_addresses() -> Iterator[Bad]:
-    path = "spec.siorg.url"
+def _bad_values() -> Iterator[Bad]:
+    path, insecure = "spec.siorg.url", {"spec.siorg.allowInsecure": True}
     for says, urls in _URLS.items():
         yield from (Bad(path, url, "rule", says=says) for url in urls)
-    insecure = {"spec.siorg.allowInsecure": True}
-    yield from (
-        Bad(path, url, "rule", says="is not a plain address", beside=insecure)
-        for url in ("http://127.1", "http://[::2]", "http://999.1.1.1", "ftp://a")
-    )
-
-
-def _bad_scaling_and_worker() -> Iterator[Bad]:
+    for url in ("http://127.1", "http://[::2]", "http://999.1.1.1", "ftp://a"):
+        yield Bad(path, url, "rule", says="is not a plain address", beside=insecure)
     yield Bad("spec.scaling.minJobs", 6, "rule", says="is more than maxJobs")
     yield Bad("spec.scaling.maxJobs", 1, "rule", "spec.scaling.minJobs", {"spec.scaling.minJobs": 2}, says="is more than maxJobs")
     yield Bad("spec.scaling", {"minJobs": 9, "maxJobs": 8}, "rule", "spec.scaling.minJobs", says="is more than maxJobs")
@@ -316,13 +292,7 @@ def _bad_labels() -> Iterator[Bad]:
         yield from (Bad(path, {"a": value}, "pattern", f"{path}.a") for value in ("a b", "-", "a-", "ä", "a\n"))
     own = ("siorg.waterswamp.dev/worker", "siorg.waterswamp.dev/x", "batch.kubernetes.io/job-name")
     says = "has a key that the operator or Kubernetes sets itself"
-    labels = (
-        "app.kubernetes.io/name",
-        "app.kubernetes.io/managed-by",
-        "app.kubernetes.io/component",
-        "controller-uid",
-        "job-name",
-    )
+    labels = (*(f"app.kubernetes.io/{name}" for name in ("name", "managed-by", "component")), "controller-uid", "job-name")
     yield from (Bad(f"{_META}.labels", {key: "x"}, "rule", says=says) for key in own + labels)
     yield from (Bad(f"{_META}.annotations", {key: "x"}, "rule", says=says) for key in own)
 
@@ -387,28 +357,20 @@ STATUS: Final[Mapping[str, Any]] = {
     "predictedDrainSeconds": 13,
     "lastDecision": {"time": _TIME, "reason": "Launched", "message": "depth 480, 50 a Job → 10 wanted", "launched": 2},
     "backoff": {
-        "reason": "JobsFailing",
-        "streak": 2,
-        "since": _TIME,
-        "lastFailureTime": _TIME,
-        "retryTime": _TIME,
-        "message": "exit 1",
-        "template": "0123456789",
+        "reason": "JobsFailing", "streak": 2, "message": "exit 1", "template": "0123456789",
+        **dict.fromkeys(("since", "lastFailureTime", "retryTime"), _TIME),
     },
-}
+}  # fmt: skip
 """Every field of a status, as it may well be."""
 
 
 def _good() -> Iterator[Good]:
-    yield Good({})
-    yield Good({"metadata.name": "a" * 40})
-    yield Good({"metadata.name": "0-a"})
+    yield from (Good({}), Good({"metadata.name": "a" * 40}), Good({"metadata.name": "0-a"}))
     yield Good({"spec.scaling.minJobs": 2, "spec.scaling.maxJobs": 0})  # what kubectl scale --replicas=0 makes of it
     yield Good({"spec.suspend": True, "spec.siorg": None, "spec.scaling.minJobs": None, "spec.scaling.targetDrainSeconds": None})
     yield Good({f"spec.{part}": {} for part in ("siorg", "scaling", "worker", "job", "cleanup", "discovery")})
-    for path, (low, high) in NUMBERS.items():
-        for number in (low, high):
-            yield Good({**_BESIDE_NUMBERS.get(path, {}), path: number})
+    for path, limits in NUMBERS.items():
+        yield from (Good({**_BESIDE_NUMBERS.get(path, {}), path: number}) for number in limits)
     for path, words in WORDS.items():
         for word in words:
             beside = {f"{_POD}.dnsConfig": {"nameservers": ["10.0.0.1"]}} if word == "None" else {}
@@ -417,12 +379,10 @@ def _good() -> Iterator[Good]:
     yield from (Good({**_TOKEN_NAME, f"{ref}.key": key}) for ref in (_SECRET, _TOKEN) for key in ("a", "A._-0", "a" * 253))
     yield from (Good({"spec.siorg.url": url}) for url in _GOOD_URLS)
     yield from (Good({"spec.siorg.url": url, "spec.siorg.allowInsecure": True}) for url in (*_INSECURE_URLS, *_GOOD_URLS))
-    yield from (Good({f"spec.{part}.schedule": text}) for part in ("cleanup", "discovery") for text in _GOOD_SCHEDULES)
-    yield from (
-        Good({f"spec.{part}.timeZone": zone})
-        for part in ("cleanup", "discovery")
-        for zone in ("UTC", "Etc/UTC", "America/Sao_Paulo", "America/Argentina/Buenos_Aires", "Etc/GMT+3", "Etc/GMT-3")
-    )
+    zones = ("UTC", "Etc/UTC", "America/Sao_Paulo", "America/Argentina/Buenos_Aires", "Etc/GMT+3", "Etc/GMT-3")
+    for part in ("cleanup", "discovery"):
+        yield from (Good({f"spec.{part}.schedule": text}) for text in _GOOD_SCHEDULES)
+        yield from (Good({f"spec.{part}.timeZone": zone}) for zone in zones)
     yield Good({"spec.discovery.organizations": [1, 2**31 - 1]})
     yield Good({"spec.discovery.organizations": list(range(1, 201))})
     yield from (Good({"spec.job.image": image}) for image in _IMAGES)

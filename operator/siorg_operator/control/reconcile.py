@@ -20,10 +20,9 @@ from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests, wording
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.job_failures import Pacing
-from siorg_operator.decide.plan import Plan, Removal, plan
+from siorg_operator.decide.plan import Plan, Removal, Result, plan
 from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, rfc3339
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import Ending, Job, JobState, Summary, later
+from siorg_operator.decide.state import Ending, Job, JobState, later
 from siorg_runtime.backoff import exponential
 
 _REASONS: Final = {
@@ -108,39 +108,26 @@ def assess(
 ) -> Failures | None:
     """The failures in a row that there are now, or None.
 
-    Args:
-        jobs: all Jobs that are there.
-        remembered: the failures that status tells of; the Jobs behind it may be gone.
-        template: hash of the template that the next Job would be made from; None: not known now, so nothing is forgotten.
-        now: the time.
-        pacing: how patient to be.
-        patience: seconds that a job waits for SIORG or the database before it gives up.
-        settled: Jobs that ended up to then were judged before, and nothing is wrong with them any more: the Job that
-            proved it may be gone while those that failed are still there.
+    ``remembered``: the failures that status tells of; the Jobs behind it may be gone. ``template``: hash of the template that
+    the next Job would be made from; None: not known now, so nothing is forgotten. ``patience``: seconds that a job waits for
+    SIORG or the database before it gives up. ``settled``: Jobs that ended up to then were judged before, and nothing is wrong
+    with them any more: the Job that proved it may be gone while those that failed are still there.
     """
     jobs = list(jobs)
     current = remembered if remembered is not None and (template is None or remembered.template in {"", template}) else None
-    for job in sorted((job for job in jobs if job.finished_at is not None), key=_in_order):
-        assert job.finished_at is not None  # chosen so
-        if settled is not None and job.finished_at <= settled:
-            continue
-        if current is not None and job.finished_at <= current.last_failure:
-            continue  # counted already
+    # Kubernetes tells whole seconds: of two in one second the failure counts.
+    ends = [(job.finished_at, job.ending is not Ending.DONE, job) for job in jobs if job.finished_at is not None]
+    for ended_at, _, job in sorted(ends, key=lambda end: end[:2]):
+        if (settled is not None and ended_at <= settled) or (current is not None and ended_at <= current.last_failure):
+            continue  # judged or counted already
         new = current is None or current.ending is Ending.NOTHING
         if _failed(job, pacing) or (new and _found_nothing(job, jobs)):
             if template is None or job.template == template:
-                current = _again(current, job)
+                current = _again(current, job, ended_at)
         elif current is not None and _proves_health(job, current):
             current = None
-    if current is not None and _outlived(jobs, current, now, pacing, patience):
-        return None
-    return current
-
-
-def _in_order(job: Job) -> tuple[datetime, bool]:
-    assert job.finished_at is not None  # chosen so
-    # Kubernetes tells whole seconds: of two in one second the failure counts.
-    return job.finished_at, job.ending is not Ending.DONE
+    outlived = current is not None and _outlived(jobs, current, now, pacing, patience)
+    return None if outlived else current
 
 
 def _failed(job: Job, pacing: Pacing) -> bool:
@@ -156,19 +143,15 @@ def _found_nothing(job: Job, jobs: list[Job]) -> bool:
     """
     if job.ending is not Ending.DONE or job.summary is None or job.finished_at is None:
         return False
-    if _took(job.summary) or job.summary.reason != "exhausted":
+    if job.summary.took_any or job.summary.reason != "exhausted":
         return False
     return not any(
         other is not job
         and other.created_at <= job.finished_at
         and (other.finished_at is None or other.finished_at >= job.created_at)
-        and (other.summary is None or _took(other.summary))
+        and (other.summary is None or other.summary.took_any)
         for other in jobs
     )
-
-
-def _took(summary: Summary) -> bool:
-    return summary.claimed > 0 or summary.ended > 0
 
 
 def _life(job: Job) -> float:
@@ -182,28 +165,20 @@ def _proves_health(job: Job, failures: Failures) -> bool:
     if job.summary is None or not (failures.of_siorg or failures.ending is Ending.NOTHING):
         return True
     if failures.ending is Ending.NOTHING:
-        return _took(job.summary)
+        return job.summary.took_any
     # One that found an empty queue never asked SIORG.
     return job.summary.ended > 0 or job.summary.requests > job.summary.request_errors
 
 
-def _again(current: Failures | None, job: Job) -> Failures:
-    assert job.finished_at is not None  # chosen so
+def _again(current: Failures | None, job: Job, ended_at: datetime) -> Failures:
     assert job.ending is not None  # a finished Job has one
     ending = Ending.NOTHING if job.ending is Ending.DONE else job.ending
     message = f"{job.name}: {job.message}" if job.message else job.name
     if current is None:
-        return Failures(ending, 1, job.finished_at, job.finished_at, message, job.template)
-    # Launched before the last failure was known: it met the same failure, not a new one.
-    beside = job.created_at <= current.last_failure
-    return replace(
-        current,
-        ending=ending,
-        streak=current.streak if beside else current.streak + 1,
-        last_failure=job.finished_at,
-        message=message,
-        template=job.template,
-    )
+        return Failures(ending, 1, ended_at, ended_at, message, job.template)
+    # One launched before the last failure was known met the same failure, not a new one.
+    streak = current.streak if job.created_at <= current.last_failure else current.streak + 1
+    return Failures(ending, streak, current.since, ended_at, message, job.template)
 
 
 def _outlived(jobs: list[Job], failures: Failures, now: datetime, pacing: Pacing, patience: float) -> bool:
@@ -214,11 +189,13 @@ def _outlived(jobs: list[Job], failures: Failures, now: datetime, pacing: Pacing
     """
     if failures.ending is Ending.NOTHING:
         return False  # one that lingers over locked rows runs as well
-    ended = (
-        job for job in jobs if job.finished_at is not None and job.finished_at >= failures.since and job.started_at is not None
-    )
     lives = [
-        min(_life(job), patience if job.ending in _PATIENT else pacing.failing_longest) for job in ended if _failed(job, pacing)
+        min(_life(job), patience if job.ending in _PATIENT else pacing.failing_longest)
+        for job in jobs
+        if job.finished_at is not None
+        and job.finished_at >= failures.since
+        and job.started_at is not None
+        and _failed(job, pacing)
     ]
     enough = max(pacing.healthy_after, _OUTLIVES * max(lives, default=0.0))
     return any(

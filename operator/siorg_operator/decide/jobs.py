@@ -13,19 +13,10 @@ from siorg_operator.decide.manifests import CONTAINER, ROUND_LABEL, SLOT_LABEL, 
 from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, Stuck, Summary, later
 from siorg_runtime.redaction import without_known_places
 
-CANNOT_START: Final = frozenset(
-    {
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "ImageInspectError",
-        "RegistryUnavailable",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
-    }
-)
+CANNOT_START: Final = frozenset({
+    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable",
+    "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+})  # fmt: skip
 """Reasons for which a container waits and that do not go away by waiting a moment."""
 
 _ON_ITS_WAY: Final = frozenset({"ContainerCreating", "PodInitializing"})
@@ -37,6 +28,7 @@ _POD_MADE_WITHIN_SECONDS = 60.0
 """The Job controller makes a pod within a second; it is told when it could not for so long."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _LONGEST_MESSAGE = 300  # characters of what a failed Job said of itself
+_COUNTS: Final = (*OUTCOMES, "claimed", "requests", "request_errors")
 _ENDINGS_OF_TRY_LATER: Final = {
     "siorg_unavailable": Ending.SIORG_UNAVAILABLE,
     "siorg_rate_limited": Ending.SIORG_RATE_LIMITED,
@@ -55,7 +47,7 @@ class JobRecord:
     template: str
     created_at: datetime
     finished_at: datetime | None
-    complete: bool
+    """When it was Complete or Failed."""
     failed_because: str | None
     """Reason of the condition Failed; None: it has not failed."""
     failure_message: str = ""
@@ -97,7 +89,7 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
         return None
     failed, complete = _condition(status, "Failed", "True"), _condition(status, "Complete", "True")
     ended = failed or complete
-    created = _created(metadata)
+    created = _time(metadata.get("creationTimestamp")) or _LONG_AGO
     return JobRecord(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
@@ -106,8 +98,7 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
         template=labels.get(TEMPLATE_LABEL, ""),
         created_at=created,
         finished_at=(_time(status.get("completionTime")) or _time(ended.get("lastTransitionTime")) or created) if ended else None,
-        complete=bool(complete),
-        failed_because=(failed.get("reason") or "Failed") if failed else None,
+        failed_because=(failed.get("reason") or "Failed") if failed and not complete else None,
         failure_message=failed.get("message") or "",
         stuck_because=(metadata.get("annotations") or {}).get(STUCK_ANNOTATION, ""),
         has_pods=bool(status.get("active") or status.get("terminating") or (body.get("spec") or {}).get("suspend")),
@@ -120,13 +111,14 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
     states = {container.get("name"): container.get("state") or {} for container in status.get("containerStatuses") or ()}
     state: Mapping[str, Any] = states.get(CONTAINER, {})
     running, terminated, waiting = state.get("running"), state.get("terminated") or {}, state.get("waiting") or {}
+    taken = _time(_condition(status, "PodScheduled", "True").get("lastTransitionTime"))
     waits = not (running or terminated or metadata.get("deletionTimestamp"))  # one that is on its way out has a successor
     return PodRecord(
         name=metadata["name"],
         running=running is not None,
         started_at=_time((running or terminated).get("startedAt")),
         stuck=_stuck(metadata, status, waiting) if waits else None,
-        on_its_way=_on_its_way(status, waiting) if waits else None,
+        on_its_way=Stuck(waiting["reason"], "", taken) if waits and taken and waiting.get("reason") in _ON_ITS_WAY else None,
         exit_code=terminated.get("exitCode"),
         exit_reason=terminated.get("reason") or "",
         termination_message=terminated.get("message") or "",
@@ -140,26 +132,20 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Cal
     Events of Jobs and of pods come on different streams: one that has ended is unfinished for a few seconds more when its
     pod's end is not known yet. How it ended decides too much to be guessed.
 
-    Args:
-        job: the Job.
-        pods: those of this Job.
-        now: the time.
-        clean: takes the secrets out of what a Job or a pod says of itself, while that is still whole.
+    ``clean`` takes the secrets out of what a Job or a pod says of itself, while that is still whole.
     """
     pods = list(pods)
     ended = max((pod for pod in pods if pod.exit_code is not None), key=lambda pod: pod.finished_at or _LONG_AGO, default=None)
     running = [pod for pod in pods if pod.running]
     if ended is not None:
         ended = replace(ended, termination_message=clean(ended.termination_message))
+    elif _ended_a_moment_ago(job, now):
+        job = replace(job, failed_because=None, finished_at=None)
     summary = None if ended is None else read_summary(ended.termination_message)
-    if ended is None and _ended_a_moment_ago(job, now):
-        job = replace(job, complete=False, failed_because=None, finished_at=None)
-    if job.complete:
-        state = JobState.SUCCEEDED
-    elif job.failed_because is not None:
-        state = JobState.FAILED
-    else:
+    if job.finished_at is None:
         state = JobState.ACTIVE if running else JobState.PENDING
+    else:
+        state = JobState.SUCCEEDED if job.failed_because is None else JobState.FAILED
     starts = [pod.started_at for pod in running or ([ended] if ended else []) if pod.started_at is not None]
     ending = _ending(job, ended, summary)
     stuck = _stuck_job(job, pods, now) if state is JobState.PENDING else None
@@ -175,7 +161,7 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Cal
         ending=ending,
         message="" if ending in {None, Ending.DONE} else _one_line(clean(_message(job, ended, summary))),
         stuck=stuck and replace(stuck, message=_one_line(clean(stuck.message))),
-        summary=summary if state in {JobState.SUCCEEDED, JobState.FAILED} else None,
+        summary=None if job.finished_at is None else summary,
     )
 
 
@@ -214,15 +200,15 @@ def read_summary(text: str) -> Summary | None:
     if not isinstance(found, dict) or not isinstance(found.get("reason"), str) or not _is_number(found.get("exit_code")):
         return None
     numbers = {name: value for name, value in found.items() if _is_number(value)}
-    counts = {name: max(int(value), 0) for name, value in numbers.items()}
+    counts = {name: max(int(value), 0) for name, value in numbers.items() if name in _COUNTS}
     return Summary(
         reason=_one_line(found["reason"]),
         exit_code=int(numbers["exit_code"]),
         duration_seconds=float(numbers.get("duration_seconds", 0)),
         item_seconds=max(float(numbers.get("item_seconds", 0)), 0.0),
         item_seconds_le=_read_histogram(found.get("item_seconds_le")),
-        outcomes={name: counts[name] for name in OUTCOMES if name in counts},
-        **{name: counts[name] for name in ("claimed", "requests", "request_errors") if name in counts},
+        outcomes={name: counts.pop(name) for name in OUTCOMES if name in counts},
+        **counts,
     )
 
 
@@ -242,10 +228,8 @@ def _is_number(value: object) -> bool:
 
 
 def _ending(job: JobRecord, ended: PodRecord | None, summary: Summary | None) -> Ending | None:
-    if job.complete:
-        return Ending.DONE
     if job.failed_because is None:
-        return None
+        return None if job.finished_at is None else Ending.DONE
     if job.stuck_because:
         return Ending.STUCK
     if job.failed_because == "DeadlineExceeded":
@@ -280,7 +264,7 @@ def _one_line(text: str) -> str:
 
 def _stuck(metadata: Mapping[str, Any], status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:
     scheduled = _condition(status, "PodScheduled")
-    since = _time(scheduled.get("lastTransitionTime")) or _created(metadata)
+    since = _time(scheduled.get("lastTransitionTime")) or _time(metadata.get("creationTimestamp")) or _LONG_AGO
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         return Stuck("Unschedulable", scheduled.get("message") or "", since)
     if waiting.get("reason") in CANNOT_START:
@@ -293,19 +277,10 @@ def _stuck(metadata: Mapping[str, Any], status: Mapping[str, Any], waiting: Mapp
     return None
 
 
-def _on_its_way(status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:
-    since = _time(_condition(status, "PodScheduled", "True").get("lastTransitionTime"))
-    return None if since is None or waiting.get("reason") not in _ON_ITS_WAY else Stuck(waiting["reason"], "", since)
-
-
 def _condition(status: Mapping[str, Any], kind: str, value: str = "") -> Mapping[str, Any]:
     """The condition of a type, where it has that status; empty: there is none."""
     conditions = (found for found in status.get("conditions") or () if found.get("type") == kind)
     return next((found for found in conditions if not value or found.get("status") == value), {})
-
-
-def _created(metadata: Mapping[str, Any]) -> datetime:
-    return _time(metadata.get("creationTimestamp")) or _LONG_AGO
 
 
 def _time(text: str | None) -> datetime | None:

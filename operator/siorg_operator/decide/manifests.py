@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from siorg_operator.api.resource import GROUP, KIND, VERSION, SiorgSyncWorker
+from siorg_operator.api.resource import API_VERSION, GROUP, KIND, SiorgSyncWorker
 from siorg_operator.api.spec import Cleanup, Discovery
 
 Manifest = dict[str, Any]
@@ -48,15 +48,14 @@ def labels(resource: SiorgSyncWorker, component: Component) -> dict[str, str]:
     }
 
 
-def owner_reference(resource: SiorgSyncWorker) -> Manifest:
-    """What makes the garbage collector remove a thing with its resource."""
+def _metadata(resource: SiorgSyncWorker, name: str, own_labels: Mapping[str, str]) -> Manifest:
+    """The garbage collector removes what has it with the resource."""
+    owner = {"apiVersion": API_VERSION, "kind": KIND, "name": resource.metadata.name, "uid": resource.metadata.uid}
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": KIND,
-        "name": resource.metadata.name,
-        "uid": resource.metadata.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
+        "name": name,
+        "namespace": resource.metadata.namespace,
+        "labels": dict(own_labels),
+        "ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": True}],
     }
 
 
@@ -76,7 +75,7 @@ def cron_job_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
 
 def template_hash(resource: SiorgSyncWorker, credentials: str = "") -> str:
     """Hash of what a drain pod is made from: the template, and the versions of the Secrets that it refers to."""
-    return _hash([_pod_template(resource, "drain", ["run"], {}), credentials])
+    return _hash([_pod_template(resource, "drain", "run"), credentials])
 
 
 def drain_job(
@@ -90,25 +89,25 @@ def drain_job(
     """The Job that drains the queue until it is empty."""
     spec = resource.spec.job
     template = template_hash(resource, credentials)
-    pod = _pod_template(resource, "drain", ["run"], {})
-    # The person's labels too: what queues Jobs (Kueue) looks at the Job, not at its pods.
-    own = {**pod["metadata"]["labels"], SLOT_LABEL: str(slot), ROUND_LABEL: str(round), TEMPLATE_LABEL: template}
+    pod = _pod_template(resource, "drain", "run")
     pod["metadata"]["labels"] |= {SLOT_LABEL: str(slot), ROUND_LABEL: str(round), TEMPLATE_LABEL: template}
+    # The person's labels too: what queues Jobs (Kueue) looks at the Job, not at its pods.
+    metadata = _metadata(resource, job_name(resource, slot, round), pod["metadata"]["labels"])
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {
-            "name": job_name(resource, slot, round),
-            "namespace": resource.metadata.namespace,
-            "labels": own,
-            "annotations": {DECISION_ANNOTATION: decision},
-            "ownerReferences": [owner_reference(resource)],
-        },
+        "metadata": metadata | {"annotations": {DECISION_ANNOTATION: decision}},
         "spec": {
             "backoffLimit": spec.backoff_limit,
             "activeDeadlineSeconds": spec.active_deadline_seconds,
             "ttlSecondsAfterFinished": spec.ttl_seconds_after_finished,
-            "podFailurePolicy": _pod_failure_policy(),
+            # A drained node is nobody's failure; exit 2 and 75 do not get better by a second pod.
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [2, 75]}},
+                ]
+            },
             "template": pod,
         },
     }
@@ -133,17 +132,7 @@ def environment(resource: SiorgSyncWorker) -> dict[str, str]:
     }
 
 
-def _pod_failure_policy() -> Manifest:
-    """What a failed pod means: a drained node is nobody's failure; exit 2 and 75 do not get better by a second pod."""
-    return {
-        "rules": [
-            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [2, 75]}},
-        ]
-    }
-
-
-def _pod_template(resource: SiorgSyncWorker, component: Component, arguments: list[str], more: Mapping[str, str]) -> Manifest:
+def _pod_template(resource: SiorgSyncWorker, component: Component, *arguments: str, **variables: str) -> Manifest:
     given = resource.spec.job.pod_template
     # As the person wrote it; what the operator itself fills in is taken out first.
     theirs = given.spec.body()
@@ -153,8 +142,8 @@ def _pod_template(resource: SiorgSyncWorker, component: Component, arguments: li
         "name": CONTAINER,
         "image": resource.spec.job.image,
         "imagePullPolicy": resource.spec.job.image_pull_policy,
-        "args": arguments,
-        "env": [*_env(resource, component, more), *env],
+        "args": list(arguments),
+        "env": [*_env(resource, component, variables), *env],
         **({"envFrom": env_from} if env_from else {}),
         "resources": resource.spec.job.resources.body(),
         "securityContext": {
@@ -185,15 +174,13 @@ def _pod_template(resource: SiorgSyncWorker, component: Component, arguments: li
 
 
 def _env(resource: SiorgSyncWorker, component: Component, more: Mapping[str, str]) -> list[Manifest]:
-    database, token = resource.spec.database.url_secret_ref, resource.spec.siorg.token_secret_ref
-    found = [_from_secret("DATABASE_URL", database.name, database.key)]
-    if token is not None and component != "cleanup":  # which asks SIORG for nothing
-        found.append(_from_secret("SIORG_API_TOKEN", token.name, token.key))
-    return found + [{"name": name, "value": value} for name, value in {**environment(resource), **more}.items()]
-
-
-def _from_secret(variable: str, name: str, key: str) -> Manifest:
-    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+    secrets: dict[str, Any] = {"DATABASE_URL": resource.spec.database.url_secret_ref}
+    if resource.spec.siorg.token_secret_ref is not None and component != "cleanup":  # which asks SIORG for nothing
+        secrets["SIORG_API_TOKEN"] = resource.spec.siorg.token_secret_ref
+    return [
+        *({"name": name, "valueFrom": {"secretKeyRef": {"name": ref.name, "key": ref.key}}} for name, ref in secrets.items()),
+        *({"name": name, "value": value} for name, value in {**environment(resource), **more}.items()),
+    ]
 
 
 def cron_spec(resource: SiorgSyncWorker, component: CronComponent) -> Cleanup | Discovery:
@@ -205,19 +192,14 @@ def cron_job(resource: SiorgSyncWorker, component: CronComponent) -> Manifest:
     """``cleanup`` ends what dangles on the queue and deletes what is old; ``discovery`` asks SIORG what changed."""
     spec = cron_spec(resource, component)
     if isinstance(spec, Cleanup):
-        pod = _pod_template(resource, component, ["cleanup"], {"WORKER_RETENTION_DAYS": str(spec.retention_days)})
+        pod = _pod_template(resource, component, "cleanup", WORKER_RETENTION_DAYS=str(spec.retention_days))
     else:
         codes = [argument for code in spec.organizations for argument in ("--organization", str(code))]
-        pod = _pod_template(resource, component, ["discover", *codes], {})
+        pod = _pod_template(resource, component, "discover", *codes)
     manifest: Manifest = {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
-        "metadata": {
-            "name": cron_job_name(resource, component),
-            "namespace": resource.metadata.namespace,
-            "labels": labels(resource, component),
-            "ownerReferences": [owner_reference(resource)],
-        },
+        "metadata": _metadata(resource, cron_job_name(resource, component), labels(resource, component)),
         "spec": {
             "schedule": spec.schedule,
             **({"timeZone": spec.time_zone} if spec.time_zone else {}),

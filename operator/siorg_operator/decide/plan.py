@@ -7,7 +7,7 @@
 
 A Job drains until the queue is empty, so each unfinished Job *is* capacity, whether its pod runs or is on its way.
 
-The steps: the facts of this moment ▶ the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ the launches.
+The steps: the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ the launches. What became of a plan is a ``Result``.
 ``wording`` makes the sentences.
 """
 
@@ -81,7 +81,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done now, and everything that shaped it. What became of it is a ``Result``."""
+    """What is to be done now, and everything that shaped it."""
 
     reason: Reason
     """The decision in one word."""
@@ -124,70 +124,78 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """What the steps look at."""
+class Result:
+    """What became of a ``Plan``: the launches that the cluster took, and what it said to the others."""
 
-    resource: SiorgSyncWorker
-    backlog: Backlog
-    jobs: Sequence[Job]
-    unfinished: Sequence[Job]
-    now: datetime
-    pacing: Pacing
+    plan: Plan
+    launched: tuple[Job, ...]
+    """Jobs that are there now, although the cluster may not show them yet."""
+    ended: tuple[Removal, ...] = ()
+    """Jobs that were ended now because their pods could not start."""
+    refused: str = ""
+    """What the cluster said to the first launch that it did not take; empty: it took all of them."""
 
     @property
-    def depth(self) -> int | None:
-        return self.backlog.depth
+    def reason(self) -> Reason:
+        """The plan's, or that launches were refused."""
+        return Reason.LAUNCH_FAILED if self.refused else self.plan.reason
+
+    @property
+    def held_back(self) -> bool:
+        """As of the plan; launches that were refused are held back too."""
+        return bool(self.refused) or self.plan.held_back
 
 
 def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: datetime, pacing: Pacing | None = None) -> Plan:
     """Decide what to do now.
 
-    Args:
-        resource: the resource, its status included (what it remembers of Jobs that are gone).
-        backlog: the queue as it was read, or why it could not be: unknown is not zero.
-        jobs: every Job of the resource, finished ones included.
-        now: the time.
-        pacing: how patient to be with Jobs that fail or do not start; None: the defaults.
+    ``resource`` brings its status (what it remembers of Jobs that are gone), ``jobs`` are all of it, finished ones included;
+    ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
     """
-    facts = _Facts(resource, backlog, jobs, [job for job in jobs if job.unfinished], now, pacing or Pacing())
-    backoff = _backoff(facts)
-    size = sizing.size(resource, backlog, Rates.learn(resource, jobs), len(facts.unfinished))
-    reason, hold, launches = _decide(facts, size, backoff)
-    end, grace_over = _stuck(facts)
+    pacing = pacing or Pacing()
+    backoff = _backoff(resource, backlog, jobs, now, pacing)
+    unfinished = [job for job in jobs if job.unfinished]
+    size = sizing.size(resource, backlog, Rates.learn(resource, jobs), len(unfinished))
+    hold = _hold(resource, backlog, size, unfinished, backoff, now)
+    reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff)
+    busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
+    graces = _graces(unfinished, now, pacing)
+    changes = [*(left for _, left in graces), *_changes(backlog, backoff, now)]
     return Plan(
         reason=reason,
         size=size,
-        unfinished=len(facts.unfinished),
+        unfinished=len(unfinished),
         launches=launches,
         hold=hold,
-        end=end,
-        remove=_history(facts),
+        end=tuple(removal for removal, left in graces if left <= 0),
+        remove=_history(resource, jobs),
         backoff=backoff,
-        predicted_drain_seconds=size.drain_seconds(len(facts.unfinished) + len(launches)),
-        poll_seconds=_poll(facts, reason),
-        wake_seconds=min(
-            (seconds for seconds in (grace_over, *_changes(facts, backoff)) if seconds and seconds > 0), default=None
-        ),
+        predicted_drain_seconds=size.drain_seconds(len(unfinished) + len(launches)),
+        poll_seconds=_poll(resource, busy=busy),
+        wake_seconds=min((seconds for seconds in changes if seconds and seconds > 0), default=None),
     )
 
 
 # -- Jobs that fail ---------------------------------------------------------------------------------------------------
 
 
-def _backoff(facts: _Facts) -> Backoff | None:
-    resource, backlog, now = facts.resource, facts.backlog, facts.now
+def _backoff(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: datetime, pacing: Pacing) -> Backoff | None:
+    last = resource.status.jobs.last_finished_time
+    # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
+    settled = last if resource.status.backoff is None and last is not None and last <= now else None
+    known = isinstance(backlog.reading, Reading) or backlog.credentials  # else its Secrets cannot be read now
     failures = assess(
-        facts.jobs,
+        jobs,
         _remembered(resource),
-        settled=_settled(resource, now),
-        template=_template(resource, backlog),
+        settled=settled,
+        template=template_hash(resource, backlog.credentials) if known else None,
         now=now,
-        pacing=facts.pacing,
+        pacing=pacing,
         patience=_patience(resource),
     )
     if failures is None or (failures.ending is Ending.NOTHING and not backlog.depth):
         return None  # those that found nothing came too late, and that was all
-    retry_at = failures.retry_at(facts.pacing, resource.metadata.uid or resource.metadata.name)
+    retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name)
     return Backoff(failures, retry_at, dormant=backlog.depth == 0 and retry_at <= now)
 
 
@@ -201,83 +209,61 @@ def _remembered(resource: SiorgSyncWorker) -> Failures | None:
     return Failures(ending, streak, since, backoff.last_failure_time, backoff.message, backoff.template)
 
 
-def _settled(resource: SiorgSyncWorker, now: datetime) -> datetime | None:
-    """Up to when status has judged the Jobs, and found that nothing is wrong (any more)."""
-    last = resource.status.jobs.last_finished_time
-    # One that lies ahead (a clock went wrong) must not silence what comes until then.
-    return last if resource.status.backoff is None and last is not None and last <= now else None
-
-
-def _template(resource: SiorgSyncWorker, backlog: Backlog) -> str | None:
-    """Hash of the template that the next Job would be made from; None: unknown, since its Secrets cannot be read now."""
-    if isinstance(backlog.reading, Unreadable) and not backlog.credentials:
-        return None
-    return template_hash(resource, backlog.credentials)
-
-
 def _patience(resource: SiorgSyncWorker) -> float:
     """How long a Job waits for SIORG or the database that is away before it gives up."""
-    for variable in resource.spec.job.pod_template.spec.env:
-        if variable.name == "WORKER_UNAVAILABLE_SECS" and variable.value is not None:
-            try:
-                return float(variable.value)
-            except ValueError:
-                break  # the job will refuse it
-    return PATIENCE_SECONDS
+    values = {variable.name: variable.value for variable in resource.spec.job.pod_template.spec.env}
+    try:
+        return float(values.get("WORKER_UNAVAILABLE_SECS") or PATIENCE_SECONDS)
+    except ValueError:
+        return PATIENCE_SECONDS  # the job will refuse it
 
 
 # -- launches, and what holds them ------------------------------------------------------------------------------------
 
 
-def _decide(facts: _Facts, size: Size, backoff: Backoff | None) -> tuple[Reason, Hold | None, tuple[Launch, ...]]:
-    """The reason for what is done, what holds launches, and the launches."""
-    hold = _hold(facts) or (_hold_work(facts, backoff) if facts.depth else None)
-    if hold is None and size.refused_by is not None:
-        hold = Hold(size.refused_by, count=size.asked)
-    if hold is not None:
-        return hold.reason, hold, ()
-    if not facts.depth:
-        return Reason.QUEUE_EMPTY, None, ()
-    wanted = max(size.desired - len(facts.unfinished), 0)
-    count = min(wanted, facts.resource.spec.scaling.max_launches_per_step, 1 if backoff is not None else wanted)
-    if count and facts.resource.spec.mode == "Observe":
-        return Reason.OBSERVE, Hold(Reason.OBSERVE, count=count), ()
-    launches = _launches(count, facts.resource, facts.jobs)
-    if not launches:
-        return Reason.ENOUGH_JOBS, None, ()
-    return Reason.LAUNCHED if backoff is None else Reason.PROBING, None, launches
-
-
-def _hold(facts: _Facts) -> Hold | None:
-    """What holds launches whatever the queue has."""
-    reading = facts.backlog.reading
+def _hold(
+    resource: SiorgSyncWorker, backlog: Backlog, size: Size, unfinished: Sequence[Job], backoff: Backoff | None, now: datetime
+) -> Hold | None:
+    """What holds launches: first what does so whatever the queue has, then what keeps the work that there is from being done."""
+    reading = backlog.reading
     if isinstance(reading, Unreadable):
         return Hold(Reason.DEPTH_UNKNOWN, said=reading.message)
-    if facts.resource.metadata.deletion_timestamp is not None:
+    if resource.metadata.deletion_timestamp is not None:
         return Hold(Reason.BEING_DELETED)
-    if facts.resource.spec.suspend:
+    if resource.spec.suspend:
         return Hold(Reason.SUSPENDED)
     if not reading.sync_enabled:
         return Hold(Reason.SYNC_DISABLED)
-    return None
-
-
-def _hold_work(facts: _Facts, backoff: Backoff | None) -> Hold | None:
-    """What keeps the work that there is from being taken up."""
-    backlog, now = facts.backlog, facts.now
+    if not backlog.depth:
+        return None
     if backlog.siorg_token_problem is not None:
         return Hold(Reason.SECRET_MISSING, said=backlog.siorg_token_problem)
     if pause := siorg_pause(backlog):
         return Hold(Reason.SIORG_RATE_LIMITED, until=later(now, pause))
-    if backoff is None:
-        return None
-    failures = backoff.failures
-    if now < backoff.retry_at:
-        return Hold(failures.reason, until=backoff.retry_at, failures=failures)
-    # A Job of an older template shows nothing of these failures, one way or the other.
-    if probes := sum(failures.include(job) for job in facts.unfinished):
-        return Hold(failures.reason, failures=failures, probes=probes)
-    return None
+    if backoff is not None:
+        failures = backoff.failures
+        if now < backoff.retry_at:
+            return Hold(failures.reason, until=backoff.retry_at, failures=failures)
+        # A Job of an older template shows nothing of these failures, one way or the other.
+        if probes := sum(failures.include(job) for job in unfinished):
+            return Hold(failures.reason, failures=failures, probes=probes)
+    return None if size.refused_by is None else Hold(size.refused_by, count=size.asked)
+
+
+def _decide(
+    resource: SiorgSyncWorker, jobs: Sequence[Job], size: Size, backoff: Backoff | None
+) -> tuple[Reason, Hold | None, tuple[Launch, ...]]:
+    """Where nothing holds launches: the reason for what is done, whether that is only to say what would be, and the launches."""
+    if not size.depth:
+        return Reason.QUEUE_EMPTY, None, ()
+    wanted = max(size.desired - sum(job.unfinished for job in jobs), 0)
+    count = min(wanted, resource.spec.scaling.max_launches_per_step, 1 if backoff is not None else wanted)
+    if count and resource.spec.mode == "Observe":
+        return Reason.OBSERVE, Hold(Reason.OBSERVE, count=count), ()
+    launches = _launches(count, resource, jobs)
+    if not launches:
+        return Reason.ENOUGH_JOBS, None, ()
+    return Reason.LAUNCHED if backoff is None else Reason.PROBING, None, launches
 
 
 def siorg_pause(backlog: Backlog) -> float | None:
@@ -306,31 +292,26 @@ def _launches(count: int, resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tup
 # -- Jobs that have to go ---------------------------------------------------------------------------------------------
 
 
-def _stuck(facts: _Facts) -> tuple[tuple[Removal, ...], float | None]:
-    """Jobs whose pod could not start for longer than the grace, and the seconds until the next grace is over."""
-    over: list[Removal] = []
-    left: list[float] = []
-    for job in facts.unfinished:
-        if job.stuck is None or job.state is JobState.ACTIVE:
-            continue
-        grace = facts.pacing.unschedulable_grace if job.stuck.reason == "Unschedulable" else facts.pacing.stuck_grace
-        remaining = grace - (facts.now - job.stuck.since).total_seconds()
-        if remaining <= 0:
-            over.append(Removal(job.name, job.stuck))
-        else:
-            left.append(remaining)
-    return tuple(over), min(left, default=None)
+def _graces(unfinished: Sequence[Job], now: datetime, pacing: Pacing) -> list[tuple[Removal, float]]:
+    """Jobs whose pod cannot start, and the seconds that are left of their grace."""
+    return [
+        (
+            Removal(job.name, job.stuck),
+            (pacing.unschedulable_grace if job.stuck.reason == "Unschedulable" else pacing.stuck_grace)
+            - (now - job.stuck.since).total_seconds(),
+        )
+        for job in unfinished
+        if job.stuck is not None and job.state is JobState.PENDING
+    ]
 
 
-def _history(facts: _Facts) -> tuple[str, ...]:
+def _history(resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[str, ...]:
     """Finished Jobs beyond the limits, the oldest first; of each kind the newest are kept."""
-    limits = facts.resource.spec.job
+    spec = resource.spec.job
+    limits = {JobState.SUCCEEDED: spec.successful_jobs_history_limit, JobState.FAILED: spec.failed_jobs_history_limit}
     surplus: list[Job] = []
-    for state, keep in (
-        (JobState.SUCCEEDED, limits.successful_jobs_history_limit),
-        (JobState.FAILED, limits.failed_jobs_history_limit),
-    ):
-        ended = sorted((job for job in facts.jobs if job.state is state), key=newest_last)
+    for state, keep in limits.items():
+        ended = sorted((job for job in jobs if job.state is state), key=newest_last)
         surplus += ended[: max(len(ended) - keep, 0)]
     return tuple(job.name for job in sorted(surplus, key=newest_last)[:_REMOVED_A_STEP])
 
@@ -338,15 +319,13 @@ def _history(facts: _Facts) -> tuple[str, ...]:
 # -- when to look again -----------------------------------------------------------------------------------------------
 
 
-def _poll(facts: _Facts, reason: Reason) -> float:
-    interval = float(facts.resource.spec.scaling.poll_interval_seconds)
-    if facts.unfinished or facts.depth is None or (facts.depth and reason is not Reason.SUSPENDED):
-        return max(interval / _BUSY_POLLS, min(_SHORTEST_POLL_SECONDS, interval))
-    return interval
+def _poll(resource: SiorgSyncWorker, *, busy: bool) -> float:
+    interval = float(resource.spec.scaling.poll_interval_seconds)
+    return max(interval / _BUSY_POLLS, min(_SHORTEST_POLL_SECONDS, interval)) if busy else interval
 
 
-def _changes(facts: _Facts, backoff: Backoff | None) -> tuple[float | None, ...]:
+def _changes(backlog: Backlog, backoff: Backoff | None, now: datetime) -> tuple[float | None, ...]:
     """Seconds until something changes by itself: a probe may leave and a pause is over, or the next item falls due."""
-    if facts.depth:
-        return siorg_pause(facts.backlog), None if backoff is None else (backoff.retry_at - facts.now).total_seconds()
-    return (facts.backlog.reading.next_due_seconds,) if isinstance(facts.backlog.reading, Reading) else ()
+    if backlog.depth:
+        return siorg_pause(backlog), None if backoff is None else (backoff.retry_at - now).total_seconds()
+    return (backlog.reading.next_due_seconds,) if isinstance(backlog.reading, Reading) else ()

@@ -20,37 +20,24 @@ class ClusterError(Exception):
     """
 
     def __init__(self, message: str, code: int = 0) -> None:
-        """``message``: what was asked, and what came of it."""
         super().__init__(message)
         self.code = code
 
 
 class Launcher(Protocol):
-    """Starts Jobs, ends those that cannot start, removes those that are history."""
+    """Starts Jobs, ends those that cannot start, removes those that are history.
+
+    Each method raises a ``ClusterError`` when it could not be done.
+    """
 
     async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
-        """Start a Job; False when this resource's Job of that slot and round was there already.
-
-        Raises:
-            ClusterError: it could not be started.
-        """
-        ...
+        """Start a Job; False when this resource's Job of that slot and round was there already."""
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """End a Job whose pod cannot start; it stays as a failed one that says why. One that is gone is no error.
-
-        Raises:
-            ClusterError: it could not be ended.
-        """
-        ...
+        """End a Job whose pod cannot start; it stays as a failed one that says why. One that is gone is no error."""
 
     async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        """Remove a finished Job. One that is gone is no error.
-
-        Raises:
-            ClusterError: it could not be removed.
-        """
-        ...
+        """Remove a finished Job. One that is gone is no error."""
 
 
 class Reporter(Protocol):
@@ -62,11 +49,9 @@ class Reporter(Protocol):
         Raises:
             ClusterError: it could not be written.
         """
-        ...
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
         """Record an event. One that cannot be recorded is logged and lost: nothing is decided by events."""
-        ...
 
 
 class QueueReader(Protocol):
@@ -75,12 +60,9 @@ class QueueReader(Protocol):
     @property
     def url(self) -> str | None:
         """Of the database that was read last, to listen there; None: none is known."""
-        ...
 
     async def read(self, resource: SiorgSyncWorker) -> Backlog:
         """Look at the queue now. Never raises for a database that is away: unknown is a value."""
-        ...
 
     async def changed(self) -> bool:
         """Whether the credentials are not those of the last reading any more. No database is asked."""
-        ...

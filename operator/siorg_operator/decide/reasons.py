@@ -6,7 +6,8 @@ each of them.
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
+from enum import StrEnum
+from typing import Literal
 
 
 class ConditionType(StrEnum):
@@ -19,30 +20,19 @@ class ConditionType(StrEnum):
     DEGRADED = "Degraded"
 
 
-class Effect(Enum):
-    """What a reason means for launches."""
-
-    NONE = 0
-    HOLDS = 1
-    """Nothing, or nothing but probes, is launched because of it."""
-    CHOSEN = 2
-    """Likewise, and a person wants it so: no fault."""
-
-
 class Reason(StrEnum):
-    """A word, the condition that owns it (and has its event, where others repeat the word), and its effect on launches."""
+    """A word, the condition that owns it (and has its event, where others repeat the word), and what it means for launches."""
 
     condition: ConditionType | None
     holds: bool
-    """Whether launches are held because of it."""
+    """Whether nothing, or nothing but probes, is launched because of it."""
     chosen: bool
-    """Whether a person wants it so."""
+    """Whether a person wants it so: no fault."""
 
-    def __new__(cls, word: str, condition: ConditionType | None = None, effect: Effect = Effect.NONE) -> Reason:
-        """One row of the table."""
+    def __new__(cls, word: str, condition: ConditionType | None = None, effect: Literal["holds", "chosen", ""] = "") -> Reason:
         reason = str.__new__(cls, word)
         reason._value_, reason.condition = word, condition
-        reason.holds, reason.chosen = effect is not Effect.NONE, effect is Effect.CHOSEN
+        reason.holds, reason.chosen = effect != "", effect == "chosen"
         return reason
 
     # what was decided
@@ -52,20 +42,20 @@ class Reason(StrEnum):
     QUEUE_EMPTY = "QueueEmpty"
 
     # what holds launches
-    BEING_DELETED = "BeingDeleted", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
-    SUSPENDED = "Suspended", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
-    OBSERVE = "Observe", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
-    SYNC_DISABLED = "SyncDisabled", ConditionType.SCALING_ACTIVE, Effect.CHOSEN
-    INVALID_SPEC = "InvalidSpec", ConditionType.SCALING_ACTIVE, Effect.HOLDS
-    CONNECTION_BUDGET = "ConnectionBudget", ConditionType.SCALING_ACTIVE, Effect.HOLDS
-    LAUNCH_FAILED = "LaunchFailed", ConditionType.SCALING_ACTIVE, Effect.HOLDS
-    DEPTH_UNKNOWN = "DepthUnknown", ConditionType.QUEUE_REACHABLE, Effect.HOLDS
-    SECRET_MISSING = "SecretMissing", ConditionType.DEGRADED, Effect.HOLDS
-    SIORG_UNAVAILABLE = "SiorgUnavailable", ConditionType.SIORG_AVAILABLE, Effect.HOLDS
-    SIORG_RATE_LIMITED = "SiorgRateLimited", ConditionType.SIORG_AVAILABLE, Effect.HOLDS
-    JOBS_FAILING = "JobsFailing", ConditionType.DEGRADED, Effect.HOLDS
-    PODS_STUCK = "PodsStuck", ConditionType.DEGRADED, Effect.HOLDS
-    NOTHING_CLAIMABLE = "NothingClaimable", ConditionType.DEGRADED, Effect.HOLDS
+    BEING_DELETED = "BeingDeleted", ConditionType.SCALING_ACTIVE, "chosen"
+    SUSPENDED = "Suspended", ConditionType.SCALING_ACTIVE, "chosen"
+    OBSERVE = "Observe", ConditionType.SCALING_ACTIVE, "chosen"
+    SYNC_DISABLED = "SyncDisabled", ConditionType.SCALING_ACTIVE, "chosen"
+    INVALID_SPEC = "InvalidSpec", ConditionType.SCALING_ACTIVE, "holds"
+    CONNECTION_BUDGET = "ConnectionBudget", ConditionType.SCALING_ACTIVE, "holds"
+    LAUNCH_FAILED = "LaunchFailed", ConditionType.SCALING_ACTIVE, "holds"
+    DEPTH_UNKNOWN = "DepthUnknown", ConditionType.QUEUE_REACHABLE, "holds"
+    SECRET_MISSING = "SecretMissing", ConditionType.DEGRADED, "holds"
+    SIORG_UNAVAILABLE = "SiorgUnavailable", ConditionType.SIORG_AVAILABLE, "holds"
+    SIORG_RATE_LIMITED = "SiorgRateLimited", ConditionType.SIORG_AVAILABLE, "holds"
+    JOBS_FAILING = "JobsFailing", ConditionType.DEGRADED, "holds"
+    PODS_STUCK = "PodsStuck", ConditionType.DEGRADED, "holds"
+    NOTHING_CLAIMABLE = "NothingClaimable", ConditionType.DEGRADED, "holds"
 
     # why the queue cannot be read: all of them hold launches as DEPTH_UNKNOWN
     DATABASE_UNAVAILABLE = "DatabaseUnavailable", ConditionType.QUEUE_REACHABLE

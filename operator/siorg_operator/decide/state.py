@@ -74,6 +74,11 @@ class Summary:
         """Items that the run brought to a terminal status."""
         return sum(self.outcomes.get(outcome, 0) for outcome in _TERMINAL)
 
+    @property
+    def took_any(self) -> bool:
+        """Whether it had any item in hand."""
+        return self.claimed > 0 or self.ended > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
@@ -143,12 +148,17 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Why the queue could not be read."""
+class Fault:
+    """Something that is not as it should be."""
 
     reason: Reason
     message: str
     """What is wrong and what to do about it; names no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(Fault):
+    """Why the queue could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +175,6 @@ class Backlog:
     def depth(self) -> int | None:
         """Claimable items; None: unknown."""
         return self.reading.claimable if isinstance(self.reading, Reading) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something beside the drain Jobs that is not as it should be."""
-
-    reason: Reason
-    message: str
-    """What is wrong and what to do about it."""
 
 
 def rfc3339(moment: datetime) -> str:

@@ -16,9 +16,8 @@ from typing import Any, Final, Literal, NamedTuple
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
-from siorg_operator.decide.plan import Backoff, Hold, Plan, siorg_pause
+from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, Unreadable, rfc3339
 
 Fields = dict[str, Any]
@@ -46,12 +45,24 @@ def compose(
     """
     plan, old, generation = result.plan, resource.status.body(), resource.metadata.generation or 0
     before = _by_type(old)
+    aspects = (
+        _queue_reachable(backlog),
+        _siorg_available(resource, backlog, plan, jobs),
+        _scaling_active(resource, result),
+        _degraded(backlog, plan, jobs, faults),
+    )
     states = Counter(job.state for job in jobs)
+    last_finished = max(
+        [rfc3339(job.finished_at) for job in jobs if job.finished_at is not None]
+        + [(old.get("jobs") or {}).get("lastFinishedTime") or ""]
+    )
+    # The rounds of Jobs that are removed are used up, and all once nothing is left to do: then no name is on its way any more.
+    at_rest = plan.depth == 0 and plan.unfinished == 0
     status: Fields = {
         "observedGeneration": generation,
         "conditions": [
             _body(kind, aspect, before.get(kind), generation, now)
-            for kind, aspect in zip(ConditionType, _aspects(resource, backlog, result, jobs, faults), strict=True)
+            for kind, aspect in zip(ConditionType, (_ready(*aspects), *aspects), strict=True)
         ],
         "queue": _queue(backlog.reading, old.get("queue") or {}),
         "jobs": {
@@ -60,8 +71,10 @@ def compose(
             "pending": states[JobState.PENDING] + len(result.launched),  # they are there by now
             "succeeded": states[JobState.SUCCEEDED],
             "failed": states[JobState.FAILED],
-            "lastRound": max([resource.status.jobs.last_round, *_rounds_over(plan, jobs)]),
-            **_last_finished(jobs, old.get("jobs") or {}),
+            "lastRound": max(
+                [resource.status.jobs.last_round, *(job.round for job in jobs if at_rest or job.name in plan.remove)]
+            ),
+            **({"lastFinishedTime": last_finished} if last_finished else {}),
         },
         "selector": f"{COMPONENT_LABEL}=drain,{WORKER_LABEL}={resource.metadata.name}",
         "rate": _steady(plan.size.rates.items, old.get("rate")),
@@ -107,17 +120,6 @@ class _Aspect(NamedTuple):
     reason: str
     """A ``Reason``, or the word that another version of the operator had."""
     message: str
-
-
-def _aspects(
-    resource: SiorgSyncWorker, backlog: Backlog, result: Result, jobs: Sequence[Job], faults: Sequence[Fault]
-) -> list[_Aspect]:
-    """One for each ``ConditionType``."""
-    reachable = _queue_reachable(backlog)
-    siorg = _siorg_available(resource, backlog, result.plan, jobs)
-    scaling = _scaling_active(resource, result)
-    degraded = _degraded(backlog, result.plan, jobs, faults)
-    return [_ready(reachable, siorg, scaling, degraded), reachable, siorg, scaling, degraded]
 
 
 def _queue_reachable(backlog: Backlog) -> _Aspect:
@@ -212,27 +214,18 @@ _WELL_AGAIN: Final[Mapping[str, str]] = {
 
 def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     """What changed between two statuses: never a state."""
-    before = _by_type(old)
-    found = (_transition(condition, before.get(condition["type"])) for condition in new.get("conditions") or ())
-    return [event for event in found if event is not None]
-
-
-def _transition(condition: Mapping[str, Any], before: Mapping[str, Any] | None) -> Event | None:
-    kind, reason = condition["type"], condition["reason"]
-    bad = _BAD.get(kind)
-    if bad is None:
-        return None
-    was_bad = before is not None and before["status"] == bad
-    if condition["status"] != bad:
-        if not was_bad or condition["status"] == "Unknown":
-            return None
-        return Event("Normal", _WELL_AGAIN.get(kind, kind), condition["message"])
-    if was_bad and before is not None and before["reason"] == reason:
-        return None
-    known = next((known for known in Reason if known == reason), None)
-    if kind == ConditionType.SCALING_ACTIVE and known is not None and known.condition != kind:
-        return None  # the condition that owns it has the event
-    return Event("Normal" if known is not None and known.chosen else "Warning", reason, condition["message"])
+    events, known = [], {reason.value: reason for reason in Reason}
+    before = {kind: condition["reason"] for kind, condition in _by_type(old).items() if condition["status"] == _BAD.get(kind)}
+    for kind, condition in _by_type(new).items():
+        reason, status = condition["reason"], condition["status"]
+        if kind in before and status not in {_BAD[kind], "Unknown"}:
+            events.append(Event("Normal", _WELL_AGAIN.get(kind, kind), condition["message"]))
+        elif status == _BAD.get(kind) and before.get(kind) != reason:
+            if kind == ConditionType.SCALING_ACTIVE and reason in known and known[reason].condition != kind:
+                continue  # the condition that owns it has the event
+            chosen = reason in known and known[reason].chosen
+            events.append(Event("Normal" if chosen else "Warning", reason, condition["message"]))
+    return events
 
 
 def actions(resource: SiorgSyncWorker, old: Mapping[str, Any], result: Result) -> list[Event]:
@@ -255,18 +248,6 @@ def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     age = _whole(_steady(reading.oldest_due_seconds, old.get("oldestDueSeconds")))
     counts = {name: getattr(reading, name) for name in ("claimable", "due", "scheduled", "processing", "failed", "conflict")}
     return counts | ({} if age is None else {"oldestDueSeconds": age})
-
-
-def _rounds_over(plan: Plan, jobs: Sequence[Job]) -> list[int]:
-    """Of Jobs that are being removed, and of all once nothing is left to do: only then may no name be on its way any more."""
-    at_rest = plan.depth == 0 and plan.unfinished == 0
-    return [job.round for job in jobs if at_rest or job.name in plan.remove]
-
-
-def _last_finished(jobs: Sequence[Job], old: Fields) -> Fields:
-    times = [rfc3339(job.finished_at) for job in jobs if job.finished_at is not None]
-    last = max([*times, old.get("lastFinishedTime") or ""])
-    return {"lastFinishedTime": last} if last else {}
 
 
 def _decision(resource: SiorgSyncWorker, result: Result, old: Fields | None, now: datetime) -> Fields:
@@ -294,16 +275,15 @@ def _backoff(backoff: Backoff) -> Fields:
 
 def _steady(new: float | None, old: float | None) -> float | None:
     """``old`` as long as ``new`` tells nothing that a person would act on."""
-    if new is None or old is None or (new == 0) != (old == 0):
-        return None if new is None else _two_digits(new)
-    moved = abs(new - old)
-    return old if moved <= max(abs(old), abs(new)) * _WORTH_TELLING or (old >= 1 and moved < 1) else _two_digits(new)
-
-
-def _two_digits(value: float) -> float:
-    if not 0 <= value < math.inf:
+    if new is None:
+        return None
+    if old is not None and (new == 0) == (old == 0):
+        moved = abs(new - old)
+        if moved <= max(abs(old), abs(new)) * _WORTH_TELLING or (old >= 1 and moved < 1):
+            return old
+    if not 0 <= new < math.inf:
         return 0.0
-    return float(f"{value:.2g}") if value < 100 else float(round(value))
+    return float(f"{new:.2g}") if new < 100 else float(round(new))
 
 
 def _whole(value: float | None) -> int | None:

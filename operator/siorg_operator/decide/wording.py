@@ -9,9 +9,8 @@ from typing import Final
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Failures
-from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal
+from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal, Result
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.result import Result
 from siorg_operator.decide.sizing import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, LimitName, Size
 from siorg_operator.decide.state import Ending, Job, Stuck, rfc3339
 
@@ -44,22 +43,18 @@ def decision(resource: SiorgSyncWorker, result: Result) -> str:
 
 
 def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
-    return f"{', '.join(_steps(resource, plan.size))}, {plan.unfinished} unfinished"
-
-
-def _steps(resource: SiorgSyncWorker, size: Size) -> list[str]:
-    scaling, limits = resource.spec.scaling, size.limits
-    if not size.depth or size.binding is None:
-        return ["depth unknown" if size.depth is None else "depth 0"]
-    steps = [f"depth {size.depth}", f"{scaling.items_per_job} a Job → {limits['by size']} wanted"]
-    if limits["by time"] is not None:
+    scaling, size, limits = resource.spec.scaling, plan.size, plan.size.limits
+    steps = [f"depth {'unknown' if size.depth is None else size.depth}"]
+    if "by size" in limits:
+        steps.append(f"{scaling.items_per_job} a Job → {limits['by size']} wanted")
+    if limits.get("by time") is not None:
         target = f"{size.rates.items:g} items/s a Job and {scaling.target_drain_seconds} s"
         steps.append(f"{target} → {limits['by time']} wanted")
     if size.asked_by == "MinJobs":
         steps.append(f"minJobs {scaling.min_jobs} → {size.asked}")
-    if size.desired < size.asked:
+    if size.binding is not None and size.desired < size.asked:
         steps.append(f"{size.binding} {limits[size.binding]} → {size.desired}")
-    return steps
+    return f"{', '.join(steps)}, {plan.unfinished} unfinished"
 
 
 def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
@@ -81,7 +76,12 @@ def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
         case "connection budget":
             return _connection_budget(size)
         case "request budget":
-            return _request_budget(resource.spec.siorg.max_requests_per_second, rates.requests)
+            most = resource.spec.siorg.max_requests_per_second
+            if not most:
+                return "maxRequestsPerSecond is 0: no limit"
+            if not rates.requests:
+                return "no Job has shown its requests yet"
+            return f"ceil(maxRequestsPerSecond {most:g} / {rates.requests:g} requests/s a Job)"
     return "nothing is claimable"
 
 
@@ -92,21 +92,13 @@ def _connection_budget(size: Size) -> str:
     return f"({used} − {CONNECTIONS_LEFT_FREE} left free) / {CONNECTIONS_PER_JOB} a Job"
 
 
-def _request_budget(most: float, of_one: float | None) -> str:
-    if not most:
-        return "maxRequestsPerSecond is 0: no limit"
-    if not of_one:
-        return "no Job has shown its requests yet"
-    return f"ceil(maxRequestsPerSecond {most:g} / {of_one:g} requests/s a Job)"
-
-
 def hold(resource: SiorgSyncWorker, size: Size, held: Hold) -> str:
     """What keeps Jobs from being launched."""
     if held.failures is not None:
-        said = failures(held.failures)
+        when = f"{held.probes} unfinished {_plural(held.probes, 'Job')} will show whether it is over"
         if held.until is not None:
-            return f"{said}; one probe Job at {rfc3339(held.until)}"
-        return f"{said}; {held.probes} unfinished {_plural(held.probes, 'Job')} will show whether it is over"
+            when = f"one probe Job at {rfc3339(held.until)}"
+        return f"{failures(held.failures)}; {when}"
     match held.reason:
         case Reason.DEPTH_UNKNOWN:
             return f"the queue cannot be read: {held.said}"
@@ -163,9 +155,10 @@ def failures(found: Failures) -> str:
 
 def backoff(found: Backoff) -> str:
     """What is wrong, and when it is tried again."""
+    when = f"one probe Job may leave at {rfc3339(found.retry_at)}"
     if found.dormant:
-        return f"{failures(found.failures)}; nothing waits now, and the next work is taken up by a single probe Job"
-    return f"{failures(found.failures)}; one probe Job may leave at {rfc3339(found.retry_at)}"
+        when = "nothing waits now, and the next work is taken up by a single probe Job"
+    return f"{failures(found.failures)}; {when}"
 
 
 def advice(found: Backoff) -> str:

@@ -50,7 +50,6 @@ class Process:
             self.record,
             finished_at=self.finished_at,
             failed_because=failed if code or (self.deadline_over and self.finished_at) else None,
-            complete=code == 0 and not self.deadline_over,
         )
         pod = PodRecord(
             name=record.name,

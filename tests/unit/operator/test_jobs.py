@@ -11,38 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siorg_job.run_summary import RunSummary
-from siorg_operator.decide.jobs import (
-    CANNOT_START,
-    JobRecord,
-    combine,
-    controller_uid,
-    job_record,
-    pod_record,
-    read_summary,
-)
+from siorg_operator.decide.jobs import CANNOT_START, JobRecord, combine, controller_uid, job_record, pod_record, read_summary
 from siorg_operator.decide.manifests import drain_job
 from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary
 from siorg_runtime.redaction import Redactor
 from support.operator_values import CREDENTIALS, NOW, UID, at, rfc3339, template_of, worker
 
 JOB_UID = "5d3c7f2e-3a52-4d4b-9a53-0d5c1f4f3a99"
+DID = {"completed": 47, "conflict": 1, "skipped": 1, "failed": 1, "retried": 1, "released": 0}
 DRAINED = {
-    "version": "0.1.0",
-    "reason": "exhausted",
-    "exit_code": 0,
-    "started_at": "2026-11-24T11:59:20.000Z",
-    "duration_seconds": 30.5,
-    "claimed": 51,
-    "completed": 47,
-    "conflict": 1,
-    "skipped": 1,
-    "failed": 1,
-    "retried": 1,
-    "released": 0,
-    "requests": 12,
-    "request_errors": 2,
-    "siorg_seconds": 9.1,
-}
+    "version": "0.1.0", "reason": "exhausted", "exit_code": 0, "started_at": "2026-11-24T11:59:20.000Z",
+    "duration_seconds": 30.5, "claimed": 51, **DID, "requests": 12, "request_errors": 2, "siorg_seconds": 9.1,
+}  # fmt: skip
 
 
 def a_job(*, conditions: list[dict[str, Any]] | None = None, **status: Any) -> dict[str, Any]:
@@ -60,10 +40,7 @@ def condition(kind: str, reason: str = "", message: str = "", *, status: str = "
 
 
 def complete(when: float = -10) -> dict[str, Any]:
-    both = [
-        condition("SuccessCriteriaMet", "CompletionsReached", when=when),
-        condition("Complete", "CompletionsReached", when=when),
-    ]
+    both = [condition(kind, "CompletionsReached", when=when) for kind in ("SuccessCriteriaMet", "Complete")]
     return a_job(conditions=both, completionTime=rfc3339(at(when)), succeeded=1, active=0)
 
 
@@ -75,12 +52,7 @@ def failed(
 
 
 def a_pod(
-    state: dict[str, Any] | None = None,
-    *,
-    name: str = "pod",
-    phase: str = "Pending",
-    scheduled: bool | None = True,
-    **metadata: Any,
+    state: dict[str, Any] | None = None, *, name: str = "pod", phase: str = "Pending", scheduled: bool | None = True, **more: Any
 ) -> dict[str, Any]:
     """A pod of that Job, made 60 s ago and scheduled 55 s ago unless told otherwise."""
     conditions = []
@@ -89,18 +61,10 @@ def a_pod(
         moment = rfc3339(at(-55))
         conditions = [{"type": "PodScheduled", "status": str(scheduled), "lastTransitionTime": moment, **why}]
     statuses = [] if state is None else [{"name": "worker", "ready": False, "restartCount": 0, "state": state}]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "uid": f"uid-{name}",
-            "creationTimestamp": rfc3339(at(-60)),
-            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "x", "uid": JOB_UID, "controller": True}],
-            **metadata,
-        },
-        "status": {"phase": phase, "conditions": conditions, "containerStatuses": statuses},
-    }
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "x", "uid": JOB_UID, "controller": True}
+    metadata = {"name": name, "uid": f"uid-{name}", "creationTimestamp": rfc3339(at(-60)), "ownerReferences": [owner], **more}
+    status = {"phase": phase, "conditions": conditions, "containerStatuses": statuses}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
@@ -112,17 +76,9 @@ def running(since: float = -40) -> dict[str, Any]:
 
 
 def terminated(code: int, message: str = "", reason: str = "", *, since: float = -40, until: float = -10) -> dict[str, Any]:
+    why = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error")}
     told = {"message": message} if message else {}
-    why = reason or ("Completed" if code == 0 else "Error")
-    return {
-        "terminated": {
-            "exitCode": code,
-            "reason": why,
-            "startedAt": rfc3339(at(since)),
-            "finishedAt": rfc3339(at(until)),
-            **told,
-        }
-    }
+    return {"terminated": {**why, "startedAt": rfc3339(at(since)), "finishedAt": rfc3339(at(until)), **told}}
 
 
 def record_of(job: dict[str, Any]) -> JobRecord:
@@ -164,12 +120,6 @@ def test_a_job_whose_place_cannot_be_read_is_none_of_ours() -> None:
     assert [job_record({"metadata": {"name": "x", "labels": place}}) for place in places] == [None] * len(places)
 
 
-def test_knows_the_place_the_template_and_the_time_of_a_job() -> None:
-    job = seen(a_job())
-    assert (job.slot, job.round, job.template, job.created_at) == (3, 12, template_of(), at(-60))
-    assert job.name.endswith("-3-12")
-
-
 # -- unfinished -------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +127,8 @@ def test_a_job_that_was_just_made_is_pending() -> None:
     bare = a_job()
     del bare["status"]
     job = seen(bare, now=at(-30))
+    assert (job.slot, job.round, job.template, job.created_at) == (3, 12, template_of(), at(-60))
+    assert job.name.endswith("-3-12")
     assert (job.state, job.unfinished, job.stuck, job.ending, job.finished_at) == (JobState.PENDING, True, None, None, None)
 
 
@@ -185,11 +137,6 @@ def test_a_pod_on_its_way_is_not_stuck() -> None:
     for pod in (a_pod(scheduled=None), *(a_pod(state) for state in on_their_way)):
         job = seen(a_job(), pod)
         assert (job.state, job.started_at, job.stuck) == (JobState.PENDING, None, None), pod
-
-
-def test_a_running_pod_makes_it_active() -> None:
-    job = seen(a_job(ready=1), a_pod(running(), phase="Running"))
-    assert (job.state, job.started_at) == (JobState.ACTIVE, at(-40))
 
 
 def test_a_suspended_job_is_pending_and_not_stuck_however_long() -> None:
@@ -207,7 +154,9 @@ def test_a_job_that_will_have_ended_has_not_yet() -> None:
     assert seen(a_job(conditions=[condition("Failed", status="False"), condition("Complete", status="Unknown")])).unfinished
 
 
-def test_of_several_pods_one_that_runs_makes_it_active() -> None:
+def test_a_running_pod_makes_it_active_also_beside_one_that_ended() -> None:
+    job = seen(a_job(ready=1), a_pod(running(), phase="Running"))
+    assert (job.state, job.started_at) == (JobState.ACTIVE, at(-40))
     dead = a_pod(terminated(1), name="first", phase="Failed")
     job = seen(a_job(), dead, a_pod(running(-20), name="second", phase="Running"))
     assert (job.state, job.started_at, job.ending, job.summary) == (JobState.ACTIVE, at(-20), None, None)
@@ -220,13 +169,9 @@ def test_a_job_that_drained_the_queue() -> None:
     job = seen(complete(), a_pod(terminated(0, json.dumps(DRAINED)), phase="Succeeded"))
     assert (job.state, job.ending, job.message) == (JobState.SUCCEEDED, Ending.DONE, "")
     assert (job.started_at, job.finished_at) == (at(-40), at(-10))
-    did = {"completed": 47, "conflict": 1, "skipped": 1, "failed": 1, "retried": 1, "released": 0}
-    assert job.summary == Summary("exhausted", 0, 30.5, did, 51, 12, 2)
+    assert job.summary == Summary("exhausted", 0, 30.5, DID, 51, 12, 2)
     assert job.summary.ended == 50
-
-
-def test_a_job_whose_pod_is_gone_is_done_all_the_same() -> None:
-    job = seen(complete())
+    job = seen(complete())  # its pod is gone: it is done all the same
     assert (job.state, job.ending, job.summary, job.started_at) == (JobState.SUCCEEDED, Ending.DONE, None, None)
 
 
@@ -271,35 +216,22 @@ def test_how_a_job_failed(pods: list[dict[str, Any]], ending: Ending, message: s
     assert (job.state, job.ending, job.message) == (JobState.FAILED, ending, message)
 
 
-def test_what_a_failed_job_did_is_known_too() -> None:
-    summary = seen(failed("PodFailurePolicy"), dead(75, words("siorg_unavailable", 75, request_errors=3))).summary
-    assert summary is not None
-    assert summary.request_errors == 3
-
-
-def test_the_deadline_is_an_end_of_its_own() -> None:
+def test_the_deadline_is_an_end_of_its_own_and_what_a_failed_job_did_is_known_too() -> None:
     past = failed("DeadlineExceeded", "Job was active longer than specified deadline")
-    assert seen(past).ending is Ending.DEADLINE
-    assert seen(past).message == "Job was active longer than specified deadline"
-    worked = seen(past, a_pod(terminated(0, words("stopped", 0, completed=9)), phase="Succeeded"))
-    assert (worked.ending, worked.summary and worked.summary.outcomes) == (Ending.DEADLINE, {"completed": 9})
+    assert (seen(past).ending, seen(past).message) == (Ending.DEADLINE, "Job was active longer than specified deadline")
+    worked = seen(past, a_pod(terminated(0, words("stopped", 0, completed=9, request_errors=3)), phase="Succeeded"))
+    assert worked.ending is Ending.DEADLINE
+    assert worked.summary == Summary("stopped", 0, 31.0, {"completed": 9}, request_errors=3)
 
 
-def test_a_job_that_the_operator_ended_was_stuck() -> None:
-    ended = failed("DeadlineExceeded", "Job was active longer than specified deadline")
-    ended["metadata"]["annotations"]["siorg.waterswamp.dev/stuck"] = "ImagePullBackOff: no such image"
-    job = seen(ended)
-    assert (job.state, job.ending, job.message) == (JobState.FAILED, Ending.STUCK, "ImagePullBackOff: no such image")
-
-
-def test_a_job_that_is_being_ended_stays_unfinished_until_it_is() -> None:
-    annotated = a_job()
-    annotated["metadata"]["annotations"]["siorg.waterswamp.dev/stuck"] = "ImagePullBackOff: no such image"
+def test_a_job_that_the_operator_ends_stays_unfinished_until_it_is_and_was_stuck() -> None:
+    for job in (annotated := a_job(), ended := failed("DeadlineExceeded")):
+        job["metadata"]["annotations"]["siorg.waterswamp.dev/stuck"] = "ImagePullBackOff: no such image"
     for pods in ([a_pod(waiting("ImagePullBackOff"))], []):  # its pod goes first
-        job = seen(annotated, *pods)
-        assert job.state is JobState.PENDING
-        assert job.stuck is not None
-        assert (job.stuck.reason, job.stuck.message) == ("ImagePullBackOff", "no such image")
+        being_ended = seen(annotated, *pods)
+        assert (being_ended.state, being_ended.stuck) == (JobState.PENDING, Stuck("ImagePullBackOff", "no such image", at(-60)))
+    over = seen(ended)
+    assert (over.state, over.ending, over.message) == (JobState.FAILED, Ending.STUCK, "ImagePullBackOff: no such image")
 
 
 def test_of_several_pods_the_newest_that_ended_speaks() -> None:
@@ -331,9 +263,7 @@ def test_of_a_secret_that_a_message_holds_nothing_stays_wherever_it_is_cut() -> 
         for message in (redactor.text(not_known_yet), known, job.stuck.message):
             assert token[:4] not in message, room
             assert len(message) <= 300
-
-
-def test_what_stands_where_secrets_stand_is_taken_out_before_it_is_cut() -> None:
+    # What stands where secrets stand is taken out before it is cut.
     log = "x" * 250 + " postgresql://siorg:hunter2hunter2hunter2@db.example/siorg"
     assert "hunter2" not in seen(failed(), a_pod(terminated(1, log), phase="Failed")).message
 
@@ -341,13 +271,9 @@ def test_what_stands_where_secrets_stand_is_taken_out_before_it_is_cut() -> None
 # -- what comes late --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ago", "state"), [(4, JobState.PENDING), (5, JobState.FAILED)])
-def test_a_job_ended_before_its_pods_end_is_known_is_unfinished_a_moment_longer(ago: float, state: JobState) -> None:
-    both = [condition("Failed", "BackoffLimitExceeded", when=-ago)]
-    assert seen(a_job(conditions=both)).state is state
-
-
-def test_what_is_known_late_and_what_will_never_be_known() -> None:
+def test_a_job_ended_before_its_pods_end_is_known_is_unfinished_a_moment_longer() -> None:
+    for ago, state in ((4, JobState.PENDING), (5, JobState.FAILED)):
+        assert seen(a_job(conditions=[condition("Failed", "BackoffLimitExceeded", when=-ago)])).state is state, ago
     job = seen(complete(when=-2), a_pod(running(), phase="Running"))
     assert (job.state, job.finished_at, job.ending) == (JobState.ACTIVE, None, None)
     assert seen(complete(when=-1), a_pod(terminated(0, json.dumps(DRAINED)))).state is JobState.SUCCEEDED
@@ -371,17 +297,14 @@ def gated() -> dict[str, Any]:
     return pod
 
 
-def test_a_container_or_an_init_container_that_cannot_start_stops_the_pod() -> None:
+def test_a_pod_that_no_node_takes_and_a_container_or_an_init_container_that_cannot_start() -> None:
+    stuck = seen(a_job(), a_pod(scheduled=False)).stuck
+    assert stuck == Stuck("Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.", at(-55))
     for reason in CANNOT_START:
         stuck = seen(a_job(), a_pod(waiting(reason, 'Back-off pulling image "x"\n'))).stuck
         assert stuck == Stuck(reason, 'Back-off pulling image "x"', at(-55))
         stuck = seen(a_job(), with_init(a_pod(waiting("PodInitializing")), waiting(reason, "no such image"))).stuck
         assert stuck == Stuck(reason, "init container vault-agent: no such image", at(-55))
-
-
-def test_a_pod_that_no_node_takes() -> None:
-    stuck = seen(a_job(), a_pod(scheduled=False)).stuck
-    assert stuck == Stuck("Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.", at(-55))
 
 
 @pytest.mark.parametrize(
@@ -448,48 +371,30 @@ def test_a_summary_needs_a_reason_and_an_exit_code() -> None:
 
 
 _MOMENTS = st.none() | st.sampled_from([rfc3339(at(-9)), rfc3339(at(3600)), "2026-11-24T11:59:20.123456Z"])
-_CONDITIONS = st.lists(
-    st.fixed_dictionaries(
-        {
-            "type": st.sampled_from(["Failed", "Complete", "PodScheduled", "Suspended", "FailureTarget"]),
-            "status": st.sampled_from(["True", "False", "Unknown"]),
-        },
-        optional={"reason": _TEXT, "message": _TEXT, "lastTransitionTime": _MOMENTS},
-    ),
-    max_size=3,
+
+
+def maybe(always: dict[str, Any] | None = None, **optional: Any) -> Any:
+    """Objects of Kubernetes with some of these fields."""
+    return st.fixed_dictionaries(always or {}, optional=optional)
+
+
+_KINDS = {
+    "type": st.sampled_from(["Failed", "Complete", "PodScheduled", "Suspended", "FailureTarget"]),
+    "status": st.sampled_from(["True", "False", "Unknown"]),
+}
+_CONDITIONS = st.none() | st.lists(maybe(_KINDS, reason=_TEXT, message=_TEXT, lastTransitionTime=_MOMENTS), max_size=3)
+_STATES = maybe(
+    waiting=maybe(reason=_TEXT | st.sampled_from(sorted(CANNOT_START)), message=_TEXT),
+    running=maybe(startedAt=_MOMENTS),
+    terminated=maybe({"exitCode": st.integers(-1, 255)}, reason=_TEXT, message=_TEXT, startedAt=_MOMENTS, finishedAt=_MOMENTS),
 )
-_STATES = st.fixed_dictionaries(
-    {},
-    optional={
-        "waiting": st.fixed_dictionaries(
-            {}, optional={"reason": _TEXT | st.sampled_from(sorted(CANNOT_START)), "message": _TEXT}
-        ),
-        "running": st.fixed_dictionaries({}, optional={"startedAt": _MOMENTS}),
-        "terminated": st.fixed_dictionaries(
-            {"exitCode": st.integers(-1, 255)},
-            optional={"reason": _TEXT, "message": _TEXT, "startedAt": _MOMENTS, "finishedAt": _MOMENTS},
-        ),
-    },
-)
-_POD_STATUSES = st.fixed_dictionaries(
-    {},
-    optional={
-        "phase": _TEXT,
-        "conditions": st.none() | _CONDITIONS,
-        "containerStatuses": st.none()
-        | st.lists(
-            st.fixed_dictionaries({"name": st.sampled_from(["worker", "sidecar"])}, optional={"state": _STATES}), max_size=2
-        ),
-    },
-)
+_CONTAINERS = st.lists(maybe({"name": st.sampled_from(["worker", "sidecar"])}, state=_STATES), max_size=2)
+_POD_STATUSES = maybe(phase=_TEXT, conditions=_CONDITIONS, containerStatuses=st.none() | _CONTAINERS)
 
 
 @settings(max_examples=500)
 @given(
-    st.none()
-    | st.fixed_dictionaries(
-        {}, optional={"conditions": st.none() | _CONDITIONS, "completionTime": _MOMENTS, "active": st.integers()}
-    ),
+    st.none() | maybe(conditions=_CONDITIONS, completionTime=_MOMENTS, active=st.integers()),
     st.lists(st.none() | _POD_STATUSES, max_size=3),
 )
 def test_whatever_kubernetes_shows_is_a_job(status: Any, pods: list[Any]) -> None:

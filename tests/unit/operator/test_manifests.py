@@ -7,19 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siorg_job.settings import Settings
 from siorg_operator.api.resource import SiorgSyncWorker, parse
-from siorg_operator.decide.manifests import (
-    APPLIED_ANNOTATION,
-    cron_job,
-    drain_job,
-    environment,
-    job_name,
-    template_hash,
-)
+from siorg_operator.decide.manifests import APPLIED_ANNOTATION, cron_job, drain_job, environment, job_name, template_hash
 from support.operator_values import CREDENTIALS, IMAGE, UID, body, worker
 from support.rows import holds_for
 from support.worker_manifests import GOOD, Good
@@ -28,13 +21,9 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 OWNER = {
-    "apiVersion": "siorg.waterswamp.dev/v1alpha1",
-    "kind": "SiorgSyncWorker",
-    "name": "siorg",
-    "uid": UID,
-    "controller": True,
-    "blockOwnerDeletion": True,
-}
+    "apiVersion": "siorg.waterswamp.dev/v1alpha1", "kind": "SiorgSyncWorker", "name": "siorg", "uid": UID,
+    "controller": True, "blockOwnerDeletion": True,
+}  # fmt: skip
 
 
 def own_labels(component: str) -> dict[str, str]:
@@ -57,20 +46,12 @@ def secret(name: str, of: str, key: str) -> dict[str, Any]:
 DEFAULT_ENV = [
     secret("DATABASE_URL", "database", "DATABASE_URL"),
     *variables(
-        SIORG_API_URL="https://api.siorg.gov.br",
-        SIORG_ALLOW_INSECURE="false",
-        SIORG_MAX_REQUESTS_PER_SECOND="50",
-        WORKER_BATCH_SIZE="10",
-        WORKER_CONCURRENCY="32",
-        WORKER_MAX_RETRIES="3",
-        WORKER_RETRY_BASE_DELAY_MS="1000",
-        WORKER_RETRY_MAX_DELAY_MS="60000",
-        WORKER_LINGER_SECS="10",
-        WORKER_SHUTDOWN_GRACE_SECS="25",
-        LOG_FORMAT="json",
-        LOG_LEVEL="info",
+        SIORG_API_URL="https://api.siorg.gov.br", SIORG_ALLOW_INSECURE="false", SIORG_MAX_REQUESTS_PER_SECOND="50",
+        WORKER_BATCH_SIZE="10", WORKER_CONCURRENCY="32", WORKER_MAX_RETRIES="3", WORKER_RETRY_BASE_DELAY_MS="1000",
+        WORKER_RETRY_MAX_DELAY_MS="60000", WORKER_LINGER_SECS="10", WORKER_SHUTDOWN_GRACE_SECS="25",
+        LOG_FORMAT="json", LOG_LEVEL="info",
     ),
-]
+]  # fmt: skip
 
 CONTAINER_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
 
@@ -121,63 +102,41 @@ FULL_POD_SPEC: dict[str, Any] = {
 FULL: dict[str, Any] = {
     "database": {"urlSecretRef": {"name": "db", "key": "url"}},
     "siorg": {
-        "url": "http://simulator:8000/doc",
-        "allowInsecure": True,
-        "tokenSecretRef": {"name": "token", "key": "t"},
+        "url": "http://simulator:8000/doc", "allowInsecure": True, "tokenSecretRef": {"name": "token", "key": "t"},
         "maxRequestsPerSecond": 0,
     },
     "worker": {
-        "batchSize": 20,
-        "concurrency": 8,
-        "maxRetries": 5,
-        "retryBaseDelayMilliseconds": 10,
-        "retryMaxDelayMilliseconds": 86_400_000,
-        "lingerSeconds": 0,
-        "logFormat": "text",
-        "logLevel": "debug",
+        "batchSize": 20, "concurrency": 8, "maxRetries": 5, "retryBaseDelayMilliseconds": 10,
+        "retryMaxDelayMilliseconds": 86_400_000, "lingerSeconds": 0, "logFormat": "text", "logLevel": "debug",
     },
     "job": {
-        "image": "siorg-job@sha256:" + "0" * 64,
-        "imagePullPolicy": "Always",
+        "image": "siorg-job@sha256:" + "0" * 64, "imagePullPolicy": "Always",
         "resources": {"limits": {"cpu": 2, "memory": "1Gi"}},
-        "activeDeadlineSeconds": 60,
-        "backoffLimit": 2,
-        "ttlSecondsAfterFinished": 90,
+        "activeDeadlineSeconds": 60, "backoffLimit": 2, "ttlSecondsAfterFinished": 90,
         "podTemplate": {
             "metadata": {"labels": {"kueue.x-k8s.io/queue-name": "q"}, "annotations": {"team": "siorg"}},
             "spec": {
                 **FULL_POD_SPEC,
-                "env": [{"name": "SIORG_CA_BUNDLE", "value": "/ca/ca.pem"}],
-                "envFrom": [{"configMapRef": {"name": "proxy"}}],
+                "env": [{"name": "SIORG_CA_BUNDLE", "value": "/ca/ca.pem"}], "envFrom": [{"configMapRef": {"name": "proxy"}}],
                 "volumes": [{"name": "ca", "configMap": {"name": "ca"}}],
-                "volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}],
-                "terminationGracePeriodSeconds": 100,
+                "volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": True}], "terminationGracePeriodSeconds": 100,
             },
         },
     },
     "cleanup": {"schedule": "0 4 * * sun", "timeZone": "America/Sao_Paulo", "retentionDays": 7},
     "discovery": {"schedule": "@daily", "timeZone": "Etc/UTC", "organizations": [26, 46]},
-}
+}  # fmt: skip
 
 FULL_ENV = [
     secret("DATABASE_URL", "db", "url"),
     secret("SIORG_API_TOKEN", "token", "t"),
     *variables(
-        SIORG_API_URL="http://simulator:8000/doc",
-        SIORG_ALLOW_INSECURE="true",
-        SIORG_MAX_REQUESTS_PER_SECOND="0",
-        WORKER_BATCH_SIZE="20",
-        WORKER_CONCURRENCY="8",
-        WORKER_MAX_RETRIES="5",
-        WORKER_RETRY_BASE_DELAY_MS="10",
-        WORKER_RETRY_MAX_DELAY_MS="86400000",
-        WORKER_LINGER_SECS="0",
-        WORKER_SHUTDOWN_GRACE_SECS="95",
-        LOG_FORMAT="text",
-        LOG_LEVEL="debug",
-        SIORG_CA_BUNDLE="/ca/ca.pem",
+        SIORG_API_URL="http://simulator:8000/doc", SIORG_ALLOW_INSECURE="true", SIORG_MAX_REQUESTS_PER_SECOND="0",
+        WORKER_BATCH_SIZE="20", WORKER_CONCURRENCY="8", WORKER_MAX_RETRIES="5", WORKER_RETRY_BASE_DELAY_MS="10",
+        WORKER_RETRY_MAX_DELAY_MS="86400000", WORKER_LINGER_SECS="0", WORKER_SHUTDOWN_GRACE_SECS="95",
+        LOG_FORMAT="text", LOG_LEVEL="debug", SIORG_CA_BUNDLE="/ca/ca.pem",
     ),
-]
+]  # fmt: skip
 
 FULL_POD = {
     **DEFAULT_POD,
@@ -198,6 +157,11 @@ FULL_POD = {
 }
 
 
+def place(resource: SiorgSyncWorker) -> dict[str, str]:
+    own = {"slot": "2", "round": "7", "template": template_hash(resource, CREDENTIALS)}
+    return {f"siorg.waterswamp.dev/{name}": value for name, value in own.items()}
+
+
 def job_of(resource: SiorgSyncWorker, slot: int = 2, round_: int = 7) -> dict[str, Any]:
     return drain_job(resource, slot=slot, round=round_, credentials=CREDENTIALS, decision="depth 1 → launched 1")
 
@@ -210,18 +174,14 @@ def full() -> SiorgSyncWorker:
 
 
 def test_a_job_of_a_resource_with_defaults() -> None:
-    place = {
-        "siorg.waterswamp.dev/slot": "2",
-        "siorg.waterswamp.dev/round": "7",
-        "siorg.waterswamp.dev/template": template_hash(worker(), CREDENTIALS),
-    }
+    labels = own_labels("drain") | place(worker())
     assert job_of(worker()) == {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": job_name(worker(), 2, 7),
             "namespace": "sync",
-            "labels": {**own_labels("drain"), **place},
+            "labels": labels,
             "annotations": {"siorg.waterswamp.dev/decision": "depth 1 → launched 1"},
             "ownerReferences": [OWNER],
         },
@@ -230,59 +190,41 @@ def test_a_job_of_a_resource_with_defaults() -> None:
             "activeDeadlineSeconds": 21_600,
             "ttlSecondsAfterFinished": 3600,
             "podFailurePolicy": POD_FAILURE_POLICY,
-            "template": {"metadata": {"labels": {**own_labels("drain"), **place}}, "spec": DEFAULT_POD},
+            "template": {"metadata": {"labels": labels}, "spec": DEFAULT_POD},
         },
     }
 
 
 def test_a_job_of_a_resource_in_which_everything_is_set() -> None:
     made = job_of(full())
-    theirs = {"kueue.x-k8s.io/queue-name": "q"}
-    place = {
-        "siorg.waterswamp.dev/slot": "2",
-        "siorg.waterswamp.dev/round": "7",
-        "siorg.waterswamp.dev/template": template_hash(full(), CREDENTIALS),
-    }
-    assert made["metadata"]["labels"] == theirs | own_labels("drain") | place  # Kueue looks at the Job
+    labels = {"kueue.x-k8s.io/queue-name": "q"} | own_labels("drain") | place(full())
+    assert made["metadata"]["labels"] == labels  # Kueue looks at the Job
     assert made["spec"] == {
         "backoffLimit": 2,
         "activeDeadlineSeconds": 60,
         "ttlSecondsAfterFinished": 90,
         "podFailurePolicy": POD_FAILURE_POLICY,
-        "template": {
-            "metadata": {"labels": theirs | own_labels("drain") | place, "annotations": {"team": "siorg"}},
-            "spec": FULL_POD,
-        },
+        "template": {"metadata": {"labels": labels, "annotations": {"team": "siorg"}}, "spec": FULL_POD},
     }
 
 
 def expected(component: str, pod: Mapping[str, Any], args: list[str], env: list[Any], **spec: Any) -> dict[str, Any]:
     template = copy.deepcopy(dict(pod))
     template["containers"][0] |= {"args": args, "env": env}
+    labelled = {"labels": own_labels(component)}
+    job: dict[str, Any] = {"backoffLimit": 3, "activeDeadlineSeconds": 21_600, "ttlSecondsAfterFinished": 86_400}
+    job["template"] = {"metadata": labelled, "spec": template}
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
-        "metadata": {
-            "name": f"siorg-{component}",
-            "namespace": "sync",
-            "labels": own_labels(component),
-            "ownerReferences": [OWNER],
-        },
+        "metadata": {"name": f"siorg-{component}", "namespace": "sync", **labelled, "ownerReferences": [OWNER]},
         "spec": {
             "concurrencyPolicy": "Forbid",
             "startingDeadlineSeconds": 600,
             "suspend": False,
             "successfulJobsHistoryLimit": 1,
             "failedJobsHistoryLimit": 3,
-            "jobTemplate": {
-                "metadata": {"labels": own_labels(component)},
-                "spec": {
-                    "backoffLimit": 3,
-                    "activeDeadlineSeconds": 21_600,
-                    "ttlSecondsAfterFinished": 86_400,
-                    "template": {"metadata": {"labels": own_labels(component)}, "spec": template},
-                },
-            },
+            "jobTemplate": {"metadata": labelled, "spec": job},
             **spec,
         },
     }
@@ -319,13 +261,10 @@ def test_the_cron_jobs_of_a_resource_in_which_everything_is_set() -> None:
         assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 60
 
 
-def test_cron_jobs_rest_with_the_resource() -> None:
+def test_cron_jobs_rest_with_the_resource_and_the_hash_of_one_changes_with_it_and_only_then() -> None:
     for resource in (worker(suspend=True), worker(mode="Observe")):
-        assert cron_job(resource, "cleanup")["spec"]["suspend"] is True
-        assert cron_job(resource, "discovery")["spec"]["suspend"] is True
+        assert cron_job(resource, "cleanup")["spec"]["suspend"] is cron_job(resource, "discovery")["spec"]["suspend"] is True
 
-
-def test_the_hash_of_a_cron_job_changes_with_it_and_only_then() -> None:
     def applied(**spec: Any) -> str:
         return str(cron_job(worker(**spec), "discovery")["metadata"]["annotations"][APPLIED_ANNOTATION])
 
@@ -419,15 +358,11 @@ def _valid(given_labels: dict[str, str]) -> bool:
     return all(len(value) <= 63 and _LABEL_VALUE.fullmatch(value) for value in given_labels.values())
 
 
-@given(st.tuples(st.integers(0, 99), st.integers(1, 99)), st.tuples(st.integers(0, 99), st.integers(1, 99)))
-def test_each_slot_and_round_has_a_name_of_its_own(one: tuple[int, int], other: tuple[int, int]) -> None:
-    assert (job_name(worker(), *one) == job_name(worker(), *other)) == (one == other)
-
-
-def test_a_resource_that_was_made_again_has_other_names() -> None:
+def test_each_slot_and_round_has_a_name_of_its_own_and_other_ones_in_a_resource_that_was_made_again() -> None:
     again = body()
     again["metadata"]["uid"] = "another"
-    assert job_name(parse(again), 0, 1) != job_name(worker(), 0, 1)
+    places = [(resource, slot, round_) for resource in (worker(), parse(again)) for slot in range(12) for round_ in range(1, 112)]
+    assert len({job_name(*place) for place in places}) == len(places)
 
 
 # -- the template's hash ----------------------------------------------------------------------------------------------
@@ -469,19 +404,15 @@ LEAVES_PODS_AS_THEY_ARE: list[dict[str, Any]] = [
 ]
 
 
-def test_the_template_changes_with_whatever_makes_pods_differ() -> None:
-    hashes = [template_hash(worker(**change), CREDENTIALS) for change in MAKES_PODS_DIFFER]
-    assert len({template_hash(worker(), CREDENTIALS), *hashes}) == 1 + len(MAKES_PODS_DIFFER)
+def test_the_template_changes_with_whatever_makes_pods_differ_and_with_nothing_else() -> None:
+    def changed(changes: list[dict[str, Any]]) -> dict[str, str]:
+        return {str(change): template_hash(worker(**change), CREDENTIALS) for change in changes}
 
-
-def test_the_template_does_not_change_with_the_rest() -> None:
-    hashes = {str(change): template_hash(worker(**change), CREDENTIALS) for change in LEAVES_PODS_AS_THEY_ARE}
-    assert [change for change, found in hashes.items() if found != template_hash(worker(), CREDENTIALS)] == []
-
-
-def test_the_template_changes_with_the_versions_of_the_secrets() -> None:
-    assert template_hash(worker(), "one") != template_hash(worker(), "two")
-    assert _LABEL_VALUE.fullmatch(template_hash(full(), CREDENTIALS))
+    plain = template_hash(worker(), CREDENTIALS)
+    assert len({plain, *changed(MAKES_PODS_DIFFER).values()}) == 1 + len(MAKES_PODS_DIFFER)
+    assert [change for change, found in changed(LEAVES_PODS_AS_THEY_ARE).items() if found != plain] == []
+    assert template_hash(worker(), "other versions of the Secrets") != plain
+    assert _LABEL_VALUE.fullmatch(plain)
 
 
 def test_jobs_of_one_template_differ_in_their_place_alone() -> None:
@@ -511,29 +442,11 @@ def test_the_job_accepts_whatever_the_resource_accepts() -> None:
     holds_for(GOOD, check)
 
 
-@settings(max_examples=200)
-@given(
-    st.integers(0, 10_000),
-    st.integers(1, 1000),
-    st.integers(1, 256),
-    st.integers(1, 100),
-    st.integers(1, 86_400_000),
-    st.integers(0, 3600),
-    st.integers(10, 600),
-)
-def test_the_job_reads_what_the_resource_says(
-    requests: int, batch: int, concurrency: int, retries: int, delay: int, linger: int, grace: int
-) -> None:
-    own = {
-        "batchSize": batch, "concurrency": concurrency, "maxRetries": retries, "retryBaseDelayMilliseconds": delay,
-        "retryMaxDelayMilliseconds": delay, "lingerSeconds": linger, "logFormat": "text", "logLevel": "debug",
-    }  # fmt: skip
-    siorg = {"url": "http://simulator:8000/doc", "allowInsecure": True, "maxRequestsPerSecond": requests}
-    job = {"podTemplate": {"spec": {"terminationGracePeriodSeconds": grace}}}
-    read = settings_of(environment(worker(siorg=siorg, worker=own, job=job)))
+def test_the_job_reads_what_the_resource_says() -> None:
+    read = settings_of(environment(full()))
     assert (read.siorg_api_url, read.siorg_allow_insecure) == ("http://simulator:8000/doc", True)
-    assert read.siorg_max_requests_per_second == requests
-    assert (read.worker_batch_size, read.worker_concurrency, read.worker_max_retries) == (batch, concurrency, retries)
-    assert (read.worker_retry_base_delay_ms, read.worker_retry_max_delay_ms) == (delay, delay)
-    assert (read.worker_linger_secs, read.worker_shutdown_grace_secs) == (linger, grace - 5)
+    assert read.siorg_max_requests_per_second == 0
+    assert (read.worker_batch_size, read.worker_concurrency, read.worker_max_retries) == (20, 8, 5)
+    assert (read.worker_retry_base_delay_ms, read.worker_retry_max_delay_ms) == (10, 86_400_000)
+    assert (read.worker_linger_secs, read.worker_shutdown_grace_secs) == (0, 95)
     assert (read.log_format, read.log_level) == ("text", "debug")

@@ -7,27 +7,13 @@ from typing import Any
 
 import pytest
 
+from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, plan
 from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB, LimitName
-from siorg_operator.decide.state import Ending, Job
+from siorg_operator.decide.state import Backlog, Ending, Job
 from siorg_operator.decide.wording import intent, limit
-from support.operator_values import (
-    NOW,
-    active,
-    at,
-    backlog,
-    ended,
-    job,
-    names,
-    pending,
-    rfc3339,
-    stuck,
-    summary,
-    template_of,
-    unreadable,
-    worker,
-)
+from support.operator_values import NOW, active, at, backlog, ended, job, pending, rfc3339, stuck, summary, unreadable, worker
 
 FULL = {"max_connections": 100, "other_connections": 80}
 """100 − 80 in use − 5 left free = 15, for 5 Jobs of 3 connections."""
@@ -60,20 +46,10 @@ SIZES: list[tuple[str, int, dict[str, Any], int, str]] = [
     ("a Job for each itemsPerJob begun", 501, {"scaling": {"maxJobs": 100}}, 11, "by size"),
     ("one Job for any work", 1, {"scaling": {"itemsPerJob": 1_000_000}}, 1, "by size"),
     ("nothing without work, whatever minJobs says", 0, {"scaling": {"minJobs": 3}}, 0, "depth"),
-    (
-        "as many as the target needs",
-        1000,
-        {"status": learned(2.0), "scaling": {"itemsPerJob": 500, "targetDrainSeconds": 100, "maxJobs": 50}},
-        5,
-        "by time",
-    ),
-    (
-        "the larger of size and time",
-        1000,
-        {"status": learned(1000.0), "scaling": {"itemsPerJob": 100, "targetDrainSeconds": 100, "maxJobs": 50}},
-        10,
-        "by size",
-    ),
+    ("as many as the target needs", 1000,
+        {"status": learned(2.0), "scaling": {"itemsPerJob": 500, "targetDrainSeconds": 100, "maxJobs": 50}}, 5, "by time"),
+    ("the larger of size and time", 1000,
+        {"status": learned(1000.0), "scaling": {"itemsPerJob": 100, "targetDrainSeconds": 100, "maxJobs": 50}}, 10, "by size"),
     # 0.1 · 3 is 0.30000000000000004 in binary.
     ("no more where it is even", 3, {"status": learned(0.1), "scaling": {"targetDrainSeconds": 3, "maxJobs": 50}}, 10, "by time"),
     ("size alone without a target", 1000, {"status": learned(0.001), "scaling": {"itemsPerJob": 500}}, 2, "by size"),
@@ -83,13 +59,8 @@ SIZES: list[tuple[str, int, dict[str, Any], int, str]] = [
     ("minJobs not on top", 200, {"scaling": {"minJobs": 3}}, 4, "by size"),
     ("the connections that are left", 10_000, {"reading": FULL, "scaling": {"maxJobs": 50}}, 5, "connection budget"),
     ("budgets before minJobs", 1, {"reading": FULL, "scaling": {"minJobs": 10, "maxJobs": 10}}, 5, "connection budget"),
-    (
-        "the requests that are allowed",
-        10_000,
-        {"status": learned(10, 20), "siorg": {"maxRequestsPerSecond": 50}, "scaling": {"maxJobs": 50}},
-        3,
-        "request budget",
-    ),
+    ("the requests that are allowed", 10_000,
+        {"status": learned(10, 20), "siorg": {"maxRequestsPerSecond": 50}, "scaling": {"maxJobs": 50}}, 3, "request budget"),
     ("one Job by the requests", 10_000, {"status": learned(10, 500), "siorg": {"maxRequestsPerSecond": 50}}, 1, "request budget"),
 ]  # fmt: skip
 
@@ -219,61 +190,43 @@ def test_names_a_job_alike_whether_those_launched_with_it_are_seen_or_not() -> N
 # -- what holds it back -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("given", "reason", "message"),
-    [
-        (
-            {"suspend": True},
-            "Suspended",
-            ", 1 unfinished; held back: spec.suspend is true: what runs drains, nothing is launched",
-        ),
-        ({"scaling": {"maxJobs": 0}}, "Suspended", ", 1 unfinished; held back: spec.scaling.maxJobs is 0: nothing is launched"),
-        ({"mode": "Observe"}, "Observe", ", 1 unfinished → would launch 4, but mode is Observe: nothing is launched"),
-        (
-            {"reading": {"sync_enabled": False}},
-            "SyncDisabled",
-            ", 1 unfinished; held back: the database's setting siorg.sync_enabled is false",
-        ),
-        (
-            {"reading": {"max_connections": 100, "other_connections": 94}},
-            "ConnectionBudget",
-            "100 connections − 94 in use by others − 5 left free) / 3 a Job; raise max_connections",
-        ),
-        (
-            {"reading": {"siorg_paused_seconds": 90.0}},
-            "SiorgRateLimited",
-            ", 1 unfinished; held back: SIORG asked for no requests until 2026-11-24T12:01:30Z",
-        ),
-    ],
-)
-def test_what_holds_launches_ends_nothing_and_says_why(given: dict[str, Any], reason: str, message: str) -> None:
-    decided = decide(500, active(1), **given)
+def leaving() -> SiorgSyncWorker:
+    metadata = worker().metadata.model_copy(update={"deletion_timestamp": NOW})
+    return worker().model_copy(update={"metadata": metadata})
+
+
+HOLDS: list[tuple[SiorgSyncWorker, Backlog, str, str]] = [
+    # What holds launches while one Job runs, and how the decision ends.
+    (worker(suspend=True), backlog(500), "Suspended", "held back: spec.suspend is true: what runs drains, nothing is launched"),
+    (worker(scaling={"maxJobs": 0}), backlog(500), "Suspended", "held back: spec.scaling.maxJobs is 0: nothing is launched"),
+    (worker(mode="Observe"), backlog(500), "Observe", "1 unfinished → would launch 4, but mode is Observe: nothing is launched"),
+    (worker(), backlog(500, sync_enabled=False), "SyncDisabled",
+        "held back: the database's setting siorg.sync_enabled is false"),
+    (worker(), backlog(500, max_connections=100, other_connections=94), "ConnectionBudget",
+        "100 connections − 94 in use by others − 5 left free) / 3 a Job; raise max_connections"),
+    (worker(), backlog(500, siorg_paused_seconds=90.0), "SiorgRateLimited",
+        "held back: SIORG asked for no requests until 2026-11-24T12:01:30Z"),
+    (worker(), backlog(500, token_problem="the Secret sync/token is not there"), "SecretMissing",
+        "held back: the Secret sync/token is not there"),
+    (leaving(), backlog(500), "BeingDeleted", "held back: the resource is being deleted, and its Jobs with it"),
+    (worker(), unreadable(), "DepthUnknown",
+        "1 unfinished; held back: the queue cannot be read: the database at db:5432 does not answer: check that it runs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resource", "queue", "reason", "message"), HOLDS)
+def test_what_holds_launches_ends_nothing_and_says_why(
+    resource: SiorgSyncWorker, queue: Backlog, reason: str, message: str
+) -> None:
+    decided = plan(resource, queue, active(1), NOW)
     assert (decided.launches, decided.launch_reason, decided.end, decided.reason) == ((), "", (), reason)
     assert decided.held_back
-    assert said(500, active(1), **given).endswith(message)
+    assert intent(resource, decided).endswith(message)
 
 
-def test_keeps_and_launches_nothing_while_the_depth_is_unknown() -> None:
+def test_keeps_what_is_there_while_the_depth_is_unknown() -> None:
     decided = plan(worker(), unreadable(), [*active(2), *pending(1, first_slot=2)], NOW)
-    assert (decided.depth, decided.launches, decided.end, decided.held_back) == (None, (), (), True)
-    assert (decided.reason, decided.desired, decided.predicted_drain_seconds) == ("DepthUnknown", 3, None)
-    assert intent(worker(), decided) == (
-        "depth unknown, 3 unfinished; held back: the queue cannot be read: the database at db:5432 does not answer:"
-        " check that it runs"
-    )
-
-
-def test_a_resource_that_is_being_deleted_gets_no_further_jobs() -> None:
-    leaving = worker()
-    metadata = leaving.metadata.model_copy(update={"deletion_timestamp": NOW})
-    decided = plan(leaving.model_copy(update={"metadata": metadata}), backlog(500), active(1), NOW)
-    assert (decided.launches, decided.end, decided.reason) == ((), (), "BeingDeleted")
-
-
-def test_launches_nothing_that_could_not_start_without_its_secret() -> None:
-    decided = plan(worker(), backlog(500, token_problem="the Secret sync/token is not there"), [], NOW)
-    assert (decided.launches, decided.reason, decided.held_back) == ((), "SecretMissing", True)
-    assert intent(worker(), decided).endswith("; held back: the Secret sync/token is not there")
+    assert (decided.depth, decided.desired, decided.predicted_drain_seconds) == (None, 3, None)
 
 
 @pytest.mark.parametrize(("seconds", "launched", "wake"), [(9.9, 5, None), (10.0, 0, 10.0)])
@@ -295,7 +248,7 @@ def test_what_holds_launches_holds_nothing_back_where_jobs_are_enough() -> None:
 def test_launches_nothing_right_after_a_failure() -> None:
     decided = decide(500, [crashed(-1)])
     assert (decided.launches, decided.reason, decided.held_back) == ((), "JobsFailing", True)
-    assert decided.backoff is not None
+    assert decided.backoff
     assert decided.wake_seconds == (decided.backoff.retry_at - NOW).total_seconds()
     assert said(500, [crashed(-1)]).startswith(
         "depth 500, 50 a Job → 10 wanted, maxJobs 5 → 5, 0 unfinished; held back: Jobs fail (1 failure in a row, the last at"
@@ -351,21 +304,15 @@ def test_failures_are_over(jobs: list[Job], given: dict[str, Any], credentials: 
 
 def test_failures_are_remembered_when_their_jobs_are_gone_or_the_secrets_cannot_be_read() -> None:
     remembered = {
-        "reason": "SiorgUnavailable",
-        "streak": 3,
-        "since": rfc3339(at(-300)),
-        "lastFailureTime": rfc3339(at(-5)),
-        "message": "exit code 75, siorg_unavailable",
-        "template": template_of(),
-    }
+        "reason": "SiorgUnavailable", "streak": 3, "since": rfc3339(at(-300)), "lastFailureTime": rfc3339(at(-5)),
+        "message": "exit code 75, siorg_unavailable", "template": job().template,
+    }  # fmt: skip
     decided = decide(500, status={"backoff": remembered})
     assert decided.backoff is not None
     assert (decided.backoff.failures.streak, decided.launches, decided.reason) == (3, (), "SiorgUnavailable")
     failed = [ended(-5, Ending.SIORG_UNAVAILABLE)]
     assert plan(worker(), unreadable("SecretMissing", credentials=""), failed, NOW).backoff is not None
-
-
-def test_a_clock_that_was_ahead_does_not_silence_what_fails_after() -> None:
+    # A clock that was ahead does not silence what fails after.
     status = {"jobs": {"lastFinishedTime": rfc3339(at(86_400))}}
     assert decide(500, [crashed(-1)], status=status).reason == "JobsFailing"
 
@@ -413,14 +360,11 @@ def test_a_stuck_job_counts_until_it_is_gone_and_goes_also_while_the_depth_is_un
     assert len(plan(worker(), unreadable(), [stuck(since=-100)], NOW).end) == 1
 
 
-def test_never_ends_a_job_that_runs() -> None:
+def test_never_ends_a_job_that_runs_and_patience_can_be_chosen() -> None:
     (running,) = active(1)
     assert decide(50, [dataclasses.replace(running, stuck=stuck(since=-1000).stuck)]).end == ()
-
-
-def test_patience_can_be_chosen() -> None:
-    pacing = Pacing(stuck_grace=5, unschedulable_grace=7)
     jobs = [stuck(0, since=-6), stuck(1, reason="Unschedulable", since=-6)]
+    pacing = Pacing(stuck_grace=5, unschedulable_grace=7)
     assert [removal.name for removal in plan(worker(), backlog(9), jobs, NOW, pacing).end] == [jobs[0].name]
 
 
@@ -428,48 +372,35 @@ def test_keeps_the_newest_of_each_kind() -> None:
     succeeded = [ended(-100 + n, slot=n) for n in range(5)]
     failed = [ended(-200 + n, Ending.FAILED, slot=n, round_=2) for n in range(4)]
     decided = decide(0, [*succeeded, *failed], job={"successfulJobsHistoryLimit": 2, "failedJobsHistoryLimit": 1})
-    assert list(decided.remove) == names([*failed[:3], *succeeded[:3]])
-    assert list(decide(0, [ended()], job={"successfulJobsHistoryLimit": 0}).remove) == names([ended()])
+    assert decided.remove == tuple(job.name for job in [*failed[:3], *succeeded[:3]])
+    assert decide(0, [ended()], job={"successfulJobsHistoryLimit": 0}).remove == (ended().name,)
 
 
 def test_removes_a_great_many_in_several_steps() -> None:
     jobs = [ended(-n, slot=n % 5, round_=n) for n in range(1, 10_000)]
-    decided = decide(0, jobs)
-    assert len(decided.remove) == 50
-    assert decided.remove[0] == jobs[-1].name
+    assert (len(removed := decide(0, jobs).remove), removed[0]) == (50, jobs[-1].name)
 
 
 # -- telling it -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("depth", "unfinished", "spec", "message"),
-    [
-        (0, 0, {}, "depth 0, 0 unfinished → nothing to do"),
-        (0, 2, {}, "depth 0, 2 unfinished → nothing to do"),
-        (20, 1, {}, "depth 20, 50 a Job → 1 wanted, 1 unfinished → launched 0"),
-        (480, 3, {}, "depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished → launched 2"),
-        (20, 0, {"scaling": {"minJobs": 2}}, "depth 20, 50 a Job → 1 wanted, minJobs 2 → 2, 0 unfinished → launched 2"),
-        (
-            100,
-            0,
-            {"status": learned(0.5), "scaling": {"targetDrainSeconds": 60}},
-            "depth 100, 50 a Job → 2 wanted, 0.5 items/s a Job and 60 s → 4 wanted, 0 unfinished → launched 4",
-        ),
-        (
-            100,
-            0,
-            {"scaling": {"maxLaunchesPerStep": 1}},
-            "depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 1 (maxLaunchesPerStep 1)",
-        ),
-        (
-            9,
-            0,
-            {"scaling": {"maxJobs": 0}},
-            "depth 9, 50 a Job → 1 wanted, maxJobs 0 → 0, 0 unfinished; held back: spec.scaling.maxJobs is 0: nothing is launched",  # noqa: E501
-        ),
-    ],
-)
+TARGET = {"status": learned(0.5), "scaling": {"targetDrainSeconds": 60}}
+SENTENCES: list[tuple[int, int, dict[str, Any], str]] = [
+    # depth, unfinished Jobs, spec, and each step that shaped the decision
+    (0, 0, {}, "depth 0, 0 unfinished → nothing to do"),
+    (0, 2, {}, "depth 0, 2 unfinished → nothing to do"),
+    (20, 1, {}, "depth 20, 50 a Job → 1 wanted, 1 unfinished → launched 0"),
+    (480, 3, {}, "depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished → launched 2"),
+    (20, 0, {"scaling": {"minJobs": 2}}, "depth 20, 50 a Job → 1 wanted, minJobs 2 → 2, 0 unfinished → launched 2"),
+    (100, 0, TARGET, "depth 100, 50 a Job → 2 wanted, 0.5 items/s a Job and 60 s → 4 wanted, 0 unfinished → launched 4"),
+    (100, 0, {"scaling": {"maxLaunchesPerStep": 1}},
+        "depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 1 (maxLaunchesPerStep 1)"),
+    (9, 0, {"scaling": {"maxJobs": 0}},
+        "depth 9, 50 a Job → 1 wanted, maxJobs 0 → 0, 0 unfinished; held back: spec.scaling.maxJobs is 0: nothing is launched"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("depth", "unfinished", "spec", "message"), SENTENCES)
 def test_says_each_step_that_shaped_it(depth: int, unfinished: int, spec: dict[str, Any], message: str) -> None:
     assert said(depth, active(unfinished), **spec) == message
     explained = intent(worker(**spec), decide(depth, active(unfinished), **spec), "would launch")

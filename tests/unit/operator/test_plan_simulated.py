@@ -56,6 +56,7 @@ class Run:
             errors = 1 if self.ending is Ending.SIORG_UNAVAILABLE else 0
             lived = self.ended - self.started
             told = Summary("", 0, lived, {"completed": self.done}, requests=self.done + errors, request_errors=errors)
+        stuck = Stuck("ImagePullBackOff", "no such image", at(int(self.created)))
         return Job(
             name=self.name,
             slot=self.slot,
@@ -66,9 +67,7 @@ class Run:
             started_at=None if self.started is None else at(int(self.started)),
             finished_at=None if self.ended is None else at(int(self.ended)),
             ending=None if self.ended is None else self.ending,
-            stuck=Stuck("ImagePullBackOff", "no such image", at(int(self.created)))
-            if self.stuck and self.ended is None
-            else None,
+            stuck=stuck if self.stuck and self.ended is None else None,
             summary=told,
         )
 
@@ -238,21 +237,19 @@ def gaps(moments: Iterable[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("notified", [True, False])
-def test_one_item_a_minute_for_an_hour(notified: bool) -> None:
-    world = World(
-        scaled(maxJobs=10, pollIntervalSeconds=10), every(60, 1, times=60), lambda: 20.0, lambda: 5.0, notified=notified
-    )
+@pytest.mark.parametrize(
+    ("poll", "arrivals", "start", "item", "launches", "job_seconds"),
+    [(10, every(60, 1, times=60), 20.0, 5.0, 60, HOUR), (5, every(600, 300, times=6), 30.0, 1.0, 36, 2880)],
+    ids=["one item a minute", "bursts of 300 each 10 minutes"],
+)
+def test_an_hour_of_work(
+    poll: int, arrivals: list[tuple[float, int]], start: float, item: float, launches: int, job_seconds: float, notified: bool
+) -> None:
+    resource = scaled(itemsPerJob=50, maxJobs=10, pollIntervalSeconds=poll)
+    world = World(resource, list(arrivals), lambda: start, lambda: item, notified=notified)
     world.until(HOUR + 60)
-    assert (len(world.launches), world.empty_handed, world.queue, world.unfinished) == (60, 0, 0, [])
-
-
-@pytest.mark.parametrize("notified", [True, False])
-def test_bursts_of_300_each_10_minutes(notified: bool) -> None:
-    resource = scaled(itemsPerJob=50, maxJobs=10, pollIntervalSeconds=5)
-    world = World(resource, every(600, 300, times=6), lambda: 30.0, lambda: 1.0, notified=notified)
-    world.until(HOUR + 60)
-    assert (len(world.launches), world.empty_handed, world.queue, world.unfinished) == (36, 0, 0, [])
-    assert sum(run.ended - run.created for run in world.all_runs if run.ended is not None) <= 2880
+    assert (len(world.launches), world.empty_handed, world.queue, world.unfinished) == (launches, 0, 0, [])
+    assert sum(run.ended - run.created for run in world.all_runs if run.ended is not None) <= job_seconds
 
 
 @pytest.mark.parametrize("poll", [5, 30])
