@@ -150,7 +150,7 @@ class LocalMachine:
         template = manifests.template_hash(resource, credentials)
         record = JobRecord(
             name=name, uid="", slot=launch.slot, round=launch.round, template=template, created_at=datetime.now(UTC),
-            finished_at=None, complete=False, failed_because=None,
+            finished_at=None, failed_because=None,
         )  # fmt: skip
         process = Process(record, self._folder / f"{name}.log", self._folder / f"{name}.summary")
         process.termination_log.write_bytes(b"")
