@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -67,7 +67,7 @@ def _host_name() -> str:
 class OperatorSettings:
     """Everything that the environment says about the operator. Immutable; holds no secret.
 
-    Made by ``from_environment``, which checks. The constructor checks only what depends on two settings.
+    Made by ``from_environment``, which checks.
     """
 
     namespace: str = setting(
@@ -129,16 +129,6 @@ class OperatorSettings:
     log_format: LogFormat = setting(LOG_FORMAT, "Form of the log", default="json")
     log_level: LogLevel = setting(LOG_LEVEL, "Least severe level that is logged", default="info")
 
-    def __post_init__(self) -> None:
-        """Check what depends on two settings.
-
-        Raises:
-            ValueError: with every such error.
-        """
-        wrong = [f"{name} {what}" for name, _, what in _misfits({name: getattr(self, name) for name in _TOGETHER})]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, namespace_file: Path = NAMESPACE_FILE) -> Self:
         """Read the settings from ``environ``.
@@ -153,7 +143,7 @@ class OperatorSettings:
         of_pod = environ.get("POD_NAMESPACE", "").strip()
         namespace = ("POD_NAMESPACE", of_pod) if of_pod else (str(namespace_file), _content(namespace_file))
         reading = ENVIRONMENT.read(environ, {"namespace": namespace})
-        for name, other, what in _misfits({name: reading.value(name) for name in _TOGETHER}):
+        for name, other, what in _misfits(reading.value):
             if not reading.is_wrong(name) and not reading.is_wrong(other):
                 reading.refuse(name, what)
         return cls(**reading.checked())
@@ -179,23 +169,18 @@ class OperatorSettings:
 
 ENVIRONMENT: Final = Environment(OperatorSettings, prefix=PREFIX, ours=(PREFIX,), listing="siorg-operator settings")
 
-_TOGETHER = (
-    "lease_secs", "lease_renew_secs", "lease_retry_secs",
-    "backoff_base_secs", "backoff_max_secs", "siorg_probe_base_secs", "siorg_probe_max_secs",
-)  # fmt: skip
 
-
-def _misfits(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _misfits(value: Callable[[str], Any]) -> Iterator[tuple[str, str, str]]:
     """What depends on two settings: the field to blame, the other one, and what is wrong."""
-    lease, renew = values["lease_secs"], values["lease_renew_secs"]
+    lease, renew = value("lease_secs"), value("lease_renew_secs")
     if renew >= lease:
         yield "lease_renew_secs", "lease_secs", f"must be less than {PREFIX}LEASE_SECS ({lease})"
-    if values["lease_retry_secs"] * _JITTER >= renew:
+    if value("lease_retry_secs") * _JITTER >= renew:
         what = f"must be less than {PREFIX}LEASE_RENEW_SECS ({renew}) divided by {_JITTER:g}"
         yield "lease_retry_secs", "lease_renew_secs", what
     for base, longest in (("backoff_base_secs", "backoff_max_secs"), ("siorg_probe_base_secs", "siorg_probe_max_secs")):
-        if values[longest] < values[base]:
-            yield longest, base, f"must not be less than {PREFIX}{base.upper()} ({values[base]:g})"
+        if value(longest) < value(base):
+            yield longest, base, f"must not be less than {PREFIX}{base.upper()} ({value(base):g})"
 
 
 def _content(file: Path) -> str:

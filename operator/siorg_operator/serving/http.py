@@ -108,10 +108,10 @@ class HttpServer:
         await asyncio.sleep(0)  # closed transports close their sockets in the loop's next round
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        return _probe(self._health.judged().not_alive)
+        return _probe(self._health.why_not_alive())
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        return _probe(self._health.judged().not_ready)
+        return _probe(self._health.why_not_ready())
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         try:
