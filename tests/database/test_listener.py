@@ -41,7 +41,7 @@ def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else(
 ) -> None:
     async def scenario(databases: Databases) -> None:
         first, second, elsewhere = Calls(), Calls(), Calls()
-        watch = databases.watch(database_url, first)
+        unwatch = databases.watch(database_url, first)
         databases.watch(own_url, elsewhere)
         await until(lambda: first.count and elsewhere.count)  # what was missed before, nobody knows
         databases.watch(database_url, second)
@@ -49,8 +49,8 @@ def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else(
         counts = first.count, second.count, elsewhere.count
         insert(connection, siorg_code=1)
         await until(lambda: (first.count, second.count) == (counts[0] + 1, counts[1] + 1))
-        watch.close()
-        watch.close()
+        unwatch()
+        unwatch()
         insert(connection, siorg_code=2)
         await until(lambda: second.count == counts[1] + 2)
         assert (first.count, elsewhere.count) == (counts[0] + 1, counts[2])
@@ -62,15 +62,15 @@ def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else(
 def test_listening_ends_with_the_last_who_watches(connection: Connection, database_url: str) -> None:
     async def scenario(databases: Databases) -> None:
         calls = Calls()
-        watches = [databases.watch(database_url, calls) for _ in range(3)]
+        ends = [databases.watch(database_url, calls) for _ in range(3)]
         await until(lambda: listening(connection))
-        for watch in watches:
-            watch.close()
+        for unwatch in ends:
+            unwatch()
         await until(lambda: not sessions(connection))
         calls.count = 0
-        again = databases.watch(database_url, calls)
+        unwatch = databases.watch(database_url, calls)
         await until(lambda: calls.count)
-        again.close()
+        unwatch()
 
     run(scenario)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from siorg_operator.database.connection import Limits
 from siorg_operator.database.errors import URL_IN_SECRET, wrong_url
-from siorg_operator.database.listener import QueueListener, Watch
+from siorg_operator.database.listener import QueueListener
 from siorg_operator.database.reader import CLOSING, QueueReader
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_queue.address import check_database_url
@@ -56,23 +57,31 @@ class Databases:
             self._start(reader.serve())
         return await reader.read()
 
-    def watch(self, url: str, wake: Callable[[], None]) -> Watch:
+    def watch(self, url: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` on each notification of new work in the database, and whenever listening begins (again).
 
         ``wake`` is called from the event loop, never before this returns; it has to be quick. A wrong URL is never heard of.
+
+        Returns:
+            Ends it: no more calls. To end it twice is no error.
         """
-        url = url.strip()
-        watch = Watch(lambda watch: self._unwatch(url, watch))
-        try:
+        url, watch = url.strip(), object()
+
+        def unwatch() -> None:
+            if url in self._listeners:
+                listener, task = self._listeners[url]
+                if listener.remove(watch):
+                    del self._listeners[url]
+                    task.cancel()
+
+        with suppress(ValueError):
             check_database_url(url)
-        except ValueError:
-            return watch
-        if not self._closed:
-            if url not in self._listeners:
-                listener = QueueListener(url, self._limits)
-                self._listeners[url] = (listener, self._start(listener.listen()))
-            self._listeners[url][0].add(watch, wake)
-        return watch
+            if not self._closed:
+                if url not in self._listeners:
+                    listener = QueueListener(url, self._limits)
+                    self._listeners[url] = (listener, self._start(listener.listen()))
+                self._listeners[url][0].add(watch, wake)
+        return unwatch
 
     async def close(self) -> None:
         """End everything at once; whoever waits gets no reading."""
@@ -83,13 +92,6 @@ class Databases:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-
-    def _unwatch(self, url: str, watch: Watch) -> None:
-        if url in self._listeners:
-            listener, task = self._listeners[url]
-            if listener.remove(watch):
-                del self._listeners[url]
-                task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -47,7 +47,7 @@ async def subject(
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
         bodies = [job for job in bodies if controller_uid(job) == resource.metadata.uid]
         secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
-        backlog = await SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember).read(resource)
+        backlog = await SecretQueueReader(secrets, databases.read).read(resource)
         now = datetime.now(UTC)
         jobs = [
             combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redactor.text)

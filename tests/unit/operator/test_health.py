@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from operator import methodcaller
 
 from hypothesis import given
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from siorg_operator.serving.health import Health
 
-Step = tuple[float, Callable[[Health], None]]
+Step = tuple[float, methodcaller]
 
 LEADING, BEAT, LISTED, STANDBY = (methodcaller(name) for name in ("leading", "beat", "listed", "standing_by"))
 TRIED, REFUSED = (methodcaller("lease_tried", reached=reached) for reached in (True, False))
 
 
-def began(key: str) -> Callable[[Health], None]:
+def began(key: str) -> methodcaller:
     return methodcaller("pass_began", key)
 
 

@@ -163,10 +163,10 @@ def test_a_job_that_found_nothing_is_one_in_vain(exported: Exported) -> None:
 
 
 def test_times_are_told_in_buckets_fine_enough_for_what_is_promised(exported: Exported) -> None:
-    exported.metrics.enqueue_to_launch("siorg", "main", 0.04)
-    exported.metrics.enqueue_to_launch("siorg", "main", 0.24)
-    exported.metrics.reconciled("siorg", "main", 0.01)
-    exported.metrics.backlog_read("siorg", "main", 0.01)
+    exported.metrics.enqueue_to_launch.labels("siorg", "main").observe(0.04)
+    exported.metrics.enqueue_to_launch.labels("siorg", "main").observe(0.24)
+    exported.metrics.pass_seconds.labels("siorg", "main").observe(0.01)
+    exported.metrics.read_seconds.labels("siorg", "main").observe(0.01)
     counted = {
         le: exported.value("siorg_operator_enqueue_to_launch_seconds_bucket", le=le) for le in ("0.025", "0.05", "0.2", "0.25")
     }
@@ -176,15 +176,13 @@ def test_times_are_told_in_buckets_fine_enough_for_what_is_promised(exported: Ex
 
 
 def test_a_pass_that_fails_is_counted_by_reason(exported: Exported) -> None:
-    exported.metrics.reconcile_failed("siorg", "main", "500")
+    exported.metrics.pass_errors.labels("siorg", "main", "500").inc()
     assert exported.value("siorg_operator_reconcile_errors_total", reason="500") == 1
 
 
 def test_the_process_tells_of_itself(exported: Exported) -> None:
-    exported.metrics.leads(leading=True)
+    exported.metrics.leader.set(1)
     assert exported.registry.get_sample_value("siorg_operator_leader") == 1
-    exported.metrics.leads(leading=False)
-    assert exported.registry.get_sample_value("siorg_operator_leader") == 0
     exported.metrics.api_call("create", "jobs", 201, 0.02)
     exported.metrics.api_call("create", "jobs", 0, 10.0)
     call = {"verb": "create", "resource": "jobs"}
@@ -200,10 +198,10 @@ def everything(metrics: OperatorMetrics, worker: str) -> None:
     metrics.decided("siorg", worker, carried_out(SUSPENDED), READ, [])
     summary = Summary("done", 0, 1.0, {"completed": 1}, claimed=1, requests=1)
     metrics.job_ended("siorg", worker, job(JobState.SUCCEEDED, Ending.DONE, summary))
-    metrics.enqueue_to_launch("siorg", worker, 0.1)
-    metrics.reconciled("siorg", worker, 0.1)
-    metrics.backlog_read("siorg", worker, 0.1)
-    metrics.reconcile_failed("siorg", worker, "500")
+    metrics.enqueue_to_launch.labels("siorg", worker).observe(0.1)
+    metrics.pass_seconds.labels("siorg", worker).observe(0.1)
+    metrics.read_seconds.labels("siorg", worker).observe(0.1)
+    metrics.pass_errors.labels("siorg", worker, "500").inc()
 
 
 def test_a_resource_that_is_gone_leaves_nothing_and_others_stay(exported: Exported) -> None:

@@ -14,12 +14,14 @@ from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Reading, Unreadable
+from siorg_runtime.redaction import Redactor
 from support.operator_values import body, worker
 from support.rows import holds_for
 
 URL = "postgresql://siorg:hunter2@db/siorg"
 TOKEN = "s3cret-token"
 NEW_URL = "postgresql://new/siorg"
+REDACTOR = Redactor()
 NO_ANSWER: Any = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database at db:5432 does not answer")
 
 
@@ -56,9 +58,11 @@ class Databases:
 
     readings: dict[str, Reading | Unreadable] = field(default_factory=lambda: {URL: Reading(5)})
     asked: list[str] = field(default_factory=list)
+    redacted: str = ""
 
     async def read(self, url: str) -> Reading | Unreadable:
         self.asked.append(url)
+        self.redacted = REDACTOR.text(f"{url} a-new-token")
         found: Reading | Unreadable = self.readings.get(url, NO_ANSWER)
         return found
 
@@ -68,13 +72,12 @@ class Reader:
 
     def __init__(self) -> None:
         self.cluster, self.databases, self.now = Cluster(), Databases(), 0.0
-        self.remembered: list[str] = []
         self.secrets = Secrets(self.cluster.read_secret, refresh_seconds=60, clock=lambda: self.now)
         self.reader = self.another()
 
     def another(self) -> SecretQueueReader:
         """One for another resource, with the same Secrets."""
-        return SecretQueueReader(self.secrets, self.databases.read, remember_secret=self.remembered.append)
+        return SecretQueueReader(self.secrets, self.databases.read)
 
     def read(self, resource: SiorgSyncWorker | None = None) -> Backlog:
         return asyncio.run(self.reader.read(resource or worker()))
@@ -83,6 +86,12 @@ class Reader:
         reading = self.read(resource).reading
         assert isinstance(reading, Unreadable)
         return reading
+
+
+@pytest.fixture(autouse=True)
+def own_redactor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is learned here, no other test's logs are cleansed of."""
+    monkeypatch.setattr("siorg_operator.cluster.secrets.redactor", REDACTOR)
 
 
 @pytest.fixture
@@ -281,11 +290,11 @@ def test_the_fingerprint_changes_with_each_secret_and_holds_nothing_of_them(read
     assert one.read().credentials == other.read().credentials
 
 
-def test_every_secret_is_told_to_the_redactor_before_it_is_used(reader: Reader) -> None:
-    reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
-    reader.databases.readings = {}
+def test_the_redactor_knows_every_secret_before_it_is_used(reader: Reader) -> None:
+    reader.cluster.put("database", DATABASE_URL="host=new")
+    reader.cluster.put("token", SIORG_API_TOKEN="a-new-token")
     reader.read(WITH_TOKEN)
-    assert {URL, TOKEN} <= set(reader.remembered)
+    assert reader.databases.redacted == "*** ***"
 
 
 def test_no_message_holds_a_secret() -> None:
