@@ -40,6 +40,7 @@ _WRONG = {
     "literal_error": "is not one of the allowed values",
 }
 """What is wrong, by the type of pydantic's error."""
+_structural = cache(structural)
 _KINDS = {"boolean": "true or false", "object": "an object", "array": "a list", "string": "a string"}
 
 
@@ -61,7 +62,7 @@ def lines(error: ValidationError, given: Mapping[str, Any], model: type[BaseMode
         model: what it was looking for.
         forms: what the patterns of texts mean, in words.
     """
-    schema = _schema(model)
+    schema = _structural(model)
     for found in error.errors(include_input=False, include_url=False):
         path = found["loc"]
         if found["type"] == BROKEN:
@@ -112,11 +113,6 @@ def shape(value: object, node: Schema | None = None) -> str:
             return f"a list of {_counted(len(value), 'entry', 'entries')}"
         case _:
             return "something else"
-
-
-@cache
-def _schema(model: type[BaseModel]) -> Schema:
-    return structural(model)
 
 
 def _counted(number: int, singular: str, plural: str) -> str:
