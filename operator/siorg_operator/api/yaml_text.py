@@ -69,6 +69,12 @@ class _Loader(yaml.SafeLoader):
         text = str(self.whole(key)) if key.tag == f"{_YAML}int" else str(self.construct_yaml_bool(key)).lower()
         return yaml.ScalarNode(f"{_YAML}str", text, key.start_mark, key.end_mark)
 
+    def text(self, node: yaml.ScalarNode) -> str:
+        return self.construct_yaml_str(node)
+
+    def refuse(self, node: yaml.Node) -> None:
+        self.construct_undefined(node)
+
     def whole(self, node: yaml.ScalarNode) -> int | str:
         return node.value if ":" in node.value else self.construct_yaml_int(node)
 
@@ -79,9 +85,9 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor(f"{_YAML}int", _Loader.whole)
 _Loader.add_constructor(f"{_YAML}float", _Loader.number)
 for _kind in ("timestamp", "value"):
-    _Loader.add_constructor(_YAML + _kind, lambda loader, node: loader.construct_yaml_str(node))
+    _Loader.add_constructor(_YAML + _kind, _Loader.text)
 for _kind in ("binary", "omap", "pairs", "set"):
-    _Loader.add_constructor(_YAML + _kind, lambda loader, node: loader.construct_undefined(node))
+    _Loader.add_constructor(_YAML + _kind, _Loader.refuse)
 
 
 class _Budget:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.result import Result
 from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading
 from siorg_runtime.buckets import ITEM_SECONDS
@@ -47,8 +48,6 @@ class OperatorMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
         self._of_worker: list[Counter | Gauge | Histogram] = []
-        self._lock = threading.Lock()
-        self._held: dict[tuple[str, str], str] = {}
 
         make = self._make_of_worker
         # the queue
@@ -172,12 +171,9 @@ class OperatorMetrics:
         self._set_or_unknown(self._oldest, key, (reading.oldest_due_seconds or 0.0) if isinstance(reading, Reading) else None)
 
     def _holds_back(self, key: tuple[str, str], reason: str | None) -> None:
-        with self._lock:
-            before = self._held.pop(key, None)
-            if reason is not None:
-                self._held[key] = reason
-        if before is not None and before != reason:
-            self._held_back.remove(*key, before)
+        for other in Reason:
+            if other != reason:
+                self._held_back.remove(*key, other)
         if reason is not None:
             self._held_back.labels(*key, reason).set(1)
             self._held_back_total.labels(*key, reason).inc()
@@ -214,8 +210,6 @@ class OperatorMetrics:
 
     def forget(self, namespace: str, worker: str) -> None:
         """The resource is gone: so are its series."""
-        with self._lock:
-            self._held.pop((namespace, worker), None)
         for metric in self._of_worker:
             metric.remove_by_labels({"namespace": namespace, "worker": worker})
         self._item_seconds.remove((namespace, worker))
