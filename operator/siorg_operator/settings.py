@@ -93,12 +93,9 @@ class OperatorSettings:
         10, 1, 599, "A leader that could not renew for so long ends itself; less than SIORG_OPERATOR_LEASE_SECS", unit="seconds"
     )
     lease_retry_secs: int = whole(
-        2,
-        1,
-        400,
-        "Pause between two tries to renew or to take the Lease; well below SIORG_OPERATOR_LEASE_RENEW_SECS",
-        unit="seconds",
-    )
+        2, 1, 400, unit="seconds",
+        meaning="Pause between two tries to renew or to take the Lease; well below SIORG_OPERATOR_LEASE_RENEW_SECS",
+    )  # fmt: skip
     identity: str = setting(
         _matching(_IDENTITY, 128, "a plain name", "letters, digits, -, _ and ., at most 128"),
         "How this replica is called in the Lease; a random end is always added, for two may have one name",

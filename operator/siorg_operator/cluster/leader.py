@@ -126,7 +126,7 @@ class Leadership:
         on_lost: Callable[[str], object] = end_process,
         on_try: Callable[[bool], object] | None = None,
     ) -> None:
-        """Prepare; nothing is asked yet.
+        """Nothing is asked yet.
 
         Args:
             api_client: which cluster, and who we are in it. Its settings are copied: requests of the election have
@@ -162,13 +162,9 @@ class Leadership:
         return self._leading.is_set() and not self._is_late()
 
     def wait_until_leading(self, stop: threading.Event) -> bool:
-        """Wait for the lead. From then on it is kept, by threads of our own, until ``release`` or the end of the process.
+        """Wait for the lead, or until ``stop``; whether we lead.
 
-        Args:
-            stop: ends the waiting.
-
-        Returns:
-            Whether we lead; False only when ``stop`` was set.
+        From then on the lead is kept, by threads of our own, until ``release`` or the end of the process.
         """
         _log.info("Waiting for leadership", lease=self._lease_name, identity=self.identity)
         self._thread.start()

@@ -43,14 +43,7 @@ class HttpServer:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self, address: str, port: int) -> int:
-        """Open the port and serve.
-
-        Args:
-            address: an IP address of this machine; ``0.0.0.0`` for all of IPv4, ``::`` for all.
-            port: 0 takes a free one.
-
-        Returns:
-            The port.
+        """Open the port (0: a free one) of an IP address of this machine (``::``: all) and serve; which port it is.
 
         Raises:
             HttpPortError: it cannot be opened.
