@@ -65,10 +65,7 @@ def _host_name() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSettings:
-    """Everything that the environment says about the operator. Immutable; holds no secret.
-
-    Made by ``from_environment``, which checks.
-    """
+    """Everything that the environment says about the operator. Immutable; holds no secret; checked by ``from_environment``."""
 
     namespace: str = setting(
         _matching(_LABEL, 63, "a namespace's name", "a namespace's name: lower-case letters, digits and -, at most 63"),
@@ -128,11 +125,7 @@ class OperatorSettings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, namespace_file: Path = NAMESPACE_FILE) -> Self:
-        """Read the settings from ``environ``.
-
-        Args:
-            environ: usually ``os.environ``.
-            namespace_file: where Kubernetes wrote the namespace of this pod, if it runs in one.
+        """Read the settings. ``namespace_file``: where Kubernetes wrote the namespace of this pod, if it runs in one.
 
         Raises:
             SettingsError: with every error.

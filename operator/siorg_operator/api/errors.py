@@ -54,14 +54,7 @@ class ResourceError(ValueError):
 
 
 def lines(error: ValidationError, given: Mapping[str, Any], model: type[BaseModel], forms: Mapping[str, str]) -> Iterator[str]:
-    """One line for each thing that is wrong.
-
-    Args:
-        error: what pydantic found.
-        given: what it looked at, in camelCase.
-        model: what it was looking for.
-        forms: what the patterns of texts mean, in words.
-    """
+    """One line for each thing that pydantic found in ``given``. ``forms``: what the patterns of texts mean, in words."""
     schema = _structural(model)
     for found in error.errors(include_input=False, include_url=False):
         path = found["loc"]

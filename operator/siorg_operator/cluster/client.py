@@ -178,11 +178,7 @@ class Kubernetes:
         return await self._or_none("get", PLURAL, method, GROUP, VERSION, namespace, PLURAL, name)
 
     async def check_access(self, namespace: str) -> None:
-        """Make sure that everything that is watched can be listed.
-
-        Raises:
-            ClusterError: the first that cannot, and what to do about it.
-        """
+        """Make sure that everything that is watched can be listed. The error says what to do about the first that cannot."""
         for what in (PLURAL, "jobs", "cronjobs", "pods"):
             try:
                 await self._list(what, namespace, limit=1)
@@ -225,11 +221,7 @@ class Kubernetes:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     async def _call(self, verb: str, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Body:
-        """One request on a thread of the pool; its answer as JSON.
-
-        Raises:
-            ClusterError: it failed; the code is the answer's, or 0 when there was none.
-        """
+        """One request on a thread of the pool; its answer as JSON."""
 
         def call() -> Body:
             if verb not in _READS and not self._may_write():

@@ -1,8 +1,4 @@
-"""The databases that resources name: what is in their queues now, and a call at once when there is new work.
-
-Many resources share a database, so each URL has one connection that reads and one that listens. No database waits for
-another.
-"""
+"""The databases that resources name: what is in their queues now, and a call at once when there is new work."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from siorg_queue.address import check_database_url
 class Databases:
     """The databases of all resources: for each URL one connection that reads and one that listens, shared by all.
 
-    Belongs to one event loop.
+    No database waits for another. Belongs to one event loop.
     """
 
     def __init__(self, limits: Limits | None = None, *, correct: str = URL_IN_SECRET) -> None:

@@ -33,12 +33,9 @@ _WRONG_VALUE = re.compile(r"\binvalid (?:\w+ )*value|invalid port number", re.IG
 
 
 def unreadable(error: Exception, url: str, correct: str = URL_IN_SECRET) -> Unreadable:
-    """Why the queue could not be read, told so that a person knows what to do, without any secret of ``url``.
+    """Why the queue behind ``url`` could not be read, without any secret of that.
 
-    Args:
-        error: psycopg's error, TimeoutError, or UnicodeError from looking up a host.
-        url: that was connected to.
-        correct: what a person has to correct when the URL is wrong.
+    ``error``: one of ``connection.FAILURES``. ``correct``: what a person has to correct when the URL is wrong.
     """
     what = describe(error, url)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
