@@ -63,38 +63,19 @@ def exported() -> Exported:
     return Exported()
 
 
-def test_the_queue_is_told_as_it_was_read(exported: Exported) -> None:
-    exported.decided()
-    sizes = {status: exported.value("siorg_sync_queue_size", status=status) for status in ("due", "scheduled", "processing")}
-    assert sizes == {"due": 478, "scheduled": 7, "processing": 20}
-    assert exported.value("siorg_sync_queue_size", status="failed") == 3
-    assert exported.value("siorg_sync_queue_size", status="conflict") == 1
-    assert exported.value("siorg_operator_queue_depth") == 480
-    assert exported.value("siorg_operator_queue_oldest_due_seconds") == 12.5
-    assert exported.value("siorg_operator_queue_reachable") == 1
-
-
-def test_a_queue_that_cannot_be_read_has_no_depth_any_more(exported: Exported) -> None:
-    exported.decided()
-    exported.decided(
-        replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None), UNREAD
-    )
-    assert exported.value("siorg_operator_queue_reachable") == 0
-    for name in (
-        "siorg_operator_queue_depth",
-        "siorg_operator_queue_oldest_due_seconds",
-        "siorg_operator_predicted_drain_seconds",
+def test_the_queue_is_told_as_it_was_read_and_one_that_cannot_be_read_has_no_depth_any_more(exported: Exported) -> None:
+    statuses = ("due", "scheduled", "processing", "failed", "conflict")
+    names = ("queue_reachable", "queue_depth", "queue_oldest_due_seconds", "predicted_drain_seconds")
+    unknown = replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None)
+    for plan, backlog, sizes, values in (
+        (RESTING, READ, (478, 7, 20, 3, 1), (1, 480, 12.5, 38.4)),
+        (unknown, UNREAD, (None,) * 5, (0, None, None, None)),
+        (RESTING, READ, (478, 7, 20, 3, 1), (1, 480, 12.5, 38.4)),
+        (RESTING, Backlog(Reading(0)), (0,) * 5, (1, 0, 0, 38.4)),  # an empty queue has waited no time
     ):
-        assert exported.value(name) is None
-    assert not [series for series in exported.series() if series[0] == "siorg_sync_queue_size"]
-    exported.decided()
-    assert exported.value("siorg_operator_queue_depth") == 480
-
-
-def test_an_empty_queue_has_waited_no_time(exported: Exported) -> None:
-    exported.decided(backlog=Backlog(Reading(0)))
-    assert exported.value("siorg_operator_queue_depth") == 0
-    assert exported.value("siorg_operator_queue_oldest_due_seconds") == 0
+        exported.decided(plan, backlog)
+        assert tuple(exported.value("siorg_sync_queue_size", status=status) for status in statuses) == sizes
+        assert tuple(exported.value(f"siorg_operator_{name}") for name in names) == values
 
 
 def test_jobs_are_counted_by_state(exported: Exported) -> None:
@@ -173,9 +154,6 @@ def test_times_are_told_in_buckets_fine_enough_for_what_is_promised(exported: Ex
     assert counted == {"0.025": 0, "0.05": 1, "0.2": 1, "0.25": 2}
     assert exported.value("siorg_operator_reconcile_seconds_count") == 1
     assert exported.value("siorg_operator_backlog_read_seconds_count") == 1
-
-
-def test_a_pass_that_fails_is_counted_by_reason(exported: Exported) -> None:
     exported.metrics.pass_errors.labels("siorg", "main", "500").inc()
     assert exported.value("siorg_operator_reconcile_errors_total", reason="500") == 1
 
