@@ -19,7 +19,7 @@ from support import pgbouncer as bouncer
 from support.database_proxy import DatabaseProxy
 from support.postgres import Postgres
 from support.queue import insert
-from support.queue_databases import QUICK, reading, run, sessions, unreadable, until
+from support.queue_databases import QUICK, reading, run, run_behind, sessions, unreadable, until
 
 
 def listening(connection: Connection) -> list[int]:
@@ -39,8 +39,12 @@ class Calls:
 def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else(
     connection: Connection, database_url: str, own_url: str
 ) -> None:
+    def fails() -> None:
+        raise RuntimeError("a fault, which keeps it from no other")
+
     async def scenario(databases: Databases) -> None:
         first, second, elsewhere = Calls(), Calls(), Calls()
+        databases.watch(database_url, fails)
         unwatch = databases.watch(database_url, first)
         databases.watch(own_url, elsewhere)
         await until(lambda: first.count and elsewhere.count)  # what was missed before, nobody knows
@@ -75,34 +79,16 @@ def test_listening_ends_with_the_last_who_watches(connection: Connection, databa
     run(scenario)
 
 
-def test_one_whose_call_fails_keeps_it_from_no_other(connection: Connection, database_url: str) -> None:
-    def fails() -> None:
-        raise RuntimeError("a fault")
-
-    async def scenario(databases: Databases) -> None:
-        calls = Calls()
-        databases.watch(database_url, fails)
-        databases.watch(database_url, calls)
-        await until(lambda: calls.count)
-        before = calls.count
-        insert(connection, siorg_code=1)
-        await until(lambda: calls.count > before)
-
-    run(scenario)
-
-
 def test_at_rest_listening_asks_nothing(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            calls = Calls()
-            databases.watch(proxy.url(database_url), calls)
-            await until(lambda: calls.count)
-            asked = len(proxy.asked)
-            await asyncio.sleep(1)
-            assert len(proxy.asked) == asked
-            await databases.close()
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        calls = Calls()
+        databases.watch(url, calls)
+        await until(lambda: calls.count)
+        asked = len(proxy.asked)
+        await asyncio.sleep(1)
+        assert len(proxy.asked) == asked
 
-    run(scenario)
+    run_behind(postgres, tmp_path, database_url, scenario)
 
 
 def test_listening_comes_back_after_a_restart_and_calls_for_what_it_missed(

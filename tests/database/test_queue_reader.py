@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 import pytest
 
-from siorg_operator.database.connection import Limits
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_queue import Connection, connect
@@ -25,13 +24,13 @@ from support.database_proxy import DatabaseProxy
 from support.fleet import eventually
 from support.postgres import Postgres
 from support.queue import insert
-from support.queue_databases import QUICK, reading, run, sessions, unreadable, until
+from support.queue_databases import QUICK, reading, run, run_behind, sessions, unreadable, until
 
 PASSWORD = "p@ss/W0rd:Zx81#%"
 
 
-def read(url: str, limits: Limits | None = None) -> Reading | Unreadable:
-    return run(lambda databases: databases.read(url), limits)
+def read(url: str) -> Reading | Unreadable:
+    return run(lambda databases: databases.read(url))
 
 
 # -- what is read -----------------------------------------------------------------------------------------------------
@@ -69,100 +68,82 @@ def test_reads_the_queue_and_what_limits_its_use(connection: Connection, databas
     )
 
 
-def test_the_switch_is_taken_as_jobs_take_it(connection: Connection, database_url: str) -> None:
-    async def taken(databases: Databases) -> dict[str, bool]:
-        found = {}
-        for value in ("true", '"no"', "0", "null", '"perhaps"', "[]"):
-            connection.execute("UPDATE system_settings SET value = %s::jsonb WHERE key = 'siorg.sync_enabled'", (value,))
-            found[value] = reading(await databases.read(database_url)).sync_enabled
-        return found
-
-    assert run(taken) == {"true": True, '"no"': False, "0": False, "null": True, '"perhaps"': False, "[]": False}
-
-
-def test_a_switch_that_cannot_be_read_is_told_once(
+def test_the_switch_is_taken_as_jobs_take_it_and_one_that_cannot_be_read_is_told_once(
     connection: Connection, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connection.execute("""UPDATE system_settings SET value = '"perchance"' WHERE key = 'siorg.sync_enabled'""")
+    expected = {"true": True, '"no"': False, "0": False, "null": True, '"perhaps"': False, "[]": False}
 
-    async def twice(databases: Databases) -> None:
-        await databases.read(database_url)
-        await databases.read(database_url)
+    async def scenario(databases: Databases) -> None:
+        for value, taken in expected.items():
+            connection.execute("UPDATE system_settings SET value = %s::jsonb WHERE key = 'siorg.sync_enabled'", (value,))
+            for _ in range(2):
+                assert reading(await databases.read(database_url)).sync_enabled == taken, value
 
-    run(twice)
-    (warning,) = [record for record in caplog.records if "siorg.sync_enabled must be a boolean" in record.getMessage()]
-    assert "taken as false" in warning.getMessage()
+    run(scenario)
+    said = [record.getMessage() for record in caplog.records if "siorg.sync_enabled must be a boolean" in record.getMessage()]
+    assert len(said) == 2  # for "perhaps", and for []
+    assert "taken as false" in said[0]
 
 
 # -- few queries, none of them old ------------------------------------------------------------------------------------
 
 
 def test_500_readers_at_one_moment_are_two_queries_at_most(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            url = proxy.url(database_url)
-            for rounds in (1, 2):
-                before = proxy.readings()
-                found = await asyncio.gather(*(databases.read(url) for _ in range(500)))
-                assert all(isinstance(one, Reading) for one in found)
-                assert proxy.readings() - before <= 2, rounds
-            await databases.close()
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        for rounds in (1, 2):
+            before = proxy.readings()
+            found = await asyncio.gather(*(databases.read(url) for _ in range(500)))
+            assert all(isinstance(one, Reading) for one in found)
+            assert proxy.readings() - before <= 2, rounds
 
-    run(scenario)
+    run_behind(postgres, tmp_path, database_url, scenario)
 
 
 def test_who_asks_while_a_query_is_on_its_way_gets_the_next_ones_answer(
     postgres: Postgres, connection: Connection, database_url: str, tmp_path: Path
 ) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            url = proxy.url(database_url)
-            await databases.read(url)
-            before = proxy.readings()
-            proxy.hold()
-            early = asyncio.create_task(databases.read(url))
-            await until(lambda: proxy.readings() == before + 1)
-            insert(connection, siorg_code=1)
-            late = [asyncio.create_task(databases.read(url)) for _ in range(50)]
-            await asyncio.sleep(0)
-            proxy.release()
-            assert {reading(found).claimable for found in await asyncio.gather(*late)} == {1}
-            assert early.done()
-            assert proxy.readings() == before + 2
-            await databases.close()
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        await databases.read(url)
+        before = proxy.readings()
+        proxy.hold()
+        early = asyncio.create_task(databases.read(url))
+        await until(lambda: proxy.readings() == before + 1)
+        insert(connection, siorg_code=1)
+        late = [asyncio.create_task(databases.read(url)) for _ in range(50)]
+        await asyncio.sleep(0)
+        proxy.release()
+        assert {reading(found).claimable for found in await asyncio.gather(*late)} == {1}
+        assert early.done()
+        assert proxy.readings() == before + 2
 
-    run(scenario)
+    run_behind(postgres, tmp_path, database_url, scenario)
 
 
 def test_one_who_gives_up_takes_nothing_from_the_others(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            url = proxy.url(database_url)
-            proxy.hold()
-            impatient, patient = asyncio.create_task(databases.read(url)), asyncio.create_task(databases.read(url))
-            await asyncio.sleep(0)
-            impatient.cancel()
-            await asyncio.wait({impatient})
-            proxy.release()
-            reading(await patient)
-            await databases.close()
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        proxy.hold()
+        impatient, patient = asyncio.create_task(databases.read(url)), asyncio.create_task(databases.read(url))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.wait({impatient})
+        proxy.release()
+        reading(await patient)
 
-    run(scenario)
+    run_behind(postgres, tmp_path, database_url, scenario)
 
 
 def test_a_database_that_hangs_keeps_no_other_waiting(postgres: Postgres, database_url: str, tmp_path: Path) -> None:
-    async def scenario(databases: Databases) -> None:
-        async with DatabaseProxy(postgres.socket_folder, tmp_path) as proxy:
-            proxy.hold()
-            hanging = asyncio.create_task(databases.read(proxy.url(database_url)))
-            await until(lambda: proxy.asked)
-            for _ in range(5):
-                reading(await databases.read(database_url))
-            assert not hanging.done()
-            await databases.close()  # at once, although it hangs
-            assert unreadable(await hanging).reason == "DatabaseUnavailable"
+    async def scenario(databases: Databases, proxy: DatabaseProxy, url: str) -> None:
+        proxy.hold()
+        hanging = asyncio.create_task(databases.read(url))
+        await until(lambda: proxy.asked)
+        for _ in range(5):
+            reading(await databases.read(database_url))
+        assert not hanging.done()
+        await databases.close()  # at once, although it hangs
+        assert unreadable(await hanging).reason == "DatabaseUnavailable"
 
-    run(scenario)
+    run_behind(postgres, tmp_path, database_url, scenario)
 
 
 def test_a_connection_that_nobody_uses_is_closed(connection: Connection, database_url: str) -> None:
@@ -214,19 +195,14 @@ def test_after_the_end_nothing_is_read_and_nobody_called(connection: Connection,
 # -- trouble: bounded, and told ---------------------------------------------------------------------------------------
 
 
-def test_a_server_that_was_restarted_is_read_at_the_first_attempt(own_postgres: Postgres, own_url: str) -> None:
+def test_a_server_that_is_down_is_told_and_read_at_the_first_attempt_when_it_is_back(
+    own_postgres: Postgres, own_url: str
+) -> None:
     async def scenario(databases: Databases) -> None:
         reading(await databases.read(own_url))
         await asyncio.to_thread(own_postgres.restart)
         reading(await databases.read(own_url))
         await asyncio.to_thread(own_postgres.restart, "immediate")  # a crash
-        reading(await databases.read(own_url))
-
-    run(scenario)
-
-
-def test_a_server_that_is_down_is_told_and_read_again_when_it_is_back(own_postgres: Postgres, own_url: str) -> None:
-    async def scenario(databases: Databases) -> None:
         reading(await databases.read(own_url))
         await asyncio.to_thread(own_postgres.stop)
         found = unreadable(await databases.read(own_url))
@@ -240,14 +216,12 @@ def test_a_server_that_is_down_is_told_and_read_again_when_it_is_back(own_postgr
 
 
 @contextmanager
-def stopped(*processes: int) -> Iterator[None]:
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
+def stopped(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
     try:
         yield
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        os.kill(process, signal.SIGCONT)
 
 
 def test_a_server_that_accepts_nobody_any_more_is_told_in_time(own_postgres: Postgres, own_url: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from siorg_operator.database.connection import APPLICATION_NAME, Limits
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_queue import Connection
+from support.database_proxy import DatabaseProxy
+from support.postgres import Postgres
 
 T = TypeVar("T")
 
@@ -26,6 +29,19 @@ def run(scenario: Callable[[Databases], Awaitable[T]], limits: Limits | None = N
             await databases.close()
 
     return asyncio.run(main())
+
+
+def run_behind(
+    server: Postgres, folder: Path, database_url: str, scenario: Callable[[Databases, DatabaseProxy, str], Awaitable[None]]
+) -> None:
+    """``run``, with a proxy in ``folder`` before the server; the scenario gets it, and the database's URL through it."""
+
+    async def proxied(databases: Databases) -> None:
+        async with DatabaseProxy(server.socket_folder, folder) as proxy:
+            await scenario(databases, proxy, proxy.url(database_url))
+            await databases.close()
+
+    run(proxied)
 
 
 async def until(condition: Callable[[], object]) -> None:
