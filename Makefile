@@ -90,7 +90,7 @@ test-fast: $(INSTALLED) ## those that need neither a process nor a database, at 
 # the CRD; SIORG_TEST_JOB_IMAGE and SIORG_TEST_HOST_ADDRESS add a drain with real pods (tests/cluster/test_real_pods.py).
 test-cluster: $(INSTALLED) ## run the operator's tests against the API server of KUBECONFIG
 	@test -n "$$KUBECONFIG" || { echo "KUBECONFIG is not set: it has to name the cluster to test on" >&2; exit 2; }
-	@SIORG_TEST_CLUSTER=1 $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/cluster) $(ARGS)
+	@SIORG_TEST_CLUSTER=1 $(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/kube_double tests/cluster) $(ARGS)
 
 # E2E_CONTEXT has to name the current context of KUBECONFIG: nobody's cluster is touched by mistake. The other variables are in
 # tests/support/target.py.

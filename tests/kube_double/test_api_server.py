@@ -179,8 +179,9 @@ class TestUpdate:
         assert refused.message.startswith(f'Operation cannot be fulfilled on configmaps "{name}": the object has been modified')
         old = {"metadata": {"resourceVersion": version(made)}, "data": {"a": "3"}}
         assert refusal(lambda: kube.patch("configmaps", name, old)).status == 409
-        other = {"metadata": {"uid": "11111111-1111-1111-1111-111111111111"}, "data": {"a": "3"}}
-        assert refusal(lambda: kube.patch("configmaps", name, other)).status == 409
+        other = config_map(name, a="3")
+        other["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111"
+        assert refusal(lambda: kube.replace(other)).status == 409
 
     def test_a_lease_is_renewed_only_with_the_version_that_was_read(self, kube: Kube, name: str) -> None:
         lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
@@ -424,9 +425,10 @@ class TestWatch:
         raise AssertionError("no bookmark")
 
     def test_from_a_version_that_is_forgotten_says_gone(self, kube: Kube, cluster: Cluster, name: str) -> None:
+        if not isinstance(cluster.server, ApiServer):
+            pytest.skip("a real server forgets when it pleases")
         kube.create(config_map(name))
-        if isinstance(cluster.server, ApiServer):
-            cluster.server.compact()
+        cluster.server.compact()
         event = next(iter(kube.watch("configmaps", version="1", seconds=5)))
         assert (event["type"], event["object"]["kind"]) == ("ERROR", "Status")
         assert (event["object"]["code"], event["object"]["reason"]) == (410, "Expired")

@@ -283,9 +283,9 @@ def _hold_work(facts: _Facts, backoff: Backoff | None) -> Hold | None:
 def siorg_pause(backlog: Backlog) -> float | None:
     """For so many seconds SIORG wants no requests, if for longer than a Job takes to start: only then is waiting better."""
     reading = backlog.reading
-    if not isinstance(reading, Reading) or reading.siorg_paused_seconds < _SHORT_PAUSE_SECONDS:
-        return None
-    return reading.siorg_paused_seconds
+    if isinstance(reading, Reading) and reading.siorg_paused_seconds >= _SHORT_PAUSE_SECONDS:
+        return reading.siorg_paused_seconds
+    return None
 
 
 def _launches(count: int, resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[Launch, ...]:
