@@ -113,12 +113,9 @@ def test_reads_the_queue_that_the_secret_names_by_the_key_that_the_resource_name
     assert reader.reader.url == URL
     reader.cluster.put("other", url=f" {URL}\n")
     assert reader.read(worker(database={"urlSecretRef": {"name": "other", "key": "url"}})).depth == 5
-
-
-def test_looks_into_the_resources_own_namespace_and_nowhere_else(reader: Reader) -> None:
     elsewhere = body()
     elsewhere["metadata"]["namespace"] = "elsewhere"
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError):  # by the fake cluster: into the resource's own namespace it looks, and nowhere else
         reader.read(parse(elsewhere))
 
 
@@ -158,15 +155,6 @@ def test_a_changed_secret_is_noticed_without_asking_the_database_and_used_when_i
     assert not changed()  # not known, which is not the same
 
 
-def test_a_secret_that_is_gone_is_listened_to_no_more(reader: Reader) -> None:
-    reader.read()
-    reader.cluster.secrets.clear()
-    reader.now = 61
-    assert asyncio.run(reader.reader.changed())
-    assert reader.unread().reason == "SecretMissing"
-    assert reader.reader.url is None
-
-
 def test_a_secret_is_read_at_once_when_the_database_refuses() -> None:
     for reason in (Reason.DATABASE_UNAVAILABLE, Reason.ACCESS_DENIED, Reason.WRONG_URL):
         reader = Reader()
@@ -188,7 +176,14 @@ def test_a_database_that_refuses_costs_no_further_request_where_the_secret_is_no
     assert reader.cluster.asked == []
 
 
-def test_a_secret_that_goes_while_the_database_is_away_keeps_the_reason(reader: Reader) -> None:
+def test_a_secret_that_is_gone_is_listened_to_no_more_and_while_the_database_is_away_that_is_the_reason(reader: Reader) -> None:
+    reader.read()
+    reader.cluster.secrets.clear()
+    reader.now = 61
+    assert asyncio.run(reader.reader.changed())
+    assert reader.unread().reason == "SecretMissing"
+    assert reader.reader.url is None
+    reader.cluster.put("database", DATABASE_URL=URL)
     reader.read()
     reader.databases.readings = {}
     reader.cluster.secrets.clear()
