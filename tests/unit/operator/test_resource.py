@@ -190,15 +190,12 @@ extra: 1
     assert list(errors(text)) == expected
 
 
-def test_what_is_compared_with_a_default_says_so() -> None:
+def test_what_is_compared_with_a_default_says_so_and_an_unknown_field_gets_a_suggestion() -> None:
     (line,) = errors(with_spec("worker: {retryBaseDelayMilliseconds: 60001}"))
     assert line == (
         "spec.worker.retryMaxDelayMilliseconds: is less than retryBaseDelayMilliseconds; value: 60000 (the default);"
         " allowed: at least retryBaseDelayMilliseconds"
     )
-
-
-def test_an_unknown_field_gets_a_suggestion() -> None:
     for key, meant in (("minjobs", "minJobs"), ("min_jobs", "minJobs"), ("maxLaunchPerStep", "maxLaunchesPerStep"), ("zzz", "")):
         (line,) = errors(with_spec(f"scaling: {{{key}: 1}}"))
         suggestion = f"; did you mean {meant}?" if meant else ""
