@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from siorg_operator.api.crd import crd
+from siorg_operator.api.pods import SET_BY_THE_OPERATOR
 
 Manifest = dict[str, Any]
 
@@ -217,23 +218,6 @@ def _entries(name: str, **more: Any) -> dict[str, Any]:
 
 
 _SECRET_FIELD: Final = {"secretKeyRef": {"name": "a", "key": "b"}}
-_SET_BY_THE_OPERATOR: Final[Mapping[str, str]] = {
-    "DATABASE_URL": "spec.database.urlSecretRef",
-    "SIORG_API_URL": "spec.siorg.url",
-    "SIORG_API_TOKEN": "spec.siorg.tokenSecretRef",
-    "SIORG_ALLOW_INSECURE": "spec.siorg.allowInsecure",
-    "SIORG_MAX_REQUESTS_PER_SECOND": "spec.siorg.maxRequestsPerSecond",
-    "WORKER_BATCH_SIZE": "spec.worker.batchSize",
-    "WORKER_CONCURRENCY": "spec.worker.concurrency",
-    "WORKER_MAX_RETRIES": "spec.worker.maxRetries",
-    "WORKER_RETRY_BASE_DELAY_MS": "spec.worker.retryBaseDelayMilliseconds",
-    "WORKER_RETRY_MAX_DELAY_MS": "spec.worker.retryMaxDelayMilliseconds",
-    "WORKER_LINGER_SECS": "spec.worker.lingerSeconds",
-    "WORKER_SHUTDOWN_GRACE_SECS": "spec.job.podTemplate.spec.terminationGracePeriodSeconds",
-    "WORKER_RETENTION_DAYS": "spec.cleanup.retentionDays",
-    "LOG_FORMAT": "spec.worker.logFormat",
-    "LOG_LEVEL": "spec.worker.logLevel",
-}
 _CLAIM: Final = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
 _SOURCES: Final[Mapping[str, Any]] = {
     "configMap": {"name": "a", "optional": True},
@@ -329,7 +313,7 @@ def _bad_labels() -> Iterator[Bad]:
 
 def _bad_env() -> Iterator[Bad]:
     path = f"{_POD}.env"
-    for name in _SET_BY_THE_OPERATOR:
+    for name in SET_BY_THE_OPERATOR:
         yield Bad(path, [_entries("A"), _entries(name, value="x")], "rule", f"{path}[1].name", says="has a field of its own")
     for name in ("WORKER_BATCHSIZE", "SIORG_TOKEN", "WORKER_", "SIORG_OPERATOR"):
         yield Bad(path, [_entries(name)], "rule", f"{path}[0].name", says="begins as the job's settings do")
