@@ -137,7 +137,7 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
         bodies = [job for job in bodies if controller_uid(job) == resource.metadata.uid]
         secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
-        backlog = await SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember).read(resource)
+        backlog = await SecretQueueReader(secrets, databases.read).read(resource)
     finally:
         await databases.close()
         kubernetes.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -65,10 +65,7 @@ def _host_name() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSettings:
-    """Everything that the environment says about the operator. Immutable; holds no secret.
-
-    Made by ``from_environment``, which checks. The constructor checks only what depends on two settings.
-    """
+    """Everything that the environment says about the operator. Immutable; holds no secret; checked by ``from_environment``."""
 
     namespace: str = setting(
         _matching(_LABEL, 63, "a namespace's name", "a namespace's name: lower-case letters, digits and -, at most 63"),
@@ -93,12 +90,9 @@ class OperatorSettings:
         10, 1, 599, "A leader that could not renew for so long ends itself; less than SIORG_OPERATOR_LEASE_SECS", unit="seconds"
     )
     lease_retry_secs: int = whole(
-        2,
-        1,
-        400,
-        "Pause between two tries to renew or to take the Lease; well below SIORG_OPERATOR_LEASE_RENEW_SECS",
-        unit="seconds",
-    )
+        2, 1, 400, unit="seconds",
+        meaning="Pause between two tries to renew or to take the Lease; well below SIORG_OPERATOR_LEASE_RENEW_SECS",
+    )  # fmt: skip
     identity: str = setting(
         _matching(_IDENTITY, 128, "a plain name", "letters, digits, -, _ and ., at most 128"),
         "How this replica is called in the Lease; a random end is always added, for two may have one name",
@@ -129,23 +123,9 @@ class OperatorSettings:
     log_format: LogFormat = setting(LOG_FORMAT, "Form of the log", default="json")
     log_level: LogLevel = setting(LOG_LEVEL, "Least severe level that is logged", default="info")
 
-    def __post_init__(self) -> None:
-        """Check what depends on two settings.
-
-        Raises:
-            ValueError: with every such error.
-        """
-        wrong = [f"{name} {what}" for name, _, what in _misfits({name: getattr(self, name) for name in _TOGETHER})]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, namespace_file: Path = NAMESPACE_FILE) -> Self:
-        """Read the settings from ``environ``.
-
-        Args:
-            environ: usually ``os.environ``.
-            namespace_file: where Kubernetes wrote the namespace of this pod, if it runs in one.
+        """Read the settings. ``namespace_file``: where Kubernetes wrote the namespace of this pod, if it runs in one.
 
         Raises:
             SettingsError: with every error.
@@ -153,7 +133,7 @@ class OperatorSettings:
         of_pod = environ.get("POD_NAMESPACE", "").strip()
         namespace = ("POD_NAMESPACE", of_pod) if of_pod else (str(namespace_file), _content(namespace_file))
         reading = ENVIRONMENT.read(environ, {"namespace": namespace})
-        for name, other, what in _misfits({name: reading.value(name) for name in _TOGETHER}):
+        for name, other, what in _misfits(reading.value):
             if not reading.is_wrong(name) and not reading.is_wrong(other):
                 reading.refuse(name, what)
         return cls(**reading.checked())
@@ -179,23 +159,18 @@ class OperatorSettings:
 
 ENVIRONMENT: Final = Environment(OperatorSettings, prefix=PREFIX, ours=(PREFIX,), listing="siorg-operator settings")
 
-_TOGETHER = (
-    "lease_secs", "lease_renew_secs", "lease_retry_secs",
-    "backoff_base_secs", "backoff_max_secs", "siorg_probe_base_secs", "siorg_probe_max_secs",
-)  # fmt: skip
 
-
-def _misfits(values: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _misfits(value: Callable[[str], Any]) -> Iterator[tuple[str, str, str]]:
     """What depends on two settings: the field to blame, the other one, and what is wrong."""
-    lease, renew = values["lease_secs"], values["lease_renew_secs"]
+    lease, renew = value("lease_secs"), value("lease_renew_secs")
     if renew >= lease:
         yield "lease_renew_secs", "lease_secs", f"must be less than {PREFIX}LEASE_SECS ({lease})"
-    if values["lease_retry_secs"] * _JITTER >= renew:
+    if value("lease_retry_secs") * _JITTER >= renew:
         what = f"must be less than {PREFIX}LEASE_RENEW_SECS ({renew}) divided by {_JITTER:g}"
         yield "lease_retry_secs", "lease_renew_secs", what
     for base, longest in (("backoff_base_secs", "backoff_max_secs"), ("siorg_probe_base_secs", "siorg_probe_max_secs")):
-        if values[longest] < values[base]:
-            yield longest, base, f"must not be less than {PREFIX}{base.upper()} ({values[base]:g})"
+        if value(longest) < value(base):
+            yield longest, base, f"must not be less than {PREFIX}{base.upper()} ({value(base):g})"
 
 
 def _content(file: Path) -> str:

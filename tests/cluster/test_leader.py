@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,9 +50,7 @@ def spec(cluster: Cluster) -> dict[str, Any]:
 class Member:
     """A replica on threads of this process, and what became of it."""
 
-    def __init__(
-        self, server: ApiServer, namespace: str, *, lease: float, renew: float, on_try: Callable[[bool], object]
-    ) -> None:
+    def __init__(self, server: ApiServer, namespace: str, lease: float, renew: float, on_try: Callable[[int], object]) -> None:
         settings: Any = SimpleNamespace(
             namespace=namespace, lease_name=NAME, identity="me", lease_secs=lease, lease_renew_secs=renew, lease_retry_secs=0.1
         )
@@ -65,15 +62,11 @@ class Member:
 
         def tried(reached: bool) -> None:
             self.reached.append(reached)
-            on_try(reached)
+            on_try(len(self.reached))
 
         self.leadership = Leadership(api, settings, on_lost=self.lost.append, on_try=tried)
         self.waiting = threading.Thread(target=self.leadership.wait_until_leading, args=(self.stop,))
         self.waiting.start()
-
-    @property
-    def identity(self) -> str:
-        return self.leadership.identity
 
     def tries(self, number: int = 3, *, reached: bool = True) -> None:
         """Wait until it has tried so often from now on."""
@@ -97,8 +90,8 @@ def join(cluster: Cluster, server: ApiServer) -> Iterator[Join]:
     """Let a replica take part; by default with a lease that no busy machine loses."""
     members: list[Member] = []
 
-    def started(*, lease: float = 20, renew: float = 15, on_try: Callable[[bool], object] = lambda _: None) -> Member:
-        members.append(Member(server, cluster.namespace, lease=lease, renew=renew, on_try=on_try))
+    def started(lease: float = 20, renew: float = 15, on_try: Callable[[int], object] = lambda _: None) -> Member:
+        members.append(Member(server, cluster.namespace, lease, renew, on_try))
         return members[-1]
 
     yield started
@@ -131,7 +124,7 @@ def test_the_lease_says_who_leads_and_nobody_after_the_release(
     member.leads()
     found = spec(cluster)
     assert re.fullmatch(r"me_[0-9a-f]{6}", found["holderIdentity"])
-    assert found["holderIdentity"] == member.identity
+    assert found["holderIdentity"] == member.leadership.identity
     assert (found["leaseDurationSeconds"], found["leaseTransitions"]) == (20, 0)
     eventually(lambda: spec(cluster)["renewTime"] > found["renewTime"])
     assert spec(cluster)["acquireTime"] == found["acquireTime"]
@@ -140,19 +133,17 @@ def test_the_lease_says_who_leads_and_nobody_after_the_release(
     assert "Released leadership" in caplog.text
     successor = join()
     successor.leads()
-    assert successor.identity != member.identity  # the same setting, another random end
+    assert successor.leadership.identity != member.leadership.identity  # the same setting, another random end
     assert spec(cluster)["leaseTransitions"] == 1
 
 
-TROUBLES: dict[str, tuple[Callable[[ApiServer], AbstractContextManager[object]], str]] = {
-    "hangs": (lambda server: server.fault(resource="leases", hang=True), "did not answer: TimeoutError: timed out"),
-    "fails": (
-        lambda server: server.fault(resource="leases", status=500, message="etcd: request timed out"),
-        "500: etcd: request",
-    ),
-    "forbids": (lambda server: server.fault(resource="leases", status=403, message="leases is forbidden"), "403: leases is"),
-    "drops": (lambda server: server.fault(resource="leases", drop=True), "did not answer: "),
-    "refuses connections": (ApiServer.gone, "Connection refused"),
+TROUBLES: dict[str, tuple[dict[str, Any], str]] = {
+    # the API server's fault; none: there is no API server
+    "hangs": ({"hang": True}, "did not answer: TimeoutError: timed out"),
+    "fails": ({"status": 500, "message": "etcd: request timed out"}, "500: etcd: request"),
+    "forbids": ({"status": 403, "message": "leases is forbidden"}, "403: leases is"),
+    "drops": ({"drop": True}, "did not answer: "),
+    "refuses connections": ({}, "Connection refused"),
 }
 
 
@@ -165,8 +156,8 @@ def test_a_leader_that_cannot_renew_ends_itself_and_a_standby_goes_on_trying(
     leader.leads()
     standby = join(lease=3, renew=2)
     standby.tries()
-    context, reason = TROUBLES[trouble]
-    with context(server):
+    fault, reason = TROUBLES[trouble]
+    with server.fault(resource="leases", **fault) if fault else server.gone():
         why = lost(leader)
         assert re.search(r"was last renewed \d+\.\d s ago \(limit 2 s\); the last try: (get|update) leases: ", why)
         assert reason in why
@@ -177,31 +168,35 @@ def test_a_leader_that_cannot_renew_ends_itself_and_a_standby_goes_on_trying(
     assert [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_short_trouble_ends_nobody_and_is_logged_once(server: ApiServer, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_answer_and_a_short_trouble_end_nobody_and_are_logged_once(
+    server: ApiServer, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.fault(verb="create", resource="leases", drop=True, carried_out=True, count=1):
+        member = join()
+        member.leads()
+    caplog.clear()
     caplog.set_level("INFO")
-    member = join()
-    member.leads()
     with server.fault(resource="leases", status=500, message="etcd: request timed out"):
         member.tries(3, reached=False)
     member.tries()
     assert member.leadership.is_leader
+    assert not member.lost
     logged = [record.getMessage() for record in caplog.records if "read" in record.getMessage()]
     assert logged == ["The lease cannot be read or renewed", "The lease can be read and renewed again"]
 
 
-def test_a_lost_answer_loses_no_lead(server: ApiServer, join: Join) -> None:
-    with server.fault(verb="create", resource="leases", drop=True, carried_out=True, count=1):
-        member = join()
-        member.leads()
-    assert not member.lost
-
-
-def test_a_leader_that_reads_anothers_name_ends_at_once(cluster: Cluster, join: Join) -> None:
+def test_a_leader_that_reads_anothers_name_ends_at_once_and_a_standby_that_stops_leaves_it_alone(
+    cluster: Cluster, join: Join
+) -> None:
     member = join()
     member.leads()
     seize(cluster, "a-person")
     assert lost(member) == f"a-person holds the lease {cluster.namespace}/{NAME}"
-    member.end()
+    standby = join()
+    standby.tries()
+    for ended in (member, standby, standby):
+        ended.end()
+        assert not ended.waiting.is_alive()
     assert spec(cluster)["holderIdentity"] == "a-person"
 
 
@@ -213,7 +208,7 @@ def test_a_lease_that_somebody_removes_goes_back_to_who_led(cluster: Cluster, se
     server.delete("leases", NAME, cluster.namespace)
     eventually(lambda: spec(cluster).get("holderIdentity"))
     standby.tries()
-    assert spec(cluster)["holderIdentity"] == leader.identity
+    assert spec(cluster)["holderIdentity"] == leader.leadership.identity
     assert leader.leadership.is_leader
     assert not standby.leadership.is_leader
 
@@ -228,36 +223,18 @@ def test_a_write_that_came_between_is_not_overwritten(cluster: Cluster, server: 
     assert not member.leadership.is_leader
 
 
-def test_a_renewing_thread_that_hangs_is_noticed(join: Join) -> None:
+def test_a_renewing_thread_that_hangs_or_breaks_ends_the_process(join: Join) -> None:
     hanging = threading.Event()
-    tries: list[bool] = []
-
-    def hang_at_the_second(reached: bool) -> None:
-        tries.append(reached)
-        if len(tries) > 1:
-            hanging.wait(20)
-
-    member = join(lease=3, renew=2, on_try=hang_at_the_second)
+    member = join(lease=3, renew=2, on_try=lambda tries: tries > 1 and hanging.wait(20))
     member.leads()
     assert "was last renewed 2" in lost(member)
     hanging.set()
+    member.end()
 
-
-def test_an_election_that_breaks_ends_the_process(join: Join) -> None:
-    def broken(_reached: bool) -> None:
+    def broken(_tries: int) -> None:
         raise RuntimeError("a bug")
 
     assert lost(join(on_try=broken)) == "the election failed: RuntimeError: a bug"
-
-
-def test_a_standby_that_is_told_to_stop_leaves_the_lease_alone(cluster: Cluster, join: Join) -> None:
-    seize(cluster, "other")
-    member = join()
-    member.tries()
-    member.end()
-    assert not member.waiting.is_alive()
-    member.leadership.release()
-    assert spec(cluster)["holderIdentity"] == "other"
 
 
 def test_a_release_that_fails_is_no_error(
@@ -269,7 +246,7 @@ def test_a_release_that_fails_is_no_error(
         member.end()
     assert not member.leadership.is_leader
     assert "Leadership could not be released" in caplog.text
-    assert spec(cluster)["holderIdentity"] == member.identity
+    assert spec(cluster)["holderIdentity"] == member.leadership.identity
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

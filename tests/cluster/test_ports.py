@@ -70,9 +70,7 @@ def on_kubernetes(world: World) -> Side:
 
     def reader(url: str) -> QueueReader:
         world.secret(url)
-        return SecretQueueReader(
-            Secrets(kubernetes.read_secret, refresh_seconds=0), databases.read, remember_secret=lambda _: None
-        )
+        return SecretQueueReader(Secrets(kubernetes.read_secret, refresh_seconds=0), databases.read)
 
     async def close() -> None:
         await databases.close()

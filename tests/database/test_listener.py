@@ -40,8 +40,8 @@ def test_everybody_who_watches_is_called_when_there_is_work_and_nobody_else_also
         counts = first.call_count, second.call_count, elsewhere.call_count
         insert(connection, siorg_code=1)
         await until(lambda: (first.call_count, second.call_count) == (counts[0] + 1, counts[1] + 1))
-        watch.close()
-        watch.close()
+        watch()
+        watch()
         insert(connection, siorg_code=2)
         await until(lambda: second.call_count == counts[1] + 2)
         assert (first.call_count, elsewhere.call_count) == (counts[0] + 1, counts[2])
@@ -56,12 +56,12 @@ def test_listening_ends_with_the_last_who_watches(connection: Connection, databa
         watches = [databases.watch(database_url, calls) for _ in range(3)]
         await until(lambda: listening(connection))
         for watch in watches:
-            watch.close()
+            watch()
         await until(lambda: not sessions(connection))
         calls.reset_mock()
         again = databases.watch(database_url, calls)
         await until(lambda: calls.call_count)
-        again.close()
+        again()
 
     run(scenario)
 

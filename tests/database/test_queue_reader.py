@@ -174,7 +174,7 @@ def test_after_the_end_nothing_is_read_and_nobody_called(connection: Connection,
     async def scenario(databases: Databases) -> None:
         await databases.close()
         assert unreadable(await databases.read(database_url)).reason == "DatabaseUnavailable"
-        databases.watch(database_url, lambda: None).close()
+        databases.watch(database_url, lambda: None)()
         await databases.close()
 
     run(scenario)
@@ -324,7 +324,7 @@ def test_no_secret_is_ever_told(
         watches = [databases.watch(url, lambda: None) for url in urls]
         found = [await databases.read(url) for url in urls]
         for watch in watches:
-            watch.close()
+            watch()
         return found
 
     told = [unreadable(one).message for one in run(scenario, QUICK)]

@@ -20,7 +20,6 @@ from siorg_operator.control.cron_jobs import CronRun, cron_job_state
 from siorg_operator.control.reconcile import Context, Observed, Reconciled, Reconciler
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
-from siorg_operator.database.listener import Watch
 from siorg_operator.decide.manifests import job_name, template_hash
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
@@ -106,9 +105,9 @@ class FakeCluster:
     async def changed(self) -> bool:
         return self.credentials_changed
 
-    def watch(self, url: str, wake: Callable[[], None]) -> Watch:
+    def watch(self, url: str, wake: Callable[[], None]) -> Callable[[], None]:
         self.watches[url] = wake
-        return Watch(lambda _: self.watches.clear())
+        return self.watches.clear
 
     async def close(self) -> None:
         """Of the databases."""

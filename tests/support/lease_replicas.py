@@ -16,7 +16,6 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from siorg_operator.cluster.connection import api_client
 from siorg_operator.cluster.leader import Leadership
@@ -33,7 +32,6 @@ class Replica:
     """A process that leads or stands by."""
 
     def __init__(self, cluster: Cluster, folder: Path, name: str, times: tuple[str, ...]) -> None:
-        """Start it."""
         self._acts, self._log = folder / f"{name}.acts", folder / f"{name}.err"
         self._acts.touch()
         env = {"PYTHONPATH": str(_TESTS), "KUBECONFIG": str(cluster.kubeconfig), "POD_NAMESPACE": cluster.namespace}
@@ -52,10 +50,6 @@ class Replica:
     def messages(self) -> list[str]:
         """What it logged."""
         return [json.loads(line)["message"] for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
 
     def leads(self, *, within: float = 10.0) -> float:
         """When it acted first."""
@@ -86,20 +80,19 @@ class Replicas:
 
     def end(self) -> None:
         for replica in self.all:
-            if replica.running:
+            if replica.process.poll() is None:
                 replica.send(signal.SIGCONT)
                 replica.process.kill()
             replica.process.wait()
 
 
 def main(acts: str, *seconds: str) -> None:
-    """One replica."""
     configure("json", "info")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    times: dict[str, Any] = dict(field.split("=") for field in seconds)
-    environment = {f"SIORG_OPERATOR_{name.upper()}": value for name, value in times.items()}
+    times = (field.split("=") for field in seconds)
+    environment = {f"SIORG_OPERATOR_{name.upper()}": value for name, value in times}
     environment |= {"SIORG_OPERATOR_NAMESPACE": os.environ["POD_NAMESPACE"], "SIORG_OPERATOR_IDENTITY": Path(acts).stem}
     leadership = Leadership(api_client(), OperatorSettings.from_environment(environment))
     if leadership.wait_until_leading(stop):

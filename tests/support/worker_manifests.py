@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from siorg_operator.api.crd import crd
+from siorg_operator.api.pods import SET_BY_THE_OPERATOR
 
 Manifest = dict[str, Any]
 
@@ -217,11 +218,6 @@ def _entries(name: str, **more: Any) -> dict[str, Any]:
 
 
 _SECRET_FIELD: Final = {"secretKeyRef": {"name": "a", "key": "b"}}
-_SET_BY_THE_OPERATOR: Final = (
-    "DATABASE_URL", "SIORG_API_URL", "SIORG_API_TOKEN", "SIORG_ALLOW_INSECURE", "SIORG_MAX_REQUESTS_PER_SECOND",
-    "WORKER_BATCH_SIZE", "WORKER_CONCURRENCY", "WORKER_MAX_RETRIES", "WORKER_RETRY_BASE_DELAY_MS", "WORKER_RETRY_MAX_DELAY_MS",
-    "WORKER_LINGER_SECS", "WORKER_SHUTDOWN_GRACE_SECS", "WORKER_RETENTION_DAYS", "LOG_FORMAT", "LOG_LEVEL",
-)  # fmt: skip
 _CLAIM: Final = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
 _SOURCES: Final[Mapping[str, Any]] = {
     "configMap": {"name": "a", "optional": True},
@@ -299,7 +295,7 @@ def _bad_labels() -> Iterator[Bad]:
 
 def _bad_env() -> Iterator[Bad]:
     path = f"{_POD}.env"
-    for name in _SET_BY_THE_OPERATOR:
+    for name in SET_BY_THE_OPERATOR:
         yield Bad(path, [_entries("A"), _entries(name, value="x")], "rule", f"{path}[1].name", says="has a field of its own")
     for name in ("WORKER_BATCHSIZE", "SIORG_TOKEN", "WORKER_", "SIORG_OPERATOR"):
         yield Bad(path, [_entries(name)], "rule", f"{path}[0].name", says="begins as the job's settings do")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import yaml
@@ -77,14 +78,8 @@ def crd() -> dict[str, Any]:
 
 def crd_yaml() -> str:
     """The same as YAML, with a comment that says how it is made."""
-    return _FIRST_LINES + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Without anchors: what stands twice is written twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's
-        return True
+    copied = json.loads(json.dumps(crd()))  # no object stands in it twice: YAML would make an anchor of that
+    return _FIRST_LINES + yaml.safe_dump(copied, sort_keys=False, allow_unicode=True, width=2**20)
 
 
 def _schema() -> Schema:

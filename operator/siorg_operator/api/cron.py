@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from siorg_operator.api.rules import matches, matches_not
 
-LONGEST = 128
-"""Characters of a schedule."""
-LONGEST_ZONE = 64
-
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MACROS = ("yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly")

@@ -40,6 +40,7 @@ _WRONG = {
     "literal_error": "is not one of the allowed values",
 }
 """What is wrong, by the type of pydantic's error."""
+_structural = cache(structural)
 _KINDS = {"boolean": "true or false", "object": "an object", "array": "a list", "string": "a string"}
 
 
@@ -53,15 +54,8 @@ class ResourceError(ValueError):
 
 
 def lines(error: ValidationError, given: Mapping[str, Any], model: type[BaseModel], forms: Mapping[str, str]) -> Iterator[str]:
-    """One line for each thing that is wrong.
-
-    Args:
-        error: what pydantic found.
-        given: what it looked at, in camelCase.
-        model: what it was looking for.
-        forms: what the patterns of texts mean, in words.
-    """
-    schema = _schema(model)
+    """One line for each thing that pydantic found in ``given``. ``forms``: what the patterns of texts mean, in words."""
+    schema = _structural(model)
     for found in error.errors(include_input=False, include_url=False):
         path = found["loc"]
         if found["type"] == BROKEN:
@@ -112,11 +106,6 @@ def shape(value: object, node: Schema | None = None) -> str:
             return f"a list of {_counted(len(value), 'entry', 'entries')}"
         case _:
             return "something else"
-
-
-@cache
-def _schema(model: type[BaseModel]) -> Schema:
-    return structural(model)
 
 
 def _counted(number: int, singular: str, plural: str) -> str:

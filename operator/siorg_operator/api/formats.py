@@ -112,20 +112,9 @@ def _reserved(keys: tuple[str, ...], prefixes: tuple[str, ...]) -> Rule:
     )
 
 
-Labels = Annotated[
-    dict[str, LabelValue],
-    Field(max_length=64),
-    BeforeValidator(without_nulls),
-    _KEYS,
-    _reserved(LABELS_OF_THE_OPERATOR, PREFIXES_OF_THE_OPERATOR),
-]
-Annotations = Annotated[
-    dict[str, Annotated[str, Field(max_length=16_384)]],
-    Field(max_length=64),
-    BeforeValidator(without_nulls),
-    _KEYS,
-    _reserved((), PREFIXES_OF_THE_OPERATOR),
-]
-NodeLabels = Annotated[dict[str, LabelValue], Field(max_length=64), BeforeValidator(without_nulls), _KEYS]
-Schedule = Annotated[str, Field(min_length=1, max_length=cron.LONGEST), *cron.SCHEDULE]
-TimeZone = Annotated[str, Field(min_length=1, max_length=cron.LONGEST_ZONE), *cron.TIME_ZONE]
+_KEYED = (Field(max_length=64), BeforeValidator(without_nulls), _KEYS)
+Labels = Annotated[dict[str, LabelValue], *_KEYED, _reserved(LABELS_OF_THE_OPERATOR, PREFIXES_OF_THE_OPERATOR)]
+Annotations = Annotated[dict[str, Annotated[str, Field(max_length=16_384)]], *_KEYED, _reserved((), PREFIXES_OF_THE_OPERATOR)]
+NodeLabels = Annotated[dict[str, LabelValue], *_KEYED]
+Schedule = Annotated[str, Field(min_length=1, max_length=128), *cron.SCHEDULE]
+TimeZone = Annotated[str, Field(min_length=1, max_length=64), *cron.TIME_ZONE]

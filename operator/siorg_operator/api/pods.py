@@ -60,9 +60,6 @@ LEFT_TO_PEOPLE: Final = (
 )
 """The job's other variables: they may be given in ``env``. A further name with the job's prefixes it would refuse as a typo."""
 
-LONGEST_GRACE: Final = 600
-"""Seconds: the job's own limit for ``WORKER_SHUTDOWN_GRACE_SECS``."""
-
 # https://github.com/distribution/reference: [registry[:port]/]repository[:tag][@digest]
 _REGISTRY = r"([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(:[0-9]+)?"
 _REPOSITORY = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
@@ -302,7 +299,7 @@ class PodSpec(Part):
     """How the pods find names; not given: ClusterFirst."""
     dns_config: Object | None = None
     """Name servers and search domains, as in any pod."""
-    termination_grace_period_seconds: Annotated[int, Field(ge=10, le=LONGEST_GRACE)] = 30
+    termination_grace_period_seconds: Annotated[int, Field(ge=10, le=600)] = 30  # the job takes no more
     """Seconds between SIGTERM and SIGKILL when a pod is evicted. The Job finishes what it can until 5 s before the end and
     gives the rest back unharmed."""
 

@@ -7,7 +7,7 @@ are immutable, have every default filled in, and name the fields in snake_case.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, PlainSerializer, ValidationError
@@ -30,13 +30,9 @@ LONGEST_NAME: Final = 40
 """Characters of a resource's name: the names of its Jobs and CronJobs begin with it and have 63 and 52 at most."""
 
 
-def _whole_seconds(time: datetime) -> datetime:
-    return time.astimezone(UTC).replace(microsecond=0)
-
-
 Time = Annotated[
     AwareDatetime,
-    AfterValidator(_whole_seconds),
+    AfterValidator(lambda time: time.astimezone(UTC).replace(microsecond=0)),
     PlainSerializer(lambda time: time.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str, when_used="json"),
 ]
 """A moment, in whole seconds UTC as Kubernetes keeps it: what was written is equal to what is read back."""

@@ -16,12 +16,12 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 BROKEN = "broken_rules"
@@ -53,29 +53,27 @@ class Rule:
         return written | {"fieldPath": f".{self.field}"} if self.field else written
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Check the rule once the value is known to have its type."""
         return core_schema.no_info_after_validator_function(lambda value: _checked(value, (self,)), handler(source))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Write the rule where the value's schema is."""
         return with_validations(handler(core), (self,))
 
 
 def matches(pattern: str, *, wrong: str, allowed: str) -> Rule:
     """A rule that a text is in a form. ``pattern`` holds to what RE2 and Python read alike, with its own ^ and $."""
     form = re.compile(pattern, re.ASCII)
-    return Rule(cel=f"self.matches({literal(pattern)})", holds=lambda text: _found(form, text), wrong=wrong, allowed=allowed)
+
+    def holds(text: str) -> bool:
+        # Python's $ also matches before a last line feed, RE2's does not. No form that we have allows a line feed.
+        return "\n" not in text and form.search(text) is not None
+
+    return Rule(cel=f"self.matches({literal(pattern)})", holds=holds, wrong=wrong, allowed=allowed)
 
 
 def matches_not(pattern: str, *, wrong: str, allowed: str) -> Rule:
     """A rule that a text is not in a form."""
-    form = re.compile(pattern, re.ASCII)
-    return Rule(cel=f"!self.matches({literal(pattern)})", holds=lambda text: not _found(form, text), wrong=wrong, allowed=allowed)
-
-
-def _found(form: re.Pattern[str], text: str) -> bool:
-    # Python's $ also matches before a last line feed, RE2's does not. No form that we have allows a line feed.
-    return "\n" not in text and form.search(text) is not None
+    rule = matches(pattern, wrong=wrong, allowed=allowed)
+    return replace(rule, cel=f"!{rule.cel}", holds=lambda text: not rule.holds(text))
 
 
 def literal(text: str) -> str:
@@ -86,7 +84,10 @@ def literal(text: str) -> str:
 
 
 def _checked(value: Any, rules: Sequence[Rule]) -> Any:
-    broken = [rule for rule in rules if not rule.holds(value)]
+    return _unless_broken(value, [rule for rule in rules if not rule.holds(value)])
+
+
+def _unless_broken(value: Any, broken: Sequence[Rule]) -> Any:
     if broken:
         raise PydanticCustomError(BROKEN, "does not hold: {count}", {"count": len(broken), "broken": broken})
     return value
@@ -105,30 +106,22 @@ class UniqueBy:
     key: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Check it of the parsed entries."""
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Write it as the list's type."""
         kind = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]} if self.key else {}
         return {**handler(core), "x-kubernetes-list-type": "set", **kind}
 
-    def _check(self, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _check(self, entries: tuple[Any, ...]) -> Any:
         seen: set[object] = set()
         again = []
         for place, entry in enumerate(entries):
-            value = getattr(entry, _snake(self.key)) if self.key else entry
+            value = getattr(entry, to_snake(self.key)) if self.key else entry
             if value in seen:
                 allowed = f"each {self.key} once" if self.key else "each value once"
                 again.append(Rule("", bool, f"repeats the {self.key or 'value'} of an entry before it", allowed, str(place)))
             seen.add(value)
-        if again:
-            raise PydanticCustomError(BROKEN, "does not hold: {count}", {"count": len(again), "broken": again})
-        return entries
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+        return _unless_broken(entries, again)
 
 
 class Part(BaseModel):

@@ -7,6 +7,7 @@ stands twice is refused, and so are values that JSON does not have, and document
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Final
 
 import yaml
@@ -29,9 +30,9 @@ def documents(text: str) -> list[Any]:
     """
     if len(text) > _LARGEST:
         raise YamlError(f"is too large; value: {len(text)} characters; allowed: at most {_LARGEST}")
-    budget = _Budget()
+    budget = iter(range(_MOST_VALUES))
     try:
-        found = [budget.json(document) for document in yaml.load_all(text, Loader=_Loader)]
+        found = [_json(document, budget) for document in yaml.load_all(text, Loader=_Loader)]
     except YamlError as wrong:
         problem = str(wrong)
     except yaml.MarkedYAMLError as wrong:
@@ -90,25 +91,19 @@ for _kind in ("binary", "omap", "pairs", "set"):
     _Loader.add_constructor(_YAML + _kind, _Loader.refuse)
 
 
-class _Budget:
-    """Copies values, and counts: an alias costs what it stands for."""
-
-    def __init__(self) -> None:
-        self._left = _MOST_VALUES
-
-    def json(self, value: Any, depth: int = 0) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise YamlError(f"has too many values, aliases counted as what they stand for; allowed: {_MOST_VALUES}")
-        if depth > _DEEPEST:
-            raise YamlError(f"is nested too deeply; allowed: {_DEEPEST} levels")
-        match value:
-            case dict() if not all(isinstance(key, str) for key in value):
-                raise YamlError("has a key that is neither a string nor an integer")
-            case dict():
-                return {key: self.json(inner, depth + 1) for key, inner in value.items()}
-            case list():
-                return [self.json(inner, depth + 1) for inner in value]
-            case float() if not math.isfinite(value):
-                raise YamlError("has a number that JSON does not have (.nan, .inf)")
-        return value
+def _json(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
+    """A copy of ``value``, at the cost of one of ``budget`` for each value in it: an alias costs what it stands for."""
+    if next(budget, None) is None:
+        raise YamlError(f"has too many values, aliases counted as what they stand for; allowed: {_MOST_VALUES}")
+    if depth > _DEEPEST:
+        raise YamlError(f"is nested too deeply; allowed: {_DEEPEST} levels")
+    match value:
+        case dict() if not all(isinstance(key, str) for key in value):
+            raise YamlError("has a key that is neither a string nor an integer")
+        case dict():
+            return {key: _json(inner, budget, depth + 1) for key, inner in value.items()}
+        case list():
+            return [_json(inner, budget, depth + 1) for inner in value]
+        case float() if not math.isfinite(value):
+            raise YamlError("has a number that JSON does not have (.nan, .inf)")
+    return value

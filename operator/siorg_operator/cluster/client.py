@@ -49,7 +49,10 @@ log = logger(__name__)
 
 
 class Kubernetes:
-    """The cluster, as ``ports.Launcher`` and ``ports.Reporter``; and its CronJobs and Secrets."""
+    """The cluster, as ``ports.Launcher`` and ``ports.Reporter``; and its CronJobs and Secrets.
+
+    Whatever asks raises ``ClusterError`` where the API server refuses or does not answer.
+    """
 
     def __init__(self, api: client.ApiClient, metrics: OperatorMetrics, *, may_write: Callable[[], bool] | None = None) -> None:
         """Prepare; nothing is asked yet.
@@ -77,13 +80,10 @@ class Kubernetes:
     # -- Jobs ---------------------------------------------------------------------------------------------------------
 
     async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
-        """See ``ports.Launcher``."""
         manifest = manifests.drain_job(resource, slot=launch.slot, round=launch.round, credentials=credentials, decision=decision)
-        name, namespace = manifest["metadata"]["name"], _namespace(resource)
+        name, namespace, create = manifest["metadata"]["name"], resource.metadata.namespace, self._batch.create_namespaced_job
         try:
-            await self._call(
-                "create", "jobs", self._batch.create_namespaced_job, namespace, manifest, field_manager=FIELD_MANAGER
-            )
+            await self._call("create", "jobs", create, namespace, manifest, field_manager=FIELD_MANAGER)
         except ClusterError as error:
             if error.code != 409:
                 raise ClusterError(f"{error}; {_JOB_ADVICE.get(error.code, 'it is tried again by itself')}", error.code) from None
@@ -100,31 +100,28 @@ class Kubernetes:
         return False
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """See ``ports.Launcher``. A deadline in the past makes the Job controller end it, and keeps it as history."""
+        """A deadline in the past makes the Job controller end it, and keeps it as history."""
         because = f"{removal.stuck.reason}: {removal.stuck.message}"
         patch = {"metadata": {"annotations": {manifests.STUCK_ANNOTATION: because}}, "spec": {"activeDeadlineSeconds": 1}}
-        method, namespace = self._batch.patch_namespaced_job, _namespace(resource)
+        method, namespace = self._batch.patch_namespaced_job, resource.metadata.namespace
         await self._or_none("patch", "jobs", method, removal.name, namespace, patch, _content_type=_MERGE_PATCH)
 
     async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        """See ``ports.Launcher``."""
         method = self._batch.delete_namespaced_job
-        await self._or_none("delete", "jobs", method, name, _namespace(resource), propagation_policy="Background")
+        await self._or_none("delete", "jobs", method, name, resource.metadata.namespace, propagation_policy="Background")
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 
     async def write_status(self, resource: SiorgSyncWorker, patch: Body) -> Body | None:
-        """See ``ports.Reporter``."""
         return await self._or_none(
             "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
-            GROUP, VERSION, _namespace(resource), PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
+            GROUP, VERSION, resource.metadata.namespace, PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
             field_manager=FIELD_MANAGER, _content_type=_MERGE_PATCH,
         )  # fmt: skip
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
-        """See ``ports.Reporter``."""
         now = rfc3339(datetime.now(UTC))
-        namespace, name = _namespace(resource), resource.metadata.name
+        namespace, name = resource.metadata.namespace, resource.metadata.name
         body = {
             "apiVersion": "v1",
             "kind": "Event",
@@ -149,12 +146,8 @@ class Kubernetes:
             log.warning("Event not recorded", reason=str(error), namespace=namespace, worker=name)
 
     async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: Body) -> Body:
-        """Make a CronJob as it is written (server-side apply); the object as it is now.
-
-        Raises:
-            ClusterError: it could not be applied, or one of that name exists that this resource does not own.
-        """
-        name, namespace = manifest["metadata"]["name"], _namespace(resource)
+        """Make a CronJob as it is written (server-side apply); the object as it is now. Another's is refused."""
+        name, namespace = manifest["metadata"]["name"], resource.metadata.namespace
         # Applying takes over whatever is there: a person's CronJob would become ours, and go when the resource goes.
         existing = await self._or_none("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace)
         if existing is not None and not _is_controlled_by(resource, existing):
@@ -169,39 +162,23 @@ class Kubernetes:
             raise ClusterError(f"CronJob {name}: {error}; {advice}", error.code) from None
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
-        """Remove a CronJob. One that is gone is no error.
-
-        Raises:
-            ClusterError: it could not be removed.
-        """
+        """Remove a CronJob. One that is gone is no error."""
         method = self._batch.delete_namespaced_cron_job
-        await self._or_none("delete", "cronjobs", method, name, _namespace(resource), propagation_policy="Background")
+        await self._or_none("delete", "cronjobs", method, name, resource.metadata.namespace, propagation_policy="Background")
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     async def read_secret(self, namespace: str, name: str) -> Body | None:
-        """A Secret; None when none has that name.
-
-        Raises:
-            ClusterError: it could not be read.
-        """
+        """A Secret; None when none has that name."""
         return await self._or_none("get", "secrets", self._core.read_namespaced_secret, name, namespace)
 
     async def read_resource(self, namespace: str, name: str) -> Body | None:
-        """A resource; None when none has that name.
-
-        Raises:
-            ClusterError: it could not be read.
-        """
+        """A resource; None when none has that name."""
         method = self._custom.get_namespaced_custom_object
         return await self._or_none("get", PLURAL, method, GROUP, VERSION, namespace, PLURAL, name)
 
     async def check_access(self, namespace: str) -> None:
-        """Make sure that everything that is watched can be listed.
-
-        Raises:
-            ClusterError: the first that cannot, and what to do about it.
-        """
+        """Make sure that everything that is watched can be listed. The error says what to do about the first that cannot."""
         for what in (PLURAL, "jobs", "cronjobs", "pods"):
             try:
                 await self._list(what, namespace, limit=1)
@@ -213,11 +190,7 @@ class Kubernetes:
                 raise ClusterError(f"{error}{'; ' + advice if advice else ''}", error.code) from None
 
     async def uids(self, kind: str, namespace: str) -> set[str]:
-        """Of all objects of a kind (its plural) that may be ours.
-
-        Raises:
-            ClusterError: they could not be listed.
-        """
+        """Of all objects of a kind (its plural) that may be ours."""
         options: dict[str, Any] = {"limit": _PAGE, "_headers": {"Accept": _METADATA_ONLY}}
         if kind != PLURAL:
             options["label_selector"] = f"app.kubernetes.io/managed-by={manifests.MANAGED_BY}"
@@ -239,11 +212,7 @@ class Kubernetes:
         return await self._call("list", what, methods[what], namespace, **options)
 
     async def list_owned(self, namespace: str, worker: str) -> tuple[list[Body], list[Body]]:
-        """Jobs and pods of a resource.
-
-        Raises:
-            ClusterError: they could not be listed.
-        """
+        """Jobs and pods of a resource."""
         selector = f"{manifests.WORKER_LABEL}={worker},{manifests.COMPONENT_LABEL}=drain"
         jobs = await self._list("jobs", namespace, label_selector=selector)
         pods = await self._list("pods", namespace, label_selector=selector)
@@ -252,11 +221,7 @@ class Kubernetes:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     async def _call(self, verb: str, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Body:
-        """One request on a thread of the pool; its answer as JSON.
-
-        Raises:
-            ClusterError: it failed; the code is the answer's, or 0 when there was none.
-        """
+        """One request on a thread of the pool; its answer as JSON."""
 
         def call() -> Body:
             if verb not in _READS and not self._may_write():
@@ -299,7 +264,3 @@ def _without_secrets(value: Any) -> Any:
 def _is_controlled_by(resource: SiorgSyncWorker, existing: Body) -> bool:
     owners = existing["metadata"].get("ownerReferences") or ()
     return any(owner.get("controller") and owner.get("uid") == resource.metadata.uid for owner in owners)
-
-
-def _namespace(resource: SiorgSyncWorker) -> str:
-    return resource.metadata.namespace or "default"

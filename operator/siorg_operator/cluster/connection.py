@@ -66,15 +66,10 @@ def request(
     timeout: float | tuple[float, float] = (CONNECT_SECONDS, READ_SECONDS),
     **options: Any,
 ) -> Body:
-    """Call ``method`` of the client; its answer as JSON.
+    """Call ``method`` of one of the client's APIs with ``arguments`` and ``options``; its answer as JSON.
 
-    Args:
-        verb: as RBAC has it: get, create, patch, …
-        resource: the plural, for messages.
-        method: of one of the client's APIs.
-        arguments: of ``method``.
-        timeout: seconds for all of it, or for the connection and for each read.
-        options: of ``method``.
+    ``verb`` (as RBAC has it: get, create, patch, …) and ``resource`` (the plural) are for messages. ``timeout``: seconds for
+    all of it, or for the connection and for each read.
 
     Raises:
         ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.

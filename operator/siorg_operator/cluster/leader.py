@@ -126,7 +126,7 @@ class Leadership:
         on_lost: Callable[[str], object] = end_process,
         on_try: Callable[[bool], object] | None = None,
     ) -> None:
-        """Prepare; nothing is asked yet.
+        """Nothing is asked yet.
 
         Args:
             api_client: which cluster, and who we are in it. Its settings are copied: requests of the election have
@@ -141,7 +141,12 @@ class Leadership:
         self._settings = settings
         self._on_lost = on_lost
         self._on_try = on_try
-        self._lease = _Lease(api_client, settings)
+        configuration = copy.deepcopy(api_client.configuration)
+        configuration.retries = False  # urllib3 would try again three times, each with the whole time limit
+        own = client.ApiClient(configuration)
+        own.user_agent = api_client.user_agent
+        self._api = client.CoordinationV1Api(own)
+        self._timeout = settings.lease_renew_secs / _REQUESTS_A_DEADLINE
         self._lease_name = f"{settings.namespace}/{settings.lease_name}"
         self._observed: Observed | None = None
         self._renewed_at = 0.0
@@ -157,13 +162,9 @@ class Leadership:
         return self._leading.is_set() and not self._is_late()
 
     def wait_until_leading(self, stop: threading.Event) -> bool:
-        """Wait for the lead. From then on it is kept, by threads of our own, until ``release`` or the end of the process.
+        """Wait for the lead, or until ``stop``; whether we lead.
 
-        Args:
-            stop: ends the waiting.
-
-        Returns:
-            Whether we lead; False only when ``stop`` was set.
+        From then on the lead is kept, by threads of our own, until ``release`` or the end of the process.
         """
         _log.info("Waiting for leadership", lease=self._lease_name, identity=self.identity)
         self._thread.start()
@@ -184,12 +185,12 @@ class Leadership:
         self._leading.clear()
         if self._thread.ident is not None:
             # A try that is under way can do no harm when it ends later: the API server refuses what it read before.
-            self._thread.join(2 * self._lease.timeout)
+            self._thread.join(2 * self._timeout)
         try:
-            lease = self._lease.read()
+            lease = self._read()
             if lease is None or (lease.get("spec") or {}).get("holderIdentity") != self.identity:
                 return
-            self._lease.replace(lease, released(lease["spec"], datetime.now(UTC)))
+            self._write(lease, released(lease["spec"], datetime.now(UTC)))
         except Exception as error:  # noqa: BLE001 - see above
             if led:
                 _log.warning(
@@ -252,16 +253,35 @@ class Leadership:
         return succeeded
 
     def _ask(self) -> bool:
-        lease = self._lease.read()
+        lease = self._read()
         spec = {} if lease is None else lease.get("spec") or {}
         if lease is not None:
             self._observed = observe(self._observed, spec, _now())
         if self._others_remaining() > 0:
             return False
         wanted = held(spec, self.identity, self._settings.lease_secs, datetime.now(UTC))
-        written = self._lease.create(wanted) if lease is None else self._lease.replace(lease, wanted)
-        self._observed = observe(self._observed, written["spec"], _now())
+        self._observed = observe(self._observed, self._write(lease, wanted)["spec"], _now())
         return True
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def _read(self) -> Body | None:
+        name, namespace = self._settings.lease_name, self._settings.namespace
+        try:
+            return request("get", "leases", self._api.read_namespaced_lease, name, namespace, timeout=self._timeout)
+        except ClusterError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def _write(self, lease: Body | None, spec: Body) -> Body:
+        """Make the Lease, or replace what was read: the API server refuses, with 409, to overwrite what was written since."""
+        name, namespace = self._settings.lease_name, self._settings.namespace
+        if lease is None:
+            new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
+            return request("create", "leases", self._api.create_namespaced_lease, namespace, new, timeout=self._timeout)
+        method, changed = self._api.replace_namespaced_lease, {**lease, "spec": spec}
+        return request("update", "leases", method, name, namespace, changed, timeout=self._timeout)
 
     # -- on the thread "lease-watchdog" -------------------------------------------------------------------------------
 
@@ -285,41 +305,6 @@ class Leadership:
         last = f"; the last try: {self._trouble}" if self._trouble is not None else ""
         ago, limit = _now() - self._renewed_at, self._settings.lease_renew_secs
         return f"the lease {self._lease_name} was last renewed {ago:.1f} s ago (limit {limit:g} s){last}"
-
-
-class _Lease:
-    """Requests for the one Lease, with a client and a time limit of their own."""
-
-    def __init__(self, api_client: client.ApiClient, settings: OperatorSettings) -> None:
-        configuration = copy.deepcopy(api_client.configuration)
-        configuration.retries = False  # urllib3 would try again three times, each with the whole time limit
-        own = client.ApiClient(configuration)
-        own.user_agent = api_client.user_agent
-        self._api = client.CoordinationV1Api(own)
-        self._name, self._namespace = settings.lease_name, settings.namespace
-        self.timeout: Final = settings.lease_renew_secs / _REQUESTS_A_DEADLINE
-        """Seconds that a request may take."""
-
-    def read(self) -> Body | None:
-        try:
-            return request(
-                "get", "leases", self._api.read_namespaced_lease, self._name, self._namespace, timeout=self.timeout
-            )  # fmt: skip
-        except ClusterError as error:
-            if error.code == 404:
-                return None
-            raise
-
-    def create(self, spec: Body) -> Body:
-        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self._name}, "spec": spec}
-        return request("create", "leases", self._api.create_namespaced_lease, self._namespace, lease, timeout=self.timeout)
-
-    def replace(self, lease: Body, spec: Body) -> Body:
-        """The version that was read goes along: the API server refuses, with 409, to overwrite what was written since."""
-        return request(
-            "update", "leases", self._api.replace_namespaced_lease, self._name, self._namespace, {**lease, "spec": spec},
-            timeout=self.timeout,
-        )  # fmt: skip
 
 
 def _described(error: BaseException) -> str:

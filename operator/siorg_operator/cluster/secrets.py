@@ -14,6 +14,7 @@ from siorg_operator.api.spec import DatabaseUrlKey, TokenKey
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Backlog, Reading, Unreadable
+from siorg_runtime.redaction import redactor
 
 Body: TypeAlias = dict[str, Any]
 
@@ -21,12 +22,6 @@ _URL: Final = "spec.database.urlSecretRef"
 _TOKEN: Final = "spec.siorg.tokenSecretRef"  # noqa: S105 - a field
 _MAYBE_THE_URL: Final = frozenset({Reason.DATABASE_UNAVAILABLE, Reason.ACCESS_DENIED, Reason.WRONG_URL})
 """Reasons that a changed Secret may cure."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    secret: Body | None
-    read_at: float
 
 
 class Secrets:
@@ -46,7 +41,7 @@ class Secrets:
         self._read = read
         self._refresh_seconds = refresh_seconds
         self._clock = clock
-        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._kept: dict[tuple[str, str], tuple[Body | None, float]] = {}
 
     async def get(self, namespace: str, name: str, key: str, *, anew: bool = False) -> Body | None:
         """The Secret; None when there is none.
@@ -61,17 +56,17 @@ class Secrets:
             ClusterError: it was never read, and cannot be read now.
         """
         now = self._clock()
-        kept = self._kept.get((namespace, name))
-        usable = kept is not None and kept.secret is not None and (kept.secret.get("data") or {}).get(key)
-        if kept is not None and usable and not anew and now - kept.read_at < self._refresh_seconds:
-            return kept.secret
+        kept, read_at = self._kept.get((namespace, name), (None, 0.0))
+        usable = kept is not None and (kept.get("data") or {}).get(key)
+        if usable and not anew and now - read_at < self._refresh_seconds:
+            return kept
         try:
             secret = await self._read(namespace, name)
         except ClusterError:
-            if kept is None or kept.secret is None:
+            if kept is None:
                 raise
-            return kept.secret  # the API server is away; what it said last still holds for the database
-        self._kept[namespace, name] = _Kept(secret, now)
+            return kept  # the API server is away; what it said last still holds for the database
+        self._kept[namespace, name] = secret, now
         return secret
 
 
@@ -90,33 +85,14 @@ class _Resolved:
 class SecretQueueReader:
     """``ports.QueueReader`` of one resource in a cluster: the database's URL is in a Secret."""
 
-    def __init__(
-        self,
-        secrets: Secrets,
-        read_queue: Callable[[str], Awaitable[Reading | Unreadable]],
-        *,
-        remember_secret: Callable[[str], None],
-    ) -> None:
-        """Nothing is read yet.
-
-        Args:
-            secrets: shared by all resources.
-            read_queue: reads the queue behind a URL.
-            remember_secret: is called with every secret text before it is used, so that no log shows it.
-        """
+    def __init__(self, secrets: Secrets, read_queue: Callable[[str], Awaitable[Reading | Unreadable]]) -> None:
+        """``secrets``: shared by all resources. ``read_queue``: reads the queue behind a URL."""
         self._secrets = secrets
         self._read_queue = read_queue
-        self._remember_secret = remember_secret
-        self._url: str | None = None
+        self.url: str | None = None
         self._used: tuple[SiorgSyncWorker, str] | None = None
 
-    @property
-    def url(self) -> str | None:
-        """See ``ports.QueueReader``."""
-        return self._url
-
     async def changed(self) -> bool:
-        """See ``ports.QueueReader``."""
         if self._used is None:
             return False
         resource, credentials = self._used
@@ -124,7 +100,7 @@ class SecretQueueReader:
         return bool(now) and now != credentials
 
     async def read(self, resource: SiorgSyncWorker) -> Backlog:
-        """See ``ports.QueueReader``. With a URL that fails, the Secret is read anew: it may have been changed."""
+        """With a URL that fails, the Secret is read anew: it may have been changed."""
         used = await self._resolve(resource)
         backlog = await self._read(used)
         self._used = resource, used.credentials
@@ -136,12 +112,12 @@ class SecretQueueReader:
         return backlog
 
     async def _read(self, resolved: _Resolved) -> Backlog:
-        self._url = resolved.url if isinstance(resolved.url, str) else None
+        self.url = resolved.url if isinstance(resolved.url, str) else None
         reading = resolved.url if isinstance(resolved.url, Unreadable) else await self._read_queue(resolved.url)
         return Backlog(reading, resolved.credentials, resolved.token_problem)
 
     async def _resolve(self, resource: SiorgSyncWorker, *, anew: bool = False) -> _Resolved:
-        namespace = resource.metadata.namespace or "default"
+        namespace = resource.metadata.namespace
         refs: dict[str, DatabaseUrlKey | TokenKey] = {_URL: resource.spec.database.url_secret_ref}
         if resource.spec.siorg.token_secret_ref is not None:
             refs[_TOKEN] = resource.spec.siorg.token_secret_ref
@@ -154,7 +130,7 @@ class SecretQueueReader:
         values = {field: _value(secrets[field], field, namespace, ref.name, ref.key) for field, ref in refs.items()}
         for value in values.values():
             if isinstance(value, str):
-                self._remember_secret(value)
+                redactor.remember(value)  # before it is used: no log shows it
         token, credentials = values.get(_TOKEN), _fingerprint(secrets[_URL], secrets.get(_TOKEN))
         return _Resolved(values[_URL], token.message if isinstance(token, Unreadable) else None, credentials)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from siorg_operator.api.resource import Metadata, ResourceError, SiorgSyncWorker, parse
 from siorg_operator.control.reconcile import Context, Reconciled, Reconciler
 from siorg_operator.control.status_writer import StatusWriter
-from siorg_operator.database.listener import Watch
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
@@ -51,7 +50,7 @@ class ControlLoop:
         self._reader = context.new_reader()
         self._status = StatusWriter(context.reporter, self.wake)
         self._reconciler = Reconciler(context, self.names, self._reader, self._status)
-        self._listening: tuple[str, Watch] | None = None
+        self._listening: tuple[str, Callable[[], None]] | None = None
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._stopped = False
@@ -136,10 +135,10 @@ class ControlLoop:
         except Exception as error:
             # A bug must neither end the loop nor spin it.
             log.exception("Reconcile crashed", **self._where)
-            context.metrics.reconcile_failed(*self.names, type(error).__name__)
+            context.metrics.pass_errors.labels(*self.names, type(error).__name__).inc()
             return self._retry_pause()
         finally:
-            context.metrics.reconciled(*self.names, time.monotonic() - began)
+            context.metrics.pass_seconds.labels(*self.names).observe(time.monotonic() - began)
             context.health.pass_ended(key)
             self._passing = False
         self._listen(self._reader.url)
@@ -147,7 +146,7 @@ class ControlLoop:
         if not done.result.launched and not plan.remove and (plan.depth != 0 or plan.unfinished):
             self._spacing = _BUSY_SPACING_SECONDS
         if (failure := done.failure) is not None:
-            context.metrics.reconcile_failed(*self.names, str(failure.code or "NoAnswer"))
+            context.metrics.pass_errors.labels(*self.names, str(failure.code or "NoAnswer")).inc()
             log.warning("Reconcile incomplete", **self._where, reason=str(failure))
             return self._retry_pause()
         self._failures = 0
@@ -190,7 +189,7 @@ class ControlLoop:
     def _listen(self, url: str | None) -> None:
         """Be woken when there is new work behind ``url``."""
         if self._listening is not None and self._listening[0] != url:
-            self._listening[1].close()
+            self._listening[1]()
             self._listening = None
         if self._listening is None and url is not None:
             self._listening = url, self._context.databases.watch(url, self.wake)

@@ -104,7 +104,7 @@ class Reconciler:
         began = time.monotonic()
         backlog = await self._reader.read(resource)
         read_at = time.monotonic()
-        self._context.metrics.backlog_read(*self._names, read_at - began)
+        self._context.metrics.read_seconds.labels(*self._names).observe(read_at - began)
         planned = plan(resource, backlog, observed.jobs, self._context.clock(), self._context.pacing)
         launched, failure = await self._launch(resource, backlog, planned, read_at)
         ended = await self._carry_out(resource, observed, planned)
@@ -144,7 +144,7 @@ class Reconciler:
         self._expected |= {job.name: (job, until) for job in launched}
         if launched and planned.unfinished == 0 and isinstance(backlog.reading, Reading):
             waited = (backlog.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
-            self._context.metrics.enqueue_to_launch(*self._names, waited)
+            self._context.metrics.enqueue_to_launch.labels(*self._names).observe(waited)
         return tuple(launched), next(filter(None, refusals), None)
 
     async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:

@@ -25,7 +25,6 @@ from siorg_operator.serving.http import HttpServer
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from siorg_operator.settings import OperatorSettings
 from siorg_runtime.logs import logger
-from siorg_runtime.redaction import redactor
 
 _ACCESS_RETRY_SECONDS = 2.0
 
@@ -53,7 +52,7 @@ def run(settings: OperatorSettings) -> None:
             health.standing_by()
         if leadership is None or leadership.wait_until_leading(stop):
             health.leading()
-            metrics.leads(leading=True)
+            metrics.leader.set(1)
             log.info("Leading", namespace=settings.namespace)
             asyncio.run(_lead(settings, kubernetes, metrics, health, stop))
     finally:
@@ -72,7 +71,7 @@ async def _lead(
     context = Context(
         launcher=kubernetes,
         reporter=kubernetes,
-        new_reader=lambda: SecretQueueReader(secrets, databases.read, remember_secret=redactor.remember),
+        new_reader=lambda: SecretQueueReader(secrets, databases.read),
         observe=cache.observe,
         databases=databases,
         metrics=metrics,

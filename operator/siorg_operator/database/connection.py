@@ -95,14 +95,10 @@ async def within(connection: Connection, work: Coroutine[Any, Any, _T], seconds:
         return task.result()
     finally:
         if not task.done():
-            _shut(connection)
+            # The number of the socket stays taken until the query is over: closed, another connection could get it meanwhile.
+            with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
             await asyncio.wait({task}, timeout=1)
             task.cancel()
         if task.done() and not task.cancelled():
             task.exception()  # retrieved: asyncio need not log it
-
-
-def _shut(connection: Connection) -> None:
-    # The number of the socket stays taken until the query is over: closed, another connection could get it meanwhile.
-    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
-        end.shutdown(socket.SHUT_RDWR)

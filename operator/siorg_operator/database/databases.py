@@ -1,19 +1,16 @@
-"""The databases that resources name: what is in their queues now, and a call at once when there is new work.
-
-Many resources share a database, so each URL has one connection that reads and one that listens. No database waits for
-another.
-"""
+"""The databases that resources name: what is in their queues now, and a call at once when there is new work."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from siorg_operator.cli import UsageError
 from siorg_operator.database.connection import Limits
 from siorg_operator.database.errors import URL_IN_SECRET, wrong_url
-from siorg_operator.database.listener import QueueListener, Watch
+from siorg_operator.database.listener import QueueListener
 from siorg_operator.database.reader import CLOSING, QueueReader
 from siorg_operator.decide.state import Reading, Unreadable
 from siorg_queue.address import check_database_url
@@ -34,7 +31,7 @@ def database_url(environ: Mapping[str, str], advice: str) -> str:
 class Databases:
     """The databases of all resources: for each URL one connection that reads and one that listens, shared by all.
 
-    Belongs to one event loop.
+    No database waits for another. Belongs to one event loop.
     """
 
     def __init__(self, limits: Limits | None = None, *, correct: str = URL_IN_SECRET) -> None:
@@ -69,23 +66,31 @@ class Databases:
             self._start(reader.serve())
         return await reader.read()
 
-    def watch(self, url: str, wake: Callable[[], None]) -> Watch:
+    def watch(self, url: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` on each notification of new work in the database, and whenever listening begins (again).
 
         ``wake`` is called from the event loop, never before this returns; it has to be quick. A wrong URL is never heard of.
+
+        Returns:
+            Ends it: no more calls. To end it twice is no error.
         """
-        url = url.strip()
-        watch = Watch(lambda watch: self._unwatch(url, watch))
-        try:
+        url, watch = url.strip(), object()
+
+        def unwatch() -> None:
+            if url in self._listeners:
+                listener, task = self._listeners[url]
+                if listener.remove(watch):
+                    del self._listeners[url]
+                    task.cancel()
+
+        with suppress(ValueError):
             check_database_url(url)
-        except ValueError:
-            return watch
-        if not self._closed:
-            if url not in self._listeners:
-                listener = QueueListener(url, self._limits)
-                self._listeners[url] = (listener, self._start(listener.listen()))
-            self._listeners[url][0].add(watch, wake)
-        return watch
+            if not self._closed:
+                if url not in self._listeners:
+                    listener = QueueListener(url, self._limits)
+                    self._listeners[url] = (listener, self._start(listener.listen()))
+                self._listeners[url][0].add(watch, wake)
+        return unwatch
 
     async def close(self) -> None:
         """End everything at once; whoever waits gets no reading."""
@@ -96,13 +101,6 @@ class Databases:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-
-    def _unwatch(self, url: str, watch: Watch) -> None:
-        if url in self._listeners:
-            listener, task = self._listeners[url]
-            if listener.remove(watch):
-                del self._listeners[url]
-                task.cancel()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -14,13 +14,12 @@ from psycopg.conninfo import conninfo_to_dict
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Unreadable
 from siorg_queue import is_transient
-from siorg_runtime.redaction import secrets_of
+from siorg_runtime.redaction import Redactor
 
 URL_IN_SECRET: Final = "the URL in the Secret"  # noqa: S105 - words for people
 """What a person has to correct, where the URL comes from a Secret."""
 
 _LONGEST_TEXT = 300  # characters of what a server says
-_SHORTEST_SECRET = 4  # characters; a shorter one would make stars of every message
 
 # Servers in Brazil may say them in Portuguese. Names in quotes are left out: a user may be called "password".
 _CROWDED = re.compile(r"too many|remaining connection slots|muitas conex|vagas de conex", re.IGNORECASE)
@@ -34,12 +33,9 @@ _WRONG_VALUE = re.compile(r"\binvalid (?:\w+ )*value|invalid port number", re.IG
 
 
 def unreadable(error: Exception, url: str, correct: str = URL_IN_SECRET) -> Unreadable:
-    """Why the queue could not be read, told so that a person knows what to do, without any secret of ``url``.
+    """Why the queue behind ``url`` could not be read, without any secret of that.
 
-    Args:
-        error: psycopg's error, TimeoutError, or UnicodeError from looking up a host.
-        url: that was connected to.
-        correct: what a person has to correct when the URL is wrong.
+    ``error``: one of ``connection.FAILURES``. ``correct``: what a person has to correct when the URL is wrong.
     """
     what = describe(error, url)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
@@ -104,10 +100,7 @@ def describe(error: Exception, url: str) -> str:
     if _WRONG_VALUE.search(text):  # without the value: it may be a part of a password that went astray
         text = re.sub(r':? "[^"]*"', "", text)
     # None is expected: neither libpq nor a server tells a password.
-    for secret in sorted(secrets_of(url), key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
-    return text[:_LONGEST_TEXT] or type(error).__name__
+    return Redactor([url]).text(text)[:_LONGEST_TEXT] or type(error).__name__
 
 
 def where(url: str) -> str:
@@ -121,6 +114,6 @@ def where(url: str) -> str:
 
 def _user(url: str) -> str:
     user = str(conninfo_to_dict(url).get("user") or "")
-    if not user:
-        return "the user"
-    return user if re.fullmatch(r"[a-z_][a-z0-9_]*", user) else '"' + user.replace('"', '""') + '"'
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", user):
+        return user
+    return '"' + user.replace('"', '""') + '"' if user else "the user"

@@ -21,37 +21,23 @@ from siorg_runtime.logs import logger
 _log = logger(__name__)
 
 
-class Watch:
-    """A callback for new work in a database."""
-
-    __slots__ = ("_end",)
-
-    def __init__(self, end: Callable[[Watch], None]) -> None:
-        """``end``: removes this one from the listener."""
-        self._end = end
-
-    def close(self) -> None:
-        """No more calls. Closing twice is no error."""
-        self._end(self)
-
-
 class QueueListener:
     """Listens to one database, and comes back to it by itself."""
 
     def __init__(self, url: str, limits: Limits) -> None:
         self._url = url
         self._limits = limits
-        self._wakes: dict[Watch, Callable[[], None]] = {}
+        self._wakes: dict[object, Callable[[], None]] = {}
         self._since: float | None = None  # when listening began; None: it does not
         self._failing = False
 
-    def add(self, watch: Watch, wake: Callable[[], None]) -> None:
-        """Call ``wake`` too."""
+    def add(self, watch: object, wake: Callable[[], None]) -> None:
+        """Call ``wake`` too, until ``watch`` is removed."""
         self._wakes[watch] = wake
         if self._since is not None:  # what this one did not hear so far, it may have missed
             asyncio.get_running_loop().call_soon(lambda: self._call([wake] if watch in self._wakes else []))
 
-    def remove(self, watch: Watch) -> bool:
+    def remove(self, watch: object) -> bool:
         """Call this one no more; returns whether it was the last."""
         return self._wakes.pop(watch, None) is not None and not self._wakes
 
@@ -67,7 +53,9 @@ class QueueListener:
                     failures = 0  # it worked for a while: this is something new
                 failures += 1
                 self._since = None
-                self._log_failure(error)
+                if not self._failing:  # once: a reading says what is wrong, and polling finds the work
+                    self._failing = True
+                    _log.info("LISTEN unavailable; polling", database=where(self._url), reason=describe(error, self._url))
                 pause = exponential(failures, self._limits.first_pause, self._limits.longest_pause)
                 if _is_refusal(error):
                     pause = self._limits.refused_pause
@@ -80,7 +68,11 @@ class QueueListener:
             statements = f"LISTEN {CHANNEL}; SELECT pg_backend_pid() AS pid"
             row = await within(connection, last_row(connection, statements), self._limits.read)
             self._since = asyncio.get_running_loop().time()
-            self._log_success(pooled=row["pid"] != connection.info.backend_pid)
+            if self._failing:
+                self._failing = False
+                _log.info("LISTEN available again", database=where(self._url))
+            if row["pid"] != connection.info.backend_pid:
+                _log_pooler(where(self._url))
             self._call(self._wakes.values())  # nobody knows what was missed
             await self._hear(connection)
         finally:
@@ -121,19 +113,6 @@ class QueueListener:
                 wake()
             except Exception:  # noqa: BLE001 - the others are to be woken all the same
                 _log.exception("Waking a resource failed; this is a fault of ours")
-
-    def _log_failure(self, error: Exception) -> None:
-        """Once for each time that it begins: a reading says what is wrong, and polling finds the work."""
-        if not self._failing:
-            self._failing = True
-            _log.info("LISTEN unavailable; polling", database=where(self._url), reason=describe(error, self._url))
-
-    def _log_success(self, *, pooled: bool) -> None:
-        if self._failing:
-            self._failing = False
-            _log.info("LISTEN available again", database=where(self._url))
-        if pooled:
-            _log_pooler(where(self._url))
 
 
 @cache  # once for each database, however often it is connected to

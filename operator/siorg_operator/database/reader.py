@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
@@ -76,26 +76,22 @@ class QueueReader:
         return True
 
     async def _look(self) -> Reading | Unreadable:
-        reused = self._connection is not None
-        try:
-            return await self._ask()
-        except FAILURES as error:
-            await self._disconnect()
-            if not (reused and _broke(error)):
-                return unreadable(error, self._url, self._correct)
-        # The server was restarted while the connection was at rest: only a new one tells whether it is there.
-        try:
-            return await self._ask()
-        except FAILURES as error:
-            await self._disconnect()
-            return unreadable(error, self._url, self._correct)
+        while True:
+            reused = self._connection is not None
+            try:
+                return await self._ask()
+            except FAILURES as error:
+                await self._disconnect()
+                if not (reused and _broke(error)):
+                    return unreadable(error, self._url, self._correct)
+            # The server was restarted while the connection was at rest: only a new one tells whether it is there.
 
     async def _ask(self) -> Reading:
         if self._connection is None:
             self._connection = await connect(self._url, self._limits)
         milliseconds = round(self._limits.read * 800)
         row = await within(self._connection, last_row(self._connection, _reading_statement(milliseconds)), self._limits.read)
-        return _reading(row)
+        return Reading(**{**row, "sync_enabled": _sync_enabled(row["sync_enabled"])})
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -111,10 +107,6 @@ def _reading_statement(milliseconds: int) -> str:
         f"BEGIN READ ONLY; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL jit = off;"
         f" {load('siorg_queue', 'observe.sql')['observe']}; COMMIT"
     )
-
-
-def _reading(row: dict[str, Any]) -> Reading:
-    return Reading(**{**row, "sync_enabled": _sync_enabled(row["sync_enabled"])})
 
 
 def _sync_enabled(value: object) -> bool:

@@ -10,6 +10,8 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -35,7 +37,6 @@ class HttpServer:
     """Serves from ``start`` until ``close``, one request a connection. To be used once."""
 
     def __init__(self, health: Health, registry: CollectorRegistry) -> None:
-        """Answer from ``health``, and with the metrics of ``registry``."""
         self._health = health
         self._registry = registry
         self._loop: asyncio.AbstractEventLoop
@@ -43,14 +44,7 @@ class HttpServer:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self, address: str, port: int) -> int:
-        """Open the port and serve.
-
-        Args:
-            address: an IP address of this machine; ``0.0.0.0`` for all of IPv4, ``::`` for all.
-            port: 0 takes a free one.
-
-        Returns:
-            The port.
+        """Open the port (0: a free one) of an IP address of this machine (``::``: all) and serve; which port it is.
 
         Raises:
             HttpPortError: it cannot be opened.
@@ -84,8 +78,8 @@ class HttpServer:
 
     async def _serve(self) -> None:
         app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/healthz", partial(_probe, self._health.why_not_alive))
+        app.router.add_get("/readyz", partial(_probe, self._health.why_not_ready))
         app.router.add_get("/metrics", self._metrics)
         app.on_response_prepare.append(_one_request_a_connection)
         runner = web.AppRunner(
@@ -108,12 +102,6 @@ class HttpServer:
         await runner.cleanup()
         await asyncio.sleep(0)  # closed transports close their sockets in the loop's next round
 
-    async def _healthz(self, _request: web.Request) -> web.Response:
-        return _probe(self._health.judged().not_alive)
-
-    async def _readyz(self, _request: web.Request) -> web.Response:
-        return _probe(self._health.judged().not_ready)
-
     async def _metrics(self, _request: web.Request) -> web.Response:
         try:
             # On another thread: with hundreds of resources it takes longer than a probe likes to wait.
@@ -124,7 +112,8 @@ class HttpServer:
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _probe(wrong: str | None) -> web.Response:
+async def _probe(why_not: Callable[[], str | None], _request: web.Request) -> web.Response:
+    wrong = why_not()
     return web.Response(text="ok\n") if wrong is None else web.Response(status=503, text=f"{wrong}\n")
 
 

@@ -10,18 +10,18 @@ import math
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from siorg_operator.decide.plan import Result
+from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading
 from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.version import version
 
-_Metric: TypeAlias = Counter | Gauge | Histogram
 _M = TypeVar("_M", Counter, Gauge, Histogram)
 
 _LABELS: Final = ("namespace", "worker")
@@ -44,98 +44,92 @@ class OperatorMetrics:
     """The metrics of one operator. Safe to use from several threads."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Make them in ``registry``."""
         # Without this a counter brings a second series with the time of its making: twice the series, used by nobody.
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._of_worker: list[_Metric] = []
         self._registry = registry
-        self._lock = threading.Lock()
-        self._held: dict[tuple[str, str], str] = {}
-        self._make_queue()
-        self._make_jobs()
-        self._make_decisions()
-        self._make_process()
+        self._of_worker: list[Counter | Gauge | Histogram] = []
 
-    def _make_queue(self) -> None:
-        self._size = self._gauge_of_worker("siorg_sync_queue_size", "Items in the queue, when last counted", "status")
-        self._depth = self._gauge_of_worker("siorg_operator_queue_depth", "Claimable items: what Jobs are launched for")
-        self._oldest = self._gauge_of_worker(
-            "siorg_operator_queue_oldest_due_seconds", "Seconds that the oldest due item has waited; 0: none is due"
+        make = self._make_of_worker
+        # the queue
+        self._size = make(Gauge, "siorg_sync_queue_size", "Items in the queue, when last counted", "status")
+        self._depth = make(Gauge, "siorg_operator_queue_depth", "Claimable items: what Jobs are launched for")
+        self._oldest = make(
+            Gauge, "siorg_operator_queue_oldest_due_seconds", "Seconds that the oldest due item has waited; 0: none is due"
         )
-        self._reachable = self._gauge_of_worker(
-            "siorg_operator_queue_reachable", "1 while the queue can be read, 0 while it cannot: its depth is unknown then"
+        self._reachable = make(
+            Gauge, "siorg_operator_queue_reachable", "1 while the queue can be read, 0 while it cannot: its depth is unknown then"
         )
-        self._read_seconds = self._histogram_of_worker(
-            "siorg_operator_backlog_read_seconds", "Seconds that reading a queue took, failures included", _PASS_SECONDS
+        self.read_seconds = make(
+            Histogram,
+            "siorg_operator_backlog_read_seconds",
+            "Seconds that reading a queue took, failures included",
+            buckets=_PASS_SECONDS,
         )
-
-    def _make_jobs(self) -> None:
-        self._jobs = self._gauge_of_worker(
-            "siorg_operator_jobs", "Jobs that are there; finished ones while history keeps them", "state"
+        # its Jobs
+        self._jobs = make(Gauge, "siorg_operator_jobs", "Jobs that are there; finished ones while history keeps them", "state")
+        self._desired = make(Gauge, "siorg_operator_jobs_desired", "Jobs that the depth asks for, within the limits")
+        self._launches = make(Counter, "siorg_operator_launches_total", "Jobs launched, by what asked for them", "reason")
+        self._ended = make(Counter, "siorg_operator_jobs_ended_total", "Jobs that ended, by how", "ending")
+        self._empty = make(Counter, "siorg_operator_jobs_empty_total", "Jobs that found nothing: launched in vain")
+        self._items = make(
+            Counter, "siorg_operator_items_total", "Items that ended Jobs had in hand, by what became of them", "outcome"
         )
-        self._desired = self._gauge_of_worker("siorg_operator_jobs_desired", "Jobs that the depth asks for, within the limits")
-        self._launches = self._counter_of_worker(
-            "siorg_operator_launches_total", "Jobs launched, by what asked for them", "reason"
-        )
-        self._ended = self._counter_of_worker("siorg_operator_jobs_ended_total", "Jobs that ended, by how", "ending")
-        self._empty = self._counter_of_worker("siorg_operator_jobs_empty_total", "Jobs that found nothing: launched in vain")
-        self._items = self._counter_of_worker(
-            "siorg_operator_items_total", "Items that ended Jobs had in hand, by what became of them", "outcome"
-        )
-        self._requests = self._counter_of_worker(
-            "siorg_operator_siorg_requests_total", "Requests to SIORG that ended Jobs made", "result"
-        )
+        self._requests = make(Counter, "siorg_operator_siorg_requests_total", "Requests to SIORG that ended Jobs made", "result")
         self._item_seconds = _CountedHistogram(
             "siorg_operator_item_duration_seconds", "Seconds from claim to outcome of one item, of Jobs that ended", ITEM_SECONDS
         )
-        self._registry.register(self._item_seconds)
-        self._rate = self._gauge_of_worker(
-            "siorg_operator_items_per_second", "Items that one Job brings to an end in a second, as learned"
+        registry.register(self._item_seconds)
+        self._rate = make(Gauge, "siorg_operator_items_per_second", "Items that one Job brings to an end in a second, as learned")
+        self._drain = make(
+            Gauge, "siorg_operator_predicted_drain_seconds", "Seconds until the queue is empty, at the learned rate"
         )
-        self._drain = self._gauge_of_worker(
-            "siorg_operator_predicted_drain_seconds", "Seconds until the queue is empty, at the learned rate"
+        self._cron_job_failing = make(
+            Gauge, "siorg_operator_cron_job_failing", "1 while the last Job of discovery or cleanup failed", "component"
         )
-
-        self._cron_job_failing = self._gauge_of_worker(
-            "siorg_operator_cron_job_failing", "1 while the last Job of discovery or cleanup failed", "component"
+        # decisions
+        self._held_back = make(
+            Gauge, "siorg_operator_held_back", "1 for the reason for which there is work and nothing is launched", "reason"
         )
-
-    def _make_decisions(self) -> None:
-        self._held_back = self._gauge_of_worker(
-            "siorg_operator_held_back", "1 for the reason for which there is work and nothing is launched", "reason"
+        self._held_back_total = make(
+            Counter,
+            "siorg_operator_decisions_held_back_total",
+            "Decisions that launched nothing although there was work",
+            "reason",
         )
-        self._held_back_total = self._counter_of_worker(
-            "siorg_operator_decisions_held_back_total", "Decisions that launched nothing although there was work", "reason"
+        self.pass_seconds = make(
+            Histogram, "siorg_operator_reconcile_seconds", "Seconds that a pass over a resource took", buckets=_PASS_SECONDS
         )
-        self._pass_seconds = self._histogram_of_worker(
-            "siorg_operator_reconcile_seconds", "Seconds that a pass over a resource took", _PASS_SECONDS
+        self.pass_errors = make(
+            Counter, "siorg_operator_reconcile_errors_total", "Passes over a resource that did not come to their end", "reason"
         )
-        self._pass_errors = self._counter_of_worker(
-            "siorg_operator_reconcile_errors_total", "Passes over a resource that did not come to their end", "reason"
-        )
-        self._waited = self._histogram_of_worker(
+        self.enqueue_to_launch = make(
+            Histogram,
             "siorg_operator_enqueue_to_launch_seconds",
             "Seconds from an item falling due until the Job was made, where no Job was there yet",
-            _WAIT_SECONDS,
+            buckets=_WAIT_SECONDS,
         )
-
-    def _make_process(self) -> None:
-        self._leader = Gauge("siorg_operator_leader", "1 while this process leads, 0 while it stands by", registry=self._registry)
+        # this process
+        self.leader = Gauge("siorg_operator_leader", "1 while this process leads, 0 while it stands by", registry=registry)
         self._calls = Counter(
             "siorg_operator_api_calls_total",
             "Calls of the API server, by HTTP status; 0: no answer",
             ("verb", "resource", "code"),
-            registry=self._registry,
+            registry=registry,
         )
         self._call_seconds = Histogram(
             "siorg_operator_api_call_seconds",
             "Seconds that a call of the API server took",
             ("verb", "resource"),
-            registry=self._registry,
+            registry=registry,
             buckets=_CALL_SECONDS,
         )
-        build = Gauge("siorg_operator_build_info", "1; the version is in the label", ("version",), registry=self._registry)
+        build = Gauge("siorg_operator_build_info", "1; the version is in the label", ("version",), registry=registry)
         build.labels(version()).set(1)
+
+    def _make_of_worker(self, kind: type[_M], name: str, meaning: str, *labels: str, **options: Any) -> _M:
+        metric = kind(name, meaning, (*_LABELS, *labels), registry=self._registry, **options)
+        self._of_worker.append(metric)
+        return metric
 
     # -- what happened to a resource ----------------------------------------------------------------------------------
 
@@ -156,7 +150,7 @@ class OperatorMetrics:
     def _begin_counters(self, key: tuple[str, str]) -> None:
         """Begin at 0. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
         self._empty.labels(*key)
-        self._waited.labels(*key)
+        self.enqueue_to_launch.labels(*key)
         self._item_seconds.add(key, {}, 0.0)
         for counter, values in (
             (self._items, OUTCOMES),
@@ -177,19 +171,12 @@ class OperatorMetrics:
         self._set_or_unknown(self._oldest, key, (reading.oldest_due_seconds or 0.0) if isinstance(reading, Reading) else None)
 
     def _holds_back(self, key: tuple[str, str], reason: str | None) -> None:
-        with self._lock:
-            before = self._held.pop(key, None)
-            if reason is not None:
-                self._held[key] = reason
-        if before is not None and before != reason:
-            self._unknown(self._held_back, (*key, before))
+        for other in Reason:
+            if other != reason:
+                self._held_back.remove(*key, other)
         if reason is not None:
             self._held_back.labels(*key, reason).set(1)
             self._held_back_total.labels(*key, reason).inc()
-
-    def enqueue_to_launch(self, namespace: str, worker: str, seconds: float) -> None:
-        """The first Job for new work was made ``seconds`` after the oldest due item fell due."""
-        self._waited.labels(namespace, worker).observe(seconds)
 
     def job_ended(self, namespace: str, worker: str, job: Job) -> None:
         """A Job has ended. To be called once for each."""
@@ -208,18 +195,6 @@ class OperatorMetrics:
         if job.ending is Ending.DONE and summary.claimed == 0:
             self._empty.labels(*key).inc()
 
-    def backlog_read(self, namespace: str, worker: str, seconds: float) -> None:
-        """The queue was read, or could not be read, in ``seconds``."""
-        self._read_seconds.labels(namespace, worker).observe(seconds)
-
-    def reconciled(self, namespace: str, worker: str, seconds: float) -> None:
-        """A pass over the resource ended, in whichever way."""
-        self._pass_seconds.labels(namespace, worker).observe(seconds)
-
-    def reconcile_failed(self, namespace: str, worker: str, reason: str) -> None:
-        """A pass did not come to its end. ``reason``: one of few words."""
-        self._pass_errors.labels(namespace, worker, reason).inc()
-
     def cron_job_failing(self, namespace: str, worker: str, component: str, failing: bool | None) -> None:  # noqa: FBT001 - a value
         """Whether the last Job of a CronJob failed; None: none has finished, or there is no such CronJob."""
         self._set_or_unknown(self._cron_job_failing, (namespace, worker, component), failing)
@@ -228,24 +203,18 @@ class OperatorMetrics:
         """The resource cannot be understood: its queue is not looked at, and nothing is launched."""
         key = (namespace, worker)
         for status in _STATUSES:
-            self._unknown(self._size, (*key, status))
+            self._size.remove(*key, status)
         for gauge in (self._reachable, self._depth, self._oldest, self._desired, self._drain):
-            self._unknown(gauge, key)
+            gauge.remove(*key)
         self._holds_back(key, reason)
 
     def forget(self, namespace: str, worker: str) -> None:
         """The resource is gone: so are its series."""
-        with self._lock:
-            self._held.pop((namespace, worker), None)
         for metric in self._of_worker:
             metric.remove_by_labels({"namespace": namespace, "worker": worker})
         self._item_seconds.remove((namespace, worker))
 
     # -- what happened to this process --------------------------------------------------------------------------------
-
-    def leads(self, *, leading: bool) -> None:
-        """This process leads, or stands by."""
-        self._leader.set(1 if leading else 0)
 
     def api_call(self, verb: str, resource: str, code: int, seconds: float) -> None:
         """The API server was called.
@@ -259,29 +228,11 @@ class OperatorMetrics:
         self._calls.labels(verb, resource, str(code)).inc()
         self._call_seconds.labels(verb, resource).observe(seconds)
 
-    # -- making and unmaking ------------------------------------------------------------------------------------------
-
-    def _counter_of_worker(self, name: str, meaning: str, *labels: str) -> Counter:
-        return self._kept(Counter(name, meaning, (*_LABELS, *labels), registry=self._registry))
-
-    def _gauge_of_worker(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return self._kept(Gauge(name, meaning, (*_LABELS, *labels), registry=self._registry))
-
-    def _histogram_of_worker(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-        return self._kept(Histogram(name, meaning, _LABELS, registry=self._registry, buckets=buckets))
-
-    def _kept(self, metric: _M) -> _M:
-        self._of_worker.append(metric)
-        return metric
-
     def _set_or_unknown(self, gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
         if value is None:
-            self._unknown(gauge, labels)
+            gauge.remove(*labels)
         else:
             gauge.labels(*labels).set(value)
-
-    def _unknown(self, gauge: Gauge, labels: tuple[str, ...]) -> None:
-        gauge.remove(*labels)
 
 
 def _ending(ending: Ending) -> str:
@@ -305,12 +256,10 @@ class _CountedHistogram(Collector):
             self._counts[key] = kept, before + (total if counts else 0.0)
 
     def remove(self, key: tuple[str, str]) -> None:
-        """Its series go."""
         with self._lock:
             self._counts.pop(key, None)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """See ``Collector``."""
         family = HistogramMetricFamily(self._name, self._meaning, labels=_LABELS)
         with self._lock:
             for key, (counts, total) in self._counts.items():

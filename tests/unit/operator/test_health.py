@@ -1,92 +1,79 @@
-"""Alive and ready, judged by values. Over HTTP: ``test_http.py``."""
+"""Alive and ready, judged by what was noted. Over HTTP: ``test_http.py``."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from operator import methodcaller
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siorg_operator.serving.health import Health, HealthState, Judgment, Role, judge
+from siorg_operator.serving.health import Health
+
+Step = tuple[float, methodcaller]
+
+LEADING, BEAT, LISTED, STANDBY = (methodcaller(name) for name in ("leading", "beat", "listed", "standing_by"))
+TRIED, REFUSED = (methodcaller("lease_tried", reached=reached) for reached in (True, False))
 
 
-def leader(**known: Any) -> HealthState:
-    return HealthState(role=Role.LEADER, **{"since": 100.0, "beat": 100.0, "listed": True, **known})
+def began(key: str) -> methodcaller:
+    return methodcaller("pass_began", key)
 
 
-def standby(**known: Any) -> HealthState:
-    return HealthState(role=Role.STANDBY, **{"since": 100.0, "tried": 100.0, "reached": True, **known})
+def judged(steps: Iterable[Step], now: float) -> tuple[str | None, str | None]:
+    """Why it is not alive, and why it is not ready, at ``now``."""
+    time = 0.0
+    health = Health(clock=lambda: time)
+    for time, step in steps:  # noqa: B007 - the clock reads it
+        step(health)
+    time = now
+    return health.why_not_alive(), health.why_not_ready()
 
 
+LEADER = [(100.0, LEADING), (100.0, LISTED)]
+ELECTING = [(100.0, STANDBY), (100.0, TRIED)]
+PASSES = [(105.0, began("siorg/b")), (110.0, began("siorg/a")), (299.0, began("siorg/c"))]
 STUCK = "the event loop is stuck: no sign of life for {} s (limit 20 s)"
 HUNG = "the pass over siorg/b is stuck: it began 195 s ago (limit 180 s)"
 UNLISTED = "what is watched has not been listed yet"
-REFUSED = "standby: the Lease cannot be asked for: no answer, or a refusal (the log says which)"
+UNREACHED = "standby: the Lease cannot be asked for: no answer, or a refusal (the log says which)"
 SILENT = "standby: the API server has not been asked for the Lease for 61 s (limit 60 s)"
-PASSES = {"siorg/a": 110.0, "siorg/b": 105.0, "siorg/c": 299.0}
 
-TABLE: dict[str, tuple[HealthState, float, str | None, str | None]] = {
-    # state, now, why it is not alive, why it is not ready
-    "starting": (HealthState(), 1e6, None, "the operator is starting"),
-    "a leader with a fresh beat and its listings": (leader(), 120.0, None, None),
-    "a loop without a beat": (leader(), 120.5, STUCK.format(20), STUCK.format(20)),
-    "a loop that never beat, within its time": (leader(beat=None), 119.0, None, None),
-    "a loop that never beat": (leader(beat=None), 121.0, STUCK.format(21), STUCK.format(21)),
-    "a beat from before it led": (leader(beat=1.0), 119.0, None, None),
-    "a long pass within its limit": (leader(beat=280.0, passes={"a": 100.0}), 280.0, None, None),
-    "passes that hang, the oldest of them named": (leader(beat=299.0, passes=PASSES), 300.0, HUNG, HUNG),
-    "a leader before its first listings": (leader(listed=False), 110.0, None, UNLISTED),
-    "a standby": (standby(), 110.0, None, None),
-    "a standby needs no beat": (standby(beat=None, since=0.0, tried=1e6), 1e6, None, None),
-    "a standby that is refused": (standby(reached=False), 110.0, None, REFUSED),
-    "a standby whose election stands still": (standby(), 161.0, None, SILENT),
-    "a standby that has not asked": (
-        standby(tried=None, reached=False), 110.0, None, "standby: not asked for the Lease yet"
+TABLE: dict[str, tuple[list[Step], float, str | None, str | None]] = {
+    # what happened, now, why it is not alive, why it is not ready
+    "starting": ([], 1e6, None, "the operator is starting"),
+    "a leader with a fresh beat and its listings": ([*LEADER, (100.0, BEAT)], 120.0, None, None),
+    "a loop without a beat": ([*LEADER, (100.0, BEAT)], 120.5, STUCK.format(20), STUCK.format(20)),
+    "a loop that never beat, within its time": (LEADER, 119.0, None, None),
+    "a loop that never beat": (LEADER, 121.0, STUCK.format(21), STUCK.format(21)),
+    "a beat from before it led": ([(1.0, BEAT), *LEADER], 119.0, None, None),
+    "a long pass within its limit": ([*LEADER, (100.0, began("a")), (280.0, BEAT)], 280.0, None, None),
+    "passes that hang, the oldest of them named": ([*LEADER, *PASSES, (299.0, BEAT)], 300.0, HUNG, HUNG),
+    "a pass that ended": (
+        [*LEADER, (1.0, began("a")), *[(5.0, methodcaller("pass_ended", "a"))] * 2, (299.0, BEAT)],
+        300.0,
+        None,
+        None,
     ),
-}  # fmt: skip
+    "a leader before its first listings": ([(100.0, LEADING)], 110.0, None, UNLISTED),
+    "a leader that stood by for an hour": ([*ELECTING, (3700.0, LEADING), (3700.0, LISTED)], 3719.0, None, None),
+    "a standby": (ELECTING, 110.0, None, None),
+    "a standby needs no beat": ([(0.0, STANDBY), (1e6, TRIED)], 1e6, None, None),
+    "a standby that is refused": ([*ELECTING, (105.0, REFUSED)], 110.0, None, UNREACHED),
+    "a standby whose election stands still": (ELECTING, 161.0, None, SILENT),
+    "a standby that has not asked": ([(100.0, STANDBY)], 110.0, None, "standby: not asked for the Lease yet"),
+}
 
 
 def test_judgments() -> None:
-    found = {name: judge(state, now) for name, (state, now, _, _) in TABLE.items()}
-    assert found == {name: Judgment(not_alive, not_ready) for name, (_, _, not_alive, not_ready) in TABLE.items()}
+    found = {name: judged(steps, now) for name, (steps, now, _, _) in TABLE.items()}
+    assert found == {name: (not_alive, not_ready) for name, (_, _, not_alive, not_ready) in TABLE.items()}
 
 
-@given(
-    st.builds(
-        HealthState,
-        role=st.sampled_from(Role),
-        since=st.floats(0, 1e4),
-        beat=st.none() | st.floats(0, 1e4),
-        passes=st.dictionaries(st.text(), st.floats(0, 1e4)),
-        listed=st.booleans(),
-        tried=st.none() | st.floats(0, 1e4),
-        reached=st.booleans(),
-    ),
-    st.floats(0, 1e4),
-)
-def test_every_state_can_be_judged_and_what_is_not_alive_is_not_ready(health: HealthState, now: float) -> None:
-    judged = judge(health, now)
-    assert judged.not_alive is None or judged.not_ready == judged.not_alive
+STEPS = st.sampled_from([LEADING, BEAT, LISTED, STANDBY, TRIED, REFUSED, began("a"), began("b"), methodcaller("pass_ended", "a")])
 
 
-def test_health_takes_note_of_what_it_is_told() -> None:
-    now = 1000.0
-    health = Health(clock=lambda: now)
-    assert health.judged().not_ready == "the operator is starting"
-    health.standing_by()
-    health.lease_tried(reached=True)
-    assert health.judged() == Judgment()
-    now += 3600
-    health.leading()
-    assert health.judged() == Judgment(not_ready="what is watched has not been listed yet")
-    health.listed()
-    health.pass_began("siorg/main")
-    assert health.judged() == Judgment()
-    now += 185
-    health.beat()
-    assert health.judged().not_alive == "the pass over siorg/main is stuck: it began 185 s ago (limit 180 s)"
-    health.pass_ended("siorg/main")
-    health.pass_ended("siorg/main")
-    assert health.judged() == Judgment()
-    now += 25
-    assert health.judged().not_alive is not None
+@given(st.lists(st.tuples(st.floats(0, 1e4), STEPS)), st.floats(0, 1e4))
+def test_whatever_happened_can_be_judged_and_what_is_not_alive_is_not_ready(steps: list[Step], now: float) -> None:
+    not_alive, not_ready = judged(steps, now)
+    assert not_alive is None or not_ready == not_alive

@@ -47,8 +47,14 @@ class Exported:
     def decided(self, plan: Plan = RESTING, backlog: Backlog = READ, *jobs: Job) -> None:
         self.metrics.decided("siorg", "main", carried_out(plan), backlog, jobs)
 
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, {**ONE, **labels})
+    def says(self, name: str) -> dict[str, float]:
+        """The values of the series of this name, by their labels but for whose they are."""
+        return {
+            " ".join(value for label, value in sample.labels.items() if label not in {"namespace", "worker"}): sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == f"siorg_operator_{name}"
+        }
 
     def series(self) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
         return {
@@ -63,78 +69,51 @@ def exported() -> Exported:
     return Exported()
 
 
-def test_the_queue_is_told_as_it_was_read(exported: Exported) -> None:
-    exported.decided()
-    sizes = {status: exported.value("siorg_sync_queue_size", status=status) for status in ("due", "scheduled", "processing")}
-    assert sizes == {"due": 478, "scheduled": 7, "processing": 20}
-    assert exported.value("siorg_sync_queue_size", status="failed") == 3
-    assert exported.value("siorg_sync_queue_size", status="conflict") == 1
-    assert exported.value("siorg_operator_queue_depth") == 480
-    assert exported.value("siorg_operator_queue_oldest_due_seconds") == 12.5
-    assert exported.value("siorg_operator_queue_reachable") == 1
-
-
-def test_a_queue_that_cannot_be_read_has_no_depth_any_more(exported: Exported) -> None:
-    exported.decided()
-    exported.decided(
-        replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None), UNREAD
-    )
-    assert exported.value("siorg_operator_queue_reachable") == 0
-    for name in (
-        "siorg_operator_queue_depth",
-        "siorg_operator_queue_oldest_due_seconds",
-        "siorg_operator_predicted_drain_seconds",
+def test_the_queue_is_told_as_it_was_read_and_one_that_cannot_be_read_has_no_depth_any_more(exported: Exported) -> None:
+    known = {"due": 478, "scheduled": 7, "processing": 20, "failed": 3, "conflict": 1}
+    names = ("queue_reachable", "queue_depth", "queue_oldest_due_seconds", "predicted_drain_seconds")
+    unknown = replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None)
+    for plan, backlog, sizes, values in (
+        (RESTING, READ, known, (1, 480, 12.5, 38.4)),
+        (unknown, UNREAD, {}, (0, None, None, None)),
+        (RESTING, READ, known, (1, 480, 12.5, 38.4)),
+        (RESTING, Backlog(Reading(0)), dict.fromkeys(known, 0), (1, 0, 0, 38.4)),  # an empty queue has waited no time
     ):
-        assert exported.value(name) is None
-    assert not [series for series in exported.series() if series[0] == "siorg_sync_queue_size"]
-    exported.decided()
-    assert exported.value("siorg_operator_queue_depth") == 480
+        exported.decided(plan, backlog)
+        found = {
+            status: exported.registry.get_sample_value("siorg_sync_queue_size", {**ONE, "status": status}) for status in known
+        }
+        assert {status: size for status, size in found.items() if size is not None} == sizes
+        assert tuple(exported.says(name).get("") for name in names) == values
 
 
-def test_an_empty_queue_has_waited_no_time(exported: Exported) -> None:
-    exported.decided(backlog=Backlog(Reading(0)))
-    assert exported.value("siorg_operator_queue_depth") == 0
-    assert exported.value("siorg_operator_queue_oldest_due_seconds") == 0
-
-
-def test_jobs_are_counted_by_state(exported: Exported) -> None:
+def test_jobs_are_counted_by_state_and_launches_by_what_asked_for_them(exported: Exported) -> None:
     exported.decided(RESTING, READ, job(JobState.ACTIVE), job(JobState.ACTIVE), job(JobState.PENDING), job(JobState.FAILED))
-    states = {state: exported.value("siorg_operator_jobs", state=state) for state in ("pending", "active", "succeeded", "failed")}
-    assert states == {"pending": 1, "active": 2, "succeeded": 0, "failed": 1}
-    assert exported.value("siorg_operator_jobs_desired") == 5
-
-
-def test_launches_are_counted_by_what_asked_for_them(exported: Exported) -> None:
+    assert exported.says("jobs") == {"pending": 1, "active": 2, "succeeded": 0, "failed": 1}
+    assert exported.says("jobs_desired") == {"": 5}
     exported.decided(PLAN)
     exported.decided(PLAN)
-    exported.decided(RESTING)
     exported.decided(replace(PLAN, launches=(Launch(0, 2),), reason=Reason.PROBING))
-    assert exported.value("siorg_operator_launches_total", reason="Size") == 4
-    assert exported.value("siorg_operator_launches_total", reason="Probe") == 1
+    assert exported.says("launches_total") == {"Size": 4, "Probe": 1, "Time": 0, "MinJobs": 0}
 
 
 def test_the_reason_that_holds_launches_back_stands_alone_and_goes(exported: Exported) -> None:
-    def reasons() -> dict[str, float | None]:
-        held = [dict(labels)["reason"] for name, labels in exported.series() if name == "siorg_operator_held_back"]
-        return {reason: exported.value("siorg_operator_held_back", reason=reason) for reason in held}
-
     exported.decided(SUSPENDED)
     exported.decided(SUSPENDED)
-    assert reasons() == {"Suspended": 1}
+    assert exported.says("held_back") == {"Suspended": 1}
     exported.decided(held(Reason.JOBS_FAILING))
-    assert reasons() == {"JobsFailing": 1}
+    assert exported.says("held_back") == {"JobsFailing": 1}
     exported.decided(PLAN)
-    assert reasons() == {}
-    assert exported.value("siorg_operator_decisions_held_back_total", reason="Suspended") == 2
-    assert exported.value("siorg_operator_decisions_held_back_total", reason="JobsFailing") == 1
+    assert exported.says("held_back") == {}
+    assert exported.says("decisions_held_back_total") == {"Suspended": 2, "JobsFailing": 1}
 
 
 def test_the_rate_has_no_series_before_it_is_learned(exported: Exported) -> None:
     exported.decided(replace(RESTING, size=replace(SIZE, rates=Rates(None, None)), predicted_drain_seconds=None))
-    assert exported.value("siorg_operator_items_per_second") is None
+    assert exported.says("items_per_second") == {}
     exported.decided()
-    assert exported.value("siorg_operator_items_per_second") == 2.5
-    assert exported.value("siorg_operator_predicted_drain_seconds") == 38.4
+    assert exported.says("items_per_second") == {"": 2.5}
+    assert exported.says("predicted_drain_seconds") == {"": 38.4}
 
 
 def test_what_ended_jobs_did_is_counted(exported: Exported) -> None:
@@ -143,55 +122,36 @@ def test_what_ended_jobs_did_is_counted(exported: Exported) -> None:
     exported.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, summary))
     exported.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.DEADLINE))
     exported.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.OUT_OF_MEMORY))
-    assert {outcome: exported.value("siorg_operator_items_total", outcome=outcome) for outcome in did} == did
-    assert exported.value("siorg_operator_siorg_requests_total", result="ok") == 44
-    assert exported.value("siorg_operator_siorg_requests_total", result="failed") == 6
-    assert exported.value("siorg_operator_jobs_ended_total", ending="Done") == 1
-    assert exported.value("siorg_operator_jobs_ended_total", ending="DeadlineExceeded") == 1
-    assert exported.value("siorg_operator_jobs_ended_total", ending="JobFailed") == 1
-    assert exported.value("siorg_operator_jobs_empty_total") is None
+    assert exported.says("items_total") == did
+    assert exported.says("siorg_requests_total") == {"ok": 44, "failed": 6}
+    assert exported.says("jobs_ended_total") == {"Done": 1, "DeadlineExceeded": 1, "JobFailed": 1}
+    assert exported.says("jobs_empty_total") == {}
 
 
 def test_a_job_that_found_nothing_is_one_in_vain(exported: Exported) -> None:
     exported.decided()
-    assert exported.value("siorg_operator_jobs_empty_total") == 0
+    assert exported.says("jobs_empty_total") == {"": 0}
+    away = Summary("siorg_unavailable", 75, 0.3)
     exported.metrics.job_ended("siorg", "main", job(JobState.SUCCEEDED, Ending.DONE, Summary("done", 0, 0.3)))
-    exported.metrics.job_ended(
-        "siorg", "main", job(JobState.FAILED, Ending.SIORG_UNAVAILABLE, Summary("siorg_unavailable", 75, 0.3))
-    )
-    assert exported.value("siorg_operator_jobs_empty_total") == 1
+    exported.metrics.job_ended("siorg", "main", job(JobState.FAILED, Ending.SIORG_UNAVAILABLE, away))
+    assert exported.says("jobs_empty_total") == {"": 1}
 
 
 def test_times_are_told_in_buckets_fine_enough_for_what_is_promised(exported: Exported) -> None:
-    exported.metrics.enqueue_to_launch("siorg", "main", 0.04)
-    exported.metrics.enqueue_to_launch("siorg", "main", 0.24)
-    exported.metrics.reconciled("siorg", "main", 0.01)
-    exported.metrics.backlog_read("siorg", "main", 0.01)
-    counted = {
-        le: exported.value("siorg_operator_enqueue_to_launch_seconds_bucket", le=le) for le in ("0.025", "0.05", "0.2", "0.25")
-    }
-    assert counted == {"0.025": 0, "0.05": 1, "0.2": 1, "0.25": 2}
-    assert exported.value("siorg_operator_reconcile_seconds_count") == 1
-    assert exported.value("siorg_operator_backlog_read_seconds_count") == 1
-
-
-def test_a_pass_that_fails_is_counted_by_reason(exported: Exported) -> None:
-    exported.metrics.reconcile_failed("siorg", "main", "500")
-    assert exported.value("siorg_operator_reconcile_errors_total", reason="500") == 1
+    exported.metrics.enqueue_to_launch.labels("siorg", "main").observe(0.04)
+    exported.metrics.enqueue_to_launch.labels("siorg", "main").observe(0.24)
+    counted = exported.says("enqueue_to_launch_seconds_bucket")
+    assert {le: counted[le] for le in ("0.025", "0.05", "0.2", "0.25")} == {"0.025": 0, "0.05": 1, "0.2": 1, "0.25": 2}
 
 
 def test_the_process_tells_of_itself(exported: Exported) -> None:
-    exported.metrics.leads(leading=True)
-    assert exported.registry.get_sample_value("siorg_operator_leader") == 1
-    exported.metrics.leads(leading=False)
-    assert exported.registry.get_sample_value("siorg_operator_leader") == 0
+    exported.metrics.leader.set(1)
+    assert exported.says("leader") == {"": 1}
     exported.metrics.api_call("create", "jobs", 201, 0.02)
     exported.metrics.api_call("create", "jobs", 0, 10.0)
-    call = {"verb": "create", "resource": "jobs"}
-    assert exported.registry.get_sample_value("siorg_operator_api_calls_total", {**call, "code": "201"}) == 1
-    assert exported.registry.get_sample_value("siorg_operator_api_calls_total", {**call, "code": "0"}) == 1
-    assert exported.registry.get_sample_value("siorg_operator_api_call_seconds_count", call) == 2
-    (version,) = [dict(labels)["version"] for name, labels in exported.series() if name == "siorg_operator_build_info"]
+    assert exported.says("api_calls_total") == {"create jobs 201": 1, "create jobs 0": 1}
+    assert exported.says("api_call_seconds_count") == {"create jobs": 2}
+    (version,) = exported.says("build_info")
     assert re.match(r"\d+\.\d+", version)
 
 
@@ -200,10 +160,10 @@ def everything(metrics: OperatorMetrics, worker: str) -> None:
     metrics.decided("siorg", worker, carried_out(SUSPENDED), READ, [])
     summary = Summary("done", 0, 1.0, {"completed": 1}, claimed=1, requests=1)
     metrics.job_ended("siorg", worker, job(JobState.SUCCEEDED, Ending.DONE, summary))
-    metrics.enqueue_to_launch("siorg", worker, 0.1)
-    metrics.reconciled("siorg", worker, 0.1)
-    metrics.backlog_read("siorg", worker, 0.1)
-    metrics.reconcile_failed("siorg", worker, "500")
+    metrics.enqueue_to_launch.labels("siorg", worker).observe(0.1)
+    metrics.pass_seconds.labels("siorg", worker).observe(0.1)
+    metrics.read_seconds.labels("siorg", worker).observe(0.1)
+    metrics.pass_errors.labels("siorg", worker, "500").inc()
 
 
 def test_a_resource_that_is_gone_leaves_nothing_and_others_stay(exported: Exported) -> None:
@@ -215,7 +175,7 @@ def test_a_resource_that_is_gone_leaves_nothing_and_others_stay(exported: Export
     assert exported.series() == before
     exported.metrics.forget("siorg", "main")
     everything(exported.metrics, "main")  # made again under the same name, it begins anew
-    assert exported.value("siorg_operator_decisions_held_back_total", reason="Suspended") == 1
+    assert exported.registry.get_sample_value("siorg_operator_decisions_held_back_total", {**ONE, "reason": "Suspended"}) == 1
 
 
 def test_names_and_helps_are_as_prometheus_wants_them(exported: Exported) -> None:
