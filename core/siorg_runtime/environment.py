@@ -180,12 +180,12 @@ class Variable:
     hidden: bool
 
 
-def _variable(one: Field[Any], prefix: str) -> Variable:
-    required = one.default is MISSING and one.default_factory is MISSING
-    default = None if one.default is MISSING or one.default is None else _as_written(one.default)
-    shown = one.metadata["shown"] or ("required" if required else "not set" if default is None else f"`{default}`")
-    given = {name: one.metadata[name] for name in ("kind", "unit", "meaning", "hidden")}
-    return Variable(prefix + one.name.upper(), default=default, required=required, shown=shown, **given)
+def _variable(declared: Field[Any], prefix: str) -> Variable:
+    required = declared.default is MISSING and declared.default_factory is MISSING
+    default = None if declared.default is MISSING or declared.default is None else _as_written(declared.default)
+    shown = declared.metadata["shown"] or ("required" if required else "not set" if default is None else f"`{default}`")
+    given = {name: declared.metadata[name] for name in ("kind", "unit", "meaning", "hidden")}
+    return Variable(prefix + declared.name.upper(), default=default, required=required, shown=shown, **given)
 
 
 def _as_written(value: object) -> str:
@@ -209,8 +209,10 @@ class Environment:
             prefix: stands before a field's name in each variable's.
             others: a variable that begins so is another program's, although it begins as ours do.
         """
-        self._by_field = {one.name: _variable(one, prefix) for one in fields(settings) if "kind" in one.metadata}
-        self._defaults = {one.name: one.default for one in fields(settings)}
+        self._by_field = {
+            declared.name: _variable(declared, prefix) for declared in fields(settings) if "kind" in declared.metadata
+        }
+        self._defaults = {declared.name: declared.default for declared in fields(settings)}
         self._ours, self._others, self._listing = ours, others, listing
 
     @property
@@ -223,7 +225,10 @@ class Environment:
         rows = [
             "| Variable | Default | Allowed | Unit | Meaning |",
             "|---|---|---|---|---|",
-            *(f"| `{one.name}` | {one.shown} | {one.kind.allowed} | {one.unit} | {one.meaning} |" for one in self.variables),
+            *(
+                f"| `{variable.name}` | {variable.shown} | {variable.kind.allowed} | {variable.unit} | {variable.meaning} |"
+                for variable in self.variables
+            ),
         ]
         return "\n".join(rows) + "\n"
 
@@ -234,7 +239,7 @@ class Environment:
             environ: usually ``os.environ``.
             fallbacks: of a field whose variable is not set: where its text comes from instead, and that text.
         """
-        given = {name: (one.name, environ.get(one.name, "").strip()) for name, one in self._by_field.items()}
+        given = {name: (variable.name, environ.get(variable.name, "").strip()) for name, variable in self._by_field.items()}
         given = {name: found if found[1] else fallbacks.get(name, found) for name, found in given.items()}
         reading = Reading(self._by_field, self._defaults, {name: found for name, found in given.items() if found[1]})
         reading.errors += self._unknown(environ)
@@ -245,14 +250,14 @@ class Environment:
             except ValueError as wrong:
                 reading.refuse(name, str(wrong))
         reading.errors += [
-            f"{one.name}: is required and not set; allowed: {one.kind.allowed}"
-            for name, one in self._by_field.items()
-            if one.required and name not in reading.given
+            f"{variable.name}: is required and not set; allowed: {variable.kind.allowed}"
+            for name, variable in self._by_field.items()
+            if variable.required and name not in reading.given
         ]
         return reading
 
     def _unknown(self, environ: Mapping[str, str]) -> Iterator[str]:
-        known = [one.name for one in self.variables]
+        known = [variable.name for variable in self.variables]
         for name in sorted(environ):
             if not name.startswith(self._ours) or name in known or name.startswith(self._others):
                 continue

@@ -22,7 +22,7 @@ from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Backlog, Job, JobState, Reading, Unreadable
+from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable
 from siorg_operator.settings import OperatorSettings
 from siorg_runtime.redaction import redactor
 
@@ -32,7 +32,7 @@ class Subject:
     """A resource as the operator would see it now."""
 
     resource: SiorgSyncWorker
-    backlog: Backlog
+    queue: QueueState
     jobs: list[Job]
     newest: Mapping[str, Any] | None = None
     """The newest Job in the cluster, which the operator made."""
@@ -58,11 +58,11 @@ class Subject:
 
     def assume_depth(self, depth: int) -> None:
         """Suppose that so many items are claimable."""
-        reading = self.backlog.reading
+        reading = self.queue.reading
         if isinstance(reading, Unreadable):
             self.assumed.append(f"that the queue could be read. It cannot be: {reading.message}")
             reading = Reading(0)
-        self.backlog = replace(self.backlog, reading=replace(reading, claimable=depth))
+        self.queue = replace(self.queue, reading=replace(reading, claimable=depth))
 
 
 def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -89,9 +89,9 @@ def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     subject.assume_image(settings.job_image)
     if depth is not None:
         subject.assume_depth(depth)
-    decided = plan(subject.resource, subject.backlog, subject.jobs, datetime.now(UTC), settings.pacing)
+    decided = plan(subject.resource, subject.queue, subject.jobs, datetime.now(UTC), settings.pacing)
     show(Console(), subject, decided)
-    reading = subject.backlog.reading
+    reading = subject.queue.reading
     if is_file and isinstance(reading, Unreadable) and reading.reason is Reason.WRONG_URL:
         return USAGE
     return DONE if decided.depth is not None else TRY_LATER
@@ -104,7 +104,7 @@ def _of_file(name: str, environ: Mapping[str, str], unfinished: int, *, may_ask:
     reading: Reading | Unreadable = Reading(0)
     if may_ask:
         reading = asyncio.run(_read(database_url(environ, "set it to the queue's database, or suppose a depth with --depth N")))
-    return Subject(resource, Backlog(reading), jobs)
+    return Subject(resource, QueueState(reading), jobs)
 
 
 async def _read(url: str) -> Reading | Unreadable:
@@ -137,7 +137,7 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
         bodies = [job for job in bodies if controller_uid(job) == resource.metadata.uid]
         secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
-        backlog = await SecretQueueReader(secrets, databases.read).read(resource)
+        queue = await SecretQueueReader(secrets, databases.read).read(resource)
     finally:
         await databases.close()
         kubernetes.close()
@@ -148,7 +148,7 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
         if (record := job_record(job)) is not None
     ]
     newest = max(bodies, key=lambda job: str(job["metadata"].get("creationTimestamp") or ""), default=None)
-    return Subject(resource, backlog, jobs, newest)
+    return Subject(resource, queue, jobs, newest)
 
 
 def show(console: Console, subject: Subject, plan: Plan) -> None:
@@ -158,7 +158,7 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     table.add_column("what", style="bold")
     table.add_column("Jobs", justify="right")
     table.add_column("how")
-    reading, size = subject.backlog.reading, plan.size
+    reading, size = subject.queue.reading, plan.size
     if isinstance(reading, Reading):
         oldest = "" if reading.oldest_due_seconds is None else f", the oldest due for {reading.oldest_due_seconds:.0f} s"
         others = f"; {reading.scheduled} wait for later, {reading.processing} in work, {reading.failed} failed"

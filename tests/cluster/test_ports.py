@@ -135,7 +135,7 @@ def on(sides: list[Any]) -> Callable[[Callable[..., Awaitable[None]]], Any]:
 
 
 async def launch(side: Side, slot: int = 0, round_: int = 1) -> bool:
-    return await side.launcher.launch(side.resource, Launch(slot, round_), credentials="c0ffee", decision="launched 1")
+    return await side.launcher.launch(side.resource, Launch(slot, round_), secrets_hash="c0ffee", decision="launched 1")
 
 
 # -- Launcher ---------------------------------------------------------------------------------------------------------
@@ -209,17 +209,17 @@ async def test_the_queue_is_read(side: Side, world: World) -> None:
     for code in (1, 2, 3):
         insert(world.connection, siorg_code=code)
     reader = reader_of(side, world.database_url)
-    backlog = await reader.read(side.resource)
-    assert (backlog.depth, reader.url, backlog.siorg_token_problem) == (3, world.database_url, None)
+    queue = await reader.read(side.resource)
+    assert (queue.depth, reader.url, queue.siorg_token_error) == (3, world.database_url, None)
     assert not await reader.changed()
 
 
 @on(REAL)
 async def test_a_database_that_is_away_is_no_error_and_no_empty_queue(side: Side, world: World) -> None:
     reader = reader_of(side, NOWHERE)
-    backlog = await reader.read(side.resource)
-    assert isinstance(backlog.reading, Unreadable)
-    assert (backlog.depth, backlog.reading.reason) == (None, "DatabaseUnavailable")
+    queue = await reader.read(side.resource)
+    assert isinstance(queue.reading, Unreadable)
+    assert (queue.depth, queue.reading.reason) == (None, "DatabaseUnavailable")
     password = urlsplit(NOWHERE).password
     assert password is not None
-    assert password not in backlog.reading.message
+    assert password not in queue.reading.message

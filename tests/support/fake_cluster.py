@@ -23,11 +23,11 @@ from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import job_name, template_hash
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.decide.state import Backlog, Job, JobState
+from siorg_operator.decide.state import Job, JobState, QueueState
 from siorg_operator.decide.status import Event
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
-from support.operator_values import NOW, backlog, body
+from support.operator_values import NOW, body, queue_of
 
 NO_CRON_JOBS: dict[str, Any] = {"cleanup": {"enabled": False}, "discovery": {"enabled": False}}
 
@@ -39,10 +39,10 @@ class Killed(Exception):
 class FakeCluster:
     """``ports.Launcher``, ``ports.Reporter`` and ``ports.QueueReader``; CronJobs; and what it shows of them all."""
 
-    def __init__(self, queue: Backlog | None = None, jobs: list[Job] | None = None, **spec: Any) -> None:
+    def __init__(self, queue: QueueState | None = None, jobs: list[Job] | None = None, **spec: Any) -> None:
         self.object: dict[str, Any] = body(**spec)
         self.object["metadata"]["resourceVersion"] = "9"
-        self.queue = backlog(0) if queue is None else queue
+        self.queue = queue_of(0) if queue is None else queue
         self.jobs = {job.name: job for job in jobs or []}
         self.shown: list[Job] | None = None
         """What its watch shows of the Jobs; None: all that there are."""
@@ -98,7 +98,7 @@ class FakeCluster:
     url: str | None = "postgresql://db/siorg"
     credentials_changed = False
 
-    async def read(self, resource: SiorgSyncWorker) -> Backlog:
+    async def read(self, resource: SiorgSyncWorker) -> QueueState:
         self.read_at.append(asyncio.get_running_loop().time())
         return self.queue
 
@@ -114,9 +114,9 @@ class FakeCluster:
 
     # -- ports.Launcher -------------------------------------------------------------------------------------------------
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
         name = job_name(resource, launch.slot, launch.round)
-        made = Job(name, launch.slot, launch.round, JobState.PENDING, self.now, template_hash(resource, credentials))
+        made = Job(name, launch.slot, launch.round, JobState.PENDING, self.now, template_hash(resource, secrets_hash))
         is_new = name not in self.jobs
         self._step(f"launch {launch.slot}-{launch.round}", lambda: self.jobs.setdefault(name, made))
         return is_new

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
+from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, QueueState, Reading, Stuck, Summary, Unreadable
 from support.operator_values import CREDENTIALS, NOW, rfc3339, template_of, worker
 
 _COUNTS = st.one_of(st.integers(0, 20), st.integers(0, 2000), st.integers(0, 2**63 - 1))
@@ -60,11 +60,11 @@ READINGS = st.builds(
     other_connections=st.integers(-1, 500),
 )
 _UNREADABLE = [Unreadable(Reason.DATABASE_UNAVAILABLE, "away"), Unreadable(Reason.SECRET_MISSING, "")]
-BACKLOGS = st.builds(
-    Backlog,
+QUEUE_STATES = st.builds(
+    QueueState,
     reading=st.integers(0, 4).flatmap(lambda kind: READINGS if kind < 3 else st.sampled_from(_UNREADABLE)),
-    credentials=st.sampled_from([CREDENTIALS, CREDENTIALS, ""]),
-    siorg_token_problem=st.sampled_from([None, None, None, "the Secret is not there"]),
+    secrets_hash=st.sampled_from([CREDENTIALS, CREDENTIALS, ""]),
+    siorg_token_error=st.sampled_from([None, None, None, "the Secret is not there"]),
 )
 
 

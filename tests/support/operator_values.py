@@ -9,7 +9,7 @@ from typing import Any
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.decide.manifests import job_name, template_hash
 from siorg_operator.decide.plan import Plan, Result
-from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading, Stuck, Summary, Unreadable
+from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, QueueState, Reading, Stuck, Summary, Unreadable
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 UID = "0b2a8e5c-6f0e-4d4b-9a53-0d5c1f4f3a11"
@@ -55,15 +55,15 @@ def with_status(resource: SiorgSyncWorker, status: Mapping[str, Any]) -> SiorgSy
     return parse({"metadata": metadata, "spec": resource.spec.body(), "status": dict(status)})
 
 
-def backlog(depth: int = 0, *, credentials: str = CREDENTIALS, token_problem: str | None = None, **reading: Any) -> Backlog:
+def queue_of(depth: int = 0, *, secrets_hash: str = CREDENTIALS, token_error: str | None = None, **reading: Any) -> QueueState:
     """A queue of ``depth`` claimable items that are due."""
     oldest = {"oldest_due_seconds": 1.0} if depth else {}
-    return Backlog(Reading(claimable=depth, due=depth, **(oldest | reading)), credentials, token_problem)
+    return QueueState(Reading(claimable=depth, due=depth, **(oldest | reading)), secrets_hash, token_error)
 
 
-def unreadable(reason: Any = "DatabaseUnavailable", *, credentials: str = CREDENTIALS) -> Backlog:
+def unreadable(reason: Any = "DatabaseUnavailable", *, secrets_hash: str = CREDENTIALS) -> QueueState:
     """A queue that cannot be read."""
-    return Backlog(Unreadable(reason, "the database at db:5432 does not answer: check that it runs"), credentials)
+    return QueueState(Unreadable(reason, "the database at db:5432 does not answer: check that it runs"), secrets_hash)
 
 
 def template_of(resource: SiorgSyncWorker | None = None) -> str:

@@ -65,7 +65,7 @@ def _resolved(written: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sch
     """The node itself: behind a reference, or the one alternative that is not null; what stands beside it wins."""
     node = dict(written)
     if "anyOf" in node:
-        (only,) = [one for one in node.pop("anyOf") if one.get("type") != "null"]
+        (only,) = [branch for branch in node.pop("anyOf") if branch.get("type") != "null"]
         node = {**only, **node}
     if "$ref" in node:
         node = {**definitions[node.pop("$ref").removeprefix("#/$defs/")], **node}

@@ -79,8 +79,10 @@ class Kubernetes:
 
     # -- Jobs ---------------------------------------------------------------------------------------------------------
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
-        manifest = manifests.drain_job(resource, slot=launch.slot, round=launch.round, credentials=credentials, decision=decision)
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
+        manifest = manifests.drain_job(
+            resource, slot=launch.slot, round=launch.round, secrets_hash=secrets_hash, decision=decision
+        )
         name, namespace, create = manifest["metadata"]["name"], resource.metadata.namespace, self._batch.create_namespaced_job
         try:
             await self._call("create", "jobs", create, namespace, manifest, field_manager=FIELD_MANAGER)

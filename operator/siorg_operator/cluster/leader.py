@@ -150,7 +150,7 @@ class Leadership:
         self._lease_name = f"{settings.namespace}/{settings.lease_name}"
         self._observed: Observed | None = None
         self._renewed_at = 0.0
-        self._trouble: str | None = None
+        self._failure: str | None = None
         self._leading = threading.Event()
         self._stopping = threading.Event()
         self._losing = threading.Lock()
@@ -239,17 +239,17 @@ class Leadership:
     def _try(self) -> bool:
         """Whether the lease is ours from now on. What goes wrong is logged once, until another thing does."""
         try:
-            succeeded, trouble = self._ask(), None
+            succeeded, failure = self._ask(), None
         except Exception as error:  # noqa: BLE001 - whatever it is, the lease was not renewed, and the next try may do it
             faster = isinstance(error, ClusterError) and error.code == 409  # another wrote since we read
-            succeeded, trouble = False, None if faster else _described(error)
-        if trouble is not None and trouble != self._trouble:
-            _log.warning("The lease cannot be read or renewed", lease=self._lease_name, reason=trouble)
-        elif trouble is None and self._trouble is not None:
+            succeeded, failure = False, None if faster else _described(error)
+        if failure is not None and failure != self._failure:
+            _log.warning("The lease cannot be read or renewed", lease=self._lease_name, reason=failure)
+        elif failure is None and self._failure is not None:
             _log.info("The lease can be read and renewed again", lease=self._lease_name)
-        self._trouble = trouble
+        self._failure = failure
         if self._on_try is not None:
-            self._on_try(trouble is None)
+            self._on_try(failure is None)
         return succeeded
 
     def _ask(self) -> bool:
@@ -302,7 +302,7 @@ class Leadership:
         return _now() - self._renewed_at >= self._settings.lease_renew_secs
 
     def _why_late(self) -> str:
-        last = f"; the last try: {self._trouble}" if self._trouble is not None else ""
+        last = f"; the last try: {self._failure}" if self._failure is not None else ""
         ago, limit = _now() - self._renewed_at, self._settings.lease_renew_secs
         return f"the lease {self._lease_name} was last renewed {ago:.1f} s ago (limit {limit:g} s){last}"
 

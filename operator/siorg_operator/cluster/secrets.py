@@ -13,7 +13,7 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.api.spec import DatabaseUrlKey, TokenKey
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Backlog, Reading, Unreadable
+from siorg_operator.decide.state import QueueState, Reading, Unreadable
 from siorg_runtime.redaction import redactor
 
 Body: TypeAlias = dict[str, Any]
@@ -76,9 +76,9 @@ class _Resolved:
 
     url: str | Unreadable
     """The database's URL, or why there is none."""
-    token_problem: str | None = None
+    token_error: str | None = None
     """Why there is no token for SIORG, although the resource names one."""
-    credentials: str = ""
+    secrets_hash: str = ""
     """The fingerprint of both Secrets; empty: they could not be read, which is not the same as changed."""
 
 
@@ -95,26 +95,26 @@ class SecretQueueReader:
     async def changed(self) -> bool:
         if self._used is None:
             return False
-        resource, credentials = self._used
-        now = (await self._resolve(resource)).credentials
-        return bool(now) and now != credentials
+        resource, secrets_hash = self._used
+        now = (await self._resolve(resource)).secrets_hash
+        return bool(now) and now != secrets_hash
 
-    async def read(self, resource: SiorgSyncWorker) -> Backlog:
+    async def read(self, resource: SiorgSyncWorker) -> QueueState:
         """With a URL that fails, the Secret is read anew: it may have been changed."""
         used = await self._resolve(resource)
-        backlog = await self._read(used)
-        self._used = resource, used.credentials
-        if isinstance(used.url, str) and isinstance(backlog.reading, Unreadable) and backlog.reading.reason in _MAYBE_THE_URL:
+        queue = await self._read(used)
+        self._used = resource, used.secrets_hash
+        if isinstance(used.url, str) and isinstance(queue.reading, Unreadable) and queue.reading.reason in _MAYBE_THE_URL:
             again = await self._resolve(resource, anew=True)
-            self._used = resource, again.credentials
+            self._used = resource, again.secrets_hash
             if isinstance(again.url, str) and again.url != used.url:
-                backlog = await self._read(again)
-        return backlog
+                queue = await self._read(again)
+        return queue
 
-    async def _read(self, resolved: _Resolved) -> Backlog:
+    async def _read(self, resolved: _Resolved) -> QueueState:
         self.url = resolved.url if isinstance(resolved.url, str) else None
         reading = resolved.url if isinstance(resolved.url, Unreadable) else await self._read_queue(resolved.url)
-        return Backlog(reading, resolved.credentials, resolved.token_problem)
+        return QueueState(reading, resolved.secrets_hash, resolved.token_error)
 
     async def _resolve(self, resource: SiorgSyncWorker, *, anew: bool = False) -> _Resolved:
         namespace = resource.metadata.namespace
@@ -131,8 +131,8 @@ class SecretQueueReader:
         for value in values.values():
             if isinstance(value, str):
                 redactor.remember(value)  # before it is used: no log shows it
-        token, credentials = values.get(_TOKEN), _fingerprint(secrets[_URL], secrets.get(_TOKEN))
-        return _Resolved(values[_URL], token.message if isinstance(token, Unreadable) else None, credentials)
+        token, secrets_hash = values.get(_TOKEN), _fingerprint(secrets[_URL], secrets.get(_TOKEN))
+        return _Resolved(values[_URL], token.message if isinstance(token, Unreadable) else None, secrets_hash)
 
 
 def _not_read(error: ClusterError, field: str, namespace: str, name: str) -> Unreadable:

@@ -23,7 +23,7 @@ from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Plan, Removal, Result, plan
 from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, rfc3339
+from siorg_operator.decide.state import Fault, Job, JobState, QueueState, Reading, rfc3339
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_runtime.logs import logger
@@ -102,17 +102,17 @@ class Reconciler:
         """One pass. What the cluster refuses stays undone, and the next pass tries it again."""
         observed = self._observe(resource)
         began = time.monotonic()
-        backlog = await self._reader.read(resource)
+        queue = await self._reader.read(resource)
         read_at = time.monotonic()
         self._context.metrics.read_seconds.labels(*self._names).observe(read_at - began)
-        planned = plan(resource, backlog, observed.jobs, self._context.clock(), self._context.pacing)
-        launched, failure = await self._launch(resource, backlog, planned, read_at)
+        planned = plan(resource, queue, observed.jobs, self._context.clock(), self._context.pacing)
+        launched, failure = await self._launch(resource, queue, planned, read_at)
         ended = await self._carry_out(resource, observed, planned)
         result = Result(planned, launched, ended, "" if failure is None else str(failure))
         if launched:
             log.info(wording.decision(resource, result), **self._where, jobs=[job.name for job in launched])
-        self._count(resource, observed, backlog, result)
-        put_off, unwritten = await self._report(resource, observed, backlog, result)
+        self._count(resource, observed, queue, result)
+        put_off, unwritten = await self._report(resource, observed, queue, result)
         retry = [seconds for seconds in (self._retries.seconds(self._context.clock()), put_off) if seconds is not None]
         return Reconciled(result, min(retry, default=None), unwritten or failure)
 
@@ -127,23 +127,23 @@ class Reconciler:
         return replace(observed, jobs=sorted(jobs, key=lambda job: (job.slot, job.round)))
 
     async def _launch(
-        self, resource: SiorgSyncWorker, backlog: Backlog, planned: Plan, read_at: float
+        self, resource: SiorgSyncWorker, queue: QueueState, planned: Plan, read_at: float
     ) -> tuple[tuple[Job, ...], ClusterError | None]:
         """Launch what was planned; the Jobs that are there now, and the first refusal."""
         decision = wording.intent(resource, planned)
-        credentials = backlog.credentials
-        send = partial(self._context.launcher.launch, resource, credentials=credentials, decision=decision)
+        secrets_hash = queue.secrets_hash
+        send = partial(self._context.launcher.launch, resource, secrets_hash=secrets_hash, decision=decision)
         refusals = await send_all(send(launch) for launch in planned.launches)
         now, until = self._context.clock(), time.monotonic() + _EXPECTED_SECONDS
-        template = manifests.template_hash(resource, credentials)
+        template = manifests.template_hash(resource, secrets_hash)
         launched = [
             Job(manifests.job_name(resource, at.slot, at.round), at.slot, at.round, JobState.PENDING, now, template)
             for at, refusal in zip(planned.launches, refusals, strict=True)
             if refusal is None
         ]
         self._expected |= {job.name: (job, until) for job in launched}
-        if launched and planned.unfinished == 0 and isinstance(backlog.reading, Reading):
-            waited = (backlog.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
+        if launched and planned.unfinished == 0 and isinstance(queue.reading, Reading):
+            waited = (queue.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
             self._context.metrics.enqueue_to_launch.labels(*self._names).observe(waited)
         return tuple(launched), next(filter(None, refusals), None)
 
@@ -163,7 +163,7 @@ class Reconciler:
             log.warning("Ended a stuck Job", **self._where, job=removal.name, reason=removal.stuck.message)
         return ended
 
-    def _count(self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, result: Result) -> None:
+    def _count(self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result) -> None:
         if self._counted_until is None:
             last = resource.status.jobs.last_finished_time
             self._counted_until = "" if last is None else rfc3339(last)
@@ -172,15 +172,15 @@ class Reconciler:
             if key not in self._counted and at > self._counted_until:
                 self._context.metrics.job_ended(*self._names, job)
         self._counted = set(finished)
-        self._context.metrics.decided(*self._names, result, backlog, observed.jobs)
+        self._context.metrics.decided(*self._names, result, queue, observed.jobs)
 
     async def _report(
-        self, resource: SiorgSyncWorker, observed: Observed, backlog: Backlog, result: Result
+        self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result
     ) -> tuple[float | None, ClusterError | None]:
         """Write the status and record the events; the seconds for which the status is put off, and why it was not written."""
         before, now = self._status.status, self._context.clock()
         faults = [*self._retries.faults(), *self._failing_cron_jobs(resource, observed)]
-        status = statuses.compose(resource, backlog, result, observed.jobs, now, faults)
+        status = statuses.compose(resource, queue, result, observed.jobs, now, faults)
         try:
             put_off = await self._status.write(resource, status, now)
         except ClusterError as error:

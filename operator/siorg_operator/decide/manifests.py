@@ -73,9 +73,9 @@ def cron_job_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
     return f"{resource.metadata.name}-{component}"
 
 
-def template_hash(resource: SiorgSyncWorker, credentials: str = "") -> str:
+def template_hash(resource: SiorgSyncWorker, secrets_hash: str = "") -> str:
     """Hash of what a drain pod is made from: the template, and the versions of the Secrets that it refers to."""
-    return _hash([_pod_template(resource, "drain", "run"), credentials])
+    return _hash([_pod_template(resource, "drain", "run"), secrets_hash])
 
 
 def drain_job(
@@ -83,12 +83,12 @@ def drain_job(
     *,
     slot: int,
     round: int,  # noqa: A002 - the word for it
-    credentials: str = "",
+    secrets_hash: str = "",
     decision: str = "",
 ) -> Manifest:
     """The Job that drains the queue until it is empty."""
     spec = resource.spec.job
-    template = template_hash(resource, credentials)
+    template = template_hash(resource, secrets_hash)
     pod = _pod_template(resource, "drain", "run")
     pod["metadata"]["labels"] |= {SLOT_LABEL: str(slot), ROUND_LABEL: str(round), TEMPLATE_LABEL: template}
     # The person's labels too: what queues Jobs (Kueue) looks at the Job, not at its pods.

@@ -23,8 +23,9 @@ from siorg_operator.decide.job_failures import PATIENCE_SECONDS, Failures, Pacin
 from siorg_operator.decide.manifests import template_hash
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
-from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Unreadable, later, newest_last
+from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Reading, Stuck, Unreadable, later, newest_last
 
+_LONGEST_STREAK = 1_000_000  # failures in a row that are told; somebody may have written any number into status
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
 _SHORT_PAUSE_SECONDS = 10.0
@@ -146,21 +147,21 @@ class Result:
         return bool(self.refused) or self.plan.held_back
 
 
-def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: datetime, pacing: Pacing | None = None) -> Plan:
+def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing | None = None) -> Plan:
     """Decide what to do now.
 
     ``resource`` brings its status (what it remembers of Jobs that are gone), ``jobs`` are all of it, finished ones included;
     ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
     """
     pacing = pacing or Pacing()
-    backoff = _backoff(resource, backlog, jobs, now, pacing)
+    backoff = _backoff(resource, queue, jobs, now, pacing)
     unfinished = [job for job in jobs if job.unfinished]
-    size = sizing.size(resource, backlog, Rates.learn(resource, jobs), len(unfinished))
-    hold = _hold(resource, backlog, size, unfinished, backoff, now)
+    size = sizing.size(resource, queue, Rates.learn(resource, jobs), len(unfinished))
+    hold = _hold(resource, queue, size, unfinished, backoff, now)
     reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
     graces = _graces(unfinished, now, pacing)
-    changes = [*(left for _, left in graces), *_changes(backlog, backoff, now)]
+    changes = [*(left for _, left in graces), *_changes(queue, backoff, now)]
     return Plan(
         reason=reason,
         size=size,
@@ -179,24 +180,24 @@ def plan(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: 
 # -- Jobs that fail ---------------------------------------------------------------------------------------------------
 
 
-def _backoff(resource: SiorgSyncWorker, backlog: Backlog, jobs: Sequence[Job], now: datetime, pacing: Pacing) -> Backoff | None:
+def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing) -> Backoff | None:
     last = resource.status.jobs.last_finished_time
     # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
     settled = last if resource.status.backoff is None and last is not None and last <= now else None
-    known = isinstance(backlog.reading, Reading) or backlog.credentials  # else its Secrets cannot be read now
+    known = isinstance(queue.reading, Reading) or queue.secrets_hash  # else its Secrets cannot be read now
     failures = assess(
         jobs,
         _remembered(resource),
         settled=settled,
-        template=template_hash(resource, backlog.credentials) if known else None,
+        template=template_hash(resource, queue.secrets_hash) if known else None,
         now=now,
         pacing=pacing,
         patience=_patience(resource),
     )
-    if failures is None or (failures.ending is Ending.NOTHING and not backlog.depth):
+    if failures is None or (failures.ending is Ending.NOTHING and not queue.depth):
         return None  # those that found nothing came too late, and that was all
     retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name)
-    return Backoff(failures, retry_at, dormant=backlog.depth == 0 and retry_at <= now)
+    return Backoff(failures, retry_at, dormant=queue.depth == 0 and retry_at <= now)
 
 
 def _remembered(resource: SiorgSyncWorker) -> Failures | None:
@@ -205,7 +206,7 @@ def _remembered(resource: SiorgSyncWorker) -> Failures | None:
     if backoff is None or backoff.last_failure_time is None or backoff.reason not in set(Ending) - {Ending.DONE}:
         return None
     since = backoff.since or backoff.last_failure_time
-    ending, streak = Ending(backoff.reason), max(backoff.streak, 1)
+    ending, streak = Ending(backoff.reason), min(max(backoff.streak, 1), _LONGEST_STREAK)
     return Failures(ending, streak, since, backoff.last_failure_time, backoff.message, backoff.template)
 
 
@@ -222,10 +223,15 @@ def _patience(resource: SiorgSyncWorker) -> float:
 
 
 def _hold(
-    resource: SiorgSyncWorker, backlog: Backlog, size: Size, unfinished: Sequence[Job], backoff: Backoff | None, now: datetime
+    resource: SiorgSyncWorker,
+    queue: QueueState,
+    size: Size,
+    unfinished: Sequence[Job],
+    backoff: Backoff | None,
+    now: datetime,
 ) -> Hold | None:
     """What holds launches: first what does so whatever the queue has, then what keeps the work that there is from being done."""
-    reading = backlog.reading
+    reading = queue.reading
     if isinstance(reading, Unreadable):
         return Hold(Reason.DEPTH_UNKNOWN, said=reading.message)
     if resource.metadata.deletion_timestamp is not None:
@@ -234,11 +240,11 @@ def _hold(
         return Hold(Reason.SUSPENDED)
     if not reading.sync_enabled:
         return Hold(Reason.SYNC_DISABLED)
-    if not backlog.depth:
+    if not queue.depth:
         return None
-    if backlog.siorg_token_problem is not None:
-        return Hold(Reason.SECRET_MISSING, said=backlog.siorg_token_problem)
-    if pause := siorg_pause(backlog):
+    if queue.siorg_token_error is not None:
+        return Hold(Reason.SECRET_MISSING, said=queue.siorg_token_error)
+    if pause := siorg_pause(queue):
         return Hold(Reason.SIORG_RATE_LIMITED, until=later(now, pause))
     if backoff is not None:
         failures = backoff.failures
@@ -266,9 +272,9 @@ def _decide(
     return Reason.LAUNCHED if backoff is None else Reason.PROBING, None, launches
 
 
-def siorg_pause(backlog: Backlog) -> float | None:
+def siorg_pause(queue: QueueState) -> float | None:
     """For so many seconds SIORG wants no requests, if for longer than a Job takes to start: only then is waiting better."""
-    reading = backlog.reading
+    reading = queue.reading
     if isinstance(reading, Reading) and reading.siorg_paused_seconds >= _SHORT_PAUSE_SECONDS:
         return reading.siorg_paused_seconds
     return None
@@ -324,8 +330,8 @@ def _poll(resource: SiorgSyncWorker, *, busy: bool) -> float:
     return max(interval / _BUSY_POLLS, min(_SHORTEST_POLL_SECONDS, interval)) if busy else interval
 
 
-def _changes(backlog: Backlog, backoff: Backoff | None, now: datetime) -> tuple[float | None, ...]:
+def _changes(queue: QueueState, backoff: Backoff | None, now: datetime) -> tuple[float | None, ...]:
     """Seconds until something changes by itself: a probe may leave and a pause is over, or the next item falls due."""
-    if backlog.depth:
-        return siorg_pause(backlog), None if backoff is None else (backoff.retry_at - now).total_seconds()
-    return (backlog.reading.next_due_seconds,) if isinstance(backlog.reading, Reading) else ()
+    if queue.depth:
+        return siorg_pause(queue), None if backoff is None else (backoff.retry_at - now).total_seconds()
+    return (queue.reading.next_due_seconds,) if isinstance(queue.reading, Reading) else ()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.plan import Launch, Removal
-from siorg_operator.decide.state import Backlog
+from siorg_operator.decide.state import QueueState
 from siorg_operator.decide.status import Event
 
 
@@ -30,7 +30,7 @@ class Launcher(Protocol):
     Each method raises a ``ClusterError`` when it could not be done.
     """
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
         """Start a Job; False when this resource's Job of that slot and round was there already."""
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
@@ -61,8 +61,8 @@ class QueueReader(Protocol):
     def url(self) -> str | None:
         """Of the database that was read last, to listen there; None: none is known."""
 
-    async def read(self, resource: SiorgSyncWorker) -> Backlog:
+    async def read(self, resource: SiorgSyncWorker) -> QueueState:
         """Look at the queue now. Never raises for a database that is away: unknown is a value."""
 
     async def changed(self) -> bool:
-        """Whether the credentials are not those of the last reading any more. No database is asked."""
+        """Whether the Secrets are not those of the last reading any more. No database is asked."""

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Backlog, Job, Reading, newest_last
+from siorg_operator.decide.state import Job, QueueState, Reading, newest_last
 
 CONNECTIONS_PER_JOB: Final = 3
 """Database connections that a job process opens: queue, fetch bookkeeping, leases."""
@@ -93,9 +93,9 @@ class Size:
         return min(self.depth / (self.rates.items * max(capacity, 1)), _LONGEST_DRAIN_SECONDS) if self.rates.items else 0.0
 
 
-def size(resource: SiorgSyncWorker, backlog: Backlog, rates: Rates, unfinished: int) -> Size:
+def size(resource: SiorgSyncWorker, queue: QueueState, rates: Rates, unfinished: int) -> Size:
     """The formula at the top of ``plan``. ``unfinished``: Jobs that the resource has."""
-    scaling, reading = resource.spec.scaling, backlog.reading
+    scaling, reading = resource.spec.scaling, queue.reading
     if not isinstance(reading, Reading):
         return Size(None, rates)
     depth = reading.claimable

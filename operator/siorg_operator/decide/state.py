@@ -162,13 +162,13 @@ class Unreadable(Fault):
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class QueueState:
     """The queue as it was read, or why it could not be: unknown is not zero."""
 
     reading: Reading | Unreadable
-    credentials: str = ""
+    secrets_hash: str = ""
     """Fingerprint of the Secrets in use (their versions, nothing of their content): changes when they change."""
-    siorg_token_problem: str | None = None
+    siorg_token_error: str | None = None
     """What is wrong with the Secret of SIORG's token, if anything: Jobs could not start with it."""
 
     @property

@@ -18,7 +18,7 @@ from siorg_operator.decide import wording
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import Backlog, Fault, Job, JobState, Reading, Unreadable, rfc3339
+from siorg_operator.decide.state import Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339
 
 Fields = dict[str, Any]
 
@@ -37,7 +37,12 @@ class Event:
 
 
 def compose(
-    resource: SiorgSyncWorker, backlog: Backlog, result: Result, jobs: Sequence[Job], now: datetime, faults: Sequence[Fault] = ()
+    resource: SiorgSyncWorker,
+    queue: QueueState,
+    result: Result,
+    jobs: Sequence[Job],
+    now: datetime,
+    faults: Sequence[Fault] = (),
 ) -> Fields:
     """The whole new status, as it is written: camelCase, without empty parts.
 
@@ -46,10 +51,10 @@ def compose(
     plan, old, generation = result.plan, resource.status.body(), resource.metadata.generation or 0
     before = _by_type(old)
     aspects = (
-        _queue_reachable(backlog),
-        _siorg_available(resource, backlog, plan, jobs),
+        _queue_reachable(queue),
+        _siorg_available(resource, queue, plan, jobs),
         _scaling_active(resource, result),
-        _degraded(backlog, plan, jobs, faults),
+        _degraded(queue, plan, jobs, faults),
     )
     states = Counter(job.state for job in jobs)
     last_finished = max(
@@ -64,7 +69,7 @@ def compose(
             _body(kind, aspect, before.get(kind), generation, now)
             for kind, aspect in zip(ConditionType, (_ready(*aspects), *aspects), strict=True)
         ],
-        "queue": _queue(backlog.reading, old.get("queue") or {}),
+        "queue": _queue(queue.reading, old.get("queue") or {}),
         "jobs": {
             "desired": plan.desired,
             "active": states[JobState.ACTIVE],
@@ -122,18 +127,18 @@ class _Aspect(NamedTuple):
     message: str
 
 
-def _queue_reachable(backlog: Backlog) -> _Aspect:
-    reading = backlog.reading
+def _queue_reachable(queue: QueueState) -> _Aspect:
+    reading = queue.reading
     if isinstance(reading, Unreadable):
         return _Aspect("False", reading.reason, wording.sentence(reading.message))
     return _Aspect("True", Reason.CONNECTED, wording.QUEUE_READ)
 
 
-def _siorg_available(resource: SiorgSyncWorker, backlog: Backlog, plan: Plan, jobs: Sequence[Job]) -> _Aspect:
+def _siorg_available(resource: SiorgSyncWorker, queue: QueueState, plan: Plan, jobs: Sequence[Job]) -> _Aspect:
     backoff = plan.backoff
     if backoff is not None and backoff.failures.of_siorg:
         return _Aspect("Unknown" if backoff.dormant else "False", backoff.failures.reason, wording.advice(backoff))
-    if siorg_pause(backlog):
+    if siorg_pause(queue):
         return _Aspect("False", Reason.SIORG_RATE_LIMITED, wording.SIORG_PAUSED)
     if any(job.summary is not None and job.summary.requests > job.summary.request_errors for job in jobs):
         return _Aspect("True", Reason.ANSWERING, wording.SIORG_ANSWERS)
@@ -163,9 +168,9 @@ def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Aspect:
     return _Aspect("False", hold.reason, wording.sentence(wording.hold(resource, plan.size, hold)))
 
 
-def _degraded(backlog: Backlog, plan: Plan, jobs: Sequence[Job], faults: Sequence[Fault]) -> _Aspect:
-    if backlog.siorg_token_problem is not None:
-        return _Aspect("True", Reason.SECRET_MISSING, wording.sentence(backlog.siorg_token_problem))
+def _degraded(queue: QueueState, plan: Plan, jobs: Sequence[Job], faults: Sequence[Fault]) -> _Aspect:
+    if queue.siorg_token_error is not None:
+        return _Aspect("True", Reason.SECRET_MISSING, wording.sentence(queue.siorg_token_error))
     if plan.backoff is not None and not plan.backoff.failures.of_siorg:
         return _Aspect("True", plan.backoff.failures.reason, wording.advice(plan.backoff))
     for job in jobs:

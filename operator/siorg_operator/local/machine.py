@@ -20,7 +20,7 @@ from siorg_operator.decide import manifests
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.decide.state import Backlog, Job, Unreadable, later
+from siorg_operator.decide.state import Job, QueueState, Unreadable, later
 from siorg_operator.decide.status import Event
 from siorg_runtime.redaction import redactor
 
@@ -140,14 +140,14 @@ class LocalMachine:
 
     # -- ports.Launcher -----------------------------------------------------------------------------------------------
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, credentials: str, decision: str) -> bool:
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
         del decision  # it is on the screen
         name = manifests.job_name(resource, launch.slot, launch.round)
         if name in self._processes:
             return False
         if self._stopping:
             raise ClusterError("the operator is ending: nothing is launched")
-        template = manifests.template_hash(resource, credentials)
+        template = manifests.template_hash(resource, secrets_hash)
         record = JobRecord(
             name=name, uid="", slot=launch.slot, round=launch.round, template=template, created_at=datetime.now(UTC),
             finished_at=None, failed_because=None,
@@ -205,20 +205,20 @@ class LocalMachine:
     async def changed(self) -> bool:
         return False  # the environment of a process does not change
 
-    async def read(self, resource: SiorgSyncWorker) -> Backlog:  # noqa: ARG002 - of the port
+    async def read(self, resource: SiorgSyncWorker) -> QueueState:  # noqa: ARG002 - of the port
         reading = await self._databases.read(self.url)
         if isinstance(reading, Unreadable):
             if self.unreadable is None:
                 self.unreadable_since = time.monotonic()
             self.unreadable = reading
-            return Backlog(reading)
+            return QueueState(reading)
         self.unreadable = None
         seconds = reading.next_due_seconds
         due = later(datetime.now(UTC), seconds) if seconds and not reading.claimable else None
         # What is shown of it should not change with every reading.
         if due is None or self.next_due is None or abs((due - self.next_due).total_seconds()) >= _SAME_MOMENT_SECONDS:
             self.next_due = due
-        return Backlog(reading)
+        return QueueState(reading)
 
 
 def _last_round(resource: SiorgSyncWorker, folder: Path) -> int:

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from siorg_operator.decide.plan import Result
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import OUTCOMES, Backlog, Ending, Job, JobState, Reading
+from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, QueueState, Reading
 from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.version import version
 
@@ -133,10 +133,10 @@ class OperatorMetrics:
 
     # -- what happened to a resource ----------------------------------------------------------------------------------
 
-    def decided(self, namespace: str, worker: str, result: Result, backlog: Backlog, jobs: Sequence[Job]) -> None:
-        """A pass saw ``backlog`` and ``jobs``, and this came of it."""
+    def decided(self, namespace: str, worker: str, result: Result, queue: QueueState, jobs: Sequence[Job]) -> None:
+        """A pass saw ``queue`` and ``jobs``, and this came of it."""
         key, plan = (namespace, worker), result.plan
-        self._saw_queue(key, backlog)
+        self._saw_queue(key, queue)
         for state in JobState:
             self._jobs.labels(*key, state.value.lower()).set(sum(job.state is state for job in jobs))
         self._desired.labels(*key).set(plan.desired)
@@ -161,13 +161,13 @@ class OperatorMetrics:
             for value in values:
                 counter.labels(*key, value)
 
-    def _saw_queue(self, key: tuple[str, str], backlog: Backlog) -> None:
-        reading = backlog.reading
+    def _saw_queue(self, key: tuple[str, str], queue: QueueState) -> None:
+        reading = queue.reading
         known = isinstance(reading, Reading)
         self._reachable.labels(*key).set(1 if known else 0)
         for status in _STATUSES:
             self._set_or_unknown(self._size, (*key, status), getattr(reading, status) if known else None)
-        self._set_or_unknown(self._depth, key, backlog.depth)
+        self._set_or_unknown(self._depth, key, queue.depth)
         self._set_or_unknown(self._oldest, key, (reading.oldest_due_seconds or 0.0) if isinstance(reading, Reading) else None)
 
     def _holds_back(self, key: tuple[str, str], reason: str | None) -> None:

@@ -13,7 +13,7 @@ from siorg_operator.decide.jobs import read_summary
 from siorg_operator.decide.plan import plan
 from siorg_operator.decide.state import Ending, Job, JobState, Summary
 from siorg_operator.serving.metrics import OperatorMetrics
-from support.operator_values import NOW, backlog, carried_out, worker
+from support.operator_values import NOW, carried_out, queue_of, worker
 
 NAME = "siorg_operator_item_duration_seconds"
 
@@ -89,7 +89,7 @@ def test_times_that_cannot_be_understood_are_none(spread: Any) -> None:
 
 def test_a_counter_is_there_before_it_counts(told: Told) -> None:
     # Else its first jump, from nothing to all the items of a Job, would be no growth to Prometheus.
-    resource, read = worker(), backlog(480)
+    resource, read = worker(), queue_of(480)
     told.metrics.decided("siorg", "main", carried_out(plan(resource, read, [], NOW)), read, [])
     one = {"namespace": "siorg", "worker": "main"}
     for name, labels in (

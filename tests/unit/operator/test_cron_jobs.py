@@ -9,7 +9,7 @@ import pytest
 from siorg_operator.control.cron_jobs import CronRun, cron_run
 from siorg_operator.decide.manifests import cron_job, cron_job_name
 from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator, refusing
-from support.operator_values import at, backlog, rfc3339
+from support.operator_values import at, queue_of, rfc3339
 
 
 def run(component: str, *, ended: int | None = None, failure: str = "") -> CronRun:
@@ -79,7 +79,7 @@ def test_one_that_is_enabled_again_before_it_went_starts_jobs_again(cluster: Fak
 
 
 def test_a_refused_cron_job_is_told_and_holds_up_no_launch() -> None:
-    cluster = FakeCluster(backlog(50))
+    cluster = FakeCluster(queue_of(50))
     cluster.refuses = refusing("apply siorg-cleanup", code=403)
     FakeOperator(cluster).reconcile()
     assert len(cluster.unfinished) == 1

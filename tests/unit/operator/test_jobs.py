@@ -27,7 +27,7 @@ DRAINED = {
 
 def a_job(*, conditions: list[dict[str, Any]] | None = None, **status: Any) -> dict[str, Any]:
     """A Job of ours as the API server shows it, made 60 s ago."""
-    made = drain_job(worker(), slot=3, round=12, credentials=CREDENTIALS, decision="")
+    made = drain_job(worker(), slot=3, round=12, secrets_hash=CREDENTIALS, decision="")
     made["metadata"] |= {"uid": JOB_UID, "creationTimestamp": rfc3339(at(-60)), "resourceVersion": "8"}
     status = {"startTime": rfc3339(at(-60)), "active": 1, "ready": 0, **status}
     return {**made, "status": status | ({} if conditions is None else {"conditions": conditions})}

@@ -16,7 +16,7 @@ from siorg_operator.control.loop import Controller
 from siorg_operator.decide.ports import ClusterError
 from support.event_loop import in_a_loop, until
 from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator
-from support.operator_values import UID, backlog
+from support.operator_values import UID, queue_of
 
 
 class Scene:
@@ -123,7 +123,7 @@ async def test_rows_that_trickle_in_cost_a_pass_a_second() -> None:
     async with scene.running():
         before = scene.passes
         for depth in range(1, 31):
-            scene.cluster.queue = backlog(depth)
+            scene.cluster.queue = queue_of(depth)
             scene.wake()
             await asyncio.sleep(0.05)
         assert scene.passes - before <= 3
@@ -135,10 +135,10 @@ async def test_from_rest_new_work_is_taken_up_at_once(monkeypatch: pytest.Monkey
     scene = Scene()
     async with scene.running():
         for jobs in (1, 2):  # as if each had ended at once
-            scene.cluster.queue = backlog(50)
+            scene.cluster.queue = queue_of(50)
             scene.wake()
             await until(lambda jobs=jobs: scene.cluster.event_reasons().count("ScaledUp") >= jobs)  # type: ignore[misc]
-            scene.cluster.queue = backlog(0)
+            scene.cluster.queue = queue_of(0)
             scene.controller.loops[UID].job_deleted(scene.cluster.jobs.popitem()[0])
             await settled()
 
@@ -146,7 +146,7 @@ async def test_from_rest_new_work_is_taken_up_at_once(monkeypatch: pytest.Monkey
 @in_a_loop
 async def test_new_work_wakes_it_also_after_a_pass_that_was_refused() -> None:
     scene = Scene()
-    scene.cluster.queue = backlog(50)
+    scene.cluster.queue = queue_of(50)
     scene.cluster.refuses = lambda step: ClusterError("exceeded quota", 403) if step.startswith("launch") else None
     async with scene.running():
         assert scene.cluster.unfinished == []

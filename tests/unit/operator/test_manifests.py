@@ -163,7 +163,7 @@ def place(resource: SiorgSyncWorker) -> dict[str, str]:
 
 
 def job_of(resource: SiorgSyncWorker, slot: int = 2, round_: int = 7) -> dict[str, Any]:
-    return drain_job(resource, slot=slot, round=round_, credentials=CREDENTIALS, decision="depth 1 → launched 1")
+    return drain_job(resource, slot=slot, round=round_, secrets_hash=CREDENTIALS, decision="depth 1 → launched 1")
 
 
 def full() -> SiorgSyncWorker:

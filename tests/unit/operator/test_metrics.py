@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from siorg_operator.decide.plan import Hold, Launch, Plan
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
-from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Summary, Unreadable
+from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Reading, Summary, Unreadable
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
 from support.operator_values import carried_out
 
@@ -28,8 +28,8 @@ def held(reason: Reason) -> Plan:
 
 
 SUSPENDED = held(Reason.SUSPENDED)
-READ = Backlog(Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, oldest_due_seconds=12.5))
-UNREAD = Backlog(Unreadable(Reason.DATABASE_UNAVAILABLE, "…"))
+READ = QueueState(Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, oldest_due_seconds=12.5))
+UNREAD = QueueState(Unreadable(Reason.DATABASE_UNAVAILABLE, "…"))
 ONE = {"namespace": "siorg", "worker": "main"}
 
 
@@ -44,8 +44,8 @@ class Exported:
         self.registry = CollectorRegistry(auto_describe=True)
         self.metrics = OperatorMetrics(self.registry)
 
-    def decided(self, plan: Plan = RESTING, backlog: Backlog = READ, *jobs: Job) -> None:
-        self.metrics.decided("siorg", "main", carried_out(plan), backlog, jobs)
+    def decided(self, plan: Plan = RESTING, queue: QueueState = READ, *jobs: Job) -> None:
+        self.metrics.decided("siorg", "main", carried_out(plan), queue, jobs)
 
     def says(self, name: str) -> dict[str, float]:
         """The values of the series of this name, by their labels but for whose they are."""
@@ -73,13 +73,13 @@ def test_the_queue_is_told_as_it_was_read_and_one_that_cannot_be_read_has_no_dep
     known = {"due": 478, "scheduled": 7, "processing": 20, "failed": 3, "conflict": 1}
     names = ("queue_reachable", "queue_depth", "queue_oldest_due_seconds", "predicted_drain_seconds")
     unknown = replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None)
-    for plan, backlog, sizes, values in (
+    for plan, queue, sizes, values in (
         (RESTING, READ, known, (1, 480, 12.5, 38.4)),
         (unknown, UNREAD, {}, (0, None, None, None)),
         (RESTING, READ, known, (1, 480, 12.5, 38.4)),
-        (RESTING, Backlog(Reading(0)), dict.fromkeys(known, 0), (1, 0, 0, 38.4)),  # an empty queue has waited no time
+        (RESTING, QueueState(Reading(0)), dict.fromkeys(known, 0), (1, 0, 0, 38.4)),  # an empty queue has waited no time
     ):
-        exported.decided(plan, backlog)
+        exported.decided(plan, queue)
         found = {
             status: exported.registry.get_sample_value("siorg_sync_queue_size", {**ONE, "status": status}) for status in known
         }

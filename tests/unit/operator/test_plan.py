@@ -11,16 +11,16 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, plan
 from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB, LimitName
-from siorg_operator.decide.state import Backlog, Ending, Job
+from siorg_operator.decide.state import Ending, Job, QueueState
 from siorg_operator.decide.wording import intent, limit
-from support.operator_values import NOW, active, at, backlog, ended, job, pending, rfc3339, stuck, summary, unreadable, worker
+from support.operator_values import NOW, active, at, ended, job, pending, queue_of, rfc3339, stuck, summary, unreadable, worker
 
 FULL = {"max_connections": 100, "other_connections": 80}
 """100 − 80 in use − 5 left free = 15, for 5 Jobs of 3 connections."""
 
 
 def decide(depth: int, jobs: list[Job] | None = None, *, reading: dict[str, Any] | None = None, **spec: Any) -> Plan:
-    return plan(worker(**spec), backlog(depth, **(reading or {})), jobs or [], NOW)
+    return plan(worker(**spec), queue_of(depth, **(reading or {})), jobs or [], NOW)
 
 
 def said(depth: int, jobs: list[Job] | None = None, *, reading: dict[str, Any] | None = None, **spec: Any) -> str:
@@ -95,7 +95,7 @@ def test_exactly_one_limit_binds_and_each_says_how_it_comes_about() -> None:
     resource = worker(status=learned(1.0, 1.0), scaling={"minJobs": 3, "maxJobs": 30, "targetDrainSeconds": 60})
     for depth in (0, 1, 49, 480, 100_000):
         for others in (0, 80, 200):
-            size = plan(resource, backlog(depth, max_connections=100, other_connections=others), [], NOW).size
+            size = plan(resource, queue_of(depth, max_connections=100, other_connections=others), [], NOW).size
             assert size.binding in size.limits, (depth, others)
             assert all(limit(resource, size, name) for name in size.limits)
     assert (plan(worker(), unreadable(), [], NOW).size.limits, plan(worker(), unreadable(), [], NOW).size.binding) == ({}, None)
@@ -195,20 +195,20 @@ def leaving() -> SiorgSyncWorker:
     return worker().model_copy(update={"metadata": metadata})
 
 
-HOLDS: list[tuple[SiorgSyncWorker, Backlog, str, str]] = [
+HOLDS: list[tuple[SiorgSyncWorker, QueueState, str, str]] = [
     # What holds launches while one Job runs, and how the decision ends.
-    (worker(suspend=True), backlog(500), "Suspended", "held back: spec.suspend is true: what runs drains, nothing is launched"),
-    (worker(scaling={"maxJobs": 0}), backlog(500), "Suspended", "held back: spec.scaling.maxJobs is 0: nothing is launched"),
-    (worker(mode="Observe"), backlog(500), "Observe", "1 unfinished → would launch 4, but mode is Observe: nothing is launched"),
-    (worker(), backlog(500, sync_enabled=False), "SyncDisabled",
+    (worker(suspend=True), queue_of(500), "Suspended", "held back: spec.suspend is true: what runs drains, nothing is launched"),
+    (worker(scaling={"maxJobs": 0}), queue_of(500), "Suspended", "held back: spec.scaling.maxJobs is 0: nothing is launched"),
+    (worker(mode="Observe"), queue_of(500), "Observe", "1 unfinished → would launch 4, but mode is Observe: nothing is launched"),
+    (worker(), queue_of(500, sync_enabled=False), "SyncDisabled",
         "held back: the database's setting siorg.sync_enabled is false"),
-    (worker(), backlog(500, max_connections=100, other_connections=94), "ConnectionBudget",
+    (worker(), queue_of(500, max_connections=100, other_connections=94), "ConnectionBudget",
         "100 connections − 94 in use by others − 5 left free) / 3 a Job; raise max_connections"),
-    (worker(), backlog(500, siorg_paused_seconds=90.0), "SiorgRateLimited",
+    (worker(), queue_of(500, siorg_paused_seconds=90.0), "SiorgRateLimited",
         "held back: SIORG asked for no requests until 2026-11-24T12:01:30Z"),
-    (worker(), backlog(500, token_problem="the Secret sync/token is not there"), "SecretMissing",
+    (worker(), queue_of(500, token_error="the Secret sync/token is not there"), "SecretMissing",
         "held back: the Secret sync/token is not there"),
-    (leaving(), backlog(500), "BeingDeleted", "held back: the resource is being deleted, and its Jobs with it"),
+    (leaving(), queue_of(500), "BeingDeleted", "held back: the resource is being deleted, and its Jobs with it"),
     (worker(), unreadable(), "DepthUnknown",
         "1 unfinished; held back: the queue cannot be read: the database at db:5432 does not answer: check that it runs"),
 ]  # fmt: skip
@@ -216,7 +216,7 @@ HOLDS: list[tuple[SiorgSyncWorker, Backlog, str, str]] = [
 
 @pytest.mark.parametrize(("resource", "queue", "reason", "message"), HOLDS)
 def test_what_holds_launches_ends_nothing_and_says_why(
-    resource: SiorgSyncWorker, queue: Backlog, reason: str, message: str
+    resource: SiorgSyncWorker, queue: QueueState, reason: str, message: str
 ) -> None:
     decided = plan(resource, queue, active(1), NOW)
     assert (decided.launches, decided.launch_reason, decided.end, decided.reason) == ((), "", (), reason)
@@ -279,14 +279,14 @@ def test_probes_leave_at_growing_intervals(ending: Ending, pauses: list[float]) 
         failed_at = round_ * 1000.0
         jobs.append(ended(failed_at, ending, round_=round_, lived=5))
         after = [
-            bool(plan(worker(), backlog(500), jobs, at(failed_at + seconds)).launches)
+            bool(plan(worker(), queue_of(500), jobs, at(failed_at + seconds)).launches)
             for seconds in (pause - 0.1, pause * 1.2 + 0.1)
         ]
         assert after == [False, True], pause
 
 
 @pytest.mark.parametrize(
-    ("jobs", "given", "credentials"),
+    ("jobs", "given", "secrets_hash"),
     [
         ([crashed(-30), ended(-1, slot=0, round_=2, summary=summary(50))], {}, "c0ffee"),
         ([crashed(-1)], {"job": {"image": "registry.example/siorg-job:2"}}, "c0ffee"),
@@ -297,8 +297,8 @@ def test_probes_leave_at_growing_intervals(ending: Ending, pauses: list[float]) 
     ],
     ids=["it did its work", "changed template", "changed Secret", "over, and its end is gone", "nonsense"],
 )
-def test_failures_are_over(jobs: list[Job], given: dict[str, Any], credentials: str) -> None:
-    decided = plan(worker(**given), backlog(500, credentials=credentials), jobs, NOW)
+def test_failures_are_over(jobs: list[Job], given: dict[str, Any], secrets_hash: str) -> None:
+    decided = plan(worker(**given), queue_of(500, secrets_hash=secrets_hash), jobs, NOW)
     assert (decided.backoff, len(decided.launches)) == (None, 5)
 
 
@@ -311,7 +311,7 @@ def test_failures_are_remembered_when_their_jobs_are_gone_or_the_secrets_cannot_
     assert decided.backoff is not None
     assert (decided.backoff.failures.streak, decided.launches, decided.reason) == (3, (), "SiorgUnavailable")
     failed = [ended(-5, Ending.SIORG_UNAVAILABLE)]
-    assert plan(worker(), unreadable("SecretMissing", credentials=""), failed, NOW).backoff is not None
+    assert plan(worker(), unreadable("SecretMissing", secrets_hash=""), failed, NOW).backoff is not None
     # A clock that was ahead does not silence what fails after.
     status = {"jobs": {"lastFinishedTime": rfc3339(at(86_400))}}
     assert decide(500, [crashed(-1)], status=status).reason == "JobsFailing"
@@ -365,7 +365,7 @@ def test_never_ends_a_job_that_runs_and_patience_can_be_chosen() -> None:
     assert decide(50, [dataclasses.replace(running, stuck=stuck(since=-1000).stuck)]).end == ()
     jobs = [stuck(0, since=-6), stuck(1, reason="Unschedulable", since=-6)]
     pacing = Pacing(stuck_grace=5, unschedulable_grace=7)
-    assert [removal.name for removal in plan(worker(), backlog(9), jobs, NOW, pacing).end] == [jobs[0].name]
+    assert [removal.name for removal in plan(worker(), queue_of(9), jobs, NOW, pacing).end] == [jobs[0].name]
 
 
 def test_keeps_the_newest_of_each_kind() -> None:

@@ -15,9 +15,9 @@ from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB
-from siorg_operator.decide.state import Backlog, Job, JobState, Reading
+from siorg_operator.decide.state import Job, JobState, QueueState, Reading
 from siorg_operator.decide.wording import hold, intent
-from support.operator_strategies import BACKLOGS, JOBS, NOWS, PACINGS, READINGS, resources
+from support.operator_strategies import JOBS, NOWS, PACINGS, QUEUE_STATES, READINGS, resources
 from support.operator_values import CREDENTIALS, NOW, template_of
 
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
@@ -31,31 +31,31 @@ def distinct(jobs: list[Job]) -> list[Job]:
     ]
 
 
-def budget(resource: SiorgSyncWorker, backlog: Backlog) -> int:
+def budget(resource: SiorgSyncWorker, queue: QueueState) -> int:
     """What may be unfinished after a launch, without the request budget, which follows from what is learned."""
-    assert isinstance(backlog.reading, Reading)
+    assert isinstance(queue.reading, Reading)
     most = resource.spec.scaling.max_jobs
-    if backlog.reading.max_connections is None:
+    if queue.reading.max_connections is None:
         return most
-    return min(most, (backlog.reading.max_connections - backlog.reading.other_connections) // CONNECTIONS_PER_JOB)
+    return min(most, (queue.reading.max_connections - queue.reading.other_connections) // CONNECTIONS_PER_JOB)
 
 
 @MANY
-@given(resources(), BACKLOGS, JOBS, NOWS, PACINGS)
+@given(resources(), QUEUE_STATES, JOBS, NOWS, PACINGS)
 def test_every_decision(
-    resource: SiorgSyncWorker, backlog: Backlog, jobs: list[Job], now: datetime, pacing: Pacing | None
+    resource: SiorgSyncWorker, queue: QueueState, jobs: list[Job], now: datetime, pacing: Pacing | None
 ) -> None:
-    decided = plan(resource, backlog, jobs, now, pacing)
+    decided = plan(resource, queue, jobs, now, pacing)
     scaling = resource.spec.scaling
     unfinished = sum(job.state in {JobState.PENDING, JobState.ACTIVE} for job in jobs)
     # The same for the same.
-    assert plan(resource, backlog, list(jobs), now, pacing) == decided
+    assert plan(resource, queue, list(jobs), now, pacing) == decided
     # Never over a limit, and every unfinished Job counts.
     assert decided.unfinished == unfinished
     assert 0 <= len(decided.launches) <= scaling.max_launches_per_step
     if decided.launches:
         after = unfinished + len(decided.launches)
-        assert after <= min(budget(resource, backlog), decided.desired)
+        assert after <= min(budget(resource, queue), decided.desired)
         assert all(after <= jobs for name, jobs in decided.size.limits.items() if "budget" in name and jobs is not None)
     # A slot is one Job's, and a name too.
     taken = {job.slot for job in jobs if job.unfinished}
@@ -72,10 +72,10 @@ def test_every_decision(
     assert set(ended) <= {job.name for job in jobs if job.state is JobState.PENDING and job.stuck is not None}
     assert set(decided.remove) <= {job.name for job in jobs if not job.unfinished}
     # Unknown is not zero.
-    if backlog.depth is None:
+    if queue.depth is None:
         assert (decided.launches, decided.reason, decided.desired) == ((), "DepthUnknown", unfinished)
     # Told not to, or with nothing to do: nothing is launched.
-    if resource.spec.suspend or resource.spec.mode == "Observe" or backlog.depth in {None, 0} or backlog.siorg_token_problem:
+    if resource.spec.suspend or resource.spec.mode == "Observe" or queue.depth in {None, 0} or queue.siorg_token_error:
         assert decided.launches == ()
     # While Jobs fail: one probe at most, when its time has come, and nothing beside it.
     if decided.backoff is not None and decided.launches:
@@ -99,26 +99,26 @@ def _tells_all(resource: SiorgSyncWorker, decided: Plan) -> None:
 
 
 @MANY
-@given(resources(), BACKLOGS, JOBS)
-def test_history_never_takes_the_newest_failure(resource: SiorgSyncWorker, backlog: Backlog, jobs: list[Job]) -> None:
+@given(resources(), QUEUE_STATES, JOBS)
+def test_history_never_takes_the_newest_failure(resource: SiorgSyncWorker, queue: QueueState, jobs: list[Job]) -> None:
     # The next decisions learn from it how Jobs fail.
     jobs = distinct(jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     assume(failed)
     newest = max(job.finished_at for job in failed if job.finished_at is not None)
-    removed = plan(resource, backlog, jobs, NOW).remove
+    removed = plan(resource, queue, jobs, NOW).remove
     assert [job for job in failed if job.finished_at == newest and job.name not in removed]
 
 
 @MANY
-@given(resources(), BACKLOGS, JOBS, st.randoms(use_true_random=False))
-def test_the_order_of_jobs_does_not_matter(resource: SiorgSyncWorker, backlog: Backlog, jobs: list[Job], random: Any) -> None:
+@given(resources(), QUEUE_STATES, JOBS, st.randoms(use_true_random=False))
+def test_the_order_of_jobs_does_not_matter(resource: SiorgSyncWorker, queue: QueueState, jobs: list[Job], random: Any) -> None:
     jobs = distinct(jobs)
     # Ends of one second are told in the order of their names where it matters.
     assume(len({job.finished_at for job in jobs if job.finished_at}) == sum(job.finished_at is not None for job in jobs))
     shuffled = list(jobs)
     random.shuffle(shuffled)
-    first, second = plan(resource, backlog, jobs, NOW), plan(resource, backlog, shuffled, NOW)
+    first, second = plan(resource, queue, jobs, NOW), plan(resource, queue, shuffled, NOW)
     assert replace(first, end=()) == replace(second, end=())
     assert set(first.end) == set(second.end)
 
@@ -126,10 +126,10 @@ def test_the_order_of_jobs_does_not_matter(resource: SiorgSyncWorker, backlog: B
 @MANY
 @given(resources(), READINGS, JOBS, st.integers(1, 3))
 def test_another_job_never_makes_it_launch_more(resource: SiorgSyncWorker, reading: Reading, jobs: list[Job], more: int) -> None:
-    before = plan(resource, Backlog(reading, CREDENTIALS), jobs, NOW)
+    before = plan(resource, QueueState(reading, CREDENTIALS), jobs, NOW)
     beside = [
         Job(f"siorg-bbbbb-{n}", 5000 + n, 1, JobState.PENDING, NOW - timedelta(seconds=5), template_of()) for n in range(more)
     ]
-    after = plan(resource, Backlog(reading, CREDENTIALS), [*jobs, *beside], NOW)
+    after = plan(resource, QueueState(reading, CREDENTIALS), [*jobs, *beside], NOW)
     assert len(after.launches) <= len(before.launches)
     assert after.desired == before.desired

@@ -19,7 +19,7 @@ from siorg_operator.api.resource import SiorgSyncWorker, Status
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Plan, plan
-from siorg_operator.decide.state import Backlog, Ending, Job, JobState, Reading, Stuck, Summary
+from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Reading, Stuck, Summary
 from siorg_operator.decide.status import compose
 from support.operator_values import CREDENTIALS, at, carried_out, template_of, with_status, worker
 
@@ -174,16 +174,16 @@ class World:
     def _look(self) -> None:
         self._woken = False
         self.passes += 1
-        backlog = Backlog(Reading(self.queue, due=self.queue), CREDENTIALS)
+        queue = QueueState(Reading(self.queue, due=self.queue), CREDENTIALS)
         jobs = [run.seen() for run in self.runs]
-        decided = plan(self.resource, backlog, jobs, at(self.now), Pacing())
+        decided = plan(self.resource, queue, jobs, at(self.now), Pacing())
         self.reasons[decided.reason] += 1
         self._carry_out(decided)
         newest = max((job.finished_at for job in jobs if job.finished_at), default=None)
         at_rest = decided.depth == 0 and decided.unfinished == 0
         remembers = (decided.backoff and decided.backoff.failures, decided.size.rates.items, newest, decided.remove, at_rest)
         if remembers != self._remembers:  # nothing else of the status has a say in later decisions
-            status = Status.model_validate(compose(self.resource, backlog, carried_out(decided), jobs, at(self.now)))
+            status = Status.model_validate(compose(self.resource, queue, carried_out(decided), jobs, at(self.now)))
             self.resource, self._remembers = self.resource.model_copy(update={"status": status}), remembers
         waits = decided.poll_seconds if decided.wake_seconds is None else min(decided.poll_seconds, decided.wake_seconds)
         self._look_at = self.now + max(waits, 0.1)

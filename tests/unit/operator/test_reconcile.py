@@ -13,13 +13,13 @@ from siorg_operator.decide.manifests import template_hash
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Ending
 from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator, Killed, refusing
-from support.operator_values import CREDENTIALS, NOW, active, at, backlog, ended, job, names, rfc3339, stuck, summary
+from support.operator_values import CREDENTIALS, NOW, active, at, ended, job, names, queue_of, rfc3339, stuck, summary
 
 # -- a pass -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_pass_launches_what_was_decided_and_says_so() -> None:
-    cluster = FakeCluster(backlog(480), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(480), **NO_CRON_JOBS)
     done = FakeOperator(cluster).reconcile()
     assert cluster.steps == ["launch 0-1", "launch 1-1", "launch 2-1", "launch 3-1", "launch 4-1", "status", "event ScaledUp"]
     assert names(done.result.launched) == names(cluster.unfinished)
@@ -30,7 +30,7 @@ def test_a_pass_launches_what_was_decided_and_says_so() -> None:
 
 def test_jobs_come_before_the_status_that_tells_of_them() -> None:
     jobs = [ended(-100 + n, slot=n) for n in range(5)]
-    cluster = FakeCluster(backlog(480), [*jobs, stuck(9, since=-100)])
+    cluster = FakeCluster(queue_of(480), [*jobs, stuck(9, since=-100)])
     FakeOperator(cluster).reconcile()
     last = {step.split()[0]: place for place, step in enumerate(cluster.steps)}
     assert last["launch"] < last["end"] < last["remove"] < last["apply"] < last["status"] < last["event"]
@@ -38,7 +38,7 @@ def test_jobs_come_before_the_status_that_tells_of_them() -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_at_rest_nothing_is_asked_of_the_cluster(restarted: bool) -> None:
-    cluster = FakeCluster(backlog(0), [ended(-100, summary=summary(5))])
+    cluster = FakeCluster(queue_of(0), [ended(-100, summary=summary(5))])
     operator = FakeOperator(cluster)
     operator.reconcile()
     cluster.steps.clear()
@@ -50,7 +50,7 @@ def test_at_rest_nothing_is_asked_of_the_cluster(restarted: bool) -> None:
 
 
 def test_what_the_cluster_does_not_show_yet_is_not_launched_twice() -> None:
-    cluster = FakeCluster(backlog(480), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(480), **NO_CRON_JOBS)
     cluster.shown = []
     operator = FakeOperator(cluster)
     operator.reconcile()
@@ -62,7 +62,7 @@ def test_what_the_cluster_does_not_show_yet_is_not_launched_twice() -> None:
 
 
 def test_a_launched_job_that_was_deleted_is_not_waited_for() -> None:
-    cluster = FakeCluster(backlog(50), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(50), **NO_CRON_JOBS)
     operator = FakeOperator(cluster)
     (launched,) = operator.reconcile().result.launched
     cluster.jobs.clear()
@@ -73,7 +73,7 @@ def test_a_launched_job_that_was_deleted_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("lost", range(5))
 def test_a_launch_whose_answer_was_lost_is_not_made_again_under_another_name(lost: int) -> None:
-    cluster = FakeCluster(backlog(480), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(480), **NO_CRON_JOBS)
     cluster.loses_answer = lambda step: step == f"launch {lost}-1"
     operator = FakeOperator(cluster)
     assert str(operator.reconcile().failure) == "no answer in time"
@@ -99,7 +99,7 @@ def busy_cluster() -> FakeCluster:
     """A pass over it has something of everything to do: 5 launches, a stuck Job, old ones, CronJobs to make and to remove."""
     finished = [ended(-500 + n, slot=n, summary=summary(9)) for n in range(5)]
     jobs = [*finished, stuck(5, since=-100)]
-    cluster = FakeCluster(backlog(480), jobs, scaling={"maxJobs": 6}, discovery={"enabled": False})
+    cluster = FakeCluster(queue_of(480), jobs, scaling={"maxJobs": 6}, discovery={"enabled": False})
     cluster.write_cron_job("siorg-discovery", {"schedule": "@daily"})
     return cluster
 
@@ -172,7 +172,7 @@ def test_refused_at_each_step_it_comes_to_the_same_end(step: int) -> None:
 
 
 def test_a_refused_launch_is_told_and_tried_again() -> None:
-    cluster = FakeCluster(backlog(150), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(150), **NO_CRON_JOBS)
     cluster.refuses = refusing("launch 1", code=403)
     operator = FakeOperator(cluster)
     done = operator.reconcile()
@@ -204,7 +204,7 @@ def test_what_is_not_refused_is_done_all_the_same() -> None:
 
 
 def test_a_status_that_cannot_be_written_loses_no_job() -> None:
-    cluster = FakeCluster(backlog(100), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(100), **NO_CRON_JOBS)
     cluster.refuses = refusing("status")
     done = FakeOperator(cluster).reconcile()
     assert done.failure is not None
@@ -214,7 +214,7 @@ def test_a_status_that_cannot_be_written_loses_no_job() -> None:
 
 
 def test_a_bug_is_not_hidden() -> None:
-    cluster = FakeCluster(backlog(100), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(100), **NO_CRON_JOBS)
     cluster.refuses = lambda step: ZeroDivisionError() if step == "launch 0-1" else None
     with pytest.raises(ZeroDivisionError):
         FakeOperator(cluster).reconcile()
@@ -228,7 +228,7 @@ END = f"end {job().name}"
 
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_stuck_job_is_ended_and_told_once(refused: bool) -> None:
-    cluster = FakeCluster(backlog(50), [stuck(since=-100)], **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(50), [stuck(since=-100)], **NO_CRON_JOBS)
     operator = FakeOperator(cluster)
     if refused:
         cluster.refuses = refusing("end")
@@ -245,7 +245,7 @@ def test_a_stuck_job_is_ended_and_told_once(refused: bool) -> None:
 
 
 def test_its_slot_is_free_once_it_has_ended() -> None:
-    cluster = FakeCluster(backlog(50), [stuck(since=-100)], scaling={"maxJobs": 1}, **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(50), [stuck(since=-100)], scaling={"maxJobs": 1}, **NO_CRON_JOBS)
     operator = FakeOperator(cluster)
     operator.reconcile()
     cluster.jobs = {job.name: job for job in [ended(-1, Ending.STUCK, lived=0, message="ImagePullBackOff")]}
@@ -260,7 +260,7 @@ def test_its_slot_is_free_once_it_has_ended() -> None:
 
 
 def test_each_job_is_counted_once_also_across_a_restart() -> None:
-    cluster = FakeCluster(backlog(0), [ended(-10, summary=summary(7))], **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(0), [ended(-10, summary=summary(7))], **NO_CRON_JOBS)
     operators = [FakeOperator(cluster), FakeOperator(cluster)]
 
     def drained() -> list[float | None]:
@@ -274,7 +274,7 @@ def test_each_job_is_counted_once_also_across_a_restart() -> None:
 
 
 def test_a_job_that_goes_and_whose_name_comes_again_is_another() -> None:
-    cluster = FakeCluster(backlog(0), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(0), **NO_CRON_JOBS)
     operator, counts = FakeOperator(cluster), []
     for jobs in ([ended(-10)], [], [ended(-5)], active(1)):
         cluster.jobs = {job.name: job for job in jobs}
@@ -284,7 +284,7 @@ def test_a_job_that_goes_and_whose_name_comes_again_is_another() -> None:
 
 
 def test_the_wait_of_new_work_is_measured_at_the_first_job_for_it() -> None:
-    cluster = FakeCluster(backlog(500, oldest_due_seconds=0.2), **NO_CRON_JOBS)
+    cluster = FakeCluster(queue_of(500, oldest_due_seconds=0.2), **NO_CRON_JOBS)
     operator = FakeOperator(cluster)
     name = "siorg_operator_enqueue_to_launch_seconds"
     operator.reconcile()

@@ -13,7 +13,7 @@ from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Backlog, Reading, Unreadable
+from siorg_operator.decide.state import QueueState, Reading, Unreadable
 from siorg_runtime.redaction import Redactor
 from support.operator_values import body, worker
 from support.rows import holds_for
@@ -79,10 +79,10 @@ class Reader:
         """One for another resource, with the same Secrets."""
         return SecretQueueReader(self.secrets, self.databases.read)
 
-    def read(self, resource: SiorgSyncWorker | None = None) -> Backlog:
-        backlog = asyncio.run(self.reader.read(resource or worker()))
-        assert "hunter2" not in repr(backlog)
-        return backlog
+    def read(self, resource: SiorgSyncWorker | None = None) -> QueueState:
+        queue = asyncio.run(self.reader.read(resource or worker()))
+        assert "hunter2" not in repr(queue)
+        return queue
 
     def unread(self, resource: SiorgSyncWorker | None = None) -> Unreadable:
         reading = self.read(resource).reading
@@ -107,8 +107,8 @@ WITH_TOKEN = worker(siorg={"tokenSecretRef": {"name": "token"}})
 
 
 def test_reads_the_queue_that_the_secret_names_by_the_key_that_the_resource_names(reader: Reader) -> None:
-    backlog = reader.read()
-    assert (backlog.reading, backlog.siorg_token_problem) == (Reading(5), None)
+    queue = reader.read()
+    assert (queue.reading, queue.siorg_token_error) == (Reading(5), None)
     assert reader.databases.asked == [URL]
     assert reader.reader.url == URL
     reader.cluster.put("other", url=f" {URL}\n")
@@ -234,12 +234,12 @@ def test_secrets_that_cannot_be_read_leave_the_depth_unknown(reader: Reader) -> 
     )
     forbidden = Reader()
     forbidden.cluster.error = ClusterError("get secrets: 403: forbidden", 403)
-    assert forbidden.read() == Backlog(
+    assert forbidden.read() == QueueState(
         Unreadable(
             Reason.ACCESS_DENIED,
             f"{DATABASE} cannot be read: get secrets: 403: forbidden; the operator's Role must allow get of secrets database",
         ),
-        credentials="",  # not known, which is not the same as changed
+        secrets_hash="",  # not known, which is not the same as changed
     )
 
 
@@ -247,18 +247,18 @@ def test_secrets_that_cannot_be_read_leave_the_depth_unknown(reader: Reader) -> 
 
 
 def test_a_missing_token_is_told_and_hides_nothing_of_the_queue(reader: Reader) -> None:
-    backlog = reader.read(WITH_TOKEN)
-    assert backlog.depth == 5
-    assert backlog.siorg_token_problem == (
+    queue = reader.read(WITH_TOKEN)
+    assert queue.depth == 5
+    assert queue.siorg_token_error == (
         f"the Secret sync/token of spec.siorg.tokenSecretRef does not exist: {CREATE.format('token', 'SIORG_API_TOKEN')}"
     )
     reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
-    assert reader.read(WITH_TOKEN).siorg_token_problem is None
+    assert reader.read(WITH_TOKEN).siorg_token_error is None
     reader.cluster.put("database", DATABASE_URL=URL, SIORG_API_TOKEN=TOKEN)  # one Secret may hold both
     reader.cluster.asked.clear()
     reader.now = 61
-    backlog = reader.read(worker(siorg={"tokenSecretRef": {"name": "database"}}))
-    assert (backlog.depth, backlog.siorg_token_problem) == (5, None)
+    queue = reader.read(worker(siorg={"tokenSecretRef": {"name": "database"}}))
+    assert (queue.depth, queue.siorg_token_error) == (5, None)
     assert reader.cluster.asked == ["database"]
 
 
@@ -267,20 +267,20 @@ def test_a_missing_token_is_told_and_hides_nothing_of_the_queue(reader: Reader) 
 
 def test_the_fingerprint_changes_with_each_secret_and_holds_nothing_of_them(reader: Reader) -> None:
     reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
-    first = reader.read(WITH_TOKEN).credentials
-    assert reader.read(WITH_TOKEN).credentials == first
+    first = reader.read(WITH_TOKEN).secrets_hash
+    assert reader.read(WITH_TOKEN).secrets_hash == first
     reader.cluster.put("token", SIORG_API_TOKEN="another")
     reader.now += 61
-    second = reader.read(WITH_TOKEN).credentials
+    second = reader.read(WITH_TOKEN).secrets_hash
     reader.cluster.put("database", DATABASE_URL=URL)
     reader.now += 61
-    third = reader.read(WITH_TOKEN).credentials
+    third = reader.read(WITH_TOKEN).secrets_hash
     assert len({first, second, third}) == 3
     # The same versions with another content would look the same: it is made of nothing else.
     one, other = Reader(), Reader()
     one.cluster.put("database", DATABASE_URL=URL)
     other.cluster.put("database", DATABASE_URL="postgresql://x/y")
-    assert one.read().credentials == other.read().credentials
+    assert one.read().secrets_hash == other.read().secrets_hash
 
 
 def test_the_redactor_knows_every_secret_before_it_is_used(reader: Reader) -> None:

@@ -20,17 +20,17 @@ from siorg_operator.api.crd import crd
 from siorg_operator.api.resource import SiorgSyncWorker, Status
 from siorg_operator.decide.plan import Result, plan
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import Backlog, Ending, Fault, Job
+from siorg_operator.decide.state import Ending, Fault, Job, QueueState
 from siorg_operator.decide.status import Event, actions, compose, invalid, merge_patch, transitions
-from support.operator_strategies import BACKLOGS, JOBS, NOWS, resources
+from support.operator_strategies import JOBS, NOWS, QUEUE_STATES, resources
 from support.operator_values import (
     NOW,
     active,
     at,
-    backlog,
     carried_out,
     ended,
     pending,
+    queue_of,
     rfc3339,
     stuck,
     summary,
@@ -41,7 +41,7 @@ from support.operator_values import (
 
 
 def say(
-    resource: SiorgSyncWorker, queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW, refused: str = ""
+    resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job] = (), now: datetime = NOW, refused: str = ""
 ) -> tuple[dict[str, Any], Result]:
     """The status after one look, of whose launches the cluster refused all but the first when it says so."""
     result = carried_out(plan(resource, queue, jobs, now))
@@ -50,7 +50,7 @@ def say(
     return compose(resource, queue, result, jobs, now), result
 
 
-def status_of(queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW, **spec: Any) -> dict[str, Any]:
+def status_of(queue: QueueState, jobs: Sequence[Job] = (), now: datetime = NOW, **spec: Any) -> dict[str, Any]:
     return say(worker(**spec), queue, jobs, now)[0]
 
 
@@ -71,7 +71,7 @@ class Story:
         self.status: dict[str, Any] = {}
 
     def look(
-        self, queue: Backlog, jobs: Sequence[Job] = (), now: datetime = NOW, **edit: Any
+        self, queue: QueueState, jobs: Sequence[Job] = (), now: datetime = NOW, **edit: Any
     ) -> tuple[dict[str, Any], list[Event]]:
         """The patch and the events of one look; ``edit``: the spec was changed before it."""
         if edit:
@@ -95,7 +95,7 @@ def test_a_first_look_at_an_empty_queue_to_the_letter() -> None:
         said = {"type": kind, "status": value, "reason": reason, "message": message}
         return said | {"lastTransitionTime": "2026-11-24T12:00:00Z", "observedGeneration": 4}
 
-    assert status_of(backlog(0), generation=4) == {
+    assert status_of(queue_of(0), generation=4) == {
         "observedGeneration": 4,
         "conditions": [
             one("Ready", "True", "AsExpected", "The queue is read and Jobs are launched as it needs them"),
@@ -118,7 +118,7 @@ def test_a_first_look_at_an_empty_queue_to_the_letter() -> None:
 
 
 def test_a_decision_at_work() -> None:
-    queue = backlog(480, scheduled=7, processing=3, failed=2, conflict=1, oldest_due_seconds=12.4)
+    queue = queue_of(480, scheduled=7, processing=3, failed=2, conflict=1, oldest_due_seconds=12.4)
     jobs = [*active(2), *pending(1, first_slot=2), ended(-100, slot=4, summary=summary(60, seconds=30))]
     status = status_of(queue, jobs)
     assert status["queue"] == {
@@ -155,39 +155,39 @@ CHOSEN: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"mode": "Observe"}, {}, "Observe: spec.mode is Observe: decisions are told, nothing is launched"),
     ({}, {"sync_enabled": False}, "SyncDisabled: The database's setting siorg.sync_enabled is false"),
 ]
-CONDITIONS: list[tuple[Backlog, list[Job], dict[str, Any], list[str]]] = [
+CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
     # What is told other than of a first look at an empty queue; with a message where it matters.
     (unreadable("AccessDenied"), [], {}, [
         "Ready False AccessDenied: The database at db:5432 does not answer: check that it runs",
         "QueueReachable False AccessDenied: The database at db:5432 does not answer: check that it runs",
         "ScalingActive False DepthUnknown: The queue cannot be read: the database at db:5432 does not answer: check that it runs",
     ]),
-    (backlog(9), [SIORG_AWAY], {}, [
+    (queue_of(9), [SIORG_AWAY], {}, [
         f"Ready False SiorgUnavailable: {AWAY}: {SIORG_AWAY.message}); one probe Job may leave at 2026-11-24T12:00:26Z. {ADVICE}",
         "SiorgAvailable False SiorgUnavailable",
         "ScalingActive False SiorgUnavailable: Nothing but single probe Jobs is launched: SIORG does not answer (1",
     ]),
-    (backlog(0), [LONG_AWAY], {}, [  # that nobody asked about since is no alarm
+    (queue_of(0), [LONG_AWAY], {}, [  # that nobody asked about since is no alarm
         "SiorgAvailable Unknown SiorgUnavailable: SIORG does not answer (1 failure in a row, the last at 2026-11-24T10:53:20Z",
     ]),
-    (backlog(9, siorg_paused_seconds=30.0), [], {}, [
+    (queue_of(9, siorg_paused_seconds=30.0), [], {}, [
         "Ready False SiorgRateLimited",
         "SiorgAvailable False SiorgRateLimited: SIORG asked for no requests for a while",
         "ScalingActive False SiorgRateLimited: SIORG asked for no requests until 2026-11-24T12:00:30Z",
     ]),
-    (backlog(9), [ended(-5, Ending.SIORG_RATE_LIMITED)], {"mode": "Observe"}, [
+    (queue_of(9), [ended(-5, Ending.SIORG_RATE_LIMITED)], {"mode": "Observe"}, [
         "Ready False SiorgRateLimited",
         "SiorgAvailable False SiorgRateLimited: SIORG wants fewer requests (1 failure in a row",
         "ScalingActive False SiorgRateLimited: SIORG wants fewer requests (1 failure in a row",
     ]),
-    (backlog(9), [stuck(since=-1)], {}, [
+    (queue_of(9), [stuck(since=-1)], {}, [
         "Ready False PodsStuck",
         "Degraded True PodsStuck: The pod of Job siorg-p7t5r-0-1 cannot start: ImagePullBackOff: ImagePullBackOff of registry",
     ]),
-    (backlog(9, token_problem=NO_TOKEN), [], {}, [
+    (queue_of(9, token_error=NO_TOKEN), [], {}, [
         f"Ready False SecretMissing: T{NO_TOKEN[1:]}", "ScalingActive False SecretMissing", "Degraded True SecretMissing",
     ]),
-    (backlog(9, **NO_ROOM), [], {}, [
+    (queue_of(9, **NO_ROOM), [], {}, [
         "Ready False ConnectionBudget: The database has no room for another Job: (20 connections − 19 in use by others − 5 left",
         "ScalingActive False ConnectionBudget",
     ]),
@@ -196,17 +196,17 @@ CONDITIONS: list[tuple[Backlog, list[Job], dict[str, Any], list[str]]] = [
         "Ready False DatabaseUnavailable", "QueueReachable False DatabaseUnavailable", "SiorgAvailable False SiorgUnavailable",
         "ScalingActive False DepthUnknown",
     ]),
-    (backlog(9), BOTH, {"suspend": True}, [
+    (queue_of(9), BOTH, {"suspend": True}, [
         "Ready False SiorgUnavailable", "SiorgAvailable False SiorgUnavailable", "ScalingActive False Suspended",
     ]),
     # What a person chose is no fault.
-    *((backlog(depth, **reading), [], spec, [f"Ready True {said}", f"ScalingActive False {said}"])
+    *((queue_of(depth, **reading), [], spec, [f"Ready True {said}", f"ScalingActive False {said}"])
       for depth in (0, 500) for spec, reading, said in CHOSEN),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("queue", "jobs", "spec", "expected"), CONDITIONS)
-def test_conditions(queue: Backlog, jobs: list[Job], spec: dict[str, Any], expected: list[str]) -> None:
+def test_conditions(queue: QueueState, jobs: list[Job], spec: dict[str, Any], expected: list[str]) -> None:
     conditions = status_of(queue, jobs, **spec)["conditions"]
     lines = [f"{one['type']} {one['status']} {one['reason']}: {one['message']}" for one in conditions]
     assert [line.split(" ")[0] for line in lines] == list(ConditionType)
@@ -226,7 +226,7 @@ def test_conditions(queue: Backlog, jobs: list[Job], spec: dict[str, Any], expec
     ],
 )
 def test_jobs_that_fail_say_what_to_do(ending: Ending, reason: str, advice: str) -> None:
-    status = status_of(backlog(9), [ended(-5, ending, message="what happened", lived=5)])
+    status = status_of(queue_of(9), [ended(-5, ending, message="what happened", lived=5)])
     assert told(status)["Degraded"] == ("True", reason)
     assert told(status)["Ready"] == told(status)["ScalingActive"] == ("False", reason)
     message = condition(status, "Degraded")["message"]
@@ -234,7 +234,7 @@ def test_jobs_that_fail_say_what_to_do(ending: Ending, reason: str, advice: str)
 
 
 def test_launches_that_the_cluster_refuses_are_a_fault_and_those_that_it_took_are_there() -> None:
-    status, result = say(worker(), backlog(500), refused="exceeded quota: pods")
+    status, result = say(worker(), queue_of(500), refused="exceeded quota: pods")
     assert told(status)["Ready"] == told(status)["ScalingActive"] == ("False", "LaunchFailed")
     assert condition(status, "Ready")["message"] == "Exceeded quota: pods"
     assert status["jobs"]["pending"] == status["lastDecision"]["launched"] == 1
@@ -245,16 +245,16 @@ def test_launches_that_the_cluster_refuses_are_a_fault_and_those_that_it_took_ar
 
 
 def test_a_fault_beside_the_drain_is_told() -> None:
-    done = carried_out(plan(worker(), backlog(0), [], NOW))
+    done = carried_out(plan(worker(), queue_of(0), [], NOW))
     beside = [Fault(Reason.CRON_JOB_REFUSED, "the quota is used up"), Fault(Reason.REMOVAL_REFUSED, "no")]
-    status = compose(worker(), backlog(0), done, [], NOW, beside)
+    status = compose(worker(), queue_of(0), done, [], NOW, beside)
     assert (told(status)["Degraded"], told(status)["Ready"]) == (("True", "CronJobRefused"), ("False", "CronJobRefused"))
 
 
 def test_siorg_is_available_once_a_job_has_had_answers_also_when_that_is_gone() -> None:
     story = Story()
     for jobs in ([ended(summary=summary(5))], []):
-        story.look(backlog(0), jobs)
+        story.look(queue_of(0), jobs)
         assert told(story.status)["SiorgAvailable"] == ("True", "Answering")
 
 
@@ -264,7 +264,7 @@ def test_siorg_is_available_once_a_job_has_had_answers_also_when_that_is_gone() 
 def test_the_time_of_a_transition_moves_with_the_status_alone() -> None:
     story, looks = (
         Story(),
-        [(backlog(0), 0, 0), (unreadable(), 100, 100), (unreadable("AccessDenied"), 200, 100), (backlog(0), 300, 300)],
+        [(queue_of(0), 0, 0), (unreadable(), 100, 100), (unreadable("AccessDenied"), 200, 100), (queue_of(0), 300, 300)],
     )
     for queue, now, since in looks:
         story.look(queue, now=at(now))
@@ -274,8 +274,8 @@ def test_the_time_of_a_transition_moves_with_the_status_alone() -> None:
 
 def test_observed_generation_follows_the_spec() -> None:
     story = Story(generation=1)
-    story.look(backlog(0))
-    patch, _ = story.look(backlog(0), generation=2, scaling={"maxJobs": 9})
+    story.look(queue_of(0))
+    patch, _ = story.look(queue_of(0), generation=2, scaling={"maxJobs": 9})
     assert patch["observedGeneration"] == 2
     assert {one["observedGeneration"] for one in story.status["conditions"]} == {2}
 
@@ -286,15 +286,15 @@ def test_observed_generation_follows_the_spec() -> None:
 @pytest.mark.parametrize(
     ("queue", "jobs", "again"),
     [
-        (backlog(0, failed=3), [ended(-100, summary=summary(60))], [30.0 * n for n in range(1, 200)]),
+        (queue_of(0, failed=3), [ended(-100, summary=summary(60))], [30.0 * n for n in range(1, 200)]),
         (unreadable(), [], [3]),
-        (backlog(9), [ended(-5, Ending.FAILED)], [3]),
-        (backlog(9), [stuck(since=-1)], [3]),
-        (backlog(100), active(2), [3]),
+        (queue_of(9), [ended(-5, Ending.FAILED)], [3]),
+        (queue_of(9), [stuck(since=-1)], [3]),
+        (queue_of(100), active(2), [3]),
     ],
     ids=["at rest", "unreadable", "failing", "stuck", "busy"],
 )
-def test_what_stays_as_it_is_is_written_once(queue: Backlog, jobs: list[Job], again: list[float]) -> None:
+def test_what_stays_as_it_is_is_written_once(queue: QueueState, jobs: list[Job], again: list[float]) -> None:
     story = Story(scaling={"maxJobs": 2})
     story.look(queue, jobs)
     assert all(story.look(queue, jobs, at(when)) == ({}, []) for when in again)
@@ -302,8 +302,8 @@ def test_what_stays_as_it_is_is_written_once(queue: Backlog, jobs: list[Job], ag
 
 def test_the_launch_stays_the_last_decision_while_there_are_enough_jobs() -> None:
     story = Story()
-    story.look(backlog(100))
-    assert story.look(backlog(100), pending(2, created_at=NOW), at(5)) == ({}, [])
+    story.look(queue_of(100))
+    assert story.look(queue_of(100), pending(2, created_at=NOW), at(5)) == ({}, [])
     assert story.status["lastDecision"] == {
         "time": rfc3339(NOW), "reason": "Launched", "launched": 2,
         "message": "depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 2",
@@ -316,52 +316,52 @@ def test_the_launch_stays_the_last_decision_while_there_are_enough_jobs() -> Non
 )
 def test_an_age_is_told_again_when_it_has_changed_by_a_quarter(before: float, after: float, written: int | None) -> None:
     story = Story(suspend=True)
-    story.look(backlog(9, oldest_due_seconds=before))
-    patch, _ = story.look(backlog(9, oldest_due_seconds=after), now=at(5))
+    story.look(queue_of(9, oldest_due_seconds=before))
+    patch, _ = story.look(queue_of(9, oldest_due_seconds=after), now=at(5))
     assert patch == ({} if written is None else {"queue": {"oldestDueSeconds": written}})
 
 
 def test_a_rate_and_a_prediction_are_told_again_when_they_have_changed_by_a_quarter() -> None:
     story = Story(scaling={"maxJobs": 1})
     for completed, rate, drain in ((200, 2.0, 500), (210, None, None), (400, 4.0, 250)):
-        patch, _ = story.look(backlog(1000), [*active(1), ended(-50, slot=1, summary=summary(completed, seconds=100))])
+        patch, _ = story.look(queue_of(1000), [*active(1), ended(-50, slot=1, summary=summary(completed, seconds=100))])
         assert (patch.get("rate"), patch.get("predictedDrainSeconds")) == (rate, drain)
         assert (patch == {}) == (rate is None)
 
 
 def test_what_was_known_of_the_queue_and_the_newest_end_stays_and_an_age_that_is_over_goes() -> None:
     story = Story(suspend=True)
-    story.look(backlog(480, oldest_due_seconds=100.0), [ended(-10), ended(-20, slot=1)])
+    story.look(queue_of(480, oldest_due_seconds=100.0), [ended(-10), ended(-20, slot=1)])
     story.look(unreadable())
     assert story.status["queue"]["claimable"] == 480
     assert story.status["jobs"]["lastFinishedTime"] == rfc3339(at(-10))
-    assert story.look(backlog(0))[0]["queue"]["oldestDueSeconds"] is None
+    assert story.look(queue_of(0))[0]["queue"]["oldestDueSeconds"] is None
     assert "queue" not in status_of(unreadable())
 
 
 def test_rounds_are_used_up_when_their_jobs_go_or_all_is_done() -> None:
     story = Story(scaling={"maxJobs": 1})
     finished = [ended(-100 + n, slot=n, round_=n + 1) for n in range(5)]
-    story.look(backlog(9), [*finished, *active(1, first_slot=9, round_=50)])
+    story.look(queue_of(9), [*finished, *active(1, first_slot=9, round_=50)])
     assert story.status["jobs"]["lastRound"] == 2  # of the two that history lets go; a later one may still be on its way
-    story.look(backlog(0), finished)
+    story.look(queue_of(0), finished)
     assert story.status["jobs"]["lastRound"] == 5
-    story.look(backlog(0))
+    story.look(queue_of(0))
     assert story.status["jobs"]["lastRound"] == 5
 
 
 def test_a_backoff_is_remembered_to_the_letter_and_goes_when_it_is_over() -> None:
     story = Story()
     failed = ended(-5, Ending.SIORG_UNAVAILABLE, message="exit code 75, siorg_unavailable")
-    _, result = say(story.resource, backlog(9), [failed])
+    _, result = say(story.resource, queue_of(9), [failed])
     assert result.plan.backoff is not None
-    story.look(backlog(9), [failed])
+    story.look(queue_of(9), [failed])
     assert story.status["backoff"] == {
         "reason": "SiorgUnavailable", "streak": 1, "since": rfc3339(at(-5)), "lastFailureTime": rfc3339(at(-5)),
         "retryTime": rfc3339(result.plan.backoff.retry_at), "message": f"{failed.name}: exit code 75, siorg_unavailable",
         "template": failed.template,
     }  # fmt: skip
-    patch, _ = story.look(backlog(0), [ended(-1, slot=1, summary=summary(3))])
+    patch, _ = story.look(queue_of(0), [ended(-1, slot=1, summary=summary(3))])
     assert patch["backoff"] is None
 
 
@@ -371,34 +371,49 @@ def test_a_backoff_is_remembered_to_the_letter_and_goes_when_it_is_over() -> Non
 DOWN = ended(-5, Ending.SIORG_UNAVAILABLE, lived=5)
 STILL_DOWN = ended(55, Ending.SIORG_UNAVAILABLE, round_=2, lived=5)
 UP = ended(200, round_=3, lived=2, summary=summary(5))
-STORIES: dict[str, list[tuple[Backlog, list[Job], float, list[str]]]] = {
+STORIES: dict[str, list[tuple[QueueState, list[Job], float, list[str]]]] = {
     # What is seen, the Jobs, when, and what is told.
     "work comes and goes": [
-        (backlog(100), [], 0, ["Normal ScaledUp: Depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 2"]),
-        (backlog(300), active(2), 0, []),  # more of the same
-        (backlog(0), active(2), 0, []),
-        (backlog(0), [ended(slot=0), ended(slot=1)], 0, ["Normal QueueDrained: The queue is empty and every Job has ended"]),
-        (backlog(0), [], 0, []),
+        (queue_of(100), [], 0, ["Normal ScaledUp: Depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 2"]),
+        (queue_of(300), active(2), 0, []),  # more of the same
+        (queue_of(0), active(2), 0, []),
+        (queue_of(0), [ended(slot=0), ended(slot=1)], 0, ["Normal QueueDrained: The queue is empty and every Job has ended"]),
+        (queue_of(0), [], 0, []),
     ],
     "the database": [
         (unreadable(), [], 0, ["Warning DatabaseUnavailable: The database at"]),
         (unreadable(), [], 0, []),
         (unreadable("AccessDenied"), [], 0, ["Warning AccessDenied: The database at"]),
-        (backlog(0), [], 0, ["Normal QueueReachable: The queue is read", "Normal ScalingResumed: Jobs are launched as"]),
+        (queue_of(0), [], 0, ["Normal QueueReachable: The queue is read", "Normal ScalingResumed: Jobs are launched as"]),
     ],
     "SIORG": [
-        (backlog(9), [DOWN], 0, ["Warning SiorgUnavailable: SIORG does not answer"]),
-        (backlog(9), [DOWN], 1, []),
-        (backlog(9), [DOWN, STILL_DOWN], 56, []),
-        (backlog(0), [DOWN, STILL_DOWN, UP], 201, ["Normal SiorgAvailable: SIORG answered", "Normal ScalingResumed: Jobs are"]),
+        (queue_of(9), [DOWN], 0, ["Warning SiorgUnavailable: SIORG does not answer"]),
+        (queue_of(9), [DOWN], 1, []),
+        (queue_of(9), [DOWN, STILL_DOWN], 56, []),
+        (
+            queue_of(0),
+            [DOWN, STILL_DOWN, UP],
+            201,
+            ["Normal SiorgAvailable: SIORG answered", "Normal ScalingResumed: Jobs are"],
+        ),
     ],
     "Jobs that fail": [
-        (backlog(9), [ended(-5, Ending.FAILED)], 0, ["Warning JobsFailing: Jobs fail"]),
-        (backlog(0), [ended(-1, slot=1)], 0, ["Normal ScalingResumed: Jobs are launched as", "Normal Recovered: Jobs start and"]),
+        (queue_of(9), [ended(-5, Ending.FAILED)], 0, ["Warning JobsFailing: Jobs fail"]),
+        (
+            queue_of(0),
+            [ended(-1, slot=1)],
+            0,
+            ["Normal ScalingResumed: Jobs are launched as", "Normal Recovered: Jobs start and"],
+        ),
     ],
     "a stuck pod": [
-        (backlog(9), [stuck(since=-1)], 0, ["Warning PodsStuck: The pod of Job siorg-p7t5r-0-1 cannot start"]),
-        (backlog(9), [stuck(since=-31)], 0, ["Warning StuckJobEnded: siorg-p7t5r-0-1: ImagePullBackOff: ImagePullBackOff of"]),
+        (queue_of(9), [stuck(since=-1)], 0, ["Warning PodsStuck: The pod of Job siorg-p7t5r-0-1 cannot start"]),
+        (
+            queue_of(9),
+            [stuck(since=-31)],
+            0,
+            ["Warning StuckJobEnded: siorg-p7t5r-0-1: ImagePullBackOff: ImagePullBackOff of"],
+        ),
     ],
 }
 
@@ -406,7 +421,7 @@ STORIES: dict[str, list[tuple[Backlog, list[Job], float, list[str]]]] = {
 @pytest.mark.parametrize("story", STORIES)
 def test_events_tell_of_changes_and_not_of_states(story: str) -> None:
     told = Story()
-    assert told.look(backlog(0))[1] == []
+    assert told.look(queue_of(0))[1] == []
     for queue, jobs, when, expected in STORIES[story]:
         happened = [f"{event.type} {event.reason}: {event.message}" for event in told.look(queue, jobs, at(when))[1]]
         assert [line[: len(start)] for line, start in zip_longest(happened, expected, fillvalue="")] == expected
@@ -415,28 +430,28 @@ def test_events_tell_of_changes_and_not_of_states(story: str) -> None:
 @pytest.mark.parametrize(
     ("queue", "edit", "event"),
     [
-        (backlog(9), {"suspend": True}, ("Normal", "Suspended")),
-        (backlog(9), {"mode": "Observe"}, ("Normal", "Observe")),
-        (backlog(9, sync_enabled=False), {}, ("Normal", "SyncDisabled")),
-        (backlog(9, max_connections=1), {}, ("Warning", "ConnectionBudget")),
+        (queue_of(9), {"suspend": True}, ("Normal", "Suspended")),
+        (queue_of(9), {"mode": "Observe"}, ("Normal", "Observe")),
+        (queue_of(9, sync_enabled=False), {}, ("Normal", "SyncDisabled")),
+        (queue_of(9, max_connections=1), {}, ("Warning", "ConnectionBudget")),
     ],
 )
-def test_what_keeps_from_scaling_is_told(queue: Backlog, edit: dict[str, Any], event: tuple[str, str]) -> None:
+def test_what_keeps_from_scaling_is_told(queue: QueueState, edit: dict[str, Any], event: tuple[str, str]) -> None:
     story = Story()
-    story.look(backlog(9), active(1))
+    story.look(queue_of(9), active(1))
     assert reasons(story.look(queue, active(1) if edit else [], **edit)[1]) == [event]
     assert reasons(story.look(queue, active(1) if edit else [])[1]) == []
 
 
 def test_each_burst_under_observation_is_not_an_event() -> None:
     story = Story(mode="Observe")
-    story.look(backlog(0))
-    assert [reasons(story.look(backlog(depth))[1]) for depth in (9, 0, 500, 0)] == [[], [], [], []]
+    story.look(queue_of(0))
+    assert [reasons(story.look(queue_of(depth))[1]) for depth in (9, 0, 500, 0)] == [[], [], [], []]
 
 
 def test_a_condition_of_somebody_else_does_no_harm() -> None:
     theirs = {"type": "Theirs", "status": "False", "reason": "X", "lastTransitionTime": rfc3339(NOW)}
-    new, _ = say(worker(status={"conditions": [theirs]}), backlog(0))
+    new, _ = say(worker(status={"conditions": [theirs]}), queue_of(0))
     assert transitions({"conditions": [theirs]}, new) == []
     assert reasons(transitions({}, invalid({"conditions": [theirs]}, 1, "wrong", NOW))) == [("Warning", "InvalidSpec")]
 
@@ -446,7 +461,7 @@ def test_a_condition_of_somebody_else_does_no_harm() -> None:
 
 def test_an_invalid_spec_is_told_and_what_is_known_stays() -> None:
     story = Story()
-    story.look(backlog(480))
+    story.look(queue_of(480))
     message = "spec.scaling.maxJobs: is too large; value: 5000; allowed: 0 to 1000"
     new = invalid(story.status, 9, message, at(50))
     assert told(new)["Ready"] == told(new)["ScalingActive"] == ("False", "InvalidSpec")
@@ -474,9 +489,9 @@ def refused(status: dict[str, Any]) -> list[Any]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(resources(), BACKLOGS, JOBS, NOWS)
+@given(resources(), QUEUE_STATES, JOBS, NOWS)
 def test_every_status_is_one_that_the_crd_and_the_model_take(
-    resource: SiorgSyncWorker, queue: Backlog, jobs: list[Job], now: datetime
+    resource: SiorgSyncWorker, queue: QueueState, jobs: list[Job], now: datetime
 ) -> None:
     new, result = say(resource, queue, jobs, now)
     assert refused(new) == []
