@@ -81,10 +81,10 @@ demo: $(INSTALLED) ## everything in small, to see it work: database, SIORG, some
 	@PYTHONPATH=tests $(BIN)/python benchmarks/demo.py $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(INSTALLED) ## those that need neither a process nor a database, at each save
-	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit $(ARGS)
 
 # The component tests that `make test` runs on the small API server, on a real one. They make namespaces of their own and
 # the CRD. Real pods come with `make e2e`.

@@ -14,18 +14,23 @@ def one_job(world: World) -> dict[str, Any]:
     return world.resource(scaling={"maxJobs": 1}, job={"image": HELD_IMAGE})
 
 
+def uids(bodies: list[dict[str, Any]]) -> set[str]:
+    return {body["metadata"]["uid"] for body in bodies}
+
+
 def test_a_job_that_was_deleted_meanwhile_takes_no_slot(world: World, server: ApiServer) -> None:
     world.secret()
     world.enqueue(10)
     world.create(one_job(world))
     with forked_operator(world):
         eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
-        (job,) = world.jobs()
+        job, pods = world.jobs()[0], uids(world.pods())
         with server.gone():
             server.delete("jobs", job["metadata"]["name"], world.namespace)
             server.compact()
+        eventually(lambda: not pods & uids(world.pods()))  # or the old process would do the work
         world.release()
-        eventually(lambda: [one for one in world.jobs() if one["metadata"]["uid"] != job["metadata"]["uid"]])
+        eventually(lambda: uids(world.jobs()) - uids([job]))
         world.wait_until_drained()
 
 
@@ -50,10 +55,12 @@ def test_a_resource_that_was_made_anew_meanwhile_is_another_one(world: World, se
     world.create(one_job(world))
     with forked_operator(world):
         eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
+        pods = uids(world.pods())
         with server.gone():
             server.delete(RESOURCE, "sync", world.namespace)
             uid = server.create(one_job(world), world.namespace)["metadata"]["uid"]
             server.compact()
+        eventually(lambda: not pods & uids(world.pods()))
         world.release()
         world.wait_until_drained()
         assert {job["metadata"]["ownerReferences"][0]["uid"] for job in world.jobs()} == {uid}

@@ -70,5 +70,5 @@ class Kubectl:
 
     def apply(self, *bodies: Body) -> str:
         """Server-side apply, as the documents say."""
-        text = "\n---\n".join(json.dumps(body) for body in bodies)
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})  # not all versions take JSON behind JSON
         return self("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=text)
