@@ -7,7 +7,6 @@ so the first that fails ends the story (``--exitfirst``).
 from __future__ import annotations
 
 import base64
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pytest
 
 from support.fleet import eventually
 from support.installation import CLUSTER_WIDE, ORGANIZATION, Installation, namespace, succeeded
+from support.kubectl import listed
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -74,10 +74,7 @@ def test_every_manifest_is_accepted_by_the_api_server(empty: Installation, folde
     if not empty.kubectl("api-versions").count("monitoring.coreos.com/"):
         # Kinds of the Prometheus operator, which not every cluster has.
         bodies = [body for body in bodies if not body["apiVersion"].startswith("monitoring.coreos.com/")]
-    answer = empty.kubectl(
-        "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "--filename=-",
-        stdin="\n---\n".join(map(json.dumps, bodies)),
-    )  # fmt: skip
+    answer = empty.kubectl.apply(*bodies, options=("--dry-run=server", "--validate=strict"))
     assert len(answer.splitlines()) == len(bodies)
     assert "Warning" not in answer
 
@@ -209,7 +206,7 @@ def test_deleted_it_leaves_nothing_behind(system: Installation) -> None:
         seconds=90, every=0.5,
     )  # fmt: skip
     own = [body for body in system.manifests("base") if f"{body['kind'].lower()}/{body['metadata']['name']}" not in CLUSTER_WIDE]
-    system.kubectl("delete", "--filename=-", "--wait=true", stdin="\n---\n".join(map(json.dumps, own)), seconds=120)
+    system.kubectl("delete", "--filename=-", "--wait=true", stdin=listed(own), seconds=120)
     system.kubectl("delete", "pod/siorg-tools", "job/siorg-migrate", "--ignore-not-found", "--wait=true", seconds=60)
     left = "app.kubernetes.io/name=siorg-sync,app.kubernetes.io/component notin (database,simulator)"
     eventually(

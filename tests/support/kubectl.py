@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,11 @@ class Kubectl:
         items: list[Body] = json.loads(self("get", kind, f"--selector={selector}", "--output=json"))["items"]
         return items
 
-    def apply(self, *bodies: Body) -> str:
+    def apply(self, *bodies: Body, options: Sequence[str] = ()) -> str:
         """Server-side apply, as the documents say."""
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})  # not all versions take JSON behind JSON
-        return self("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=text)
+        return self("apply", "--server-side", "--force-conflicts", *options, "--filename=-", stdin=listed(bodies))
+
+
+def listed(bodies: Sequence[Body]) -> str:
+    """Objects as one document: not all versions of kubectl take JSON behind JSON."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})
