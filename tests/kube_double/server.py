@@ -220,8 +220,9 @@ class ApiServer:
     async def _close(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        self._abort_all()
-        await asyncio.sleep(0)
+        for _ in range(4):  # turns of the loop: a connection that was just accepted is known after two of them
+            self._abort_all()
+            await asyncio.sleep(0)
 
     def _abort_all(self) -> None:
         assert self._http is not None
