@@ -32,6 +32,7 @@ class View:
         self._events_shown = 0
         self._line = ""
         self._line_at = 0.0
+        self._reason: str | None = None
         self._began = time.monotonic()
         self._ended: dict[str, Job] = {}
 
@@ -106,14 +107,17 @@ class View:
         self._events_shown = len(machine.events)
         unfinished = sum(job.unfinished for job in jobs)
         queue = machine.status.get("queue") or {}
-        decision = (machine.status.get("lastDecision") or {}).get("message", "not decided yet")
+        decision = machine.status.get("lastDecision") or {}
         line = (
-            f"{unfinished} jobs, {_waiting(machine.status)} waiting, {queue.get('processing', 0)} in work · {decision}"
-            f"{_until(machine, jobs)}"
+            f"{unfinished} jobs, {_waiting(machine.status)} waiting, {queue.get('processing', 0)} in work"
+            f" · {decision.get('message', 'not decided yet')}{_until(machine, jobs)}"
         )
-        if line != self._line and (time.monotonic() >= self._line_at or unfinished == 0):
+        # Numbers that move are told each second; a decision of another kind at once, for it may not stand that long.
+        told_at_once = unfinished == 0 or decision.get("reason") != self._reason
+        if line != self._line and (told_at_once or time.monotonic() >= self._line_at):
             self._console.print(line, highlight=False, soft_wrap=True)
             self._line, self._line_at = line, time.monotonic() + _LINES_SECONDS
+            self._reason = decision.get("reason")
 
 
 def _waiting(status: dict[str, Any]) -> int:
