@@ -203,24 +203,29 @@ class QueueStore:
         Idempotent: an entity whose like work is waiting is not added again, however many producers there are.
         """
         added = 0
-        statements = load("siorg_queue", "produce.sql")
         for start in range(0, len(items), chunk):
-            part = items[start : start + chunk]
             with transaction(self._connection):
-                self._connection.execute(statements["enqueue_lock"])
-                added += self._connection.execute(
-                    statements["enqueue"],
-                    {
-                        "entity_types": [item.entity_type.value for item in part],
-                        "codes": [item.siorg_code for item in part],
-                        "operations": [item.operation.value for item in part],
-                        "priorities": [item.priority for item in part],
-                        "payloads": [Jsonb(item.payload) for item in part],
-                        "delays": [item.delay_seconds for item in part],
-                        "max_attempts": self._retry.max_attempts,
-                    },
-                ).rowcount
+                added += self.enqueue_within(items[start : start + chunk])
         return added
+
+    def enqueue_within(self, items: Sequence[NewItem]) -> int:
+        """As ``enqueue``, inside the caller's transaction."""
+        if not items:
+            return 0
+        statements = load("siorg_queue", "produce.sql")
+        self._connection.execute(statements["enqueue_lock"])
+        return self._connection.execute(
+            statements["enqueue"],
+            {
+                "entity_types": [item.entity_type.value for item in items],
+                "codes": [item.siorg_code for item in items],
+                "operations": [item.operation.value for item in items],
+                "priorities": [item.priority for item in items],
+                "payloads": [Jsonb(item.payload) for item in items],
+                "delays": [item.delay_seconds for item in items],
+                "max_attempts": self._retry.max_attempts,
+            },
+        ).rowcount
 
     def conflicts(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
         """Items in CONFLICT, newest first, or the one with ``id``."""

@@ -35,14 +35,14 @@ REQUIRED_COLUMNS = {
     " source sync_queue_id requires_review created_at",
     "siorg_mappings": "entity_type local_id siorg_code siorg_parent_code siorg_hierarchy_path mapping_status",
     "organizations": "id acronym name siorg_code address state zip_code phone email website is_active siorg_synced_at"
-    " siorg_raw_data",
+    " siorg_raw_data siorg_base",
     "organizational_unit_categories": "id name siorg_code siorg_name is_siorg_managed is_active siorg_synced_at"
     " siorg_sync_status siorg_raw_data",
     "organizational_unit_types": "id code name siorg_code siorg_name is_siorg_managed is_active siorg_synced_at"
     " siorg_sync_status siorg_raw_data",
     "organizational_units": "id organization_id parent_id category_id unit_type_id name acronym siorg_code"
     " siorg_parent_code siorg_url siorg_last_version is_siorg_managed activity_area contact_info level path_ids path_names"
-    " is_active deactivated_at deactivation_reason siorg_synced_at siorg_sync_status siorg_raw_data",
+    " is_active deactivated_at deactivation_reason siorg_synced_at siorg_sync_status siorg_raw_data siorg_base",
     "system_settings": "key value value_type description category",
     "siorg_request_pace": "name next_at paused_until",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass, field
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.siorg.client import SiorgClient
@@ -13,8 +13,29 @@ from siorg_queue.statements import load
 
 _LONGEST_CHAIN = 64  # levels: far beyond any real hierarchy, so a longer one is damage
 
-LocalParents: TypeAlias = Mapping[tuple[int, int], tuple[int, bool]]
-"""{(unit, parent): (organization of the parent, whether it hangs below the unit)} for parents that are local."""
+
+@dataclass(frozen=True, slots=True)
+class LocalParent:
+    """A parent that is here."""
+
+    organization_code: int | None
+    """None: it is inactive, and so may be anywhere in SIORG."""
+    below: bool
+    """Whether it hangs below the unit that is to hang below it."""
+    touched: bool
+    """Whether it has an item: it may be elsewhere in SIORG by now."""
+
+
+@dataclass(slots=True)
+class Above:
+    """What is above a unit."""
+
+    chain: list[RemoteUnit] = field(default_factory=list)
+    """The parents to apply first, nearest first."""
+    outside: set[int] = field(default_factory=set)
+    """Parents that belong to another organization than the unit."""
+    missing: set[int] = field(default_factory=set)
+    """Parents that SIORG names and does not have."""
 
 
 class Ancestors:
@@ -25,7 +46,7 @@ class Ancestors:
         self._siorg = siorg
         self._database = database
         self._structure = structure
-        self._local: LocalParents = {}
+        self._local: Mapping[tuple[int, int], LocalParent] = {}
         self._answers: dict[int, RemoteUnit | PermanentError] = {}
         if structure is not None:
             self._answers = {**structure.units, **structure.invalid}
@@ -34,8 +55,8 @@ class Ancestors:
         """Find which parents of ``units`` are local, in one statement; to be called before ``of``."""
         self._local = await self._local_parents([(unit.code, unit) for unit in units])
 
-    async def of(self, unit: RemoteUnit) -> tuple[list[RemoteUnit], bool]:
-        """The parents to apply first, nearest first, and whether the unit's own parent is outside its organization.
+    async def of(self, unit: RemoteUnit) -> Above:
+        """What is above ``unit``, up to the first parent that is in its place here.
 
         Raises:
             InvalidData: SIORG's hierarchy has a loop here, or is too deep.
@@ -43,32 +64,43 @@ class Ancestors:
         """
         if self._structure is not None:
             _refuse_loop(unit, self._structure)
-        chain: list[RemoteUnit] = []
-        current = unit
+        above, current = Above(), unit
+        chain = above.chain
         if unit.is_organization or unit.code == unit.organization_code:
-            return chain, False  # an organization of its own: it hangs below nothing here
+            return above  # an organization of its own: it hangs below nothing here
         while True:
             parent_code = current.parent_code
             if parent_code is None or parent_code == current.organization_code:
-                return chain, False
-            if parent_code == unit.code or any(parent_code == above.code for above in chain):
-                raise _loop([*(above.code for above in (unit, *chain)), parent_code])
+                return above
+            if parent_code == unit.code or any(parent_code == known.code for known in chain):
+                raise _loop([*(known.code for known in (unit, *chain)), parent_code])
             if len(chain) >= _LONGEST_CHAIN:
                 raise InvalidData(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
             local = self._local.get((unit.code, parent_code))
             if local is None and current is not unit:
                 local = (await self._local_parents([(unit.code, current)])).get((unit.code, parent_code))
-            if local == (current.organization_code, False):
-                return chain, False
+            if local is not None and self._is_in_place(parent_code, local, current):
+                return above
             # Not local, or local in another place than SIORG may have it by now.
             try:
                 parent = await self._parent(parent_code)
             except NotFound:
-                return chain, current is unit
-            if parent.ended or parent.organization_code != unit.organization_code or parent.organization_code == parent.code:
-                return chain, current is unit
+                above.missing.add(parent_code)
+                return above
+            if parent.ended:
+                above.missing.add(parent_code)
+                return above
+            if parent.organization_code != unit.organization_code or parent.organization_code == parent.code:
+                above.outside.add(parent_code)
+                return above
             chain.append(parent)
             current = parent
+
+    def _is_in_place(self, code: int, parent: LocalParent, child: RemoteUnit) -> bool:
+        """Whether nothing has to be asked about a parent."""
+        if parent.organization_code != child.organization_code or parent.below:
+            return False
+        return code in self._answers if self._structure is not None else not parent.touched
 
     async def _parent(self, code: int) -> RemoteUnit:
         if code not in self._answers:
@@ -81,7 +113,7 @@ class Ancestors:
             raise answer
         return answer
 
-    async def _local_parents(self, children: Sequence[tuple[int, RemoteUnit]]) -> LocalParents:
+    async def _local_parents(self, children: Sequence[tuple[int, RemoteUnit]]) -> dict[tuple[int, int], LocalParent]:
         """Look for the parents of ``children``, each given with the code of the unit that it is an ancestor of, or is."""
         pairs = sorted(
             {
@@ -97,7 +129,7 @@ class Ancestors:
             codes=[code for code, _ in pairs],
             parents=[parent for _, parent in pairs],
         )
-        return {(row["unit"], row["code"]): (row["organization_code"], row["below"]) for row in rows}
+        return {(row["unit"], row["code"]): LocalParent(row["organization_code"], row["below"], row["touched"]) for row in rows}
 
 
 def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:

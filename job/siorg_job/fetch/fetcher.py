@@ -192,11 +192,12 @@ class Fetcher:
         result: list[FetchResult] = []
         for item, unit in found:
             try:
-                chain, outside = await ancestors.of(unit)
+                above = await ancestors.of(unit)
             except SiorgError as error:
                 result.append(_failed(item, error))
             else:
-                result.append((item, Fetched(asked_at, unit, tuple(chain), outside, rows)))
+                outside, missing = frozenset(above.outside), frozenset(above.missing)
+                result.append((item, Fetched(asked_at, unit, tuple(above.chain), outside, missing, rows)))
         return result
 
     async def _missing_categories(self, units: Sequence[RemoteUnit]) -> tuple[DomainRow, ...]:

@@ -13,7 +13,7 @@ import psycopg
 from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.outcomes import internal_error, refused, unusable
-from siorg_job.sync.read import read
+from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_job.sync.write import HierarchyTooDeep, write
@@ -21,6 +21,7 @@ from siorg_queue import (
     Connection,
     EntityType,
     Item,
+    NewItem,
     Operation,
     Outcome,
     QueueStore,
@@ -115,6 +116,7 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
             copy = read(connection, open_works)
             verdicts += [_bring_in_line(item, fetched, copy) for item, fetched in _ends_last(open_works, copy)]
             write(connection, copy)
+            store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in hanging_wrong(connection, copy)])
             changes = len(copy.history)
         asked_at = {item.id: fetched.asked_at for item, fetched in open_works}
         verdicts = [_with_time(verdict, asked_at.get(verdict.item.id)) for verdict in verdicts]

@@ -1,18 +1,18 @@
-"""The three-way merge: base (what was last synced), local (the row now), remote (the fetch). Pure.
+"""The three-way merge: base (what we last wrote), local (the row now), remote (the fetch). Pure.
 
 Field by field: local = base → take remote; remote = base → keep local; both moved to the same value → agree; both moved
 apart → conflict, and then nothing of the item is applied. What the remote does not say is no change: absence never erases.
-A row without a base was never synced: there SIORG wins, and history keeps what was. A field on which SIORG was silent at the
-last sync has nothing for its base: what a person filled in meanwhile is an edit like any other.
+A row without a base was never synced: there SIORG wins, and history keeps what was. A field on which SIORG was silent so far
+has nothing for its base: what a person filled in meanwhile is an edit like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.sync.model import Conflict, OrganizationField, UnitField, Value, Values, plain
+from siorg_job.sync.model import PLACE, Conflict, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.resolution import Resolution
 
 
@@ -64,8 +64,10 @@ def merge(
 ) -> Values | Conflict:
     """Merge one entity that exists locally: the values to write, if any, or what a person has to decide.
 
+    Organization and parent of a unit are one value, its place: both move or none does.
+
     Args:
-        base: the values at the last sync; None when it was never synced.
+        base: the values that we last wrote; None when it was never synced.
         local: the row now.
         remote: what SIORG says.
         kept: by field, as JSON, what SIORG said when a person kept the local value: no news where it still says so.
@@ -75,25 +77,56 @@ def merge(
     base = _with_kept(base, remote, kept or {})
     changed: dict[str, Value] = {}
     apart: list[str] = []
-    for field, theirs in remote.items():
-        mine = local.get(field)
-        before = None if base is None else base.get(field)
-        if resolution is not None and (decided := _decided(field, mine, theirs, resolution)) is not None:
-            changed.update(decided)
-        elif theirs is None or mine == theirs:
+    for group in _groups(remote):
+        undecided = []
+        for field in group:
+            decided = None if resolution is None else _decided(field, local.get(field), remote[field], resolution)
+            if decided is None:
+                undecided.append(field)
+            else:
+                changed.update(decided)
+        mine, theirs = _value(local, undecided), _value(remote, undecided)
+        if theirs is None or mine == theirs:
             continue
-        elif base is None or _same(mine, before) or _same(mine, theirs):
-            changed[field] = theirs
+        before = None if base is None else _value(base, undecided)
+        if base is None or _same(mine, before) or _same(mine, theirs):
+            changed.update(_moved(undecided, local, remote))
         elif theirs != before:
-            apart.append(field)
+            apart += _moved(undecided, local, remote)
     if apart:
         reason = "changed here and in SIORG: " + ", ".join(sorted(apart))
     elif strict_hierarchy and base is not None and resolution is None:
-        apart = [field for field in (UnitField.PARENT, UnitField.ORGANIZATION) if field in changed]
+        apart = [field for field in PLACE if field in changed]
         reason = "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on"
     if apart:
-        return Conflict(differences(base=base, local=local, remote={field: remote[field] for field in apart}), reason)
+        return Conflict({field: _sides(field, base, local, remote) for field in apart}, reason)
     return changed
+
+
+def _groups(remote: Values) -> list[tuple[str, ...]]:
+    """The fields, each by itself but for those that are one value."""
+    place = tuple(field for field in PLACE if field in remote)
+    return [(field,) for field in remote if field not in place] + ([place] if place else [])
+
+
+def _value(side: Values, fields: Sequence[str]) -> Value | tuple[Value, Value]:
+    """The value of a field, or of a place: (organization, parent), without a parent directly under the organization."""
+    if not fields:
+        return None
+    if len(fields) == 1:
+        return side.get(fields[0])
+    organization, parent = (side.get(field) for field in fields)
+    return None if organization is None else (organization, None if parent == organization else parent)
+
+
+def _moved(fields: Sequence[str], local: Values, remote: Values) -> dict[str, Value]:
+    """Of fields that are to change, those that do: 471 as a parent is another place in 471 than in 472."""
+    if len(fields) == 1:
+        return {field: remote[field] for field in fields}
+    mine, theirs = _value(local, fields), _value(remote, fields)
+    assert isinstance(theirs, tuple)
+    before = mine if isinstance(mine, tuple) else (None, None)
+    return {field: remote[field] for field, was, will in zip(fields, before, theirs, strict=True) if was != will}
 
 
 def _decided(field: str, mine: Value, theirs: Value, resolution: Resolution) -> dict[str, Value] | None:
@@ -112,10 +145,14 @@ def _decided(field: str, mine: Value, theirs: Value, resolution: Resolution) -> 
 def differences(*, base: Values | None, local: Values, remote: Values) -> dict[str, Mapping[str, Value]]:
     """Everything in which local and remote differ, for a person to look at."""
     return {
-        field: {"base": None if base is None else base.get(field), "local": local.get(field), "remote": theirs}
+        field: _sides(field, base, local, remote)
         for field, theirs in remote.items()
         if theirs is not None and theirs != local.get(field)
     }
+
+
+def _sides(field: str, base: Values | None, local: Values, remote: Values) -> Mapping[str, Value]:
+    return {"base": None if base is None else base.get(field), "local": local.get(field), "remote": remote[field]}
 
 
 def end(local: Value) -> dict[str, Mapping[str, Value]]:
@@ -123,7 +160,7 @@ def end(local: Value) -> dict[str, Mapping[str, Value]]:
     return {UnitField.IS_ACTIVE: {"base": True, "local": local, "remote": False}}
 
 
-def _same(left: Value, right: Value) -> bool:
+def _same(left: object, right: object) -> bool:
     """Equal but for white space: dirt of an earlier import is no edit of a person."""
     if isinstance(left, str) and isinstance(right, str):
         return left.split() == right.split()

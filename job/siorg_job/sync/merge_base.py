@@ -1,18 +1,125 @@
-"""What is stored of SIORG's answers (``siorg_raw_data``): the base of the next merge. Pure."""
+"""The base of the next merge: what we last wrote into a row, recorded field by field (column ``siorg_base``). Pure.
+
+What SIORG said then is no base: each wrong write of ours would look like a person's edit for ever. Where nothing is recorded
+(rows of the first worker, and those that it has written since) ``siorg_raw_data`` stands in, field by field.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from siorg_job.siorg.rows import parse_stored
+from siorg_job.sync.model import OrganizationField, UnitField, Value, Values
+
+_FORMAT = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SHORT: Mapping[str, str] = {
+    UnitField.NAME: "n",
+    UnitField.ACRONYM: "a",
+    UnitField.ORGANIZATION: "o",
+    UnitField.PARENT: "p",
+    UnitField.UNIT_TYPE: "t",
+    UnitField.CATEGORY: "c",
+    UnitField.ACTIVITY_AREA: "r",
+    UnitField.PHONES: "f",
+    UnitField.EMAILS: "e",
+    UnitField.WEBSITES: "w",
+    UnitField.ADDRESS: "d",
+    UnitField.IS_ACTIVE: "x",
+    OrganizationField.ADDRESS: "d",
+    OrganizationField.STATE: "s",
+    OrganizationField.ZIP_CODE: "z",
+    OrganizationField.PHONE: "f",
+    OrganizationField.EMAIL: "e",
+    OrganizationField.WEBSITE: "w",
+}
+"""Keys of the record: a hundred thousand rows have one each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is recorded of a row; a field that is not in it was never written by us."""
+
+    values: Values = field(default_factory=dict)
+    turned_down: Values = field(default_factory=dict)
+    """What SIORG said where a person decided for another value: no news while it says so still."""
+
+    def record(self, synced_at: datetime | None) -> dict[str, Any]:
+        """As the column keeps it, with the time of the sync that it belongs to."""
+        made = {
+            "v": _FORMAT,
+            "at": None if synced_at is None else (synced_at - _EPOCH) // _MICROSECOND,
+            **_shortened(self.values),
+        }
+        return made | ({"no": _shortened(self.turned_down)} if self.turned_down else {})
+
+
+def _shortened(values: Values) -> dict[str, Any]:
+    return {_SHORT[name]: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def read_base(record: Any, synced_at: datetime | None, fields: Collection[str]) -> Base | None:
+    """The record of a row whose last sync was at ``synced_at``.
+
+    None where there is none, where it has another form, and where it belongs to an earlier sync: somebody who does not know
+    of records has written the row since.
+    """
+    if not isinstance(record, dict) or record.get("v") != _FORMAT or synced_at is None:
+        return None
+    if record.get("at") != (synced_at - _EPOCH) // _MICROSECOND:
+        return None
+    return Base(_read(record, fields), _read(record.get("no"), fields))
+
+
+def _read(found: Any, fields: Collection[str]) -> Values:
+    return {name: _value(found[_SHORT[name]]) for name in fields if _SHORT[name] in found} if isinstance(found, dict) else {}
+
+
+def _value(stored: Any) -> Value:
+    return tuple(stored) if isinstance(stored, list) else stored
+
+
+def next_record(
+    base: Base | None, after: Values, remote: Values, decided: Collection[str], together: Collection[frozenset[str]] = ()
+) -> Base:
+    """The record after a merge.
+
+    A field that has SIORG's value now, written or agreed upon, is recorded so; a person's value never is.
+
+    Args:
+        base: what was recorded before.
+        after: the row's values now.
+        remote: what SIORG says.
+        decided: fields about which a person decided just now.
+        together: fields that are one value.
+    """
+    values, turned_down = (dict(base.values), dict(base.turned_down)) if base is not None else ({}, {})
+    apart = {name for name, theirs in remote.items() if theirs is not None and after.get(name) != theirs}
+    for group in together:
+        if group & apart:
+            apart |= group
+    for name, theirs in remote.items():
+        if theirs is None:
+            continue
+        if name not in apart:
+            values[name] = theirs
+        if name in apart and (name in decided or turned_down.get(name) == theirs):
+            turned_down[name] = theirs
+        else:
+            turned_down.pop(name, None)
+    return Base(values, turned_down)
+
 
 _CONTACTS = (("telefone", "phones"), ("email", "emails"), ("site", "websites"))
 
 
-def next_base(stored: Mapping[str, Any] | None, answer: str) -> dict[str, Any]:
-    """The stored row after ``answer`` (JSON text of a unit): what was said replaces, what was not said stays.
+def next_raw(stored: Mapping[str, Any] | None, answer: str) -> dict[str, Any]:
+    """SIORG's row as it is stored after ``answer`` (JSON text of a unit): what was said replaces, what was not said stays.
 
     Kinds of contact are fields by themselves although they share the key ``contato``: a kind that the answer leaves out
     stays too, as an entry of its own.
@@ -37,6 +144,6 @@ def _says_something(value: Any) -> bool:
     return bool(value.strip()) if isinstance(value, str) else value not in (None, [])
 
 
-def ended_base(stored: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The stored row once SIORG has ended it."""
+def ended_raw(stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """SIORG's row as it is stored once SIORG has ended it."""
     return {**(stored or {}), "operacao": "EXCLUSAO"}

@@ -31,6 +31,10 @@ class UnitField(StrEnum):
     IS_ACTIVE = "is_active"
 
 
+PLACE = (UnitField.ORGANIZATION, UnitField.PARENT)
+"""Where a unit hangs: two fields, one value."""
+
+
 class OrganizationField(StrEnum):
     """The fields of an organization that SIORG serves too."""
 
@@ -85,8 +89,10 @@ class Fetched:
     """None: SIORG confirmed that there is no such unit (any more)."""
     ancestors: tuple[RemoteUnit, ...] = ()
     """Parents that are not local yet, or have to move first; nearest first."""
-    outside_parent: bool = False
-    """The unit's parent belongs to another organization, or SIORG does not know it."""
+    outside: frozenset[int] = frozenset()
+    """Parents that belong to another organization than the unit below them."""
+    missing: frozenset[int] = frozenset()
+    """Parents that SIORG names and does not have."""
     rows: tuple[DomainRow, ...] = ()
     """SIORG's table of categories or types, where the item needs one that is not local yet or is about one."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.merge import differences, end, merge, remote_organization_values
-from siorg_job.sync.merge_base import ended_base, next_base
-from siorg_job.sync.model import Conflict, Fetched, OrganizationField
+from siorg_job.sync.merge_base import ended_raw, next_raw, next_record
+from siorg_job.sync.model import Conflict, Fetched, OrganizationField, Values, plain
 from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
 from siorg_job.sync.resolution import Resolution, read_resolution
 from siorg_job.sync.working_copy import Organization, WorkingCopy
@@ -48,19 +47,32 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
 def _merge(
     item: Item, remote: RemoteUnit, fetched: Fetched, row: Organization, copy: WorkingCopy, resolution: Resolution | None
 ) -> Verdict:
+    base, values = _base_of(row), remote_organization_values(remote)
     decision = merge(
-        base=None if row.base is None else remote_organization_values(row.base),
+        base=base,
         local=row.values(),
-        remote=remote_organization_values(remote),
-        kept=copy.kept_of(row.entity_type, row.code, row.synced_at),
+        remote=values,
+        kept={
+            **copy.kept_of(row.entity_type, row.code, row.synced_at),
+            **plain({} if row.base is None else row.base.turned_down),
+        },
         resolution=resolution,
     )
     if isinstance(decision, Conflict):
         return conflict(item, decision.reason, decision.differences, row.id)
-    raw = next_base(row.base_raw, remote.raw)
-    noted = replace(row, base_raw=raw, base=parse_stored(raw), synced_at=fetched.asked_at)
-    copy.take(item, row, noted, decision, remote.version)
+    decided = {*resolution.merged, *resolution.keep} if resolution is not None else ()
+    record = next_record(row.base, {**row.values(), **decision}, values, decided)
+    noted = replace(row, base_raw=next_raw(row.base_raw, remote.raw), base=record, synced_at=fetched.asked_at)
+    copy.take(item, row, noted, decision, remote.version, review=base is None)
     return completed(item, row.id)
+
+
+def _base_of(row: Organization) -> Values | None:
+    """What we last wrote, where it is recorded; else what SIORG said last stands in."""
+    recorded = {} if row.base is None else row.base.values
+    if row.said is None:
+        return recorded or None
+    return {**remote_organization_values(row.said), **recorded}
 
 
 def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCopy) -> Verdict:
@@ -69,6 +81,8 @@ def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCo
     if units := copy.active_units.get(row.id):
         reason = f"SIORG ended organization {row.code}, but {units} of its units are active here"
         return conflict(item, reason, end(local=True), row.id, kind="active_children")
-    after = replace(row, is_active=False, base_raw=ended_base(row.base_raw), synced_at=fetched.asked_at)
+    ended: Values = {OrganizationField.IS_ACTIVE: False}
+    record = next_record(row.base, ended, ended, ())
+    after = replace(row, is_active=False, base=record, base_raw=ended_raw(row.base_raw), synced_at=fetched.asked_at)
     copy.change(item, Operation.EXTINCTION, row, after, [OrganizationField.IS_ACTIVE])
     return completed(item, row.id)

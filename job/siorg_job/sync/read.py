@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from siorg_job.siorg.rows import parse_stored
-from siorg_job.sync.model import Fetched
+from siorg_job.sync.merge_base import read_base
+from siorg_job.sync.model import Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
 from siorg_job.sync.working_copy import Ancestor, Child, Domain, Kept, Organization, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Operation
@@ -48,7 +49,7 @@ def _read_organizations(connection: Connection, works: _Works, unit_codes: list[
         _rows(connection, "organizations_for_change", codes=changing)
     named = {code for item, _ in works for code in codes_named(item.error_details)}
     for row in _rows(connection, "organizations", codes=sorted(codes | named), unit_codes=unit_codes):
-        copy.put(Organization(**_with_base(row)))
+        copy.put(Organization(**_with_base(row, OrganizationField)))
     ending = [
         copy.organizations[item.siorg_code].id
         for item, _ in works
@@ -62,7 +63,7 @@ def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID
     for row in _rows(connection, "units", codes=sorted(local_ids), local_ids=[local_ids[code] for code in sorted(local_ids)]):
         if row["code"] not in copy.units:
             row["contact_info"] = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
-            copy.put(Unit(**_with_base(row)))
+            copy.put(Unit(**_with_base(row, UnitField)))
     parents = {code for item, _ in works for code in codes_named(item.error_details)}
     parents |= {unit.parent_code for _, fetched in works for unit in fetched.units if unit.parent_code}
     above = {unit.parent_id for unit in copy.units.values() if unit.parent_id is not None}
@@ -90,15 +91,20 @@ def _read_kept(connection: Connection, works: _Works, copy: WorkingCopy) -> None
         copy.kept.setdefault((entity_type, row["code"]), []).append(Kept(row["decided_at"], remote))
 
 
+def hanging_wrong(connection: Connection, copy: WorkingCopy) -> list[int]:
+    """Codes of units that hang elsewhere than below the units that came or left, or no longer can. After ``write``."""
+    return [row["code"] for row in _rows(connection, "hanging_wrong", ids=list(copy.resettled))] if copy.resettled else []
+
+
 def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
     return connection.execute(load("siorg_job.sync", "read.sql")[name], parameters).fetchall()
 
 
-def _with_base(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the base of the merge: what was stored of SIORG's answer, if the row was ever synced."""
+def _with_base(row: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """The row with what we last wrote, as it is recorded, and with what SIORG said last, if the row was ever synced."""
     was_synced, raw = row.pop("was_synced"), _raw(row)
-    row |= {"base_raw": raw, "base": parse_stored(raw) if raw is not None and was_synced else None}
-    return row
+    said = parse_stored(raw) if raw is not None and was_synced else None
+    return row | {"base_raw": raw, "said": said, "base": read_base(row.pop("record"), row["synced_at"], fields)}
 
 
 def _raw(row: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,11 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync import organization
 from siorg_job.sync.merge import differences, end, merge, remote_unit_values
-from siorg_job.sync.merge_base import ended_base, next_base
-from siorg_job.sync.model import Conflict, Fetched, Refused, UnitField, Value, Values
+from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
+from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values, plain
 from siorg_job.sync.outcomes import completed, conflict, failed_for_now, not_extinct, refused, superseded, unusable
 from siorg_job.sync.resolution import Resolution, read_resolution
 from siorg_job.sync.working_copy import Domain, Organization, Unit, WorkingCopy
@@ -19,8 +18,7 @@ from siorg_queue import Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
 _AREA_UNLESS_SAID = "SUPPORT"
-_PLACE = frozenset({UnitField.PARENT, UnitField.ORGANIZATION})
-_AT_THE_TOP = {"parent_id": None, "parent_code": None, "siorg_parent_is_local": False}
+_AT_THE_TOP = {"parent_id": None, "parent_code": None}
 _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
 
@@ -33,7 +31,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         if refusal.kind == "unknown_parent" and resolution is None:
             # It was here, or was fetched, before this transaction began: somebody removed it in between.
             return failed_for_now(item, refusal.reason, refusal.kind)
-        if resolution is not None and not _PLACE.isdisjoint(resolution.merged):
+        if resolution is not None and not resolution.merged.keys().isdisjoint(PLACE):
             return unusable(item, refusal.reason)
         return refused(item, refusal.reason, refusal.kind)
 
@@ -41,34 +39,36 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
 def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
     remote = fetched.unit
     unit = copy.units.get(item.siorg_code)
-    if remote is not None and (remote.organization_code == remote.code or remote.is_organization):
-        return organization.bring_in_line(item, fetched, copy)
     if unit is not None and fetched.is_older_than(unit.synced_at):
         return superseded(item, unit.id, decided=resolution is not None)
+    if remote is not None and (remote.organization_code == remote.code or remote.is_organization):
+        return _promoted(item, remote, fetched, unit, copy)
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
-        return _merge_or_split(item, remote, unit)
+        return _merge_or_split(item, remote, unit, copy)
     if remote is None or remote.ended:
         if item.operation is Operation.EXTINCTION or (item.operation not in _SAME_WORK and resolution is not None):
             return _extinguish(item, fetched, unit, copy, resolution)
         return refused(item, f"SIORG has no unit {item.siorg_code}", "not_found")
-    if item.operation is Operation.EXTINCTION and resolution is None:
+    went = unit is not None and unit.is_active and remote.organization_code not in (None, unit.organization_code)
+    if item.operation is Operation.EXTINCTION and resolution is None and not went:
         return not_extinct(item, f"unit {item.siorg_code} (version {remote.version})")
     for ancestor in reversed(fetched.ancestors):
         above = copy.units.get(ancestor.code)
-        if above is None or not fetched.is_older_than(above.synced_at):
-            # Where it is in conflict it has, or will have, an item of its own; a loop that remains is refused below.
+        if above is None or above.synced_at is None or above.synced_at < fetched.asked_at:
+            # It was not applied yet from this answer or a newer one. Where it is in conflict it has, or will have, an item of
+            # its own; a loop that remains is refused below.
             _apply(item, ancestor, fetched, copy)
     apart = _apply(item, remote, fetched, copy, resolution)
     id_ = copy.units[remote.code].id
     return completed(item, id_) if apart is None else conflict(item, apart.reason, apart.differences, id_)
 
 
-def _merge_or_split(item: Item, remote: RemoteUnit | None, unit: Unit | None) -> Verdict:
+def _merge_or_split(item: Item, remote: RemoteUnit | None, unit: Unit | None, copy: WorkingCopy) -> Verdict:
     if remote is None or remote.ended:
         found = end(None if unit is None else unit.is_active)
         now = "SIORG has the unit no more"
     else:
-        base = None if unit is None else _base_of(unit)
+        base = None if unit is None else _base_of(unit, copy)
         found = differences(base=base, local={} if unit is None else unit.values(), remote=remote_unit_values(remote))
         now = "SIORG still has the unit"
     verb = "merged" if item.operation is Operation.MERGE else "split"
@@ -82,10 +82,16 @@ def _merge_or_split(item: Item, remote: RemoteUnit | None, unit: Unit | None) ->
 def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
     if unit is None or not unit.is_active:
         return completed(item, None if unit is None else unit.id)
-    if resolution is None and unit.base is not None and unit.base.ended:
-        # It had ended before, and a person opened it again: SIORG says what it said then.
+    remote: Values = {UnitField.IS_ACTIVE: False}
+    base = _base_of(unit, copy)
+    if resolution is None and False in (
+        None if base is None else base.get(UnitField.IS_ACTIVE),
+        _kept_of(unit, copy).get(UnitField.IS_ACTIVE),
+    ):
+        # It had ended before, and a person opened it again, or kept it: SIORG says what it said then.
         return completed(item, unit.id)
-    noted = replace(unit, base_raw=ended_base(unit.base_raw), synced_at=fetched.asked_at)
+    kept = next_record(unit.base, unit.values(), remote, decided=remote)
+    noted = replace(unit, base=kept, base_raw=ended_raw(unit.base_raw), synced_at=fetched.asked_at)
     if resolution is not None and (UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True):
         copy.put(noted)
         return completed(item, unit.id)
@@ -93,7 +99,7 @@ def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCo
         return waiting
     version = fetched.unit.version if fetched.unit is not None else None
     reason = "extinct in SIORG" + (f" (version {version})" if version else "")
-    after = replace(noted, is_active=False, deactivation_reason=reason)
+    after = replace(noted, is_active=False, deactivation_reason=reason, base=next_record(unit.base, remote, remote, ()))
     copy.change(item, Operation.EXTINCTION, unit, after, [UnitField.IS_ACTIVE], version or unit.version)
     return completed(item, unit.id)
 
@@ -124,58 +130,145 @@ def _apply(
 ) -> Conflict | None:
     """Bring one unit, the item's own or one above it, to what SIORG says; returns the conflict that prevents it."""
     unit = copy.units.get(remote.code)
-    home = _organization_of(remote, unit, copy)
-    values = dict(remote_unit_values(remote))
-    if (fetched.outside_parent or remote.code != item.siorg_code) and _is_outside(remote, home.code, copy):
-        values[UnitField.PARENT] = None  # a parent outside leaves parent_id as it is
+    code = unit.organization_code if unit is not None and remote.organization_code is None else remote.organization_code
+    home = None if code is None else copy.organizations.get(code)
+    if unit is not None and code == unit.organization_code and home is not None and not home.is_active:
+        return None  # of an organization that a person has ended: nothing of it is kept in line
+    if home is None or not home.is_active:
+        subject = f"unit {remote.code} belongs to organization {code}, which"
+        if unit is None:
+            raise _unknown_organization(subject)
+        return _leave(item, f"moved to organization {code}, which is not registered here", remote, fetched, unit, copy)
+    values = dict(remote_unit_values(remote)) | _place(remote, unit, home, fetched, copy)
     if unit is None:
-        _create(item, remote, values if resolution is None else {**values, **resolution.merged}, home, fetched, copy)
+        _create(item, remote, values, resolution, home, fetched, copy)
         return None
     resolution = _with_parent(resolution, unit, home.code)
-    before = unit.values()
+    base = _base_of(unit, copy)
     decision = merge(
-        base=_base_of(unit),
-        local=before,
+        base=base,
+        local=unit.values(),
         remote=values,
-        kept=copy.kept_of(unit.entity_type, unit.code, unit.synced_at),
+        kept=_kept_of(unit, copy),
         resolution=resolution,
         strict_hierarchy=copy.strict_hierarchy,
     )
     if isinstance(decision, Conflict):
         return decision
-    if not decision:
-        copy.put(_see_siorgs_parent(replace(unit, **_notes(unit, remote, fetched)), resolution, copy))
-        return None
     after = replace(unit, **_columns(unit, decision, fetched, copy), **_notes(unit, remote, fetched))
-    after = _see_siorgs_parent(after, resolution, copy)
-    moved = after.values()[UnitField.PARENT] != before[UnitField.PARENT] or UnitField.ORGANIZATION in decision
-    operation = Operation.HIERARCHY_CHANGE if moved else Operation.UPDATE
-    copy.change(item, operation, unit, after, decision, remote.version)
+    after = replace(after, base=_recorded(unit, after, values, resolution))
+    if not decision:
+        copy.put(after)
+        return None
+    copy.change(item, _what_happened(unit, after), unit, after, decision, remote.version, review=base is None)
+    if (after.organization_id, after.is_active) != (unit.organization_id, unit.is_active):
+        copy.resettled.add(unit.id)
     return None
 
 
-def _organization_of(remote: RemoteUnit, unit: Unit | None, copy: WorkingCopy) -> Organization:
-    """The organization that SIORG says; the one that has the unit here where SIORG says none."""
-    code = unit.organization_code if unit is not None and remote.organization_code is None else remote.organization_code
-    if code is None or code not in copy.organizations:
-        raise _unknown_organization(f"unit {remote.code} belongs to organization {code}, which")
-    return copy.organizations[code]
+def _what_happened(before: Unit, after: Unit) -> Operation:
+    if after.is_active and not before.is_active:
+        return Operation.CREATION  # it returned
+    if (after.organization_id, after.parent_id) != (before.organization_id, before.parent_id):
+        return Operation.HIERARCHY_CHANGE
+    return Operation.UPDATE
 
 
-def _base_of(unit: Unit) -> Values | None:
-    """The values at the last sync, with what is written here where SIORG says nothing: that is no edit of a person."""
-    if unit.base is None:
-        return None
-    silent: dict[str, Value] = {
-        UnitField.ORGANIZATION: unit.organization_code,
-        UnitField.PARENT: unit.organization_code,
-        UnitField.UNIT_TYPE: unit.type_slug,
-        UnitField.ACTIVITY_AREA: _AREA_UNLESS_SAID,
+def _place(
+    remote: RemoteUnit, unit: Unit | None, home: Organization, fetched: Fetched, copy: WorkingCopy
+) -> dict[UnitField, Value]:
+    """Where SIORG has the unit, as far as that can be here: a parent of another organization cannot."""
+    parent = remote.parent_code
+    if parent is None and unit is not None and unit.organization_code == home.code:
+        return {UnitField.ORGANIZATION: home.code, UnitField.PARENT: unit.values()[UnitField.PARENT]}
+    if parent is None or parent == home.code or parent in fetched.outside:
+        return {UnitField.ORGANIZATION: home.code, UnitField.PARENT: home.code}
+    above = copy.locate(parent)
+    if above is None and parent not in fetched.missing:
+        raise Refused(f"the parent {parent} of unit {remote.code} is not known here", "unknown_parent")
+    here = above is not None and above.organization_code == home.code
+    return {UnitField.ORGANIZATION: home.code, UnitField.PARENT: parent if here else home.code}
+
+
+def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, unit: Unit | None, copy: WorkingCopy) -> Verdict:
+    """SIORG has an organization of that code: a unit of that code has left the organization that held it."""
+    if unit is not None:
+        apart = _leave(item, "is an organization of its own in SIORG", remote, fetched, unit, copy)
+        if apart is not None:
+            return conflict(item, apart.reason, apart.differences, unit.id)
+        if item.operation is Operation.EXTINCTION or remote.code not in copy.organizations:
+            return completed(item, unit.id)
+    return organization.bring_in_line(item, fetched, copy)
+
+
+def _leave(item: Item, reason: str, remote: RemoteUnit, fetched: Fetched, unit: Unit, copy: WorkingCopy) -> Conflict | None:
+    """Deactivate a unit that is not in a registered organization any more; its place here stays."""
+    base, local = _base_of(unit, copy), unit.values()
+    said: Values = {UnitField.IS_ACTIVE: False}
+    decision = merge(base=base, local=local, remote=said)
+    assert not isinstance(decision, Conflict)  # of two values one is the base
+    if decision and copy.strict_hierarchy and base is not None and item.error_details is None:
+        return Conflict(
+            differences(base=base, local=local, remote={UnitField.ORGANIZATION: remote.organization_code, **said}),
+            f"{reason}, and siorg.hierarchy_strict_mode is on",
+        )
+    after = replace(unit, **_notes(unit, remote, fetched) | {"siorg_parent_code": unit.siorg_parent_code})
+    after = replace(after, base=next_record(unit.base, {**local, **decision}, said, ()))
+    if decision:
+        after = replace(after, is_active=False, deactivation_reason=reason)
+        copy.change(item, Operation.HIERARCHY_CHANGE, unit, after, decision, remote.version)
+        copy.resettled.add(unit.id)
+    else:
+        copy.put(after)
+    return None
+
+
+def _base_of(unit: Unit, copy: WorkingCopy) -> Values | None:
+    """What we last wrote, where it is recorded; else what SIORG said last stands in.
+
+    What is written here where SIORG says nothing is no edit of a person.
+    """
+    recorded = {} if unit.base is None else unit.base.values
+    if unit.said is None:
+        return recorded or None
+    said = remote_unit_values(unit.said)
+    organization_code = unit.organization_code if unit.said.organization_code is None else unit.said.organization_code
+    parent = unit.said.parent_code
+    above = None if parent is None else copy.locate(parent)
+    stand_in: dict[str, Value] = {
+        **said,
+        UnitField.ORGANIZATION: organization_code,
+        UnitField.PARENT: parent if above is not None and above.organization_code == organization_code else organization_code,
+        UnitField.UNIT_TYPE: unit.said.type_slug or unit.type_slug,
+        UnitField.ACTIVITY_AREA: unit.said.activity_area or _AREA_UNLESS_SAID,
     }
-    return {field: silent.get(field) if value is None else value for field, value in remote_unit_values(unit.base).items()}
+    return {**stand_in, **recorded}
 
 
-def _create(item: Item, remote: RemoteUnit, values: Values, home: Organization, fetched: Fetched, copy: WorkingCopy) -> None:
+def _kept_of(unit: Unit, copy: WorkingCopy) -> dict[str, Any]:
+    """What SIORG said, by field and as JSON, where a person decided for another value."""
+    return {
+        **copy.kept_of(unit.entity_type, unit.code, unit.synced_at),
+        **plain({} if unit.base is None else unit.base.turned_down),
+    }
+
+
+def _recorded(unit: Unit, after: Unit, values: Values, resolution: Resolution | None) -> Base:
+    """What is recorded of the unit after a merge of ``values``."""
+    decided = {*resolution.merged, *resolution.keep} if resolution is not None else ()
+    return next_record(unit.base, after.values(), values, decided, together=(frozenset(PLACE),))
+
+
+def _create(
+    item: Item,
+    remote: RemoteUnit,
+    said: Values,
+    resolution: Resolution | None,
+    home: Organization,
+    fetched: Fetched,
+    copy: WorkingCopy,
+) -> None:
+    values = said if resolution is None else {**said, **resolution.merged}
     for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)):
         if value is None:
             raise Refused(f"SIORG gives no {word} for unit {remote.code}: it cannot be created", "invalid_answer")
@@ -195,9 +288,12 @@ def _create(item: Item, remote: RemoteUnit, values: Values, home: Organization, 
         contact_info={"phones": [], "emails": [], "websites": [], "address": None},
         siorg_parent_code=remote.parent_code,
     )
-    said = {field: value for field, value in values.items() if value is not None}
-    unit = replace(unit, **_columns(unit, said, fetched, copy), **_notes(unit, remote, fetched))
-    copy.change(item, Operation.CREATION, None, unit, said, remote.version)
+    given = {field: value for field, value in values.items() if value is not None}
+    unit = replace(unit, **_columns(unit, given, fetched, copy), **_notes(unit, remote, fetched))
+    ours = unit.values()
+    unit = replace(unit, base=next_record(None, ours, {**ours, **{k: v for k, v in said.items() if v is not None}}, given))
+    copy.change(item, Operation.CREATION, None, unit, given, remote.version)
+    copy.resettled.add(unit.id)
 
 
 def _columns(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) -> dict[str, Any]:
@@ -225,12 +321,11 @@ def _category(code: int | None, fetched: Fetched, copy: WorkingCopy) -> Domain:
 
 
 def _notes(unit: Unit, remote: RemoteUnit, fetched: Fetched) -> dict[str, Any]:
-    """What SIORG manages alone, and the base of the next merge: what was said replaces, what was not said stays."""
-    raw = next_base(unit.base_raw, remote.raw)
+    """What SIORG manages alone: what was said replaces, what was not said stays."""
+    raw = next_raw(unit.base_raw, remote.raw)
     url = raw.get("codigoUnidade")
     return {
         "base_raw": raw,
-        "base": unit.base if raw == unit.base_raw else parse_stored(raw),
         "siorg_parent_code": unit.siorg_parent_code if remote.parent_code is None else remote.parent_code,
         "version": remote.version or unit.version,
         "url": url if isinstance(url, str) else unit.url,
@@ -289,14 +384,6 @@ def _below(unit: Unit, parent_code: int, copy: WorkingCopy) -> dict[str, Any]:
     return {"parent_id": parent.id, "parent_code": parent_code}
 
 
-def _is_outside(remote: RemoteUnit, organization_code: int, copy: WorkingCopy) -> bool:
-    """Whether SIORG's parent of the unit is not in this organization here."""
-    if remote.parent_code is None or remote.parent_code == organization_code:
-        return False
-    parent = copy.locate(remote.parent_code)
-    return parent is None or parent.organization_code != organization_code
-
-
 def _with_parent(resolution: Resolution | None, unit: Unit, siorgs_organization: int) -> Resolution | None:
     """A person's merge in our words, in which no parent is the organization."""
     if resolution is None or resolution.merged.get(UnitField.PARENT, siorgs_organization) is not None:
@@ -304,12 +391,3 @@ def _with_parent(resolution: Resolution | None, unit: Unit, siorgs_organization:
     kept = unit.organization_code if UnitField.ORGANIZATION in resolution.keep else siorgs_organization
     parent = resolution.merged.get(UnitField.ORGANIZATION, kept)
     return replace(resolution, merged={**resolution.merged, UnitField.PARENT: parent})
-
-
-def _see_siorgs_parent(unit: Unit, resolution: Resolution | None, copy: WorkingCopy) -> Unit:
-    """Where SIORG's parent is here, a unit without parent is where a person hung it: directly under the organization."""
-    if resolution is None or UnitField.PARENT not in resolution.merged or unit.siorg_parent_code is None:
-        return unit
-    parent = copy.locate(unit.siorg_parent_code)
-    is_local = parent is not None and parent.organization_code == unit.organization_code
-    return replace(unit, siorg_parent_is_local=is_local)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 from uuid import UUID, uuid4
 
 from siorg_job.siorg.model import RemoteUnit
+from siorg_job.sync.merge_base import Base
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField, Values, plain
 from siorg_queue import EntityType, Item, Operation
 
@@ -43,14 +44,16 @@ class Unit:
     parent_code: int | None = None
     """SIORG code of the local parent; None for no parent, or for one that SIORG does not know."""
     siorg_parent_code: int | None = None
-    siorg_parent_is_local: bool = False
     level: int = 1
     """As it was read: what hangs elsewhere by now is refreshed by ``write``."""
     is_active: bool = True
     deactivation_reason: str | None = None
     """Of an end by this transaction; the earlier one is not read."""
     synced_at: datetime | None = None
-    base: RemoteUnit | None = None
+    base: Base | None = None
+    """What we last wrote, as it is recorded."""
+    said: RemoteUnit | None = None
+    """As it was read: what SIORG said last, where the row was ever synced."""
     base_raw: dict[str, Any] | None = None
     url: str | None = None
     version: str | None = None
@@ -73,13 +76,14 @@ class Unit:
             UnitField.IS_ACTIVE: self.is_active,
         }
 
-    def _parent_value(self) -> str | int | None:
-        if self.parent_id is not None:
-            return self.parent_code if self.parent_code is not None else f"local:{self.parent_id}"
-        # No parent: directly under the organization, unless SIORG's parent is one that we do not keep.
-        if self.siorg_parent_code is None or self.siorg_parent_is_local:
+    def _parent_value(self) -> str | int:
+        if self.parent_id is None:
             return self.organization_code
-        return self.siorg_parent_code
+        return self.parent_code if self.parent_code is not None else f"local:{self.parent_id}"
+
+    @property
+    def base_record(self) -> dict[str, Any] | None:
+        return None if self.base is None else self.base.record(self.synced_at)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -104,12 +108,17 @@ class Organization:
     website: str | None
     is_active: bool
     synced_at: datetime | None
-    base: RemoteUnit | None
+    base: Base | None
+    said: RemoteUnit | None
     base_raw: dict[str, Any] | None
 
     def values(self) -> Values:
         """The row in the words of ``OrganizationField``."""
         return {name: getattr(self, name) for name in OrganizationField}
+
+    @property
+    def base_record(self) -> dict[str, Any] | None:
+        return None if self.base is None else self.base.record(self.synced_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,8 @@ class WorkingCopy:
     """Number of active units, of organizations that may end."""
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
     """Oldest first."""
+    resettled: set[UUID] = field(default_factory=set)
+    """Units that came to an organization or left one: what hangs below them here, and in SIORG, may have to be hung anew."""
     _unit_codes: dict[UUID, int] = field(default_factory=dict)
     _replaced: list[tuple[dict[Any, Any], int | UUID, Row | None]] = field(default_factory=list)
     """Where ``put`` replaced what row, if any: the way back."""
@@ -222,7 +233,15 @@ class WorkingCopy:
         rows[key] = row
 
     def change(
-        self, item: Item, operation: Operation, before: Row | None, after: Row, fields: Iterable[str], version: str | None = None
+        self,
+        item: Item,
+        operation: Operation,
+        before: Row | None,
+        after: Row,
+        fields: Iterable[str],
+        version: str | None = None,
+        *,
+        review: bool = False,
     ) -> None:
         """Put a changed row, and note the change in history: nowhere else are history rows made.
 
@@ -233,12 +252,15 @@ class WorkingCopy:
             after: the row from now on.
             fields: the fields that changed.
             version: SIORG's, of the answer that said so.
+            review: a person has to look at it, whatever the operation is.
         """
         self.put(after)
         # An item may change an ancestor of its unit too; a category or type may have no code yet.
         code = after.code if isinstance(after, Unit) else item.siorg_code
-        review = operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE) or (
-            operation is Operation.UPDATE and item.operation is Operation.HIERARCHY_CHANGE and code == item.siorg_code
+        review = (
+            review
+            or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
+            or (operation is Operation.UPDATE and item.operation is Operation.HIERARCHY_CHANGE and code == item.siorg_code)
         )
         self.history.append(
             HistoryRow(
@@ -256,11 +278,18 @@ class WorkingCopy:
         )
 
     def take(
-        self, item: Item, row: Row, noted: Organization | Domain, values: Mapping[str, Any], version: str | None = None
+        self,
+        item: Item,
+        row: Row,
+        noted: Organization | Domain,
+        values: Mapping[str, Any],
+        version: str | None = None,
+        *,
+        review: bool = False,
     ) -> None:
         """Put ``noted``, the row with what SIORG manages alone, with the merged ``values``; without any it is no change."""
         if values:
-            self.change(item, Operation.UPDATE, row, replace(noted, **values), values, version)
+            self.change(item, Operation.UPDATE, row, replace(noted, **values), values, version, review=review)
         else:
             self.put(noted)
 

@@ -201,17 +201,24 @@ def test_a_unit_item_for_the_organizations_own_row_is_treated_as_the_organizatio
     assert world.units() == {}
 
 
-def test_a_unit_moves_to_another_organization_only_where_that_is_registered(world: World) -> None:
+def test_a_unit_that_left_for_an_organization_that_is_not_registered_is_deactivated_and_comes_back(world: World) -> None:
     world.register(ANOTHER)
     world.have(siorg_row(900), siorg_row(901, 900), siorg_row(950, ANOTHER, organization=ANOTHER))
-    before = world.unit(901)
-    assert world.sync_changed(901, organization=423, parent=423, nome="Outra")["status"] == "FAILED"
-    assert world.unit(901) == before
-    assert world.sync_changed(901, organization=ANOTHER, parent=950, nome="Unidade 901")["status"] == "COMPLETED"
-    unit = world.unit(901)
-    assert (unit["organization_code"], unit["parent_code"], unit["level"]) == (ANOTHER, 950, 2)
-    entry = world.history(901)[-1]
-    assert (entry["affected_fields"], entry["requires_review"]) == (["organization", "parent"], True)
+    for operation in ("UPDATE", "EXTINCTION"):  # as that organization's structure says it, or this one's
+        world.siorg.change(901, organization=423, parent=423, nome="Outra")
+        assert world.sync(901, operation=operation)["status"] == "COMPLETED"
+        unit, entry = world.unit(901), world.history(901)[-1]
+        assert (unit["is_active"], unit["organization_code"], unit["parent_code"]) == (False, UFMT, 900)
+        assert unit["deactivation_reason"] == "moved to organization 423, which is not registered here"
+        assert (entry["change_type"], entry["affected_fields"], entry["requires_review"]) == (
+            "HIERARCHY_CHANGE", ["is_active"], True
+        )  # fmt: skip
+        assert world.sync_changed(901, organization=ANOTHER, parent=950, nome="Unidade 901")["status"] == "COMPLETED"
+        unit, entry = world.unit(901), world.history(901)[-1]
+        assert (unit["is_active"], unit["organization_code"], unit["parent_code"], unit["level"]) == (True, ANOTHER, 950, 2)
+        assert (entry["change_type"], entry["previous_data"]["is_active"]) == ("CREATION", False)
+        world.sync_changed(901, organization=UFMT, parent=900)
+        assert world.history(901)[-1]["affected_fields"] == ["organization", "parent"]
 
 
 def test_an_ended_organization_with_active_units_is_a_conflict_and_ends_without_them(world: World) -> None:

@@ -48,13 +48,20 @@ def test_unknown_parents_come_from_the_structure_where_it_has_them_and_are_asked
 
 
 @pytest.mark.parametrize("parent", [950, 999])
-def test_a_parent_outside_or_unknown_to_siorg_leaves_the_local_parent_as_it_is(world: World, parent: int) -> None:
+def test_below_a_parent_outside_or_unknown_to_siorg_a_unit_hangs_under_its_organization(world: World, parent: int) -> None:
     world.register(ANOTHER)
     world.siorg.publish(siorg_row(950, ANOTHER, organization=ANOTHER))
     world.have_line(900, 901)
     assert world.sync_changed(901, parent=parent, sigla="NOVA")["status"] == "COMPLETED"
     unit = world.unit(901)
-    assert (unit["parent_code"], unit["siorg_parent_code"], unit["acronym"]) == (900, parent, "NOVA")
+    assert (unit["parent_code"], unit["siorg_parent_code"], unit["acronym"]) == (None, parent, "NOVA")
+
+
+def test_a_parent_that_siorg_has_no_longer_stays_the_parent_while_it_is_here(world: World) -> None:
+    world.have_line(900, 901)
+    world.siorg.remove(900)
+    assert world.sync_changed(901, sigla="NOVA")["status"] == "COMPLETED"
+    assert world.unit(901)["parent_code"] == 900
 
 
 def test_a_new_unit_below_a_parent_outside_stands_under_its_organization(world: World) -> None:

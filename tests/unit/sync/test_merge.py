@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siorg_job.sync.merge import differences, merge
-from siorg_job.sync.merge_base import next_base
+from siorg_job.sync.merge_base import next_raw
 from siorg_job.sync.model import Conflict, UnitField, Value
 from siorg_job.sync.resolution import Resolution, read_resolution
 
@@ -75,15 +75,15 @@ def test_no_resolution_is_none() -> None:
 def test_the_base_keeps_what_an_answer_leaves_out() -> None:
     stored = {"codigoUnidade": 1, "nome": "A", "contato": [{"telefone": ["1"], "email": ["a@x"], "site": None}]}
     answer = '{"codigoUnidade": 1, "nome": "B", "sigla": "", "contato": [{"telefone": ["2"]}], "operacao": "ALTERACAO"}'
-    assert next_base(stored, answer) == {
+    assert next_raw(stored, answer) == {
         "codigoUnidade": 1, "nome": "B", "contato": [{"telefone": ["2"]}, {"email": ["a@x"]}]
     }  # fmt: skip
 
 
 def test_the_base_does_not_grow_by_repetition() -> None:
     answer = '{"codigoUnidade": 1, "contato": {"telefone": ["2"]}}'
-    once = next_base({"codigoUnidade": 1, "contato": [{"email": ["a@x"]}]}, answer)
-    assert next_base(once, answer) == once
+    once = next_raw({"codigoUnidade": 1, "contato": [{"email": ["a@x"]}]}, answer)
+    assert next_raw(once, answer) == once
 
 
 # -- properties ---------------------------------------------------------------------------------------------------------

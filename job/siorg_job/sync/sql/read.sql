@@ -15,7 +15,7 @@ FROM (
 -- every answer.
 SELECT o.id, o.siorg_code AS code, o.name, o.acronym, o.address, o.state, o.zip_code, o.phone, o.email, o.website,
        coalesce(o.is_active, true) AS is_active, o.siorg_raw_data AS base_raw,
-       o.siorg_synced_at IS NOT NULL AS was_synced,
+       o.siorg_base AS record, o.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN o.siorg_synced_at <= clock_timestamp() THEN o.siorg_synced_at END AS synced_at
 FROM organizations AS o
 WHERE o.siorg_code = ANY (%(codes)s::integer[])
@@ -45,12 +45,10 @@ WITH wanted AS (
 )
 SELECT target.code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
        p.siorg_code AS parent_code, u.siorg_parent_code,
-       EXISTS (SELECT FROM organizational_units AS s WHERE s.siorg_code = u.siorg_parent_code AND s.organization_id = u.organization_id)
-           AS siorg_parent_is_local,
        u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
        u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
-       u.siorg_url AS url, u.siorg_last_version AS version
+       u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
 FROM target
 JOIN organizational_units AS u ON u.id = target.id
 JOIN organizations AS o ON o.id = u.organization_id
@@ -88,6 +86,25 @@ FROM organizational_units AS u
 WHERE u.parent_id = ANY (%(ids)s::uuid[]) AND u.is_active
 ORDER BY u.siorg_code
 
+-- name: hanging_wrong
+-- Units that stay where a unit left, and those that wait at the top for one that came; nothing about them is waiting or in work.
+SELECT found.code
+FROM (
+    SELECT u.siorg_code AS code
+    FROM organizational_units AS p JOIN organizational_units AS u ON u.parent_id = p.id
+    WHERE p.id = ANY (%(ids)s::uuid[]) AND u.is_active AND (u.organization_id <> p.organization_id OR NOT p.is_active)
+    UNION
+    SELECT u.siorg_code
+    FROM organizational_units AS p JOIN organizational_units AS u ON u.siorg_parent_code = p.siorg_code
+    WHERE p.id = ANY (%(ids)s::uuid[]) AND p.is_active AND u.is_active AND u.parent_id IS NULL
+      AND u.organization_id = p.organization_id AND u.id <> p.id
+) AS found (code)
+WHERE found.code IS NOT NULL AND NOT EXISTS (
+    SELECT FROM siorg_sync_queue AS q
+    WHERE q.entity_type = 'UNIT' AND q.siorg_code = found.code AND ({{waiting}} OR q.status = 'PROCESSING')
+)
+ORDER BY 1
+
 -- name: types
 SELECT 'TYPE' AS entity_type, id, siorg_code AS code, code AS slug, name, siorg_name, coalesce(is_active, true) AS is_active,
        siorg_raw_data AS base_raw, CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
@@ -101,8 +118,9 @@ SELECT 'CATEGORY' AS entity_type, id, siorg_code AS code, NULL AS slug, name, si
 FROM organizational_unit_categories ORDER BY id
 
 -- name: known_parents
--- Before a fetch is called complete: which parents are here, and do not hang below the unit that is to hang below them.
-SELECT w.code AS unit, w.parent AS code, o.siorg_code AS organization_code,
+-- Before a fetch is called complete: which parents are here, and do not hang below the unit that is to hang below them. Of an
+-- inactive one nobody knows where SIORG has it, if at all.
+SELECT w.code AS unit, w.parent AS code, CASE WHEN p.is_active THEN o.siorg_code END AS organization_code,
        EXISTS (
            WITH RECURSIVE above AS (
                SELECT p.id, p.parent_id, p.siorg_code
@@ -110,7 +128,11 @@ SELECT w.code AS unit, w.parent AS code, o.siorg_code AS organization_code,
                SELECT u.id, u.parent_id, u.siorg_code FROM organizational_units AS u JOIN above ON u.id = above.parent_id
            )
            SELECT FROM above WHERE above.siorg_code = w.code
-       ) AS below
+       ) AS below,
+       EXISTS (
+           SELECT FROM siorg_sync_queue AS q
+           WHERE q.entity_type = 'UNIT' AND q.siorg_code = w.parent AND ({{waiting}} OR q.status = 'PROCESSING')
+       ) AS touched
 FROM unnest(%(codes)s::integer[], %(parents)s::integer[]) AS w (code, parent)
 JOIN organizational_units AS p ON p.siorg_code = w.parent
 JOIN organizations AS o ON o.id = p.organization_id

@@ -31,21 +31,23 @@ WHERE c.id = r.id
 -- name: update_organizations
 UPDATE organizations AS o
 SET name = r.name, acronym = r.acronym, address = r.address, state = r.state, zip_code = r.zip_code, phone = r.phone,
-    email = r.email, website = r.website, is_active = r.is_active, siorg_synced_at = r.synced_at, siorg_raw_data = r.base_raw
+    email = r.email, website = r.website, is_active = r.is_active, siorg_synced_at = r.synced_at, siorg_raw_data = r.base_raw,
+    siorg_base = r.base_record
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, acronym text, address text, state text, zip_code text, phone text,
-    email text, website text, is_active boolean, synced_at timestamptz, base_raw jsonb)
+    email text, website text, is_active boolean, synced_at timestamptz, base_raw jsonb, base_record jsonb)
 WHERE o.id = r.id
 
 -- name: insert_units
 -- One level of the hierarchy at a time: the row trigger computes a path from its parent's.
 INSERT INTO organizational_units (id, organization_id, parent_id, category_id, unit_type_id, name, acronym, siorg_code,
     siorg_parent_code, siorg_url, siorg_last_version, is_siorg_managed, activity_area, contact_info, is_active,
-    siorg_synced_at, siorg_sync_status, siorg_raw_data)
+    siorg_synced_at, siorg_sync_status, siorg_raw_data, siorg_base)
 SELECT r.id, r.organization_id, r.parent_id, r.category_id, r.unit_type_id, r.name, r.acronym, r.code, r.siorg_parent_code,
-    r.url, r.version, true, r.activity_area::activity_area_enum, r.contact_info, r.is_active, r.synced_at, 'COMPLETED', r.base_raw
+    r.url, r.version, true, r.activity_area::activity_area_enum, r.contact_info, r.is_active, r.synced_at, 'COMPLETED', r.base_raw,
+    r.base_record
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, organization_id uuid, parent_id uuid, category_id uuid, unit_type_id uuid,
     name text, acronym text, code integer, siorg_parent_code integer, url text, version text, activity_area text,
-    contact_info jsonb, is_active boolean, synced_at timestamptz, base_raw jsonb)
+    contact_info jsonb, is_active boolean, synced_at timestamptz, base_raw jsonb, base_record jsonb)
 
 -- name: relocate_units
 -- Only what the row trigger looks at; the rest of the row follows with update_units.
@@ -61,19 +63,20 @@ SET category_id = r.category_id, unit_type_id = r.unit_type_id, acronym = r.acro
     activity_area = r.activity_area::activity_area_enum, contact_info = r.contact_info, is_active = r.is_active,
     deactivated_at = CASE WHEN r.is_active THEN NULL WHEN u.is_active THEN now() ELSE u.deactivated_at END,
     deactivation_reason = CASE WHEN r.is_active THEN NULL ELSE coalesce(r.deactivation_reason, u.deactivation_reason) END,
-    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw
+    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw, siorg_base = r.base_record
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, category_id uuid, unit_type_id uuid, acronym text, code integer,
     siorg_parent_code integer, url text, version text, activity_area text, contact_info jsonb, is_active boolean,
-    deactivation_reason text, synced_at timestamptz, base_raw jsonb)
+    deactivation_reason text, synced_at timestamptz, base_raw jsonb, base_record jsonb)
 WHERE u.id = r.id
 
 -- name: touch_units
 -- Nothing that people see differs: only what the sync notes for itself.
 UPDATE organizational_units AS u
 SET siorg_parent_code = r.siorg_parent_code, siorg_url = r.url, siorg_last_version = r.version, siorg_synced_at = r.synced_at,
-    siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw, siorg_code = r.code, is_siorg_managed = true
+    siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw, siorg_base = r.base_record, siorg_code = r.code,
+    is_siorg_managed = true
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, code integer, siorg_parent_code integer, url text, version text,
-    synced_at timestamptz, base_raw jsonb)
+    synced_at timestamptz, base_raw jsonb, base_record jsonb)
 WHERE u.id = r.id
 
 -- name: refresh_roots
