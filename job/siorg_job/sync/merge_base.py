@@ -7,7 +7,7 @@ What SIORG said then is no base: each wrong write of ours would look like a pers
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,7 +63,7 @@ def _shortened(values: Values) -> dict[str, Any]:
     return {_SHORT[name]: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def read_base(record: Any, synced_at: datetime | None, fields: Collection[str]) -> Base | None:
+def read_base(record: Any, synced_at: datetime | None, fields: Iterable[str]) -> Base | None:
     """The record of a row whose last sync was at ``synced_at``.
 
     None where there is none, where it has another form, and where it belongs to an earlier sync: somebody who does not know
@@ -73,10 +73,11 @@ def read_base(record: Any, synced_at: datetime | None, fields: Collection[str]) 
         return None
     if record.get("at") != (synced_at - _EPOCH) // _MICROSECOND:
         return None
-    return Base(_read(record, fields), _read(record.get("no"), fields))
+    names = tuple(fields)
+    return Base(_read(record, names), _read(record.get("no"), names))
 
 
-def _read(found: Any, fields: Collection[str]) -> Values:
+def _read(found: Any, fields: Iterable[str]) -> Values:
     return {name: _value(found[_SHORT[name]]) for name in fields if _SHORT[name] in found} if isinstance(found, dict) else {}
 
 

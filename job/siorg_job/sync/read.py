@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -100,7 +100,7 @@ def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str
     return connection.execute(load("siorg_job.sync", "read.sql")[name], parameters).fetchall()
 
 
-def _with_base(row: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
+def _with_base(row: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """The row with what we last wrote, as it is recorded, and with what SIORG said last, if the row was ever synced."""
     was_synced, raw = row.pop("was_synced"), _raw(row)
     said = parse_stored(raw) if raw is not None and was_synced else None
