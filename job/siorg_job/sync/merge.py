@@ -9,11 +9,14 @@ last sync has nothing for its base: what a person filled in meanwhile is an edit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync.model import Conflict, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.resolution import Resolution
+
+_PLACE = (UnitField.PARENT, UnitField.ORGANIZATION)
 
 
 def remote_unit_values(unit: RemoteUnit) -> Values:
@@ -73,40 +76,65 @@ def merge(
         strict_hierarchy: a move is a conflict (setting ``siorg.hierarchy_strict_mode``), unless a person decided.
     """
     base = _with_kept(base, remote, kept or {})
+    changed, apart, moved = _sort(base, local, remote, resolution or Resolution(), strict_hierarchy=strict_hierarchy)
+    if not apart and not moved:
+        return changed
+    if resolution is not None:
+        # Nothing of the decision is carried out, so all that is in dispute is asked again, and not only what it leaves open.
+        _, more_apart, more_moved = _sort(base, local, remote, Resolution(), strict_hierarchy=strict_hierarchy)
+        apart, moved = apart | more_apart, moved | more_moved
+    reasons = []
+    if apart:
+        reasons.append("changed here and in SIORG: " + ", ".join(sorted(apart)))
+    if moved:
+        reasons.append("the unit moved in SIORG, and siorg.hierarchy_strict_mode is on")
+    disputed = {field: theirs for field, theirs in remote.items() if field in apart | moved}
+    return Conflict(differences(base=base, local=local, remote=disputed), "; ".join(reasons))
+
+
+class _Apart(Enum):
+    """Both moved apart."""
+
+    APART = 0
+
+
+def _sort(
+    base: Values | None, local: Values, remote: Values, decision: Resolution, *, strict_hierarchy: bool
+) -> tuple[dict[str, Value], set[str], set[str]]:
+    """What to write; the fields that moved apart; those that strict mode does not let move without a person."""
     changed: dict[str, Value] = {}
-    apart: list[str] = []
+    apart, moved = set[str](), set[str]()
     for field, theirs in remote.items():
         mine = local.get(field)
-        before = None if base is None else base.get(field)
-        if resolution is not None and (decided := _decided(field, mine, theirs, resolution)) is not None:
-            changed.update(decided)
-        elif theirs is None or mine == theirs:
-            continue
-        elif base is None or _same(mine, before) or _same(mine, theirs):
-            changed[field] = theirs
-        elif theirs != before:
-            apart.append(field)
-    if apart:
-        reason = "changed here and in SIORG: " + ", ".join(sorted(apart))
-    elif strict_hierarchy and base is not None and resolution is None:
-        apart = [field for field in (UnitField.PARENT, UnitField.ORGANIZATION) if field in changed]
-        reason = "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on"
-    if apart:
-        return Conflict(differences(base=base, local=local, remote={field: remote[field] for field in apart}), reason)
-    return changed
+        wanted = _wanted(field, base, mine, theirs, decision)
+        if isinstance(wanted, _Apart):
+            apart.add(field)
+        elif wanted != mine:
+            changed[field] = wanted
+            if strict_hierarchy and base is not None and field in _PLACE and not decision.names(field):
+                moved.add(field)
+    return changed, apart, moved
 
 
-def _decided(field: str, mine: Value, theirs: Value, resolution: Resolution) -> dict[str, Value] | None:
-    """What the person's decision writes into this field (nothing where it has the value); None: it does not name the field."""
-    if field in resolution.merged:
-        wanted = resolution.merged[field]
-    elif field in resolution.keep:
-        wanted = mine
-    elif theirs is not None and (resolution.accept_siorg or field in resolution.take):
-        wanted = theirs
-    else:
-        return None
-    return {} if wanted == mine else {field: wanted}
+def _wanted(field: str, base: Values | None, mine: Value, theirs: Value, decision: Resolution) -> Value | Literal[_Apart.APART]:
+    """The value that a field is to have."""
+    before = None if base is None else base.get(field)
+    if field in decision.merged or field in decision.keep:
+        wanted = decision.merged.get(field, mine)
+        seen = theirs in (None, before, mine, wanted) or decision.was_shown(field, theirs)
+        return wanted if seen else _Apart.APART  # SIORG has moved on since the person was asked
+    if theirs is None:
+        return mine
+    if field in decision.take or base is None or _same(mine, before) or _same(mine, theirs):
+        return theirs
+    return mine if theirs == before else _Apart.APART
+
+
+def stays_active(resolution: Resolution | None, kept: Mapping[str, Any]) -> bool:
+    """Whether a person wants to keep what SIORG has ended."""
+    if resolution is None:
+        return kept.get(UnitField.IS_ACTIVE) is False
+    return UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True
 
 
 def differences(*, base: Values | None, local: Values, remote: Values) -> dict[str, Mapping[str, Value]]:

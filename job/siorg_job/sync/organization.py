@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.siorg.rows import parse_stored
-from siorg_job.sync.merge import differences, end, merge, remote_organization_values
+from siorg_job.sync.merge import differences, end, merge, remote_organization_values, stays_active
 from siorg_job.sync.merge_base import ended_base, next_base
-from siorg_job.sync.model import Conflict, Fetched, OrganizationField
+from siorg_job.sync.model import Conflict, Fetched, OrganizationField, Values
 from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
-from siorg_job.sync.resolution import Resolution, read_resolution
+from siorg_job.sync.resolution import Resolution, resolution_of
 from siorg_job.sync.working_copy import Organization, WorkingCopy
 from siorg_queue import Item, Operation, Verdict
 
@@ -24,7 +24,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
             f"organization {item.siorg_code} is not registered here (SIORG serves no CNPJ): siorg-job organizations add",
             "unknown_organization",
         )
-    resolution = read_resolution(item.error_details, OrganizationField)
+    resolution = resolution_of(item, OrganizationField, remote_organization_values)
     if fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, decided=resolution is not None)
     remote = None if fetched.unit is None or fetched.unit.ended else fetched.unit
@@ -32,14 +32,14 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         found = (
             end(row.is_active)
             if remote is None
-            else differences(base=None, local=row.values(), remote=remote_organization_values(remote))
+            else differences(base=_base_of(row), local=row.values(), remote=remote_organization_values(remote))
         )
         reason = f"organization {row.code}: SIORG reports {item.operation} and does not say with whom; a person has to decide"
         return conflict(item, reason, found, row.id, kind=item.operation.lower())
     if remote is None:
         if item.operation in (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE):
             return refused(item, f"SIORG has no organization {item.siorg_code}", "not_found")
-        return _extinguish(item, fetched, row, copy)
+        return _extinguish(item, fetched, row, copy, resolution)
     if item.operation is Operation.EXTINCTION and resolution is None:
         return not_extinct(item, f"organization {row.code}", row.id)
     return _merge(item, remote, fetched, row, copy, resolution)
@@ -49,7 +49,7 @@ def _merge(
     item: Item, remote: RemoteUnit, fetched: Fetched, row: Organization, copy: WorkingCopy, resolution: Resolution | None
 ) -> Verdict:
     decision = merge(
-        base=None if row.base is None else remote_organization_values(row.base),
+        base=_base_of(row),
         local=row.values(),
         remote=remote_organization_values(remote),
         kept=copy.kept_of(row.entity_type, row.code, row.synced_at),
@@ -63,12 +63,19 @@ def _merge(
     return completed(item, row.id)
 
 
-def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCopy) -> Verdict:
-    if not row.is_active:
+def _base_of(row: Organization) -> Values | None:
+    return None if row.base is None else remote_organization_values(row.base)
+
+
+def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
+    if not row.is_active or (resolution is None and row.base is not None and row.base.ended):
+        return completed(item, row.id)
+    noted = replace(row, base_raw=ended_base(row.base_raw), synced_at=fetched.asked_at)
+    if stays_active(resolution, copy.kept_of(row.entity_type, row.code, row.synced_at)):
+        copy.put(noted)
         return completed(item, row.id)
     if units := copy.active_units.get(row.id):
         reason = f"SIORG ended organization {row.code}, but {units} of its units are active here"
         return conflict(item, reason, end(local=True), row.id, kind="active_children")
-    after = replace(row, is_active=False, base_raw=ended_base(row.base_raw), synced_at=fetched.asked_at)
-    copy.change(item, Operation.EXTINCTION, row, after, [OrganizationField.IS_ACTIVE])
+    copy.change(item, Operation.EXTINCTION, row, replace(noted, is_active=False), [OrganizationField.IS_ACTIVE])
     return completed(item, row.id)

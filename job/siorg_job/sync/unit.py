@@ -9,11 +9,11 @@ from uuid import uuid4
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync import organization
-from siorg_job.sync.merge import differences, end, merge, remote_unit_values
+from siorg_job.sync.merge import differences, end, merge, remote_unit_values, stays_active
 from siorg_job.sync.merge_base import ended_base, next_base
 from siorg_job.sync.model import Conflict, Fetched, Refused, UnitField, Value, Values
 from siorg_job.sync.outcomes import completed, conflict, failed_for_now, not_extinct, refused, superseded, unusable
-from siorg_job.sync.resolution import Resolution, read_resolution
+from siorg_job.sync.resolution import Resolution, resolution_of
 from siorg_job.sync.working_copy import Domain, Organization, Unit, WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
@@ -26,7 +26,9 @@ _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
 def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one UNIT item and change the working copy accordingly."""
-    resolution = read_resolution(item.error_details, UnitField)
+    if fetched.unit is not None and (fetched.unit.organization_code == fetched.unit.code or fetched.unit.is_organization):
+        return organization.bring_in_line(item, fetched, copy)
+    resolution = resolution_of(item, UnitField, remote_unit_values)
     try:
         return _decide(item, fetched, copy, resolution)
     except Refused as refusal:
@@ -41,8 +43,6 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
 def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
     remote = fetched.unit
     unit = copy.units.get(item.siorg_code)
-    if remote is not None and (remote.organization_code == remote.code or remote.is_organization):
-        return organization.bring_in_line(item, fetched, copy)
     if unit is not None and fetched.is_older_than(unit.synced_at):
         return superseded(item, unit.id, decided=resolution is not None)
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
@@ -86,7 +86,7 @@ def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCo
         # It had ended before, and a person opened it again: SIORG says what it said then.
         return completed(item, unit.id)
     noted = replace(unit, base_raw=ended_base(unit.base_raw), synced_at=fetched.asked_at)
-    if resolution is not None and (UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True):
+    if stays_active(resolution, copy.kept_of(unit.entity_type, unit.code, unit.synced_at)):
         copy.put(noted)
         return completed(item, unit.id)
     if waiting := _held_up(item, unit, copy):
