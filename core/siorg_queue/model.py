@@ -72,6 +72,8 @@ class Item:
     local_id: UUID | None = None
     error_details: Any = None
     """What is known of earlier trouble; a person's resolution is carried here."""
+    detected_changes: Any = None
+    """The differences of an earlier conflict: what the person was asked about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,9 +239,9 @@ class QueueStore:
         """Put a CONFLICT back to PENDING with a person's ``decision``; False when it is no CONFLICT any more."""
         return bool(self._run("people.sql", "reopen_conflict", id=id, decision=Jsonb(dict(decision)), notes=notes))
 
-    def close_conflict(self, id: UUID, status: Status, *, notes: str | None = None) -> bool:  # noqa: A002
-        """End a CONFLICT as COMPLETED (keep local) or SKIPPED; False when it is no CONFLICT any more."""
-        return bool(self._run("people.sql", "close_conflict", id=id, status=status.value, notes=notes))
+    def skip_conflict(self, id: UUID, *, notes: str | None = None) -> bool:  # noqa: A002
+        """End a CONFLICT as SKIPPED: a person decides later; False when it is no CONFLICT any more."""
+        return bool(self._run("people.sql", "skip_conflict", id=id, notes=notes))
 
     def retry(self, *, ids: Sequence[UUID] | None = None, codes: Sequence[int] | None = None) -> int:
         """Open FAILED items again with all their attempts: those named, or all. Returns how many."""
@@ -281,6 +281,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         created_at=row["created_at"],
         local_id=row["local_id"],
         error_details=row["error_details"],
+        detected_changes=row["detected_changes"],
     )
 
 

@@ -51,7 +51,9 @@ def test_leaves_what_is_not_claimable(queue: Queue, columns: dict[str, str]) -> 
 
 
 def test_takes_what_a_person_decided_whatever_its_attempts(queue: Queue) -> None:
-    assert queue.claim_one(attempts="3", error_details="""'{"resolution": "ACCEPT_SIORG"}'""").attempts == 1
+    decided = {"error_details": """'{"resolution": "ACCEPT_SIORG"}'""", "detected_changes": """'{"name": {"remote": "C"}}'"""}
+    item = queue.claim_one(attempts="3", **decided)
+    assert (item.attempts, item.detected_changes) == (1, {"name": {"remote": "C"}})
 
 
 def test_takes_over_what_a_dead_worker_left_and_the_first_worker_without_a_lease(queue: Queue) -> None:

@@ -149,9 +149,9 @@ def test_a_persons_decisions_are_written_on_conflicts_only(queue: Queue) -> None
     done = queue.insert(2, status="'COMPLETED'")
     assert [entry.id for entry in queue.store.conflicts()] == [conflict]
     assert not queue.store.reopen_conflict(done, {"resolution": "ACCEPT_SIORG"})
-    assert not queue.store.close_conflict(done, Status.SKIPPED)
-    assert queue.store.close_conflict(conflict, Status.COMPLETED, notes="kept ours")
-    assert queue.rows()[0]["resolution_notes"] == "kept ours"
+    assert not queue.store.skip_conflict(done)
+    assert queue.store.skip_conflict(conflict, notes="next week")
+    assert (queue.rows()[0]["status"], queue.rows()[0]["resolution_notes"]) == ("SKIPPED", "next week")
 
 
 def _complete(queue: Queue, operation: str = "UPDATE") -> int:

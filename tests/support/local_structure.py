@@ -17,6 +17,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from siorg_job.__main__ import main
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
@@ -296,6 +297,17 @@ class World:
         self.connection.execute(
             "UPDATE siorg_sync_queue SET status = 'PENDING', error_details = %s WHERE id = %s", [Jsonb(written), id_]
         )
+
+    def resolve_by_command(self, id_: UUID, *words: str) -> None:
+        """What ``siorg-job conflicts resolve`` writes."""
+        assert main(["conflicts", "resolve", str(id_), *words], {"DATABASE_URL": self.url}) == 0
+
+    def keep_as_the_api_server(self, id_: UUID) -> None:
+        """What the API server writes when a person keeps the local values."""
+        self.connection.execute(
+            "UPDATE siorg_sync_queue SET status = 'COMPLETED', processed_at = now(), resolution_notes = 'ours is right'"
+            " WHERE id = %s AND status = 'CONFLICT'", [id_],
+        )  # fmt: skip
 
     def pauses_are_over(self) -> None:
         """What waits for later is due now."""

@@ -51,7 +51,7 @@ WITH candidate AS MATERIALIZED (
     RETURNING q.*
 )
 SELECT q.id, q.entity_type, q.siorg_code, q.local_id, q.operation, {{priority}} AS priority, q.payload, q.attempts,
-       coalesce(q.max_attempts, 3) AS max_attempts, q.error_details, q.lease_token, q.created_at,
+       coalesce(q.max_attempts, 3) AS max_attempts, q.error_details, q.detected_changes, q.lease_token, q.created_at,
        q.status = 'FAILED' AS ended, q.last_error
 FROM claimed AS q
 ORDER BY {{priority}}, {{scheduled}}, q.id

@@ -22,9 +22,9 @@ SET status = 'PENDING', error_details = %(decision)s::jsonb, resolution_notes = 
 WHERE q.id = %(id)s AND q.status = 'CONFLICT'
 RETURNING q.id
 
--- name: close_conflict
+-- name: skip_conflict
 UPDATE siorg_sync_queue AS q
-SET status = %(status)s::sync_status_enum, resolution_notes = coalesce(%(notes)s, q.resolution_notes), processed_at = now()
+SET status = 'SKIPPED', resolution_notes = coalesce(%(notes)s, q.resolution_notes), processed_at = now()
 WHERE q.id = %(id)s AND q.status = 'CONFLICT'
 RETURNING q.id
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from siorg_job.commands.context import CommandError, Context, Exit, at_most
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField
 from siorg_job.sync.resolution import ResolutionError, read_resolution
-from siorg_queue import Attention, EntityType, Status
+from siorg_queue import Attention, EntityType, Operation
 
 _FIELDS = {EntityType.UNIT: UnitField, EntityType.ORGANIZATION: OrganizationField}
 
@@ -29,12 +30,17 @@ def add_to(subparsers: Any) -> None:
     show = verbs.add_parser("show", help="one conflict, field by field")
     show.add_argument("id", type=UUID)
     show.set_defaults(run=run_show)
-    resolve = verbs.add_parser("resolve", help="decide one")
+    resolve = verbs.add_parser(
+        "resolve",
+        help="decide one",
+        description="Decides about the fields in conflict, and those that --set names. SIORG's changes of all other fields are"
+        " applied by the next run. SIORG's values that were turned down are not asked about again; others are.",
+    )
     resolve.add_argument("id", type=UUID)
     how = resolve.add_mutually_exclusive_group(required=True)
-    how.add_argument("--accept-siorg", action="store_true", help="overwrite the local values with SIORG's")
-    how.add_argument("--keep-local", action="store_true", help="end the item, change nothing")
-    how.add_argument("--skip", action="store_true", help="end the item as SKIPPED, change nothing")
+    how.add_argument("--accept-siorg", action="store_true", help="the fields in conflict take SIORG's values")
+    how.add_argument("--keep-local", action="store_true", help="the fields in conflict keep the local values")
+    how.add_argument("--skip", action="store_true", help="later: end the item as SKIPPED, decide nothing")
     how.add_argument(
         "--set",
         action="append",
@@ -76,21 +82,38 @@ def run_show(arguments: argparse.Namespace, context: Context) -> int:
 def run_resolve(arguments: argparse.Namespace, context: Context) -> int:
     """Write the decision; the next run carries it out."""
     conflict = _conflict(arguments.id, context)
+    fields = _FIELDS.get(conflict.entity_type, DomainField)
     with context.queue() as store:
-        if arguments.keep_local or arguments.skip:
-            status = Status.COMPLETED if arguments.keep_local else Status.SKIPPED
-            written = store.close_conflict(conflict.id, status, notes=arguments.notes)
+        if arguments.skip:
+            written = store.skip_conflict(conflict.id, notes=arguments.notes)
         else:
-            decision = {"resolution": "ACCEPT_SIORG"} if arguments.accept_siorg else _merge(arguments.merge)
+            decision = _decision(arguments, conflict, fields)
             try:
-                read_resolution(decision, _FIELDS.get(conflict.entity_type, DomainField))
+                read_resolution(decision, fields, changes=conflict.detected_changes)
             except ResolutionError as error:
                 raise CommandError(str(error)) from None
             written = store.reopen_conflict(conflict.id, decision, notes=arguments.notes)
     if not written:
         raise CommandError(f"{conflict.id} is no conflict any more")
-    print("ended" if arguments.keep_local or arguments.skip else "on the queue again; the next run applies it")
+    print("skipped for now" if arguments.skip else "on the queue again; the next run applies it")
     return Exit.DONE
+
+
+def _decision(arguments: argparse.Namespace, conflict: Attention, fields: Iterable[str]) -> dict[str, Any]:
+    if arguments.accept_siorg:
+        return {"resolution": "ACCEPT_SIORG"}
+    if arguments.merge:
+        return _merge(arguments.merge)
+    return {"resolution": "MERGE", "field_resolutions": dict.fromkeys(_disputed(conflict) or map(str, fields), "LOCAL")}
+
+
+def _disputed(conflict: Attention) -> list[str]:
+    """What both sides want otherwise: of an end, a merge or a split, the end, and not all else that differs."""
+    changes = conflict.detected_changes or {}
+    if conflict.operation not in (Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT):
+        return list(changes)
+    edited = {field for field, sides in changes.items() if sides.get("base") != sides.get("local")}
+    return sorted(edited | {UnitField.IS_ACTIVE.value})
 
 
 def _merge(pairs: list[str]) -> dict[str, Any]:

@@ -87,6 +87,10 @@ class Ancestors:
             except NotFound:
                 above.missing.add(parent_code)
                 return above
+            except InvalidData:
+                if local is not None and local.organization_code == current.organization_code and not local.below:
+                    return above  # what cannot be read of it is its own item's fault
+                raise
             if parent.ended:
                 above.missing.add(parent_code)
                 return above

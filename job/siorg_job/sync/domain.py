@@ -12,7 +12,7 @@ from siorg_job.siorg.model import DomainRow
 from siorg_job.sync.merge import merge
 from siorg_job.sync.model import Conflict, DomainField, Fetched, Values
 from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
-from siorg_job.sync.resolution import read_resolution
+from siorg_job.sync.resolution import resolution_of
 from siorg_job.sync.working_copy import Domain, WorkingCopy
 from siorg_queue import EntityType, Item, Operation, Verdict
 
@@ -22,7 +22,7 @@ _LONGEST_NAME = 100
 def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one CATEGORY or TYPE item and change the working copy accordingly."""
     row = _local(item, copy)
-    resolution = read_resolution(item.error_details, DomainField)
+    resolution = resolution_of(item, DomainField)
     if row is not None and fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, decided=resolution is not None)
     remote = _remote(item.siorg_code, fetched.rows, None if row is None else row.slug)

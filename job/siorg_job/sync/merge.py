@@ -9,7 +9,8 @@ has nothing for its base: what a person filled in meanwhile is an edit like any 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync.model import PLACE, Conflict, OrganizationField, UnitField, Value, Values, plain
@@ -75,32 +76,65 @@ def merge(
         strict_hierarchy: a move is a conflict (setting ``siorg.hierarchy_strict_mode``), unless a person decided.
     """
     base = _with_kept(base, remote, kept or {})
+    changed, apart, moved = _sort(base, local, remote, resolution or Resolution(), strict_hierarchy=strict_hierarchy)
+    if not apart and not moved:
+        return changed
+    if resolution is not None:
+        # Nothing of the decision is carried out, so all that is in dispute is asked again, and not only what it leaves open.
+        _, more_apart, more_moved = _sort(base, local, remote, Resolution(), strict_hierarchy=strict_hierarchy)
+        apart, moved = apart | more_apart, moved | more_moved
+    reasons = []
+    if apart:
+        reasons.append("changed here and in SIORG: " + ", ".join(sorted(apart)))
+    if moved:
+        reasons.append("the unit moved in SIORG, and siorg.hierarchy_strict_mode is on")
+    return Conflict({field: _sides(field, base, local, remote) for field in remote if field in apart | moved}, "; ".join(reasons))
+
+
+class _Apart(Enum):
+    """Both moved apart."""
+
+    APART = 0
+
+
+def _sort(
+    base: Values | None, local: Values, remote: Values, decision: Resolution, *, strict_hierarchy: bool
+) -> tuple[dict[str, Value], set[str], set[str]]:
+    """What to write; the fields that moved apart; those that strict mode does not let move without a person."""
     changed: dict[str, Value] = {}
-    apart: list[str] = []
+    apart, moved = set[str](), set[str]()
     for group in _groups(remote):
-        undecided = []
+        undecided = [field for field in group if not decision.names(field)]
         for field in group:
-            decided = None if resolution is None else _decided(field, local.get(field), remote[field], resolution)
-            if decided is None:
-                undecided.append(field)
-            else:
-                changed.update(decided)
+            if field in undecided:
+                continue
+            wanted = _decided(field, base, local.get(field), remote[field], decision)
+            if isinstance(wanted, _Apart):
+                apart.add(field)
+            elif wanted != local.get(field):
+                changed[field] = wanted
         mine, theirs = _value(local, undecided), _value(remote, undecided)
         if theirs is None or mine == theirs:
             continue
         before = None if base is None else _value(base, undecided)
         if base is None or _same(mine, before) or _same(mine, theirs):
-            changed.update(_moved(undecided, local, remote))
+            news = _moved(undecided, local, remote)
+            changed.update(news)
+            if strict_hierarchy and base is not None:
+                moved |= news.keys() & {*PLACE}
         elif theirs != before:
-            apart += _moved(undecided, local, remote)
-    if apart:
-        reason = "changed here and in SIORG: " + ", ".join(sorted(apart))
-    elif strict_hierarchy and base is not None and resolution is None:
-        apart = [field for field in PLACE if field in changed]
-        reason = "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on"
-    if apart:
-        return Conflict({field: _sides(field, base, local, remote) for field in apart}, reason)
-    return changed
+            apart |= _moved(undecided, local, remote).keys()
+    return changed, apart, moved
+
+
+def _decided(field: str, base: Values | None, mine: Value, theirs: Value, decision: Resolution) -> Value | Literal[_Apart.APART]:
+    """The value that a field is to have about which a person decided."""
+    if field in decision.take:
+        return mine if theirs is None else theirs
+    wanted = decision.merged.get(field, mine)
+    before = None if base is None else base.get(field)
+    seen = theirs in (None, before, mine, wanted) or decision.was_shown(field, theirs)
+    return wanted if seen else _Apart.APART  # SIORG has moved on since the person was asked
 
 
 def _groups(remote: Values) -> list[tuple[str, ...]]:
@@ -129,17 +163,11 @@ def _moved(fields: Sequence[str], local: Values, remote: Values) -> dict[str, Va
     return {field: remote[field] for field, was, will in zip(fields, before, theirs, strict=True) if was != will}
 
 
-def _decided(field: str, mine: Value, theirs: Value, resolution: Resolution) -> dict[str, Value] | None:
-    """What the person's decision writes into this field (nothing where it has the value); None: it does not name the field."""
-    if field in resolution.merged:
-        wanted = resolution.merged[field]
-    elif field in resolution.keep:
-        wanted = mine
-    elif theirs is not None and (resolution.accept_siorg or field in resolution.take):
-        wanted = theirs
-    else:
-        return None
-    return {} if wanted == mine else {field: wanted}
+def stays_active(resolution: Resolution | None, kept: Mapping[str, Any]) -> bool:
+    """Whether a person wants to keep what SIORG has ended."""
+    if resolution is None:
+        return kept.get(UnitField.IS_ACTIVE) is False
+    return UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True
 
 
 def differences(*, base: Values | None, local: Values, remote: Values) -> dict[str, Mapping[str, Value]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.sync.merge import differences, end, merge, remote_organization_values
+from siorg_job.sync.merge import differences, end, merge, remote_organization_values, stays_active
 from siorg_job.sync.merge_base import ended_raw, next_raw, next_record
-from siorg_job.sync.model import Conflict, Fetched, OrganizationField, Values, plain
+from siorg_job.sync.model import Conflict, Fetched, OrganizationField, Values
 from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
-from siorg_job.sync.resolution import Resolution, read_resolution
+from siorg_job.sync.resolution import Resolution, resolution_of
 from siorg_job.sync.working_copy import Organization, WorkingCopy
 from siorg_queue import Item, Operation, Verdict
 
@@ -23,7 +23,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
             f"organization {item.siorg_code} is not registered here (SIORG serves no CNPJ): siorg-job organizations add",
             "unknown_organization",
         )
-    resolution = read_resolution(item.error_details, OrganizationField)
+    resolution = resolution_of(item, OrganizationField, remote_organization_values)
     if fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, decided=resolution is not None)
     remote = None if fetched.unit is None or fetched.unit.ended else fetched.unit
@@ -31,14 +31,14 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         found = (
             end(row.is_active)
             if remote is None
-            else differences(base=None, local=row.values(), remote=remote_organization_values(remote))
+            else differences(base=_base_of(row), local=row.values(), remote=remote_organization_values(remote))
         )
         reason = f"organization {row.code}: SIORG reports {item.operation} and does not say with whom; a person has to decide"
         return conflict(item, reason, found, row.id, kind=item.operation.lower())
     if remote is None:
         if item.operation in (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE):
             return refused(item, f"SIORG has no organization {item.siorg_code}", "not_found")
-        return _extinguish(item, fetched, row, copy)
+        return _extinguish(item, fetched, row, copy, resolution)
     if item.operation is Operation.EXTINCTION and resolution is None:
         return not_extinct(item, f"organization {row.code}", row.id)
     return _merge(item, remote, fetched, row, copy, resolution)
@@ -52,10 +52,7 @@ def _merge(
         base=base,
         local=row.values(),
         remote=values,
-        kept={
-            **copy.kept_of(row.entity_type, row.code, row.synced_at),
-            **plain({} if row.base is None else row.base.turned_down),
-        },
+        kept=copy.turned_down(row),
         resolution=resolution,
     )
     if isinstance(decision, Conflict):
@@ -75,14 +72,18 @@ def _base_of(row: Organization) -> Values | None:
     return {**remote_organization_values(row.said), **recorded}
 
 
-def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCopy) -> Verdict:
-    if not row.is_active:
+def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
+    base = _base_of(row)
+    if not row.is_active or (resolution is None and base is not None and base.get(OrganizationField.IS_ACTIVE) is False):
+        return completed(item, row.id)
+    ended: Values = {OrganizationField.IS_ACTIVE: False}
+    noted = replace(row, base_raw=ended_raw(row.base_raw), synced_at=fetched.asked_at)
+    if stays_active(resolution, copy.turned_down(row)):
+        copy.put(replace(noted, base=next_record(row.base, row.values(), ended, decided=ended)))
         return completed(item, row.id)
     if units := copy.active_units.get(row.id):
         reason = f"SIORG ended organization {row.code}, but {units} of its units are active here"
         return conflict(item, reason, end(local=True), row.id, kind="active_children")
-    ended: Values = {OrganizationField.IS_ACTIVE: False}
-    record = next_record(row.base, ended, ended, ())
-    after = replace(row, is_active=False, base=record, base_raw=ended_raw(row.base_raw), synced_at=fetched.asked_at)
+    after = replace(noted, is_active=False, base=next_record(row.base, ended, ended, ()))
     copy.change(item, Operation.EXTINCTION, row, after, [OrganizationField.IS_ACTIVE])
     return completed(item, row.id)

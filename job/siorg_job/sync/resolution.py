@@ -1,12 +1,22 @@
-"""A person's decision on a conflict, read from an item's ``error_details``. Pure."""
+"""A person's decision on a conflict, read from the item that carries it. Pure.
+
+A decision is about what the person was asked: the fields in dispute (``detected_changes``), and those that it names. All
+other fields are merged as if there were no decision.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-from siorg_job.sync.model import OrganizationField, UnitField, Value
+from siorg_job.siorg.model import RemoteUnit
+from siorg_job.siorg.rows import parse_stored
+from siorg_job.sync.model import OrganizationField, UnitField, Value, Values, plain
+from siorg_queue import Item
+
+ValuesOf: TypeAlias = Callable[[RemoteUnit], Values]
+"""A SIORG row in the words of the fields."""
 
 _ALIASES = {
     "parent_id": UnitField.PARENT,
@@ -15,61 +25,114 @@ _ALIASES = {
     "emails": UnitField.EMAILS,
     "websites": UnitField.WEBSITES,
 }
-# The API server builds merged_payload from the item's payload, which is a SIORG row: these are its words for our fields.
-_SIORG_WORDS = {
-    "nome": UnitField.NAME,
-    "sigla": UnitField.ACRONYM,
+# The API server's merged_payload is a copy of the item's SIORG row: its keys, and the fields of a unit or organization there.
+_SIORG_WORDS: Mapping[str, tuple[str, ...]] = {
+    "nome": (UnitField.NAME,),
+    "sigla": (UnitField.ACRONYM,),
+    "codigoOrgaoEntidade": (UnitField.ORGANIZATION,),
+    "codigoUnidadePai": (UnitField.PARENT,),
+    "codigoTipoUnidade": (UnitField.UNIT_TYPE,),
+    "codigoCategoriaUnidade": (UnitField.CATEGORY,),
+    "areaAtuacao": (UnitField.ACTIVITY_AREA,),
+    "contato": (
+        *(UnitField.PHONES, UnitField.EMAILS, UnitField.WEBSITES),
+        *(OrganizationField.PHONE, OrganizationField.EMAIL, OrganizationField.WEBSITE),
+    ),
+    "endereco": (UnitField.ADDRESS, OrganizationField.ADDRESS, OrganizationField.STATE, OrganizationField.ZIP_CODE),
+}
+# What field_resolutions may call our fields beside their names: columns, and SIORG's words.
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    **{alias: (name,) for alias, name in _ALIASES.items()},
+    **_SIORG_WORDS,
+    "organization_id": (UnitField.ORGANIZATION,),
+    "unit_type_id": (UnitField.UNIT_TYPE,),
+    "category_id": (UnitField.CATEGORY,),
+    "contact_info": (UnitField.PHONES, UnitField.EMAILS, UnitField.WEBSITES, UnitField.ADDRESS),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What a person decided about an earlier conflict."""
+    """What a person decided about an earlier conflict, by field; about a field that is in none of these, nothing."""
 
-    accept_siorg: bool
     merged: Mapping[str, Value] = field(default_factory=dict)
-    """MERGE: the values to write, by field."""
+    """The values to write."""
     keep: frozenset[str] = frozenset()
-    """MERGE: the fields that keep their local value."""
+    """The fields that keep their local value."""
     take: frozenset[str] = frozenset()
-    """MERGE: the fields that take SIORG's value."""
+    """The fields that take SIORG's value, as it is when the decision is carried out."""
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    """What SIORG said, as JSON, when the person was asked: no other value was turned down."""
+
+    def names(self, field: str) -> bool:
+        """Whether the decision is about ``field``."""
+        return field in self.merged or field in self.keep or field in self.take
+
+    def was_shown(self, field: str, remote: Value) -> bool:
+        """Whether the decision about ``field`` was made in view of this value of SIORG's."""
+        return field not in self.shown or bool(plain({field: remote})[field] == self.shown[field])
 
 
 class ResolutionError(ValueError):
     """A person's decision on the item cannot be read: the message names the field and what is allowed."""
 
 
-def read_resolution(error_details: Any, fields: Iterable[str]) -> Resolution | None:
+def resolution_of(item: Item, fields: Iterable[str], values_of: ValuesOf | None = None) -> Resolution | None:
+    """The decision that an item carries; see ``read_resolution``."""
+    return read_resolution(item.error_details, fields, changes=item.detected_changes, payload=item.payload, values_of=values_of)
+
+
+def read_resolution(
+    error_details: Any, fields: Iterable[str], *, changes: Any = None, payload: Any = None, values_of: ValuesOf | None = None
+) -> Resolution | None:
     """A person's decision from an item's ``error_details``; None when there is none.
 
-    MERGE: a key of ``merged_payload`` that is one of our fields is the value to write; ``field_resolutions`` says LOCAL or
-    SIORG for a field; what is left of ``merged_payload`` may be a SIORG row (the API server copies it), and only its name
-    and acronym are taken from there.
+    ACCEPT_SIORG takes SIORG's value of the fields in dispute (of all, where nothing says which those are).
+
+    MERGE: a key of ``merged_payload`` that is one of our fields is the value to write, and ``field_resolutions`` says LOCAL or
+    SIORG for a field. What is left of ``merged_payload`` may be a copied SIORG row. It counts only for fields in dispute, or
+    named, about which nothing else decides; where the copy says what SIORG said, the field takes what SIORG says now.
+
+    Args:
+        error_details: the item's.
+        fields: the fields of the entity.
+        changes: the item's ``detected_changes``.
+        payload: the item's SIORG row, of which the API server makes its copy.
+        values_of: reads a copied row; without it copies do not count.
 
     Raises:
         ResolutionError: an unknown resolution, field or value.
     """
     if not isinstance(error_details, dict) or "resolution" not in error_details:
         return None
+    known = set(fields)
+    shown = _shown(changes, known)
     kind = error_details["resolution"]
     if kind == "ACCEPT_SIORG":
-        return Resolution(accept_siorg=True)
+        return Resolution(take=frozenset(shown or known))
     if kind != "MERGE":
         raise ResolutionError(f"resolution is {kind!r}; allowed: ACCEPT_SIORG, MERGE")
-    payload, choices = (
-        {} if (given := error_details.get(key)) is None else given for key in ("merged_payload", "field_resolutions")
-    )
-    if not isinstance(payload, dict) or not isinstance(choices, dict):
+    given, choices = ({} if (read := error_details.get(key)) is None else read for key in ("merged_payload", "field_resolutions"))
+    if not isinstance(given, dict) or not isinstance(choices, dict):
         raise ResolutionError("merged_payload and field_resolutions must be JSON objects")
-    known = set(fields)
-    merged = _read_merged(payload, known)
-    keep, take = _read_choices(choices, known, decided=set(merged))
-    for key, name in _SIORG_WORDS.items():
-        if key in payload and name in known - merged.keys() - keep - take:
-            merged[name] = _merged_value(name, payload[key])
-    if not merged and not choices:
+    words = _read_choices(choices, known)
+    take = {name for name, word in words.items() if word == "SIORG"}
+    merged = {name: value for name, value in _read_merged(given, known).items() if name not in take}
+    keep = {name for name, word in words.items() if word == "LOCAL"} - merged.keys()
+    asked = (shown.keys() | words.keys() if shown or choices else known) - merged.keys() - keep - take
+    for name, value in _read_copy(given, payload, asked, values_of).items():
+        if value is None or shown.get(name) == plain({name: value})[name]:
+            take.add(name)
+        else:
+            merged[name] = value
+    if undecided := words.keys() - merged.keys() - keep - take:
+        name = min(undecided)
+        raise ResolutionError(
+            f"field_resolutions[{name!r}] is {words[name]!r} with no such value in merged_payload; allowed: LOCAL, SIORG"
+        )
+    if not merged and not take and not choices:
         raise ResolutionError(f"MERGE without any field; allowed: {', '.join(sorted(known))}")
-    return Resolution(accept_siorg=False, merged=merged, keep=frozenset(keep), take=frozenset(take))
+    return Resolution(merged=merged, keep=frozenset(keep), take=frozenset(take), shown=shown)
 
 
 def codes_named(error_details: Any) -> set[int]:
@@ -78,7 +141,15 @@ def codes_named(error_details: Any) -> set[int]:
     if not isinstance(payload, dict):
         return set()
     places = (UnitField.PARENT, UnitField.ORGANIZATION)
-    return {value for key, value in payload.items() if _ALIASES.get(key, key) in places and _is_code(value)}
+    named = {value for key, value in payload.items() if _ALIASES.get(key, key) in places and _is_code(value)}
+    copy = _unit_of(payload) if _SIORG_WORDS.keys() & payload.keys() else None
+    return named | ({code for code in (copy.parent_code, copy.organization_code) if code is not None} if copy else set())
+
+
+def _shown(changes: Any, known: Collection[str]) -> dict[str, Any]:
+    """What SIORG said in the fields that were found in dispute."""
+    found = changes.items() if isinstance(changes, dict) else ()
+    return {name: sides["remote"] for name, sides in found if name in known and isinstance(sides, dict) and "remote" in sides}
 
 
 def _read_merged(payload: Mapping[str, Any], known: Collection[str]) -> dict[str, Value]:
@@ -89,24 +160,44 @@ def _read_merged(payload: Mapping[str, Any], known: Collection[str]) -> dict[str
     return {str(field): _merged_value(field, value) for field, value in named.items() if field in known}
 
 
-def _read_choices(choices: Mapping[str, Any], known: Collection[str], decided: Collection[str]) -> tuple[set[str], set[str]]:
-    """The fields that keep their local value, and those that take SIORG's."""
-    keep, take = set[str](), set[str]()
-    for key, choice in choices.items():
-        field = str(_ALIASES.get(key, _SIORG_WORDS.get(key, key)))
-        word = str(choice).upper()
-        if field not in known:
-            if word == "LOCAL":
-                continue  # a column that SIORG does not have keeps its value anyway
+def _read_choices(choices: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
+    """What ``field_resolutions`` says of each field, in capitals; a name of one field outdoes one of several."""
+    words: dict[str, str] = {}
+    named = {key: [str(field) for field in _NAMES.get(key, (key,)) if field in known] for key in choices}
+    for key in sorted(choices, key=lambda key: -len(named[key])):
+        word = str(choices[key]).upper()
+        if not named[key] and word != "LOCAL":  # a column that SIORG does not have keeps its value anyway
             raise ResolutionError(f"field_resolutions names {key!r}; allowed: {', '.join(sorted(known))}")
-        if field in decided:
-            continue
-        if word not in ("LOCAL", "SIORG"):
-            raise ResolutionError(
-                f"field_resolutions[{key!r}] is {choice!r} with no such value in merged_payload; allowed: LOCAL, SIORG"
-            )
-        (keep if word == "LOCAL" else take).add(field)
-    return keep, take
+        words.update(dict.fromkeys(named[key], word))
+    return words
+
+
+def _read_copy(copy: Mapping[str, Any], original: Any, asked: Collection[str], values_of: ValuesOf | None) -> dict[str, Value]:
+    """What a copied SIORG row says of the fields ``asked``: the value that a person put there, or None for SIORG's own.
+
+    Raises:
+        ResolutionError: what a person put there cannot be used.
+    """
+    said = {key: value for key, value in copy.items() if key in _SIORG_WORDS and value not in (None, "", [])}
+    unit = _unit_of(said) if said and values_of is not None else None
+    if unit is None or values_of is None:
+        return {}
+    values = values_of(unit)
+    before = original if isinstance(original, dict) else {}
+    found: dict[str, Value] = {}
+    for key, value in said.items():
+        names = [str(name) for name in _SIORG_WORDS[key] if name in asked]
+        if before.get(key) == value:
+            found.update(dict.fromkeys(names))
+        elif stated := {name: values[name] for name in names if values.get(name) is not None}:
+            found |= stated
+        elif names:
+            raise ResolutionError(f"merged_payload.{key} cannot be read as SIORG writes it")
+    return found
+
+
+def _unit_of(row: Mapping[str, Any]) -> RemoteUnit | None:
+    return parse_stored({**row, "codigoUnidade": 1})  # whose row it is, is known
 
 
 # Null clears these; without a parent a unit is directly under its organization.

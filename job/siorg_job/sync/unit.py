@@ -8,11 +8,11 @@ from uuid import uuid4
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync import organization
-from siorg_job.sync.merge import differences, end, merge, remote_unit_values
+from siorg_job.sync.merge import differences, end, merge, remote_unit_values, stays_active
 from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
-from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values, plain
+from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values
 from siorg_job.sync.outcomes import completed, conflict, failed_for_now, not_extinct, refused, superseded, unusable
-from siorg_job.sync.resolution import Resolution, read_resolution
+from siorg_job.sync.resolution import Resolution, resolution_of
 from siorg_job.sync.working_copy import Domain, Organization, Unit, WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
@@ -24,7 +24,9 @@ _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
 def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one UNIT item and change the working copy accordingly."""
-    resolution = read_resolution(item.error_details, UnitField)
+    if fetched.unit is not None and (fetched.unit.organization_code == fetched.unit.code or fetched.unit.is_organization):
+        return _promoted(item, fetched.unit, fetched, copy)
+    resolution = resolution_of(item, UnitField, remote_unit_values)
     try:
         return _decide(item, fetched, copy, resolution)
     except Refused as refusal:
@@ -41,8 +43,6 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
     unit = copy.units.get(item.siorg_code)
     if unit is not None and fetched.is_older_than(unit.synced_at):
         return superseded(item, unit.id, decided=resolution is not None)
-    if remote is not None and (remote.organization_code == remote.code or remote.is_organization):
-        return _promoted(item, remote, fetched, unit, copy)
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
         return _merge_or_split(item, remote, unit, copy)
     if remote is None or remote.ended:
@@ -84,15 +84,12 @@ def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCo
         return completed(item, None if unit is None else unit.id)
     remote: Values = {UnitField.IS_ACTIVE: False}
     base = _base_of(unit, copy)
-    if resolution is None and False in (
-        None if base is None else base.get(UnitField.IS_ACTIVE),
-        _kept_of(unit, copy).get(UnitField.IS_ACTIVE),
-    ):
-        # It had ended before, and a person opened it again, or kept it: SIORG says what it said then.
+    if resolution is None and base is not None and base.get(UnitField.IS_ACTIVE) is False:
+        # It had ended before, and a person opened it again: SIORG says what it said then.
         return completed(item, unit.id)
-    kept = next_record(unit.base, unit.values(), remote, decided=remote)
-    noted = replace(unit, base=kept, base_raw=ended_raw(unit.base_raw), synced_at=fetched.asked_at)
-    if resolution is not None and (UnitField.IS_ACTIVE in resolution.keep or resolution.merged.get(UnitField.IS_ACTIVE) is True):
+    noted = replace(unit, base_raw=ended_raw(unit.base_raw), synced_at=fetched.asked_at)
+    if stays_active(resolution, copy.turned_down(unit)):
+        noted = replace(noted, base=next_record(unit.base, unit.values(), remote, decided=remote))
         copy.put(noted)
         return completed(item, unit.id)
     if waiting := _held_up(item, unit, copy):
@@ -149,7 +146,7 @@ def _apply(
         base=base,
         local=unit.values(),
         remote=values,
-        kept=_kept_of(unit, copy),
+        kept=copy.turned_down(unit),
         resolution=resolution,
         strict_hierarchy=copy.strict_hierarchy,
     )
@@ -190,9 +187,12 @@ def _place(
     return {UnitField.ORGANIZATION: home.code, UnitField.PARENT: parent if here else home.code}
 
 
-def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, unit: Unit | None, copy: WorkingCopy) -> Verdict:
+def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """SIORG has an organization of that code: a unit of that code has left the organization that held it."""
+    unit = copy.units.get(remote.code)
     if unit is not None:
+        if fetched.is_older_than(unit.synced_at):
+            return superseded(item, unit.id, decided="resolution" in (item.error_details or ()))
         apart = _leave(item, "is an organization of its own in SIORG", remote, fetched, unit, copy)
         if apart is not None:
             return conflict(item, apart.reason, apart.differences, unit.id)
@@ -243,14 +243,6 @@ def _base_of(unit: Unit, copy: WorkingCopy) -> Values | None:
         UnitField.ACTIVITY_AREA: unit.said.activity_area or _AREA_UNLESS_SAID,
     }
     return {**stand_in, **recorded}
-
-
-def _kept_of(unit: Unit, copy: WorkingCopy) -> dict[str, Any]:
-    """What SIORG said, by field and as JSON, where a person decided for another value."""
-    return {
-        **copy.kept_of(unit.entity_type, unit.code, unit.synced_at),
-        **plain({} if unit.base is None else unit.base.turned_down),
-    }
 
 
 def _recorded(unit: Unit, after: Unit, values: Values, resolution: Resolution | None) -> Base:

@@ -350,6 +350,11 @@ class WorkingCopy:
                 seen.update(kept.remote)
         return seen
 
+    def turned_down(self, row: Unit | Organization) -> dict[str, Any]:
+        """What SIORG said, by field and as JSON, where a person decided for another value: as the row has it, and the queue."""
+        recorded = plain({} if row.base is None else row.base.turned_down)
+        return {**self.kept_of(row.entity_type, row.code, row.synced_at), **recorded}
+
     # -- categories and types -----------------------------------------------------------------------------------------
 
     def domains_of(self, entity_type: EntityType) -> list[Domain]:

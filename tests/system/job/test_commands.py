@@ -92,7 +92,11 @@ def test_a_conflict_is_listed_shown_and_resolved(job: Job, connection: Connectio
         {"resolution": "ACCEPT_SIORG"},
         "theirs",
     )
-    assert (kept["status"], skipped["status"]) == ("COMPLETED", "SKIPPED")
+    assert (kept["status"], kept["error_details"], skipped["status"]) == (
+        "PENDING",
+        {"resolution": "MERGE", "field_resolutions": {"name": "LOCAL"}},
+        "SKIPPED",
+    )
     assert merged["error_details"] == {
         "resolution": "MERGE",
         "merged_payload": {"name": "Novo nome"},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from siorg_queue import Status
 from support.local_structure import UFMT, World, siorg_row
 
 CODE = 900
@@ -37,8 +37,16 @@ def _conflict_of_the_organization(world: World) -> UUID:
     return id_
 
 
-def _keep_local(world: World, id_: UUID) -> None:
-    assert world.store.close_conflict(id_, Status.COMPLETED, notes="ours is right")
+_Keep = Callable[[World, UUID], None]
+
+
+def _by_command(world: World, id_: UUID) -> None:
+    world.resolve_by_command(id_, "--keep-local")
+    world.drain()
+
+
+# Either is a person's keep: the command's, and the row that the API server closes.
+either_keep = pytest.mark.parametrize("keep", [_by_command, World.keep_as_the_api_server])
 
 
 # -- decisions ----------------------------------------------------------------------------------------------------------
@@ -119,29 +127,79 @@ def test_an_older_answer_does_not_end_a_conflict_that_a_newer_one_found(edited: 
 # -- what a person kept -------------------------------------------------------------------------------------------------
 
 
-def test_what_a_person_kept_is_not_asked_again(edited: World) -> None:
-    _keep_local(edited, _conflict(edited))
+@either_keep
+def test_what_a_person_kept_is_not_asked_again(edited: World, keep: _Keep) -> None:
+    keep(edited, _conflict(edited))
     edited.edit(CODE, acronym="NOSSA")
     item = edited.sync_changed(CODE, sigla="SG")
     assert list(item["detected_changes"]) == ["acronym"]
-    _keep_local(edited, item["id"])
+    keep(edited, item["id"])
     assert edited.sync_changed(CODE, areaAtuacao="FIM")["status"] == "COMPLETED"
     unit = edited.unit(CODE)
     assert (unit["name"], unit["acronym"], unit["activity_area"]) == ("Nossa Secretaria", "NOSSA", "CORE")
 
 
-def test_what_a_person_kept_of_an_organization_is_not_asked_again(world: World) -> None:
-    _keep_local(world, _conflict_of_the_organization(world))
+@either_keep
+def test_what_a_person_kept_of_an_organization_is_not_asked_again(world: World, keep: _Keep) -> None:
+    keep(world, _conflict_of_the_organization(world))
     assert world.sync_changed(UFMT, sigla="UF", entity="ORGANIZATION")["status"] == "COMPLETED"
     assert (world.organization()["name"], world.organization()["acronym"]) == ("UFMT, a nossa", "UF")
 
 
-def test_a_value_that_the_person_has_not_seen_is_asked_about(edited: World) -> None:
-    _keep_local(edited, _conflict(edited))
-    item = edited.item(_conflict(edited, "Secretaria Nova"))
-    assert item["detected_changes"]["name"] == {"base": "Secretaria", "local": "Nossa Secretaria", "remote": "Secretaria Nova"}
+@either_keep
+def test_a_value_that_the_person_has_not_seen_is_asked_about(edited: World, keep: _Keep) -> None:
+    keep(edited, _conflict(edited))
+    sides = edited.item(_conflict(edited, "Secretaria Nova"))["detected_changes"]["name"]
+    assert (sides["local"], sides["remote"]) == ("Nossa Secretaria", "Secretaria Nova")
 
 
 def test_a_skipped_conflict_is_no_decision(edited: World) -> None:
-    assert edited.store.close_conflict(_conflict(edited), Status.SKIPPED)
+    edited.resolve_by_command(_conflict(edited), "--skip")
     assert edited.sync(CODE)["status"] == "CONFLICT"
+
+
+@either_keep
+def test_what_siorg_ended_and_a_person_kept_stays_and_is_not_asked_about_again(edited: World, keep: _Keep) -> None:
+    edited.have(siorg_row(901, CODE))
+    row = edited.siorg.rows[CODE]
+    edited.siorg.remove(CODE)
+    keep(edited, edited.sync(CODE, operation="EXTINCTION")["id"])
+    assert [edited.sync(CODE, operation="EXTINCTION")["status"] for _ in range(2)] == ["COMPLETED", "COMPLETED"]
+    assert edited.unit(CODE)["is_active"]
+    # An end after a return is another one.
+    edited.siorg.publish(row)
+    assert edited.sync(CODE)["status"] == "COMPLETED"
+    edited.siorg.remove(CODE)
+    assert edited.sync(CODE, operation="EXTINCTION")["status"] == "CONFLICT"
+
+
+@either_keep
+def test_an_organization_that_siorg_ended_and_a_person_kept_is_not_asked_about_again(world: World, keep: _Keep) -> None:
+    world.have(CODE)
+    world.sync(UFMT, entity="ORGANIZATION")
+    world.siorg.remove(UFMT)
+    item = world.sync(UFMT, operation="EXTINCTION", entity="ORGANIZATION")
+    assert item["status"] == "CONFLICT"
+    keep(world, item["id"])
+    for _ in range(2):
+        assert world.sync(UFMT, operation="EXTINCTION", entity="ORGANIZATION")["status"] == "COMPLETED"
+    assert world.organization()["is_active"]
+
+
+@pytest.mark.parametrize("operation", ["MERGE", "SPLIT"])
+@pytest.mark.parametrize("gone", [False, True])
+@either_keep
+def test_a_merge_or_split_that_a_person_turned_down_ends_nothing_and_takes_what_only_siorg_changed(
+    edited: World, keep: _Keep, operation: str, gone: bool
+) -> None:
+    edited.siorg.change(CODE, sigla="SG")
+    row = edited.siorg.rows[CODE]
+    if gone:
+        edited.siorg.remove(CODE)
+    keep(edited, edited.sync(CODE, operation=operation)["id"])
+    if gone:
+        assert edited.sync(CODE, operation="EXTINCTION")["status"] == "COMPLETED"
+        edited.siorg.publish(row)
+    assert edited.sync(CODE)["status"] == "COMPLETED"
+    unit = edited.unit(CODE)
+    assert (unit["is_active"], unit["name"], unit["acronym"]) == (True, "Nossa Secretaria", "SG")

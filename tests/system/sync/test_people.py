@@ -161,20 +161,6 @@ def test_both_changed_is_a_conflict_that_names_the_three_sides_and_applies_nothi
     assert len(synced.history(CODE)) == 1
 
 
-@pytest.mark.parametrize("attempts", [1, 3])
-def test_accept_siorg_overwrites_even_with_no_attempts_left(synced: World, attempts: int) -> None:
-    synced.edit(CODE, activity_area="CORE")  # which SIORG did not change
-    id_ = _conflict(synced)
-    synced.connection.execute("UPDATE siorg_sync_queue SET attempts = %s WHERE id = %s", [attempts, id_])
-    assert synced.decide(id_, "ACCEPT_SIORG")["status"] == "COMPLETED"
-    unit = synced.unit(CODE)
-    assert (unit["name"], unit["acronym"], unit["siorg_last_version"]) == ("Secretaria Geral", "SG", "100.0.0")
-    assert unit["activity_area"] == "SUPPORT"
-    entry = synced.history(CODE)[-1]
-    assert entry["affected_fields"] == ["acronym", "activity_area", "name"]
-    assert entry["previous_data"]["name"] == "Nossa Secretaria"
-
-
 def test_accept_siorg_erases_nothing_that_siorg_does_not_say(synced: World) -> None:
     id_ = _conflict(synced)
     synced.siorg.change(CODE, contato=None, sigla=None)
@@ -183,35 +169,99 @@ def test_accept_siorg_erases_nothing_that_siorg_does_not_say(synced: World) -> N
     assert (unit["acronym"], unit["contact_info"]["phones"]) == ("SEC", _PHONES)
 
 
-@pytest.mark.parametrize(
-    ("details", "name", "acronym"),
-    [
-        ({"merged_payload": {"name": "Secretaria Mista"}}, "Secretaria Mista", "SG"),
-        ({"merged_payload": {"name": "Secretaria Mista", "acronym": "SM"}}, "Secretaria Mista", "SM"),
-        ({"merged_payload": {"nome": "Secretaria  Mista ", "sigla": "SM", "codigoUnidade": "x"}}, "Secretaria Mista", "SM"),
-        ({"merged_payload": {}, "field_resolutions": {"name": "LOCAL"}}, "Nossa Secretaria", "SG"),
-        ({"merged_payload": {}, "field_resolutions": {"name": "SIORG", "acronym": "LOCAL"}}, "Secretaria Geral", "SEC"),
-        ({"field_resolutions": {"name": "local"}}, "Nossa Secretaria", "SG"),
-        ({"field_resolutions": {"formal_name": "LOCAL", "name": "SIORG"}}, "Secretaria Geral", "SG"),  # a column of ours
-        (
-            {"merged_payload": {"nome": "Secretaria Geral", "sigla": "SG"}, "field_resolutions": {"name": "LOCAL"}},
-            "Nossa Secretaria", "SG",
-        ),
-        (
-            {"merged_payload": {"nome": "Secretaria Geral"}, "field_resolutions": {"nome": "LOCAL", "sigla": "LOCAL"}},
-            "Nossa Secretaria", "SEC",
-        ),
-    ],
+# Each way of deciding, with the name, acronym and area that it leaves. The name was in dispute; the acronym was changed by SIORG
+# alone, and the area by a person alone. Words are those of the command; a mapping is what the API server writes, ``copy`` its
+# copy of the item's SIORG row.
+_NOT_ASKED = ("SG", "CORE")
+_DECISIONS: tuple[tuple[str | dict[str, Any], str, str, str], ...] = (
+    ("--accept-siorg", "Secretaria Geral", *_NOT_ASKED),
+    ("--keep-local", "Nossa Secretaria", *_NOT_ASKED),
+    ("--set name=Mista", "Mista", *_NOT_ASKED),
+    ("--set name=LOCAL", "Nossa Secretaria", *_NOT_ASKED),
+    ("--set name=Mista --set acronym=SM", "Mista", "SM", "CORE"),
+    ("--set name=SIORG --set acronym=LOCAL --set activity_area=SIORG", "Secretaria Geral", "SEC", "SUPPORT"),
+    ({"resolution": "ACCEPT_SIORG"}, "Secretaria Geral", *_NOT_ASKED),
+    ({"merged_payload": {"name": "Mista"}}, "Mista", *_NOT_ASKED),
+    ({"merged_payload": {}, "field_resolutions": {"name": "LOCAL"}}, "Nossa Secretaria", *_NOT_ASKED),
+    ({"field_resolutions": {"name": "local"}}, "Nossa Secretaria", *_NOT_ASKED),
+    ({"field_resolutions": {"formal_name": "LOCAL", "name": "SIORG"}}, "Secretaria Geral", *_NOT_ASKED),  # a column of ours
+    ({"copy": {}, "field_resolutions": {"name": "LOCAL"}}, "Nossa Secretaria", *_NOT_ASKED),
+    ({"copy": {}, "field_resolutions": {"name": "SIORG", "parent": "SIORG"}}, "Secretaria Geral", *_NOT_ASKED),
+    ({"copy": {}, "field_resolutions": {"acronym": "LOCAL"}}, "Secretaria Geral", "SEC", "CORE"),
+    ({"copy": {}, "field_resolutions": {"nome": "LOCAL", "sigla": "LOCAL"}}, "Nossa Secretaria", "SEC", "CORE"),
+    ({"copy": {}, "field_resolutions": {"nome": "LOCAL", "areaAtuacao": "SIORG"}}, "Nossa Secretaria", "SG", "SUPPORT"),
+    (
+        {"copy": {}, "field_resolutions": {"name": "LOCAL", "category_id": "LOCAL", "contact_info": "LOCAL"}},
+        "Nossa Secretaria", *_NOT_ASKED,
+    ),
+    ({"copy": {}, "field_resolutions": {}}, "Secretaria Geral", *_NOT_ASKED),
+    ({"copy": {"nome": " Mista  "}}, "Mista", *_NOT_ASKED),
+    ({"copy": {"nome": "Mista", "sigla": "SM"}}, "Mista", *_NOT_ASKED),
+    ({"copy": {"nome": "Mista", "sigla": "SM"}, "field_resolutions": {"acronym": "MERGED"}}, "Mista", "SM", "CORE"),
+    ({"copy": {"nome": "Mista", "name": "A outra"}}, "A outra", *_NOT_ASKED),
 )  # fmt: skip
-def test_merge_does_what_it_says_and_the_next_sync_is_quiet(
-    synced: World, details: dict[str, Any], name: str, acronym: str
+
+
+@pytest.mark.parametrize(("decision", "name", "acronym", "area"), _DECISIONS)
+def test_a_decision_is_about_what_was_asked_and_the_next_sync_is_quiet(
+    synced: World, decision: str | dict[str, Any], name: str, acronym: str, area: str
 ) -> None:
-    item = synced.decide(_conflict(synced), "MERGE", **details)
+    synced.edit(CODE, activity_area="CORE")
+    synced.edit(CODE, name="Nossa Secretaria")
+    synced.siorg.change(CODE, nome="Secretaria Geral", sigla="SG", versaoConsulta="100.0.0")
+    item = synced.sync(CODE, payload=synced.siorg.rows[CODE])
+    assert list(item["detected_changes"]) == ["name"]
+    if isinstance(decision, str):
+        synced.resolve_by_command(item["id"], *decision.split())
+    else:
+        details = {"resolution": "MERGE", **decision}
+        if "copy" in details:
+            details["merged_payload"] = {**synced.siorg.rows[CODE], **details.pop("copy")}
+        synced.resolve(item["id"], **details)
+    synced.connection.execute("UPDATE siorg_sync_queue SET attempts = 3")  # a decision counts with no attempts left
+    synced.drain()
+    item = synced.item(item["id"])
     assert item["status"] == "COMPLETED", item["last_error"]
-    entries = len(synced.history(CODE))
-    assert synced.sync(CODE)["status"] == "COMPLETED"
-    unit = synced.unit(CODE)
-    assert (unit["name"], unit["acronym"], len(synced.history(CODE))) == (name, acronym, entries)
+    entries = synced.history(CODE)
+    for _ in range(2):
+        unit = synced.unit(CODE)
+        assert (unit["name"], unit["acronym"], unit["activity_area"]) == (name, acronym, area)
+        assert unit["siorg_last_version"] == "100.0.0"
+        assert synced.sync(CODE)["status"] == "COMPLETED"
+        assert synced.history(CODE) == entries
+    # And what SIORG says next is no more than usual: a person's own value asks, SIORG's moves on.
+    item = synced.sync_changed(CODE, nome="Secretaria Nova")
+    assert item["status"] == ("COMPLETED" if name == "Secretaria Geral" else "CONFLICT")
+
+
+@pytest.mark.parametrize(
+    ("choice", "status", "name"),
+    [
+        ("SIORG", "COMPLETED", "Secretaria Nova"),
+        ("LOCAL", "CONFLICT", "Nossa Secretaria"),
+        ("Mista", "CONFLICT", "Nossa Secretaria"),
+    ],
+)
+def test_a_decision_that_siorg_has_overtaken_takes_its_value_of_now_or_is_asked_again(
+    synced: World, choice: str, status: str, name: str
+) -> None:
+    """Who chose SIORG's value takes what SIORG says now; who turned one down has turned down no other."""
+    synced.edit(CODE, name="Nossa Secretaria")
+    copy = {"nome": "Secretaria Geral", "sigla": "SG"}
+    item = synced.sync_changed(CODE, **copy)
+    synced.siorg.change(CODE, nome="Secretaria Nova", sigla="SN")
+    if choice == "Mista":
+        synced.resolve(item["id"], "MERGE", merged_payload={**copy, "nome": choice})
+    else:
+        synced.resolve(item["id"], "MERGE", merged_payload=copy, field_resolutions={"name": choice})
+    synced.drain()
+    item, unit = synced.item(item["id"]), synced.unit(CODE)
+    assert (item["status"], unit["name"]) == (status, name)
+    if status == "CONFLICT":
+        assert item["detected_changes"]["name"]["remote"] == "Secretaria Nova"
+        synced.resolve_by_command(item["id"], "--keep-local")
+        synced.drain()
+    assert (synced.unit(CODE)["name"], synced.unit(CODE)["acronym"]) == (name, "SN")
 
 
 def test_merge_writes_every_kind_of_field(synced: World) -> None:
@@ -262,9 +312,9 @@ def test_a_decision_that_cannot_be_used_is_asked_again_with_the_differences_and_
     assert synced.unit(CODE)["name"] == "Secretaria Geral"
 
 
-def test_a_field_that_the_merge_leaves_open_is_still_a_conflict(synced: World) -> None:
+def test_a_merge_that_leaves_a_field_open_is_asked_again_with_all_that_is_in_dispute(synced: World) -> None:
     synced.edit(CODE, acronym="NOSSA")
     item = synced.decide(_conflict(synced), "MERGE", merged_payload={"name": "Secretaria Mista"})
-    assert (item["status"], list(item["detected_changes"])) == ("CONFLICT", ["acronym"])
+    assert (item["status"], sorted(item["detected_changes"])) == ("CONFLICT", ["acronym", "name"])
     assert "resolution" not in item["error_details"]
     assert synced.unit(CODE)["name"] == "Nossa Secretaria"

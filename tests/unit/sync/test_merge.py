@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siorg_job.sync.merge import differences, merge
+from siorg_job.sync.merge import differences, merge, remote_unit_values
 from siorg_job.sync.merge_base import next_raw
 from siorg_job.sync.model import Conflict, UnitField, Value
-from siorg_job.sync.resolution import Resolution, read_resolution
+from siorg_job.sync.resolution import Resolution, ResolutionError, read_resolution
 
 FIELDS = (UnitField.NAME, UnitField.ACRONYM, UnitField.PARENT, UnitField.PHONES, UnitField.IS_ACTIVE)
-ACCEPT = Resolution(accept_siorg=True)
+ACCEPT = Resolution(take=frozenset(FIELDS))
 
 _ONE_FIELD: tuple[tuple[Value, Value, Value, str], ...] = (
     # base, local, remote, and what becomes of the field
@@ -55,6 +56,8 @@ def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_p
     assert isinstance(decision, Conflict)
     assert decision.differences == {"parent": {"base": 471, "local": 471, "remote": 9}}
     assert merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=ACCEPT) == remote
+    about_the_name = Resolution(take=frozenset({UnitField.NAME}))
+    assert isinstance(merge(base=base, local=base, remote=remote, strict_hierarchy=True, resolution=about_the_name), Conflict)
 
 
 def test_differences_leave_out_what_siorg_does_not_say() -> None:
@@ -149,13 +152,53 @@ def test_where_siorg_stood_still_edits_stay(base: dict[str, Any], local: dict[st
         assert after[field] == local[field] or not local[field]
 
 
-@given(_remote, _local, _remote, st.sets(st.sampled_from(FIELDS)))
-def test_fields_that_a_person_decided_are_never_in_conflict(
-    base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any], kept: set[UnitField]
+@given(_remote, _local, _remote, st.sampled_from(["keep", "take"]))
+def test_a_decision_about_all_that_is_in_dispute_leaves_no_conflict_and_touches_nothing_else(
+    base: dict[str, Any], local: dict[str, Any], remote: dict[str, Any], choice: str
 ) -> None:
-    resolution = Resolution(accept_siorg=False, keep=frozenset(kept))
+    found = merge(base=base, local=local, remote=remote)
+    disputed = frozenset(found.differences if isinstance(found, Conflict) else ())
+    resolution = Resolution(keep=disputed) if choice == "keep" else Resolution(take=disputed)
     decision = merge(base=base, local=local, remote=remote, resolution=resolution)
-    if isinstance(decision, Conflict):
-        assert kept.isdisjoint(decision.differences)
-    else:
-        assert all(_after(local, decision)[field] == local[field] for field in kept)
+    assert not isinstance(decision, Conflict)
+    assert {field for field in disputed if field in decision} == (disputed if choice == "take" else set())
+    rest = {field: value for field, value in remote.items() if field not in disputed}
+    assert {field: decision[field] for field in decision if field not in disputed} == merge(base=base, local=local, remote=rest)
+
+
+# -- what a decision says -----------------------------------------------------------------------------------------------
+
+_CHANGES = {"contact_info.phones": {"base": ["1"], "local": ["9"], "remote": ["2"]}}
+_COPY = {"nome": "A", "contato": [{"telefone": ["2"], "email": ["a@x"]}]}
+
+
+@pytest.mark.parametrize(
+    ("details", "changes", "expected"),
+    [
+        ({"resolution": "ACCEPT_SIORG"}, _CHANGES, {"take": {"contact_info.phones"}}),
+        ({"resolution": "ACCEPT_SIORG"}, None, {"take": set(UnitField)}),
+        ({"merged_payload": _COPY}, _CHANGES, {"take": {"contact_info.phones"}}),
+        ({"merged_payload": _COPY, "field_resolutions": {"contato": "LOCAL", "emails": "SIORG"}}, _CHANGES, {
+            "keep": {"contact_info.phones", "contact_info.websites"}, "take": {"contact_info.emails"}}),
+        ({"merged_payload": {"contato": [{"telefone": ["3"], "email": ["a@x"]}]}}, _CHANGES, {
+            "merged": {"contact_info.phones": ("3",)}}),
+        ({"merged_payload": {"contact_info": {"phones": ["3"]}}, "field_resolutions": {"contact_info": "SIORG"}}, _CHANGES, {
+            "take": {f"contact_info.{kind}" for kind in ("phones", "emails", "websites", "address")}}),
+        ({"merged_payload": {"nome": "B", "areaAtuacao": "FIM"}}, None, {"merged": {"name": "B", "activity_area": "CORE"}}),
+        ({"field_resolutions": {"organization_id": "LOCAL", "codigoUnidadePai": "SIORG"}}, None, {
+            "keep": {"organization"}, "take": {"parent"}}),
+    ],
+)  # fmt: skip
+def test_what_a_decision_says_of_each_field(details: dict[str, Any], changes: object, expected: dict[str, Any]) -> None:
+    said = {"resolution": "MERGE", **details}
+    found = read_resolution(said, UnitField, changes=changes, payload=_COPY, values_of=remote_unit_values)
+    assert found is not None
+    assert {"merged": found.merged, "keep": found.keep, "take": found.take} == {
+        "merged": {}, "keep": set(), "take": set(), **expected
+    }  # fmt: skip
+
+
+def test_a_copy_whose_disputed_field_cannot_be_read_is_refused_by_its_key() -> None:
+    said = {"resolution": "MERGE", "merged_payload": {"contato": [{"telefone": 5.5}]}}
+    with pytest.raises(ResolutionError, match=r"merged_payload\.contato"):
+        read_resolution(said, UnitField, changes=_CHANGES, payload=_COPY, values_of=remote_unit_values)

@@ -150,10 +150,14 @@ SELECT siorg_code AS code FROM organizational_unit_categories WHERE siorg_code =
 SELECT clock_timestamp() AS now
 
 -- name: kept
--- Conflicts that a person ended by keeping the local values: what SIORG said there was seen and turned down.
-SELECT q.entity_type, q.siorg_code AS code, q.detected_changes, coalesce(q.processed_at, q.last_attempt_at, q.created_at) AS decided_at
+-- Conflicts that the API server ended as COMPLETED because a person keeps the local values: what SIORG said there was seen
+-- and turned down. Of an end, a merge or a split that is the end alone: the rest was shown, and is not in dispute.
+SELECT q.entity_type, q.siorg_code AS code,
+       CASE WHEN q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN q.detected_changes
+            ELSE jsonb_build_object('is_active', q.detected_changes -> 'is_active') END AS detected_changes,
+       coalesce(q.processed_at, q.last_attempt_at, q.created_at) AS decided_at
 FROM siorg_sync_queue AS q
 WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')
   AND q.status = 'COMPLETED' AND jsonb_typeof(q.detected_changes) = 'object'
-  AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') AND NOT coalesce(q.error_details ? 'resolution', false)
+  AND NOT coalesce(q.error_details ? 'resolution', false)
 ORDER BY decided_at, q.id
