@@ -8,11 +8,11 @@ last sync has nothing for its base: what a person filled in meanwhile is an edit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from siorg_job.siorg.model import RemoteUnit
-from siorg_job.sync.model import Conflict, OrganizationField, UnitField, Value, Values, plain
+from siorg_job.siorg.model import MAX_ADDRESS, MAX_EMAIL, MAX_PHONE, MAX_WEBSITE, RemoteUnit
+from siorg_job.sync.model import Conflict, OrganizationField, UnitField, Value, Values, comparable, plain
 from siorg_job.sync.resolution import Resolution
 
 
@@ -35,22 +35,22 @@ def remote_unit_values(unit: RemoteUnit) -> Values:
 
 
 def remote_organization_values(unit: RemoteUnit) -> Values:
-    """A fetched órgão or entidade in the words of ``OrganizationField``."""
+    """A fetched órgão or entidade in the words of ``OrganizationField``; of contact and address what its columns hold."""
     return {
         OrganizationField.NAME: unit.name,
         OrganizationField.ACRONYM: unit.acronym,
-        OrganizationField.ADDRESS: unit.address,
+        OrganizationField.ADDRESS: _first((unit.address,), MAX_ADDRESS),
         OrganizationField.STATE: unit.state,
         OrganizationField.ZIP_CODE: unit.zip_code,
-        OrganizationField.PHONE: _first(unit.phones, 50),
-        OrganizationField.EMAIL: _first(unit.emails, 255),
-        OrganizationField.WEBSITE: _first(unit.websites, 255),
+        OrganizationField.PHONE: _first(unit.phones, MAX_PHONE),
+        OrganizationField.EMAIL: _first(unit.emails, MAX_EMAIL),
+        OrganizationField.WEBSITE: _first(unit.websites, MAX_WEBSITE),
         OrganizationField.IS_ACTIVE: not unit.ended,
     }
 
 
-def _first(values: tuple[str, ...] | None, longest: int) -> str | None:
-    return next((value for value in values or () if len(value) <= longest), None)
+def _first(values: Sequence[str | None] | None, longest: int) -> str | None:
+    return next((value for value in values or () if value is not None and len(value) <= longest), None)
 
 
 def merge(
@@ -80,11 +80,11 @@ def merge(
         before = None if base is None else base.get(field)
         if resolution is not None and (decided := _decided(field, mine, theirs, resolution)) is not None:
             changed.update(decided)
-        elif theirs is None or mine == theirs:
+        elif theirs is None or _same(mine, theirs):
             continue
-        elif base is None or _same(mine, before) or _same(mine, theirs):
+        elif base is None or _same(mine, before):
             changed[field] = theirs
-        elif theirs != before:
+        elif not _same(theirs, before):
             apart.append(field)
     if apart:
         reason = "changed here and in SIORG: " + ", ".join(sorted(apart))
@@ -114,7 +114,7 @@ def differences(*, base: Values | None, local: Values, remote: Values) -> dict[s
     return {
         field: {"base": None if base is None else base.get(field), "local": local.get(field), "remote": theirs}
         for field, theirs in remote.items()
-        if theirs is not None and theirs != local.get(field)
+        if theirs is not None and not _same(theirs, local.get(field))
     }
 
 
@@ -124,10 +124,8 @@ def end(local: Value) -> dict[str, Mapping[str, Value]]:
 
 
 def _same(left: Value, right: Value) -> bool:
-    """Equal but for white space: dirt of an earlier import is no edit of a person."""
-    if isinstance(left, str) and isinstance(right, str):
-        return left.split() == right.split()
-    return left == right or not (left or right or isinstance(left, bool) or isinstance(right, bool))
+    """Whether two values say the same: dirt of an earlier import is no edit of a person, another order no change of SIORG's."""
+    return left == right or comparable(left) == comparable(right)
 
 
 def _with_kept(base: Values | None, remote: Values, kept: Mapping[str, Any]) -> Values | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from siorg_job.siorg.rows import parse_stored
+from siorg_job.siorg.values import normalise
 
 _CONTACTS = (("telefone", "phones"), ("email", "emails"), ("site", "websites"))
 
@@ -34,7 +35,7 @@ def next_base(stored: Mapping[str, Any] | None, answer: str) -> dict[str, Any]:
 
 
 def _says_something(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else value not in (None, [])
+    return bool(normalise(value)) if isinstance(value, str) else value not in (None, [])
 
 
 def ended_base(stored: Mapping[str, Any] | None) -> dict[str, Any]:
