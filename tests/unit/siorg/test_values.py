@@ -59,7 +59,8 @@ READ: list[tuple[Reader, Any, list[Any]]] = [
     (values.active, False, ["NAO", "não", "N", "0", 0, False]),
     (values.version, "107.2.0", [" 107.02.0 "]),
     (values.website, "http://www.ufmt.br", [{"tipo": "Site", "site": "http://http://www.ufmt.br.", "outroTipoSite": None}]),
-    (values.website, "https://ufmt.br/ab", ["https://ufmt.br/a b"]),
+    (values.website, "https://ufmt.br/ab", ["https://ufmt.br/a b", "https://ufmt.br/a\u202e\xa0b"]),
+    (values.website, "https://ufmt.br/ã", ["https://ufmt.br/a \u0303"]),
     # Contact data keep order and lose doubles; only an empty list inside a contact is a statement.
     (PHONES, None, [[], [None], {}, [{}], [{"telefone": None}], [{"telefone": [""]}]]),
     (PHONES, (), [[{"telefone": []}]]),
