@@ -40,8 +40,10 @@ def _raw(row: Row) -> str:
         raw = _ENCODER.encode(row)
         raw.encode()
     except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError, for lone surrogates, is a ValueError
+        raw = ""
+    if not raw:  # raised here, so that it is not chained to an error that holds the whole row
         _check_storable(row, "", 0)
-        raise InvalidData("the row cannot be stored as JSON", field="") from None
+        raise InvalidData("the row cannot be stored as JSON", field="")
     has_nul = "\\u0000" in raw  # or the six characters of it, harmlessly
     # A bracket opens each level; only a row with very many of them can be too deep.
     if has_nul or raw.count("{") + raw.count("[") > _DEEPEST:

@@ -78,10 +78,10 @@ def test_no_resolution_is_none() -> None:
 
 
 def test_the_base_keeps_what_an_answer_leaves_out() -> None:
-    stored = {"codigoUnidade": 1, "nome": "A", "areaAtuacao": "FIM", "contato": [{"telefone": ["1"], "email": ["a@x"], "site": None}]}
-    answer = '{"codigoUnidade": 1, "nome": "B", "sigla": "", "areaAtuacao": "\\u202e ", "contato": [{"telefone": ["2"]}], "operacao": "ALTERACAO"}'
+    stored = {"codigoUnidade": 1, "nome": "A", "x": "y", "contato": [{"telefone": ["1"], "email": ["a@x"], "site": None}]}
+    answer = '{"codigoUnidade": 1, "nome": "B", "x": "\\u202e", "contato": [{"telefone": ["2"]}], "operacao": "ALTERACAO"}'
     assert next_base(stored, answer) == {
-        "codigoUnidade": 1, "nome": "B", "areaAtuacao": "FIM", "contato": [{"telefone": ["2"]}, {"email": ["a@x"]}]
+        "codigoUnidade": 1, "nome": "B", "x": "y", "contato": [{"telefone": ["2"]}, {"email": ["a@x"]}]
     }  # fmt: skip
 
 
