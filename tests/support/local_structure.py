@@ -21,8 +21,8 @@ from siorg_job.__main__ import main
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
-from siorg_job.siorg import rows
-from siorg_job.siorg.errors import MalformedResponse, SiorgError
+from siorg_job.siorg import rows, values
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, SiorgError
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.sync.apply import Applied, Work, apply
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict, connect
@@ -66,10 +66,10 @@ def contact(*, phones: Iterable[str] = (), emails: Iterable[str] = (), sites: It
 
 
 def _belongs(row: Row, organization: int) -> bool:
-    value = row.get("codigoOrgaoEntidade")
-    if isinstance(value, str) and value.startswith(_URI):
-        return value == unit_uri(organization)
-    return organization == UFMT  # odd, or not there at all
+    try:
+        return (values.code(row.get("codigoOrgaoEntidade"), "") or UFMT) == organization
+    except InvalidData:
+        return organization == UFMT
 
 
 class MadeUpSiorg:
@@ -79,6 +79,8 @@ class MadeUpSiorg:
         self.rows: dict[int, Row] = {}
         self.bodies: dict[int, bytes] = {}
         """Bodies that are served as they are, by unit code; the first also as structure."""
+        self.also: dict[int, list[Row]] = {}
+        """Rows that the structure of an organization has besides, whatever the unit itself says."""
         self.tables: dict[DomainTable, list[Row]] = {}
         self.requests: list[str] = []
         self.down: SiorgError | None = None
@@ -115,7 +117,7 @@ class MadeUpSiorg:
 
     async def structure(self, organization: int) -> Structure:
         self._requested(f"structure {organization}")
-        own = [row for row in self.rows.values() if _belongs(row, organization)]
+        own = [row for row in self.rows.values() if _belongs(row, organization)] + self.also.get(organization, [])
         body = next(iter(self.bodies.values())) if self.bodies else envelope("unidades", own)
         structure = rows.read_structure(body, organization)
         if not structure.is_whole:

@@ -17,6 +17,7 @@ Transitions::
     CLOSED     a fetch fails for a passing reason                      SUSPECT    the item is a suspect
     CLOSED     a fetch meets a 429, an open breaker or a database      CLOSED     the item is given back with its attempt (after
                that is away                                                       a 429: for the time that SIORG names)
+    CLOSED     of a whole answer not one row can be used               CLOSED     likewise, for a minute
     CLOSED     a pause is on when something could be claimed           PAUSED
     SUSPECT    SIORG answers another item                              CLOSED     the suspects pay: retried later
     SUSPECT    nothing else is under way, and a probe is answered      CLOSED     the suspects pay: retried later
@@ -53,10 +54,11 @@ from uuid import UUID
 from siorg_job.drain.run import GiveUp
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.breaker import Breaker, BreakerState
-from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError
+from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, UnusableAnswer
 from siorg_queue import DatabaseUnavailable, Outcome, Verdict
 
 _RATE_LIMIT_SECONDS = 5.0  # where SIORG says 429 without Retry-After, or 0
+_UNUSABLE_SECONDS = 60.0  # until an answer may have become another: nothing is known of what broke it
 _PROBE_AGAIN_SECONDS = 0.05  # the breaker's cooldown is what spaces probes out
 
 
@@ -133,6 +135,8 @@ class SiorgHealth:
                     self._limited_since = now
                 delay = (error.retry_after or _RATE_LIMIT_SECONDS) * (1 + jitter / 10)
                 return Verdict(item, Outcome.RELEASED, error=str(error), delay_seconds=delay)
+            case UnusableAnswer():
+                return Verdict(item, Outcome.RELEASED, error=str(error), delay_seconds=_UNUSABLE_SECONDS * (1 + jitter / 10))
             case BreakerOpen() | DatabaseUnavailable():
                 return Verdict(item, Outcome.RELEASED, error=str(error))
             case _:

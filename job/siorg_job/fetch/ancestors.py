@@ -82,23 +82,32 @@ class Ancestors:
             if local is not None and self._is_in_place(parent_code, local, current):
                 return above
             # Not local, or local in another place than SIORG may have it by now.
-            try:
-                parent = await self._parent(parent_code)
-            except NotFound:
-                above.missing.add(parent_code)
-                return above
-            except InvalidData:
-                if local is not None and local.organization_code == current.organization_code and not local.below:
-                    return above  # what cannot be read of it is its own item's fault
-                raise
-            if parent.ended:
-                above.missing.add(parent_code)
-                return above
-            if parent.organization_code != unit.organization_code or parent.organization_code == parent.code:
-                above.outside.add(parent_code)
+            parent = await self._next(parent_code, local, current, unit, above)
+            if parent is None:
                 return above
             chain.append(parent)
             current = parent
+
+    async def _next(
+        self, code: int, local: LocalParent | None, child: RemoteUnit, unit: RemoteUnit, above: Above
+    ) -> RemoteUnit | None:
+        """The parent as SIORG has it; None where the chain ends there, with the reason in ``above``."""
+        try:
+            parent = await self._parent(code)
+        except NotFound:
+            above.missing.add(code)
+            return None
+        except InvalidData:
+            if local is not None and local.organization_code == child.organization_code and not local.below:
+                return None  # what cannot be read of it is its own item's fault
+            raise
+        if parent.ended:
+            above.missing.add(code)
+        elif parent.organization_code != unit.organization_code or parent.organization_code == parent.code:
+            above.outside.add(code)
+        else:
+            return parent
+        return None
 
     def _is_in_place(self, code: int, parent: LocalParent, child: RemoteUnit) -> bool:
         """Whether nothing has to be asked about a parent."""

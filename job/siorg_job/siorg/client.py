@@ -118,7 +118,8 @@ class SiorgClient:
         Raises:
             NotAnOrganization: the code is a unit's.
             NotFound: SIORG has no such organization.
-            MalformedResponse: the answer lacks the organization itself, so that it says nothing about what ended.
+            MalformedResponse: the answer lacks the organization itself, so that it says nothing about what ended; or not one of
+                its rows can be used (``UnusableAnswer``).
         """
         _check_code(organization)
         # Without poder and esfera, SIORG was seen to give the root alone; with 1 and 1 it gives the federal executive.

@@ -22,6 +22,7 @@ from siorg_job.siorg.errors import (
     RequestRefused,
     SiorgError,
     SiorgUnavailable,
+    UnusableAnswer,
     VersionUnknown,
 )
 from siorg_job.siorg.values import Unusable, camel, excerpt, shape_of
@@ -134,7 +135,8 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
         errors: what a ``codigoErro`` means.
 
     Raises:
-        MalformedResponse: this is no whole answer of SIORG.
+        MalformedResponse: this is no whole answer of SIORG, or none of several rows could be read (``UnusableAnswer``).
+        InvalidData: that of the first row that could not be read.
         SiorgError: the error that SIORG reports; rows are not looked at then.
     """
     if not body:
@@ -142,15 +144,14 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
     cursor = _Cursor(body.decode("utf-8", "surrogateescape"))  # wrong bytes spoil the row that they are in, not the whole list
     found: dict[str, list[_T]] = {}
     service: Any = None
-    error: SiorgError | None = None
+    error: MalformedResponse | None = None
+    refused: list[InvalidData] = []
 
     def take(rows: list[_T], row: Any) -> None:
-        nonlocal error
-        if error is None:
-            try:
-                rows.append(read(row))
-            except InvalidData as failure:
-                error = failure
+        try:
+            rows.append(read(row))
+        except InvalidData as failure:
+            refused.append(failure)
 
     for key in cursor.object_keys():
         name = camel(key)
@@ -170,7 +171,27 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
     _raise_reported(service, errors)
     if error is not None:
         raise error
+    if refused:
+        check_usable(any(found.values()), len(refused), refused[0])
+        raise refused[0]
     return next((found[key] for key in keys if found.get(key)), [])
+
+
+def check_usable(usable: object, refused: int, first: InvalidData | None) -> None:
+    """Judge an answer with rows that cannot be used: where that are all of several, it says nothing about any of them.
+
+    Args:
+        usable: the rows that can be used; nothing where there are none.
+        refused: how many cannot.
+        first: what is wrong with the first of those that have a code, if one has.
+
+    Raises:
+        UnusableAnswer: it is broken.
+    """
+    if not usable and refused > 1:
+        reason = first or "its code cannot be read"
+        message = f"none of the {refused} rows of SIORG's answer can be used, the first because {reason}"
+        raise UnusableAnswer(message, rows=refused)
 
 
 def check_envelope(body: Body) -> None:

@@ -7,6 +7,7 @@
     │   ├─ SiorgUnavailable    cannot connect, timeout, 5xx, codigoErro 1, a 4xx of somebody else; counts toward the breaker
     │   │   └─ BreakerOpen     refused locally while SIORG rests
     │   ├─ MalformedResponse   empty, cut off, not JSON, not SIORG's envelope; counts toward the breaker
+    │   │   └─ UnusableAnswer  whole, but of its several rows not one can be used; no item pays for it
     │   └─ RateLimited         HTTP 429
     ├─ PermanentError          asking again will not help
     │   ├─ NotFound            HTTP 404, codigoErro 102; 101 of a list (of a single unit that is a MalformedResponse)
@@ -81,6 +82,10 @@ class BreakerOpen(SiorgUnavailable, kind="breaker_open"):
 
 class MalformedResponse(TransientError, kind="torn_answer"):
     """What arrived is no whole answer of SIORG: empty, cut off, not JSON, or another program's envelope."""
+
+
+class UnusableAnswer(MalformedResponse, kind="unusable_answer"):
+    """None of several rows can be used: rather a broken answer than so many bad units."""
 
 
 class RateLimited(TransientError, kind="rate_limited"):

@@ -11,6 +11,10 @@ from siorg_job.siorg.errors import InvalidData
 MAX_CODE = 2_147_483_647  # codes are PostgreSQL integers; SIORG's own were below 700,000 in 2026
 MAX_NAME = 255  # characters of ``organizational_units.name``; the longest of 2016 had 110
 MAX_ACRONYM = 50  # characters of ``organizational_units.acronym``; the longest of 2016 had 20
+# Of an organization; what is longer is left out there. Of a unit they are JSON, of 1,000 characters each at most.
+MAX_ADDRESS = 500
+MAX_PHONE = 50
+MAX_EMAIL = MAX_WEBSITE = 255
 
 Operation = Literal["INCLUSAO", "ALTERACAO", "EXCLUSAO"]
 ActivityArea = Literal["CORE", "SUPPORT"]
@@ -22,19 +26,20 @@ _ORGANIZATION_TYPES = frozenset({"orgao", "entidade", "ente"})
 class RemoteUnit:
     """A unit, órgão or entidade as SIORG describes it.
 
-    None means that SIORG did not say: the key was absent, null, or blank text. An empty tuple is a statement (``[]``
-    inside a contact that is there).
+    Every text is normalised (``values.normalise``), whether it comes from an answer or from ``siorg_raw_data``. None means
+    that SIORG did not say: the key was absent, null, or text that is empty once normalised. An empty tuple is a statement
+    (``[]`` inside a contact that is there).
 
     Attributes:
         code: SIORG's code, 1 … 2147483647.
         parent_code: code of the parent unit.
         organization_code: code of the órgão or entidade it belongs to; its own for one of those.
         type_slug: ``unidade-administrativa``, ``unidade-colegiada``, ``orgao``, ``entidade`` or ``ente``.
-        name: at most 255 characters, white space normalised.
-        acronym: at most 50 characters, white space normalised; not unique, not even inside an organization.
+        name: at most 255 characters.
+        acronym: at most 50 characters; not unique, not even inside an organization.
         category_code: numeric code of the categoria-unidade.
         activity_area: CORE for FIM, SUPPORT for MEIO.
-        phones: as SIORG writes them, ``(55) (65) 36158267``.
+        phones: in the order of SIORG, as it writes them, ``(55) (65) 36158267``.
         emails: as SIORG writes them.
         websites: without white space, doubled schemes and trailing dots.
         address: the first address in one readable line.
@@ -43,7 +48,7 @@ class RemoteUnit:
         version: ``major.minor.build`` at which this unit last changed; see ``version_key``.
         ended: SIORG lists it as excluded.
         operation: what happened to it; filled by ``/alteradas`` only.
-        raw: compact JSON of the unit as received, its own keys in lowerCamelCase; fit for jsonb (no NUL, no lone
+        raw: compact JSON of the unit as received, its own keys in lowerCamelCase; fit for jsonb (NUL removed, no lone
             surrogates, finite numbers).
     """
 
@@ -104,7 +109,7 @@ class DomainRow:
 
     Attributes:
         code: a number; of ``tipo-unidade`` two letters (``UA``), which are not the slug that units carry.
-        name: the description, white space normalised.
+        name: the description, normalised.
         active: False only where SIORG says NAO.
         raw: compact JSON of the row as received, fit for jsonb.
     """

@@ -2,18 +2,20 @@
 
 There are three verdicts: this is no whole answer of SIORG (``MalformedResponse``, try again), SIORG says no (the error of
 its ``codigoErro``), or this one row cannot be used (``InvalidData``, which in a structure never touches the row beside
-it). Every reader of an answer may raise the first two. Pure.
+it; of several rows that cannot be used, and no other, the answer itself is ``UnusableAnswer``). Every reader of an answer
+may raise the first two. Pure.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from siorg_job.siorg import values
-from siorg_job.siorg.envelope import DECODER, ERRORS_OF_CHANGES, Body, read_envelope
+from siorg_job.siorg.envelope import DECODER, ERRORS_OF_CHANGES, Body, check_usable, read_envelope
 from siorg_job.siorg.errors import InvalidData, MalformedResponse
 from siorg_job.siorg.model import MAX_ACRONYM, MAX_CODE, MAX_NAME, DomainRow, DomainTable, Operation, RemoteUnit, Structure
 from siorg_job.siorg.values import Row, Unusable, camel, check_text, excerpt, member, reject
@@ -29,7 +31,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def _raw(row: Row) -> str:
-    """Compact JSON that PostgreSQL's jsonb and every UTF-8 reader take.
+    """Compact JSON that PostgreSQL's jsonb and every UTF-8 reader take: the row as it came, but for NUL.
 
     Raises:
         InvalidData: some value in it cannot be stored; the error names its place.
@@ -38,12 +40,26 @@ def _raw(row: Row) -> str:
         raw = _ENCODER.encode(row)
         raw.encode()
     except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError, for lone surrogates, is a ValueError
+        raw = ""
+    if not raw:  # raised here, so that it is not chained to an error that holds the whole row
         _check_storable(row, "", 0)
-        raise InvalidData("the row cannot be stored as JSON", field="") from None
-    # A bracket opens each level; only a row with very many of them can be too deep. Text may hold \\u0000 harmlessly.
-    if "\\u0000" in raw or raw.count("{") + raw.count("[") > _DEEPEST:
+        raise InvalidData("the row cannot be stored as JSON", field="")
+    has_nul = "\\u0000" in raw  # or the six characters of it, harmlessly
+    # A bracket opens each level; only a row with very many of them can be too deep.
+    if has_nul or raw.count("{") + raw.count("[") > _DEEPEST:
         _check_storable(row, "", 0)
-    return raw
+    return _ENCODER.encode(_without_nul(row)) if has_nul else raw
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\x00", "")
+        case dict():
+            return {key: _without_nul(entry) for key, entry in value.items()}
+        case list():
+            return [_without_nul(entry) for entry in value]
+    return value
 
 
 def _check_storable(value: Any, field: str, depth: int) -> None:
@@ -59,6 +75,8 @@ def _check_storable(value: Any, field: str, depth: int) -> None:
         case dict():
             for key, entry in value.items():
                 check_text(key, f"{field}: a key")
+                if "\x00" in key:
+                    reject(f"{field}: a key", key, "text without NUL")
                 name = excerpt(key)[:60]
                 _check_storable(entry, f"{field}.{name}" if field else name, depth + 1)
         case list():
@@ -143,7 +161,11 @@ def parse_unit(body: Body, code: int) -> RemoteUnit:
 
 
 def read_structure(body: Body, organization: int) -> Structure:
-    """Read the answer to ``/estrutura-organizacional/completa``; its ``is_whole`` tells whether to believe it."""
+    """Read the answer to ``/estrutura-organizacional/completa``; its ``is_whole`` tells whether to believe it.
+
+    Raises:
+        UnusableAnswer: of several rows none can be used. Of one alone, what is wrong is that row's own.
+    """
     units: dict[int, RemoteUnit] = {}
     invalid: dict[int, InvalidData] = {}
     unidentified = 0
@@ -161,13 +183,14 @@ def read_structure(body: Body, organization: int) -> Structure:
             invalid[code] = error
             return
         known = units.setdefault(code, unit)
-        if known is not unit and known.raw != unit.raw and json.loads(known.raw) != json.loads(unit.raw):
+        if known is not unit and replace(known, raw=unit.raw) != unit:
             message = f"SIORG lists unit {code} more than once, with different data"
             invalid[code] = InvalidData(message, field="codigoUnidade", code=code)
 
     read_envelope(body, _UNIT_KEYS, read)
     for code in invalid:
         units.pop(code, None)
+    check_usable(units, len(invalid) + unidentified, next(iter(invalid.values()), None))
     return Structure(organization, units, invalid, unidentified)
 
 
@@ -235,13 +258,14 @@ def parse_domain(body: Body, table: DomainTable) -> list[DomainRow]:
 
     Raises:
         MalformedResponse: also when the table is empty, which none of them is.
+        UnusableAnswer: no row of several can be used.
         InvalidData: a row cannot be used. The whole table is given up then: a row left out would look ended.
     """
     rows = read_envelope(body, (table.key,), lambda row: _domain_row(row, table))
     if not rows:
         raise MalformedResponse(f"SIORG reports success for {table.value} but sends no rows")
     unique = {row.code: row for row in rows}
-    if any(row != unique[row.code] for row in rows):
+    if len({(row.code, row.name, row.active) for row in rows}) > len(unique):
         raise InvalidData(f"{table.value} lists a code more than once, with different data", field=table.key)
     return list(unique.values())
 
@@ -278,3 +302,11 @@ def parse_stored(raw: str | Row | None) -> RemoteUnit | None:
         return _unit(fields, code, _raw(fields), InvalidData)
     except InvalidData:
         return None
+
+
+def stored_is_active(raw: Row) -> bool:
+    """Whether a stored row of a domain table was in use; as lenient as ``parse_stored``."""
+    try:
+        return values.active(member(raw, "ativo"), "ativo")
+    except InvalidData:
+        return True

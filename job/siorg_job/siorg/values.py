@@ -7,6 +7,7 @@ Each reader takes a value and the name of its place, gives None where SIORG did 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,10 +46,13 @@ _DIGITS = re.compile(r"0*([0-9]{1,10})")
 _SLUG = re.compile(r"[a-z0-9]+(?:-+[a-z0-9]+)*")
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
 _DOUBLED_SCHEME = re.compile(r"(?:https?:/+)+(?=https?://)", re.IGNORECASE)
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]+")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]+")
-_INVISIBLE = re.compile("[\u200b\u2060\ufeff]+")
+# Controls that are no white space; what Unicode calls default ignorable (bidi marks and overrides, zero-width characters, soft
+# hyphens, variation selectors, tags, fillers); and the marks of interlinear annotations.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def reject(field: str, value: Any, allowed: str) -> NoReturn:
 
 def excerpt(value: Any) -> str:
     """A short, printable piece of a text of SIORG's; of anything else nothing."""
-    return " ".join(_UNPRINTABLE.sub(" ", value[:1000]).split())[:200] if isinstance(value, str) else ""
+    return normalise(_HALF_CHARACTER.sub(" ", value[:1000]))[:200] if isinstance(value, str) else ""
 
 
 def camel(key: str) -> str:
@@ -102,21 +106,28 @@ def member(row: Row, key: str) -> Any:
 
 
 def check_text(text: str, field: str) -> None:
-    """Refuse what PostgreSQL cannot store."""
-    if "\x00" in text:
-        shape, reason, allowed = "text with NUL", ", one of them NUL", "text without NUL"
-    elif _HALF_CHARACTER.search(text):
-        shape, reason = "text with half a character", " with half a character (a lone surrogate or a wrong byte)"
-        allowed = "whole Unicode text"
-    else:
-        return
-    raise InvalidData(f"{field} is {shape_of(text)}{reason}; allowed: {allowed}", field=field, shape=shape)
+    """Refuse text that is damaged beyond reading: what was there is not known, and PostgreSQL cannot store it."""
+    if _HALF_CHARACTER.search(text):
+        reason = "with half a character (a lone surrogate or a wrong byte); allowed: whole Unicode text"
+        raise InvalidData(f"{field} is {shape_of(text)} {reason}", field=field, shape="text with half a character")
 
 
 def normalise(text: str) -> str:
-    """Text with every run of white space (NBSP, CR, LF, tabs …) as one space, none around it, no invisible marks."""
-    if not text.isprintable():
-        text = _CONTROL.sub(" ", _INVISIBLE.sub("", text))
+    """Text as it is compared and written: the only place where that is decided. Doing it again changes nothing.
+
+    * Invisible characters are removed: NUL and all other controls of C0 and C1 but white space, bidi marks, embeddings,
+      overrides and isolates (U+202E), zero-width characters, soft hyphens, byte order marks, variation selectors.
+    * Accents stay, in the one form of NFC: ``a`` with U+0303 is ``ã``.
+    * White space of every kind (NBSP, CR, LF, tabs, U+2028 …), however much of it, is one space; around the text is none.
+    * Everything else is carried as it comes: case, punctuation, and damage such as ``ORGAO ¿ SEDE`` or U+FFFD, of which
+      nobody knows what it was.
+
+    What is empty then says nothing. Lengths are counted afterwards.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+    elif not text.isprintable():
+        text = _INVISIBLE.sub("", text)
     return " ".join(text.split())
 
 
@@ -125,13 +136,11 @@ def text(value: Any, field: str, limit: int = _LONGEST_TEXT) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        if value.isprintable():  # nearly all are; 6,600 units have 100,000 texts
-            normalised = " ".join(value.split())
-        else:
+        if not value.isprintable():
             check_text(value, field)
-            normalised = normalise(value)
-        if len(normalised) <= limit:
-            return normalised or None
+        value = normalise(value)
+        if len(value) <= limit:
+            return value or None
     reject(field, value, f"text of at most {limit} characters, or null")
 
 
@@ -171,13 +180,13 @@ def _tail(value: Any) -> str | None:
         return ""
     if not isinstance(value, str):
         return None
-    stripped = value.strip()
-    match = _URI_CODE.fullmatch(stripped) if len(stripped) <= _LONGEST_TEXT else None
-    return match[1] if match else None if stripped else ""
+    written = normalise(value)
+    match = _URI_CODE.fullmatch(written) if len(written) <= _LONGEST_TEXT else None
+    return match[1] if match else None if written else ""
 
 
 def code(value: Any, field: str) -> int | None:
-    """A code: a URI of any host, digits with or without leading zeros, or a number."""
+    """A code: a URI of any host or digits, with or without leading zeros, or a number; the same code in every form."""
     tail = _tail(value)
     if tail == "":
         return None
@@ -238,7 +247,7 @@ def version_key(version: str) -> tuple[int, int, int]:
 
 def objects(value: Any, field: str) -> list[tuple[str, Row]]:
     """The objects of a value that may be a list, a single object, null, or blank text; with the place of each."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or (isinstance(value, str) and not normalise(value)):
         return []
     if isinstance(value, dict):
         return [(field, value)]
@@ -271,7 +280,7 @@ def texts(contacts: list[tuple[str, Row]], key: str, read: _Read[str]) -> tuple[
 def website(value: Any, field: str) -> str | None:
     """A web site's address, as text or in an object."""
     written = text(member(value, "site") if isinstance(value, dict) else value, field) or ""
-    return _DOUBLED_SCHEME.sub("", written.replace(" ", "")).rstrip(".") or None
+    return normalise(_DOUBLED_SCHEME.sub("", written.replace(" ", "")).rstrip(".")) or None
 
 
 def zip_code(address: Row, place: str) -> str | None:

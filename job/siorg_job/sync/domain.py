@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from siorg_job.siorg.model import DomainRow
+from siorg_job.siorg.rows import stored_is_active
 from siorg_job.sync.merge import merge
 from siorg_job.sync.model import Conflict, DomainField, Fetched, Values
 from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
@@ -78,7 +79,7 @@ def _slug_of(name: str) -> str:
 def _base_of(row: Domain) -> Values | None:
     if row.base_raw is None:
         return None
-    return {DomainField.NAME: row.siorg_name, DomainField.IS_ACTIVE: row.base_raw.get("ativo", "SIM") != "NAO"}
+    return {DomainField.NAME: row.siorg_name, DomainField.IS_ACTIVE: stored_is_active(row.base_raw)}
 
 
 def _create(item: Item, remote: DomainRow, fetched: Fetched, copy: WorkingCopy) -> Verdict:

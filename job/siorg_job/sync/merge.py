@@ -9,11 +9,12 @@ has nothing for its base: what a person filled in meanwhile is an edit like any 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
-from siorg_job.siorg.model import RemoteUnit
-from siorg_job.sync.model import PLACE, Conflict, OrganizationField, UnitField, Value, Values, plain
+from siorg_job.siorg.model import MAX_ADDRESS, MAX_EMAIL, MAX_PHONE, MAX_WEBSITE, RemoteUnit
+from siorg_job.sync.model import PLACE, Conflict, OrganizationField, UnitField, Value, Values, comparable, plain
 from siorg_job.sync.resolution import Resolution
 
 
@@ -36,22 +37,22 @@ def remote_unit_values(unit: RemoteUnit) -> Values:
 
 
 def remote_organization_values(unit: RemoteUnit) -> Values:
-    """A fetched órgão or entidade in the words of ``OrganizationField``."""
+    """A fetched órgão or entidade in the words of ``OrganizationField``; of contact and address what its columns hold."""
     return {
         OrganizationField.NAME: unit.name,
         OrganizationField.ACRONYM: unit.acronym,
-        OrganizationField.ADDRESS: unit.address,
+        OrganizationField.ADDRESS: _first((unit.address,), MAX_ADDRESS),
         OrganizationField.STATE: unit.state,
         OrganizationField.ZIP_CODE: unit.zip_code,
-        OrganizationField.PHONE: _first(unit.phones, 50),
-        OrganizationField.EMAIL: _first(unit.emails, 255),
-        OrganizationField.WEBSITE: _first(unit.websites, 255),
+        OrganizationField.PHONE: _first(unit.phones, MAX_PHONE),
+        OrganizationField.EMAIL: _first(unit.emails, MAX_EMAIL),
+        OrganizationField.WEBSITE: _first(unit.websites, MAX_WEBSITE),
         OrganizationField.IS_ACTIVE: not unit.ended,
     }
 
 
-def _first(values: tuple[str, ...] | None, longest: int) -> str | None:
-    return next((value for value in values or () if len(value) <= longest), None)
+def _first(values: Sequence[str | None] | None, longest: int) -> str | None:
+    return next((value for value in values or () if value is not None and len(value) <= longest), None)
 
 
 def merge(
@@ -114,7 +115,7 @@ def _sort(
             elif wanted != local.get(field):
                 changed[field] = wanted
         mine, theirs = _value(local, undecided), _value(remote, undecided)
-        if theirs is None or mine == theirs:
+        if theirs is None or _equal(mine, theirs):
             continue
         before = None if base is None else _value(base, undecided)
         if base is None or _same(mine, before) or _same(mine, theirs):
@@ -122,7 +123,7 @@ def _sort(
             changed.update(news)
             if strict_hierarchy and base is not None:
                 moved |= news.keys() & {*PLACE}
-        elif theirs != before:
+        elif not _same(theirs, before):
             apart |= _moved(undecided, local, remote).keys()
     return changed, apart, moved
 
@@ -143,14 +144,23 @@ def _groups(remote: Values) -> list[tuple[str, ...]]:
     return [(field,) for field in remote if field not in place] + ([place] if place else [])
 
 
-def _value(side: Values, fields: Sequence[str]) -> Value | tuple[Value, Value]:
-    """The value of a field, or of a place: (organization, parent), without a parent directly under the organization."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a unit hangs."""
+
+    organization: Value
+    parent: Value
+    """None: directly under the organization."""
+
+
+def _value(side: Values, fields: Sequence[str]) -> Value | _Place:
+    """The value of a field, or the place that two fields are."""
     if not fields:
         return None
     if len(fields) == 1:
         return side.get(fields[0])
     organization, parent = (side.get(field) for field in fields)
-    return None if organization is None else (organization, None if parent == organization else parent)
+    return None if organization is None else _Place(organization, None if parent == organization else parent)
 
 
 def _moved(fields: Sequence[str], local: Values, remote: Values) -> dict[str, Value]:
@@ -158,9 +168,10 @@ def _moved(fields: Sequence[str], local: Values, remote: Values) -> dict[str, Va
     if len(fields) == 1:
         return {field: remote[field] for field in fields}
     mine, theirs = _value(local, fields), _value(remote, fields)
-    assert isinstance(theirs, tuple)
-    before = mine if isinstance(mine, tuple) else (None, None)
-    return {field: remote[field] for field, was, will in zip(fields, before, theirs, strict=True) if was != will}
+    assert isinstance(mine, _Place)
+    assert isinstance(theirs, _Place)
+    was, will = (mine.organization, mine.parent), (theirs.organization, theirs.parent)
+    return {field: remote[field] for field, now, then in zip(fields, was, will, strict=True) if now != then}
 
 
 def stays_active(resolution: Resolution | None, kept: Mapping[str, Any]) -> bool:
@@ -175,7 +186,7 @@ def differences(*, base: Values | None, local: Values, remote: Values) -> dict[s
     return {
         field: _sides(field, base, local, remote)
         for field, theirs in remote.items()
-        if theirs is not None and theirs != local.get(field)
+        if theirs is not None and not _equal(theirs, local.get(field))
     }
 
 
@@ -188,11 +199,16 @@ def end(local: Value) -> dict[str, Mapping[str, Value]]:
     return {UnitField.IS_ACTIVE: {"base": True, "local": local, "remote": False}}
 
 
-def _same(left: object, right: object) -> bool:
-    """Equal but for white space: dirt of an earlier import is no edit of a person."""
-    if isinstance(left, str) and isinstance(right, str):
-        return left.split() == right.split()
-    return left == right or not (left or right or isinstance(left, bool) or isinstance(right, bool))
+def _equal(left: Value | _Place, right: Value | _Place) -> bool:
+    """Whether nothing has to be written: another order of telephones is no other value."""
+    return left == right or (isinstance(left, tuple) and isinstance(right, tuple) and _same(left, right))
+
+
+def _same(left: Value | _Place, right: Value | _Place) -> bool:
+    """Whether two values say the same: dirt of an earlier import is no edit of a person, another order no change of SIORG's."""
+    if left == right or isinstance(left, _Place) or isinstance(right, _Place):
+        return left == right
+    return comparable(left) == comparable(right)
 
 
 def _with_kept(base: Values | None, remote: Values, kept: Mapping[str, Any]) -> Values | None:

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from siorg_job.siorg.rows import parse_stored
-from siorg_job.sync.model import OrganizationField, UnitField, Value, Values
+from siorg_job.siorg.values import normalise
+from siorg_job.sync.model import OrganizationField, UnitField, Value, Values, comparable
 
 _FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -100,7 +101,7 @@ def next_record(
         together: fields that are one value.
     """
     values, turned_down = (dict(base.values), dict(base.turned_down)) if base is not None else ({}, {})
-    apart = {name for name, theirs in remote.items() if theirs is not None and after.get(name) != theirs}
+    apart = {name for name, theirs in remote.items() if comparable(theirs) not in (None, comparable(after.get(name)))}
     for group in together:
         if group & apart:
             apart |= group
@@ -142,7 +143,7 @@ def next_raw(stored: Mapping[str, Any] | None, answer: str) -> dict[str, Any]:
 
 
 def _says_something(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else value not in (None, [])
+    return bool(normalise(value)) if isinstance(value, str) else value not in (None, [])
 
 
 def ended_raw(stored: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from siorg_job.siorg.model import DomainRow, RemoteUnit
+from siorg_job.siorg.values import normalise
 
 Value: TypeAlias = str | int | bool | tuple[str, ...] | None
 """A field's value; None: not said (remote, base) or empty (local)."""
@@ -109,3 +110,15 @@ class Fetched:
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as JSON takes them (tuples become lists)."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def comparable(value: Value) -> Value:
+    """A value as it is compared: text as it is after parsing, a list without order and repetition, None for what is empty.
+
+    SIORG's values are normalised already; those here may be from the first worker, or from a person.
+    """
+    if isinstance(value, str):
+        return normalise(value) or None
+    if isinstance(value, tuple):
+        return tuple(sorted({*map(normalise, value)} - {""})) or None
+    return value

@@ -255,7 +255,7 @@ async def test_the_token_is_in_nothing_that_is_raised_even_when_echoed(caplog: p
         reply(200, f"<html>{TOKEN}</html>"),
         reply(200, envelope(code=100, message=f"Bearer {TOKEN}", ticket=TOKEN)),
         reply(400, envelope(code=1, message=f"who is {TOKEN}?")),
-        reply(200, envelope(value={**unit_row(471), f"{TOKEN}": "\x00"})),
+        reply(200, envelope(value={**unit_row(471), f"{TOKEN}": "\ud800"})),
         reply(302, Location=f"https://evil.example/{TOKEN}"),
         raw(b""),
         raw(f"HTTP/1.1 {TOKEN} nonsense\r\n\r\n".encode()),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from siorg_job.siorg.model import DomainTable
+from support.dirt import clean_row, dirty_row
 from support.job import job_environment, run_job
-from support.local_structure import UFMT, World, check_tree, siorg_row, unit_uri
+from support.local_structure import UFMT, World, check_tree, siorg_row, unit_uri, whole_tables
 from support.siorg_server import SiorgServer
 
 CODES = (900, 901, 902, 903)
@@ -172,8 +176,90 @@ def test_hierarchies_that_cannot_be(world: World, parents: dict[int, int | None]
     assert max(unit["level"] for unit in world.units().values()) <= 4
 
 
+_NOTES = {"siorg_base", "siorg_raw_data", "siorg_url", "siorg_synced_at", "updated_at"}
+_CATEGORIES = [{"codigoCategoriaUnidade": code, "descricaoCategoriaUnidade": "Ç" * 120, "ativo": "SIM"} for code in (12, 13)]
+
+
+def _columns(world: World) -> dict[int, dict[str, Any]]:
+    rows = [world.organization(), *world.units().values()]
+    return {row["siorg_code"]: {name: value for name, value in row.items() if name not in _NOTES} for row in rows}
+
+
+@_relaxed
+@given(st.integers(0, 2**32).map(Random))
+def test_the_same_answer_in_other_dirt_writes_nothing(world: World, random: Random) -> None:
+    """Units in a list and alone, and the organization, written through the database and asked for again."""
+    world.siorg.tables[DomainTable.UNIT_CATEGORY] = _CATEGORIES
+    world.connection.execute("TRUNCATE siorg_sync_queue, siorg_history, siorg_mappings, organizational_units")
+    world.edit_organization(siorg_synced_at=None, siorg_raw_data=None)
+    kind = siorg_row(UFMT)["codigoTipoUnidade"]
+    clean = {UFMT: clean_row(random, UFMT, 244) | {"codigoTipoUnidade": kind}}
+    clean |= {code: clean_row(random, code, parent) for parent, code in pairwise((UFMT, *CODES))}
+
+    def answer(*codes: int) -> int:
+        for code in codes:
+            world.siorg.rows[code] = dirty_row(random, clean[code], shuffled=code != UFMT)
+        world.enqueue(*codes)
+        changes = world.drain()
+        assert set(world.statuses().values()) == {"COMPLETED"}, world.items(codes[0])[-1]["last_error"]
+        return changes
+
+    world.siorg.rows.clear()
+    answer(UFMT, *CODES)
+    before = _columns(world)
+    assert answer(UFMT, *CODES) == answer(CODES[0]) == answer(UFMT) == 0
+    assert _columns(world) == before
+
+
+_UNUSABLE: tuple[tuple[str, Any, str], ...] = (
+    ("sigla", " " + "X" * 51, "sigla is text of 51 characters; allowed: text of at most 50 characters"),
+    ("nome", "x" * 256, "nome is text of 256 characters; allowed: text of at most 255 characters"),
+    ("codigoUnidadePai", 2**31, "allowed: a URI that ends in a code, digits, or a whole number, 1 to 2147483647"),
+    ("codigoOrgaoEntidade", "-471", "allowed: a URI that ends in a code"),
+    ("codigoCategoriaUnidade", 0, "allowed: a URI that ends in a code"),
+)
+
+
+@pytest.mark.parametrize(("key", "value", "said"), _UNUSABLE, ids=[key for key, _, _ in _UNUSABLE])
+def test_a_row_that_cannot_be_used_ends_alike_alone_and_in_a_list(world: World, key: str, value: Any, said: str) -> None:
+    world.have(*CODES)
+    world.siorg.change(900, **{key: value})
+    alone = world.sync(900)
+    world.siorg.requests.clear()
+    listed = world.sync(*CODES)
+    assert world.siorg.requests == [f"structure {UFMT}"]
+    assert said in alone["last_error"]
+    assert alone["error_details"]["details"]["field"] == key
+    for item in (alone, listed):
+        ended = {name: item[name] for name in ("status", "attempts", "last_error", "error_details")}
+        assert ended == {**ended, "status": "FAILED", "last_error": alone["last_error"], "error_details": alone["error_details"]}
+    assert [world.statuses()[code] for code in CODES[1:]] == ["COMPLETED"] * 3
+
+
+def test_an_answer_without_one_usable_row_fails_nothing(database_url: str) -> None:
+    with SiorgServer("--synthetic", "20") as server, World(database_url) as world:
+        env = job_environment(database_url, server.url, WORKER_MAX_RETRIES="1", WORKER_LINGER_SECS="0")
+        run_job("discover", env=env)
+        run_job("run", env=env)
+        before = whole_tables(world.connection)
+        for code in (UFMT, *world.units()):
+            server.control("PUT", "unit", {"code": code, "verbatim": {"sigla": "X" * 51}})
+        run_job("enqueue", *map(str, world.units()), env=env)
+        run_job("run", env=env)
+        waiting = world.rows("SELECT status, attempts, last_error FROM siorg_sync_queue WHERE status <> 'COMPLETED'")
+        assert {(item["status"], item["attempts"]) for item in waiting} == {("PENDING", 0)}
+        assert all("rows of SIORG's answer can be used, the first because sigla" in item["last_error"] for item in waiting)
+        for code in (UFMT, *world.units()):
+            server.control("PUT", "unit", {"code": code, "verbatim": {}})
+        world.pauses_are_over()
+        run_job("run", env=env)
+        assert set(world.statuses().values()) == {"COMPLETED"}
+        after = whole_tables(world.connection)
+        assert after["siorg_history"] == before["siorg_history"]
+
+
 _ODD_KEYS: tuple[dict[str, Any], ...] = (
-    {"nome": 5}, {"nome": "a\x00b"}, {"nome": "x" * 300}, {"sigla": ["A"]}, {"codigoUnidadePai": 1e30},
+    {"nome": 5}, {"nome": "x" * 256}, {"sigla": "X" * 51}, {"sigla": ["A"]}, {"codigoUnidadePai": 1e30},
     {"codigoUnidadePai": "abc"}, {"codigoOrgaoEntidade": -1}, {"codigoTipoUnidade": {}}, {"areaAtuacao": 7}, {"contato": "x"},
     {"contato": [{"telefone": {}}]}, {"endereco": [[1]]}, {"versaoConsulta": "tomorrow"}, {"operacao": "?"},
     {"codigoUnidade": None}, {"codigoCategoriaUnidade": 2**40},

@@ -184,6 +184,38 @@ def test_a_unit_that_moved_here_from_another_organization_is_enqueued(world: Wor
     assert _kinds(_discover(world, versions)) == {950: "HIERARCHY_CHANGE"}
 
 
+def test_a_unit_in_the_structure_of_another_organization_is_where_its_own_row_says(world: World, versions: Versions) -> None:
+    world.register(ANOTHER)
+    world.have(900)
+    world.siorg.also[ANOTHER] = [world.siorg.rows[900]]
+    assert _kinds(_discover(world, versions, ANOTHER)) == {ANOTHER: "UPDATE"}
+    world.drain()
+    assert world.unit(900)["organization_id"] == world.organization(UFMT)["id"]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_unit_that_two_structures_claim_moves_at_most_once_a_discovery(world: World, versions: Versions, many: bool) -> None:
+    """Alone, it is asked for by itself, and stays where that says; among many the structure that was asked last has it."""
+    world.register(ANOTHER)
+    world.have(900)
+    others = [siorg_row(code, ANOTHER, organization=ANOTHER) for code in range(950, 960)] if many else []
+    world.siorg.publish(*others)
+    world.siorg.also[ANOTHER] = [siorg_row(900, ANOTHER, organization=ANOTHER)]
+    places = []
+    for number in range(3):
+        versions.current = f"{100 + number}.0.0"
+        if many:
+            for code in range(950, 960):
+                world.siorg.change(code, nome=f"Unidade {code}, {number}")
+        moves = len(world.history(900))
+        for organization in (UFMT, ANOTHER):
+            _discover(world, versions, organization)
+        world.drain()
+        assert len(world.history(900)) - moves <= 1
+        places.append(world.unit(900)["organization_code"])
+    assert places == ([ANOTHER, UFMT, ANOTHER] if many else [UFMT] * 3)
+
+
 def test_siorg_unavailable_records_nothing(world: World, versions: Versions) -> None:
     world.siorg.down = SiorgUnavailable("no answer")
     with pytest.raises(SiorgUnavailable):

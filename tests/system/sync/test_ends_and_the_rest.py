@@ -254,16 +254,21 @@ def _category(world: World, code: int = 6) -> dict[str, Any]:
 
 
 def test_a_category_follows_siorgs_table(world: World) -> None:
-    _table(world, " Comissão ", "Comitê")
+    _table(world, " Comissa\u0303o\u202e\xa0", "Comitê")
     assert world.sync(6, 7, entity="CATEGORY")["status"] == "COMPLETED"
     assert world.siorg.requests == ["domain categoria-unidade"]
     row = _category(world)
     assert (row["name"], row["is_siorg_managed"], row["siorg_name"]) == ("Comissão", True, "Comissão")
-    _table(world, "Comissão Permanente", ativo="NAO")
-    for _ in range(2):
+    for dirt in ("", "\xa0", "\u200b"):
+        _table(world, f"Comissão{dirt} Permanente", ativo=f"NÃO{dirt}")
         world.sync(6, entity="CATEGORY")
         assert (_category(world)["name"], _category(world)["is_active"]) == ("Comissão Permanente", False)
-    assert [entry["change_type"] for entry in world.history(6, "CATEGORY")] == ["CREATION", "UPDATE"]
+    _table(world, "Comissão Permanente", ativo="Sim\x00")
+    world.sync(6, entity="CATEGORY")
+    assert _category(world)["is_active"]
+    assert [entry["change_type"] for entry in world.history(6, "CATEGORY")] == ["CREATION", "UPDATE", "UPDATE"]
+    _table(world, "x" * 101)
+    assert world.sync(6, entity="CATEGORY")["last_error"] == "the name in SIORG has 101 characters; at most 100 fit"
 
 
 def test_a_category_renamed_by_a_person_and_by_siorg_is_a_conflict(world: World) -> None:

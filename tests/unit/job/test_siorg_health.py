@@ -14,7 +14,7 @@ from siorg_job.drain.run import GiveUp
 from siorg_job.drain.siorg_health import SiorgHealth, State
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.breaker import Breaker, BreakerState
-from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable
+from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable, UnusableAnswer
 from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation, Outcome, Verdict
 
 NOW = 1000.0  # a monotonic clock; what it shows means nothing
@@ -87,6 +87,7 @@ def test_closed_stays_and_the_item_goes_back_with_its_attempt(world: World) -> N
         (RateLimited("429", retry_after=8.0), 8.4),
         (RateLimited("429"), 5.25),
         (RateLimited("429", retry_after=0.0), 5.25),
+        (UnusableAnswer("none of the 41 rows"), 63.0),
         (BreakerOpen(3.0), None),
         (DatabaseUnavailable("away"), None),
     ):

@@ -16,6 +16,7 @@ from siorg_job.siorg.errors import (
     RequestRefused,
     SiorgError,
     SiorgUnavailable,
+    UnusableAnswer,
     VersionUnknown,
 )
 from support.scripted_server import envelope
@@ -91,13 +92,15 @@ def test_an_error_of_siorg_comes_before_any_look_at_the_rows() -> None:
     with pytest.raises(VersionUnknown):
         read_envelope(envelope(code=103), KEYS, fussy, ERRORS_OF_CHANGES)
     with pytest.raises(InvalidData, match="1 is a row"):  # without one, the first row's error
+        read_envelope(envelope("unidades", [1]), KEYS, fussy)
+    with pytest.raises(UnusableAnswer, match=r"none of the 2 rows .* 1 is a row"):
         read_envelope(envelope("unidades", [1, 2]), KEYS, fussy)
 
 
 def test_what_siorg_says_about_an_error_is_cleaned_and_cut() -> None:
     with pytest.raises(RequestRefused) as caught:
         read(envelope(code=100, message="a\x00b\x1b[31m\r\n\ud800" + "x" * 5000))
-    assert "a b [31m x" in str(caught.value)
+    assert "ab[31m x" in str(caught.value)
     assert len(str(caught.value)) < 300
     str(caught.value).encode()
     wordless: list[Any] = [None, 5, {}, "", []]

@@ -17,6 +17,7 @@ def test_kinds_and_error_types_are_what_they_always_were() -> None:
         ("SiorgUnavailable", "siorg_unavailable", "SiorgUnavailable"),
         ("BreakerOpen", "breaker_open", "BreakerOpen"),
         ("MalformedResponse", "torn_answer", "TornAnswer"),
+        ("UnusableAnswer", "unusable_answer", "UnusableAnswer"),
         ("RateLimited", "rate_limited", "RateLimited"),
         ("PermanentError", "permanent_error", "PermanentError"),
         ("NotFound", "not_found", "NotFound"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from siorg_job.siorg import rows
-from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, SiorgError, VersionUnknown
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, SiorgError, UnusableAnswer, VersionUnknown
 from siorg_job.siorg.model import DomainTable, RemoteUnit
 from support.scripted_server import envelope, unit_row
 from support.siorg_server import CAPTURES
@@ -87,7 +87,7 @@ def test_limits_of_names_count_after_white_space_is_normalised() -> None:
     assert len(read(nome=" " * 60 + "x" * 255).name or "") == 255
     assert len(read(sigla=" " * 60 + "x" * 50).acronym or "") == 50
     for key, longest in (("nome", 255), ("sigla", 50)):
-        too_long = envelope(value={**unit_row(), key: "x" * (longest + 1)})
+        too_long = envelope(value={**unit_row(), key: " " + "x" * (longest + 1)})
         refused(InvalidData, f"{key} is text of {longest + 1} characters", rows.parse_unit, too_long, 471)
 
 
@@ -108,7 +108,7 @@ def test_what_is_not_the_one_unit_that_was_asked_for_is_not_taken() -> None:
 
 def test_what_no_database_takes_is_refused_with_its_place() -> None:
     cases = {
-        rb'"a\u0000b"': "NUL", rb'"\ud800"': "lone surrogate", b'"\xff\xfe"': "wrong byte", b'"\xed\xa0\x80"': "wrong byte",
+        rb'"\ud800"': "lone surrogate", b'"\xff\xfe"': "wrong byte", b'"\xed\xa0\x80"': "wrong byte",
         b"NaN": "NaN", b"-Infinity": "-Infinity", b"1e999": "too large", b"0." + b"1" * 5000: "too large",
         b"1" * 5000: "a number of 5000 characters", b"[" * 60 + b"]" * 60: "deeper than",
         rb'{"k\u0000":1}': "NUL", rb'{"\udfff":1}': "lone surrogate",
@@ -127,12 +127,19 @@ def test_what_only_looks_dangerous_is_kept() -> None:
     assert json.loads(unit.raw)["novo"] == 10**200
 
 
+def test_nul_is_removed_from_the_row_and_all_else_is_stored_as_it_came() -> None:
+    unit = read(nome=" A\x00\u202e B ", finalidade=["\x00", {"x": r"\u0000" + "\x00"}])
+    stored = json.loads(unit.raw)
+    assert (unit.name, stored["nome"], stored["finalidade"]) == ("A B", " A\u202e B ", ["", {"x": r"\u0000"}])
+    assert rows.parse_stored(stored) == unit
+
+
 # ── Structures ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_one_bad_unit_never_spoils_the_others() -> None:
     bad = [{"nome": "no code"}, 5, None, unit_row(4, codigoUnidade="x")]
-    units = [unit_row(471), unit_row(1, nome=["bad"]), unit_row(2, nome="a\x00b"), unit_row(3), *bad]
+    units = [unit_row(471), unit_row(1, nome=["bad"]), unit_row(2, nome="a\ud800b"), unit_row(3), *bad]
     structure = rows.read_structure(envelope("unidades", units), 471)
     assert set(structure.units) == {471, 3}
     assert {code: error.details["field"] for code, error in structure.invalid.items()} == {1: "nome", 2: "nome"}
@@ -140,12 +147,20 @@ def test_one_bad_unit_never_spoils_the_others() -> None:
     assert structure.is_whole
 
 
+def test_an_answer_without_one_usable_row_is_broken_and_says_nothing_about_its_units() -> None:
+    bad = [unit_row(code, nome=5) for code in (471, *range(1, 41))]
+    for value, said in ((bad, "none of the 41 rows of SIORG's answer can be used, the first because nome"), ([5, {}], "2 rows")):
+        refused(UnusableAnswer, said, rows.read_structure, envelope("unidades", value), 471)
+    structure = rows.read_structure(envelope("unidades", [*bad, unit_row(41)]), 471)
+    assert (len(structure.invalid), set(structure.units)) == (41, {41})
+
+
 def test_the_same_row_twice_is_one_unit_and_different_rows_are_none() -> None:
     reordered = dict(reversed(unit_row(2).items()))
     units = [unit_row(471), unit_row(1), unit_row(1), unit_row(2), reordered, unit_row(3), unit_row(3, nome="Other")]
-    units += [unit_row(4, nome=5), unit_row(4)]
+    units += [unit_row(4, nome=5), unit_row(4), unit_row(5, nome="A B"), unit_row(5, nome=" A\xa0B\u202e")]
     structure = rows.read_structure(envelope("unidades", units), 471)
-    assert set(structure.units) == {471, 1, 2}
+    assert set(structure.units) == {471, 1, 2, 5}
     assert set(structure.invalid) == {3, 4}
     assert "more than once" in str(structure.invalid[3])
 
@@ -154,7 +169,7 @@ def test_a_structure_is_whole_only_with_the_organization_itself() -> None:
     whole: list[Any] = [[unit_row(471)], unit_row(471), [unit_row(471, nome=5), unit_row(2)]]
     for value in whole:
         assert rows.read_structure(envelope("unidade", value), 471).is_whole, value
-    partial: list[Any] = [[], None, [unit_row(1), unit_row(2)], [5, {}]]
+    partial: list[Any] = [[], None, [unit_row(1), unit_row(2)], [5]]
     for value in partial:
         assert not rows.read_structure(envelope("unidade", value), 471).is_whole, value
 
@@ -214,7 +229,7 @@ def test_a_version_that_is_none_is_an_error() -> None:
 def test_changes_keep_every_code_even_of_rows_with_unusable_fields() -> None:
     changed = [
         unit_row(1, operacao="INCLUSAO"), unit_row(2, operacao="EXCLUSAO", nome=5),
-        unit_row(3, operacao="ALTERACAO", nome="a\x00b", sigla="\ud800"), unit_row(4, operacao="??"),
+        unit_row(3, operacao="ALTERACAO", nome="a\ud800b", sigla=[]), unit_row(4, operacao="??"),
     ]  # fmt: skip
     changes = rows.parse_changes(envelope("unidades", changed))
     read = [(unit.code, unit.operation, unit.ended) for unit in changes]
@@ -244,7 +259,7 @@ def test_captured_domain_tables_are_read() -> None:
 
 def test_domain_rows() -> None:
     given: list[tuple[Any, str, Any]] = [(1, " Órgão\xa0Singular ", "SIM"), ("https://x/id/categoria-unidade/2", "B", "NAO")]
-    given += 2 * [("03", "C", None)]
+    given += [("03", "C", None), ("3\u202c", "C\xa0", "SIM")]
     keys = ("codigoCategoriaUnidade", "descricaoCategoriaUnidade", "ativo")
     body = envelope("categoriaUnidade", [dict(zip(keys, row, strict=True)) for row in given])
     read = rows.parse_domain(body, DomainTable.UNIT_CATEGORY)
@@ -263,6 +278,8 @@ def test_a_domain_table_is_read_whole_or_not_at_all() -> None:
     ]  # fmt: skip
     for value in invalid:
         refused(InvalidData, "", rows.parse_domain, envelope("poder", value), DomainTable.POWER)
+    refused(InvalidData, "", rows.parse_domain, envelope("poder", [5, x]), DomainTable.POWER)
+    refused(UnusableAnswer, "2 rows", rows.parse_domain, envelope("poder", [5, {}]), DomainTable.POWER)
     for empty in (envelope("poder", []), envelope("poder", None)):
         refused(MalformedResponse, "", rows.parse_domain, empty, DomainTable.POWER)
 

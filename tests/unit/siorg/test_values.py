@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given as whatever
+from hypothesis import strategies as st
 
 from siorg_job.siorg import values
 from siorg_job.siorg.errors import InvalidData
 
 Reader = Callable[[Any, str], Any]
 
-BLANK: list[Any] = [None, "", "  ", "\xa0\r\n\t"]
+BLANK: list[Any] = [None, "", "  ", "\xa0\r\n\t", "\x00 \u202e\u200b\x9b", "\u3164"]
 
 
 def contacts(key: str, reader: Reader = values.label) -> Reader:
@@ -28,10 +32,14 @@ READ: list[tuple[Reader, Any, list[Any]]] = [
         values.type_slug, values.type_letters, values.website, PHONES)),
     (values.code, 244, [
         "http://estruturaorganizacional.dados.gov.br/id/unidade-organizacional/244",
-        "HTTPS://other.host:8443/doc/unidade-organizacional/000244/", "244", "000244", " 244 ", 244]),
+        "HTTPS://other.host:8443/doc/unidade-organizacional/000244/", "244", "000244", " 244 ", "\u202d244\u202c", "244\x00",
+        244]),
     (values.text, "a bc", ["  a \r\n" + "\xa0" * 2000 + "b\u200bc\t"]),  # the limit counts after normalising
     (values.text, "X Y", [" " * 2000 + "X\u2028Y"]),
     (values.text, "x" * 1000, ["x" * 1000]),
+    (values.text, "ab", ["a\x00b", "a\x07b", "a\x96b", "\u202eab\u202c", "\u2066a\u2069b", "a\u00adb", "\ufeffab", "ab\ufe0f"]),
+    (values.text, "São", ["São", "Sa\u0303o", "Sa\u034f\u0303o"]),
+    *((values.text, damaged, [damaged]) for damaged in ("ORGAO ¿ SEDE", "SE\ufffdO", "Ã‡", "q\u0303", "\ue000")),
     (values.text, r"C:\u0000 \ud83d", [r"C:\u0000 \ud83d"]),
     (values.text, "\U0001f600", ["\U0001f600"]),
     (values.label, "78060900", [78060900, 78060900.0, " 78060900"]),
@@ -51,7 +59,8 @@ READ: list[tuple[Reader, Any, list[Any]]] = [
     (values.active, False, ["NAO", "não", "N", "0", 0, False]),
     (values.version, "107.2.0", [" 107.02.0 "]),
     (values.website, "http://www.ufmt.br", [{"tipo": "Site", "site": "http://http://www.ufmt.br.", "outroTipoSite": None}]),
-    (values.website, "https://ufmt.br/ab", ["https://ufmt.br/a b"]),
+    (values.website, "https://ufmt.br/ab", ["https://ufmt.br/a b", "https://ufmt.br/a\u202e\xa0b"]),
+    (values.website, "https://ufmt.br/ã", ["https://ufmt.br/a \u0303"]),
     # Contact data keep order and lose doubles; only an empty list inside a contact is a statement.
     (PHONES, None, [[], [None], {}, [{}], [{"telefone": None}], [{"telefone": [""]}]]),
     (PHONES, (), [[{"telefone": []}]]),
@@ -62,14 +71,13 @@ READ: list[tuple[Reader, Any, list[Any]]] = [
 REFUSED: list[tuple[Reader, str, list[Any]]] = [
     (values.code, "allowed: a URI that ends in a code", [
         0, -1, 2147483648, 10**30, 1.5, True, False, [], {}, ["244"], "x", "24 4", "٣", "²", "-1", "0", "1e3", "2147483648",
-        "https://x/id/unidade-organizacional/", "ftp://x/id/244", "https://x/id/244?a=1", "1" * 400, "244\x00"]),
+        "https://x/id/unidade-organizacional/", "ftp://x/id/244", "https://x/id/244?a=1", "1" * 400, "24\ud8004"]),
     (values.text, "a whole number of 1 digits", [5]),
     (values.text, "a whole number of 2 digits below zero", [-15]),
     (values.text, "true", [True]),
     (values.text, "a list of 1", [["a"]]),
     (values.text, "an object of 1 keys", [{"a": 1}]),
-    (values.text, "text of 1001 characters", ["x" * 1001]),
-    (values.text, "NUL", ["a\x00b"]),
+    (values.text, "text of 1001 characters", ["x" * 1001, "  " + "x" * 1001]),  # the length that counts
     (values.text, "lone surrogate", ["\ud800"]),
     (values.label, "true", [True]),
     (values.label, "a decimal number", [1.5]),
@@ -143,3 +151,20 @@ def test_versions_compare_as_numbers() -> None:
     for wrong in ("", "1.2", "1.2.3.4", "a.b.c", "1.2.٣", "-1.0.0", "1.2.3\n"):
         with pytest.raises(ValueError, match=r"major\.minor\.build"):
             values.version_key(wrong)
+
+
+# Signs of Arabic, Syriac, Kaithi and hieroglyphs, which stand before or around others and are seen.
+_SEEN = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
+
+
+def test_no_control_and_no_format_character_is_left() -> None:
+    for code in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(code)) in {"Cc", "Cf"} and code not in _SEEN:
+            assert values.normalise(f"a{chr(code)}b") == ("a b" if chr(code).isspace() else "ab"), hex(code)
+
+
+@whatever(st.text())
+def test_normalising_again_changes_nothing(text: str) -> None:
+    once = values.normalise(text)
+    assert values.normalise(once) == once
+    assert once == values.normalise(f"\xa0\u202e{unicodedata.normalize('NFD', text)}\x00\t")
