@@ -32,6 +32,9 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     _read_organizations(connection, works, sorted(local_ids), copy)
     if local_ids:
         _read_units(connection, works, local_ids, copy)
+    if _changes_domains(works):
+        for name in ("types_for_change", "categories_for_change"):
+            _rows(connection, name)
     for name in ("types", "categories"):
         for row in _rows(connection, name):
             copy.put(Domain(**row | {"entity_type": EntityType(row["entity_type"]), "base_raw": _raw(row)}))
@@ -40,11 +43,16 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     return copy
 
 
+def _changes_domains(works: _Works) -> bool:
+    """Whether categories or types may be written: items about them, or units with a category that was not here."""
+    return any(fetched.rows or item.entity_type in (EntityType.CATEGORY, EntityType.TYPE) for item, fetched in works)
+
+
 def _read_organizations(connection: Connection, works: _Works, unit_codes: list[int], copy: WorkingCopy) -> None:
     said = {unit.organization_code for _, fetched in works for unit in fetched.units}
     codes = {code for code in said if code is not None}
     codes |= {item.siorg_code for item, _ in works if item.entity_type is EntityType.ORGANIZATION}
-    _rows(connection, "lock_organizations", organizations=sorted(codes), codes=unit_codes)
+    _rows(connection, "lock", organizations=sorted(codes), codes=unit_codes, domains=_changes_domains(works))
     if changing := sorted(item.siorg_code for item, _ in works if item.siorg_code in codes):
         _rows(connection, "organizations_for_change", codes=changing)
     named = {code for item, _ in works for code in codes_named(item.error_details)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync import organization
+from siorg_job.sync.category_names import names_here, possible_names
 from siorg_job.sync.merge import differences, end, merge, remote_unit_values, stays_active
 from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
 from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values
@@ -309,7 +311,14 @@ def _columns(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) ->
 
 
 def _category(code: int | None, fetched: Fetched, copy: WorkingCopy) -> Domain:
-    return copy.category_for(code, next((row.name for row in fetched.rows if row.code == code), None))
+    if code is None:
+        return copy.fallback_category()
+    said = next((row.name for row in fetched.rows if row.code == code), None)
+    names = possible_names(said or f"Categoria SIORG {code}", code)
+    if said is not None:
+        # Others keep their names here: this answer is about a unit. An item about a category sets right what is left.
+        names = chain([names_here(fetched, copy)[code]], names)
+    return copy.category_for(code, names, said)
 
 
 def _notes(unit: Unit, remote: RemoteUnit, fetched: Fetched) -> dict[str, Any]:

@@ -137,6 +137,11 @@ class Domain:
     base_raw: dict[str, Any] | None = None
     managed: bool = False
 
+    @property
+    def is_adoptable(self) -> bool:
+        """Whether SIORG's category of the same name is this one: a person's without a code. The fallback is nobody's."""
+        return self.code is None and self.name != FALLBACK_CATEGORY
+
     def values(self) -> Values:
         """The row in the words of ``DomainField``."""
         return {DomainField.NAME: self.name, DomainField.IS_ACTIVE: self.is_active}
@@ -255,8 +260,8 @@ class WorkingCopy:
             review: a person has to look at it, whatever the operation is.
         """
         self.put(after)
-        # An item may change an ancestor of its unit too; a category or type may have no code yet.
-        code = after.code if isinstance(after, Unit) else item.siorg_code
+        # An item may change more than its own row: an ancestor of its unit, a category that has the name it needs.
+        code = item.siorg_code if after.code is None else after.code
         review = (
             review
             or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
@@ -371,22 +376,34 @@ class WorkingCopy:
         self.put(made)
         return made
 
-    def category_for(self, code: int | None, name: str | None = None) -> Domain:
-        """The category of that SIORG code (None: the fallback), adopted by name or made when it is missing."""
-        categories = self.domains_of(EntityType.CATEGORY)
-        wanted = FALLBACK_CATEGORY if code is None else (name or f"Categoria SIORG {code}")[:100]
-        for category in categories:
-            if category.code == code and (code is not None or category.name == FALLBACK_CATEGORY):
+    def category_named(self, name: str) -> Domain | None:
+        """The category that has this name here."""
+        return next((category for category in self.domains_of(EntityType.CATEGORY) if category.name == name), None)
+
+    def fallback_category(self) -> Domain:
+        """The category of units for which SIORG names none, made when it is missing."""
+        return self.category_named(FALLBACK_CATEGORY) or self._made(
+            Domain(uuid4(), EntityType.CATEGORY, None, None, FALLBACK_CATEGORY)
+        )
+
+    def category_for(self, code: int, names: Iterable[str], siorg_name: str | None) -> Domain:
+        """The category of that SIORG code; when it is missing, a person's of the same name is adopted, or one is made.
+
+        Args:
+            code: SIORG's.
+            names: what it may be called here, the best first, without end; other rows keep theirs.
+            siorg_name: what SIORG calls it, if that is known.
+        """
+        for category in self.domains_of(EntityType.CATEGORY):
+            if category.code == code:
                 return category
-        namesakes = [category for category in categories if category.name == wanted]
-        for category in namesakes:
-            if category.code is None:
-                adopted = replace(category, code=code, siorg_name=wanted, managed=True)
-                self.put(adopted)
-                return adopted
-        if namesakes:
-            wanted = f"{wanted[:80]} ({code})"  # names are unique; SIORG has duplicates
-        siorg_name = name if code is not None else None
-        made = Domain(uuid4(), EntityType.CATEGORY, code, None, wanted, siorg_name=siorg_name, managed=code is not None)
-        self.put(made)
-        return made
+        for name in names:
+            namesake = self.category_named(name)
+            if namesake is None or namesake.is_adoptable:
+                row = namesake or Domain(uuid4(), EntityType.CATEGORY, None, None, name)
+                return self._made(replace(row, code=code, siorg_name=siorg_name, managed=True))
+        raise AssertionError("names have no end")
+
+    def _made(self, row: Domain) -> Domain:
+        self.put(row)
+        return row

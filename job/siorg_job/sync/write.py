@@ -11,7 +11,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_job.sync.working_copy import HistoryRow, Row, Unit, WorkingCopy
+from siorg_job.sync.working_copy import Domain, HistoryRow, Row, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType
 from siorg_queue.statements import load
 
@@ -38,10 +38,11 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
             connection.execute(load("siorg_job.sync", "write.sql")[name], {"rows": Jsonb(records, dumps=_dumps)})
 
     read = copy.as_read
+    run("set_aside_categories", _names_taken_over(copy))
     for name, entity_type in (("types", EntityType.TYPE), ("categories", EntityType.CATEGORY)):
         domains = copy.domains_of(entity_type)
-        run(f"insert_{name}", (row for row in domains if row.id not in read))
         run(f"update_{name}", (row for row in domains if row != read.get(row.id, row)))
+        run(f"insert_{name}", (row for row in domains if row.id not in read))  # maybe under a name that was freed
 
     organizations = [(read[row.id], row) for row in copy.organizations.values()]
     run("update_organizations", (row for before, row in organizations if row != before))
@@ -67,6 +68,17 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
         sql = load("siorg_job.sync", "write.sql")["refresh_mapping_paths"]
         connection.execute(sql, {"ids": [unit.id for unit in relocated]})
     run("insert_history", copy.history)
+
+
+def _names_taken_over(copy: WorkingCopy) -> list[Domain]:
+    """The categories that give up a name which another one that is here takes over."""
+    renamed = [
+        (before.name, row)
+        for row in copy.domains_of(EntityType.CATEGORY)
+        if isinstance(before := copy.as_read.get(row.id), Domain) and before.name != row.name
+    ]
+    taken = {row.name for _, row in renamed}
+    return [row for name, row in renamed if name in taken]
 
 
 def _refresh_paths(connection: Connection, copy: WorkingCopy, units: list[UUID], organizations: list[UUID]) -> None:

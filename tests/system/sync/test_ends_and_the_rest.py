@@ -295,14 +295,6 @@ def test_a_category_that_siorg_does_not_have_fails_and_its_end_is_its_end_but_an
         assert _category(world, 7)["is_active"] is active, names
 
 
-def test_two_categories_of_one_name_in_siorg_are_two_here(world: World) -> None:
-    _table(world, "Comissão", "Comissão")
-    for _ in range(2):
-        world.sync(6, 7, entity="CATEGORY")
-        assert set(world.statuses().values()) == {"COMPLETED"}
-        assert len(world.rows("SELECT * FROM organizational_unit_categories WHERE siorg_code IN (6, 7)")) == 2
-
-
 @pytest.mark.parametrize("present", [False, True])
 def test_a_units_category_is_made_from_the_table_or_adopted_by_its_name(world: World, present: bool) -> None:
     if present:

@@ -1,8 +1,13 @@
--- name: lock_organizations
+-- name: lock
 -- Applies to one organization take turns: new units cannot be locked as rows, and a tree is no place for two at once.
+-- So do applies that change the domain tables (0; no organization has that code): one may rename several of their rows. The
+-- others share them, for each unit written locks the rows that it refers to, in no order.
 -- In one order for everybody, so that nobody waits in a circle.
-SELECT pg_advisory_xact_lock(hashtext('siorg_sync_apply'), o.code)
+SELECT CASE WHEN o.code = 0 AND NOT %(domains)s THEN pg_advisory_xact_lock_shared(hashtext('siorg_sync_apply'), 0)
+            ELSE pg_advisory_xact_lock(hashtext('siorg_sync_apply'), o.code) END
 FROM (
+    SELECT 0 AS code
+    UNION
     SELECT code FROM unnest(%(organizations)s::integer[]) AS w (code)
     UNION
     SELECT o.siorg_code FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
@@ -104,6 +109,13 @@ WHERE found.code IS NOT NULL AND NOT EXISTS (
     WHERE q.entity_type = 'UNIT' AND q.siorg_code = found.code AND ({{waiting}} OR q.status = 'PROCESSING')
 )
 ORDER BY 1
+
+-- name: types_for_change
+-- Here and below: what a person is writing is waited for, and read.
+SELECT t.id FROM organizational_unit_types AS t ORDER BY t.id FOR NO KEY UPDATE
+
+-- name: categories_for_change
+SELECT c.id FROM organizational_unit_categories AS c ORDER BY c.id FOR NO KEY UPDATE
 
 -- name: types
 SELECT 'TYPE' AS entity_type, id, siorg_code AS code, code AS slug, name, siorg_name, coalesce(is_active, true) AS is_active,

@@ -20,6 +20,12 @@ FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, code integer, siorg_
     is_active boolean, synced_at timestamptz, base_raw jsonb)
 WHERE t.id = r.id
 
+-- name: set_aside_categories
+-- Names that others of the group take over: the constraint looks at each row as it is written, and rows may exchange names.
+UPDATE organizational_unit_categories AS c SET name = r.id::text
+FROM jsonb_to_recordset(%(rows)s) AS r (id uuid)
+WHERE c.id = r.id
+
 -- name: update_categories
 UPDATE organizational_unit_categories AS c
 SET name = r.name, siorg_code = r.code, siorg_name = r.siorg_name, is_siorg_managed = r.managed, is_active = r.is_active,

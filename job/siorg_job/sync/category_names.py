@@ -1,0 +1,71 @@
+"""What SIORG's categories are called here. Pure.
+
+Names of categories are unique here, and are not in SIORG. Of SIORG's namesakes the one with the lowest code has the bare
+name, each other its code behind it. A name that a local row keeps whatever SIORG's table says (a person's, or one that the
+table has no more) is taken likewise. So a name follows from the table and from what people did, never from the order in
+which items came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import count
+
+from siorg_job.siorg.model import DomainRow
+from siorg_job.sync.model import Fetched
+from siorg_job.sync.working_copy import Domain, WorkingCopy
+from siorg_queue import EntityType
+
+LONGEST_NAME = 100
+_LONGEST_BEFORE_CODE = 80
+
+
+def possible_names(said: str, code: int) -> Iterator[str]:
+    """What a category that SIORG calls so may be called here, the best first, without end."""
+    yield said[:LONGEST_NAME]
+    yield f"{said[:_LONGEST_BEFORE_CODE]} ({code})"
+    for number in count(2):
+        yield f"{said[:_LONGEST_BEFORE_CODE]} ({code}, {number})"
+
+
+def is_of(name: str, said: str | None, code: int | None) -> bool:
+    """Whether a local name is one that a sync makes of SIORG's (but for white space), and no person's edit."""
+    if said is None:
+        return False
+    name = " ".join(name.split())
+    bare = re.escape(said[:_LONGEST_BEFORE_CODE])
+    return name == said[:LONGEST_NAME] or re.fullmatch(rf"{bare} \({code}(, \d+)?\)", name) is not None
+
+
+def follows(row: Domain, said: DomainRow | None, fetched: Fetched) -> bool:
+    """Whether a local category takes the name that SIORG's table gives it, even without an item of its own."""
+    if said is None or len(said.name) > LONGEST_NAME or fetched.is_older_than(row.synced_at):
+        return False
+    return row.base_raw is None or is_of(row.name, row.siorg_name, row.code) or is_of(row.name, said.name, row.code)
+
+
+def table_of(fetched: Fetched) -> dict[int | None, DomainRow]:
+    """SIORG's categories by code."""
+    return {row.code: row for row in fetched.rows if isinstance(row.code, int)}
+
+
+def names_here(fetched: Fetched, copy: WorkingCopy) -> dict[int, str]:
+    """The name here of each category in SIORG's table, by code, whether it is here yet or not."""
+    table = table_of(fetched)
+    codes = sorted(code for code in table if code is not None)
+    first: dict[str, int] = {}
+    for code in codes:
+        first.setdefault(table[code].name[:LONGEST_NAME], code)
+    categories = copy.domains_of(EntityType.CATEGORY)
+    here = {category.code for category in categories}
+    taken: dict[str, int | None] = {}
+    for category in categories:
+        is_adopted = category.is_adoptable and category.name in first and first[category.name] not in here
+        if not is_adopted and not follows(category, table.get(category.code), fetched):
+            taken[category.name] = category.code
+    names: dict[int, str] = {}
+    for code in codes:
+        names[code] = next(name for name in possible_names(table[code].name, code) if taken.get(name, code) == code)
+        taken[names[code]] = code
+    return names
