@@ -81,7 +81,7 @@ def _guarded(command: Callable[[], int], redactor: Redactor) -> int:
         return int(command())
     except CommandError as error:
         print(redactor.text(str(error)), file=sys.stderr)
-        return Exit.ERROR
+        return error.exit_code
     except DatabaseUnavailable as error:
         log.error("The database is unavailable; try again later", reason=str(error))
         return Exit.TRY_LATER

@@ -42,7 +42,15 @@ siorg_code = integer(1, 2**31 - 1)
 
 
 class CommandError(Exception):
-    """The command cannot do what was asked; the message says why and what to do. Exit code 1."""
+    """The command cannot do what was asked; the message says why and what to do."""
+
+    exit_code = Exit.ERROR
+
+
+class TryLater(CommandError):
+    """The command cannot do it now."""
+
+    exit_code = Exit.TRY_LATER
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,21 +128,6 @@ def test_failed_items_are_listed_with_their_reason_and_opened_again(
     assert [row["status"] for row in rows(connection)] == ["PENDING", "PENDING"]
 
 
-def test_an_organization_is_added_once_and_listed(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    name = "Universidade Federal de Minas Gerais"
-    words = ["organizations", "add", "423", "--acronym", "UFMG", "--name", name, "--ug-code", "153062"]
-    assert job(*words, "--cnpj", "17.217.985/0001-04") == 0
-    assert job(*words, "--cnpj", "17217985000199") == 1
-    assert "SIORG code" in capsys.readouterr().err
-    words[2] = "424"
-    assert job(*words, "--cnpj", "17217985000104") == 1
-    assert "CNPJ" in capsys.readouterr().err
-    assert job(*words, "--cnpj", "123") == 1
-    assert "14 digits" in capsys.readouterr().err
-    assert job("organizations") == 0
-    assert "UFMG" in capsys.readouterr().out
-
-
 def test_cleanup_ends_and_deletes(job: Job, connection: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     insert(connection, siorg_code=1, expires_at="now() - interval '1 day'")
     insert(connection, siorg_code=2, status="'COMPLETED'", processed_at="now() - interval '31 days'")
