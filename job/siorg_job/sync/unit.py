@@ -44,7 +44,7 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
     if remote is not None and (remote.organization_code == remote.code or remote.is_organization):
         return organization.bring_in_line(item, fetched, copy)
     if unit is not None and fetched.is_older_than(unit.synced_at):
-        return superseded(item, unit.id, decided=resolution is not None)
+        return superseded(item, unit.id, unit.synced_at, decided=resolution is not None)
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
         return _merge_or_split(item, remote, unit)
     if remote is None or remote.ended:
