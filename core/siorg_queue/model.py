@@ -67,8 +67,8 @@ class Item:
     """Attempts counted so far, this one included."""
     max_attempts: int
     lease_token: int
-    created_at: datetime
-    """By the database's clock."""
+    needed_at: datetime
+    """An answer of SIORG is good for the item if it was asked for then or later, whoever asked; by the database's clock."""
     local_id: UUID | None = None
     error_details: Any = None
     """What is known of earlier trouble; a person's resolution is carried here."""
@@ -113,6 +113,8 @@ class Verdict:
     delay_seconds: float | None = None
     """Pause before a retry or after a release; None: the queue's own backoff, or none for a release."""
     local_id: UUID | None = None
+    needed_at: datetime | None = None
+    """An answer of SIORG asked for before it will not do when the item is worked on again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ class NewItem:
     payload: Any = field(default_factory=dict)
     priority: int = 5
     delay_seconds: float = 0.0
+    needed_at: datetime | None = None
+    """When, by the database's clock, the answer was asked for that showed the need; None: the moment of enqueueing."""
 
 
 @dataclass(frozen=True, slots=True)

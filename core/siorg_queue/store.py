@@ -40,6 +40,7 @@ CHANNEL = "siorg_sync_queue"
 _ZERO = UUID(int=0)
 _ENUMS: Mapping[str, Callable[[str], Any]] = {"entity_type": EntityType, "operation": Operation, "status": Status}
 _Made = TypeVar("_Made", LostItem, Attention)
+_LOCK_SECONDS = 20.0  # for rows that are being finished: a process that stopped within a transaction is out of the way by then
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
 
@@ -81,10 +82,16 @@ class QueueStore:
         rows = self._run("lease.sql", "renew", ids=list(held), tokens=list(held.values()), lease_seconds=lease.total_seconds())
         return {row["id"] for row in rows}
 
-    def fence(self, items: Collection[Item]) -> set[UUID]:
-        """Inside the caller's transaction: lock the rows whose lease still holds and return their ids."""
-        rows = self._connection.execute(load("siorg_queue", "lease.sql")["fence"], _held(items)).fetchall()
-        return {row["id"] for row in rows}
+    def fence(self, items: Collection[Item]) -> dict[UUID, datetime]:
+        """Inside the caller's transaction: lock the rows whose lease still holds.
+
+        Returns:
+            By their ids, when an answer must have been asked for to be applied: ``needed_at``, and what was noted since the
+            claim.
+        """
+        held = {**_held(items), "needed_ats": [item.needed_at for item in items]}
+        rows = self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held).fetchall()
+        return {row["id"]: row["needed_at"] for row in rows}
 
     def finish_within(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Inside the caller's transaction: write the outcomes. Ids that are missing in the answer were refused."""
@@ -98,6 +105,7 @@ class QueueStore:
                 "changes": [None if verdict.changes is None else Jsonb(verdict.changes) for verdict in verdicts],
                 "delays": [verdict.delay_seconds for verdict in verdicts],
                 "local_ids": [verdict.local_id for verdict in verdicts],
+                "needed_ats": [verdict.needed_at for verdict in verdicts],
                 "max_attempts": self._retry.max_attempts,
                 "retry_base_seconds": self._retry.base_seconds,
                 "retry_max_seconds": self._retry.max_seconds,
@@ -200,22 +208,25 @@ class QueueStore:
     def enqueue(self, items: Sequence[NewItem], *, chunk: int = 2000) -> int:
         """Add what is not waiting already and return how many were added. ``chunk`` items a transaction.
 
-        Idempotent: an entity whose like work is waiting is not added again, however many producers there are.
+        Idempotent: an entity whose like work is waiting is not added again, however many producers there are. Its row takes
+        the greatest ``needed_at``; while it is in work, so does that row, and it gets a successor.
         """
         added = 0
         for start in range(0, len(items), chunk):
-            with transaction(self._connection):
+            with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
+                self._connection.execute(load("siorg_queue", "produce.sql")["enqueue_lock"])
                 added += self.enqueue_within(items[start : start + chunk])
         return added
 
     def enqueue_within(self, items: Sequence[NewItem]) -> int:
-        """As ``enqueue``, inside the caller's transaction."""
+        """As ``enqueue``, inside the caller's transaction.
+
+        Without the producers' lock, for who holds items would wait in a circle with one of them: an item may come twice.
+        """
         if not items:
             return 0
-        statements = load("siorg_queue", "produce.sql")
-        self._connection.execute(statements["enqueue_lock"])
         return self._connection.execute(
-            statements["enqueue"],
+            load("siorg_queue", "produce.sql")["enqueue"],
             {
                 "entity_types": [item.entity_type.value for item in items],
                 "codes": [item.siorg_code for item in items],
@@ -223,9 +234,28 @@ class QueueStore:
                 "priorities": [item.priority for item in items],
                 "payloads": [Jsonb(item.payload) for item in items],
                 "delays": [item.delay_seconds for item in items],
+                "needed_ats": [item.needed_at for item in items],
                 "max_attempts": self._retry.max_attempts,
             },
         ).rowcount
+
+    def note(self, asked_at: datetime, codes: Collection[int], *, organization: int | None = None) -> int:
+        """Note that SIORG was asked about units at ``asked_at``: for open items about them, older answers will not do.
+
+        To be called before the local rows are compared with that answer. What has been applied from an older one by then is
+        seen there, what has not will never be: no change is lost between the two, one that was undone not either.
+
+        Args:
+            asked_at: by the database's clock, before the request was sent.
+            codes: the units and organizations that the answer tells of.
+            organization: the answer is the whole structure of this one: it also tells of those that are not in it.
+
+        Returns:
+            The number of items on which it was noted.
+        """
+        parameters = {"asked_at": asked_at, "codes": list(codes), "organization": organization}
+        with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
+            return self._connection.execute(load("siorg_queue", "produce.sql")["note"], parameters).rowcount
 
     def conflicts(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
         """Items in CONFLICT, newest first, or the one with ``id``."""
@@ -278,7 +308,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         attempts=row["attempts"],
         max_attempts=row["max_attempts"],
         lease_token=row["lease_token"],
-        created_at=row["created_at"],
+        needed_at=row["needed_at"],
         local_id=row["local_id"],
         error_details=row["error_details"],
         detected_changes=row["detected_changes"],

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from siorg_job.siorg.client import SiorgClient
@@ -85,18 +86,23 @@ async def discover(organization: Organization, siorg: SiorgClient, connection: C
     if recorded is not None and organization.has_units:
         if recorded == version:
             return Discovery(code, version, "unchanged")
+        asked_at = _clock(connection)
         try:
             changed = await siorg.changed_since(code, recorded)
         except VersionUnknown as error:
             notice = f"{organization.acronym}: SIORG refuses version {recorded} ({error}); reading the whole structure"
             log.warning(notice)
+    # Noted before the local rows are looked at: see QueueStore.note.
     if changed is not None:
-        known = _known(connection, code, [unit.code for unit in changed])
-        how, items = "changes", list(from_changes(organization, changed, known))
+        codes = [unit.code for unit in changed]
+        store.note(asked_at, codes)
+        how, found = "changes", from_changes(organization, changed, _known(connection, code, codes))
     else:
+        asked_at = _clock(connection)
         structure = await siorg.structure(code)
-        known = _known(connection, code, list(structure.units))
-        how, items = "structure", list(from_structure(organization, structure, known))
+        store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
+        how, found = "structure", from_structure(organization, structure, _known(connection, code, list(structure.units)))
+    items = [replace(item, needed_at=asked_at) for item in found]
     added = store.enqueue(items)
     _rows(connection, "record_version", organization=code, version=version)
     return Discovery(code, version, how, items, added)
@@ -154,6 +160,12 @@ def from_structure(organization: Organization, structure: Structure, known: Mapp
 def _known(connection: Connection, organization: int, codes: Sequence[int]) -> dict[int, Known]:
     rows = _rows(connection, "units", organization=organization, codes=list(codes))
     return {row.pop("code"): Known(**_with_base(row)) for row in rows}
+
+
+def _clock(connection: Connection) -> datetime:
+    (row,) = _rows(connection, "clock")
+    now: datetime = row["now"]
+    return now
 
 
 def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:

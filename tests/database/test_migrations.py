@@ -11,6 +11,7 @@ import pytest
 from siorg_queue import Connection, DatabaseUnavailable, EntityType, NewItem, Operation, QueueStore, connect
 from siorg_queue.migrations import MigrationError, available, migrate, missing_columns, pending
 from support.postgres import Postgres
+from support.queue import number
 
 WATERSWAMP = (Path(__file__).parent / "waterswamp.sql").read_text()
 TABLES = (
@@ -90,14 +91,20 @@ def _same_default(definition: str | None) -> str | None:
     return definition.replace("uuid_generate_v4()", "gen_random_uuid()") if definition else definition
 
 
+def _file(connection: Connection) -> int:
+    return number(connection, "SELECT pg_relation_filenode('siorg_sync_queue')")
+
+
 def test_an_existing_database_keeps_everything_and_gets_additions(existing_url: str) -> None:
     with opened(existing_url) as connection:
-        before, rows_before = catalog(connection), contents(connection)
+        before, rows_before, file = catalog(connection), contents(connection), _file(connection)
         run(existing_url)
         after, rows_after = catalog(connection), contents(connection)
+        assert _file(connection) == file  # no row of a large table was written anew
         assert {key: after.get(key) for key in before} == before
         added = {key[1] for key in after.keys() - before.keys() if key[0] == "column"}
-        assert added >= {f"siorg_sync_queue.{column}" for column in ("lease_token", "lease_expires_at", "claimed_by")}
+        ours = ("lease_token", "lease_expires_at", "claimed_by", "needed_at")
+        assert added >= {f"siorg_sync_queue.{column}" for column in ours}
         assert {name.split(".")[0] for name in added} == {"siorg_sync_queue", "siorg_request_pace", "siorg_sync_migrations"}
         assert {table: len(rows_after[table]) for table in TABLES} == {table: len(rows_before[table]) for table in TABLES}
         assert rows_after["organizations"] == rows_before["organizations"]

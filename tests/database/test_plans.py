@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -152,6 +153,17 @@ def test_a_look_at_due_rows_reads_little_more_than_those(idle: Connection) -> No
     print(f"idle: {before} buffers, {DUE} due: {buffers}")  # noqa: T201
     # Of rows that no vacuum has seen yet the table's pages are looked at: once to count them, once for their times.
     assert buffers <= before + 3 * DUE, per_node(plan)
+
+
+# -- producers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_discovery_reads_nothing_of_what_waits_for_other_organizations(idle: Connection) -> None:
+    note = load("siorg_queue", "produce.sql")["note"]
+    buffers, plan = explained(idle, note, asked_at=datetime.now(UTC), codes=list(range(1, 101)), organization=471)
+    print(f"idle note: {buffers} buffers\n{per_node(plan)}")  # noqa: T201
+    assert buffers <= 1000, per_node(plan)  # a hundred codes, each looked for in one index of four levels, of two kinds
+    assert not walks_the_queue(plan), per_node(plan)
 
 
 # -- the claim ----------------------------------------------------------------------------------------------------------

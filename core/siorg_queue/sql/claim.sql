@@ -7,6 +7,7 @@
 -- a condition that no index can serve (IS TRUE), for with statistics from before a bulk insert the planner would rather
 -- read every due row.
 -- An abandoned row whose attempts are spent is not handed out again but ended here, and returned so that it is counted.
+-- A needed_at beyond the clock (another clock wrote it) is now: else no answer would ever do.
 WITH candidate AS MATERIALIZED (
     SELECT found.id
     FROM generate_series(1, 10) AS p (priority)
@@ -51,7 +52,7 @@ WITH candidate AS MATERIALIZED (
     RETURNING q.*
 )
 SELECT q.id, q.entity_type, q.siorg_code, q.local_id, q.operation, {{priority}} AS priority, q.payload, q.attempts,
-       coalesce(q.max_attempts, 3) AS max_attempts, q.error_details, q.detected_changes, q.lease_token, q.created_at,
-       q.status = 'FAILED' AS ended, q.last_error
+       coalesce(q.max_attempts, 3) AS max_attempts, q.error_details, q.detected_changes, q.lease_token,
+       least({{needed}}, now()) AS needed_at, q.status = 'FAILED' AS ended, q.last_error
 FROM claimed AS q
 ORDER BY {{priority}}, {{scheduled}}, q.id

@@ -15,9 +15,12 @@ SELECT q.id FROM siorg_sync_queue AS q JOIN held AS h ON h.id = q.id AND h.lease
 WHERE q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 
 -- name: fence
--- Locks those of our rows whose lease still holds: only what this returns may be applied in this transaction.
-SELECT q.id FROM siorg_sync_queue AS q
-JOIN unnest(%(ids)s::uuid[], %(tokens)s::bigint[]) AS h (id, lease_token) ON h.id = q.id AND h.lease_token = q.lease_token
+-- Locks those of our rows whose lease still holds: only what this returns may be applied in this transaction, and only from
+-- answers that were asked for at needed_at or later: what was needed at the claim, or has been noted since.
+SELECT q.id, greatest(h.needed_at, CASE WHEN q.needed_at <= clock_timestamp() THEN q.needed_at END) AS needed_at
+FROM siorg_sync_queue AS q
+JOIN unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(needed_ats)s::timestamptz[]) AS h (id, lease_token, needed_at)
+    ON h.id = q.id AND h.lease_token = q.lease_token
 WHERE q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 ORDER BY q.id
 FOR NO KEY UPDATE OF q
@@ -64,6 +67,7 @@ SET status = CASE
     END,
     detected_changes = CASE WHEN f.outcome = 'CONFLICT' THEN coalesce(f.changes, q.detected_changes) ELSE q.detected_changes END,
     local_id = coalesce(f.local_id, q.local_id),
+    needed_at = greatest(q.needed_at, f.needed_at),
     processed_at = CASE
         WHEN f.outcome IN ('COMPLETED', 'FAILED', 'SKIPPED') THEN clock_timestamp()
         WHEN f.outcome = 'RETRY' AND coalesce(q.attempts, 0) >= least(coalesce(q.max_attempts, 3), %(max_attempts)s) THEN clock_timestamp()
@@ -71,8 +75,8 @@ SET status = CASE
     lease_expires_at = NULL,
     claimed_by = NULL
 FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(errors)s::text[], %(details)s::jsonb[],
-            %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[])
-     AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id)
+            %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[], %(needed_ats)s::timestamptz[])
+     AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id, needed_at)
 WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 RETURNING q.id, q.status, q.attempts,
     CASE q.status WHEN 'PENDING' THEN extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 END AS delay_seconds

@@ -38,3 +38,23 @@ coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
 
 -- name: finished
 (q.status IN ('COMPLETED', 'FAILED', 'SKIPPED'))
+
+-- name: open
+-- Waits, or is in work.
+({{waiting}} OR q.status = 'PROCESSING')
+
+-- name: open_unit
+-- The same about a unit; a condition for the index of "organization", so it does not look at attempts and expiry.
+(q.entity_type = 'UNIT' AND coalesce(q.status, 'PENDING'::sync_status_enum) IN ('PENDING'::sync_status_enum, 'PROCESSING'::sync_status_enum))
+
+-- name: organization
+-- The SIORG code, as text, of the organization that the payload names; null where it names none.
+substring(q.payload ->> 'codigoOrgaoEntidade' FROM '0*([0-9]+)/?\s*$')
+
+-- name: needed
+-- An answer of SIORG that was asked for before this is too old for the row.
+coalesce(q.needed_at, q.created_at)
+
+-- name: work
+-- CREATION, UPDATE and HIERARCHY_CHANGE are one and the same work: fetch, bring in line.
+CASE WHEN q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN 'UPDATE' ELSE q.operation::text END

@@ -25,11 +25,24 @@ class Answer(Generic[V]):
     value: V
 
 
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[V]):
+    """A request under way."""
+
+    asked_at: asyncio.Task[datetime]
+    """Its beginning, by the database's clock."""
+    answer: asyncio.Task[Answer[V]]
+
+    async def serves(self, needed: datetime | None) -> bool:
+        """Whether its outcome, be it an answer or an error, is one of ``needed`` (database's clock) or later."""
+        return needed is None or needed <= await asyncio.shield(self.asked_at)
+
+
 class Cache(Generic[K, V]):
     """A single-flight cache with freshness, for one event loop.
 
-    An answer serves whoever needs nothing younger: an item that was made after the request was sent may be about what the
-    answer does not have yet.
+    An answer serves whoever needs nothing younger: what was noted after the request was sent, it may not have yet. The same
+    holds for an error.
     """
 
     def __init__(
@@ -57,7 +70,7 @@ class Cache(Generic[K, V]):
         self._capacity = capacity
         self._weight = weight
         self._answers: OrderedDict[K, Answer[V]] = OrderedDict()
-        self._under_way: dict[K, asyncio.Task[Answer[V]]] = {}
+        self._under_way: dict[K, _Request[V]] = {}
 
     def fresh(self, key: K, needed: datetime | None = None) -> Answer[V] | None:
         """The answer at hand, where it is fresh and was asked for at ``needed`` (database's clock) or later."""
@@ -82,35 +95,36 @@ class Cache(Generic[K, V]):
         """
         if (answer := self.fresh(key, needed)) is not None:
             return answer
-        task = self._under_way.get(key)
-        if task is not None:
-            answer = await asyncio.shield(task)
-            if needed is None or needed <= answer.asked_at:
-                return answer
-            task = self._under_way.get(key)  # of somebody else who needed a younger one
-        if task is None or task.done():
-            task = self._under_way[key] = asyncio.create_task(self._ask(key))
-            task.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(task)
+        while (request := self._under_way.get(key)) is not None and not await request.serves(needed):
+            await asyncio.wait([request.answer])  # two at once would be no faster
+        request = request or self._send(key)
+        return await asyncio.shield(request.answer)
 
     async def close(self) -> None:
         """End requests that nobody waits for any more."""
-        running = list(self._under_way.values())
+        running = [task for request in self._under_way.values() for task in (request.asked_at, request.answer)]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _ask(self, key: K) -> Answer[V]:
-        asked_at = await self._database_now()
+    def _send(self, key: K) -> _Request[V]:
+        asked_at = asyncio.ensure_future(self._database_now())
+        answer = asyncio.create_task(self._ask(key, asked_at))
+        request = self._under_way[key] = _Request(asked_at, answer)
+        answer.add_done_callback(lambda _: self._forget(key, request))
+        return request
+
+    async def _ask(self, key: K, asked_at: asyncio.Task[datetime]) -> Answer[V]:
+        moment = await asked_at
         value = await self._fetch(key)
-        answer = self._answers[key] = Answer(asked_at, time.monotonic() + self._fresh_seconds, value)
+        answer = self._answers[key] = Answer(moment, time.monotonic() + self._fresh_seconds, value)
         self._answers.move_to_end(key)
         while len(self._answers) > 1 and sum(self._weight(kept.value) for kept in self._answers.values()) > self._capacity:
             self._answers.popitem(last=False)
         return answer
 
-    def _forget(self, key: K, task: asyncio.Task[Answer[V]]) -> None:
-        if self._under_way.get(key) is task:
+    def _forget(self, key: K, request: _Request[V]) -> None:
+        if self._under_way.get(key) is request:
             del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # seen: whoever waited got it too
+        if not request.answer.cancelled():
+            request.answer.exception()  # seen: whoever waited got it too

@@ -97,7 +97,7 @@ class Fetcher:
 
     async def _from_structure(self, organization: int, group: Sequence[Item]) -> list[FetchResult]:
         try:
-            answer = await self._structures.get(organization, max(item.created_at for item in group))
+            answer = await self._structures.get(organization, max(item.needed_at for item in group))
         except PermanentError:
             # The hint was wrong, or SIORG does not list it: each unit is asked for by itself.
             return await self._each_alone(group)
@@ -158,10 +158,10 @@ class Fetcher:
         if not holders or not holders[0]["is_active"] or holders[0]["code"] == item.siorg_code:
             return
         organization: int = holders[0]["code"]
-        if self._structures.fresh(organization) is not None:
+        if self._structures.fresh(organization, item.needed_at) is not None:
             return
         try:
-            await self._exists.get(organization)
+            await self._exists.get(organization, item.needed_at)
         except PermanentError:
             raise MalformedResponse(
                 f"SIORG does not find unit {item.siorg_code}, nor organization {organization} that holds it here: an end is not"
@@ -175,7 +175,7 @@ class Fetcher:
             await self._siorg.unit(organization)
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[FetchResult]:
-        answer = await self._tables.get(table, max(item.created_at for item in group))
+        answer = await self._tables.get(table, max(item.needed_at for item in group))
         return [(item, Fetched(answer.asked_at, rows=tuple(answer.value))) for item in group]
 
     # -- what makes an answer complete: parents and categories --------------------------------------------------------
@@ -188,7 +188,7 @@ class Fetcher:
         units = [unit for _, unit in found]
         ancestors = Ancestors(self._siorg, self._database, structure)
         await ancestors.look_up(units)
-        rows = await self._missing_categories(units)
+        rows = await self._missing_categories(units, max(item.needed_at for item, _ in found))
         result: list[FetchResult] = []
         for item, unit in found:
             try:
@@ -200,7 +200,7 @@ class Fetcher:
                 result.append((item, Fetched(asked_at, unit, tuple(above.chain), outside, missing, rows)))
         return result
 
-    async def _missing_categories(self, units: Sequence[RemoteUnit]) -> tuple[DomainRow, ...]:
+    async def _missing_categories(self, units: Sequence[RemoteUnit], needed: datetime) -> tuple[DomainRow, ...]:
         codes = {unit.category_code for unit in units if unit.category_code is not None}
         if not codes:
             return ()
@@ -208,7 +208,7 @@ class Fetcher:
         if codes <= {row["code"] for row in rows}:
             return ()
         try:
-            return tuple((await self._tables.get(DomainTable.UNIT_CATEGORY)).value)
+            return tuple((await self._tables.get(DomainTable.UNIT_CATEGORY, needed)).value)
         except PermanentError:
             return ()  # the unit is worth more than the name of its category
 
@@ -226,7 +226,7 @@ class Fetcher:
 
     def _is_at_hand(self, organization: int, item: Item) -> bool:
         """Whether no further request is needed, as far as one can tell: the fetch under way may have begun too early."""
-        return self._structures.is_under_way(organization) or self._structures.fresh(organization, item.created_at) is not None
+        return self._structures.is_under_way(organization) or self._structures.fresh(organization, item.needed_at) is not None
 
 
 class Fetching:

@@ -22,3 +22,6 @@ INSERT INTO system_settings (key, value, value_type, description, category)
 VALUES ('siorg_versao:' || %(organization)s::integer, to_jsonb(%(version)s::text), 'string',
         'SIORG version up to which this organization has been discovered', 'siorg')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now()
+
+-- name: clock
+SELECT clock_timestamp() AS now

@@ -12,7 +12,7 @@ import psycopg
 
 from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.model import Fetched
-from siorg_job.sync.outcomes import internal_error, refused, unusable
+from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unusable
 from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
@@ -109,8 +109,17 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
     items = [item for item, _ in works]
     with transaction(connection):
         ours = store.fence(items)
-        verdicts = [verdict for item, verdict in works if item.id in ours and isinstance(verdict, Verdict)]
-        open_works = [(item, fetched) for item, fetched in works if item.id in ours and isinstance(fetched, Fetched)]
+        verdicts: list[Verdict] = []
+        open_works: list[tuple[Item, Fetched]] = []
+        for item, found in works:
+            if item.id not in ours:
+                continue
+            if isinstance(found, Verdict):
+                verdicts.append(found)
+            elif found.asked_at < ours[item.id]:  # whoever asked, and wherever the answer was kept: all of them come through here
+                verdicts.append(asked_too_early(item, ours[item.id], "a change in SIORG was noted after this answer"))
+            else:
+                open_works.append((item, found))
         changes = 0
         if open_works:
             copy = read(connection, open_works)

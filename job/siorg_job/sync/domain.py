@@ -26,7 +26,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     row = _local(item, copy)
     resolution = resolution_of(item, DomainField)
     if row is not None and fetched.is_older_than(row.synced_at):
-        return superseded(item, row.id, decided=resolution is not None)
+        return superseded(item, row.id, row.synced_at, decided=resolution is not None)
     remote = _remote(item.siorg_code, fetched.rows, None if row is None else row.slug)
     kind = item.entity_type.lower()
     if remote is None:

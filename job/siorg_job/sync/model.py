@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from siorg_job.siorg.model import DomainRow, RemoteUnit
 from siorg_job.siorg.values import normalise
@@ -102,7 +102,7 @@ class Fetched:
         """All units that SIORG described: the item's own, then those above it."""
         return self.ancestors if self.unit is None else (self.unit, *self.ancestors)
 
-    def is_older_than(self, synced_at: datetime | None) -> bool:
+    def is_older_than(self, synced_at: datetime | None) -> TypeGuard[datetime]:
         """Whether a newer answer was applied already: this one must not overwrite it."""
         return synced_at is not None and synced_at > self.asked_at
 

@@ -25,7 +25,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         )
     resolution = resolution_of(item, OrganizationField, remote_organization_values)
     if fetched.is_older_than(row.synced_at):
-        return superseded(item, row.id, decided=resolution is not None)
+        return superseded(item, row.id, row.synced_at, decided=resolution is not None)
     remote = None if fetched.unit is None or fetched.unit.ended else fetched.unit
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
         found = (

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from siorg_job.sync.model import Value, plain
 from siorg_queue import Item, Operation, Outcome, Verdict
-
-_ASK_AGAIN_SECONDS = 1.5  # a claim at once would meet the same answer
 
 
 def completed(item: Item, local_id: UUID | None) -> Verdict:
@@ -57,18 +56,23 @@ def not_extinct(item: Item, subject: str, local_id: UUID | None = None) -> Verdi
     return Verdict(item, Outcome.SKIPPED, error, _details("not_extinct"), local_id=local_id)
 
 
-def superseded(item: Item, local_id: UUID, *, decided: bool) -> Verdict:
+def superseded(item: Item, local_id: UUID, synced_at: datetime, *, decided: bool) -> Verdict:
     """A newer answer than the item's was applied already: nothing is left to do, unless the item stands for more than that.
 
     Args:
         item: the item.
         local_id: the row that is newer.
+        synced_at: when the answer that it has was asked for.
         decided: a person's decision goes with the item; it is still to be carried out.
     """
     if decided or item.operation in (Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT):
-        error = "a newer answer of SIORG was applied meanwhile; asking again"
-        return Verdict(item, Outcome.RELEASED, error, delay_seconds=_ASK_AGAIN_SECONDS)
+        return asked_too_early(item, synced_at, "a newer answer of SIORG was applied meanwhile")
     return completed(item, local_id)
+
+
+def asked_too_early(item: Item, needed_at: datetime, reason: str) -> Verdict:
+    """The item goes back unharmed, to be worked on with an answer that is asked for at ``needed_at`` or later."""
+    return Verdict(item, Outcome.RELEASED, f"{reason}; asking again", needed_at=needed_at)
 
 
 def _details(kind: str, details: Mapping[str, Any] | None = None, *, retryable: bool = False) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
     remote = fetched.unit
     unit = copy.units.get(item.siorg_code)
     if unit is not None and fetched.is_older_than(unit.synced_at):
-        return superseded(item, unit.id, decided=resolution is not None)
+        return superseded(item, unit.id, unit.synced_at, decided=resolution is not None)
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
         return _merge_or_split(item, remote, unit, copy)
     if remote is None or remote.ended:
@@ -193,8 +193,8 @@ def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, copy: WorkingCop
     """SIORG has an organization of that code: a unit of that code has left the organization that held it."""
     unit = copy.units.get(remote.code)
     if unit is not None:
-        if fetched.is_older_than(unit.synced_at):
-            return superseded(item, unit.id, decided="resolution" in (item.error_details or ()))
+        if unit.synced_at is not None and fetched.is_older_than(unit.synced_at):
+            return superseded(item, unit.id, unit.synced_at, decided="resolution" in (item.error_details or ()))
         apart = _leave(item, "is an organization of its own in SIORG", remote, fetched, unit, copy)
         if apart is not None:
             return conflict(item, apart.reason, apart.differences, unit.id)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from siorg_job.siorg.model import DomainTable
+from siorg_job.sync.model import Fetched
 from support.local_structure import UFMT, World, siorg_row
 
 CODE = 900
@@ -57,7 +58,7 @@ def test_an_end_is_believed_although_the_stored_time_is_in_the_future(synced: Wo
     ("operation", "decision"),
     [("EXTINCTION", None), ("MERGE", None), ("SPLIT", None), ("UPDATE", "ACCEPT_SIORG")],
 )
-def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
+def test_what_a_newer_answer_does_not_settle_is_asked_again_at_once_for_a_younger_one(
     synced: World, entity: str, operation: str, decision: str | None
 ) -> None:
     code = {"UNIT": CODE, "ORGANIZATION": UFMT, "CATEGORY": 6}[entity]
@@ -69,9 +70,7 @@ def test_what_a_newer_answer_does_not_settle_is_asked_again_after_a_pause(
     synced.apply(works)
     item = synced.item(id_)
     assert (item["status"], item["attempts"]) == ("PENDING", 0)
-    (row,) = synced.rows(
-        "SELECT extract(epoch FROM scheduled_for - now())::float8 AS pause FROM siorg_sync_queue WHERE id = %s", id_
-    )
-    assert 0.5 < row["pause"] <= 2
+    (again,) = synced.claim()
+    assert again.needed_at > max(result.asked_at for _, result in works if isinstance(result, Fetched))
     if decision is not None:
         assert item["error_details"]["resolution"] == decision

@@ -90,6 +90,23 @@ async def test_an_error_is_everybodys_and_is_not_kept() -> None:
 
 
 @in_a_loop
+async def test_an_error_of_a_request_that_began_too_early_is_not_the_latecomers() -> None:
+    source = Source()
+    source.let.clear()
+    source.error = ValueError("not yet")
+    cache = source.cache()
+    early = asyncio.create_task(cache.get("a", T0))
+    late = [asyncio.create_task(cache.get("a", T0 + timedelta(seconds=1.5))) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    source.let.set()
+    with pytest.raises(ValueError, match="not yet"):
+        await early
+    source.error = None
+    assert {answer.value for answer in await asyncio.gather(*late)} == {2}
+    assert source.asked == ["a", "a"]
+
+
+@in_a_loop
 async def test_who_stops_waiting_does_not_stop_the_request_and_close_does() -> None:
     source = Source()
     source.let.clear()
