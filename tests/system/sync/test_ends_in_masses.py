@@ -41,15 +41,19 @@ def test_ends_cost_one_request_for_their_organization_however_many_ask_at_a_time
     assert sorted(full.siorg.requests) == sorted(["unit 471", *(f"unit {code}" for code in UNITS)])
 
 
-def test_a_fresh_structure_says_that_siorg_knows_the_organization(full: World) -> None:
+def test_a_structure_that_is_young_enough_for_the_end_says_that_siorg_knows_the_organization(full: World) -> None:
     fetcher = full.fetcher()
+    full.siorg.remove(910, 911)
+    full.enqueue(910, operation="EXTINCTION", priority=6)
     full.enqueue(*UNITS[:10])
-    full.apply(full.fetch(full.claim(), fetcher))
-    full.siorg.remove(910)
-    full.enqueue(910, operation="EXTINCTION")
+    full.apply(full.fetch(full.claim(10), fetcher))
     full.apply(full.fetch(full.claim(), fetcher))
     assert full.siorg.requests == ["structure 471", "unit 910"]
+    full.enqueue(911, operation="EXTINCTION")  # SIORG may have lost everything since then
+    full.apply(full.fetch(full.claim(), fetcher))
+    assert full.siorg.requests[2:] == ["unit 911", "unit 471"]
     assert not full.unit(910)["is_active"]
+    assert not full.unit(911)["is_active"]
 
 
 def test_that_the_organization_was_not_found_is_not_remembered(full: World) -> None:
