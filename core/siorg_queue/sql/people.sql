@@ -41,18 +41,17 @@ RETURNING q.id
 
 -- name: end_older_conflicts
 -- Open conflicts of an entity about which a later answer of SIORG has decided: another conflict stands for them now, or none
--- does. Only the work "bring in line": what was merged, split or ended is a question by itself. A row that a person is just
--- deciding is left to the person.
+-- does. What was merged or split is a question by itself. A row that a person is just deciding is left to the person.
 WITH decided AS (
     SELECT d.*, n.created_at
     FROM unnest(%(ids)s::uuid[], %(asked)s::text[], %(reasons)s::text[]) AS d (id, asked, reason)
-    JOIN siorg_sync_queue AS n ON n.id = d.id AND n.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE')
+    JOIN siorg_sync_queue AS n ON n.id = d.id AND n.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
 ), older AS (
     SELECT q.id, d.reason
     FROM decided AS d
     JOIN siorg_sync_queue AS n ON n.id = d.id
     JOIN siorg_sync_queue AS q ON q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code
-    WHERE q.status = 'CONFLICT' AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE')
+    WHERE q.status = 'CONFLICT' AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
       AND (coalesce(q.error_details #>> '{details,asked_at}', '') COLLATE "C", q.created_at, q.id) < (d.asked, d.created_at, d.id)
     FOR NO KEY UPDATE OF q SKIP LOCKED
 )

@@ -18,20 +18,22 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "discover",
         help="ask SIORG what changed and put it on the queue",
-        description="For every registered organization, or those named: what changed since the version recorded at the last"
-        " discovery (the whole structure the first time). What is in line already is not enqueued.",
+        description="For every registered organization, or those named: its rows here are compared with SIORG's whole structure"
+        " when its version moved, while something differed at the last comparison, and at least every seven days. What is in"
+        " line is not enqueued, nor what a person edited and SIORG did not contest.",
     )
     parser.add_argument(
         "--organization", type=siorg_code, action="append", metavar="CODE", help="only this one (repeatable); default: all active"
     )
+    parser.add_argument("--full", action="store_true", help="read every structure, whatever is recorded of its version")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    return asyncio.run(_discover(context, arguments.organization))
+    return asyncio.run(_discover(context, arguments.organization, full=arguments.full))
 
 
-async def _discover(context: Context, codes: list[int] | None) -> int:
+async def _discover(context: Context, codes: list[int] | None, *, full: bool) -> int:
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
@@ -63,7 +65,7 @@ async def _discover(context: Context, codes: list[int] | None) -> int:
                     break
                 started = time.monotonic()
                 try:
-                    found = await discover(organization, client, connection, store)
+                    found = await discover(organization, client, connection, store, full=full)
                 except SiorgError as error:
                     later = isinstance(error, TransientError | AccessRefused)
                     failures.add(Exit.TRY_LATER if later else Exit.ERROR)

@@ -92,6 +92,38 @@ def merge(
     return Conflict({field: _sides(field, base, local, remote) for field in remote if field in apart | moved}, "; ".join(reasons))
 
 
+class Rule(Enum):
+    """What becomes of a value in which the row here and SIORG differ."""
+
+    TAKE = "take"
+    """Nobody has changed it here: SIORG's is written."""
+    EDITED = "edited"
+    """A person has changed it here, and SIORG has not: it stays."""
+    APART = "apart"
+    """Both have changed it: a person has to decide."""
+
+
+def differing(*, base: Values | None, local: Values, remote: Values, kept: Mapping[str, Any] | None = None) -> dict[str, Rule]:
+    """The fields in which a row differs from what SIORG says, and what ``merge`` would make of each."""
+    base = _with_kept(base, remote, kept or {})
+    found: dict[str, Rule] = {}
+    for group in _groups(remote):
+        if rule := _rule(group, base, local, remote):
+            found |= dict.fromkeys(_moved(group, local, remote), rule)
+    return found
+
+
+def _rule(fields: Sequence[str], base: Values | None, local: Values, remote: Values) -> Rule | None:
+    """The rule for fields that are one value; None where there is no difference, or nothing said."""
+    mine, theirs = _value(local, fields), _value(remote, fields)
+    if theirs is None or _equal(mine, theirs):
+        return None
+    before = None if base is None else _value(base, fields)
+    if base is None or _same(mine, before) or _same(mine, theirs):
+        return Rule.TAKE
+    return Rule.EDITED if _same(theirs, before) else Rule.APART
+
+
 class _Apart(Enum):
     """Both moved apart."""
 
@@ -114,16 +146,13 @@ def _sort(
                 apart.add(field)
             elif wanted != local.get(field):
                 changed[field] = wanted
-        mine, theirs = _value(local, undecided), _value(remote, undecided)
-        if theirs is None or _equal(mine, theirs):
-            continue
-        before = None if base is None else _value(base, undecided)
-        if base is None or _same(mine, before) or _same(mine, theirs):
+        rule = _rule(undecided, base, local, remote)
+        if rule is Rule.TAKE:
             news = _moved(undecided, local, remote)
             changed.update(news)
             if strict_hierarchy and base is not None:
                 moved |= news.keys() & {*PLACE}
-        elif not _same(theirs, before):
+        elif rule is Rule.APART:
             apart |= _moved(undecided, local, remote).keys()
     return changed, apart, moved
 

@@ -31,7 +31,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         found = (
             end(row.is_active)
             if remote is None
-            else differences(base=_base_of(row), local=row.values(), remote=remote_organization_values(remote))
+            else differences(base=base_of(row), local=row.values(), remote=remote_organization_values(remote))
         )
         reason = f"organization {row.code}: SIORG reports {item.operation} and does not say with whom; a person has to decide"
         return conflict(item, reason, found, row.id, kind=item.operation.lower())
@@ -47,7 +47,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
 def _merge(
     item: Item, remote: RemoteUnit, fetched: Fetched, row: Organization, copy: WorkingCopy, resolution: Resolution | None
 ) -> Verdict:
-    base, values = _base_of(row), remote_organization_values(remote)
+    base, values = base_of(row), remote_organization_values(remote)
     decision = merge(
         base=base,
         local=row.values(),
@@ -64,7 +64,7 @@ def _merge(
     return completed(item, row.id)
 
 
-def _base_of(row: Organization) -> Values | None:
+def base_of(row: Organization) -> Values | None:
     """What we last wrote, where it is recorded; else what SIORG said last stands in."""
     recorded = {} if row.base is None else row.base.values
     if row.said is None:
@@ -73,7 +73,7 @@ def _base_of(row: Organization) -> Values | None:
 
 
 def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
-    base = _base_of(row)
+    base = base_of(row)
     if not row.is_active or (resolution is None and base is not None and base.get(OrganizationField.IS_ACTIVE) is False):
         return completed(item, row.id)
     ended: Values = {OrganizationField.IS_ACTIVE: False}

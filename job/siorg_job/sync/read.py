@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -90,13 +91,41 @@ def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID
 
 def _read_kept(connection: Connection, works: _Works, copy: WorkingCopy) -> None:
     codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
-    for row in _rows(connection, "kept", codes=sorted(codes)):
+    _read_kept_of(connection, sorted(codes), copy)
+
+
+def _read_kept_of(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> None:
+    for row in _rows(connection, "kept", codes=list(codes)):
         entity_type = EntityType(row["entity_type"])
         if entity_type is EntityType.UNIT and row["code"] in copy.organizations:
             entity_type = EntityType.ORGANIZATION  # an organization that was enqueued as a unit
         found = row["detected_changes"].items()
         remote = {field: sides["remote"] for field, sides in found if isinstance(sides, dict) and "remote" in sides}
         copy.kept.setdefault((entity_type, row["code"]), []).append(Kept(row["decided_at"], remote))
+
+
+def read_for_comparison(connection: Connection, organization: int, codes: Sequence[int]) -> WorkingCopy:
+    """Read one organization with its units, and the units that are named wherever they are here; nothing is locked."""
+    copy = WorkingCopy()
+    for row in _rows(connection, "organizations", codes=[organization], unit_codes=list(codes)):
+        copy.put(Organization(**_with_base(row, OrganizationField)))
+    for row in _rows(connection, "units_to_compare", organization=organization, codes=list(codes)):
+        row["contact_info"] = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
+        copy.put(Unit(**_with_base(row, UnitField)))
+    return copy
+
+
+def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> set[tuple[EntityType, int, str, str]]:
+    """What people turned down about these entities, into ``copy``; and what they have been asked and did not decide yet."""
+    if not codes:
+        return set()
+    _read_kept_of(connection, codes, copy)
+    return {
+        (EntityType(row["entity_type"]), row["code"], field, json.dumps(sides["remote"]))
+        for row in _rows(connection, "open_conflicts", codes=list(codes))
+        for field, sides in row["detected_changes"].items()
+        if isinstance(sides, dict) and "remote" in sides
+    }
 
 
 def hanging_wrong(connection: Connection, copy: WorkingCopy) -> list[int]:

@@ -14,12 +14,12 @@ from siorg_job.sync.merge import differences, end, merge, remote_unit_values, st
 from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
 from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values
 from siorg_job.sync.outcomes import completed, conflict, failed_for_now, not_extinct, refused, superseded, unusable
+from siorg_job.sync.place import AREA_UNLESS_SAID, base_of, place_of
 from siorg_job.sync.resolution import Resolution, resolution_of
 from siorg_job.sync.working_copy import Domain, Organization, Unit, WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
-_AREA_UNLESS_SAID = "SUPPORT"
 _AT_THE_TOP = {"parent_id": None, "parent_code": None}
 _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
@@ -70,7 +70,7 @@ def _merge_or_split(item: Item, remote: RemoteUnit | None, unit: Unit | None, co
         found = end(None if unit is None else unit.is_active)
         now = "SIORG has the unit no more"
     else:
-        base = None if unit is None else _base_of(unit, copy)
+        base = None if unit is None else base_of(unit, copy)
         found = differences(base=base, local={} if unit is None else unit.values(), remote=remote_unit_values(remote))
         now = "SIORG still has the unit"
     verb = "merged" if item.operation is Operation.MERGE else "split"
@@ -85,7 +85,7 @@ def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCo
     if unit is None or not unit.is_active:
         return completed(item, None if unit is None else unit.id)
     remote: Values = {UnitField.IS_ACTIVE: False}
-    base = _base_of(unit, copy)
+    base = base_of(unit, copy)
     if resolution is None and base is not None and base.get(UnitField.IS_ACTIVE) is False:
         # It had ended before, and a person opened it again: SIORG says what it said then.
         return completed(item, unit.id)
@@ -143,7 +143,7 @@ def _apply(
         _create(item, remote, values, resolution, home, fetched, copy)
         return None
     resolution = _with_parent(resolution, unit, home.code)
-    base = _base_of(unit, copy)
+    base = base_of(unit, copy)
     decision = merge(
         base=base,
         local=unit.values(),
@@ -173,20 +173,18 @@ def _what_happened(before: Unit, after: Unit) -> Operation:
     return Operation.UPDATE
 
 
-def _place(
-    remote: RemoteUnit, unit: Unit | None, home: Organization, fetched: Fetched, copy: WorkingCopy
-) -> dict[UnitField, Value]:
-    """Where SIORG has the unit, as far as that can be here: a parent of another organization cannot."""
-    parent = remote.parent_code
-    if parent is None and unit is not None and unit.organization_code == home.code:
-        return {UnitField.ORGANIZATION: home.code, UnitField.PARENT: unit.values()[UnitField.PARENT]}
-    if parent is None or parent == home.code or parent in fetched.outside:
-        return {UnitField.ORGANIZATION: home.code, UnitField.PARENT: home.code}
-    above = copy.locate(parent)
-    if above is None and parent not in fetched.missing:
-        raise Refused(f"the parent {parent} of unit {remote.code} is not known here", "unknown_parent")
-    here = above is not None and above.organization_code == home.code
-    return {UnitField.ORGANIZATION: home.code, UnitField.PARENT: parent if here else home.code}
+def _place(remote: RemoteUnit, unit: Unit | None, home: Organization, fetched: Fetched, copy: WorkingCopy) -> dict[str, Value]:
+    """Where SIORG has the unit, as far as that can be here."""
+
+    def organization_of(parent: int) -> int | None:
+        if parent in fetched.outside:
+            return None
+        above = copy.locate(parent)
+        if above is None and parent not in fetched.missing:
+            raise Refused(f"the parent {parent} of unit {remote.code} is not known here", "unknown_parent")
+        return None if above is None else above.organization_code
+
+    return place_of(remote, unit, home.code, organization_of)
 
 
 def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, copy: WorkingCopy) -> Verdict:
@@ -205,7 +203,7 @@ def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, copy: WorkingCop
 
 def _leave(item: Item, reason: str, remote: RemoteUnit, fetched: Fetched, unit: Unit, copy: WorkingCopy) -> Conflict | None:
     """Deactivate a unit that is not in a registered organization any more; its place here stays."""
-    base, local = _base_of(unit, copy), unit.values()
+    base, local = base_of(unit, copy), unit.values()
     said: Values = {UnitField.IS_ACTIVE: False}
     decision = merge(base=base, local=local, remote=said)
     assert not isinstance(decision, Conflict)  # of two values one is the base
@@ -223,28 +221,6 @@ def _leave(item: Item, reason: str, remote: RemoteUnit, fetched: Fetched, unit: 
     else:
         copy.put(after)
     return None
-
-
-def _base_of(unit: Unit, copy: WorkingCopy) -> Values | None:
-    """What we last wrote, where it is recorded; else what SIORG said last stands in.
-
-    What is written here where SIORG says nothing is no edit of a person.
-    """
-    recorded = {} if unit.base is None else unit.base.values
-    if unit.said is None:
-        return recorded or None
-    said = remote_unit_values(unit.said)
-    organization_code = unit.organization_code if unit.said.organization_code is None else unit.said.organization_code
-    parent = unit.said.parent_code
-    above = None if parent is None else copy.locate(parent)
-    stand_in: dict[str, Value] = {
-        **said,
-        UnitField.ORGANIZATION: organization_code,
-        UnitField.PARENT: parent if above is not None and above.organization_code == organization_code else organization_code,
-        UnitField.UNIT_TYPE: unit.said.type_slug or unit.type_slug,
-        UnitField.ACTIVITY_AREA: unit.said.activity_area or _AREA_UNLESS_SAID,
-    }
-    return {**stand_in, **recorded}
 
 
 def _recorded(unit: Unit, after: Unit, values: Values, resolution: Resolution | None) -> Base:
@@ -278,7 +254,7 @@ def _create(
         unit_type_id=unit_type.id,
         type_slug=str(unit_type.slug),
         name=str(values[UnitField.NAME]),
-        activity_area=_AREA_UNLESS_SAID,
+        activity_area=AREA_UNLESS_SAID,
         contact_info={"phones": [], "emails": [], "websites": [], "address": None},
         siorg_parent_code=remote.parent_code,
     )

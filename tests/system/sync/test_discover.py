@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from siorg_job.discover import Discovery, discover, registered
-from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable, VersionUnknown
+from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.rows import parse_stored
 from siorg_queue import NewItem, QueueStore
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
@@ -25,19 +25,15 @@ class Versions:
     def __init__(self, world: World) -> None:
         self.world = world
         self.current = "99.0.0"
-        self.changes: list[Row] | None = None
-        """None: every version to compare with is refused."""
         self.asked: list[str] = []
 
     async def version(self, organization: int) -> str:
         self.asked.append("version")
         return self.current
 
-    async def changed_since(self, organization: int, version: str) -> list[RemoteUnit]:
-        self.asked.append(f"since {version}")
-        if self.changes is None:
-            raise VersionUnknown("too old")
-        return [unit for row in self.changes if (unit := parse_stored(row)) is not None]
+    async def unit(self, code: int) -> RemoteUnit:
+        self.asked.append(f"unit {code}")
+        return await self.world.siorg.unit(code)
 
     async def structure(self, organization: int) -> Structure:
         self.asked.append("structure")
@@ -49,9 +45,11 @@ def versions(world: World) -> Versions:
     return Versions(world)
 
 
-def _discover(world: World, versions: Versions, code: int = UFMT, store: QueueStore | None = None) -> Discovery:
+def _discover(
+    world: World, versions: Versions, code: int = UFMT, store: QueueStore | None = None, *, full: bool = False
+) -> Discovery:
     (organization,) = registered(world.connection, [code])
-    return asyncio.run(discover(organization, cast("Any", versions), world.connection, store or world.store))
+    return asyncio.run(discover(organization, cast("Any", versions), world.connection, store or world.store, full=full))
 
 
 def _discovered(world: World, versions: Versions, *rows: Row | int) -> None:
@@ -71,11 +69,6 @@ def _recorded(world: World) -> str | None:
     return rows[0]["value"] if rows else None
 
 
-def _later(versions: Versions, *changes: Row) -> None:
-    """A newer version; without changes, one that SIORG does not compare with ours."""
-    versions.current, versions.changes = "100.0.0", list(changes) or None
-
-
 def test_the_first_time_the_whole_structure_is_enqueued_parents_first_and_once(world: World, versions: Versions) -> None:
     world.siorg.publish(siorg_row(902, 901), siorg_row(901, 900), siorg_row(900, nome=" Secretaria "))
     found = _discover(world, versions)
@@ -87,48 +80,92 @@ def test_the_first_time_the_whole_structure_is_enqueued_parents_first_and_once(w
     assert _discover(world, versions).added == 0
     world.drain()
     assert world.statuses() == dict.fromkeys([471, 900, 901, 902], "COMPLETED")
-    versions.asked.clear()
-    found = _discover(world, versions)
-    assert (found.how, found.items, versions.asked) == ("unchanged", (), ["version"])
+    for how, asked in (("structure", ["version", "structure"]), ("unchanged", ["version"])):  # once more, since much differed
+        versions.asked.clear()
+        found = _discover(world, versions)
+        assert (found.how, list(found.items), versions.asked) == (how, [], asked)
 
 
-def test_what_changed_since_is_enqueued(world: World, versions: Versions) -> None:
-    _discovered(world, versions, 900, 901, 902, 903)
-    _later(
-        versions,
-        siorg_row(900, nome="Nova", operacao="ALTERACAO", versaoConsulta="100.0.0"),
-        siorg_row(901, 900, operacao="ALTERACAO", versaoConsulta="100.0.0"),
-        siorg_row(902, operacao="EXCLUSAO"),
-        siorg_row(910, operacao="INCLUSAO", versaoConsulta="100.0.0"),
-        siorg_row(999, operacao="EXCLUSAO"),  # was never here
-        siorg_row(950, 900, organization=950, operacao="INCLUSAO"),  # linked to this organization, but one of its own
-    )
-    found = _discover(world, versions)
-    assert found.how == "changes"
-    assert _kinds(found) == {900: "UPDATE", 901: "HIERARCHY_CHANGE", 910: "CREATION", 902: "EXTINCTION"}
-    assert _recorded(world) == "100.0.0"
-
-
-def test_a_refused_version_means_the_whole_structure_and_only_its_differences(world: World, versions: Versions) -> None:
-    _discovered(world, versions, 900, 901, 902, 903)
+def test_what_differs_is_enqueued(world: World, versions: Versions) -> None:
+    world.register(ANOTHER)
+    _discovered(world, versions, 900, 901, 902, 903, 904, 905)
     world.siorg.change(900, nome="Nova")
+    world.siorg.change(901, parent=900)
+    world.siorg.change(905, versaoConsulta="100.0.0")
     world.siorg.remove(902, 903)
+    world.siorg.publish(siorg_row(910), siorg_row(950, 900, organization=950))  # the latter is one of its own
     world.sync(903, operation="EXTINCTION")
     world.edit(903, is_active=True)  # opened again by a person: left alone
-    _later(versions)
-    found = _discover(world, versions)
-    assert versions.asked == ["version", "since 99.0.0", "structure"]
-    assert _kinds(found) == {900: "UPDATE", 902: "EXTINCTION"}
+    world.edit(904, name="Minha")  # edited by a person: left alone as well
+    found = _discover(world, versions, full=True)
+    assert found.how == "structure"
+    assert _kinds(found) == {900: "UPDATE", 901: "HIERARCHY_CHANGE", 910: "CREATION", 905: "UPDATE", 902: "EXTINCTION"}
+
+
+def test_a_version_that_stands_still_proves_nothing(world: World, versions: Versions) -> None:
+    _discovered(world, versions, 900)
+    assert _discover(world, versions).items == []
+    world.siorg.change(900, nome="Nova")
+    assert _discover(world, versions).how == "unchanged"
+    world.connection.execute("ALTER TABLE system_settings DISABLE TRIGGER USER")
+    world.connection.execute("UPDATE system_settings SET updated_at = now() - interval '7 days' WHERE key = 'siorg_em_dia:471'")
+    world.connection.execute("ALTER TABLE system_settings ENABLE TRIGGER USER")
+    assert _kinds(_discover(world, versions)) == {900: "UPDATE"}
+
+
+def test_a_version_that_moved_does_not_prove_that_the_rows_have(world: World, versions: Versions) -> None:
+    _discovered(world, versions, 900)
+    _discover(world, versions)
+    versions.current = "100.0.0"
+    assert _discover(world, versions).items == []  # the new version with the old values
+    world.siorg.change(900, nome="Nova")
+    assert _kinds(_discover(world, versions)) == {900: "UPDATE"}
+
+
+def test_what_changed_here_without_siorg_is_mended(world: World, versions: Versions) -> None:
+    """A row that another program wrote back to what it was, values and notes, is no person's edit."""
+    _discovered(world, versions, 900)
+    old = world.unit(900)
+    world.sync_changed(900, nome="Nova")
+    world.edit(900, name=old["name"], siorg_base=Jsonb(old["siorg_base"]), siorg_synced_at=old["siorg_synced_at"])
+    assert _kinds(_discover(world, versions, full=True)) == {900: "UPDATE"}
+    world.drain()
+    assert world.unit(900)["name"] == "Nova"
+
+
+@pytest.mark.parametrize("decision", ["open", "skipped", "kept"])
+def test_a_dispute_is_asked_again_only_where_it_was_put_off(world: World, versions: Versions, decision: str) -> None:
+    _discovered(world, versions, 900)
+    world.edit(900, name="Minha")
+    item = world.sync_changed(900, nome="Nova")
+    if decision == "skipped":
+        assert world.store.skip_conflict(item["id"])
+    elif decision == "kept":
+        world.connection.execute(
+            "UPDATE siorg_sync_queue SET status = 'COMPLETED', processed_at = now() WHERE id = %s", [item["id"]]
+        )
+    assert _kinds(_discover(world, versions, full=True)) == ({900: "UPDATE"} if decision == "skipped" else {})
+    world.siorg.change(900, nome="Mais nova")
+    assert _kinds(_discover(world, versions, full=True)) == {900: "UPDATE"}
+
+
+def test_a_parent_that_is_not_in_the_structure_is_asked_for(world: World, versions: Versions) -> None:
+    world.register(ANOTHER)
+    _discovered(world, versions, siorg_row(900), siorg_row(901, 900), siorg_row(910), siorg_row(911, 910))
+    world.siorg.change(900, organization=ANOTHER, parent=ANOTHER)
+    world.siorg.remove(910)
+    versions.asked.clear()
+    found = _kinds(_discover(world, versions, full=True))
+    assert versions.asked == ["version", "structure", "unit 900", "unit 910"]
+    assert found == {901: "HIERARCHY_CHANGE", 900: "EXTINCTION", 910: "EXTINCTION"}  # 911 stays below what is here still
 
 
 def test_ends_come_last_and_the_deepest_first(world: World, versions: Versions) -> None:
     _discovered(world, versions, siorg_row(900), siorg_row(901, 900), siorg_row(902, 901), siorg_row(910))
-    ends = [siorg_row(code, parent, operacao="EXCLUSAO") for code, parent in ((900, UFMT), (902, 901), (901, 900))]
-    _later(versions, *ends, siorg_row(910, nome="Nova", operacao="ALTERACAO"))
-    found = _discover(world, versions)
-    assert [item.siorg_code for item in found.items] == [910, 902, 901, 900]
     world.siorg.remove(900, 901, 902)
     world.siorg.change(910, nome="Nova")
+    found = _discover(world, versions, full=True)
+    assert [item.siorg_code for item in found.items] == [910, 902, 901, 900]
     world.drain()
     assert {code for code, unit in world.units().items() if unit["is_active"]} == {910}
 
@@ -136,7 +173,6 @@ def test_ends_come_last_and_the_deepest_first(world: World, versions: Versions) 
 def test_half_a_structure_is_not_believed(world: World, versions: Versions) -> None:
     _discovered(world, versions, *range(900, 930))
     world.siorg.remove(*range(900, 920))
-    _later(versions)
     with pytest.raises(MalformedResponse, match="lacks 20 of the 30"):
         _discover(world, versions)
     assert _recorded(world) == "99.0.0"
@@ -146,8 +182,7 @@ def test_half_a_structure_is_not_believed(world: World, versions: Versions) -> N
 def test_a_small_organization_may_lose_most_of_its_units(world: World, versions: Versions) -> None:
     _discovered(world, versions, 900, 901, 902)
     world.siorg.remove(900, 901)
-    _later(versions)
-    assert _kinds(_discover(world, versions)) == {900: "EXTINCTION", 901: "EXTINCTION"}
+    assert _kinds(_discover(world, versions, full=True)) == {900: "EXTINCTION", 901: "EXTINCTION"}
 
 
 def test_an_interrupted_discovery_is_simply_done_again(world: World, versions: Versions) -> None:
@@ -180,8 +215,8 @@ def test_a_unit_that_moved_here_from_another_organization_is_enqueued(world: Wor
     world.register(ANOTHER)
     world.have(siorg_row(950, ANOTHER, organization=ANOTHER))
     _discovered(world, versions, 900)
-    _later(versions, siorg_row(950, 900, operacao="ALTERACAO"))
-    assert _kinds(_discover(world, versions)) == {950: "HIERARCHY_CHANGE"}
+    world.siorg.publish(siorg_row(950, 900))
+    assert _kinds(_discover(world, versions, full=True)) == {950: "HIERARCHY_CHANGE"}
 
 
 def test_a_unit_in_the_structure_of_another_organization_is_where_its_own_row_says(world: World, versions: Versions) -> None:

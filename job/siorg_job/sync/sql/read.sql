@@ -63,6 +63,26 @@ LEFT JOIN organizational_units AS p ON p.id = u.parent_id
 ORDER BY u.id, u.siorg_code NULLS LAST
 FOR NO KEY UPDATE OF u
 
+-- name: units_to_compare
+-- All units of one organization that SIORG may know, and those named by code wherever they are.
+SELECT u.siorg_code AS code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
+       p.siorg_code AS parent_code, u.siorg_parent_code,
+       u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
+       u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
+       CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
+       u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
+FROM organizational_units AS u
+JOIN organizations AS o ON o.id = u.organization_id
+JOIN organizational_unit_categories AS c ON c.id = u.category_id
+JOIN organizational_unit_types AS t ON t.id = u.unit_type_id
+LEFT JOIN organizational_units AS p ON p.id = u.parent_id
+WHERE u.id IN (
+    SELECT x.id FROM organizational_units AS x
+    WHERE x.organization_id = (SELECT y.id FROM organizations AS y WHERE y.siorg_code = %(organization)s) AND x.siorg_code IS NOT NULL
+    UNION
+    SELECT z.id FROM organizational_units AS z WHERE z.siorg_code = ANY (%(codes)s::integer[])
+)
+
 -- name: ancestors
 -- Found by key at every step (OFFSET 0 keeps the lookups inside): a large organization is never read as a whole.
 WITH RECURSIVE above AS (
@@ -173,3 +193,9 @@ WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZAT
   AND q.status = 'COMPLETED' AND jsonb_typeof(q.detected_changes) = 'object'
   AND NOT coalesce(q.error_details ? 'resolution', false)
 ORDER BY decided_at, q.id
+
+-- name: open_conflicts
+SELECT q.entity_type, q.siorg_code AS code, q.detected_changes
+FROM siorg_sync_queue AS q
+WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')
+  AND q.status = 'CONFLICT' AND jsonb_typeof(q.detected_changes) = 'object'

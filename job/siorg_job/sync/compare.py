@@ -1,0 +1,173 @@
+"""The rows here beside SIORG's: every difference, and what the merge would make of it. Pure.
+
+Discovery enqueues what comes out of this, and the merge applies by the same rule: they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.sync.merge import Rule, differing, remote_organization_values, remote_unit_values
+from siorg_job.sync.model import OrganizationField, UnitField, Value, Values, plain
+from siorg_job.sync.organization import base_of as base_of_organization
+from siorg_job.sync.place import base_of, place_of
+from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
+from siorg_queue import EntityType
+
+EXISTS = "*"
+"""In place of a field: the whole row is missing here."""
+
+
+Disputed: TypeAlias = tuple[EntityType, int, str, str]
+"""(entity, code, field, SIORG's value as JSON): what a person has been asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field in which a row here is not as SIORG has it."""
+
+    entity_type: EntityType
+    code: int
+    field: str
+    """A name of ``UnitField`` or ``OrganizationField``, or ``EXISTS``."""
+    rule: Rule
+    base: Value
+    local: Value
+    remote: Value
+    adopted: bool = False
+    """Nothing is recorded of what we wrote there: the base is what SIORG said last."""
+
+    @property
+    def disputed(self) -> Disputed:
+        """The question to a person, should it be one."""
+        return self.entity_type, self.code, self.field, json.dumps(plain({self.field: self.remote})[self.field])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of comparing one organization."""
+
+    differences: Mapping[tuple[EntityType, int], list[Difference]] = field(default_factory=dict)
+    """By entity, those of the organization first, then the units in the order in which they can be written."""
+    unnoted: tuple[tuple[EntityType, int], ...] = ()
+    """Entities that are in line, but for SIORG's version, or were never synced."""
+    gone: tuple[int, ...] = ()
+    """Active units here that are not in the structure, the deepest first: ended, or elsewhere."""
+
+    @property
+    def apart(self) -> list[int]:
+        """Codes of what a person would have to decide about."""
+        return sorted({each.code for found in self.differences.values() for each in found if each.rule is Rule.APART})
+
+
+def compare(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int | None]) -> Comparison:
+    """Compare the rows of one organization with its whole structure.
+
+    Args:
+        structure: SIORG's answer.
+        copy: the organization, its units, and those that the structure names, wherever they are here; what people kept.
+        elsewhere: of parents that are not in the structure, the organization that SIORG has them in; None: in none.
+    """
+    code = structure.organization
+    home = copy.organizations[code]
+    own = {unit.code: unit for unit in structure.units.values() if unit.organization_code in (None, code) and unit.code != code}
+    found: dict[tuple[EntityType, int], list[Difference]] = {}
+    unnoted: list[tuple[EntityType, int]] = []
+    if code in structure.units:
+        if differences := list(_of_organization(structure.units[code], home, copy)):
+            found[EntityType.ORGANIZATION, code] = differences
+        elif home.synced_at is None:
+            unnoted.append((EntityType.ORGANIZATION, code))
+    for remote in sorted(own.values(), key=lambda unit: (_depth(unit.code, own), unit.code)):
+        differences = list(_of_unit(remote, structure, copy, home, elsewhere))
+        unit = copy.units.get(remote.code)
+        if differences:
+            found[EntityType.UNIT, remote.code] = differences
+        elif unit is not None and (unit.synced_at is None or remote.version not in (None, unit.version)):
+            unnoted.append((EntityType.UNIT, remote.code))
+    return Comparison(found, tuple(unnoted), tuple(_gone(structure, home, copy)))
+
+
+def parents_elsewhere(structure: Structure) -> set[int]:
+    """Parents that the structure names and does not have: where they are has to be asked."""
+    code = structure.organization
+    return {
+        unit.parent_code
+        for unit in structure.units.values()
+        if unit.organization_code in (None, code) and unit.code != code and unit.parent_code not in (None, code)
+    } - {None, *structure.units, *structure.invalid}  # fmt: skip
+
+
+def _of_organization(remote: RemoteUnit, row: Organization, copy: WorkingCopy) -> Iterator[Difference]:
+    base = base_of_organization(row)
+    yield from _differences(
+        EntityType.ORGANIZATION, row.code, base, row.values(), remote_organization_values(remote), copy.turned_down(row), row
+    )
+
+
+def _of_unit(
+    remote: RemoteUnit,
+    structure: Structure,
+    copy: WorkingCopy,
+    home: Organization,
+    elsewhere: Mapping[int, int | None],
+) -> Iterator[Difference]:
+    unit = copy.units.get(remote.code)
+    if unit is None:
+        yield Difference(EntityType.UNIT, remote.code, EXISTS, Rule.TAKE, None, None, remote.name)
+        return
+
+    def organization_of(parent: int) -> int | None:
+        if (listed := structure.units.get(parent)) is not None:
+            return listed.organization_code or home.code
+        if (organization := elsewhere.get(parent)) is not None:
+            return organization
+        above = copy.locate(parent)  # SIORG has it nowhere: while it is here, it stays the parent
+        return None if above is None else above.organization_code
+
+    values = {**remote_unit_values(remote), **place_of(remote, unit, home.code, organization_of)}
+    yield from _differences(EntityType.UNIT, unit.code, base_of(unit, copy), unit.values(), values, copy.turned_down(unit), unit)
+
+
+def _differences(
+    entity_type: EntityType,
+    code: int,
+    base: Values | None,
+    local: Values,
+    remote: Values,
+    kept: Mapping[str, Any],
+    row: Unit | Organization,
+) -> Iterator[Difference]:
+    recorded = {} if row.base is None else row.base.values
+    for name, rule in differing(base=base, local=local, remote=remote, kept=kept).items():
+        before = None if base is None else base.get(name)
+        yield Difference(entity_type, code, name, rule, before, local.get(name), remote[name], name not in recorded)
+
+
+def _gone(structure: Structure, home: Organization, copy: WorkingCopy) -> list[int]:
+    """An ended unit that is active here was opened again by a person; what was never synced may never have been there."""
+    units = [
+        unit
+        for unit in copy.units.values()
+        if unit.organization_id == home.id and unit.is_active and unit.code not in structure.units
+        and unit.code not in structure.invalid and (base := base_of(unit, copy)) is not None
+        and base.get(UnitField.IS_ACTIVE) is not False and copy.turned_down(unit).get(UnitField.IS_ACTIVE) is not False
+    ]  # fmt: skip
+    return [unit.code for unit in sorted(units, key=lambda unit: (-unit.level, unit.code))]
+
+
+def _depth(code: int | None, units: Mapping[int, RemoteUnit]) -> int:
+    seen: set[int] = set()
+    while code is not None and code in units and code not in seen:
+        seen.add(code)
+        code = units[code].parent_code
+    return len(seen)
+
+
+def is_end(difference: Difference) -> bool:
+    """Whether taking SIORG's value would end the row."""
+    return difference.field in (UnitField.IS_ACTIVE, OrganizationField.IS_ACTIVE) and difference.remote is False
