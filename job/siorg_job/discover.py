@@ -84,10 +84,10 @@ async def discover(
         return Discovery(code, version, "unchanged")
     asked_at = _clock(connection)
     structure = await siorg.structure(code)
-    elsewhere = await _look_for(parents_elsewhere(structure), siorg)
+    elsewhere = await look_for(parents_elsewhere(structure), siorg)
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
-    copy = read_for_comparison(connection, code, [*structure.units, *structure.invalid, *elsewhere])
+    copy = read_for_comparison(connection, code, units_named(structure, elsewhere))
     comparison = compare(structure, copy, elsewhere)
     disputed = read_decisions(connection, comparison.apart, copy)
     if comparison.apart:
@@ -100,7 +100,12 @@ async def discover(
     return Discovery(code, version, "structure", items, added)
 
 
-async def _look_for(codes: Iterable[int], siorg: SiorgClient) -> dict[int, int | None]:
+def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:
+    """The codes whose rows here are compared, or looked at for it."""
+    return [*structure.units, *structure.invalid, *elsewhere]
+
+
+async def look_for(codes: Iterable[int], siorg: SiorgClient) -> dict[int, int | None]:
     """The organizations that SIORG has these units in; None: in none."""
     found: dict[int, int | None] = {}
     for code in sorted(codes):

@@ -20,6 +20,7 @@ class Exit(IntEnum):
     DONE = 0
     ERROR = 1
     USAGE = 2
+    DRIFT = 3
     TRY_LATER = 75
 
 
