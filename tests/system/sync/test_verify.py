@@ -72,13 +72,13 @@ def test_each_departure_has_the_first_kind_that_applies(world: World) -> None:
 
 
 def test_what_was_touched_meanwhile_is_looked_at_again(world: World) -> None:
-    world.siorg.change(900, nome="Nova")
+    world.siorg.change(901, nome="Nova")
     structure = world.siorg.structure
 
     async def and_then_both_change(organization: int) -> Any:
         answer = await structure(organization)
-        world.siorg.change(900, nome="Ainda mais nova")
-        world.edit(900, name="Ainda mais nova")
+        world.siorg.change(901, nome="Ainda mais nova")
+        world.edit(901, name="Ainda mais nova")
         return answer
 
     world.siorg.structure = and_then_both_change  # type: ignore[method-assign]
