@@ -107,7 +107,8 @@ def _settle_names(item: Item, freed: str | None, needed: str, fetched: Fetched, 
 
 def _create(item: Item, remote: DomainRow, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     if item.entity_type is EntityType.TYPE:
-        row = replace(copy.type_for(slug_of(remote), remote.name), code=code_of(remote))
+        row = copy.type_for(slug_of(remote), remote.name)
+        row = replace(row, code=code_of(remote) if row.code is None else row.code)
     else:
         name = names_here(fetched, copy)[item.siorg_code]
         namesake = copy.category_named(name)

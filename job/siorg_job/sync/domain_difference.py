@@ -80,7 +80,7 @@ class ComparedRow:
             open_conflict: the ``detected_changes`` of the conflict that waits for a person, if one does.
         """
         if open_conflict is not None and self.remote is not None:
-            return self.conflict != open_conflict  # it is over, or another one
+            return not self.conflict or self.conflict != open_conflict  # it is over, or another one
         return not self.is_noted or any(each.verdict is not FieldVerdict.EDITED for each in self.differences)
 
     @property
