@@ -257,6 +257,12 @@ class QueueStore:
         with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
             return self._connection.execute(load("siorg_queue", "produce.sql")["note"], parameters).rowcount
 
+    def note_table(self, asked_at: datetime, entity_type: EntityType) -> int:
+        """As ``note``, for an answer that told of all categories, or of all types."""
+        parameters = {"asked_at": asked_at, "entity_type": entity_type.value}
+        with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
+            return self._connection.execute(load("siorg_queue", "produce.sql")["note_table"], parameters).rowcount
+
     def conflicts(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
         """Items in CONFLICT, newest first, or the one with ``id``."""
         return [_made(Attention, row) for row in self._run("people.sql", "conflicts", id=id, limit=limit)]

@@ -105,7 +105,8 @@ def test_an_existing_database_keeps_everything_and_gets_additions(existing_url: 
         added = {key[1] for key in after.keys() - before.keys() if key[0] == "column"}
         ours = ("lease_token", "lease_expires_at", "claimed_by", "needed_at")
         assert added >= {f"siorg_sync_queue.{column}" for column in ours}
-        bases = {"organizations.siorg_base", "organizational_units.siorg_base"}
+        tables = ("organizations", "organizational_units", "organizational_unit_categories", "organizational_unit_types")
+        bases = {f"{table}.siorg_base" for table in tables}
         assert added >= bases
         others = {name.split(".")[0] for name in added - bases}
         assert others == {"siorg_sync_queue", "siorg_request_pace", "siorg_sync_migrations"}

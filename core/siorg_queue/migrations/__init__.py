@@ -37,9 +37,9 @@ REQUIRED_COLUMNS = {
     "organizations": "id acronym name siorg_code address state zip_code phone email website is_active siorg_synced_at"
     " siorg_raw_data siorg_base",
     "organizational_unit_categories": "id name siorg_code siorg_name is_siorg_managed is_active siorg_synced_at"
-    " siorg_sync_status siorg_raw_data",
+    " siorg_sync_status siorg_raw_data siorg_base",
     "organizational_unit_types": "id code name siorg_code siorg_name is_siorg_managed is_active siorg_synced_at"
-    " siorg_sync_status siorg_raw_data",
+    " siorg_sync_status siorg_raw_data siorg_base",
     "organizational_units": "id organization_id parent_id category_id unit_type_id name acronym siorg_code"
     " siorg_parent_code siorg_url siorg_last_version is_siorg_managed activity_area contact_info level path_ids path_names"
     " is_active deactivated_at deactivation_reason siorg_synced_at siorg_sync_status siorg_raw_data siorg_base",

@@ -56,3 +56,11 @@ WITH told AS (
 UPDATE siorg_sync_queue AS q SET needed_at = least(%(asked_at)s, now()) FROM found AS f
 WHERE q.id = f.id AND {{needed}} < least(%(asked_at)s, now())
 RETURNING q.id
+
+-- name: note_table
+-- An answer asked for at %(asked_at)s told of all categories, or of all types: the same for them.
+WITH found AS MATERIALIZED (
+    SELECT q.id FROM siorg_sync_queue AS q WHERE q.entity_type = %(entity_type)s AND {{open}} ORDER BY q.id FOR NO KEY UPDATE OF q
+)
+UPDATE siorg_sync_queue AS q SET needed_at = least(%(asked_at)s, now()) FROM found AS f
+WHERE q.id = f.id AND {{needed}} < least(%(asked_at)s, now())

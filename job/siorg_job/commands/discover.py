@@ -38,6 +38,7 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
     from siorg_job.discover import discover, registered
+    from siorg_job.discover_tables import discover_tables
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
     from siorg_job.siorg_session import breaker_for, client_for
 
@@ -59,6 +60,9 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
             aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,
             client_for(settings, SharedRate(thread, settings.siorg_max_requests_per_second), breaker_for(settings)) as client,
         ):
+            # Before the units that refer to them.
+            for error in () if codes or not organizations else await discover_tables(client, connection, store):
+                failures.add(Exit.TRY_LATER if isinstance(error, TransientError | AccessRefused) else Exit.ERROR)
             for organization in organizations:
                 if context.stop.is_set():
                     log.info("Stopping")

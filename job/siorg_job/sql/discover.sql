@@ -20,3 +20,10 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now()
 
 -- name: clock
 SELECT clock_timestamp() AS now
+
+-- name: open_conflicts
+-- Of categories or types, what a person is being asked; of several about one, the newest.
+SELECT DISTINCT ON (q.siorg_code) q.siorg_code AS code, coalesce(q.detected_changes, '{}') AS changes
+FROM siorg_sync_queue AS q
+WHERE q.entity_type = %(entity_type)s AND q.status = 'CONFLICT' AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE')
+ORDER BY q.siorg_code, q.created_at DESC, q.id

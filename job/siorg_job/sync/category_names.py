@@ -8,41 +8,29 @@ which items came.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import count
 
 from siorg_job.siorg.model import DomainRow
+from siorg_job.sync.domain_rows import LONGEST_BEFORE_CODE, LONGEST_NAME, is_ours
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.working_copy import Domain, WorkingCopy
 from siorg_queue import EntityType
-
-LONGEST_NAME = 100
-_LONGEST_BEFORE_CODE = 80
 
 
 def possible_names(said: str, code: int) -> Iterator[str]:
     """What a category that SIORG calls so may be called here, the best first, without end."""
     yield said[:LONGEST_NAME]
-    yield f"{said[:_LONGEST_BEFORE_CODE]} ({code})"
+    yield f"{said[:LONGEST_BEFORE_CODE]} ({code})"
     for number in count(2):
-        yield f"{said[:_LONGEST_BEFORE_CODE]} ({code}, {number})"
-
-
-def is_of(name: str, said: str | None, code: int | None) -> bool:
-    """Whether a local name is one that a sync makes of SIORG's (but for white space), and no person's edit."""
-    if said is None:
-        return False
-    name = " ".join(name.split())
-    bare = re.escape(said[:_LONGEST_BEFORE_CODE])
-    return name == said[:LONGEST_NAME] or re.fullmatch(rf"{bare} \({code}(, \d+)?\)", name) is not None
+        yield f"{said[:LONGEST_BEFORE_CODE]} ({code}, {number})"
 
 
 def follows(row: Domain, said: DomainRow | None, fetched: Fetched) -> bool:
     """Whether a local category takes the name that SIORG's table gives it, even without an item of its own."""
     if said is None or len(said.name) > LONGEST_NAME or fetched.is_older_than(row.synced_at):
         return False
-    return row.base_raw is None or is_of(row.name, row.siorg_name, row.code) or is_of(row.name, said.name, row.code)
+    return is_ours(row, said.name)
 
 
 def table_of(fetched: Fetched) -> dict[int | None, DomainRow]:

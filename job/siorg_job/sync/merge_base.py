@@ -14,7 +14,7 @@ from typing import Any
 
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.siorg.values import normalise
-from siorg_job.sync.model import OrganizationField, UnitField, Value, Values, comparable
+from siorg_job.sync.model import OrganizationField, UnitField, Value, Values, comparable, plain
 
 _FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,7 +87,12 @@ def _value(stored: Any) -> Value:
 
 
 def next_record(
-    base: Base | None, after: Values, remote: Values, decided: Collection[str], together: Collection[frozenset[str]] = ()
+    base: Base | None,
+    after: Values,
+    remote: Values,
+    decided: Collection[str],
+    turned_down: Mapping[str, Any] | None = None,
+    together: Collection[frozenset[str]] = (),
 ) -> Base:
     """The record after a merge.
 
@@ -98,9 +103,12 @@ def next_record(
         after: the row's values now.
         remote: what SIORG says.
         decided: fields about which a person decided just now.
+        turned_down: by field, as JSON, what SIORG said where a person decided for another value: as it is recorded, and as the
+            queue has it, which forgets it one day.
         together: fields that are one value.
     """
-    values, turned_down = (dict(base.values), dict(base.turned_down)) if base is not None else ({}, {})
+    values, still_down = (dict(base.values), dict(base.turned_down)) if base is not None else ({}, {})
+    said, seen = plain(remote), turned_down or {}
     apart = {name for name, theirs in remote.items() if comparable(theirs) not in (None, comparable(after.get(name)))}
     for group in together:
         if group & apart:
@@ -110,11 +118,11 @@ def next_record(
             continue
         if name not in apart:
             values[name] = theirs
-        if name in apart and (name in decided or turned_down.get(name) == theirs):
-            turned_down[name] = theirs
+        if name in apart and (name in decided or seen.get(name) == said[name]):
+            still_down[name] = theirs
         else:
-            turned_down.pop(name, None)
-    return Base(values, turned_down)
+            still_down.pop(name, None)
+    return Base(values, still_down)
 
 
 _CONTACTS = (("telefone", "phones"), ("email", "emails"), ("site", "websites"))

@@ -58,7 +58,7 @@ def _merge(
     if isinstance(decision, Conflict):
         return conflict(item, decision.reason, decision.differences, row.id)
     decided = {*resolution.merged, *resolution.keep} if resolution is not None else ()
-    record = next_record(row.base, {**row.values(), **decision}, values, decided)
+    record = next_record(row.base, {**row.values(), **decision}, values, decided, copy.turned_down(row))
     noted = replace(row, base_raw=next_raw(row.base_raw, remote.raw), base=record, synced_at=fetched.asked_at)
     copy.take(item, row, noted, decision, remote.version, review=base is None)
     return completed(item, row.id)

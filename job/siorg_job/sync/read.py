@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from siorg_job.siorg.model import DomainRow
 from siorg_job.siorg.rows import parse_stored
+from siorg_job.sync.domain_rows import pairs
 from siorg_job.sync.merge_base import read_base
-from siorg_job.sync.model import Fetched, OrganizationField, UnitField
+from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
 from siorg_job.sync.working_copy import Ancestor, Child, Domain, Kept, Organization, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Operation
@@ -19,6 +21,7 @@ from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolea
 _Works: TypeAlias = Sequence[tuple[Item, Fetched]]
 
 _DEFAULT_DEPTH = 10
+_DOMAINS = {EntityType.TYPE: "types", EntityType.CATEGORY: "categories"}
 
 
 def read(connection: Connection, works: _Works) -> WorkingCopy:
@@ -36,12 +39,27 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     if _changes_domains(works):
         for name in ("types_for_change", "categories_for_change"):
             _rows(connection, name)
-    for name in ("types", "categories"):
-        for row in _rows(connection, name):
-            copy.put(Domain(**row | {"entity_type": EntityType(row["entity_type"]), "base_raw": _raw(row)}))
-    _read_kept(connection, works, copy)
+    _read_domains(connection, _DOMAINS.values(), copy)
+    codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
+    _read_kept(connection, codes, copy)
     copy.as_read = {row.id: row for rows in (copy.organizations, copy.units, copy.domains) for row in rows.values()}
     return copy
+
+
+def read_table(connection: Connection, entity_type: EntityType, table: Sequence[DomainRow]) -> WorkingCopy:
+    """All categories or all types, and what people decided about those of SIORG's ``table``: to be compared, without locks."""
+    copy = WorkingCopy()
+    _read_domains(connection, [_DOMAINS[entity_type]], copy)
+    numbers = (pair.number for pair in pairs(entity_type, copy.domains_of(entity_type), table))
+    _read_kept(connection, {number for number in numbers if number is not None}, copy)
+    return copy
+
+
+def _read_domains(connection: Connection, names: Iterable[str], copy: WorkingCopy) -> None:
+    for name in names:
+        for row in _rows(connection, name):
+            row |= {"base": read_base(row.pop("record"), row["synced_at"], DomainField), "base_raw": _raw(row)}
+            copy.put(Domain(**row | {"entity_type": EntityType(row["entity_type"])}))
 
 
 def _changes_domains(works: _Works) -> bool:
@@ -89,13 +107,8 @@ def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID
             copy.children.setdefault(row.pop("parent_id"), []).append(Child(**row))
 
 
-def _read_kept(connection: Connection, works: _Works, copy: WorkingCopy) -> None:
-    codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
-    _read_kept_of(connection, sorted(codes), copy)
-
-
-def _read_kept_of(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> None:
-    for row in _rows(connection, "kept", codes=list(codes)):
+def _read_kept(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
+    for row in _rows(connection, "kept", codes=sorted(codes)):
         entity_type = EntityType(row["entity_type"])
         if entity_type is EntityType.UNIT and row["code"] in copy.organizations:
             entity_type = EntityType.ORGANIZATION  # an organization that was enqueued as a unit
@@ -119,7 +132,7 @@ def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCo
     """What people turned down about these entities, into ``copy``; and what they have been asked and did not decide yet."""
     if not codes:
         return set()
-    _read_kept_of(connection, codes, copy)
+    _read_kept(connection, codes, copy)
     return {
         (EntityType(row["entity_type"]), row["code"], field, json.dumps(sides["remote"]))
         for row in _rows(connection, "open_conflicts", codes=list(codes))

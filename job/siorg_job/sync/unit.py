@@ -155,7 +155,7 @@ def _apply(
     if isinstance(decision, Conflict):
         return decision
     after = replace(unit, **_columns(unit, decision, fetched, copy), **_notes(unit, remote, fetched))
-    after = replace(after, base=_recorded(unit, after, values, resolution))
+    after = replace(after, base=_recorded(unit, after, values, resolution, copy))
     if not decision:
         copy.put(after)
         return None
@@ -223,10 +223,10 @@ def _leave(item: Item, reason: str, remote: RemoteUnit, fetched: Fetched, unit: 
     return None
 
 
-def _recorded(unit: Unit, after: Unit, values: Values, resolution: Resolution | None) -> Base:
+def _recorded(unit: Unit, after: Unit, values: Values, resolution: Resolution | None, copy: WorkingCopy) -> Base:
     """What is recorded of the unit after a merge of ``values``."""
     decided = {*resolution.merged, *resolution.keep} if resolution is not None else ()
-    return next_record(unit.base, after.values(), values, decided, together=(frozenset(PLACE),))
+    return next_record(unit.base, after.values(), values, decided, copy.turned_down(unit), together=(frozenset(PLACE),))
 
 
 def _create(

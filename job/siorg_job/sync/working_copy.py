@@ -134,6 +134,8 @@ class Domain:
     is_active: bool = True
     siorg_name: str | None = None
     synced_at: datetime | None = None
+    base: Base | None = None
+    """What we last wrote, as it is recorded."""
     base_raw: dict[str, Any] | None = None
     managed: bool = False
 
@@ -145,6 +147,10 @@ class Domain:
     def values(self) -> Values:
         """The row in the words of ``DomainField``."""
         return {DomainField.NAME: self.name, DomainField.IS_ACTIVE: self.is_active}
+
+    @property
+    def base_record(self) -> dict[str, Any] | None:
+        return None if self.base is None else self.base.record(self.synced_at)
 
 
 Row: TypeAlias = Unit | Organization | Domain
@@ -355,10 +361,16 @@ class WorkingCopy:
                 seen.update(kept.remote)
         return seen
 
-    def turned_down(self, row: Unit | Organization) -> dict[str, Any]:
-        """What SIORG said, by field and as JSON, where a person decided for another value: as the row has it, and the queue."""
-        recorded = plain({} if row.base is None else row.base.turned_down)
-        return {**self.kept_of(row.entity_type, row.code, row.synced_at), **recorded}
+    def turned_down(self, row: Row, number: int | None = None) -> dict[str, Any]:
+        """What SIORG said, by field and as JSON, where a person decided for another value: as the row has it, and the queue.
+
+        Args:
+            row: the row.
+            number: by which items name it, where that is not its code.
+        """
+        code = row.code if number is None else number
+        kept = {} if code is None else self.kept_of(row.entity_type, code, row.synced_at)
+        return {**plain({} if row.base is None else row.base.turned_down), **kept}
 
     # -- categories and types -----------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def test_a_whole_organization_takes_at_most_one_request_for_100_items(database_u
     log = tmp_path / "requests.jsonl"
     with SiorgServer("--synthetic", "500", request_log=log) as server:
         env = job_environment(database_url, server.url)
-        run_job("discover", env=env)
+        run_job("discover", "--organization", "471", env=env)
         before = len(server.requests())
         summary = summary_of(run_job("run", env=env).stdout)
         asked = [request["path"].split("?")[0] for request in server.requests()[before:]]

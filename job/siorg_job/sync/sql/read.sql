@@ -140,13 +140,13 @@ SELECT c.id FROM organizational_unit_categories AS c ORDER BY c.id FOR NO KEY UP
 -- name: types
 SELECT 'TYPE' AS entity_type, id, siorg_code AS code, code AS slug, name, siorg_name, coalesce(is_active, true) AS is_active,
        siorg_raw_data AS base_raw, CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
-       coalesce(is_siorg_managed, false) AS managed
+       coalesce(is_siorg_managed, false) AS managed, siorg_base AS record
 FROM organizational_unit_types ORDER BY id
 
 -- name: categories
 SELECT 'CATEGORY' AS entity_type, id, siorg_code AS code, NULL AS slug, name, siorg_name, coalesce(is_active, true) AS is_active,
        siorg_raw_data AS base_raw, CASE WHEN siorg_synced_at <= clock_timestamp() THEN siorg_synced_at END AS synced_at,
-       coalesce(is_siorg_managed, false) AS managed
+       coalesce(is_siorg_managed, false) AS managed, siorg_base AS record
 FROM organizational_unit_categories ORDER BY id
 
 -- name: known_parents

@@ -1,23 +1,25 @@
 -- name: insert_types
 INSERT INTO organizational_unit_types (id, code, name, siorg_code, siorg_name, is_siorg_managed, is_active, siorg_synced_at,
-    siorg_sync_status, siorg_raw_data)
-SELECT r.id, r.slug, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.base_raw
+    siorg_sync_status, siorg_raw_data, siorg_base)
+SELECT r.id, r.slug, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.base_raw,
+    r.base_record
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, slug text, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, base_raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb, base_record jsonb)
 
 -- name: insert_categories
 INSERT INTO organizational_unit_categories (id, name, siorg_code, siorg_name, is_siorg_managed, is_active, siorg_synced_at,
-    siorg_sync_status, siorg_raw_data)
-SELECT r.id, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.base_raw
+    siorg_sync_status, siorg_raw_data, siorg_base)
+SELECT r.id, r.name, r.code, r.siorg_name, r.managed, r.is_active, r.synced_at, 'COMPLETED', r.base_raw,
+    r.base_record
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, base_raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb, base_record jsonb)
 
 -- name: update_types
 UPDATE organizational_unit_types AS t
 SET name = r.name, siorg_code = r.code, siorg_name = r.siorg_name, is_siorg_managed = r.managed, is_active = r.is_active,
-    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw
+    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw, siorg_base = r.base_record
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, base_raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb, base_record jsonb)
 WHERE t.id = r.id
 
 -- name: set_aside_categories
@@ -29,9 +31,9 @@ WHERE c.id = r.id
 -- name: update_categories
 UPDATE organizational_unit_categories AS c
 SET name = r.name, siorg_code = r.code, siorg_name = r.siorg_name, is_siorg_managed = r.managed, is_active = r.is_active,
-    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw
+    siorg_synced_at = r.synced_at, siorg_sync_status = 'COMPLETED', siorg_raw_data = r.base_raw, siorg_base = r.base_record
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, name text, code integer, siorg_name text, managed boolean,
-    is_active boolean, synced_at timestamptz, base_raw jsonb)
+    is_active boolean, synced_at timestamptz, base_raw jsonb, base_record jsonb)
 WHERE c.id = r.id
 
 -- name: update_organizations
