@@ -55,8 +55,9 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
         return not_extinct(item, f"unit {item.siorg_code} (version {remote.version})")
     for ancestor in reversed(fetched.ancestors):
         above = copy.units.get(ancestor.code)
-        if above is None or not fetched.is_older_than(above.synced_at):
-            # Where it is in conflict it has, or will have, an item of its own; a loop that remains is refused below.
+        if above is None or above.synced_at is None or above.synced_at < fetched.asked_at:
+            # It was not applied yet from this answer or a newer one. Where it is in conflict it has, or will have, an item of
+            # its own; a loop that remains is refused below.
             _apply(item, ancestor, fetched, copy)
     apart = _apply(item, remote, fetched, copy, resolution)
     id_ = copy.units[remote.code].id
