@@ -26,7 +26,7 @@ PROCESSES = 4
 KILLS = 10
 """One each time that a share of the items is done, however fast that goes; the last share is done in peace."""
 
-FAULTS = "status=503:0.04,timeout=0.01,torn=0.02,garbage=0.02,429=0.01"
+FAULTS = "status=503:0.04,timeout=0.01,torn=0.02,garbage=0.02,429=0.006"
 
 SETTINGS = {
     # Below four of an organization, units are fetched one by one: a request for each, spread over some seconds.
