@@ -17,11 +17,18 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
-    """A server to stop and start, which keeps what was committed."""
+@pytest.fixture(scope="session")
+def durable_postgres() -> Iterator[Postgres]:
     with embedded_postgres(durable=True) as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(durable_postgres: Postgres) -> Postgres:
+    """A server to stop and start, which keeps what was committed. It runs at the beginning, whatever the test before did."""
+    if not durable_postgres.running:
+        durable_postgres.start()
+    return durable_postgres
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from support.prometheus import MISSING, PROGRAM, Prometheus, Target
 from support.siorg_server import SiorgServer
 from support.siorg_world import ORGANIZATION, UNITS, World, siorg_world, unit_codes
 
-PLAIN, CONFLICTS, FAILURES, REFUSED, DURING_THE_OUTAGE = 100, 24, 24, 60, 40
+PLAIN, CONFLICTS, FAILURES, REFUSED, DURING_THE_OUTAGE = 60, 12, 12, 40, 20
 ITEMS = PLAIN + CONFLICTS + FAILURES + REFUSED + DURING_THE_OUTAGE
 """So many come to an end in a run."""
 
