@@ -28,7 +28,7 @@ def assert_slots_are_freed_and_launches_few(world: World) -> None:
 
 def test_an_image_that_cannot_be_pulled_is_named_and_mended_by_an_edit(world: World) -> None:
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     operator = world.operator()
     world.create(world.resource(job={"image": "registry.example/siorg-job:nowhere", "failedJobsHistoryLimit": 20}))
 
@@ -46,13 +46,13 @@ def test_an_image_that_cannot_be_pulled_is_named_and_mended_by_an_edit(world: Wo
     assert len(ended) <= 7
     assert all("registry.example/siorg-job:nowhere" in event["message"] for event in ended)
     assert operator.metric("siorg_operator_jobs_ended_total", "PodStuck") >= 4
-    assert world.outcomes() == {"PENDING": 350}
+    assert world.outcomes() == {"PENDING": 70}
 
     world.edit({"job": {"image": IMAGE}})
 
     eventually(world.processes)
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 350}
+    assert world.outcomes() == {"COMPLETED/1": 70}
     world.wait_for_condition("Degraded", "False")
     eventually(lambda: world.events("Recovered"))
 
@@ -72,7 +72,7 @@ def test_an_image_that_cannot_be_pulled_is_named_and_mended_by_an_edit(world: Wo
 )  # fmt: skip
 def test_whatever_keeps_pods_from_starting_is_named_and_mended_by_an_edit(world: World, job: dict[str, Any], says: str) -> None:
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     world.operator()
     healthy = world.resource()
     world.create(world.resource(job={**job, "failedJobsHistoryLimit": 20}))
@@ -92,7 +92,7 @@ def test_whatever_keeps_pods_from_starting_is_named_and_mended_by_an_edit(world:
 
 def test_what_is_mended_outside_the_resource_is_found_by_the_next_probe(world: World) -> None:
     world.secret()
-    world.enqueue(50)
+    world.enqueue(10)
     world.operator()
     missing = {"name": "EXTRA", "valueFrom": {"secretKeyRef": {"name": "extra", "key": "it"}}}
     world.create(world.resource(job={"podTemplate": {"spec": {"env": [missing]}}}))
@@ -106,7 +106,7 @@ def test_what_is_mended_outside_the_resource_is_found_by_the_next_probe(world: W
 
 def test_a_pod_that_becomes_ready_within_the_grace_is_left_alone(world: World) -> None:
     world.secret()
-    world.enqueue(50)
+    world.enqueue(10)
     world.operator(STUCK_GRACE_SECS=20)
     images = world.cluster.kubelet.images
     argv = images.pop(IMAGE)
