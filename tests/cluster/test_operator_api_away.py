@@ -14,7 +14,7 @@ from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.job_census import job_census
 from support.operator_process import Operator
-from support.siorg_world import HELD_IMAGE, RESOURCE, World, crd
+from support.siorg_world import HASTE, HELD_IMAGE, RESOURCE, World, crd
 
 OURS = "siorg-operator"
 """Part of the User-Agent of the operator's own requests; its watches are kopf's."""
@@ -48,7 +48,7 @@ def creations(server: ApiServer, world: World) -> int:
 def test_jobs_that_are_refused_for_a_while_are_told_and_made_later(world: World, server: ApiServer, status: int) -> None:
     world.secret()
     world.enqueue(70)
-    operator = world.operator(constants={"siorg_operator.control.loop._FIRST_RETRY_SECONDS": 0.3})
+    operator = world.operator(constants=HASTE | {"siorg_operator.control.loop._FIRST_RETRY_SECONDS": 0.3})
     with never_too_many(world):
         with server.fault(verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, status=status) as fault:
             world.create()
@@ -125,7 +125,7 @@ def test_a_slow_api_server_is_no_harm(world: World, server: ApiServer) -> None:
 def test_an_api_server_that_does_not_answer_at_all_is_given_up_on(world: World, server: ApiServer) -> None:
     world.secret()
     world.enqueue(70)
-    operator = world.operator(constants={"siorg_operator.cluster.connection.READ_SECONDS": 4.0})
+    operator = world.operator(constants=HASTE | {"siorg_operator.cluster.connection.READ_SECONDS": 4.0})
     with (
         never_too_many(world),
         server.fault(verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, hang=True, count=2),

@@ -257,7 +257,7 @@ def test_dies_again_and_again_at_any_moment(world: World) -> None:
         try:
             for life in range(8):
                 one.start(ready=False)
-                time.sleep(random.uniform(0.2, 1.5))  # not for luck: every moment is as good as any other
+                time.sleep(random.uniform(0.1, 1.2))  # not for luck: every moment is as good as any other
                 one.kill()
                 if life % 3 == 2:
                     world.enqueue(20)

@@ -12,16 +12,9 @@ from siorg_queue import connect
 from siorg_queue.migrations import migrate
 from support.cluster import Cluster
 from support.fleet import eventually
-from support.postgres import Postgres, embedded_postgres
+from support.postgres import Postgres
 from support.siorg_server import SiorgServer
 from support.siorg_world import HELD_IMAGE, World, siorg_world
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
-    """A server to stop and start."""
-    with embedded_postgres() as server:
-        yield server
 
 
 @pytest.fixture

@@ -113,6 +113,7 @@ def cannot_list(world: World, who: Account) -> str:
     operator = started(world, who, ready=False)
     told = said(operator, "Waiting for the cluster")
     assert operator.probe("readyz") == (503, "what is watched has not been listed yet\n")
+    operator.kill()  # rather than wait until it has tried again
     return told
 
 

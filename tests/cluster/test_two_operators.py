@@ -40,7 +40,7 @@ def pair(world: World) -> tuple[Operator, Operator]:
     return elector(world, "first", LEASE_RETRY_SECS=1), elector(world, "second", LEASE_RETRY_SECS=1)
 
 
-def elector(world: World, name: str, **settings: object) -> Operator:
+def elector(world: World, name: str, **settings: Any) -> Operator:
     server = world.cluster.server
     kubeconfig = world.cluster.kubeconfig if server is None else server.kubeconfig(world.folder, token=name)
     return world.operator(start=False, name=name, kubeconfig=kubeconfig, LEADER_ELECTION="true", IDENTITY=name, **settings)
@@ -98,9 +98,7 @@ def test_two_that_were_not_told_to_elect_do_not_outbid_each_other(world: World) 
     assert {outcome.partition("/")[0] for outcome in world.outcomes()} == {"COMPLETED"}
 
 
-def test_of_two_that_elect_the_leader_alone_writes(
-    world: World, server: ApiServer, pair: tuple[Operator, Operator]
-) -> None:
+def test_of_two_that_elect_the_leader_alone_writes(world: World, server: ApiServer, pair: tuple[Operator, Operator]) -> None:
     start(pair, world)
     world.secret()
     world.create(manifest(world))

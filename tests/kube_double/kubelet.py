@@ -50,6 +50,8 @@ class Process(Protocol):
 
 Program: TypeAlias = Callable[[Sequence[str], Mapping[str, str], Path, Path], Process]
 """Starts a process that leads a session of its own, given its arguments, environment, folder and the file for its output."""
+Images: TypeAlias = Mapping[str, Sequence[str] | Program]
+"""For each image the command or the program that stands for its entry point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +71,14 @@ class Kubelet:
 
     Args:
         kubeconfig: The API server.
-        images: For each image that there is, the command or the program that stands for its entry point. May be changed at any
-            time.
+        images: Those that there are. May be changed at any time.
         folder: Where output and termination messages go.
         schedule: Whether to bind Pods that have no node yet; leave it to the scheduler where there is one.
         namespace: Only Pods of this one: on a shared cluster several tests stand for the same node.
     """
 
     def __init__(
-        self, kubeconfig: Path, images: Mapping[str, Sequence[str] | Program], folder: Path, *,
-        schedule: bool = True, namespace: str = "*"
+        self, kubeconfig: Path, images: Images, folder: Path, *, schedule: bool = True, namespace: str = "*"
     ) -> None:  # fmt: skip
         self.images: dict[str, Sequence[str] | Program] = dict(images)
         self.kube = Kube(kubeconfig, user_agent="kubelet")

@@ -30,6 +30,8 @@ _FORKING.set_forkserver_preload(
         "siorg_job.drain.loop",
         "siorg_job.discover",
         "siorg_job.metrics",
+        "httpcore2",
+        "anyio._backends._asyncio",
     ]
 )
 _LOCK = threading.Lock()  # multiprocessing's own bookkeeping is not for several threads
@@ -99,8 +101,8 @@ def _run(
         from kubernetes.config import kube_config
 
         kube_config.KUBE_CONFIG_DEFAULT_LOCATION = environment["KUBECONFIG"]  # read when the module is
-    for path, value in constants.items():
-        owner, _, name = path.rpartition(".")
-        assert hasattr(import_module(owner), name), f"there is no {path}"
+    for constant, value in constants.items():
+        owner, _, name = constant.rpartition(".")
+        assert hasattr(import_module(owner), name), f"there is no {constant}"
         setattr(import_module(owner), name, value)
     sys.exit(import_module(module).main(arguments, os.environ))

@@ -186,7 +186,7 @@ class Operator:
 class ForkedOperator(Operator):
     """As ``Operator``, and started in no time: see ``support.forks``, also for ``constants``."""
 
-    constants: Mapping[str, float] | None = None
+    constants: Mapping[str, float] = {}
 
     def _spawned(self) -> Forked:
         return Forked("siorg_operator.__main__", ["run"], self.environment, out=self._log, constants=self.constants)

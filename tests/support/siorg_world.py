@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 import yaml
 
-from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Program, Running
+from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Images, Program, Running
 from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection, QueueStore, connect
 from support.cluster import Cluster, real_cluster
@@ -56,6 +56,11 @@ PACE = {
     "SECRET_REFRESH_SECS": 1,
 }
 """Settings of an operator that is in a hurry, without their prefix."""
+HASTE = {
+    "siorg_operator.control.loop._BUSY_SPACING_SECONDS": 0.3,
+    "siorg_operator.control.status_writer.COUNTS_SECONDS": 1.0,
+}
+"""What of it is no setting; see ``support.forks``."""
 
 _ENV = {
     "SIORG_TIMEOUT_SECS": "10",
@@ -125,7 +130,7 @@ class World:
 
     def operator(
         self, *, start: bool = True, name: str = "operator", kubeconfig: Path | None = None, forked: bool = True,
-        constants: Mapping[str, float] | None = None, **settings: object,
+        constants: Mapping[str, float] = HASTE, **settings: object,
     ) -> Operator:  # fmt: skip
         """An operator that is in a hurry; ended with the test.
 
@@ -134,7 +139,7 @@ class World:
             name: of its log.
             kubeconfig: who it is; everything is allowed to it unless told otherwise.
             forked: see ``support.forks``; False where the command line, the start or the memory of a whole process matters.
-            constants: what is no setting; see ``support.forks``.
+            constants: of a forked one: what is no setting; see ``support.forks``.
             settings: ``SIORG_OPERATOR_`` variables in capitals, without that prefix.
         """
         given = {**PACE, **settings}
@@ -380,7 +385,7 @@ def forked_image(module: str, *, gate: Path | None = None) -> Program:
 
 
 @contextmanager
-def _in_a_namespace(cluster: Cluster, images: Mapping[str, Program], folder: Path, namespace: str) -> Iterator[Cluster]:
+def _in_a_namespace(cluster: Cluster, images: Images, folder: Path, namespace: str) -> Iterator[Cluster]:
     if cluster.server is None:
         with real_cluster(folder, cluster.kubeconfig, images) as own:
             yield own
