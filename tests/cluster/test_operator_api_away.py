@@ -19,7 +19,7 @@ from support.siorg_world import HASTE, HELD_IMAGE, RESOURCE, World, crd
 OURS = "siorg-operator"
 """Part of the User-Agent of the operator's own requests; its watches are kopf's."""
 MAX_JOBS = 4
-GONE_SECONDS = float(os.environ.get("SIORG_TEST_API_GONE_SECONDS", "4"))
+GONE_SECONDS = float(os.environ.get("SIORG_TEST_API_GONE_SECONDS", "2.5"))
 """How long the API server is gone; a minute by hand."""
 
 

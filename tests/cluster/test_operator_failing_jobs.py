@@ -78,7 +78,8 @@ def test_jobs_that_cannot_reach_the_database_are_no_storm_on_it(world: World) ->
     world.secret()
     world.enqueue(70)
     world.operator()
-    world.create(world.resource(job={"image": FAILING, "failedJobsHistoryLimit": 50}))
+    impatient = {"WORKER_UNAVAILABLE_SECS": "0.2"}
+    world.create(world.resource(env=impatient, job={"image": FAILING, "failedJobsHistoryLimit": 50}))
 
     told = world.wait_for_condition("Degraded", "True", "JobsFailing")
 

@@ -209,7 +209,7 @@ def test_a_status_that_somebody_else_wrote_is_put_right(world: World) -> None:
 
 def test_rows_that_trickle_in_are_not_told_one_by_one(world: World, counted: CountedDatabase) -> None:
     world.secret(counted.url)
-    world.create(world.resource(suspend=True, scaling={"pollIntervalSeconds": NEVER_POLLED}))
+    world.create(world.resource(suspend=True, scaling={"itemsPerJob": 100, "pollIntervalSeconds": NEVER_POLLED}))
     with world.operator(start=False, constants={}):
         eventually(lambda: listeners(world))
         since, first = time.monotonic(), len(counted.readings)
