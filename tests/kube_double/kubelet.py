@@ -348,6 +348,7 @@ class _Pod:
         if path := os.environ.get("PYTHONPATH"):
             beneath["PYTHONPATH"] = path  # as an image would have its programs
         env = beneath | own | {"WORKER_TERMINATION_LOG": str(self._termination_log)}
+        self._log.touch()  # one that is forked may not have begun to write when it is looked at
         process = start(arguments, env, home, self._log)
         self._process, self._started_at = process, now()
         self._state = {"running": {"startedAt": self._started_at}}

@@ -29,8 +29,8 @@ from support.prometheus import MISSING, PROGRAM, Prometheus, Target
 from support.siorg_server import SiorgServer
 from support.siorg_world import ORGANIZATION, UNITS, World, siorg_world, unit_codes
 
-PLAIN, CONFLICTS, FAILURES, REFUSED, DURING_THE_OUTAGE = 60, 12, 12, 40, 20
-ITEMS = PLAIN + CONFLICTS + FAILURES + REFUSED + DURING_THE_OUTAGE
+ALONE, PLAIN, CONFLICTS, FAILURES, REFUSED, DURING_THE_OUTAGE = 2, 60, 12, 12, 40, 20
+ITEMS = ALONE + PLAIN + CONFLICTS + FAILURES + REFUSED + DURING_THE_OUTAGE
 """So many come to an end in a run."""
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -81,6 +81,10 @@ def live(world: World, operator: Operator, be_read: Callable[[], None]) -> None:
 
     ``be_read`` waits until everything has been read as it is now.
     """
+    # By the worker alone, which would else leave them to the Jobs where the machine is busy: its series begin here.
+    enqueue(world, "MERGE", unit_codes(world.siorg.url)[-1:])
+    enqueue(world, "UPDATE", [UNKNOWN - 1])
+    eventually(lambda: {"CONFLICT/1", "FAILED/1"} <= world.outcomes().keys())
     world.secret()
     world.create(
         world.resource(

@@ -127,7 +127,6 @@ def test_new_work_wakes_it_and_it_scales_from_zero_to_several_and_back_and_ends_
         eventually(lambda: "nothing to do" in local.output)
         assert local.job_processes() == []
         discover(environment)
-        eventually(lambda: len(local.job_processes()) == 3)
         eventually(lambda: store.counts().completed == 60 and not local.job_processes())
         local.process.send_signal(signal.SIGINT)
         assert local.ends() == 0, local.output
