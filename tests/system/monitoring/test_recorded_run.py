@@ -229,8 +229,12 @@ def every_item_is_counted_once(prometheus: Prometheus, since: float) -> None:
         ((_, values),) = prometheus.values(expression, since)
         return values[-1]
 
-    by_jobs = last('sum(siorg_operator_items_total{outcome!~"retried|released"})')
-    by_the_worker = last('sum(siorg_sync_operations_total{status!="PENDING"})')
+    def counted() -> tuple[float, float]:
+        by_jobs = last('sum(siorg_operator_items_total{outcome!~"retried|released"})')
+        return by_jobs, last('sum(siorg_sync_operations_total{status!="PENDING"})')
+
+    eventually(lambda: sum(counted()) >= ITEMS)  # the last Job's are exposed at once, and read with the next scrape
+    by_jobs, by_the_worker = counted()
     assert by_jobs > 0
     assert by_the_worker > 0
     assert by_jobs + by_the_worker == ITEMS
