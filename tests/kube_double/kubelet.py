@@ -388,8 +388,9 @@ class _Pod:
             return
         if self._process.poll() is None:
             # The whole session: what the process started goes with it, as a container would.
-            with suppress(ProcessLookupError):  # it ended this very moment
+            with suppress(ProcessLookupError):  # it ended this very moment, or does not lead its session yet
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.send_signal(signal.SIGKILL)
             self._process.wait(_END_SECONDS)
         self._look()
 
