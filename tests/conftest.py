@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from siorg_queue import Connection, QueueStore, connect
 from support.postgres import Postgres, embedded_postgres
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +22,18 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
-    """A server to stop and start, which keeps what was committed."""
+@pytest.fixture(scope="session")
+def durable_postgres() -> Iterator[Postgres]:
     with embedded_postgres(durable=True) as server:
         yield server
+
+
+@pytest.fixture
+def own_postgres(durable_postgres: Postgres) -> Postgres:
+    """A server to stop and start, which keeps what was committed. It runs at the beginning, whatever the test before did."""
+    if not durable_postgres.running:
+        durable_postgres.start()
+    return durable_postgres
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def server(cluster: Cluster) -> ApiServer:
 
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[SiorgServer]:
-    """A SIORG with one organization of 500 units."""
+    """A SIORG with one organization."""
     with SiorgServer("--synthetic", str(UNITS), "--retry-after", "2") as server:
         yield server
 

@@ -278,10 +278,10 @@ def test_of_three_that_start_at_once_one_leads_and_the_next_follows_when_it_is_k
     while waiting:
         leading = eventually(lambda: [one for one in waiting if one.acts], seconds=20)
         assert len(leading) == 1
-        time_to_overlap = leading[0].acts[0] + RETRY + 0.5
-        eventually(lambda: time.monotonic() > time_to_overlap)  # noqa: B023 - read at once
-        leading[0].send(signal.SIGKILL)
         waiting.discard(leading[0])
+        time_to_overlap = leading[0].acts[0] + RETRY + 0.5
+        eventually(lambda: not waiting or time.monotonic() > time_to_overlap)  # noqa: B023 - read at once
+        leading[0].send(signal.SIGKILL)
     replicas.end()
     assert replicas.never_acted_together()
     assert spec(cluster)["leaseTransitions"] == 2

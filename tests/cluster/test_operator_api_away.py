@@ -14,12 +14,12 @@ from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.job_census import job_census
 from support.operator_process import Operator
-from support.siorg_world import HELD_IMAGE, RESOURCE, World, crd
+from support.siorg_world import HASTE, HELD_IMAGE, RESOURCE, World, crd
 
 OURS = "siorg-operator"
 """Part of the User-Agent of the operator's own requests; its watches are kopf's."""
 MAX_JOBS = 4
-GONE_SECONDS = float(os.environ.get("SIORG_TEST_API_GONE_SECONDS", "12"))
+GONE_SECONDS = float(os.environ.get("SIORG_TEST_API_GONE_SECONDS", "2.5"))
 """How long the API server is gone; a minute by hand."""
 
 
@@ -32,7 +32,7 @@ def never_too_many(world: World) -> Iterator[None]:
     assert census.doubled == []
 
 
-def drain(world: World, count: int = 350) -> None:
+def drain(world: World, count: int = 70) -> None:
     """Everything goes through, and the status says so."""
     world.wait_until_drained()
     assert world.outcomes() == {"COMPLETED/1": count}
@@ -47,8 +47,8 @@ def creations(server: ApiServer, world: World) -> int:
 @pytest.mark.parametrize("status", [409, 429, 503])
 def test_jobs_that_are_refused_for_a_while_are_told_and_made_later(world: World, server: ApiServer, status: int) -> None:
     world.secret()
-    world.enqueue(350)
-    operator = world.operator()
+    world.enqueue(70)
+    operator = world.operator(constants=HASTE | {"siorg_operator.control.loop._FIRST_RETRY_SECONDS": 0.3})
     with never_too_many(world):
         with server.fault(verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, status=status) as fault:
             world.create()
@@ -65,14 +65,14 @@ def test_jobs_that_are_refused_for_a_while_are_told_and_made_later(world: World,
 @pytest.mark.parametrize("status", [409, 500])
 def test_a_status_that_cannot_be_written_keeps_no_job_from_its_work(world: World, server: ApiServer, status: int) -> None:
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     world.operator()
     with (
         never_too_many(world),
         server.fault(verb="patch", resource=RESOURCE, subresource="status", namespace=world.namespace, status=status),
     ):
         world.create()
-        eventually(lambda: world.outcomes() == {"COMPLETED/1": 350}, seconds=60)
+        eventually(lambda: world.outcomes() == {"COMPLETED/1": 70}, seconds=60)
         assert world.status() == {}
     drain(world)
 
@@ -82,11 +82,12 @@ def test_a_status_that_cannot_be_written_keeps_no_job_from_its_work(world: World
 )
 def test_answers_that_are_lost_make_no_second_job(world: World, server: ApiServer, asked: dict[str, str], count: int) -> None:
     world.secret()
-    world.enqueue(350)
     world.operator()
+    world.create(world.resource(job={"image": HELD_IMAGE}))
+    world.wait_for_condition("Ready", "True")
     lost: Any = {**asked, "namespace": world.namespace, "user_agent": OURS, "drop": True, "carried_out": True, "count": count}
     with never_too_many(world), server.fault(**lost) as fault:
-        world.create(world.resource(job={"image": HELD_IMAGE}))
+        world.enqueue(70)
         eventually(lambda: fault.hits == count and len(world.processes()) == MAX_JOBS)
         world.wait_for_condition("ScalingActive", "True")
         world.release()
@@ -105,26 +106,26 @@ def test_a_watch_that_is_too_old_is_begun_anew(world: World, server: ApiServer) 
         world.edit({"scaling": {"maxJobs": limit}})
         eventually(lambda: world.status()["observedGeneration"] == world.get()["metadata"]["generation"])
     server.cut()
-    world.enqueue(350)
+    world.enqueue(70)
     drain(world)
     assert operator.running
 
 
 def test_a_slow_api_server_is_no_harm(world: World, server: ApiServer) -> None:
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     operator = world.operator()
-    with never_too_many(world), server.fault(namespace=world.namespace, user_agent=OURS, delay=2.0):
+    with never_too_many(world), server.fault(namespace=world.namespace, user_agent=OURS, delay=1.0):
         world.create()
-        eventually(lambda: world.outcomes() == {"COMPLETED/1": 350}, seconds=60)
+        eventually(lambda: world.outcomes() == {"COMPLETED/1": 70}, seconds=60)
         assert operator.probe("healthz")[0] == 200
     drain(world)
 
 
 def test_an_api_server_that_does_not_answer_at_all_is_given_up_on(world: World, server: ApiServer) -> None:
     world.secret()
-    world.enqueue(350)
-    operator = world.operator()
+    world.enqueue(70)
+    operator = world.operator(constants=HASTE | {"siorg_operator.cluster.connection.READ_SECONDS": 4.0})
     with (
         never_too_many(world),
         server.fault(verb="create", resource="jobs", namespace=world.namespace, user_agent=OURS, hang=True, count=2),
@@ -138,7 +139,7 @@ def test_an_api_server_that_does_not_answer_at_all_is_given_up_on(world: World, 
 
 def test_while_the_api_server_is_gone_jobs_go_on_and_afterwards_so_does_the_operator(world: World, server: ApiServer) -> None:
     world.secret()
-    world.enqueue(150)
+    world.enqueue(30)
     operator = world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}))
     eventually(lambda: len(world.processes()) == 2)
@@ -146,7 +147,7 @@ def test_while_the_api_server_is_gone_jobs_go_on_and_afterwards_so_does_the_oper
 
     with never_too_many(world):
         with server.gone():
-            world.enqueue(200)
+            world.enqueue(40)
             over = time.monotonic() + GONE_SECONDS
             while time.monotonic() < over:
                 assert operator.running
@@ -161,7 +162,7 @@ def test_while_the_api_server_is_gone_jobs_go_on_and_afterwards_so_does_the_oper
 
 def test_an_api_server_that_is_gone_at_the_start_is_waited_for(world: World, server: ApiServer) -> None:
     world.secret()
-    world.enqueue(50)
+    world.enqueue(10)
     world.create()
     operator = world.operator(start=False)
     with server.gone():
@@ -171,7 +172,7 @@ def test_an_api_server_that_is_gone_at_the_start_is_waited_for(world: World, ser
         assert operator.probe("readyz")[0] == 503
         assert operator.probe("healthz")[0] == 200
     operator.wait_until_ready()
-    drain(world, 50)
+    drain(world, 10)
 
 
 def test_a_missing_definition_is_named_and_waited_for(world: World, server: ApiServer) -> None:
@@ -194,7 +195,7 @@ def test_a_definition_that_goes_and_comes_back_is_followed(world: World, server:
     world.secret()
     operator = world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}))
-    world.enqueue(50)
+    world.enqueue(10)
     eventually(lambda: len(world.processes()) == 1)
     definition = crd()
     world.kube.delete("customresourcedefinitions", definition["metadata"]["name"])
@@ -206,7 +207,7 @@ def test_a_definition_that_goes_and_comes_back_is_followed(world: World, server:
 
     world.release()
     world.create()
-    drain(world, 50)
+    drain(world, 10)
 
 
 def restart_where_it_ended(operator: Operator) -> None:
@@ -236,7 +237,7 @@ def no_room_for_jobs(world: World) -> Iterator[None]:
 
 def test_a_namespace_without_room_for_jobs_is_told_and_asked_rarely(world: World) -> None:
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     operator = world.operator()
 
     def refusals() -> float:
@@ -256,8 +257,8 @@ def test_a_namespace_without_room_for_jobs_is_told_and_asked_rarely(world: World
         assert not world.jobs()
         # New work all the time wakes the operator all the time; the API server is not asked more often for that.
         before = refusals()
-        for _ in range(50):
+        for _ in range(25):
             world.enqueue(1)
             time.sleep(0.1)
         assert refusals() - before <= 2 * MAX_JOBS
-    drain(world, 400)
+    drain(world, 95)

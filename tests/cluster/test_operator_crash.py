@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -24,11 +23,10 @@ from support.cluster import Cluster
 from support.fleet import eventually
 from support.job_census import job_census
 from support.kube import Body, condition
-from support.operator_fork import forked_operator
 from support.postgres import Postgres
 from support.relay import LateLink
 from support.siorg_server import SiorgServer
-from support.siorg_world import HELD_IMAGE, World, is_finished, siorg_world
+from support.siorg_world import HELD_IMAGE, World, forked_image, is_finished, siorg_world
 
 ITEMS, MAX_JOBS = 30, 3
 QUICK = "siorg-job:quick"
@@ -43,8 +41,7 @@ def world(world: World) -> World:
 
 def with_quick_image(world: World) -> World:
     """Jobs with the image ``QUICK`` drain quickly."""
-    path = Path(__file__).parents[1] / "support" / "quick_job.py"
-    world.cluster.kubelet.images[QUICK] = [sys.executable, "-P", str(path)]
+    world.cluster.kubelet.images[QUICK] = forked_image("support.quick_job")
     return world
 
 
@@ -165,7 +162,7 @@ def drain_with_a_crash(world: World, killer: Killer, moment: Moment, **settings:
     assert server is not None
     prepare(world)
     with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
-        one = forked_operator(world, **settings)
+        one = world.operator(start=False, **settings)
         try:
             killer.pid = one.start(ready=False).pid
             eventually(lambda: killer.killed.is_set() or at_rest(world))
@@ -222,7 +219,7 @@ def test_dies_at_what_is_written_in_trouble_and_after_edits(world: World, server
     prepare(world, job={"image": "registry.invalid/none:1"})
     killer = Killer(world, 1, kind=kind)
     with job_census(world.cluster.kubeconfig, world.namespace) as census, server.on_request(killer, moment):
-        one = forked_operator(world)
+        one = world.operator(start=False)
         try:
             killer.pid = one.start(ready=False).pid
             eventually(lambda: killer.killed.is_set() or world.condition("Degraded")["status"] == "True")
@@ -256,11 +253,11 @@ def test_dies_again_and_again_at_any_moment(world: World) -> None:
     """Nobody helps here, so that a real API server does as well."""
     prepare(world)
     with job_census(world.cluster.kubeconfig, world.namespace) as census:
-        one = forked_operator(world)
+        one = world.operator(start=False)
         try:
             for life in range(8):
                 one.start(ready=False)
-                time.sleep(random.uniform(0.2, 1.5))  # not for luck: every moment is as good as any other
+                time.sleep(random.uniform(0.1, 1.2))  # not for luck: every moment is as good as any other
                 one.kill()
                 if life % 3 == 2:
                     world.enqueue(20)
@@ -280,11 +277,11 @@ def test_a_job_that_the_api_server_makes_long_after_its_operator_died_is_no_seco
     with (
         job_census(world.cluster.kubeconfig, world.namespace) as census,
         LateLink(world.cluster.kubeconfig, world.folder, held="POST /apis/batch/v1/") as link,
-        forked_operator(world, kubeconfig=link.kubeconfig, name="first") as first,
+        world.operator(start=False, kubeconfig=link.kubeconfig, name="first") as first,
     ):
         eventually(lambda: link.holds.is_set() and len(world.jobs()) == MAX_JOBS - 1)
         first.kill()
-        with forked_operator(world, name="second"):
+        with world.operator(start=False, name="second"):
             eventually(lambda: len(world.unfinished_jobs()) == MAX_JOBS)
             before = len(requests(world, "create", "jobs"))
             link.let_go()
@@ -301,13 +298,13 @@ def test_acts_on_nothing_before_it_has_seen_every_job(world: World, server: ApiS
     world.enqueue(ITEMS)
     world.create(manifest(world, job={"image": HELD_IMAGE}))
     with job_census(world.cluster.kubeconfig, world.namespace) as census:
-        with forked_operator(world, "first"):
+        with world.operator(start=False, name="first"):
             eventually(lambda: len(world.unfinished_jobs()) == MAX_JOBS)
         since = time.monotonic()
         with (
             server.fault(verb="list", resource="jobs", namespace=world.namespace, user_agent="kopf", delay=2.0) as slow,
             server.fault(verb="list", resource="pods", namespace=world.namespace, user_agent="kopf", delay=2.0),
-            forked_operator(world, "second"),
+            world.operator(start=False, name="second"),
         ):
             eventually(lambda: slow.hits and time.monotonic() > since + 1)
             assert [one for one in by_operator_since(world, since) if one.writes] == []

@@ -12,16 +12,9 @@ from siorg_queue import connect
 from siorg_queue.migrations import migrate
 from support.cluster import Cluster
 from support.fleet import eventually
-from support.postgres import Postgres, embedded_postgres
+from support.postgres import Postgres
 from support.siorg_server import SiorgServer
 from support.siorg_world import HELD_IMAGE, World, siorg_world
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[Postgres]:
-    """A server to stop and start."""
-    with embedded_postgres() as server:
-        yield server
 
 
 @pytest.fixture
@@ -61,9 +54,9 @@ def test_a_database_that_is_down_at_the_start_is_waited_for(own_world: World, ow
     own_postgres.start()
     world.wait_for_condition("QueueReachable", "True")
     world.wait_for_condition("Ready", "True")
-    world.enqueue(150)
+    world.enqueue(30)
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 150}
+    assert world.outcomes() == {"COMPLETED/1": 30}
     assert [event["reason"] for event in world.events()][:2] == ["DatabaseUnavailable", "QueueReachable"]
 
 
@@ -72,11 +65,11 @@ def test_a_database_that_goes_in_the_middle_ends_no_job_and_work_goes_on_by_itse
 ) -> None:
     world = own_world
     world.secret()
-    world.enqueue(250)
+    world.enqueue(50)
     operator = world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}, scaling={"maxJobs": 2}))
     eventually(lambda: len(running(world)) == 2)
-    eventually(lambda: world.status()["queue"]["claimable"] == 250)
+    eventually(lambda: world.status()["queue"]["claimable"] == 50)
     pids = running(world)
 
     own_postgres.stop("immediate")
@@ -84,7 +77,7 @@ def test_a_database_that_goes_in_the_middle_ends_no_job_and_work_goes_on_by_itse
     world.edit({"scaling": {"maxJobs": 4}})  # three would be wanted now
     eventually(lambda: world.status()["observedGeneration"] == 2)
     assert "depth unknown, 2 unfinished" in world.decision()["message"]
-    assert world.status()["queue"]["claimable"] == 250  # the last that was known
+    assert world.status()["queue"]["claimable"] == 50  # the last that was known
     assert world.status()["jobs"]["active"] == 2
     assert operator.metric("siorg_operator_held_back", "DepthUnknown") == 1
     assert running(world) == pids
@@ -96,7 +89,7 @@ def test_a_database_that_goes_in_the_middle_ends_no_job_and_work_goes_on_by_itse
     assert pids < running(world)
     world.release()
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 250}
+    assert world.outcomes() == {"COMPLETED/1": 50}
 
 
 def test_a_database_without_tables_says_what_to_run(

@@ -36,7 +36,7 @@ def scale(kube: Kube, replicas: int) -> None:
 
 def test_an_edit_never_ends_a_running_job_and_only_a_changed_template_makes_new_jobs_differ(world: World) -> None:
     world.secret()
-    world.enqueue(100)
+    world.enqueue(20)
     world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}, scaling={"maxJobs": 3}))
     eventually(lambda: len(running(world)) == 1)
@@ -44,7 +44,7 @@ def test_an_edit_never_ends_a_running_job_and_only_a_changed_template_makes_new_
     pids = running(world)
 
     # What a pod is made from stays as it is.
-    world.edit({"scaling": {"itemsPerJob": 60, "maxLaunchesPerStep": 3}, "job": {"ttlSecondsAfterFinished": 600}})
+    world.edit({"scaling": {"itemsPerJob": 12, "maxLaunchesPerStep": 3}, "job": {"ttlSecondsAfterFinished": 600}})
     eventually(lambda: len(running(world)) == 2)
     (second,) = (job for job in world.jobs() if job["metadata"]["uid"] != first["metadata"]["uid"])
     assert template(second) == template(first)
@@ -54,7 +54,7 @@ def test_an_edit_never_ends_a_running_job_and_only_a_changed_template_makes_new_
     world.edit({"worker": {"logLevel": "debug"}, "job": {"resources": {"limits": {"memory": "1Gi"}}}})
     eventually(lambda: seen(world))
     assert len(world.jobs()) == 2
-    world.enqueue(80)
+    world.enqueue(16)
     eventually(lambda: len(running(world)) == 3)
     assert pids < running(world)
     newest = {job["metadata"]["uid"]: job for job in world.jobs()}
@@ -66,13 +66,13 @@ def test_an_edit_never_ends_a_running_job_and_only_a_changed_template_makes_new_
     # They all do their work.
     world.release()
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 180}
+    assert world.outcomes() == {"COMPLETED/1": 36}
     assert [job["status"].get("failed", 0) for job in world.jobs()] == [0, 0, 0]
 
 
 def test_scaling_by_kubectl_works_at_once_and_ends_nothing(world: World) -> None:
     world.secret()
-    world.enqueue(400)
+    world.enqueue(80)
     world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}, scaling={"maxJobs": 1, **SLOW_POLL}))
     eventually(lambda: len(running(world)) == 1)
@@ -95,12 +95,12 @@ def test_scaling_by_kubectl_works_at_once_and_ends_nothing(world: World) -> None
 
     world.release()
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 400}
+    assert world.outcomes() == {"COMPLETED/1": 80}
 
 
 def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> None:
     world.secret()
-    world.enqueue(100)
+    world.enqueue(20)
     operator = world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}, scaling=SLOW_POLL))
     eventually(lambda: len(running(world)) == 1)
@@ -109,15 +109,15 @@ def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> Non
     told = world.wait_for_condition("ScalingActive", "False", "Suspended")
     assert "spec.suspend is true" in told["message"]
     assert world.condition("Ready")["status"] == "True"
-    world.enqueue(200)
+    world.enqueue(40)
     world.release()
     eventually(lambda: not world.unfinished_jobs())
     assert len(world.jobs()) == 1  # it drained what came later, too
     world.wait_until_drained()
 
     world.hold()
-    world.enqueue(100)
-    eventually(lambda: world.status()["queue"]["claimable"] == 100)
+    world.enqueue(20)
+    eventually(lambda: world.status()["queue"]["claimable"] == 20)
     assert world.decision()["reason"] == "Suspended"
     assert operator.metric("siorg_operator_held_back", "Suspended") == 1
     assert len(world.jobs()) == 1
@@ -131,7 +131,7 @@ def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> Non
 
 def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -> None:
     world.secret()
-    world.enqueue(250)
+    world.enqueue(50)
     operator = world.operator()
     world.create(world.resource(mode="Observe", scaling={"maxLaunchesPerStep": 2, **SLOW_POLL}))
 
@@ -140,7 +140,7 @@ def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -
     assert "spec.mode is Observe" in told["message"]
     assert world.condition("Ready")["status"] == "True"
     assert world.decision()["reason"] == "Observe"
-    assert "depth 250, 100 a Job → 3 wanted, 0 unfinished → would launch 2" in world.decision()["message"]
+    assert "depth 50, 20 a Job → 3 wanted, 0 unfinished → would launch 2" in world.decision()["message"]
     assert world.status()["jobs"]["desired"] == 3
     assert operator.metric("siorg_operator_held_back", "Observe") == 1
     assert not world.kube.list("jobs")
@@ -153,7 +153,7 @@ def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -
 
 def test_a_spec_that_an_older_definition_let_in_is_named_and_mended_by_an_edit(world: World) -> None:
     world.secret()
-    world.enqueue(100)
+    world.enqueue(20)
     world.create(world.resource(job={"image": HELD_IMAGE}))
     operator = world.operator()
     eventually(lambda: len(running(world)) == 1)
@@ -179,7 +179,7 @@ def test_a_spec_that_an_older_definition_let_in_is_named_and_mended_by_an_edit(w
     assert len(world.events("InvalidSpec")) == 1
     assert operator.probe("healthz")[0] == 200
 
-    world.edit({"scaling": {"itemsPerJob": 50}, "job": {"image": HELD_IMAGE}})
+    world.edit({"scaling": {"itemsPerJob": 10}, "job": {"image": HELD_IMAGE}})
     world.wait_for_condition("Ready", "True")
     eventually(lambda: len(running(world)) == 2)
     if world.cluster.server is not None:

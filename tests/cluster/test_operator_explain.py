@@ -23,14 +23,14 @@ def explain(
 
 def test_prints_the_decision_and_every_limit_that_shaped_it(world: World) -> None:
     world.secret()
-    world.enqueue(480)
+    world.enqueue(96)
     world.create(world.resource(scaling={"maxJobs": 3, "maxLaunchesPerStep": 2}))
 
     told = explain(world, "sync")
 
     assert told.returncode == 0, told.stderr
-    assert "480 items are claimable" in told.stdout
-    assert "depth 480, 100 a Job → 5 wanted, maxJobs 3 → 3, 0 unfinished → would launch 2 (maxLaunchesPerStep 2)" in told.stdout
+    assert "96 items are claimable" in told.stdout
+    assert "depth 96, 20 a Job → 5 wanted, maxJobs 3 → 3, 0 unfinished → would launch 2 (maxLaunchesPerStep 2)" in told.stdout
     assert "Nothing was launched or written" in told.stdout
     for limit in ("by size", "by time", "minJobs", "maxJobs", "connection budget", "request budget"):
         assert limit in told.stdout
@@ -42,7 +42,7 @@ def test_prints_the_decision_and_every_limit_that_shaped_it(world: World) -> Non
 
 def test_counts_the_jobs_that_are_there(world: World) -> None:
     world.secret()
-    world.enqueue(480)
+    world.enqueue(96)
     world.operator()
     world.create(world.resource(scaling={"maxJobs": 3}, job={"image": HELD_IMAGE}))
     eventually(lambda: len(world.processes()) == 3)
@@ -54,7 +54,7 @@ def test_counts_the_jobs_that_are_there(world: World) -> None:
     assert "3 unfinished → would launch 0" in told.stdout
     assert "3 with a running pod" in told.stdout
     supposed = explain(world, "sync", "--depth", "10")
-    assert "depth 10, 100 a Job → 1 wanted" in supposed.stdout
+    assert "depth 10, 20 a Job → 1 wanted" in supposed.stdout
     assert "did not tell its limit" not in supposed.stdout  # all but the depth is as it is read
 
 

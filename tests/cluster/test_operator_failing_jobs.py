@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from datetime import datetime, timedelta
 
 from support.fleet import eventually
 from support.siorg_world import IMAGE, World
@@ -17,7 +18,7 @@ def test_jobs_that_always_fail_become_rare_and_a_change_is_tried_at_once(world: 
     program = "import sys; sys.exit('cannot open /etc/siorg/rules.yaml')"
     world.cluster.kubelet.images[FAILING] = [sys.executable, "-c", program]
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     operator = world.operator()
     began = time.monotonic()
     world.create(world.resource(job={"image": FAILING, "failedJobsHistoryLimit": 50}))
@@ -28,16 +29,18 @@ def test_jobs_that_always_fail_become_rare_and_a_change_is_tried_at_once(world: 
     assert "kubectl logs job/" in told["message"]
     assert "one probe Job may leave at" in told["message"]
     assert world.condition("Ready")["reason"] == "JobsFailing"
-    # 1, 2, 4 and 8 s and a little: with a Job each tick there would be dozens.
-    eventually(lambda: (world.status().get("backoff") or {}).get("streak", 0) >= 4, seconds=60)
-    took = time.monotonic() - began
+    # 1, 2, 4 s and a little: with a Job each tick there would be dozens.
+    eventually(lambda: (world.status().get("backoff") or {}).get("streak", 0) >= 3, seconds=60)
+    took, backoff = time.monotonic() - began, world.status()["backoff"]
     jobs = world.jobs()
-    assert 7 <= len(jobs) <= 8, f"{len(jobs)} Jobs in {took:.0f} s"
-    assert took > 1 + 2 + 4 - 3  # Kubernetes tells whole seconds, so each pause may be almost one shorter
-    assert operator.metric("siorg_operator_launches_total", "Probe") <= 4
-    assert operator.metric("siorg_operator_jobs_ended_total", "JobFailed") >= 7
+    assert 6 <= len(jobs) <= 7, f"{len(jobs)} Jobs in {took:.0f} s"
+    assert took > 1 + 2 - 2  # Kubernetes tells whole seconds, so each pause may be almost one shorter
+    pause = datetime.fromisoformat(backoff["retryTime"]) - datetime.fromisoformat(backoff["lastFailureTime"])
+    assert pause >= timedelta(seconds=2 ** (backoff["streak"] - 1))
+    assert operator.metric("siorg_operator_launches_total", "Probe") <= 3
+    assert operator.metric("siorg_operator_jobs_ended_total", "JobFailed") >= 6
     assert [event["reason"] for event in world.events()].count("JobsFailing") == 1
-    assert world.outcomes() == {"PENDING": 350}
+    assert world.outcomes() == {"PENDING": 70}
 
     probes = operator.metric("siorg_operator_launches_total", "Probe")
     world.edit({"job": {"image": IMAGE}})
@@ -46,12 +49,12 @@ def test_jobs_that_always_fail_become_rare_and_a_change_is_tried_at_once(world: 
     assert operator.metric("siorg_operator_launches_total", "Probe") == probes  # a change waits for no pause
     world.wait_until_drained()
     world.wait_for_condition("Degraded", "False")
-    assert world.outcomes() == {"COMPLETED/1": 350}
+    assert world.outcomes() == {"COMPLETED/1": 70}
 
 
 def test_a_setting_that_jobs_refuse_is_named(world: World) -> None:
     world.secret()
-    world.enqueue(50)
+    world.enqueue(10)
     world.operator()
     world.create(world.resource(env={"SIORG_TIMEOUT_SECS": "soon"}))
 
@@ -73,9 +76,10 @@ def test_jobs_that_cannot_reach_the_database_are_no_storm_on_it(world: World) ->
     program = f"{elsewhere}; os.execv(sys.executable, [sys.executable, '-m', 'siorg_job', *sys.argv[1:]])"
     world.cluster.kubelet.images[FAILING] = [sys.executable, "-c", program]
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     world.operator()
-    world.create(world.resource(job={"image": FAILING, "failedJobsHistoryLimit": 50}))
+    impatient = {"WORKER_UNAVAILABLE_SECS": "0.2"}
+    world.create(world.resource(env=impatient, job={"image": FAILING, "failedJobsHistoryLimit": 50}))
 
     told = world.wait_for_condition("Degraded", "True", "JobsFailing")
 
@@ -89,7 +93,7 @@ def test_jobs_that_cannot_reach_the_database_are_no_storm_on_it(world: World) ->
 def test_a_job_process_that_is_killed_is_replaced_and_nothing_is_lost(world: World) -> None:
     world.siorg.control("PUT", "latency", {"latency": "1000"})
     world.secret()
-    world.enqueue(200)
+    world.enqueue(40)
     world.operator()
     slow = {"batchSize": 4, "concurrency": 4}
     world.create(world.resource(env={"WORKER_LEASE_SECS": "2", "SIORG_FRESH_SECS": "0"}, worker=slow))
@@ -104,7 +108,7 @@ def test_a_job_process_that_is_killed_is_replaced_and_nothing_is_lost(world: Wor
     world.wait_until_drained()
     left = world.outcomes()
     assert set(left) <= {"COMPLETED/1", "COMPLETED/2"}, left
-    assert sum(left.values()) == 200
+    assert sum(left.values()) == 40
     assert left["COMPLETED/2"] <= 8  # what it had in hand
     world.wait_for_condition("Degraded", "False")
     world.wait_for_condition("Ready", "True")

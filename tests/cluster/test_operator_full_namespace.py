@@ -74,15 +74,15 @@ def test_ten_thousand_finished_jobs_are_no_burden(full: World) -> None:
     resource = parse(world.create())
     own = (drain_job(resource, slot=number % 4, round=1 + number // 4) for number in range(OWN))
     fill(server, world.namespace, ({**job, "spec": {**job["spec"], **NOBODYS}} for job in own))
-    world.enqueue(350)
+    world.enqueue(70)
     before = len(server.requests)
 
-    operator = world.operator()
+    operator = world.operator(forked=False)
     eventually(lambda: any("managedBy" not in job["spec"] for job in server.objects("jobs", world.namespace, labels=DRAIN)))
 
     world.wait_until_drained(seconds=90)
     eventually(lambda: len(world.jobs()) == 3, seconds=90)  # successfulJobsHistoryLimit
-    assert world.outcomes() == {"COMPLETED/1": 350}
+    assert world.outcomes() == {"COMPLETED/1": 70}
     assert operator.memory_mib() < MEMORY_MIB, f"{operator.memory_mib():.0f} MiB"
     assert len(server.objects("jobs", world.namespace, labels="app=report")) == OTHERS
     asked = [one for one in server.requests[before:] if one.namespace == world.namespace and "siorg-operator" in one.user_agent]
@@ -91,7 +91,7 @@ def test_ten_thousand_finished_jobs_are_no_burden(full: World) -> None:
     # Bounded steps: never more of them in one moment than a pass may remove.
     for start in range(len(deletions) - A_STEP - 1):
         assert deletions[start + A_STEP + 1] - deletions[start] > 0.05
-    assert operator.metric("siorg_operator_items_total", "completed") == 350  # of Jobs that ended long ago nothing is counted
+    assert operator.metric("siorg_operator_items_total", "completed") == 70  # of Jobs that ended long ago nothing is counted
 
 
 def test_finished_jobs_are_kept_up_to_the_limits_of_the_resource(world: World) -> None:
@@ -99,7 +99,7 @@ def test_finished_jobs_are_kept_up_to_the_limits_of_the_resource(world: World) -
     world.operator()
     world.create(world.resource(job={"successfulJobsHistoryLimit": 1}))
     for _ in range(3):
-        world.enqueue(20)
+        world.enqueue(5)
         world.wait_until_drained()
     eventually(lambda: len(world.jobs()) == 1 and world.status()["jobs"]["succeeded"] == 1)
 

@@ -39,11 +39,12 @@ def test_work_is_drained_by_jobs_that_come_and_go_and_everything_is_told(world: 
     # On a real cluster this makes the API server refuse every pod that is not as it should be.
     enforced = {"pod-security.kubernetes.io/enforce": "restricted"}
     world.kube.patch("namespaces", world.namespace, {"metadata": {"labels": enforced}})
-    operator = world.operator()
+    operator = world.operator(forked=False)
 
     # Nothing to read the queue with.
     slow = {"batchSize": 4, "concurrency": 4}  # so that each Job gets its share, however late its process starts
-    world.create(world.resource(env={"SIORG_FRESH_SECS": "0"}, worker=slow, job={"image": HELD_IMAGE}))
+    scaling = {"maxJobs": MAX_JOBS, "itemsPerJob": UNITS // 5}
+    world.create(world.resource(env={"SIORG_FRESH_SECS": "0"}, worker=slow, scaling=scaling, job={"image": HELD_IMAGE}))
     missing = world.wait_for_condition("Ready", "False", "SecretMissing")
     assert f"{world.namespace}/database" in missing["message"]
     assert "kubectl create secret" in missing["message"]
@@ -63,14 +64,14 @@ def test_work_is_drained_by_jobs_that_come_and_go_and_everything_is_told(world: 
     assert operator.metric("siorg_operator_queue_depth") == 0
 
     # Work comes.
-    world.siorg.control("PUT", "latency", {"latency": "100"})
+    world.siorg.control("PUT", "latency", {"latency": "60"})
     assert world.discover() == UNITS
     eventually(lambda: all_run(world, MAX_JOBS))
     eventually(lambda: world.status()["queue"]["claimable"] == UNITS)
     status = world.status()
     assert status["jobs"]["desired"] == MAX_JOBS
     assert status["queue"]["due"] == UNITS
-    assert "depth 500, 100 a Job → 5 wanted, maxJobs 4 → 4" in world.decision()["message"]
+    assert f"depth {UNITS}, 50 a Job → 5 wanted, maxJobs 4 → 4" in world.decision()["message"]
     shown = columns(world)
     assert (shown["Ready"], shown["Depth"], shown["Active"], shown["Max"]) == ("True", UNITS, MAX_JOBS, MAX_JOBS)
     assert isinstance(shown["Oldest"], int)
@@ -116,7 +117,7 @@ def test_work_is_drained_by_jobs_that_come_and_go_and_everything_is_told(world: 
 def test_deleting_the_resource_ends_what_runs_and_gives_its_items_back(world: World) -> None:
     world.siorg.control("PUT", "latency", {"latency": "20000"})
     world.secret()
-    world.enqueue(200)
+    world.enqueue(40)
     world.operator()
     world.create()
     eventually(lambda: len(world.processes()) == 2 and world.outcomes().get("PROCESSING/1", 0) > 0)
@@ -130,12 +131,12 @@ def test_deleting_the_resource_ends_what_runs_and_gives_its_items_back(world: Wo
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     left = world.outcomes()
     assert set(left) <= {"PENDING", "COMPLETED/1"}, left
-    assert sum(left.values()) == 200
+    assert sum(left.values()) == 40
 
 
 def test_a_resource_can_be_deleted_while_no_operator_runs(world: World) -> None:
     world.secret()
-    world.enqueue(150)
+    world.enqueue(30)
     operator = world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}, cleanup={"enabled": True}))
     eventually(lambda: len(world.processes()) == 2 and world.kube.list("cronjobs"))
@@ -151,7 +152,7 @@ def test_a_resource_can_be_deleted_while_no_operator_runs(world: World) -> None:
 
 def test_an_operator_that_ends_leaves_its_jobs_alone_and_the_next_one_counts_them(world: World) -> None:
     world.secret()
-    world.enqueue(400)
+    world.enqueue(80)
     first = world.operator(name="first")
     world.create(world.resource(job={"image": HELD_IMAGE}))
     eventually(lambda: all_run(world, MAX_JOBS))
@@ -165,8 +166,8 @@ def test_an_operator_that_ends_leaves_its_jobs_alone_and_the_next_one_counts_the
     assert {process.pid for process in world.processes()} == before
     world.release()
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 400}
-    eventually(lambda: second.metric("siorg_operator_items_total", "completed") == 400)
+    assert world.outcomes() == {"COMPLETED/1": 80}
+    eventually(lambda: second.metric("siorg_operator_items_total", "completed") == 80)
     assert len(world.jobs()) == 3  # successfulJobsHistoryLimit
 
 
@@ -174,7 +175,7 @@ def test_it_runs_as_a_user_that_has_no_name(world: World) -> None:
     """As in its container: the user is a number, and nobody there has heard of it."""
     nobody = "import getpass\n\ndef getuser():\n    raise OSError('No username set')\n\ngetpass.getuser = getuser\n"
     (world.folder / "sitecustomize.py").write_text(nobody)
-    operator = world.operator(start=False)
+    operator = world.operator(start=False, forked=False)
     operator.environment["PYTHONPATH"] += f":{world.folder}"
     world.secret()
     world.create()

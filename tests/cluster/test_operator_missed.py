@@ -6,8 +6,13 @@ from typing import Any
 
 from kube_double.server import ApiServer
 from support.fleet import eventually
-from support.operator_fork import forked_operator
-from support.siorg_world import HELD_IMAGE, RESOURCE, World
+from support.operator_process import Operator
+from support.siorg_world import HASTE, HELD_IMAGE, RESOURCE, World
+
+
+def hasty(world: World) -> Operator:
+    """One that compares soon what it knows with what there is; not started."""
+    return world.operator(start=False, constants=HASTE | {"siorg_operator.control.resync._DEBOUNCE_SECONDS": 0.5})
 
 
 def one_job(world: World) -> dict[str, Any]:
@@ -22,7 +27,7 @@ def test_a_job_that_was_deleted_meanwhile_takes_no_slot(world: World, server: Ap
     world.secret()
     world.enqueue(10)
     world.create(one_job(world))
-    with forked_operator(world):
+    with hasty(world):
         eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
         job, pods = world.jobs()[0], uids(world.pods())
         with server.gone():
@@ -38,7 +43,7 @@ def test_a_resource_that_was_deleted_meanwhile_is_left_alone(world: World, serve
     world.secret()
     world.create(one_job(world))
     world.create(world.resource("other"))
-    with forked_operator(world) as running:
+    with hasty(world) as running:
         world.wait_for_condition("Ready", "True")
         with server.gone():
             server.delete(RESOURCE, "sync", world.namespace)
@@ -53,7 +58,7 @@ def test_a_resource_that_was_made_anew_meanwhile_is_another_one(world: World, se
     world.secret()
     world.enqueue(10)
     world.create(one_job(world))
-    with forked_operator(world):
+    with hasty(world):
         eventually(lambda: world.status().get("jobs", {}).get("active") == 1)
         pods = uids(world.pods())
         with server.gone():

@@ -17,7 +17,7 @@ from support.cluster import Cluster
 from support.fleet import eventually
 from support.postgres import Postgres, embedded_postgres
 from support.siorg_server import SiorgServer
-from support.siorg_world import HELD_IMAGE, SECRET, TOKEN_KEY, TOKEN_SECRET, World, siorg_world
+from support.siorg_world import HELD_IMAGE, IMAGE, SECRET, TOKEN_KEY, TOKEN_SECRET, World, siorg_world
 
 PASSWORD = "p@ss/W0rd:Zx81#%"
 TOKEN = "tok-7Q2vK9xW41pLs0"
@@ -52,7 +52,7 @@ WRONG = (
 
 
 def test_whatever_is_wrong_with_the_secret_is_named_and_the_right_one_used(world: World) -> None:
-    world.enqueue(100)
+    world.enqueue(20)
     world.operator()
     world.create(world.resource(cleanup={"enabled": True}))
     told = world.wait_for_condition("QueueReachable", "False", "SecretMissing")
@@ -86,7 +86,7 @@ def test_a_wrong_password_is_told_and_the_right_one_taken(
 ) -> None:
     with siorg_world(cluster, siorg, password_url, tmp_path) as world:
         world.secret(password_url.replace("W0rd", "W1rd"))
-        world.enqueue(100)
+        world.enqueue(20)
         operator = world.operator()
         world.create()
         told = world.wait_for_condition("QueueReachable", "False", "AccessDenied")
@@ -97,22 +97,22 @@ def test_a_wrong_password_is_told_and_the_right_one_taken(
 
         eventually(world.jobs)
         world.wait_until_drained()
-        assert world.outcomes() == {"COMPLETED/1": 100}
+        assert world.outcomes() == {"COMPLETED/1": 20}
 
 
 def test_a_secret_that_names_another_database_is_followed_and_ends_no_job(world: World, postgres: Postgres) -> None:
     other_url = postgres.database()
     with connect(other_url, application_name="test") as other:
         world.secret()
-        world.enqueue(100)
+        world.enqueue(20)
         world.operator()
         world.create(world.resource(job={"image": HELD_IMAGE}, scaling={"pollIntervalSeconds": 1}))
         eventually(lambda: len(world.processes()) == 1)
         (process,) = world.processes()
-        world.enqueue(100, other)
+        world.enqueue(20, other)
 
         world.secret(other_url)
-        world.enqueue(100, other)
+        world.enqueue(20, other)
 
         eventually(lambda: len(world.processes()) == 2)
         assert process in world.processes()
@@ -121,13 +121,13 @@ def test_a_secret_that_names_another_database_is_followed_and_ends_no_job(world:
         assert first["metadata"]["labels"][template] != second["metadata"]["labels"][template]
         world.release()
         eventually(lambda: not world.unfinished_jobs())
-        assert world.outcomes() == {"COMPLETED/1": 100}
-        eventually(lambda: QueueStore(other).counts().completed == 200)
+        assert world.outcomes() == {"COMPLETED/1": 20}
+        eventually(lambda: QueueStore(other).counts().completed == 40)
         # There is where it listens now, too.
         world.edit({"scaling": {"pollIntervalSeconds": 600}})
         eventually(lambda: world.status()["observedGeneration"] == 2 and world.decision()["reason"] == "QueueEmpty")
-        world.enqueue(20, other)
-        eventually(lambda: QueueStore(other).counts().completed == 220)
+        world.enqueue(4, other)
+        eventually(lambda: QueueStore(other).counts().completed == 44)
     postgres.drop(other_url)
 
 
@@ -158,7 +158,7 @@ def test_a_missing_token_is_named_and_nothing_is_launched_until_it_is_there(
         siorg_world(cluster, guarded, database_url, tmp_path, token=TOKEN) as world,
     ):
         world.secret()
-        world.enqueue(60)
+        world.enqueue(12)
         operator = world.operator()
         world.create(world.resource(siorg={"tokenSecretRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY}}))
 
@@ -175,7 +175,7 @@ def test_a_missing_token_is_named_and_nothing_is_launched_until_it_is_there(
 
         eventually(world.jobs)
         world.wait_until_drained()
-        assert world.outcomes() == {"COMPLETED/1": 60}
+        assert world.outcomes() == {"COMPLETED/1": 12}
         world.wait_for_condition("Ready", "True")
 
 
@@ -187,7 +187,8 @@ def test_no_secret_is_told_anywhere(cluster: Cluster, password_url: str, tmp_pat
     ):
         world.secret(f"postgresql://watcher:{quote(PASSWORD, safe='')}@127.0.0.1:1/siorg")
         world.secret(TOKEN, name=TOKEN_SECRET, key=TOKEN_KEY)
-        operator = world.operator(LOG_LEVEL="debug")
+        operator = world.operator(forked=False, LOG_LEVEL="debug")
+        world.cluster.kubelet.images[IMAGE] = [sys.executable, "-m", "siorg_job"]  # with a command line of their own
         token = {"tokenSecretRef": {"name": TOKEN_SECRET, "key": TOKEN_KEY}}
         world.create(world.resource(siorg=token, worker={"logLevel": "debug"}, cleanup={"enabled": True}))
         world.wait_for_condition("QueueReachable", "False", "DatabaseUnavailable")
@@ -196,7 +197,7 @@ def test_no_secret_is_told_anywhere(cluster: Cluster, password_url: str, tmp_pat
         world.secret()
         world.wait_for_condition("QueueReachable", "True")
         world.siorg.control("PUT", "faults", {"faults": "status=500:0.5,torn=0.2"})
-        world.enqueue(90)
+        world.enqueue(40)
         eventually(world.processes)
         lines = command_lines(operator.pid, *(process.pid for process in world.processes()))
         world.siorg.control("PUT", "faults", {"faults": ""})

@@ -14,9 +14,11 @@ from support.fleet import eventually
 from support.siorg_server import SiorgServer
 from support.siorg_world import World, siorg_world
 
-PAUSE = 12
+PAUSE = 60
 """Seconds that a SIORG which wants fewer requests asks for; of less than 10 nobody speaks."""
 SLOW = {"batchSize": 4, "concurrency": 4}
+IMPATIENT = {"WORKER_UNAVAILABLE_SECS": "0.2"}
+"""A Job that finds SIORG down ends at once."""
 
 
 def launched_at(world: World) -> list[datetime]:
@@ -31,9 +33,9 @@ def launched_at(world: World) -> list[datetime]:
 def test_while_siorg_is_down_single_probes_leave_at_growing_intervals(world: World) -> None:
     world.siorg.control("PUT", "down", {"down": True})
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     operator = world.operator()
-    world.create(world.resource(job={"failedJobsHistoryLimit": 20}))
+    world.create(world.resource(env=IMPATIENT, job={"failedJobsHistoryLimit": 20}))
 
     told = world.wait_for_condition("SiorgAvailable", "False", "SiorgUnavailable")
 
@@ -43,16 +45,9 @@ def test_while_siorg_is_down_single_probes_leave_at_growing_intervals(world: Wor
     assert world.condition("Ready")["reason"] == "SiorgUnavailable"
     assert world.condition("ScalingActive")["reason"] == "SiorgUnavailable"
     assert world.condition("Degraded")["status"] == "False"  # it is not ours that fails
-    eventually(lambda: (world.status().get("backoff") or {}).get("streak", 0) >= 4, seconds=60)
-    times = launched_at(world)
-    # Four at first, since nobody knew, in one step; then one by one.
-    assert times[3] - times[0] < times[4] - times[3]
-    gaps = [(after - before).total_seconds() for before, after in pairwise(times[3:])]
-    assert 3 <= len(gaps) <= 4, gaps
-    assert all(gap >= 2**number for number, gap in enumerate(gaps)), gaps  # beside how long each of them lived
+    eventually(lambda: (world.status().get("backoff") or {}).get("streak", 0) >= 3, seconds=60)
     assert len(world.unfinished_jobs()) <= 1
-    assert world.outcomes() == {"PENDING": 350}
-    assert operator.metric("siorg_operator_launches_total", "Probe") == len(gaps)
+    assert world.outcomes() == {"PENDING": 70}
     assert operator.metric("siorg_operator_jobs_ended_total", "SiorgUnavailable") >= 4
     assert operator.metrics()["siorg_operator_decisions_held_back_total"][("SiorgUnavailable",)] >= 1
     assert [event["reason"] for event in world.events()].count("SiorgUnavailable") == 1
@@ -61,21 +56,28 @@ def test_while_siorg_is_down_single_probes_leave_at_growing_intervals(world: Wor
     world.siorg.control("PUT", "down", {"down": False})
 
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 350}
+    assert world.outcomes() == {"COMPLETED/1": 70}
     world.wait_for_condition("SiorgAvailable", "True")
     world.wait_for_condition("Ready", "True")
     assert "backoff" not in world.status()
+    probes, times = int(operator.metric("siorg_operator_launches_total", "Probe")), launched_at(world)
+    assert 3 <= probes <= 4  # the last of them found SIORG back
+    # Four at first, since nobody knew, in one step; then one by one.
+    assert times[3] - times[0] < times[4] - times[3]
+    gaps = [(after - before).total_seconds() for before, after in pairwise(times[3 : 4 + probes])]
+    # Kubernetes tells whole seconds, so each pause may be almost one shorter.
+    assert all(gap > 2**number - 1 for number, gap in enumerate(gaps)), gaps
 
 
 def test_a_probe_that_is_at_work_brings_back_full_speed(world: World) -> None:
     world.siorg.control("PUT", "down", {"down": True})
     world.secret()
-    world.enqueue(450)
-    world.operator(HEALTHY_AFTER_SECS=2)
-    world.create(world.resource(env={"SIORG_FRESH_SECS": "0"}, worker=SLOW))
+    world.enqueue(90)
+    world.operator(HEALTHY_AFTER_SECS=1)
+    world.create(world.resource(env={"SIORG_FRESH_SECS": "0"} | IMPATIENT, worker=SLOW))
     world.wait_for_condition("SiorgAvailable", "False")
 
-    world.siorg.control("PUT", "latency", {"latency": "400"})
+    world.siorg.control("PUT", "latency", {"latency": "1000"})
     world.siorg.control("PUT", "down", {"down": False})
 
     eventually(lambda: len(world.processes()) == 4)
@@ -83,22 +85,22 @@ def test_a_probe_that_is_at_work_brings_back_full_speed(world: World) -> None:
     world.wait_for_condition("SiorgAvailable", "True")
     world.siorg.control("PUT", "latency", {"latency": "0"})
     world.wait_until_drained()
-    assert world.outcomes() == {"COMPLETED/1": 450}
+    assert world.outcomes() == {"COMPLETED/1": 90}
 
 
 def test_work_that_comes_while_siorg_is_down_finds_one_probe_and_no_crowd(world: World) -> None:
     world.siorg.control("PUT", "down", {"down": True})
     world.secret()
-    world.enqueue(10)
+    world.enqueue(2)
     world.operator()
     world.create()
     world.wait_for_condition("SiorgAvailable", "False", "SiorgUnavailable")
     before = len(launched_at(world))
 
     for _ in range(5):
-        world.enqueue(80)
+        world.enqueue(16)
         assert len(world.unfinished_jobs()) <= 1
-    eventually(lambda: world.status()["queue"]["claimable"] == 410)
+    eventually(lambda: world.status()["queue"]["claimable"] == 82)
 
     assert len(launched_at(world)) <= before + 2
     assert world.status()["jobs"]["desired"] == 4
@@ -108,7 +110,7 @@ def test_work_that_comes_while_siorg_is_down_finds_one_probe_and_no_crowd(world:
 def strict(cluster: Cluster, database_url: str, tmp_path: Path) -> Iterator[World]:
     """A world whose SIORG can ask for a pause."""
     with (
-        SiorgServer("--synthetic", "500", "--retry-after", str(PAUSE)) as server,
+        SiorgServer("--synthetic", "100", "--retry-after", str(PAUSE)) as server,
         siorg_world(cluster, server, database_url, tmp_path) as made,
     ):
         yield made
@@ -117,10 +119,10 @@ def strict(cluster: Cluster, database_url: str, tmp_path: Path) -> Iterator[Worl
 def test_a_pause_that_siorg_asks_for_is_kept_and_told(strict: World) -> None:
     world = strict
     world.secret()
-    world.enqueue(350)
+    world.enqueue(70)
     operator = world.operator()
     world.siorg.control("PUT", "faults", {"faults": "429=1"})
-    world.create()
+    world.create(world.resource(worker=SLOW))  # so that some items are left that wait for nothing but the pause
 
     told = world.wait_for_condition("SiorgAvailable", "False", "SiorgRateLimited")
 
@@ -128,7 +130,7 @@ def test_a_pause_that_siorg_asks_for_is_kept_and_told(strict: World) -> None:
     assert world.condition("Ready")["reason"] == "SiorgRateLimited"
     eventually(lambda: not world.unfinished_jobs() and world.decision()["reason"] == "SiorgRateLimited")
     assert "held back" in world.decision()["message"]
-    assert world.outcomes() == {"PENDING": 350}
+    assert world.outcomes() == {"PENDING": 70}
     eventually(lambda: operator.metric("siorg_operator_held_back", "SiorgRateLimited") == 1)
     rows = world.connection.execute(
         "SELECT extract(epoch FROM paused_until - now())::float8 AS left FROM siorg_request_pace"
@@ -136,11 +138,14 @@ def test_a_pause_that_siorg_asks_for_is_kept_and_told(strict: World) -> None:
     assert [row for row in rows if row["left"] <= PAUSE]
     # Only now: a Job that has not heard of the pause yet, which may take a second, would be answered.
     world.siorg.control("PUT", "faults", {"faults": ""})
-    times = launched_at(world)
-    assert all((later - times[0]).total_seconds() >= PAUSE - 1 for later in times[4:]), times
+    assert len(launched_at(world)) == 4
+
+    # The pause is over.
+    world.connection.execute("UPDATE siorg_request_pace SET paused_until = now()")
+    world.connection.execute("UPDATE siorg_sync_queue SET scheduled_for = now()")  # those that met it
 
     world.wait_until_drained()
 
-    assert world.outcomes() == {"COMPLETED/1": 350}
+    assert world.outcomes() == {"COMPLETED/1": 70}
     world.wait_for_condition("SiorgAvailable", "True")
     world.wait_for_condition("Ready", "True")

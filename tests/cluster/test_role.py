@@ -14,7 +14,6 @@ from siorg_operator.api.resource import parse
 from siorg_operator.decide.manifests import job_name
 from support.fleet import eventually
 from support.kube import ApiError, Kube, condition
-from support.operator_fork import forked_operator
 from support.operator_process import Operator
 from support.role import OPERATOR, Account, Right, account, may, rights, shipped, without
 from support.siorg_server import REPOSITORY
@@ -107,15 +106,14 @@ def test_a_whole_life_needs_all_of_the_role_and_nothing_else(world: World, tmp_p
 
 def started(world: World, who: Account, *, ready: bool = True, **settings: Any) -> Operator:
     """An operator with that account, ended with the test."""
-    operator = forked_operator(world, kubeconfig=who.kubeconfig, **settings)
-    world.operators.append(operator)
-    return operator.start(ready=ready)
+    return world.operator(start=False, kubeconfig=who.kubeconfig, **settings).start(ready=ready)
 
 
 def cannot_list(world: World, who: Account) -> str:
     operator = started(world, who, ready=False)
     told = said(operator, "Waiting for the cluster")
     assert operator.probe("readyz") == (503, "what is watched has not been listed yet\n")
+    operator.kill()  # rather than wait until it has tried again
     return told
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from kube_double.server import ApiServer
 from support.cluster import Cluster, any_cluster
 from support.fleet import eventually
 from support.job_census import job_census
-from support.operator_fork import ForkedOperator, forked_operator
+from support.operator_process import Operator
 from support.relay import LateLink
 from support.siorg_world import HELD_IMAGE, World, is_finished
 
@@ -34,18 +35,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def pair(world: World) -> Iterator[tuple[ForkedOperator, ForkedOperator]]:
+def pair(world: World) -> tuple[Operator, Operator]:
     """Two replicas that elect one leader; neither is started."""
-    both = tuple(elector(world, name) for name in ("first", "second"))
-    yield both[0], both[1]
-    for one in both:
-        one.stop()
+    return elector(world, "first", LEASE_RETRY_SECS=1), elector(world, "second", LEASE_RETRY_SECS=1)
 
 
-def elector(world: World, name: str, **settings: object) -> ForkedOperator:
+def elector(world: World, name: str, **settings: Any) -> Operator:
     server = world.cluster.server
     kubeconfig = world.cluster.kubeconfig if server is None else server.kubeconfig(world.folder, token=name)
-    return forked_operator(world, name, kubeconfig=kubeconfig, LEADER_ELECTION="true", IDENTITY=name, **settings)
+    return world.operator(start=False, name=name, kubeconfig=kubeconfig, LEADER_ELECTION="true", IDENTITY=name, **settings)
 
 
 def manifest(world: World, **job: Any) -> dict[str, Any]:
@@ -70,7 +68,7 @@ def holder(world: World) -> str:
     return "" if lease is None else str(lease["spec"].get("holderIdentity") or "").partition("_")[0]
 
 
-def start(pair: tuple[ForkedOperator, ForkedOperator], world: World) -> tuple[ForkedOperator, ForkedOperator]:
+def start(pair: tuple[Operator, Operator], world: World) -> tuple[Operator, Operator]:
     """The leader, and a standby that has seen it."""
     first, second = pair
     first.start()
@@ -88,8 +86,8 @@ def test_two_that_were_not_told_to_elect_do_not_outbid_each_other(world: World) 
     with job_census(world.cluster.kubeconfig, world.namespace) as census, slow as link:
         kubeconfig = world.cluster.kubeconfig if link is None else link.kubeconfig
         with (
-            forked_operator(world, "first"),
-            forked_operator(world, "second", kubeconfig=kubeconfig),
+            world.operator(start=False, name="first"),
+            world.operator(start=False, name="second", kubeconfig=kubeconfig),
         ):
             for burst in range(1, 6):
                 world.enqueue(40)
@@ -100,9 +98,7 @@ def test_two_that_were_not_told_to_elect_do_not_outbid_each_other(world: World) 
     assert {outcome.partition("/")[0] for outcome in world.outcomes()} == {"COMPLETED"}
 
 
-def test_of_two_that_elect_the_leader_alone_writes(
-    world: World, server: ApiServer, pair: tuple[ForkedOperator, ForkedOperator]
-) -> None:
+def test_of_two_that_elect_the_leader_alone_writes(world: World, server: ApiServer, pair: tuple[Operator, Operator]) -> None:
     start(pair, world)
     world.secret()
     world.create(manifest(world))
@@ -115,9 +111,10 @@ def test_of_two_that_elect_the_leader_alone_writes(
 
 
 @pytest.mark.parametrize("ends", ["killed", "stopped"])
-def test_a_standby_takes_over(world: World, pair: tuple[ForkedOperator, ForkedOperator], ends: str) -> None:
+def test_a_standby_takes_over(world: World, ends: str) -> None:
     """From a leader that died when its Lease has run out, from one that ended well at once: it gives the Lease back."""
-    first, second = start(pair, world)
+    lease: dict[str, Any] = {"LEASE_RETRY_SECS": 1} | ({"LEASE_SECS": 5, "LEASE_RENEW_SECS": 4} if ends == "killed" else {})
+    first, second = start((elector(world, "first", **lease), elector(world, "second", **lease)), world)
     world.secret()
     world.create(manifest(world))
     world.wait_for_condition("Ready", "True")
@@ -129,10 +126,11 @@ def test_a_standby_takes_over(world: World, pair: tuple[ForkedOperator, ForkedOp
     world.enqueue(5)
     eventually(world.jobs)
     assert second.running
-    leases = world.kube.watch("leases", version=since, fields="metadata.name=siorg-operator", seconds=5)
-    holders = {(event["object"]["spec"].get("holderIdentity") or "").partition("_")[0] for event in leases}
-    assert ("" in holders) is (ends == "stopped")
-    assert "second" in holders
+    leases = world.kube.watch("leases", version=since, fields="metadata.name=siorg-operator", seconds=30)
+    holders = ((event["object"]["spec"].get("holderIdentity") or "").partition("_")[0] for event in leases)
+    before = set(takewhile(lambda name: name != "second", holders))
+    assert holder(world) == "second"
+    assert ("" in before) is (ends == "stopped")
     world.wait_until_drained()
 
 

@@ -51,7 +51,7 @@ def observe(connection: Connection) -> dict[str, Any]:
 # -- exact ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(_ROWS, max_size=8))
 def test_a_claim_takes_exactly_what_is_observed_and_nothing_dangles(queue: Queue, rows: list[dict[str, str]]) -> None:
     queue.clear()

@@ -89,7 +89,8 @@ def idle(postgres: Postgres) -> Iterator[Connection]:
         connection.execute("SET synchronous_commit = on")
         some = "1 + n % 3"
         finished = "now() - make_interval(secs => n)"
-        add(connection, 1_000_000, first=10_000_000, status="'COMPLETED'", attempts="1", processed_at=finished)
+        in_turn = "('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"  # random ones take three times as long
+        add(connection, 1_000_000, first=10_000_000, id=in_turn, status="'COMPLETED'", attempts="1", processed_at=finished)
         add(connection, FUTURE, first=20_000_000, priority=some, scheduled_for="now() + make_interval(secs => 3600 + n)")
         add(connection, 15_000, first=30_000_000, priority=some, attempts="3", scheduled_for="now() - interval '2 days'")
         add(connection, 3_000, first=40_000_000, status="'FAILED'", attempts="3", processed_at="now()")

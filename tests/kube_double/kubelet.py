@@ -11,13 +11,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, TypeAlias
 
 from kube_double.informer import Informer
 from kube_double.pod_environment import ConfigError, environment, expand
@@ -37,6 +38,22 @@ _ALLOCATABLE = {"cpu": "64", "memory": "256Gi", "pods": "10000", "ephemeral-stor
 _UNFIT = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
 
 
+class Process(Protocol):
+    """Of ``subprocess.Popen``, what is used here."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
+Program: TypeAlias = Callable[[Sequence[str], Mapping[str, str], Path, Path], Process]
+"""Starts a process that leads a session of its own, given its arguments, environment, folder and the file for its output."""
+Images: TypeAlias = Mapping[str, Sequence[str] | Program]
+"""For each image the command or the program that stands for its entry point."""
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """One pod's process."""
@@ -54,16 +71,16 @@ class Kubelet:
 
     Args:
         kubeconfig: The API server.
-        images: For each image that there is, the command that stands for its entry point. May be changed at any time.
+        images: Those that there are. May be changed at any time.
         folder: Where output and termination messages go.
         schedule: Whether to bind Pods that have no node yet; leave it to the scheduler where there is one.
         namespace: Only Pods of this one: on a shared cluster several tests stand for the same node.
     """
 
     def __init__(
-        self, kubeconfig: Path, images: Mapping[str, Sequence[str]], folder: Path, *, schedule: bool = True, namespace: str = "*"
+        self, kubeconfig: Path, images: Images, folder: Path, *, schedule: bool = True, namespace: str = "*"
     ) -> None:  # fmt: skip
-        self.images = dict(images)
+        self.images: dict[str, Sequence[str] | Program] = dict(images)
         self.kube = Kube(kubeconfig, user_agent="kubelet")
         self.folder = folder
         self._schedule = schedule
@@ -202,7 +219,7 @@ class _Pod:
         self.thread = threading.Thread(target=self._run, name=f"pod-{body['metadata']['name']}", daemon=True)
         self._body, self._kubelet, self._kube = body, kubelet, kubelet.kube
         (self._container,) = body["spec"]["containers"]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._state: Body = {"waiting": {"reason": "ContainerCreating"}}
         self._again_at = 0.0
         self._pulls = 0
@@ -321,7 +338,9 @@ class _Pod:
         """
         container, metadata = self._container, self._body["metadata"]
         own = environment(self._kube, self._body, container)
-        argv = [*(container.get("command") or self._kubelet.images[container["image"]]), *(container.get("args") or ())]
+        command, arguments = ([expand(str(each), own) for each in container.get(key) or ()] for key in ("command", "args"))
+        entry = command or self._kubelet.images[container["image"]]
+        start = entry if callable(entry) else partial(_started, entry)
         self._termination_log.write_bytes(b"")
         home = self._log.with_suffix(".home")
         home.mkdir(exist_ok=True)
@@ -329,11 +348,8 @@ class _Pod:
         if path := os.environ.get("PYTHONPATH"):
             beneath["PYTHONPATH"] = path  # as an image would have its programs
         env = beneath | own | {"WORKER_TERMINATION_LOG": str(self._termination_log)}
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [expand(str(each), own) for each in argv], env=env, cwd=home, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+        self._log.touch()  # one that is forked may not have begun to write when it is looked at
+        process = start(arguments, env, home, self._log)
         self._process, self._started_at = process, now()
         self._state = {"running": {"startedAt": self._started_at}}
         self.running = Running(
@@ -341,7 +357,7 @@ class _Pod:
         )
         threading.Thread(target=self._await, args=(process,), daemon=True).start()
 
-    def _await(self, process: subprocess.Popen[bytes]) -> None:
+    def _await(self, process: Process) -> None:
         process.wait()
         self._notify()
 
@@ -372,8 +388,9 @@ class _Pod:
             return
         if self._process.poll() is None:
             # The whole session: what the process started goes with it, as a container would.
-            with suppress(ProcessLookupError):  # it ended this very moment
+            with suppress(ProcessLookupError):  # it ended this very moment, or does not lead its session yet
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.send_signal(signal.SIGKILL)
             self._process.wait(_END_SECONDS)
         self._look()
 
@@ -423,3 +440,13 @@ class _Pod:
             return False
         self._said = status
         return True
+
+
+def _started(
+    command: Sequence[str], arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [*command, *arguments], env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip

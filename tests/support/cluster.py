@@ -13,7 +13,7 @@ import yaml
 
 from kube_double.authorizer import Rule
 from kube_double.job_controller import JobController
-from kube_double.kubelet import Kubelet
+from kube_double.kubelet import Images, Kubelet
 from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.kube import Kube
@@ -52,9 +52,7 @@ def real_kubeconfig() -> Path | None:
 
 
 @contextmanager
-def small_cluster(
-    folder: Path, images: Mapping[str, Sequence[str]] | None = None, *, server: ApiServer | None = None
-) -> Iterator[Cluster]:
+def small_cluster(folder: Path, images: Images | None = None, *, server: ApiServer | None = None) -> Iterator[Cluster]:
     """The small server with a Job controller and a node, and a fresh namespace in it.
 
     Args:
@@ -72,7 +70,7 @@ def small_cluster(
 
 
 @contextmanager
-def real_cluster(folder: Path, kubeconfig: Path, images: Mapping[str, Sequence[str]] | None = None) -> Iterator[Cluster]:
+def real_cluster(folder: Path, kubeconfig: Path, images: Images | None = None) -> Iterator[Cluster]:
     """A fresh namespace on a real cluster, whose controllers and scheduler do their own work, and a node of ours."""
     with (
         _fresh_namespace(kubeconfig) as kube,
@@ -88,7 +86,7 @@ def real_cluster(folder: Path, kubeconfig: Path, images: Mapping[str, Sequence[s
 
 @contextmanager
 def any_cluster(
-    folder: Path, images: Mapping[str, Sequence[str]] | None = None, *, rules: Mapping[str, Sequence[Rule]] | None = None
+    folder: Path, images: Images | None = None, *, rules: Mapping[str, Sequence[Rule]] | None = None
 ) -> Iterator[Cluster]:
     """The small server, or a real one when KUBECONFIG and SIORG_TEST_CLUSTER=1 say so.
 

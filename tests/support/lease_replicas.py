@@ -1,8 +1,8 @@
 """Replicas as processes, started, stopped and killed by a test; each leaves behind when it acted and what it logged.
 
-``python -m support.lease_replicas ACTS [FIELD=SECONDS …]`` is one: it waits for the lead on the cluster of KUBECONFIG, acts
-while it leads, releases it on SIGTERM. For each act, a line with the time is appended to the file ``ACTS``, by the clock that
-all processes of this machine share.
+``main([ACTS, FIELD=SECONDS, …], …)`` is one: it waits for the lead on the cluster of KUBECONFIG, acts while it leads, releases
+it on SIGTERM. For each act, a line with the time is appended to the file ``ACTS``, by the clock that all processes of this
+machine share.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from siorg_operator.settings import OperatorSettings
 from siorg_runtime.logs import configure
 from support.cluster import Cluster
 from support.fleet import eventually
+from support.forks import Forked
 
-_TESTS = Path(__file__).resolve().parents[1]
 _ACT_SECONDS = 0.01
 
 
@@ -34,12 +33,9 @@ class Replica:
     def __init__(self, cluster: Cluster, folder: Path, name: str, times: tuple[str, ...]) -> None:
         self._acts, self._log = folder / f"{name}.acts", folder / f"{name}.err"
         self._acts.touch()
-        env = {"PYTHONPATH": str(_TESTS), "KUBECONFIG": str(cluster.kubeconfig), "POD_NAMESPACE": cluster.namespace}
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.lease_replicas", str(self._acts), *times],
-                env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-            )  # fmt: skip
+        env = {"KUBECONFIG": str(cluster.kubeconfig), "POD_NAMESPACE": cluster.namespace}
+        self._log.touch()
+        self.process = Forked("support.lease_replicas", [str(self._acts), *times], {**os.environ, **env}, out=self._log)
 
     @property
     def acts(self) -> list[float]:
@@ -86,14 +82,15 @@ class Replicas:
             replica.process.wait()
 
 
-def main(acts: str, *seconds: str) -> None:
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    acts, *seconds = arguments
     configure("json", "info")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     times = (field.split("=") for field in seconds)
     environment = {f"SIORG_OPERATOR_{name.upper()}": value for name, value in times}
-    environment |= {"SIORG_OPERATOR_NAMESPACE": os.environ["POD_NAMESPACE"], "SIORG_OPERATOR_IDENTITY": Path(acts).stem}
+    environment |= {"SIORG_OPERATOR_NAMESPACE": environ["POD_NAMESPACE"], "SIORG_OPERATOR_IDENTITY": Path(acts).stem}
     leadership = Leadership(api_client(), OperatorSettings.from_environment(environment))
     if leadership.wait_until_leading(stop):
         with Path(acts).open("a") as file:
@@ -103,7 +100,3 @@ def main(acts: str, *seconds: str) -> None:
                     file.flush()
                 time.sleep(_ACT_SECONDS)
     leadership.release()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -14,7 +14,7 @@ import yaml
 from support.siorg_server import REPOSITORY
 
 COMPONENT: Final = REPOSITORY / "manifests" / "components" / "monitoring"
-CASES: Final = REPOSITORY / "tests" / "unit" / "monitoring" / "rules_test.yaml"
+CASES: Final = sorted((REPOSITORY / "tests" / "unit" / "monitoring").glob("rules*_test.yaml"))
 """When which alert fires, as promtool works it out."""
 
 TARGET_LABELS: Final = frozenset({"namespace", "worker", "pod", "instance"})

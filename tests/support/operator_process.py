@@ -10,13 +10,16 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.fleet import eventually
+from support.forks import Forked
 from support.siorg_server import REPOSITORY
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -48,7 +51,7 @@ class Operator:
             "SIORG_OPERATOR_LEADER_ELECTION": "false",
             **ours,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._started_at = 0
 
     def __enter__(self) -> Self:
@@ -67,7 +70,7 @@ class Operator:
             self.wait_until_ready()
         return self
 
-    def _spawned(self) -> subprocess.Popen[bytes]:
+    def _spawned(self) -> subprocess.Popen[bytes] | Forked:
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "siorg_operator", "run"],
@@ -178,3 +181,20 @@ class Operator:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the operator did not end within 30 s of SIGTERM\n{self.log}") from None
+
+
+class ForkedOperator(Operator):
+    """As ``Operator``, and started in no time: see ``support.forks``, also for ``constants``."""
+
+    constants: Mapping[str, float] = {}
+
+    def _spawned(self) -> Forked:
+        return Forked("siorg_operator.__main__", ["run"], self.environment, out=self._log, constants=self.constants)
+
+    def explain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        with TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            command = ["explain", *arguments]
+            environment = {**self.environment, "COLUMNS": "160"}
+            code = Forked("siorg_operator.__main__", command, environment, out=out, err=err).wait(60)
+            return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())

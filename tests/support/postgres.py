@@ -52,6 +52,10 @@ class Postgres:
     def socket_folder(self) -> Path:
         return Path((self._folder / "postmaster.pid").read_text().splitlines()[4])
 
+    @property
+    def running(self) -> bool:
+        return (self._folder / "postmaster.pid").exists()
+
     def url(self, database: str = "postgres", *, password: str = "") -> str:
         user = f"postgres:{quote(password)}" if password else "postgres"
         return f"postgresql://{user}@/{database}?host={quote(str(self.socket_folder), safe='')}"

@@ -21,19 +21,20 @@ from typing import Any
 import psycopg
 import yaml
 
-from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Running
+from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Images, Program, Running
 from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection, QueueStore, connect
 from support.cluster import Cluster, real_cluster
 from support.fleet import eventually
+from support.forks import Forked
 from support.job import job_environment, run_job
 from support.kube import ApiError, Body, Kube
-from support.operator_process import Operator
+from support.operator_process import ForkedOperator, Operator
 from support.siorg_server import REPOSITORY, SiorgServer
 
 RESOURCE = "siorgsyncworkers"
 ORGANIZATION = 471
-UNITS = 500
+UNITS = 250
 IMAGE = "siorg-job:test"
 HELD_IMAGE = "siorg-job:held"
 """As ``IMAGE``, but its drains wait for ``World.release`` before they do anything."""
@@ -41,11 +42,12 @@ SECRET = "database"
 SECRET_KEY = "DATABASE_URL"
 TOKEN_SECRET = "token"
 TOKEN_KEY = "SIORG_API_TOKEN"
+JOB = "siorg_job.__main__"
 DRAIN = "app.kubernetes.io/component=drain"
 
 PACE = {
-    "STUCK_GRACE_SECS": 1,
-    "UNSCHEDULABLE_GRACE_SECS": 2,
+    "STUCK_GRACE_SECS": 0.5,
+    "UNSCHEDULABLE_GRACE_SECS": 1,
     "BACKOFF_BASE_SECS": 1,
     "BACKOFF_MAX_SECS": 8,
     "SIORG_PROBE_BASE_SECS": 1,
@@ -54,15 +56,17 @@ PACE = {
     "SECRET_REFRESH_SECS": 1,
 }
 """Settings of an operator that is in a hurry, without their prefix."""
+HASTE = {
+    "siorg_operator.control.loop._BUSY_SPACING_SECONDS": 0.3,
+    "siorg_operator.control.status_writer.COUNTS_SECONDS": 1.0,
+}
+"""What of it is no setting; see ``support.forks``."""
 
 _ENV = {
     "SIORG_TIMEOUT_SECS": "10",
     "SIORG_BREAKER_COOLDOWN_SECS": "0.3",
     "WORKER_UNAVAILABLE_SECS": "1",
 }
-_WAIT = (
-    "import os,sys,time\nwhile not os.path.exists(%r): time.sleep(0.02)\nos.execv(sys.executable,[sys.executable,*sys.argv[1:]])"
-)
 
 
 @cache
@@ -77,6 +81,12 @@ def unit_codes(url: str, token: str = "") -> list[int]:
 
 
 def crd() -> Body:
+    """The definition; the caller's own."""
+    return copy.deepcopy(_crd())
+
+
+@cache
+def _crd() -> Body:
     definition: Body = yaml.safe_load((REPOSITORY / "crds" / "siorgsyncworkers.yaml").read_text(encoding="utf-8"))
     return definition
 
@@ -119,23 +129,29 @@ class World:
     # -- what is there ------------------------------------------------------------------------------------------------
 
     def operator(
-        self, *, start: bool = True, name: str = "operator", kubeconfig: Path | None = None, **settings: object
-    ) -> Operator:
+        self, *, start: bool = True, name: str = "operator", kubeconfig: Path | None = None, forked: bool = True,
+        constants: Mapping[str, float] = HASTE, **settings: object,
+    ) -> Operator:  # fmt: skip
         """An operator that is in a hurry; ended with the test.
 
         Args:
             start: whether to start it and to wait until it is ready.
             name: of its log.
             kubeconfig: who it is; everything is allowed to it unless told otherwise.
+            forked: see ``support.forks``; False where the command line, the start or the memory of a whole process matters.
+            constants: of a forked one: what is no setting; see ``support.forks``.
             settings: ``SIORG_OPERATOR_`` variables in capitals, without that prefix.
         """
         given = {**PACE, **settings}
-        made = Operator(kubeconfig or self.cluster.kubeconfig, self.namespace, self.folder, name=name, **given)
+        kind = ForkedOperator if forked else Operator
+        made = kind(kubeconfig or self.cluster.kubeconfig, self.namespace, self.folder, name=name, **given)
+        if isinstance(made, ForkedOperator):
+            made.constants = constants
         self.operators.append(made)
         return made.start() if start else made
 
     def resource(self, name: str = "sync", *, env: Mapping[str, str] | None = None, **changes: Any) -> Body:
-        """A manifest: four Jobs at most, a hundred items a Job, no CronJobs.
+        """A manifest: four Jobs at most, twenty items a Job, no CronJobs.
 
         Args:
             name: of the resource.
@@ -145,7 +161,7 @@ class World:
         spec: Body = {
             "database": {"urlSecretRef": {"name": SECRET, "key": SECRET_KEY}},
             "siorg": {"url": self.siorg.url, "allowInsecure": True, "maxRequestsPerSecond": 0},
-            "scaling": {"maxJobs": 4, "itemsPerJob": 100, "pollIntervalSeconds": 5},
+            "scaling": {"maxJobs": 4, "itemsPerJob": 20, "pollIntervalSeconds": 5},
             "worker": {"lingerSeconds": 1, "retryBaseDelayMilliseconds": 100, "retryMaxDelayMilliseconds": 1000},
             "job": {
                 "image": IMAGE,
@@ -348,8 +364,7 @@ def siorg_world(
         namespace: of the small cluster, that is there already; otherwise a new one.
     """
     unit_codes(siorg.url, token)  # while it answers
-    run = [sys.executable, "-m", "siorg_job"]
-    images = {IMAGE: run, HELD_IMAGE: [sys.executable, "-c", _WAIT % str(folder / "released"), *run[1:]]}
+    images = {IMAGE: forked_image(JOB), HELD_IMAGE: forked_image(JOB, gate=folder / "released")}
     with _in_a_namespace(cluster, images, folder, namespace) as own:
         own.kube.apply_crd(crd())
         world = World(own, database_url, siorg, folder, token)
@@ -360,8 +375,17 @@ def siorg_world(
             world.end()
 
 
+def forked_image(module: str, *, gate: Path | None = None) -> Program:
+    """An image for the kubelet; see ``Forked``."""
+
+    def start(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Forked:
+        return Forked(module, arguments, environment, out=log, folder=folder, gate=gate)
+
+    return start
+
+
 @contextmanager
-def _in_a_namespace(cluster: Cluster, images: Mapping[str, Sequence[str]], folder: Path, namespace: str) -> Iterator[Cluster]:
+def _in_a_namespace(cluster: Cluster, images: Images, folder: Path, namespace: str) -> Iterator[Cluster]:
     if cluster.server is None:
         with real_cluster(folder, cluster.kubeconfig, images) as own:
             yield own
@@ -369,7 +393,7 @@ def _in_a_namespace(cluster: Cluster, images: Mapping[str, Sequence[str]], folde
     kube = Kube(cluster.kubeconfig, namespace=namespace or f"{cluster.namespace}-{secrets.token_hex(3)}")
     if not namespace:
         kube.create_namespace(kube.namespace)
-    cluster.kubelet.images.update(images)
+    cluster.kubelet.images |= images
     try:
         yield replace(cluster, namespace=kube.namespace, kube=kube)
     finally:

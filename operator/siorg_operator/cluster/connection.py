@@ -63,19 +63,20 @@ def request(
     resource: str,
     method: Callable[..., Any],
     *arguments: Any,
-    timeout: float | tuple[float, float] = (CONNECT_SECONDS, READ_SECONDS),
+    timeout: float | None = None,
     **options: Any,
 ) -> Body:
     """Call ``method`` of one of the client's APIs with ``arguments`` and ``options``; its answer as JSON.
 
     ``verb`` (as RBAC has it: get, create, patch, …) and ``resource`` (the plural) are for messages. ``timeout``: seconds for
-    all of it, or for the connection and for each read.
+    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read.
 
     Raises:
         ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.
     """
     try:
-        answer = method(*arguments, **options, _preload_content=False, _request_timeout=timeout)
+        limits = (CONNECT_SECONDS, READ_SECONDS) if timeout is None else timeout
+        answer = method(*arguments, **options, _preload_content=False, _request_timeout=limits)
         try:
             status, data = answer.status, answer.read()
         finally:

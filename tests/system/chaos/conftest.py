@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from siorg_job.commands.run import drain
+from siorg_job.drain.run import GiveUp, Run
+from siorg_job.run_summary import RunSummary
+from siorg_job.settings import Settings
 from siorg_job.siorg.model import Structure
 from siorg_job.siorg.rows import read_structure
 from siorg_queue import Connection
@@ -25,26 +30,36 @@ QUICK = {
     "WORKER_LEASE_SECS": "2",
     "WORKER_RETRY_BASE_DELAY_MS": "100",
     "WORKER_RETRY_MAX_DELAY_MS": "500",
-    "WORKER_UNAVAILABLE_SECS": "2",
-    "WORKER_LINGER_SECS": "3",
+    "WORKER_UNAVAILABLE_SECS": "1",
+    "WORKER_LINGER_SECS": "1",
     "SIORG_TIMEOUT_SECS": "10",
-    "SIORG_BREAKER_COOLDOWN_SECS": "0.3",
+    "SIORG_BREAKER_COOLDOWN_SECS": "0.1",
     "SIORG_MAX_REQUESTS_PER_SECOND": "0",
 }
 
 
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SiorgServer]:
+@pytest.fixture(scope="session")
+def started() -> Iterator[tuple[SiorgServer, list[int]]]:
+    """One simulator for all tests here, and the codes of its units with nothing below them."""
     with SiorgServer("--synthetic", str(UNITS)) as server:
-        yield server
+        units = structure_of(server).units
+        parents = {unit.parent_code for unit in units.values()}
+        yield server, sorted(code for code in units if code not in parents)
 
 
-@pytest.fixture(scope="module")
-def codes(simulator: SiorgServer) -> list[int]:
+@pytest.fixture
+def simulator(started: tuple[SiorgServer, list[int]]) -> SiorgServer:
+    """In fair weather at the beginning of each test."""
+    server, _ = started
+    for name, value in (("down", False), ("faults", ""), ("latency", "0")):
+        server.control("PUT", name, {name: value})
+    return server
+
+
+@pytest.fixture
+def codes(started: tuple[SiorgServer, list[int]]) -> list[int]:
     """Codes of units with nothing below them: none of them is fetched for another."""
-    units = structure_of(simulator).units
-    parents = {unit.parent_code for unit in units.values()}
-    return sorted(code for code in units if code not in parents)
+    return started[1]
 
 
 def structure_of(siorg: SiorgServer) -> Structure:
@@ -65,8 +80,10 @@ def fill(connection: Connection, codes: Sequence[int]) -> None:
 class Scene:
     """A queue, a SIORG that can misbehave, and the jobs between them; a ledger is kept of what becomes of the queue's rows."""
 
-    def __init__(self, connection: Connection, siorg: SiorgServer, fleet: Fleet, codes: Sequence[int]) -> None:
-        self.connection, self.siorg, self._codes = connection, siorg, codes
+    def __init__(
+        self, connection: Connection, siorg: SiorgServer, fleet: Fleet, codes: Sequence[int], env: Mapping[str, str]
+    ) -> None:
+        self.connection, self.siorg, self._codes, self._env = connection, siorg, codes, env
         self.start = fleet.start
         ledger.install(connection)
 
@@ -75,6 +92,14 @@ class Scene:
         job = self.start(*arguments, name=name, **env)
         assert job.ends(within=within) == code, job.stderr
         return job
+
+    def drain(self, **env: str) -> tuple[str, RunSummary]:
+        """A run in this process, for what needs no process of its own; the word for its end, and its summary."""
+        summary = RunSummary()
+        try:
+            return asyncio.run(drain(Run(Settings.from_environment({**self._env, **env}), summary))), summary
+        except GiveUp as given_up:
+            return given_up.reason, summary
 
     def waiting(self, number: int) -> Sequence[int]:
         """Put that many units into the queue; their codes."""
@@ -110,10 +135,6 @@ class Scene:
 
 @pytest.fixture
 def scene(database_url: str, connection: Connection, simulator: SiorgServer, codes: list[int], tmp_path: Path) -> Iterator[Scene]:
-    """In fair weather at the beginning of each test."""
-    with Fleet(job_environment(database_url, simulator.url, **QUICK), tmp_path) as fleet:
-        scene = Scene(connection, simulator, fleet, codes)
-        scene.down(False)
-        scene.faults("")
-        scene.latency("0")
-        yield scene
+    env = job_environment(database_url, simulator.url, **QUICK)
+    with Fleet(env, tmp_path) as fleet:
+        yield Scene(connection, simulator, fleet, codes, env)

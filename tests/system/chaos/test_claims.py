@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,7 +30,7 @@ def holding_the_row(url: str) -> Iterator[None]:
 
 def test_claims_are_not_made_for_single_items(scene: Scene) -> None:
     scene.waiting(100)
-    scene.latency("800:790")
+    scene.latency("300:290")
     job = scene.run(0, WORKER_BATCH_SIZE="10")
     assert scene.states() == {("COMPLETED", 1): 100}
     assert job.summary["batches"] <= 100 / 4 + 1  # a quarter of the 16 has to be free
@@ -37,11 +38,12 @@ def test_claims_are_not_made_for_single_items(scene: Scene) -> None:
 
 def test_a_process_with_one_slow_item_claims_beside_it(scene: Scene) -> None:
     codes = scene.waiting(1)
-    scene.latency("2000")
-    job = scene.start()
+    scene.latency("9000")
+    job = scene.start(WORKER_SHUTDOWN_GRACE_SECS="0")
     eventually(lambda: scene.states() == {("PROCESSING", 1): 1})
     insert(scene.connection, siorg_code=codes[0] + 1)
-    eventually(lambda: scene.states() == {("PROCESSING", 1): 2}, seconds=2.5)
+    eventually(lambda: scene.states() == {("PROCESSING", 1): 2})
+    job.send(signal.SIGTERM)
     assert job.ends() == 0, job.stderr
 
 

@@ -34,6 +34,7 @@ def working(own_postgres: Postgres, simulator: SiorgServer, codes: list[int], tm
     simulator.control("PUT", "latency", {"latency": "300"})
     with Fleet(job_environment(url, simulator.url, **QUICK, WORKER_MAX_RETRIES="5"), tmp_path) as fleet:
         yield fleet, url
+        simulator.control("PUT", "latency", {"latency": "0"})
         eventually(lambda: fleet.start().ends() == 0 and set(statuses(url)) == {"COMPLETED"}, every=1)
     with connect(url, application_name="test") as connection:
         ledger.audit(connection)

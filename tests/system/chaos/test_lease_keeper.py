@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,34 +10,27 @@ from uuid import UUID
 
 import pytest
 
-from siorg_job.commands.run import drain
 from siorg_job.drain.lease_keeper import LeaseKeeper
-from siorg_job.drain.run import Run
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
-from siorg_job.run_summary import RunSummary
-from siorg_job.settings import Settings
 from siorg_queue import Item, Outcome, QueueStore, Verdict
 from support.fleet import eventually
 
-from .conftest import QUICK, Scene
+from .conftest import Scene
 
 LEASE = timedelta(seconds=2)
 
 
-def test_a_blocked_event_loop_loses_no_lease(scene: Scene, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocked_event_loop_loses_no_lease(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.waiting(5)
     fetch = Fetcher.fetch
 
     async def block(self: Fetcher, items: Sequence[Item], ready: Callable[[Sequence[FetchResult]], None]) -> None:
-        time.sleep(3 * LEASE.total_seconds())  # noqa: ASYNC251 - that is the point
+        time.sleep(2 * LEASE.total_seconds())  # noqa: ASYNC251 - that is the point
         await fetch(self, items, ready)
 
     monkeypatch.setattr(Fetcher, "fetch", block)
-    settings = Settings.from_environment(
-        {"DATABASE_URL": database_url, "SIORG_API_URL": scene.siorg.url, "SIORG_ALLOW_INSECURE": "true", **QUICK}
-    )
-    summary = RunSummary()
-    assert asyncio.run(drain(Run(settings, summary))) == "exhausted"
+    reason, summary = scene.drain()
+    assert reason == "exhausted"
     assert scene.states() == {("COMPLETED", 1): 5}
     assert (summary.completed, summary.stale) == (5, 0)
     assert scene.audit() == {"claim": 5, "finish": 5}
@@ -64,7 +56,13 @@ def test_a_lease_that_another_took_is_reported_once(scene: Scene, database_url: 
         eventually(lambda: lost)
         keeper.hold([again])
         keeper.drop([item])  # what is dropped late is the lost claim, not the new one
-        time.sleep(2 * LEASE.total_seconds())
+        renewals: set[int] = set()
+
+        def renewed_often() -> bool:
+            renewals.add(scene.number("SELECT extract(epoch FROM lease_expires_at) * 1e6 FROM siorg_sync_queue"))
+            return len(renewals) > 5
+
+        eventually(renewed_often)
     assert lost == [{item.id}]
     assert store.renew({again.id: again.lease_token}, lease=LEASE) == {again.id}
 

@@ -20,10 +20,11 @@ def check_unharmed(scene: Scene, waiting: int) -> None:
     """Whatever answers, one after the other on the same queue."""
     for status, location in ANSWERS:
         with Gateway(status, location=location) as gateway:
-            job = scene.run(75, SIORG_API_URL=gateway.url, WORKER_UNAVAILABLE_SECS="1", SIORG_BREAKER_FAILURES="3", within=20)
-        assert job.summary["claimed"] == job.summary["released"] > 0
+            reason, summary = scene.drain(SIORG_API_URL=gateway.url, WORKER_UNAVAILABLE_SECS="0.5", SIORG_BREAKER_FAILURES="3")
+        assert reason == "siorg_unavailable", status
+        assert summary.claimed == summary.released > 0
         left = {state: n for state, n in scene.states().items() if state[0] != "COMPLETED"}
-        assert left == {("PENDING", 0): waiting}, (status, job.stderr)
+        assert left == {("PENDING", 0): waiting}, status
 
 
 def test_units_asked_for_one_by_one_come_back_unharmed(scene: Scene) -> None:

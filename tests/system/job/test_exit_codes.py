@@ -48,14 +48,18 @@ def test_wrong_usage_is_2(words: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("command", ["run", "status", "discover", "cleanup", "conflicts", "retry"])
-def test_missing_tables_are_1_and_name_the_command_that_makes_them(empty_database_url: str, command: str) -> None:
-    done = run_job(command, env=job_environment(empty_database_url), code=1)
-    assert "siorg-job migrate" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_missing_tables_are_1_and_name_the_command_that_makes_them(
+    empty_database_url: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command], {"DATABASE_URL": empty_database_url}) == 1
+    told = capsys.readouterr().err
+    assert "siorg-job migrate" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("command", ["run", "status", "cleanup", "conflicts", "retry", "migrate"])
-def test_a_database_that_is_away_is_75(command: str) -> None:
-    done = run_job(command, env=job_environment(DATABASE, WORKER_UNAVAILABLE_SECS="0"), code=75)
-    assert "database is unavailable" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_database_that_is_away_is_75(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command], {"DATABASE_URL": DATABASE, "WORKER_UNAVAILABLE_SECS": "0"}) == 75
+    told = capsys.readouterr().err
+    assert "database is unavailable" in told
+    assert "Traceback" not in told

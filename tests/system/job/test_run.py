@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from siorg_job.commands.run import drain
+from siorg_job.drain.run import Run
+from siorg_job.settings import Settings
 from siorg_queue import Connection, connect
+from support.event_loop import in_a_loop, until
 from support.fleet import Fleet, eventually
 from support.job import job_environment
 from support.postgres import Postgres
@@ -49,7 +56,13 @@ def test_asked_to_end_while_it_waits_for_the_database_is_0(forever: list[str], t
         assert job.summary["reason"] == "stopped"
 
 
-def test_a_switch_that_is_off_is_told_once(connection: Connection, database_url: str, tmp_path: Path) -> None:
+@in_a_loop
+async def test_a_switch_that_is_off_is_told_once(
+    connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("siorg_job.drain.maintenance._ENABLED_SECONDS", 0.1)
+    caplog.set_level(logging.INFO)
+
     def switch(value: str) -> None:
         connection.execute(
             "INSERT INTO system_settings (key, value) VALUES ('siorg.sync_enabled', %s::jsonb)"
@@ -64,13 +77,14 @@ def test_a_switch_that_is_off_is_told_once(connection: Connection, database_url:
         looks.add(number(connection, f"SELECT coalesce(extract(epoch FROM max(query_start)), 0) * 1e6 {OURS}"))
         return len(looks) > 4
 
-    with Fleet(job_environment(database_url, NOBODY, WORKER_POLL_INTERVAL_SECS="1"), tmp_path) as fleet:
-        job = fleet.start("run", "--forever")
-        eventually(looked_often)
-        assert job.stderr.count("sync_enabled is false") == 1, job.stderr
-        switch("true")
-        eventually(lambda: "sync_enabled is true again" in job.stderr)
-        switch("false")
-        eventually(lambda: job.stderr.count("sync_enabled is false") == 2)
-        job.process.terminate()
-        assert job.ends() == 0, job.stderr
+    settings = Settings.from_environment(job_environment(database_url, NOBODY))
+    endless = Run(replace(settings, worker_poll_interval_secs=0.1), forever=True)
+    draining = asyncio.create_task(drain(endless))
+    await until(looked_often, seconds=30)
+    assert caplog.text.count("sync_enabled is false") == 1
+    switch("true")
+    await until(lambda: "sync_enabled is true again" in caplog.text, seconds=30)
+    switch("false")
+    await until(lambda: caplog.text.count("sync_enabled is false") == 2, seconds=30)
+    endless.stop.set()
+    assert await draining == "stopped"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from siorg_job.__main__ import main
 from siorg_queue import Connection
 from support.job import job_environment, run_job
 from support.loopback_http import Answering, LoopbackServer
@@ -17,7 +19,9 @@ from support.siorg_server import SiorgServer
 TOKEN = "tok-Zx81QwV7-secret"
 PASSWORD = "p@ss/W0rd:Zx81#%"
 SHAPES = (TOKEN, PASSWORD, quote(PASSWORD, safe=""), "Zx81")
-COMMANDS = (["discover", "--organization", "471"], ["run"], ["doctor"], ["status"], ["conflicts"], ["retry"])
+ASKING = (["discover", "--organization", "471"], ["run"], ["doctor"])
+READING = (["status"], ["conflicts"], ["retry"])
+COMMANDS = (*ASKING, *READING)
 
 
 def with_password(url: str) -> str:
@@ -60,8 +64,19 @@ def check(text: str) -> None:
         assert shape not in text, text
 
 
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """``main`` takes over the signals of its process; here that is pytest's."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("kind", SIORGS)
-def test_with_every_kind_of_siorg(kind: str, database_url: str, connection: Connection, tmp_path: Path) -> None:
+def test_with_every_kind_of_siorg(
+    kind: str, database_url: str, connection: Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     termination = tmp_path / "termination"
     termination.touch()
     for code in range(401, 406):
@@ -73,19 +88,22 @@ def test_with_every_kind_of_siorg(kind: str, database_url: str, connection: Conn
             WORKER_TERMINATION_LOG=str(termination), WORKER_UNAVAILABLE_SECS="0.5", SIORG_BREAKER_COOLDOWN_SECS="0.2",
             WORKER_LINGER_SECS="0",
         )  # fmt: skip
-        for command in COMMANDS:
+        for command in ASKING:
             done = run_job(*command, env=env, code=None)
             assert done.returncode in {0, 1, 75}, done.stderr
             assert "Traceback" not in done.stderr, done.stderr
             check(done.stdout + done.stderr)
             if command == ["run"]:
                 assert done.returncode == (0 if kind == "working" else 75), done.stderr
+    for command in READING:
+        assert main(command, env) == 0
+        check("".join(capsys.readouterr()))
     check(termination.read_text())
     check(text_of(connection))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[command[0] for command in COMMANDS])
-def test_with_a_database_that_refuses(command: list[str], tmp_path: Path) -> None:
+def test_with_a_database_that_refuses(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     password = quote(PASSWORD, safe="")
     for url in (f"postgresql://siorg:{password}@127.0.0.1:9/d", f"postgresql://siorg@127.0.0.1:9/d?password={password}"):
         termination = tmp_path / "termination"
@@ -93,9 +111,8 @@ def test_with_a_database_that_refuses(command: list[str], tmp_path: Path) -> Non
         env = job_environment(
             url, SIORG_API_TOKEN=TOKEN, WORKER_UNAVAILABLE_SECS="0", LOG_LEVEL="debug", WORKER_TERMINATION_LOG=str(termination)
         )
-        done = run_job(*command, env=env, code=None)
-        assert done.returncode in {1, 75}
-        check(done.stdout + done.stderr + termination.read_text())
+        assert main(command, env) in {1, 75}
+        check("".join(capsys.readouterr()) + termination.read_text())
 
 
 def test_a_server_that_turns_the_user_away(database_url: str) -> None:
@@ -117,10 +134,11 @@ def test_a_server_that_turns_the_user_away(database_url: str) -> None:
         f"https://siorg.example:{TOKEN}/doc",
     ],
 )
-def test_tricks_with_the_address_are_refused_and_not_repeated(url: str, database_url: str) -> None:
-    done = run_job("doctor", env=job_environment(database_url, SIORG_API_URL=url), code=2)
-    assert "SIORG_API_URL" in done.stderr
-    check(done.stdout + done.stderr)
+def test_tricks_with_the_address_are_refused_and_not_repeated(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"], {"DATABASE_URL": "postgresql://u@127.0.0.1:9/d", "SIORG_API_URL": url}) == 2
+    told = capsys.readouterr()
+    assert "SIORG_API_URL" in told.err
+    check(told.out + told.err)
 
 
 def test_errors_of_the_database_driver_do_not_hold_the_password() -> None:

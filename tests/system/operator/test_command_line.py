@@ -12,6 +12,7 @@ import pytest
 
 from siorg_operator.__main__ import main
 from siorg_queue import Connection
+from support.operator_command import called
 from support.queue import insert
 from support.rows import holds_for
 from support.siorg_server import REPOSITORY
@@ -26,19 +27,20 @@ spec:
 """
 
 
-def call(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """As a process, where the cluster's part of the environment matters, and once anyway."""
     path = os.pathsep.join([str(REPOSITORY / "operator"), str(REPOSITORY / "job")])
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
     return subprocess.run(
         [sys.executable, "-m", "siorg_operator", *arguments],
         env={**kept, "PYTHONPATH": path, "COLUMNS": "120", **environ},
-        input=stdin, capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
 def explained(*arguments: str, file: str = FILE, code: int = 0, **environ: str) -> str:
     """What ``explain`` prints."""
-    done = call("explain", "-", *arguments, stdin=file, **environ)
+    done = called("explain", "-", *arguments, stdin=file, environ=environ)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -83,10 +85,9 @@ def test_explain_says_when_the_queue_cannot_be_read_and_speaks_of_the_variable(d
     assert "hidden" not in away
 
 
-def test_wrong_usage_exits_with_2_and_says_what_is_wrong(tmp_path: Path) -> None:
+def test_wrong_usage_exits_with_2_and_says_what_is_wrong() -> None:
     table: list[tuple[tuple[str, ...], str, str]] = [
         (("explain", "-"), FILE, "DATABASE_URL is not set"),
-        (("explain", "worker"), "", "set KUBECONFIG"),
         (("explain", "-", "--depth", "many"), FILE, "must be an integer from 0"),
         (("explain", "-", "--depth", "1"), FILE.replace("maxJobs: 5", "maxJobs: -1"), "spec.scaling.maxJobs: is too small"),
         (("explain", "-", "--depth", "1"), FILE.replace("maxJobs", "maxjobs"), "maxjobs: unknown field; did you mean maxJobs?"),
@@ -97,13 +98,18 @@ def test_wrong_usage_exits_with_2_and_says_what_is_wrong(tmp_path: Path) -> None
 
     def check(row: tuple[tuple[str, ...], str, str]) -> None:
         arguments, stdin, expected = row
-        done = call(*arguments, stdin=stdin)
+        done = called(*arguments, stdin=stdin, environ={})
         assert done.returncode == 2, done.stdout
         assert expected in done.stderr
         assert "Traceback" not in done.stderr
 
     holds_for(table, check)
-    done = call("run", SIORG_OPERATOR_NAMESPACE="default", SIORG_OPERATOR_HTTP_PORT="0", KUBECONFIG=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("words", ["explain worker", "run"])
+def test_without_a_cluster_it_says_how_to_name_one(words: str, tmp_path: Path) -> None:
+    settings = {"SIORG_OPERATOR_NAMESPACE": "default", "SIORG_OPERATOR_HTTP_PORT": "0", "KUBECONFIG": str(tmp_path / "none")}
+    done = call(*words.split(), **settings)
     assert (done.returncode, "set KUBECONFIG" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
 
 

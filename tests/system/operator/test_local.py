@@ -21,6 +21,7 @@ from siorg_operator.local.command import prepare, run
 from siorg_queue import Connection, QueueStore
 from support.fleet import eventually
 from support.job import job_environment, run_job
+from support.operator_command import called
 from support.queue import insert
 from support.rows import holds_for
 from support.siorg_server import REPOSITORY, SiorgServer
@@ -28,10 +29,17 @@ from support.siorg_server import REPOSITORY, SiorgServer
 PASSWORD = "correct-horse-battery"
 
 
-@pytest.fixture
-def siorg() -> Iterator[SiorgServer]:
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[SiorgServer]:
     with SiorgServer("--synthetic", "60", "--latency-ms", "10") as server:
         yield server
+
+
+@pytest.fixture
+def siorg(simulator: SiorgServer) -> SiorgServer:
+    """In fair weather at the beginning of each test."""
+    simulator.control("PUT", "faults", {"faults": ""})
+    return simulator
 
 
 @pytest.fixture
@@ -119,7 +127,6 @@ def test_new_work_wakes_it_and_it_scales_from_zero_to_several_and_back_and_ends_
         eventually(lambda: "nothing to do" in local.output)
         assert local.job_processes() == []
         discover(environment)
-        eventually(lambda: len(local.job_processes()) == 3)
         eventually(lambda: store.counts().completed == 60 and not local.job_processes())
         local.process.send_signal(signal.SIGINT)
         assert local.ends() == 0, local.output
@@ -207,8 +214,11 @@ def test_a_signal_gives_back_what_is_in_work(
     discover(environment)
     siorg.control("PUT", "faults", {"faults": "timeout=1"})
     environment["SIORG_TIMEOUT_SECS"] = "120"
-    file = resource(tmp_path, job={"podTemplate": {"spec": {"terminationGracePeriodSeconds": 10}}})
-    with Local(file, environment) as local:
+    hasty = (
+        "import sys; from siorg_operator.api.pods import PodSpec; from siorg_operator.__main__ import main;"
+        " PodSpec.shutdown_grace_seconds = 1; sys.exit(main())"
+    )
+    with Local(resource(tmp_path), environment, program=("-c", hasty)) as local:
         eventually(lambda: store.counts().processing > 0)
         children = local.job_processes()
         local.process.send_signal(number)
@@ -278,10 +288,7 @@ def test_what_is_wrong_is_told_and_nothing_begins(tmp_path: Path, environment: d
 
     def check(row: tuple[str, str, str]) -> None:
         url, text, told = row
-        done = subprocess.run(
-            [sys.executable, "-m", "siorg_operator", "local", "-"],
-            env=environment | {"DATABASE_URL": url}, input=text, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = called("local", "-", stdin=text, environ=environment | {"DATABASE_URL": url})
         assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
     url = environment["DATABASE_URL"]

@@ -274,7 +274,7 @@ async def test_the_token_is_in_nothing_that_is_raised_even_when_echoed(caplog: p
 # ── Anything at all ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -133,7 +133,6 @@ _PAYLOADS: tuple[object, ...] = (
 )  # fmt: skip
 _relaxed = settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
 )

@@ -117,9 +117,11 @@ def test_a_connection_serves_one_request(served: Served) -> None:
 def test_silent_clients_do_not_keep_a_probe_out_and_a_slow_one_is_cut_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(serving, "_CONNECTION_SECONDS", 600.0)
     with ExitStack() as opened:
         silent = [opened.enter_context(served.connect()) for _ in range(80)]
-        assert served.ask("/healthz")[0] == 200
+        for _ in range(2):  # the first may be accepted at one with all of them: it is the next that finds too many
+            assert served.ask("/healthz")[0] == 200
         with suppress(ConnectionResetError):
             assert silent[0].recv(1) == b""  # the oldest were cut off
     monkeypatch.setattr(serving, "_CONNECTION_SECONDS", 0.3)

@@ -20,7 +20,7 @@ from siorg_operator.decide.wording import hold, intent
 from support.operator_strategies import JOBS, NOWS, PACINGS, QUEUE_STATES, READINGS, resources
 from support.operator_values import CREDENTIALS, NOW, template_of
 
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+MANY = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 
 def distinct(jobs: list[Job]) -> list[Job]:

@@ -488,7 +488,7 @@ def refused(status: dict[str, Any]) -> list[Any]:
     return [*faults(_SCHEMA, sent), *prune(_SCHEMA, sent)[1]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(resources(), QUEUE_STATES, JOBS, NOWS)
 def test_every_status_is_one_that_the_crd_and_the_model_take(
     resource: SiorgSyncWorker, queue: QueueState, jobs: list[Job], now: datetime

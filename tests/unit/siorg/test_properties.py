@@ -103,7 +103,7 @@ def check_error(error: SiorgError) -> None:
     assert "\\u0000" not in text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(_BODIES, st.sampled_from(_PARSERS))
 def test_any_body_gives_the_model_or_an_error_of_the_tree(body: bytes, parse: Callable[[bytes], Any]) -> None:
     try:
@@ -116,7 +116,7 @@ def test_any_body_gives_the_model_or_an_error_of_the_tree(body: bytes, parse: Ca
         assert rows.parse_stored(result.raw) == result
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(_ROWS)
 def test_any_row_is_read_alike_alone_in_a_list_and_from_storage(row: Any) -> None:
     body = envelope("unidades", [unit_row(471), row, unit_row(999)])
@@ -138,7 +138,7 @@ def test_any_row_is_read_alike_alone_in_a_list_and_from_storage(row: Any) -> Non
             check_unit(unit)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.builds(unit_row, st.integers(1, 30)), max_size=6), st.data())
 def test_a_body_that_is_cut_anywhere_is_never_believed(units: list[dict[str, Any]], data: st.DataObject) -> None:
     body = envelope("unidades", units)
