@@ -18,6 +18,7 @@ from siorg_operator.api.resource import SiorgSyncWorker, parse, read_file
 from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import wording
+from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.ports import ClusterError
@@ -162,7 +163,7 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     if isinstance(reading, Reading):
         oldest = "" if reading.oldest_due_seconds is None else f", the oldest due for {reading.oldest_due_seconds:.0f} s"
         others = f"; {reading.scheduled} wait for later, {reading.processing} in work, {reading.failed} failed"
-        others += f", {reading.conflict} conflicts{_mark(size.binding == 'depth')}"
+        others += f", {reading.conflict} conflicts, {reading.held} held{_mark(size.binding == 'depth')}"
         table.add_row("depth", "", f"{reading.claimable} items are claimable{oldest}{others}")
     else:
         table.add_row("depth", "?", f"unknown: {reading.message}")
@@ -191,6 +192,8 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     rate = "not learned yet" if items is None else f"{items:g} items/s a Job"
     drain = "-" if plan.predicted_drain_seconds is None else f"{plan.predicted_drain_seconds:.0f} s"
     say(f"Rate: {rate}; predicted drain: {drain}; next look in at most {plan.poll_seconds:g} s")
+    verified = in_sync(resource, subject.queue)
+    say(f"In sync: {verified.status} ({verified.reason}): {verified.message}")
     for removal in plan.end:
         # Since when it has been stuck, and not only on its way, only the operator has seen.
         say(f"Would end {removal.name}, once its grace is over: {removal.stuck.reason}: {removal.stuck.message}")
