@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -23,9 +23,12 @@ from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable
+from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable, Verifications
 from siorg_operator.settings import OperatorSettings
 from siorg_runtime.redaction import redactor
+
+_NOTHING_READ: Final = Reading(0, verifications=Verifications(unreadable="the database was not read"))
+"""A queue whose depth is supposed."""
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class Subject:
         reading = self.queue.reading
         if isinstance(reading, Unreadable):
             self.assumed.append(f"that the queue could be read. It cannot be: {reading.message}")
-            reading = Reading(0)
+            reading = _NOTHING_READ
         self.queue = replace(self.queue, reading=replace(reading, claimable=depth))
 
 
@@ -102,7 +105,7 @@ def _of_file(name: str, environ: Mapping[str, str], unfinished: int, *, may_ask:
     """A manifest, with the queue of DATABASE_URL (``may_ask``) or an empty one."""
     resource, now = read_file(read_text(name)), datetime.now(UTC)
     jobs = [Job(f"supposed-{slot}", slot, 1, JobState.ACTIVE, now, started_at=now) for slot in range(unfinished)]
-    reading: Reading | Unreadable = Reading(0)
+    reading: Reading | Unreadable = _NOTHING_READ
     if may_ask:
         reading = asyncio.run(_read(database_url(environ, "set it to the queue's database, or suppose a depth with --depth N")))
     return Subject(resource, QueueState(reading), jobs)
