@@ -160,6 +160,9 @@ class Counts:
     completed: int
     failed: int
     conflict: int
+    """Both sides changed; those that are held are not among them."""
+    held: int
+    """An end or an overwrite beyond a limit: waits for a person."""
     skipped: int
     expired: int
     spent: int

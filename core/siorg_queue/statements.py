@@ -1,7 +1,7 @@
 """Named SQL statements from the files beside this module.
 
 A file holds statements, each below a line ``-- name: word``. ``{{word}}`` inside a statement stands for a fragment of
-``predicates.sql``: what "due" or "claimable" means is written there and nowhere else.
+``predicates.sql``: what "due" or "claimable" means is written there and nowhere else; or for another statement of the same file.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def load(package: str, file: str) -> Mapping[str, LiteralString]:
 
     The text comes from our own files, never from outside, hence LiteralString.
     """
-    fragments = parse(_read("siorg_queue", "predicates.sql"))
-    return {name: expand(sql, fragments) for name, sql in parse(_read(package, file)).items()}
+    statements = parse(_read(package, file))
+    fragments = {**statements, **parse(_read("siorg_queue", "predicates.sql"))}
+    return {name: expand(sql, fragments) for name, sql in statements.items()}
 
 
 def _read(package: str, file: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -18,13 +18,17 @@ from siorg_operator.api.resource import SiorgSyncWorker, parse, read_file
 from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import wording
+from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable
+from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable, Verifications
 from siorg_operator.settings import OperatorSettings
 from siorg_runtime.redaction import redactor
+
+_NOTHING_READ: Final = Reading(0, verifications=Verifications(unreadable="the database was not read"))
+"""A queue whose depth is supposed."""
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ class Subject:
         reading = self.queue.reading
         if isinstance(reading, Unreadable):
             self.assumed.append(f"that the queue could be read. It cannot be: {reading.message}")
-            reading = Reading(0)
+            reading = _NOTHING_READ
         self.queue = replace(self.queue, reading=replace(reading, claimable=depth))
 
 
@@ -101,7 +105,7 @@ def _of_file(name: str, environ: Mapping[str, str], unfinished: int, *, may_ask:
     """A manifest, with the queue of DATABASE_URL (``may_ask``) or an empty one."""
     resource, now = read_file(read_text(name)), datetime.now(UTC)
     jobs = [Job(f"supposed-{slot}", slot, 1, JobState.ACTIVE, now, started_at=now) for slot in range(unfinished)]
-    reading: Reading | Unreadable = Reading(0)
+    reading: Reading | Unreadable = _NOTHING_READ
     if may_ask:
         reading = asyncio.run(_read(database_url(environ, "set it to the queue's database, or suppose a depth with --depth N")))
     return Subject(resource, QueueState(reading), jobs)
@@ -162,7 +166,7 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     if isinstance(reading, Reading):
         oldest = "" if reading.oldest_due_seconds is None else f", the oldest due for {reading.oldest_due_seconds:.0f} s"
         others = f"; {reading.scheduled} wait for later, {reading.processing} in work, {reading.failed} failed"
-        others += f", {reading.conflict} conflicts{_mark(size.binding == 'depth')}"
+        others += f", {reading.conflict} conflicts, {reading.held} held{_mark(size.binding == 'depth')}"
         table.add_row("depth", "", f"{reading.claimable} items are claimable{oldest}{others}")
     else:
         table.add_row("depth", "?", f"unknown: {reading.message}")
@@ -191,6 +195,8 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     rate = "not learned yet" if items is None else f"{items:g} items/s a Job"
     drain = "-" if plan.predicted_drain_seconds is None else f"{plan.predicted_drain_seconds:.0f} s"
     say(f"Rate: {rate}; predicted drain: {drain}; next look in at most {plan.poll_seconds:g} s")
+    verified = in_sync(resource, subject.queue)
+    say(f"In sync: {verified.status} ({verified.reason}): {verified.message}")
     for removal in plan.end:
         # Since when it has been stuck, and not only on its way, only the operator has seen.
         say(f"Would end {removal.name}, once its grace is over: {removal.stuck.reason}: {removal.stuck.message}")

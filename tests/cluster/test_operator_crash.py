@@ -125,12 +125,17 @@ def expected(world: World) -> Body:
     """The end state when nobody dies."""
     told = {
         "Ready": ("True", "AsExpected", "The queue is read and Jobs are launched as it needs them"),
+        "InSync": (
+            "Unknown",
+            "NotVerified",
+            "spec.verification.enabled is false: nothing is verified by the clock; none is stored",
+        ),
         "QueueReachable": ("True", "Connected", "The queue is read"),
         "SiorgAvailable": ("Unknown", "NotAskedYet", "No Job has ended yet that tells whether SIORG answers"),
         "ScalingActive": ("True", "Scaling", "Jobs are launched as the queue needs them"),
         "Degraded": ("False", "AsExpected", "Jobs start and end as they should"),
     }
-    nothing = dict.fromkeys(("claimable", "due", "scheduled", "processing", "failed", "conflict"), 0)
+    nothing = dict.fromkeys(("claimable", "due", "scheduled", "processing", "failed", "conflict", "held"), 0)
     return {
         "conditions": told,
         "observedGeneration": world.get()["metadata"]["generation"],

@@ -1,4 +1,4 @@
-"""The CronJobs of discovery and cleanup: as the resource says, whatever anybody does to them."""
+"""The CronJobs of discovery, cleanup and verification: as the resource says, whatever anybody does to them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.kube import Body, condition
+from support.queue import verify
 from support.siorg_world import HELD_IMAGE, IMAGE, ORGANIZATION, UNITS, World
 
 FAILING = "siorg-job:failing"
@@ -49,6 +50,22 @@ def test_discovery_by_its_cron_job_feeds_the_queue_that_jobs_drain(world: World)
     assert world.outcomes() == {"COMPLETED/1": UNITS}
     assert world.jobs()
     eventually(lambda: world.status()["jobs"]["succeeded"] == len(world.jobs()))  # of the CronJobs' Jobs nothing is counted
+
+
+def test_what_a_verification_stored_is_shown_and_decides_nothing(world: World) -> None:
+    world.secret()
+    operator = world.operator()
+    world.create(world.resource(scaling={"pollIntervalSeconds": 1}, verification={"enabled": True}))
+    assert container(world.kube.wait_for("cronjobs", "sync-verification"))["args"] == ["verify", "--stored", "--enqueue"]
+    world.wait_for_condition("InSync", "Unknown", "NotVerified")
+    for drift, status, reason in ((3, "False", "DriftFound"), (0, "True", "Verified")):
+        verify(world.connection, "0 s", drift=drift, departures='{"edited": 2}')
+        told = world.wait_for_condition("InSync", status, reason)["message"]
+        assert "2 edited" in told
+        assert told in operator.explain("sync").stdout
+        assert world.status()["verification"]["drift"] == drift
+        eventually(lambda drift=drift: operator.metric("siorg_operator_departures", "drift") == drift)  # type: ignore[misc]
+        world.wait_for_condition("Ready", "True", "AsExpected")
 
 
 def test_cron_jobs_follow_the_resource(world: World) -> None:

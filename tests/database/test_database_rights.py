@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from siorg_queue import Connection, QueueStore
+from siorg_queue import Connection, QueueStore, connect
 from support.fleet import Fleet
 from support.pages import Page
+from support.queue_databases import reading, run
 from support.siorg_server import REPOSITORY, SiorgServer
 
 
@@ -36,5 +37,12 @@ def test_a_role_with_the_printed_grants_discovers_works_and_cleans_up(
         assert counted["completed"] > 40
         assert counted["failed"] == 0
         assert QueueStore(connection).counts().claimable == 0
+        with connect(url, application_name="siorg-job") as theirs:
+            theirs.execute(
+                "INSERT INTO siorg_verifications (started_at, finished_at, complete, organizations, compared, drift, departures)"
+                " VALUES (now(), now(), true, 1, 40, 0, '{}')"
+            )
+        of_the_operator = reading(run(lambda databases: databases.read(url)))
+        assert of_the_operator.verifications.newest is not None
     finally:
         connection.execute("DROP OWNED BY siorg_worker; DROP ROLE siorg_worker")

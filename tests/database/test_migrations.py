@@ -103,13 +103,13 @@ def test_an_existing_database_keeps_everything_and_gets_additions(existing_url: 
         assert _file(connection) == file  # no row of a large table was written anew
         assert {key: after.get(key) for key in before} == before
         added = {key[1] for key in after.keys() - before.keys() if key[0] == "column"}
-        ours = ("lease_token", "lease_expires_at", "claimed_by", "needed_at")
+        ours = ("lease_token", "lease_expires_at", "claimed_by", "needed_at", "held_at")
         assert added >= {f"siorg_sync_queue.{column}" for column in ours}
         tables = ("organizations", "organizational_units", "organizational_unit_categories", "organizational_unit_types")
         bases = {f"{table}.siorg_base" for table in tables}
         assert added >= bases
         others = {name.split(".")[0] for name in added - bases}
-        assert others == {"siorg_sync_queue", "siorg_request_pace", "siorg_sync_migrations"}
+        assert others == {"siorg_sync_queue", "siorg_request_pace", "siorg_sync_migrations", "siorg_verifications"}
         assert {table: len(rows_after[table]) for table in TABLES} == {table: len(rows_before[table]) for table in TABLES}
         assert rows_after["organizations"] == [row.removesuffix(")") + ",)" for row in rows_before["organizations"]]  # siorg_base
         store = QueueStore(connection)

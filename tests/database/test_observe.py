@@ -28,6 +28,7 @@ _ROWS = st.fixed_dictionaries(
         "expires_at": _TIMES,
         "lease_expires_at": _TIMES,
         "last_attempt_at": _TIMES,
+        "held_at": _TIMES,
         "error_details": st.sampled_from(["NULL", """'{"resolution": "MERGE"}'""", """'{"kind": "x"}'""", "'[]'"]),
     }
 )
@@ -36,7 +37,8 @@ _COUNTED = expand(
     "SELECT count(*) FILTER (WHERE {{claimable}}) AS claimable, count(*) FILTER (WHERE {{due}}) AS due,"
     " count(*) FILTER (WHERE {{waiting}} AND NOT {{due}}) AS scheduled,"
     " count(*) FILTER (WHERE q.status = 'PROCESSING') AS processing,"
-    " count(*) FILTER (WHERE q.status = 'FAILED') AS failed, count(*) FILTER (WHERE q.status = 'CONFLICT') AS conflict"
+    " count(*) FILTER (WHERE q.status = 'FAILED') AS failed, count(*) FILTER (WHERE {{conflict}}) AS conflict,"
+    " count(*) FILTER (WHERE {{held}}) AS held"
     " FROM siorg_sync_queue AS q",
     parse(resources.files("siorg_queue").joinpath("sql", "predicates.sql").read_text()),
 )
@@ -64,6 +66,7 @@ def test_a_claim_takes_exactly_what_is_observed_and_nothing_dangles(queue: Queue
     assert {name: seen[name] for name in counted} == counted
     store = queue.store
     assert seen["claimable"] == store.depth().claimable == store.counts().claimable
+    assert (seen["conflict"], seen["held"]) == (store.counts().conflict, store.counts().held)
     claim = store.claim(1000, lease=LEASE, worker="w")
 
     assert seen["claimable"] == len(claim.items) + len(claim.lost)
@@ -88,11 +91,15 @@ def test_every_kind_of_row_is_counted_once_where_it_belongs(queue: Queue) -> Non
     queue.insert(11, status="'FAILED'")
     queue.insert(12, status="'CONFLICT'")
     queue.insert(13, status="'SKIPPED'")
+    queue.insert(14, status="'CONFLICT'", held_at="now() - interval '2 hours'")
+    queue.insert(15, status="'CONFLICT'", held_at="now() - interval '1 hour'")
+    queue.insert(16, status="'COMPLETED'", held_at="now() - interval '1 day'")  # was released
 
     seen = observe(queue.connection)
 
     assert (seen["claimable"], seen["due"], seen["scheduled"]) == (5, 3, 2)
     assert (seen["processing"], seen["failed"], seen["conflict"]) == (3, 1, 1)
+    assert (seen["held"], seen["held_oldest_seconds"]) == (2, pytest.approx(7200, abs=60))
     assert 180 <= seen["oldest_due_seconds"] < 280  # the abandoned one counts too
     assert seen["oldest_due_seconds"] == pytest.approx(queue.store.depth().oldest_due_seconds, abs=2)
     assert seen["next_due_seconds"] == 0

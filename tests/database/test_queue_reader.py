@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,12 +20,12 @@ import pytest
 
 from siorg_operator.database.connection import Limits
 from siorg_operator.database.databases import Databases
-from siorg_operator.decide.state import Reading, Unreadable
+from siorg_operator.decide.state import Reading, Unreadable, Verifications
 from siorg_queue import Connection, connect
 from support.database_proxy import DatabaseProxy
 from support.fleet import eventually
 from support.postgres import Postgres
-from support.queue import insert
+from support.queue import insert, verify
 from support.queue_databases import QUICK, Proxied, reading, run, sessions, unreadable, until
 
 PASSWORD = "p@ss/W0rd:Zx81#%"
@@ -43,6 +44,7 @@ def test_reads_the_queue_and_what_limits_its_use(connection: Connection, databas
     insert(connection, siorg_code=3, status="'PROCESSING'", lease_expires_at="now() - interval '3 minutes'")
     insert(connection, siorg_code=4, status="'FAILED'")
     insert(connection, siorg_code=5, status="'CONFLICT'")
+    insert(connection, siorg_code=6, status="'CONFLICT'", held_at="now() - interval '1 day'")
     connection.execute("UPDATE siorg_request_pace SET paused_until = now() + interval '30 seconds'")
 
     found = reading(read(f" {database_url}\n"))  # as a Secret made with echo has it
@@ -54,7 +56,63 @@ def test_reads_the_queue_and_what_limits_its_use(connection: Connection, databas
     assert 0 < found.max_connections < 100
     assert found.other_connections >= 2  # this test, and the reader itself
     assert (found.claimable, found.due, found.scheduled, found.next_due_seconds) == (2, 1, 1, 0.0)
-    assert (found.processing, found.failed, found.conflict, found.sync_enabled) == (1, 1, 1, True)
+    assert (found.processing, found.failed, found.conflict, found.held, found.sync_enabled) == (1, 1, 1, 1, True)
+    assert found.held_oldest_seconds == pytest.approx(86_400, abs=60)
+    assert found.verifications == Verifications()
+
+
+def test_the_newest_complete_verification_is_read_and_that_a_later_one_is_not_complete(
+    connection: Connection, database_url: str
+) -> None:
+    verify(connection, "2 days", drift=7)
+    verify(connection, "1 day", drift=5, departures='{"edited": 3, "conflict": 12, "of another version": 1, "held": "x"}')
+    verify(connection, "3 days", complete=False)
+    verify(connection, "1 hour", complete=False)
+
+    found = reading(read(database_url)).verifications
+
+    newest = found.newest
+    assert newest is not None
+    assert newest.age_seconds == pytest.approx(86_400, abs=60)
+    assert abs((datetime.now(UTC) - newest.finished_at).total_seconds() - 86_400) < 60
+    assert (newest.organizations, newest.rows, newest.drift, newest.departures) == (328, 74_350, 5, {"edited": 3, "conflict": 12})
+    assert found.incomplete_seconds == pytest.approx(3600, abs=60)
+    assert (found.incomplete_reason, found.unreadable) == ("SIORG answered 503", "")
+
+
+def test_before_the_migration_of_verifications_the_queue_is_read_all_the_same(connection: Connection, database_url: str) -> None:
+    insert(connection, siorg_code=1)
+    insert(connection, siorg_code=2, status="'CONFLICT'")
+    connection.execute("DROP TABLE siorg_verifications; ALTER TABLE siorg_sync_queue DROP COLUMN held_at")
+
+    found = reading(read(database_url))
+
+    assert (found.claimable, found.conflict, found.held, found.held_oldest_seconds) == (1, 1, 0, None)
+    assert found.verifications.newest is None
+    assert "run siorg-job migrate" in found.verifications.unreadable
+
+
+def test_without_the_right_to_verifications_the_queue_is_read_and_the_grant_that_helps_is_told(
+    own_postgres: Postgres, own_url: str
+) -> None:
+    with connect(own_url, application_name="test") as connection:
+        connection.execute('CREATE ROLE "the reader" LOGIN')
+        connection.execute('GRANT SELECT ON siorg_sync_queue, system_settings, siorg_request_pace TO "the reader"')
+        verify(connection, "1 day")
+        url = own_url.replace("postgres@", "the%20reader@", 1)
+
+        async def twice(databases: Databases) -> list[Reading]:
+            return [reading(await databases.read(url)) for _ in range(2)]
+
+        first, second = run(twice)
+        assert (first.claimable, first.verifications.newest) == (0, None)
+        assert second.verifications == first.verifications
+        grant = re.search(r"GRANT .* TO \"[^\"]*\"", first.verifications.unreadable)
+        assert grant is not None, first.verifications.unreadable
+        connection.execute(grant[0].encode())
+        assert reading(read(url)).verifications.newest is not None
+        connection.execute('DROP OWNED BY "the reader"')
+        connection.execute('DROP ROLE "the reader"')
 
 
 def test_the_switch_is_taken_as_jobs_take_it_and_said_once_where_it_cannot_be_read(

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(600)
 MAX_JOBS = 4
 LONGEST_TAKEOVER_SECONDS = 60
 """A leader that was killed is replaced within 20 s; a busy cluster takes its time to start pods besides."""
-COLUMNS = ["NAME", "READY", "DEPTH", "OLDEST", "ACTIVE", "MAX", "REASON", "AGE"]
+COLUMNS = ["NAME", "READY", "INSYNC", "DEPTH", "OLDEST", "ACTIVE", "MAX", "REASON", "AGE"]
 
 
 @pytest.fixture(scope="module")

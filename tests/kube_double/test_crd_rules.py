@@ -124,6 +124,7 @@ def test_the_smallest_manifest_is_filled_in(kube: Kube) -> None:
         },
         "cleanup": {"enabled": True, "schedule": "17 3 * * *", "retentionDays": 30},
         "discovery": {"enabled": True, "schedule": "7 * * * *"},
+        "verification": {"enabled": True, "schedule": "47 4 * * 0", "enqueue": True},
     }
 
 
@@ -142,8 +143,7 @@ def test_what_the_resource_lets_through_makes_jobs_that_kubernetes_takes(kube: K
         resource = parse(body)
         for made in (
             manifests.drain_job(resource, slot=999, round=999_999),
-            manifests.cron_job(resource, "cleanup"),
-            manifests.cron_job(resource, "discovery"),
+            *(manifests.cron_job(resource, component) for component in manifests.CRON_COMPONENTS),
         ):
             kube.create(made, dryRun="All", fieldValidation="Strict")
 
@@ -256,13 +256,13 @@ def test_kubectl_get_shows_the_columns(kube: Kube, worker: str) -> None:
     accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
     table = kube.request("GET", kube.path(PLURAL, name=worker), accept=accept)
     columns = [(column["name"], column["priority"]) for column in table["columnDefinitions"]]
-    narrow, wide = ("Name", "Ready", "Depth", "Oldest", "Active", "Max", "Reason", "Age"), (
-        "Mode", "Failed", "Conflicts", "Rate", "Message",
+    narrow, wide = ("Name", "Ready", "InSync", "Depth", "Oldest", "Active", "Max", "Reason", "Age"), (
+        "Mode", "Failed", "Conflicts", "Held", "Rate", "Message",
     )  # fmt: skip
     assert columns == [*((name, 0) for name in narrow), *((name, 1) for name in wide)]
     cells = table["rows"][0]["cells"]
-    assert cells[:7] == ["worker", "True", 480, 61, 3, 5, "Draining"]
-    assert cells[8:] == ["Active", 1, 2, 12.5, "depth 480, 50 a Job → 10 wanted"]
+    assert cells[:8] == ["worker", "True", "False", 480, 61, 3, 5, "Draining"]
+    assert cells[9:] == ["Active", 1, 2, 4, 12.5, "depth 480, 50 a Job → 10 wanted"]
 
 
 def test_the_kind_is_found_by_its_short_name_and_category(kube: Kube) -> None:

@@ -20,7 +20,7 @@ from siorg_operator.control.cron_jobs import CronRun, cron_job_state
 from siorg_operator.control.reconcile import Context, Observed, Reconciled, Reconciler
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
-from siorg_operator.decide.manifests import job_name, template_hash
+from siorg_operator.decide.manifests import CRON_COMPONENTS, job_name, template_hash
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, JobState, QueueState
@@ -29,7 +29,7 @@ from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from support.operator_values import NOW, body, queue_of
 
-NO_CRON_JOBS: dict[str, Any] = {"cleanup": {"enabled": False}, "discovery": {"enabled": False}}
+NO_CRON_JOBS: dict[str, Any] = {part: {"enabled": False} for part in CRON_COMPONENTS}
 
 
 class Killed(Exception):

@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, QueueState, Reading, Stuck, Summary, Unreadable
+from siorg_operator.decide.state import (
+    DEPARTURES,
+    OUTCOMES,
+    Ending,
+    Job,
+    JobState,
+    QueueState,
+    Reading,
+    Stuck,
+    Summary,
+    Unreadable,
+    Verification,
+    Verifications,
+)
 from support.operator_values import CREDENTIALS, NOW, rfc3339, template_of, worker
 
 _COUNTS = st.one_of(st.integers(0, 20), st.integers(0, 2000), st.integers(0, 2**63 - 1))
@@ -20,6 +33,7 @@ _TIMES = st.one_of(
     _SECONDS.map(lambda seconds: NOW + timedelta(seconds=seconds)),
     st.datetimes(datetime(1000, 1, 1), timezones=st.just(UTC)),
 )
+_AGES = st.floats(0, 1e12)
 _TEMPLATES = st.sampled_from([template_of(), "another", ""])
 
 _SUMMARIES = st.builds(
@@ -49,15 +63,30 @@ JOBS = st.lists(
     ),
     max_size=12,
 )
+_VERIFICATIONS = st.builds(
+    Verification,
+    finished_at=_TIMES,
+    age_seconds=_AGES,
+    **dict.fromkeys(("organizations", "rows", "drift", "enqueued"), _COUNTS),
+    departures=st.dictionaries(st.sampled_from(DEPARTURES), _COUNTS),
+)
 READINGS = st.builds(
     Reading,
-    **dict.fromkeys(("claimable", "due", "scheduled", "processing", "failed", "conflict"), _COUNTS),
+    **dict.fromkeys(("claimable", "due", "scheduled", "processing", "failed", "conflict", "held"), _COUNTS),
+    held_oldest_seconds=st.none() | _NUMBERS,
     oldest_due_seconds=st.none() | _NUMBERS,
     next_due_seconds=st.none() | _NUMBERS,
     sync_enabled=st.sampled_from([True, True, True, False]),
     siorg_paused_seconds=st.one_of(st.just(0.0), st.just(0.0), _NUMBERS),
     max_connections=st.none() | st.integers(-1, 500),
     other_connections=st.integers(-1, 500),
+    verifications=st.builds(
+        Verifications,
+        newest=st.none() | _VERIFICATIONS,
+        incomplete_seconds=st.none() | _AGES,
+        incomplete_reason=st.text(max_size=5),
+        unreadable=st.sampled_from(["", "", "no right"]),
+    ),
 )
 _UNREADABLE = [Unreadable(Reason.DATABASE_UNAVAILABLE, "away"), Unreadable(Reason.SECRET_MISSING, "")]
 QUEUE_STATES = st.builds(

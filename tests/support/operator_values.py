@@ -9,7 +9,18 @@ from typing import Any
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.decide.manifests import job_name, template_hash
 from siorg_operator.decide.plan import Plan, Result
-from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, QueueState, Reading, Stuck, Summary, Unreadable
+from siorg_operator.decide.state import (
+    OUTCOMES,
+    Ending,
+    Job,
+    JobState,
+    QueueState,
+    Reading,
+    Stuck,
+    Summary,
+    Unreadable,
+    Verification,
+)
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 UID = "0b2a8e5c-6f0e-4d4b-9a53-0d5c1f4f3a11"
@@ -64,6 +75,11 @@ def queue_of(depth: int = 0, *, secrets_hash: str = CREDENTIALS, token_error: st
 def unreadable(reason: Any = "DatabaseUnavailable", *, secrets_hash: str = CREDENTIALS) -> QueueState:
     """A queue that cannot be read."""
     return QueueState(Unreadable(reason, "the database at db:5432 does not answer: check that it runs"), secrets_hash)
+
+
+def verification(ago: float, *, drift: int = 0, enqueued: int = 0, departures: Mapping[str, int] | None = None) -> Verification:
+    """A complete one, so many seconds before ``NOW``."""
+    return Verification(at(-ago), ago, 328, 74_350, drift, enqueued, departures or {})
 
 
 def template_of(resource: SiorgSyncWorker | None = None) -> str:

@@ -26,6 +26,15 @@ def insert(
     return id_
 
 
+def verify(connection: Connection, ago: str, *, complete: bool = True, drift: int = 0, departures: str = "{}") -> None:
+    """Store a verification as ``siorg-job verify`` does."""
+    connection.execute(
+        "INSERT INTO siorg_verifications (started_at, finished_at, complete, organizations, compared, drift, departures, reason)"
+        " SELECT t - interval '1 minute', t, %s, 328, 74350, %s, %s::jsonb, %s FROM (SELECT now() - %s::interval) AS at (t)",
+        (complete, drift, departures, None if complete else "SIORG answered 503", ago),
+    )
+
+
 def rows(connection: Connection) -> list[dict[str, Any]]:
     """All rows of the queue, by code."""
     return connection.execute("SELECT * FROM siorg_sync_queue ORDER BY siorg_code, created_at").fetchall()

@@ -177,6 +177,7 @@ class World:
             },
             "cleanup": {"enabled": False},
             "discovery": {"enabled": False},
+            "verification": {"enabled": False},
         }
         return {
             "apiVersion": "siorg.waterswamp.dev/v1alpha1",

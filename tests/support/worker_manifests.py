@@ -261,7 +261,7 @@ def _bad_values() -> Iterator[Bad]:
 
 
 def _bad_schedules() -> Iterator[Bad]:
-    for part in ("cleanup", "discovery"):
+    for part in ("cleanup", "discovery", "verification"):
         path = f"spec.{part}.schedule"
         for says, schedules in _WRONG_SCHEDULES.items():
             yield from (Bad(path, schedule, "rule", says=says) for schedule in schedules)
@@ -344,8 +344,17 @@ _TIME: Final = "2026-11-23T10:00:00Z"
 _CONDITION: Final = {"type": "Ready", "status": "True", "reason": "Draining", "lastTransitionTime": _TIME}
 STATUS: Final[Mapping[str, Any]] = {
     "observedGeneration": 1,
-    "conditions": [{**_CONDITION, "message": "All is well", "observedGeneration": 1}, {**_CONDITION, "type": "Degraded"}],
-    "queue": {"claimable": 480, "due": 470, "scheduled": 3, "processing": 20, "failed": 1, "conflict": 2, "oldestDueSeconds": 61},
+    "conditions": [
+        {**_CONDITION, "message": "All is well", "observedGeneration": 1}, {**_CONDITION, "type": "InSync", "status": "False"}
+    ],
+    "queue": {
+        "claimable": 480, "due": 470, "scheduled": 3, "processing": 20, "failed": 1, "conflict": 2, "held": 4,
+        "oldestDueSeconds": 61,
+    },
+    "verification": {
+        "finishedTime": _TIME, "organizations": 328, "rows": 74350, "drift": 3, "enqueued": 2,
+        "departures": dict.fromkeys(("conflict", "held", "ended", "failed", "waiting", "outside", "edited"), 1),
+    },
     "jobs": {"desired": 5, "active": 3, "pending": 2, "succeeded": 7, "failed": 0, "lastRound": 9, "lastFinishedTime": _TIME},
     "selector": "siorg.waterswamp.dev/worker=worker",
     "rate": 12.5,
@@ -364,7 +373,7 @@ def _good() -> Iterator[Good]:
     yield from (Good({}), Good({"metadata.name": "a" * 40}), Good({"metadata.name": "0-a"}))
     yield Good({"spec.scaling.minJobs": 2, "spec.scaling.maxJobs": 0})  # what kubectl scale --replicas=0 makes of it
     yield Good({"spec.suspend": True, "spec.siorg": None, "spec.scaling.minJobs": None, "spec.scaling.targetDrainSeconds": None})
-    yield Good({f"spec.{part}": {} for part in ("siorg", "scaling", "worker", "job", "cleanup", "discovery")})
+    yield Good({f"spec.{part}": {} for part in ("siorg", "scaling", "worker", "job", "cleanup", "discovery", "verification")})
     for path, limits in NUMBERS.items():
         yield from (Good({**_BESIDE_NUMBERS.get(path, {}), path: number}) for number in limits)
     for path, words in WORDS.items():
@@ -376,7 +385,7 @@ def _good() -> Iterator[Good]:
     yield from (Good({"spec.siorg.url": url}) for url in _GOOD_URLS)
     yield from (Good({"spec.siorg.url": url, "spec.siorg.allowInsecure": True}) for url in (*_INSECURE_URLS, *_GOOD_URLS))
     zones = ("UTC", "Etc/UTC", "America/Sao_Paulo", "America/Argentina/Buenos_Aires", "Etc/GMT+3", "Etc/GMT-3")
-    for part in ("cleanup", "discovery"):
+    for part in ("cleanup", "discovery", "verification"):
         yield from (Good({f"spec.{part}.schedule": text}) for text in _GOOD_SCHEDULES)
         yield from (Good({f"spec.{part}.timeZone": zone}) for zone in zones)
     yield Good({"spec.discovery.organizations": [1, 2**31 - 1]})

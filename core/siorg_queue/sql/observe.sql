@@ -6,7 +6,7 @@
 SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS scheduled,
        (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'PROCESSING') AS processing,
        (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'FAILED') AS failed,
-       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'CONFLICT') AS conflict,
+       person.conflict, person.held, extract(epoch FROM now() - person.held_since)::float8 AS held_oldest_seconds,
        extract(epoch FROM now() - ready.oldest)::float8 AS oldest_due_seconds,
        CASE WHEN ready.due > 0 THEN 0 ELSE extract(epoch FROM next.at - now()) END::float8 AS next_due_seconds,
        (SELECT s.value FROM system_settings AS s WHERE s.key = 'siorg.sync_enabled') AS sync_enabled,
@@ -47,8 +47,28 @@ CROSS JOIN (
     ) AS first
 ) AS next
 CROSS JOIN (
+    -- "held" of predicates.sql, before its migration too: where the table has no such column, the name is that of the other one.
+    SELECT count(*) - count(c.held_at) AS conflict, count(c.held_at) AS held,
+           min(c.held_at) FILTER (WHERE isfinite(c.held_at)) AS held_since
+    FROM (SELECT NULL::timestamptz AS held_at) AS not_migrated
+    CROSS JOIN LATERAL (SELECT held_at FROM siorg_sync_queue AS q WHERE q.status = 'CONFLICT') AS c
+) AS person
+CROSS JOIN (
     SELECT count(*) FILTER (WHERE NOT starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS others,
            count(*) FILTER (WHERE starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS jobs
     FROM pg_stat_activity AS a
     WHERE a.datid IS NOT NULL AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
 ) AS client
+
+-- name: observe_all
+-- The same, and beside it the newest complete verification and the newest one that is not complete; null: there is none.
+SELECT queue.*, whole.finished_at AS verified_at, extract(epoch FROM now() - whole.finished_at)::float8 AS verified_seconds,
+       whole.organizations AS verified_organizations, whole.compared AS verified_rows, whole.drift, whole.enqueued, whole.departures,
+       extract(epoch FROM now() - part.finished_at)::float8 AS incomplete_seconds, part.reason AS incomplete_reason
+FROM ({{observe}}) AS queue
+LEFT JOIN LATERAL (
+    SELECT v.* FROM siorg_verifications AS v WHERE v.complete AND isfinite(v.finished_at) ORDER BY v.finished_at DESC LIMIT 1
+) AS whole ON true
+LEFT JOIN LATERAL (
+    SELECT v.* FROM siorg_verifications AS v WHERE NOT v.complete AND isfinite(v.finished_at) ORDER BY v.finished_at DESC LIMIT 1
+) AS part ON true

@@ -39,6 +39,14 @@ coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
 -- name: finished
 (q.status IN ('COMPLETED', 'FAILED', 'SKIPPED'))
 
+-- name: held
+-- An end or an overwrite beyond a limit: waits for a person, who releases or drops it.
+(q.status = 'CONFLICT' AND q.held_at IS NOT NULL)
+
+-- name: conflict
+-- Both sides changed: waits for a person's decision.
+(q.status = 'CONFLICT' AND q.held_at IS NULL)
+
 -- name: open
 -- Waits, or is in work.
 ({{waiting}} OR q.status = 'PROCESSING')

@@ -90,10 +90,8 @@ def _database(connection: Connection) -> Iterator[Finding]:
     if pause := pause_seconds(connection):
         yield "warning", f"SIORG asked to be left alone (Retry-After): nothing is fetched for another {pause:.0f} s"
     counts = QueueStore(connection).counts()
-    yield (
-        "ok",
-        f"queue: {counts.claimable} claimable, {counts.processing} in work, {counts.failed} failed, {counts.conflict} conflicts",
-    )
+    of_people = f"{counts.failed} failed, {counts.conflict} conflicts, {counts.held} held"
+    yield "ok", f"queue: {counts.claimable} claimable, {counts.processing} in work, {of_people}"
     for number, text in (
         (counts.spent, "wait with no attempts left"),
         (counts.expired, "have expired"),

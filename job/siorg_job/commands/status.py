@@ -17,6 +17,7 @@ _MEANING = {  # the keys of ``status --json``, in this order
     "completed": "done",
     "failed": "ended without success: siorg-job retry",
     "conflict": "wait for a person: siorg-job conflicts",
+    "held": "ends or overwrites beyond a limit, wait for a person: siorg-job held",
     "skipped": "nothing to do, or ended by a person",
     "expired": "past their expiry: cleanup removes them",
     "oldest_due_seconds": "seconds that the oldest due item has been waiting",

@@ -56,6 +56,7 @@ class Maintenance:
                 metrics.queue_size.labels(status).set(
                     counts.waiting if status is Status.PENDING else getattr(counts, status.lower())
                 )
+            metrics.queue_size.labels("HELD").set(counts.held)
         if now - self._progress_at > _PROGRESS_SECONDS:
             seconds, self._progress_at = now - self._progress_at, now
             depth = await self._queue.call(lambda _, store: store.depth())

@@ -18,6 +18,7 @@ _FIRST_LINES: Final = """\
 _COLUMNS: Final = (
     # name, type, where, meaning; what is wide is shown by kubectl get -o wide only
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether all is well.", 0),
+    ("InSync", "string", '.status.conditions[?(@.type=="InSync")].status', "Whether the copy was in line when last verified.", 0),
     ("Depth", "integer", ".status.queue.claimable", "Items that a Job could claim now.", 0),
     ("Oldest", "integer", ".status.queue.oldestDueSeconds", "Age of the oldest due item in seconds.", 0),
     ("Active", "integer", ".status.jobs.active", "Jobs with a running pod.", 0),
@@ -27,6 +28,7 @@ _COLUMNS: Final = (
     ("Mode", "string", ".spec.mode", "Active, or Observe.", 1),
     ("Failed", "integer", ".status.queue.failed", "Items given up.", 1),
     ("Conflicts", "integer", ".status.queue.conflict", "Items that a person has to decide.", 1),
+    ("Held", "integer", ".status.queue.held", "Ends and overwrites beyond a limit, which wait for a person.", 1),
     ("Rate", "number", ".status.rate", "Items a second that one Job brings to an end.", 1),
     ("Message", "string", ".status.lastDecision.message", "The last decision in one sentence.", 1),
 )

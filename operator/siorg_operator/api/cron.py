@@ -7,6 +7,11 @@ https://pkg.go.dev/github.com/robfig/cron/v3#hdr-CRON_Expression_Format
 
 from __future__ import annotations
 
+from datetime import date, timedelta
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
 from siorg_operator.api.rules import matches, matches_not
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -72,3 +77,53 @@ TIME_ZONE = (
     ),
 )
 """Rules for a time zone's name. Whether the zone exists, only the machine that uses it knows."""
+
+# -- how often that is ------------------------------------------------------------------------------------------------
+
+_WRITTEN_OUT: Final = {
+    "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
+}  # fmt: skip
+_FIRST_DAY: Final = date(2001, 1, 1)
+_DAYS_LOOKED_AT: Final = 366 * 9  # a 29 February twice
+
+
+@lru_cache(maxsize=256)
+def longest_interval(schedule: str) -> int | None:
+    """The most seconds between two runs of a schedule that follow each other; None: it has none, as on a 30 February.
+
+    For ``0 2 * * mon-fri`` it is the weekend. An hour that the zone's clock skips or repeats is left out of account.
+    """
+    written = _WRITTEN_OUT.get(schedule, schedule).lower().split()
+    (minutes, _), (hours, _), (dates, any_date), (months, _), (weekdays, any_weekday) = map(
+        _values, written, (0, 0, 1, 1, 0), (59, 23, 31, 12, 6), ((), (), (), _MONTHS, _DAYS)
+    )
+    times = sorted(hour * 60 + minute for hour in hours for minute in minutes)
+
+    def runs_on(day: date) -> bool:
+        on_date, on_weekday = day.day in dates, day.isoweekday() % 7 in weekdays
+        # Where both are given, one of them is enough.
+        return day.month in months and (on_date and on_weekday if any_date or any_weekday else on_date or on_weekday)
+
+    days = [number for number in range(_DAYS_LOOKED_AT) if runs_on(_FIRST_DAY + timedelta(days=number))]
+    within = [later - earlier for earlier, later in pairwise(times)]
+    over_night = [(later - earlier) * 1440 + times[0] - times[-1] for earlier, later in pairwise(days)]
+    return max([*within, *over_night]) * 60 if over_night else None
+
+
+def _values(field: str, least: int, most: int, names: tuple[str, ...]) -> tuple[set[int], bool]:
+    """What a field stands for, and whether it is a star (with a step it is none: robfig/cron has it so)."""
+    found, star = set[int](), False
+
+    def number(text: str) -> int:
+        return names.index(text) + least if text in names else int(text)
+
+    for entry in field.split(","):
+        span, _, step = entry.partition("/")
+        first, _, last = span.partition("-")
+        every = first in {"*", "?"}
+        star = star or (every and int(step or 1) == 1)
+        begin = least if every else number(first)
+        end = most if every or (step and not last) else number(last or first)
+        found |= set(range(begin, end + 1, int(step or 1)))
+    return found, star

@@ -74,7 +74,7 @@ class Condition(StatusPart):
     """One aspect of the state, as every Kubernetes object shows it."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Which aspect: Ready, QueueReachable, SiorgAvailable, ScalingActive, Degraded."""
+    """Which aspect: Ready, InSync, QueueReachable, SiorgAvailable, ScalingActive, Degraded."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
@@ -102,8 +102,46 @@ class QueueStatus(StatusPart):
     """Given up: a person should look (siorg-job status)."""
     conflict: Count = 0
     """Both sides changed: a person has to decide (siorg-job conflicts)."""
+    held: Count = 0
+    """Ends and overwrites beyond a limit: a person has to release or drop them (siorg-job held). Not among conflict."""
     oldest_due_seconds: Count | None = None
     """Age of the oldest due item in seconds; not there: none is due."""
+
+
+class Departures(StatusPart):
+    """Values that are not SIORG's, by the reason for it."""
+
+    conflict: Count = 0
+    """Both sides changed: a person has to decide, or did not want to."""
+    held: Count = 0
+    """An end or an overwrite beyond a limit: waits for a person."""
+    ended: Count = 0
+    """SIORG ended the organization: waits for a person."""
+    failed: Count = 0
+    """SIORG's answer cannot be used, or that of the parent: it is asked again."""
+    waiting: Count = 0
+    """On the queue."""
+    outside: Count = 0
+    """The unit or its parent is in an organization that is not registered, or in another one."""
+    edited: Count = 0
+    """A person's value, which SIORG did not contest."""
+
+
+class VerificationStatus(StatusPart):
+    """The last complete comparison of the copy with SIORG (siorg-job verify); the condition InSync judges it."""
+
+    finished_time: Time
+    """When it was complete."""
+    organizations: Count = 0
+    """Organizations that were compared."""
+    rows: Count = 0
+    """Rows that were compared."""
+    drift: Count = 0
+    """Values that are not SIORG's, without a reason."""
+    enqueued: Count = 0
+    """Items that it put on the queue to mend that."""
+    departures: Departures = Departures()
+    """Values that are not SIORG's, by the reason for it."""
 
 
 class JobsStatus(StatusPart):
@@ -166,6 +204,8 @@ class Status(StatusPart):
     """The state by aspects; Ready sums up."""
     queue: QueueStatus | None = None
     """The queue as it was read last; not there: it never was."""
+    verification: VerificationStatus | None = None
+    """The last complete comparison of the copy with SIORG; not there: none is stored."""
     jobs: JobsStatus = JobsStatus()
     """The Jobs of this resource."""
     selector: Annotated[str, Field(max_length=1024)] | None = None

@@ -228,6 +228,20 @@ class Discovery(Part):
     """SIORG codes of the organizations to ask for. Empty: all that are registered in the database."""
 
 
+class Verification(Part):
+    """A CronJob that compares every row with SIORG's, and leaves the result in the database for the condition InSync."""
+
+    enabled: bool = True
+    """Whether there is this CronJob."""
+    schedule: Schedule = "47 4 * * 0"
+    """When: cron's five fields (minute hour day month weekday; Sunday is 0) or @hourly, @daily …. By default each Sunday
+    before dawn, beside the full hour. A result that is older than twice the interval says nothing any more."""
+    time_zone: TimeZone | None = None
+    """Zone of the schedule, as in America/Sao_Paulo. Not given: that of Kubernetes' controller manager, mostly UTC."""
+    enqueue: bool = True
+    """Put what differs without a reason on the queue, so that it is mended. false: only tell of it."""
+
+
 class Spec(Part):
     """What is wanted: which queue is drained, by how many Jobs, and what they are made of."""
 
@@ -249,3 +263,5 @@ class Spec(Part):
     """Cleans up, by the clock."""
     discovery: Discovery = Discovery()
     """Finds out what changed, by the clock."""
+    verification: Verification = Verification()
+    """Compares the copy with SIORG, by the clock."""

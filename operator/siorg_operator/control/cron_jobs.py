@@ -1,4 +1,4 @@
-"""The CronJobs of a resource, discovery and cleanup: kept as its spec says, whoever changes them, and watched for failures."""
+"""The CronJobs of a resource (cleanup, discovery, verification): kept as its spec says, and watched for failures."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests, wording
 from siorg_operator.decide import status as statuses
+from siorg_operator.decide.in_sync import expected_seconds
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Plan, Removal, Result, plan
 from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
@@ -173,6 +174,7 @@ class Reconciler:
                 self._context.metrics.job_ended(*self._names, job)
         self._counted = set(finished)
         self._context.metrics.decided(*self._names, result, queue, observed.jobs)
+        self._context.metrics.expects_verification(*self._names, expected_seconds(resource))
 
     async def _report(
         self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result

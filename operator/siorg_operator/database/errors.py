@@ -51,6 +51,17 @@ def unreadable(error: Exception, url: str, correct: str = URL_IN_SECRET) -> Unre
     return _away(what)
 
 
+def unverifiable(error: psycopg.Error, url: str) -> str:
+    """Why the stored verifications cannot be read while the queue can, and what to do about it."""
+    what = describe(error, url)
+    match error.sqlstate:
+        case "42P01" | "42703":  # table, column
+            return f"the table of verifications is missing ({what}): run siorg-job migrate. Launching goes on"
+        case "42501":
+            return f"{what}: let the tables' owner run GRANT SELECT ON siorg_verifications TO {_user(url)}. Launching goes on"
+    return f"the stored verifications cannot be read: {what} (SQLSTATE {error.sqlstate}). Launching goes on"
+
+
 def wrong_url(problem: str, correct: str = URL_IN_SECRET) -> Unreadable:
     """The URL itself is wrong. ``problem``: what is wrong with it, in words that follow its name."""
     return Unreadable(Reason.WRONG_URL, f"the database's URL {problem}: correct {correct}")

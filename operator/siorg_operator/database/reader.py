@@ -1,27 +1,33 @@
 """Reads the queue of one database. Who asks while a query is on its way is served by the next one, together with all others
 who do: an answer is never older than its question, and 500 questions at one moment are two queries at most.
 
-A reading is one message, with its transaction and its limits in it.
+A reading is one message, with its transaction and its limits in it. Verifications are read in the same one; where that fails
+(before their migration, or without the right to) the queue is read without them, so that launching goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
 from siorg_operator.database.connection import FAILURES, Connection, Limits, connect, last_row, within
-from siorg_operator.database.errors import unreadable
+from siorg_operator.database.errors import unreadable, unverifiable
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Reading, Unreadable
+from siorg_operator.decide.state import DEPARTURES, Reading, Unreadable, Verification, Verifications
 from siorg_queue.statements import load
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
 from siorg_runtime.logs import logger
 
 _log = logger(__name__)
+
+_WITHOUT_SECONDS = 30.0
+"""For so long after they could not be read, verifications are left out."""
+_NOT_THERE: Final = "42"  # SQLSTATE's class of what is missing, or not allowed
 
 CLOSING: Final = Unreadable(Reason.DATABASE_UNAVAILABLE, "the operator is ending: the queue is not read any more")
 
@@ -36,6 +42,8 @@ class QueueReader:
         self._correct = correct
         self._ended = ended
         self._connection: Connection | None = None
+        self._unverifiable = ("", 0.0)
+        """Why verifications could not be read, and until when they are left out for that (monotonic seconds)."""
         self._asked = asyncio.Event()
         self._next: asyncio.Future[Reading | Unreadable] | None = None
 
@@ -89,9 +97,22 @@ class QueueReader:
     async def _ask(self) -> Reading:
         if self._connection is None:
             self._connection = await connect(self._url, self._limits)
-        milliseconds = round(self._limits.read * 800)
-        row = await within(self._connection, last_row(self._connection, _reading_statement(milliseconds)), self._limits.read)
-        return Reading(**{**row, "sync_enabled": _sync_enabled(row["sync_enabled"])})
+        why, until = self._unverifiable
+        if time.monotonic() < until:
+            return _reading(await self._row(self._connection, "observe"), why)
+        try:
+            return _reading(await self._row(self._connection, "observe_all"))
+        except psycopg.Error as error:
+            if not (error.sqlstate or "").startswith(_NOT_THERE):
+                raise
+            why = unverifiable(error, self._url)
+        row = await self._row(self._connection, "observe", "ROLLBACK; ")
+        self._unverifiable = why, time.monotonic() + _WITHOUT_SECONDS
+        return _reading(row, why)
+
+    async def _row(self, connection: Connection, name: str, before: str = "") -> dict[str, Any]:
+        statement = before + _reading_statement(name, round(self._limits.read * 800))
+        return await within(connection, last_row(connection, statement), self._limits.read)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -100,13 +121,35 @@ class QueueReader:
 
 
 @cache
-def _reading_statement(milliseconds: int) -> str:
+def _reading_statement(name: str, milliseconds: int) -> str:
     # One message: a round trip is what a reading costs most, and a pooler keeps no session for us. Compiling the statement
     # would take longer than running it does.
     return (
         f"BEGIN READ ONLY; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL jit = off;"
-        f" {load('siorg_queue', 'observe.sql')['observe']}; COMMIT"
+        f" {load('siorg_queue', 'observe.sql')[name]}; COMMIT"
     )
+
+
+def _reading(row: dict[str, Any], unverifiable_because: str = "") -> Reading:
+    queue = {name: value for name, value in row.items() if name in Reading.__slots__}
+    verifications = Verifications(unreadable=unverifiable_because) if unverifiable_because else _verifications(row)
+    return Reading(**{**queue, "sync_enabled": _sync_enabled(row["sync_enabled"]), "verifications": verifications})
+
+
+def _verifications(row: dict[str, Any]) -> Verifications:
+    newest = None
+    if row["verified_at"] is not None:
+        departures = row["departures"] if isinstance(row["departures"], dict) else {}
+        newest = Verification(
+            finished_at=row["verified_at"],
+            age_seconds=max(row["verified_seconds"], 0.0),
+            organizations=row["verified_organizations"],
+            rows=row["verified_rows"],
+            drift=row["drift"],
+            enqueued=row["enqueued"],
+            departures={kind: max(count, 0) for kind in DEPARTURES if isinstance(count := departures.get(kind), int)},
+        )
+    return Verifications(newest, row["incomplete_seconds"], row["incomplete_reason"] or "")
 
 
 def _sync_enabled(value: object) -> bool:

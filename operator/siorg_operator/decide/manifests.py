@@ -1,4 +1,4 @@
-"""What the operator makes in the cluster: drain Jobs, and the CronJobs of cleanup and discovery. Values in, dictionaries out.
+"""What the operator makes in the cluster: drain Jobs and CronJobs (cleanup, discovery, verification). Values in, dicts out.
 
 Everything passes Pod Security ``restricted``, has a read-only root and mounts no service account's token. Secrets are
 referred to, never copied.
@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from siorg_operator.api.resource import API_VERSION, GROUP, KIND, SiorgSyncWorker
-from siorg_operator.api.spec import Cleanup, Discovery
+from siorg_operator.api.spec import Cleanup, Discovery, Verification
 
 Manifest = dict[str, Any]
-CronComponent = Literal["cleanup", "discovery"]
+CronComponent = Literal["cleanup", "discovery", "verification"]
 Component = Literal["drain", CronComponent]
-CRON_COMPONENTS: Final[tuple[CronComponent, ...]] = ("cleanup", "discovery")
+CRON_COMPONENTS: Final[tuple[CronComponent, ...]] = ("cleanup", "discovery", "verification")
 
 MANAGED_BY: Final = "siorg-operator"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
@@ -34,6 +34,7 @@ APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
 """Hash of a CronJob as it was applied last."""
 
 CONTAINER: Final = "worker"
+_LONGEST_CRON_JOB_NAME = 52  # Kubernetes puts a minute behind it
 _CRON_STARTING_DEADLINE_SECONDS = 600
 _CRON_TTL_SECONDS = 86_400
 
@@ -69,8 +70,8 @@ def job_name(resource: SiorgSyncWorker, slot: int, round: int) -> str:  # noqa: 
 
 
 def cron_job_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
-    """The name of a resource's CronJob."""
-    return f"{resource.metadata.name}-{component}"
+    """The name of a resource's CronJob; the longest lose their last letter."""
+    return f"{resource.metadata.name}-{component}"[:_LONGEST_CRON_JOB_NAME]
 
 
 def template_hash(resource: SiorgSyncWorker, secrets_hash: str = "") -> str:
@@ -183,19 +184,29 @@ def _env(resource: SiorgSyncWorker, component: Component, more: Mapping[str, str
     ]
 
 
-def cron_spec(resource: SiorgSyncWorker, component: CronComponent) -> Cleanup | Discovery:
+def cron_spec(resource: SiorgSyncWorker, component: CronComponent) -> Cleanup | Discovery | Verification:
     """What the resource says of one of its CronJobs."""
-    return resource.spec.cleanup if component == "cleanup" else resource.spec.discovery
+    by_component: dict[CronComponent, Cleanup | Discovery | Verification] = {
+        "cleanup": resource.spec.cleanup,
+        "discovery": resource.spec.discovery,
+        "verification": resource.spec.verification,
+    }
+    return by_component[component]
 
 
 def cron_job(resource: SiorgSyncWorker, component: CronComponent) -> Manifest:
-    """``cleanup`` ends what dangles on the queue and deletes what is old; ``discovery`` asks SIORG what changed."""
+    """``cleanup`` ends what dangles on the queue and deletes what is old; ``discovery`` asks SIORG what changed;
+    ``verification`` compares all that is here with SIORG, and ends well once its result is stored.
+    """
     spec = cron_spec(resource, component)
-    if isinstance(spec, Cleanup):
-        pod = _pod_template(resource, component, "cleanup", WORKER_RETENTION_DAYS=str(spec.retention_days))
-    else:
-        codes = [argument for code in spec.organizations for argument in ("--organization", str(code))]
-        pod = _pod_template(resource, component, "discover", *codes)
+    match spec:
+        case Cleanup():
+            pod = _pod_template(resource, component, "cleanup", WORKER_RETENTION_DAYS=str(spec.retention_days))
+        case Discovery():
+            codes = [argument for code in spec.organizations for argument in ("--organization", str(code))]
+            pod = _pod_template(resource, component, "discover", *codes)
+        case Verification():
+            pod = _pod_template(resource, component, "verify", "--stored", *(["--enqueue"] if spec.enqueue else []))
     manifest: Manifest = {
         "apiVersion": "batch/v1",
         "kind": "CronJob",

@@ -14,6 +14,7 @@ class ConditionType(StrEnum):
     """The types of the resource's conditions, in the order in which they are shown."""
 
     READY = "Ready"
+    IN_SYNC = "InSync"
     QUEUE_REACHABLE = "QueueReachable"
     SIORG_AVAILABLE = "SiorgAvailable"
     SCALING_ACTIVE = "ScalingActive"
@@ -71,9 +72,17 @@ class Reason(StrEnum):
     REMOVAL_REFUSED = "RemovalRefused", ConditionType.DEGRADED
     DISCOVERY_FAILING = "DiscoveryFailing", ConditionType.DEGRADED
     CLEANUP_FAILING = "CleanupFailing", ConditionType.DEGRADED
+    VERIFICATION_FAILING = "VerificationFailing", ConditionType.DEGRADED
+
+    # what the last verification says of the copy; holds nothing either
+    DRIFT_FOUND = "DriftFound", ConditionType.IN_SYNC
+    NOT_VERIFIED = "NotVerified", ConditionType.IN_SYNC
+    VERIFICATION_OLD = "VerificationOld", ConditionType.IN_SYNC
+    INCOMPLETE = "Incomplete", ConditionType.IN_SYNC
 
     # all is well
     AS_EXPECTED = "AsExpected", ConditionType.READY
+    VERIFIED = "Verified", ConditionType.IN_SYNC
     CONNECTED = "Connected", ConditionType.QUEUE_REACHABLE
     ANSWERING = "Answering", ConditionType.SIORG_AVAILABLE
     NOT_ASKED_YET = "NotAskedYet", ConditionType.SIORG_AVAILABLE

@@ -119,6 +119,41 @@ class Job:
         return self.state in {JobState.PENDING, JobState.ACTIVE}
 
 
+DEPARTURES: Final = ("conflict", "held", "ended", "failed", "waiting", "outside", "edited")
+"""The kinds of departures that have a name: why a value here is not SIORG's. What has none is drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A complete comparison of the copy with SIORG, as ``siorg-job verify`` stored it. Counts are values (fields of rows)."""
+
+    finished_at: datetime
+    age_seconds: float
+    """By the database's clock."""
+    organizations: int
+    rows: int
+    """That were compared."""
+    drift: int
+    enqueued: int = 0
+    """Items that it put on the queue to mend the drift."""
+    departures: Mapping[str, int] = field(default_factory=dict)
+    """By their kind, one of ``DEPARTURES``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verifications:
+    """What is stored of them."""
+
+    newest: Verification | None = None
+    """The newest complete one; None: there is none."""
+    incomplete_seconds: float | None = None
+    """Age of the newest one that could not compare everything; None: there is none."""
+    incomplete_reason: str = ""
+    """Why it could not."""
+    unreadable: str = ""
+    """Why they cannot be read although the queue can; empty: they can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One look at the database: the queue's state by the claim's own predicate, and what limits its use.
@@ -132,6 +167,9 @@ class Reading:
     processing: int = 0
     failed: int = 0
     conflict: int = 0
+    held: int = 0
+    held_oldest_seconds: float | None = None
+    """For so long the oldest held item has waited for a person; None: none is held."""
     oldest_due_seconds: float | None = None
     next_due_seconds: float | None = None
     """Until the next waiting item falls due; 0: one is due; None: none waits."""
@@ -145,6 +183,7 @@ class Reading:
     """Connections in use by anybody but jobs."""
     job_connections: int = 0
     """Connections in use by jobs, of whatever resource."""
+    verifications: Verifications = Verifications()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import wording
+from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339
+from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339
 
 Fields = dict[str, Any]
 
@@ -50,6 +51,7 @@ def compose(
     """
     plan, old, generation = result.plan, resource.status.body(), resource.metadata.generation or 0
     before = _by_type(old)
+    verified = _Aspect(*in_sync(resource, queue))
     aspects = (
         _queue_reachable(queue),
         _siorg_available(resource, queue, plan, jobs),
@@ -67,9 +69,10 @@ def compose(
         "observedGeneration": generation,
         "conditions": [
             _body(kind, aspect, before.get(kind), generation, now)
-            for kind, aspect in zip(ConditionType, (_ready(*aspects), *aspects), strict=True)
+            for kind, aspect in zip(ConditionType, (_ready(*aspects), verified, *aspects), strict=True)
         ],
         "queue": _queue(queue.reading, old.get("queue") or {}),
+        "verification": _verification(queue.reading, old.get("verification") or {}),
         "jobs": {
             "desired": plan.desired,
             "active": states[JobState.ACTIVE],
@@ -251,8 +254,25 @@ def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     if isinstance(reading, Unreadable):
         return old or None  # the last that was known; QueueReachable says that it is old
     age = _whole(_steady(reading.oldest_due_seconds, old.get("oldestDueSeconds")))
-    counts = {name: getattr(reading, name) for name in ("claimable", "due", "scheduled", "processing", "failed", "conflict")}
+    names = ("claimable", "due", "scheduled", "processing", "failed", "conflict", "held")
+    counts = {name: getattr(reading, name) for name in names}
     return counts | ({} if age is None else {"oldestDueSeconds": age})
+
+
+def _verification(reading: Reading | Unreadable, old: Fields) -> Fields | None:
+    if isinstance(reading, Unreadable) or reading.verifications.unreadable:
+        return old or None  # as the queue: InSync says that it is not known now
+    newest = reading.verifications.newest
+    if newest is None:
+        return None
+    return {
+        "finishedTime": rfc3339(newest.finished_at),
+        "organizations": newest.organizations,
+        "rows": newest.rows,
+        "drift": newest.drift,
+        "enqueued": newest.enqueued,
+        "departures": {kind: newest.departures.get(kind, 0) for kind in DEPARTURES},
+    }
 
 
 def _decision(resource: SiorgSyncWorker, result: Result, old: Fields | None, now: datetime) -> Fields:

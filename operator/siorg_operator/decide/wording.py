@@ -12,7 +12,7 @@ from siorg_operator.decide.job_failures import Failures
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal, Result
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, LimitName, Size
-from siorg_operator.decide.state import Ending, Job, Stuck, rfc3339
+from siorg_operator.decide.state import DEPARTURES, Ending, Job, Stuck, Verification, Verifications, rfc3339
 
 # -- decisions --------------------------------------------------------------------------------------------------------
 
@@ -189,6 +189,73 @@ SIORG_NOT_ASKED: Final = "No Job has ended yet that tells whether SIORG answers"
 SCALING: Final = "Jobs are launched as the queue needs them"
 INVALID_SPEC: Final = "Nothing is launched until spec is corrected; what runs drains"
 QUEUE_DRAINED: Final = "The queue is empty and every Job has ended"
+
+
+VERIFICATIONS_UNREADABLE: Final = "The stored verifications cannot be read: see QueueReachable"
+NOT_VERIFIED: Final = "No complete verification is stored yet: the next one by the schedule makes it, or siorg-job verify"
+
+
+def verified(found: Verification) -> str:
+    """No drift was found."""
+    return f"Verified {_ago(found.age_seconds)}: {_compared(found)}, and no drift{_departures(found)}"
+
+
+def drift_found(found: Verification) -> str:
+    """Drift was found, and what to do about it."""
+    mended = f"; {found.enqueued} {_plural(found.enqueued, 'item')} went onto the queue to mend that" if found.enqueued else ""
+    differ = (
+        f"{found.drift} {_plural(found.drift, 'value')} {'differs' if found.drift == 1 else 'differ'} from SIORG without a reason"
+    )
+    return (
+        f"Verified {_ago(found.age_seconds)}: {differ}{_departures(found)}; {_compared(found)}{mended}."
+        " siorg-job verify lists them, and tells whether it is still so"
+    )
+
+
+def verification_old(found: Verification, interval: float) -> str:
+    """The last complete one tells nothing of the present."""
+    drift = f"{found.drift} drift" if found.drift else "no drift"
+    return (
+        f"The last complete verification was {_ago(found.age_seconds)}, more than twice its interval ({_span(interval)}). It"
+        f" found {drift}{_departures(found)}. See the CronJob verification, or run siorg-job verify"
+    )
+
+
+def incomplete(stored: Verifications) -> str:
+    """Not everything could be compared."""
+    why = f": {stored.incomplete_reason}" if stored.incomplete_reason else ""
+    return f"The verification {_ago(stored.incomplete_seconds or 0.0)} could not compare everything{why}"
+
+
+def not_verified_by_choice(stored: Verifications) -> str:
+    """Nobody wants to know."""
+    newest = stored.newest
+    last = "none is stored" if newest is None else f"the last one, {_ago(newest.age_seconds)}, found {newest.drift} drift"
+    return f"spec.verification.enabled is false: nothing is verified by the clock; {last}"
+
+
+def _compared(found: Verification) -> str:
+    rows, organizations = _plural(found.rows, "row"), _plural(found.organizations, "organization")
+    return f"{found.rows} {rows} of {found.organizations} {organizations} compared"
+
+
+def _departures(found: Verification) -> str:
+    named = [f"{found.departures[kind]} {kind}" for kind in DEPARTURES if found.departures.get(kind)]
+    return f" (departures with a reason: {', '.join(named)})" if named else ""
+
+
+def _ago(seconds: float) -> str:
+    """An age in words, coarse: what is said with it is written anew only as often."""
+    return "less than two hours ago" if seconds < 2 * 3600 else f"{_span(seconds)} ago"
+
+
+def _span(seconds: float) -> str:
+    size, noun = next(((size, noun) for size, noun in _SPANS if seconds >= 2 * size), _SPANS[-1])
+    count = int(seconds // size)
+    return f"{count} {_plural(count, noun)}"
+
+
+_SPANS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def only_probes(found: Backoff) -> str:

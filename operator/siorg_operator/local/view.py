@@ -65,14 +65,19 @@ class View:
             table.add_row(f"items {name}", str(sum(summary.outcomes.get(name, 0) for summary in summaries)))
         queue = machine.status.get("queue") or {}
         table.add_row("items left", str(_waiting(machine.status)))
-        table.add_row("items that wait for a person", str(queue.get("failed", 0) + queue.get("conflict", 0)))
+        of_people = sum(queue.get(name, 0) for name in ("failed", "conflict", "held"))
+        table.add_row("items that wait for a person", str(of_people))
         table.add_row("job processes", str(len(self._ended)))
         table.add_row("  at most at once", str(self._most_jobs))
         table.add_row("  that found nothing", str(sum(summary.claimed == 0 for summary in summaries)))
         table.add_row("  that failed", str(sum(job.state is JobState.FAILED for job in self._ended.values())))
         table.add_row("requests to SIORG", str(sum(summary.requests for summary in summaries)))
         table.add_row("time", f"{time.monotonic() - self._began:.1f} s")
+        if (in_sync := _condition(machine.status, "InSync")) is not None:
+            table.add_row("in sync", f"{in_sync['status']} ({in_sync['reason']})")
         self._console.print(table)
+        if in_sync is not None:
+            self._console.print(f"In sync: {in_sync['message']}", highlight=False, soft_wrap=True)
         for job in self._ended.values():
             if job.state is JobState.FAILED:
                 self._console.print(f"{job.name}: {job.message}", highlight=False)
@@ -87,13 +92,13 @@ class View:
             (f"{machine.resource.metadata.name}  ", "bold"),
             ("█" * filled + "░" * (_BAR - filled), "cyan"),
             f"  {waiting} waiting, {queue.get('processing', 0)} in work, {queue.get('failed', 0)} failed,"
-            f" {queue.get('conflict', 0)} conflicts",
+            f" {queue.get('conflict', 0)} conflicts, {queue.get('held', 0)} held",
         )
         table = Table("slot", "job", "state", "since", box=None, pad_edge=False)
         for job in sorted((job for job in jobs if job.unfinished), key=lambda job: job.slot):
             seconds = time.time() - job.created_at.timestamp()
             table.add_row(str(job.slot), job.name, job.state.value, f"{seconds:.0f} s")
-        ready = next((each for each in status.get("conditions", ()) if each["type"] == "Ready"), None)
+        ready = _condition(status, "Ready")
         parts: list[Any] = [head, Text(f"decision: {decision.get('message', '-')}{_until(machine, jobs)}")]
         if ready is not None and ready["status"] != "True":
             parts.append(Text(f"not ready: {ready['reason']}: {ready['message']}", style="yellow"))
@@ -118,6 +123,10 @@ class View:
             self._console.print(line, highlight=False, soft_wrap=True)
             self._line, self._line_at = line, time.monotonic() + _LINES_SECONDS
             self._reason = decision.get("reason")
+
+
+def _condition(status: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    return next((each for each in status.get("conditions", ()) if each["type"] == kind), None)
 
 
 def _waiting(status: dict[str, Any]) -> int:

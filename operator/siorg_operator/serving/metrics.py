@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from siorg_operator.decide.plan import Result
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, QueueState, Reading
+from siorg_operator.decide.state import DEPARTURES, OUTCOMES, Ending, Job, JobState, QueueState, Reading
 from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.version import version
 
@@ -28,7 +28,7 @@ _LABELS: Final = ("namespace", "worker")
 _PASS_SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0)
 _CALL_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAIT_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_STATUSES: Final = ("due", "scheduled", "processing", "failed", "conflict")
+_STATUSES: Final = ("due", "scheduled", "processing", "failed", "conflict", "held")
 _RESULTS: Final = ("ok", "failed")
 _LAUNCH_REASONS: Final = ("Size", "Time", "MinJobs", "Probe")
 
@@ -59,6 +59,26 @@ class OperatorMetrics:
         self._reachable = make(
             Gauge, "siorg_operator_queue_reachable", "1 while the queue can be read, 0 while it cannot: its depth is unknown then"
         )
+        self._held_oldest = make(
+            Gauge,
+            "siorg_operator_held_oldest_seconds",
+            "Seconds that the oldest held item has waited for a person; 0: none is held",
+        )
+        # the copy
+        self._departures = make(
+            Gauge,
+            "siorg_operator_departures",
+            "Values that were not SIORG's at the last complete verification, by the reason for it; drift: without one",
+            "kind",
+        )
+        self._verification_age = make(
+            Gauge, "siorg_operator_verification_age_seconds", "Seconds since the last complete verification"
+        )
+        self._verification_expected = make(
+            Gauge,
+            "siorg_operator_verification_expected_seconds",
+            "Seconds since the last complete verification from which on one is missing: twice the interval of its schedule",
+        )
         self.read_seconds = make(
             Histogram,
             "siorg_operator_backlog_read_seconds",
@@ -84,7 +104,10 @@ class OperatorMetrics:
             Gauge, "siorg_operator_predicted_drain_seconds", "Seconds until the queue is empty, at the learned rate"
         )
         self._cron_job_failing = make(
-            Gauge, "siorg_operator_cron_job_failing", "1 while the last Job of discovery or cleanup failed", "component"
+            Gauge,
+            "siorg_operator_cron_job_failing",
+            "1 while the last Job of discovery, cleanup or verification failed",
+            "component",
         )
         # decisions
         self._held_back = make(
@@ -169,6 +192,21 @@ class OperatorMetrics:
             self._set_or_unknown(self._size, (*key, status), getattr(reading, status) if known else None)
         self._set_or_unknown(self._depth, key, queue.depth)
         self._set_or_unknown(self._oldest, key, (reading.oldest_due_seconds or 0.0) if isinstance(reading, Reading) else None)
+        self._set_or_unknown(
+            self._held_oldest, key, (reading.held_oldest_seconds or 0.0) if isinstance(reading, Reading) else None
+        )
+        self._saw_verifications(key, queue)
+
+    def _saw_verifications(self, key: tuple[str, str], queue: QueueState) -> None:
+        newest = queue.reading.verifications.newest if isinstance(queue.reading, Reading) else None
+        self._set_or_unknown(self._verification_age, key, None if newest is None else newest.age_seconds)
+        for kind in DEPARTURES:
+            self._set_or_unknown(self._departures, (*key, kind), None if newest is None else newest.departures.get(kind, 0))
+        self._set_or_unknown(self._departures, (*key, "drift"), None if newest is None else newest.drift)
+
+    def expects_verification(self, namespace: str, worker: str, seconds: float | None) -> None:
+        """From which age of the last complete verification on one is missing; None: none is wanted now."""
+        self._set_or_unknown(self._verification_expected, (namespace, worker), seconds)
 
     def _holds_back(self, key: tuple[str, str], reason: str | None) -> None:
         for other in Reason:
@@ -204,7 +242,12 @@ class OperatorMetrics:
         key = (namespace, worker)
         for status in _STATUSES:
             self._size.remove(*key, status)
-        for gauge in (self._reachable, self._depth, self._oldest, self._desired, self._drain):
+        for kind in (*DEPARTURES, "drift"):
+            self._departures.remove(*key, kind)
+        for gauge in (
+            self._reachable, self._depth, self._oldest, self._desired, self._drain, self._held_oldest, self._verification_age,
+            self._verification_expected,
+        ):  # fmt: skip
             gauge.remove(*key)
         self._holds_back(key, reason)
 

@@ -29,12 +29,13 @@ def test_status_as_json_has_the_agreed_keys(job: Job, connection: Connection, ca
     insert(connection, siorg_code=2, scheduled_for="now() + interval '1 h'")
     insert(connection, siorg_code=3, status="'FAILED'")
     insert(connection, siorg_code=4, expires_at="now()")
+    insert(connection, siorg_code=5, status="'CONFLICT'", held_at="now()")
     assert job("status", "--json") == 0
     status = json.loads(capsys.readouterr().out)
     assert status.pop("oldest_due_seconds") >= 0
     assert list(status.items()) == [
         ("claimable", 1), ("due", 1), ("scheduled", 1), ("processing", 0), ("completed", 0), ("failed", 1), ("conflict", 0),
-        ("skipped", 0), ("expired", 1),
+        ("held", 1), ("skipped", 0), ("expired", 1),
     ]  # fmt: skip
 
 

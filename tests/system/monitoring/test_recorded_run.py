@@ -26,6 +26,7 @@ from support.kube import condition
 from support.monitoring import TARGET_LABELS, alerts, dashboard, grouped_by, metrics_of, queries
 from support.operator_process import Operator
 from support.prometheus import MISSING, PROGRAM, Prometheus, Target
+from support.queue import verify
 from support.siorg_server import SiorgServer
 from support.siorg_world import ORGANIZATION, UNITS, World, siorg_world, unit_codes
 
@@ -92,8 +93,10 @@ def live(world: World, operator: Operator, be_read: Callable[[], None]) -> None:
             scaling={"maxJobs": 2, "itemsPerJob": 20, "pollIntervalSeconds": 2},
             worker={"batchSize": 4, "concurrency": 2, "maxRetries": 10},
             discovery={"enabled": True, "organizations": [ORGANIZATION]},
+            verification={"enabled": True},
         )
     )
+    verify(world.connection, "1 day", drift=2)
     world.wait_for_condition("Ready", "True")
     be_read()
 

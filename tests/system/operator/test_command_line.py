@@ -50,6 +50,7 @@ def test_explain_shows_every_limit_and_which_one_decides() -> None:
     assert "ceil(480 / itemsPerJob 50)" in told
     assert "spec.scaling.maxJobs  ◀ decides" in told
     assert "depth 480, 50 a Job → 10 wanted, maxJobs 5 → 5, 3 unfinished → would launch 2" in told
+    assert "In sync: Unknown (NotVerified): The database was not read" in told
     assert "Nothing was launched or written: this only explains." in told
     for name in ("by time", "minJobs", "connection budget", "request budget", "maxLaunchesPerStep"):
         assert name in told
@@ -64,6 +65,7 @@ def test_explain_reads_the_queue_of_the_environment(tmp_path: Path, database_url
     done = call("explain", str(file), DATABASE_URL=database_url)
     assert done.returncode == 0, done.stderr
     assert "1 items are claimable" in done.stdout
+    assert "In sync: Unknown (NotVerified): No complete verification is stored yet" in done.stdout
     assert "depth 1, 50 a Job → 1 wanted, 0 unfinished" in done.stdout
 
 

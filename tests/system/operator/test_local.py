@@ -22,7 +22,7 @@ from siorg_queue import Connection, QueueStore
 from support.fleet import eventually
 from support.job import job_environment, run_job
 from support.operator_command import called
-from support.queue import insert
+from support.queue import insert, verify
 from support.rows import holds_for
 from support.siorg_server import REPOSITORY, SiorgServer
 
@@ -140,9 +140,12 @@ def test_until_empty_ends_at_once_when_the_resource_never_lets_it_become_empty(
     tmp_path: Path, environment: dict[str, str], connection: Connection
 ) -> None:
     insert(connection, siorg_code=471)
+    verify(connection, "2 days")
     with Local(resource(tmp_path, suspend=True), environment, "--until-empty") as local:
         assert local.ends() == 2, local.output
     assert "1 items wait and spec.suspend is true" in local.output
+    assert "True (Verified)" in local.output
+    assert "In sync: Verified 2 days ago: 74350 rows of 328 organizations compared, and no drift" in local.output
     assert local.summaries() == []
 
 

@@ -109,7 +109,7 @@ class TestNetwork:
         assert all(labels_of(pod)[NAME] == "siorg-sync" for _, _, pod in PODS)
 
     def test_policies_are_for_components_that_there_are(self) -> None:
-        there = {labels_of(pod)[COMPONENT] for _, _, pod in PODS} | {"drain", "cleanup", "discovery"}
+        there = {labels_of(pod)[COMPONENT] for _, _, pod in PODS} | {"drain", "cleanup", "discovery", "verification"}
         for policy in self.policies():
             selector = policy["spec"]["podSelector"]
             named = {selector.get("matchLabels", {}).get(COMPONENT)} - {None}
@@ -122,6 +122,7 @@ class TestNetwork:
             ("operator", {53, 5432, 6432, 443, 6443}),
             ("drain", {53, 5432, 6432, 443}),
             ("discovery", {53, 5432, 6432, 443}),
+            ("verification", {53, 5432, 6432, 443}),
             ("cleanup", {53, 5432, 6432}),  # asks nobody but the database
             ("migrate", {53, 5432, 6432}),
             ("tools", {53, 5432, 6432, 443}),

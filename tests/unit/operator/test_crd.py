@@ -37,7 +37,7 @@ def test_the_file_is_what_the_model_makes_and_says_so() -> None:
     assert FILE.read_text() == crd_yaml(), "run: siorg-operator crd > crds/siorgsyncworkers.yaml"
     assert yaml.safe_load(FILE.read_text()) == crd()
     assert "siorg-operator crd > crds/siorgsyncworkers.yaml" in FILE.read_text().partition("apiVersion")[0]
-    assert FILE.stat().st_size < 64 * 1024
+    assert FILE.stat().st_size < 96 * 1024  # the annotation of a client-side kubectl apply holds 256 KiB
 
 
 # -- field by field: that model and definition refuse the same, ``tests/kube_double/test_crd_rules.py`` shows ----------

@@ -22,7 +22,11 @@ def cluster() -> FakeCluster:
     """The CronJobs were made, and nothing waits."""
     made = FakeCluster()
     FakeOperator(made).reconcile()
-    assert [step for step in made.steps if step.startswith("apply")] == ["apply siorg-cleanup", "apply siorg-discovery"]
+    assert [step for step in made.steps if step.startswith("apply")] == [
+        "apply siorg-cleanup",
+        "apply siorg-discovery",
+        "apply siorg-verification",
+    ]
     made.steps.clear()
     return made
 
@@ -64,7 +68,7 @@ def test_one_that_is_not_wanted_any_more_is_removed_once_its_job_has_ended(clust
     cluster.cron_jobs["siorg-discovery"].pop("status", None)
     cluster.cron_runs = [run("discovery", ended=-1)] if told_by else []
     FakeOperator(cluster).reconcile()
-    assert list(cluster.cron_jobs) == ["siorg-cleanup"]
+    assert list(cluster.cron_jobs) == ["siorg-cleanup", "siorg-verification"]
     changes = [step for step in cluster.steps if step != "status"]
     assert (changes[0], changes[-1]) == ("apply siorg-discovery", "delete siorg-discovery")
     assert set(changes) == {"apply siorg-discovery", "delete siorg-discovery"}

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from siorg_job.settings import Settings
 from siorg_operator.api.resource import SiorgSyncWorker, parse
-from siorg_operator.decide.manifests import APPLIED_ANNOTATION, cron_job, drain_job, environment, job_name, template_hash
+from siorg_operator.decide.manifests import (
+    APPLIED_ANNOTATION,
+    CRON_COMPONENTS,
+    cron_job,
+    drain_job,
+    environment,
+    job_name,
+    template_hash,
+)
 from support.operator_values import CREDENTIALS, IMAGE, UID, body, worker
 from support.rows import holds_for
 from support.worker_manifests import GOOD, Good
@@ -125,6 +133,7 @@ FULL: dict[str, Any] = {
     },
     "cleanup": {"schedule": "0 4 * * sun", "timeZone": "America/Sao_Paulo", "retentionDays": 7},
     "discovery": {"schedule": "@daily", "timeZone": "Etc/UTC", "organizations": [26, 46]},
+    "verification": {"schedule": "0 5 * * sat", "timeZone": "America/Cuiaba", "enqueue": False},
 }  # fmt: skip
 
 FULL_ENV = [
@@ -244,26 +253,32 @@ def test_the_cron_jobs_of_a_resource_with_defaults() -> None:
     assert without_hash(cron_job(worker(), "discovery")) == expected(
         "discovery", DEFAULT_POD, ["discover"], DEFAULT_ENV, schedule="7 * * * *"
     )
+    assert without_hash(cron_job(worker(), "verification")) == expected(
+        "verification", DEFAULT_POD, ["verify", "--stored", "--enqueue"], DEFAULT_ENV, schedule="47 4 * * 0"
+    )
 
 
 def test_the_cron_jobs_of_a_resource_in_which_everything_is_set() -> None:
-    cleanup, discovery = cron_job(full(), "cleanup")["spec"], cron_job(full(), "discovery")["spec"]
+    cleanup, discovery, verification = (cron_job(full(), component)["spec"] for component in CRON_COMPONENTS)
     assert (cleanup["schedule"], cleanup["timeZone"]) == ("0 4 * * sun", "America/Sao_Paulo")
     assert (discovery["schedule"], discovery["timeZone"]) == ("@daily", "Etc/UTC")
     (sweeper,) = cleanup["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     (finder,) = discovery["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (verifier,) = verification["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert (verification["schedule"], verification["timeZone"]) == ("0 5 * * sat", "America/Cuiaba")
+    assert (verifier["args"], verifier["env"]) == (["verify", "--stored"], FULL_ENV)
     assert finder["args"] == ["discover", "--organization", "26", "--organization", "46"]
     assert variables(WORKER_RETENTION_DAYS="7")[0] in sweeper["env"]
     assert finder["env"] == FULL_ENV
     assert secret("SIORG_API_TOKEN", "token", "t") not in sweeper["env"]  # cleanup asks SIORG for nothing
-    for spec in (cleanup, discovery):
+    for spec in (cleanup, discovery, verification):
         assert spec["jobTemplate"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
         assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 60
 
 
 def test_cron_jobs_rest_with_the_resource_and_the_hash_of_one_changes_with_it_and_only_then() -> None:
     for resource in (worker(suspend=True), worker(mode="Observe")):
-        assert cron_job(resource, "cleanup")["spec"]["suspend"] is cron_job(resource, "discovery")["spec"]["suspend"] is True
+        assert all(cron_job(resource, component)["spec"]["suspend"] is True for component in CRON_COMPONENTS)
 
     def applied(**spec: Any) -> str:
         return str(cron_job(worker(**spec), "discovery")["metadata"]["annotations"][APPLIED_ANNOTATION])
@@ -298,7 +313,7 @@ _RESTRICTED_VOLUMES = {
 
 def pods(resource: SiorgSyncWorker) -> Iterator[dict[str, Any]]:
     yield job_of(resource)["spec"]["template"]["spec"]
-    for manifest in (cron_job(resource, "cleanup"), cron_job(resource, "discovery")):
+    for manifest in (cron_job(resource, component) for component in CRON_COMPONENTS):
         yield manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
@@ -346,7 +361,7 @@ def test_names_and_label_values_are_what_kubernetes_takes(name: str, uid: Any, s
     assert job["metadata"]["name"] == job_name(resource, slot, round_)
     assert len(job["metadata"]["name"]) <= 63
     assert _NAME.fullmatch(job["metadata"]["name"])
-    for cron in (cron_job(resource, "cleanup"), cron_job(resource, "discovery")):
+    for cron in (cron_job(resource, component) for component in CRON_COMPONENTS):
         assert len(cron["metadata"]["name"]) <= 52  # Kubernetes puts a minute behind it
         assert _NAME.fullmatch(cron["metadata"]["name"])
         assert _valid(cron["metadata"]["labels"])
@@ -399,6 +414,7 @@ LEAVES_PODS_AS_THEY_ARE: list[dict[str, Any]] = [
     {"job": {"successfulJobsHistoryLimit": 9, "failedJobsHistoryLimit": 9}},
     {"cleanup": {"enabled": False, "schedule": "@daily", "retentionDays": 3}},
     {"discovery": {"schedule": "@daily", "organizations": [1]}},
+    {"verification": {"schedule": "@daily", "enqueue": False}},
     {"generation": 99},
     {"status": {"rate": 5.0}},
 ]

@@ -13,9 +13,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from siorg_operator.decide.plan import Hold, Launch, Plan
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
-from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Reading, Summary, Unreadable
+from siorg_operator.decide.state import (
+    DEPARTURES,
+    Ending,
+    Job,
+    JobState,
+    QueueState,
+    Reading,
+    Summary,
+    Unreadable,
+    Verifications,
+)
 from siorg_operator.serving.metrics import OperatorMetrics, operator_registry
-from support.operator_values import carried_out
+from support.operator_values import carried_out, verification
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SIZE = Size(480, Rates(2.5, 1.0), desired=5, asked=5, asked_by="Size")
@@ -28,7 +38,7 @@ def held(reason: Reason) -> Plan:
 
 
 SUSPENDED = held(Reason.SUSPENDED)
-READ = QueueState(Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, oldest_due_seconds=12.5))
+READ = QueueState(Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, held=4, oldest_due_seconds=12.5))
 UNREAD = QueueState(Unreadable(Reason.DATABASE_UNAVAILABLE, "…"))
 ONE = {"namespace": "siorg", "worker": "main"}
 
@@ -70,7 +80,7 @@ def exported() -> Exported:
 
 
 def test_the_queue_is_told_as_it_was_read_and_one_that_cannot_be_read_has_no_depth_any_more(exported: Exported) -> None:
-    known = {"due": 478, "scheduled": 7, "processing": 20, "failed": 3, "conflict": 1}
+    known = {"due": 478, "scheduled": 7, "processing": 20, "failed": 3, "conflict": 1, "held": 4}
     names = ("queue_reachable", "queue_depth", "queue_oldest_due_seconds", "predicted_drain_seconds")
     unknown = replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None)
     for plan, queue, sizes, values in (
@@ -85,6 +95,34 @@ def test_the_queue_is_told_as_it_was_read_and_one_that_cannot_be_read_has_no_dep
         }
         assert {status: size for status, size in found.items() if size is not None} == sizes
         assert tuple(exported.says(name).get("") for name in names) == values
+
+
+def test_a_verification_and_what_is_held_are_told_as_they_were_read_and_what_is_not_known_has_no_series(
+    exported: Exported,
+) -> None:
+    found = verification(60, drift=5, departures={"edited": 3})
+    read = QueueState(Reading(0, held=2, held_oldest_seconds=90_000.0, verifications=Verifications(found)))
+    kinds = dict.fromkeys(DEPARTURES, 0) | {"edited": 3, "drift": 5}
+    for queue, departures, age, oldest in (
+        (read, kinds, {"": 60}, {"": 90_000}),
+        (UNREAD, {}, {}, {}),
+        (read, kinds, {"": 60}, {"": 90_000}),
+        (QueueState(Reading(0, verifications=Verifications(unreadable="no right"))), {}, {}, {"": 0}),  # nothing is held
+    ):
+        exported.decided(RESTING, queue)
+        assert exported.says("departures") == departures
+        assert (exported.says("verification_age_seconds"), exported.says("held_oldest_seconds")) == (age, oldest)
+    for seconds, told in ((1209600.0, {"": 1209600}), (None, {})):
+        exported.metrics.expects_verification("siorg", "main", seconds)
+        assert exported.says("verification_expected_seconds") == told
+
+
+def test_of_a_resource_that_cannot_be_understood_nothing_is_told_of_its_database(exported: Exported) -> None:
+    exported.decided(RESTING, QueueState(Reading(5, verifications=Verifications(verification(60)))))
+    exported.metrics.expects_verification("siorg", "main", 60.0)
+    exported.metrics.refused("siorg", "main", Reason.INVALID_SPEC)
+    for name in ("queue_depth", "held_oldest_seconds", "departures", "verification_age_seconds", "verification_expected_seconds"):
+        assert exported.says(name) == {}, name
 
 
 def test_jobs_are_counted_by_state_and_launches_by_what_asked_for_them(exported: Exported) -> None:
@@ -160,6 +198,8 @@ def everything(metrics: OperatorMetrics, worker: str) -> None:
     metrics.decided("siorg", worker, carried_out(SUSPENDED), READ, [])
     summary = Summary("done", 0, 1.0, {"completed": 1}, claimed=1, requests=1)
     metrics.job_ended("siorg", worker, job(JobState.SUCCEEDED, Ending.DONE, summary))
+    metrics.decided("siorg", worker, carried_out(PLAN), QueueState(Reading(0, verifications=Verifications(verification(9)))), [])
+    metrics.expects_verification("siorg", worker, 9.0)
     metrics.enqueue_to_launch.labels("siorg", worker).observe(0.1)
     metrics.pass_seconds.labels("siorg", worker).observe(0.1)
     metrics.read_seconds.labels("siorg", worker).observe(0.1)

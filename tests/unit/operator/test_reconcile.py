@@ -134,7 +134,7 @@ STEPS = UNDISTURBED.steps
 def test_a_cluster_that_nobody_disturbs_comes_to_rest() -> None:
     assert len(UNDISTURBED.unfinished) == 6
     assert len(UNDISTURBED.jobs) == 6 + 3
-    assert list(UNDISTURBED.cron_jobs) == ["siorg-cleanup"]
+    assert list(UNDISTURBED.cron_jobs) == ["siorg-cleanup", "siorg-verification"]
 
 
 @pytest.mark.parametrize("steps", [*((step,) for step in range(1, len(STEPS) + 1)), (1, 1, 1), (2, 3, 5), (7, 1, 2), (4, 4, 4)])

@@ -22,6 +22,7 @@ from siorg_operator.decide.plan import Result, plan
 from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.state import Ending, Fault, Job, QueueState
 from siorg_operator.decide.status import Event, actions, compose, invalid, merge_patch, transitions
+from siorg_operator.decide.wording import NOT_VERIFIED
 from support.operator_strategies import JOBS, NOWS, QUEUE_STATES, resources
 from support.operator_values import (
     NOW,
@@ -99,12 +100,13 @@ def test_a_first_look_at_an_empty_queue_to_the_letter() -> None:
         "observedGeneration": 4,
         "conditions": [
             one("Ready", "True", "AsExpected", "The queue is read and Jobs are launched as it needs them"),
+            one("InSync", "Unknown", "NotVerified", NOT_VERIFIED),
             one("QueueReachable", "True", "Connected", "The queue is read"),
             one("SiorgAvailable", "Unknown", "NotAskedYet", "No Job has ended yet that tells whether SIORG answers"),
             one("ScalingActive", "True", "Scaling", "Jobs are launched as the queue needs them"),
             one("Degraded", "False", "AsExpected", "Jobs start and end as they should"),
         ],
-        "queue": {"claimable": 0, "due": 0, "scheduled": 0, "processing": 0, "failed": 0, "conflict": 0},
+        "queue": {"claimable": 0, "due": 0, "scheduled": 0, "processing": 0, "failed": 0, "conflict": 0, "held": 0},
         "jobs": {"desired": 0, "active": 0, "pending": 0, "succeeded": 0, "failed": 0, "lastRound": 0},
         "selector": "app.kubernetes.io/component=drain,siorg.waterswamp.dev/worker=siorg",
         "predictedDrainSeconds": 0,
@@ -118,11 +120,12 @@ def test_a_first_look_at_an_empty_queue_to_the_letter() -> None:
 
 
 def test_a_decision_at_work() -> None:
-    queue = queue_of(480, scheduled=7, processing=3, failed=2, conflict=1, oldest_due_seconds=12.4)
+    queue = queue_of(480, scheduled=7, processing=3, failed=2, conflict=1, held=4, oldest_due_seconds=12.4)
     jobs = [*active(2), *pending(1, first_slot=2), ended(-100, slot=4, summary=summary(60, seconds=30))]
     status = status_of(queue, jobs)
     assert status["queue"] == {
-        "claimable": 480, "due": 480, "scheduled": 7, "processing": 3, "failed": 2, "conflict": 1, "oldestDueSeconds": 12,
+        "claimable": 480, "due": 480, "scheduled": 7, "processing": 3, "failed": 2, "conflict": 1, "held": 4,
+        "oldestDueSeconds": 12,
     }  # fmt: skip
     # The two that are launched are there by now.
     assert status["jobs"] == {
@@ -140,7 +143,10 @@ def test_a_decision_at_work() -> None:
 # -- conditions -------------------------------------------------------------------------------------------------------
 
 
-WELL = "Ready True AsExpected, QueueReachable True Connected, SiorgAvailable Unknown NotAskedYet, ScalingActive True Scaling"
+WELL = (
+    "Ready True AsExpected, InSync Unknown NotVerified, QueueReachable True Connected, SiorgAvailable Unknown NotAskedYet,"
+    " ScalingActive True Scaling"
+)
 NO_TOKEN = "the Secret sync/token of spec.siorg.tokenSecretRef is not there: create it"
 SIORG_AWAY = ended(-5, Ending.SIORG_UNAVAILABLE, message="exit code 75, siorg_unavailable")
 AWAY = "SIORG does not answer (1 failure in a row, the last at 2026-11-24T11:59:55Z: siorg-p7t5r-0-1"
