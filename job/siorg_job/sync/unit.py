@@ -54,7 +54,10 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
     went = unit is not None and unit.is_active and remote.organization_code not in (None, unit.organization_code)
     if item.operation is Operation.EXTINCTION and resolution is None and not went:
         return not_extinct(item, f"unit {item.siorg_code} (version {remote.version})")
-    for ancestor in reversed(fetched.ancestors):
+    home = copy.organizations.get(remote.organization_code or 0)
+    # What is above a unit that left for an organization that is not registered here is none of ours.
+    ancestors = fetched.ancestors if remote.organization_code is None or (home is not None and home.is_active) else ()
+    for ancestor in reversed(ancestors):
         above = copy.units.get(ancestor.code)
         if above is None or above.synced_at is None or above.synced_at < fetched.asked_at:
             # It was not applied yet from this answer or a newer one. Where it is in conflict it has, or will have, an item of
