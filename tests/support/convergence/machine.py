@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, cast
 from uuid import UUID
@@ -39,8 +39,9 @@ from support.local_structure import World, check_tree, contact
 TRUSTS_VERSIONS = True
 """Discovery asks nothing more where the version stands still, and compares SIORG's rows with SIORG's earlier ones, not with ours.
 
-So at each quiet point every version moves, and units that are inactive here are asked for. False, once discovery compares whole
-structures with the rows here, whatever the version says (faults 1 and 3).
+So at each quiet point what SIORG kept silent gets a version, every version moves where items FAILED, and that of an organization
+that has units here which SIORG has elsewhere; units that are inactive here, or of which the API server closed a conflict, are
+asked for. False, once discovery compares whole structures with the rows here, whatever the version says (faults 1 and 3).
 """
 
 Step = tuple[Any, ...]
@@ -146,6 +147,9 @@ class Machine:
         self.edits: Edits = {}
         self.skipped: set[Entity] = set()
         self.told: set[UUID] = set()
+        self.synced: dict[int, datetime] = {}
+        self.closed: set[int] = set()
+        """Units of conflicts that the API server closed: the rest of the item comes with the next sync."""
         self.mirror: dict[Entity, dict[str, Any]] = oracle.local(self.connection).values()
         """The rows as history tells them, with what people wrote."""
 
@@ -363,7 +367,9 @@ class Machine:
         if after == before:
             return False
         if edit is None or before not in edit.values:
-            self.edits[entity, name] = Edit(before, [after])
+            row = self.siorg.rows.get(code)
+            named = None if row is None else (organization_of(row), parent_of(row))
+            self.edits[entity, name] = Edit(before, [after], named=named)
         else:
             edit.weak = edit.weak or edit.accepted
             edit.values = [after, *edit.values] if edit.weak else [after]
@@ -418,7 +424,7 @@ class Machine:
             " AND siorg_code = %s", [code],
         ).fetchone()  # fmt: skip
         changes = found["changes"] or {}
-        if not self._carry(found["id"], found["payload"], sorted(changes), how, value, changes):
+        if not self._carry(code, found["id"], found["payload"], sorted(changes), how, value, changes):
             return False
         entity = (kind, code)
         if how in ("skip", "skip by the API server"):
@@ -431,7 +437,7 @@ class Machine:
                     edit.weak = True
         return True
 
-    def _carry(self, id_: UUID, payload: Any, names: list[str], how: str, value: Any, changes: Any) -> bool:
+    def _carry(self, code: int, id_: UUID, payload: Any, names: list[str], how: str, value: Any, changes: Any) -> bool:
         world = self.world
         match how:
             case "accept":
@@ -442,6 +448,7 @@ class Machine:
                 world.store.reopen_conflict(id_, {"resolution": "MERGE", "field_resolutions": dict.fromkeys(names, "LOCAL")})
             case "keep by the API server":
                 world.keep_as_the_api_server(id_)
+                self.closed.add(code)
             case "merge by the API server":
                 chosen = dict.fromkeys(names, "LOCAL")
                 world.resolve(id_, "MERGE", merged_payload=payload or {}, field_resolutions=chosen)
@@ -506,6 +513,13 @@ class Machine:
         while self.processes[process].fetched:
             self._apply(process)
         return did
+
+    def _ask(self, code: int) -> bool:
+        """Somebody who knows of no notes (the API server, the first worker) puts a unit on the queue, waiting or not."""
+        if ("UNIT", code) not in self.mirror:
+            return False
+        self.world.enqueue(code)
+        return True
 
     def _claim(self, process: int, number: int) -> bool:
         claimed = self.processes[process].world.store.claim(number, lease=_LEASE, worker=f"process {process}").items
@@ -580,6 +594,7 @@ class Machine:
             "UPDATE siorg_sync_queue SET scheduled_for = now() + interval '1 day'"
             " WHERE status = 'PENDING' AND scheduled_for > now()"
         )
+        self._check_order()
         here = oracle.local(self.connection).values()
         for entry in self._news():
             self._retell(entry)
@@ -596,6 +611,15 @@ class Machine:
                 raise Broken(f"{entity}: {name} was {edit.values} by a person, and is {now!r} now: nobody had decided so")
             if not edit.weak:
                 del self.edits[entity, name]
+
+    def _check_order(self) -> None:
+        """No answer is applied over one that was asked for later."""
+        rows = self.connection.execute("SELECT siorg_code AS code, siorg_synced_at AS at FROM organizational_units").fetchall()
+        synced = {row["code"]: row["at"] for row in rows}
+        for code, moment in self.synced.items():
+            if synced[code] < moment:
+                raise Broken(f"unit {code}: an older answer was applied over a newer one")
+        self.synced = synced
 
     def _news(self) -> Iterator[dict[str, Any]]:
         """History rows that were not seen yet; of those of one moment and entity first the one that fits."""
@@ -654,10 +678,7 @@ class Machine:
         for number in range(_PROCESSES):
             self._die(number)
         if TRUSTS_VERSIONS:
-            for organization in sorted(self.siorg.versions):
-                self._announce(organization)
-            inactive = [code for code, row in oracle.local(self.connection).units.items() if not row["is_active"]]
-            self.world.enqueue(*[code for code in inactive if self._is_unit(code)])
+            self._tell_what_discovery_overlooks()
         self._rest(self.processes[0])
         here = oracle.local(self.connection)
         asked = oracle.asked_of_people(self.connection, self.skipped)
@@ -668,11 +689,29 @@ class Machine:
         self._look_for_writing(here)
         if compare:
             self._compare_with_fresh(here, asked)
+        self.connection.execute(
+            "DELETE FROM siorg_sync_queue AS q WHERE q.status = 'FAILED'"
+            " AND NOT EXISTS (SELECT FROM siorg_history AS h WHERE h.sync_queue_id = q.id)"
+        )
         # What was skipped or accepted, and has come to rest, is no news.
         for key, edit in list(self.edits.items()):
             row = here.values().get(key[0])
             if key[1] != "is_active" and row is not None and _field(row, key[1]) not in edit.values:
                 del self.edits[key]
+
+    def _tell_what_discovery_overlooks(self) -> None:
+        here, rows = oracle.local(self.connection).units, self.siorg.rows
+        silent = set(self.siorg.unannounced)
+        if self.world.store.failures(limit=1):
+            silent |= self.siorg.versions.keys()
+        for code, row in here.items():
+            if row["is_active"] and (code not in rows or organization_of(rows[code]) != row["organization"]):
+                silent.add(row["organization"])
+        for organization in sorted(silent):
+            self._announce(organization)
+        asked = {code for code, row in here.items() if not row["is_active"] and self._is_unit(code)}
+        self.world.enqueue(*sorted(asked | (self.closed & here.keys())))
+        self.closed.clear()
 
     def _rest(self, process: _Process) -> None:
         self.siorg.refuses_versions = True
@@ -718,6 +757,7 @@ class Machine:
             raise Broken("a fresh load: " + "; ".join(found))
         departed = {code for (kind, code), _ in self.edits if kind == "UNIT"}
         departed |= {code for kind, code in {*asked.open, *asked.skipped} if kind == "UNIT"} | self._damaged()
+        departed |= oracle.held_up(here, self.siorg.rows, self.edits, asked, self._damaged())
         for code, row in fresh.units.items():
             mine = here.units.get(code)
             above = parent_of(self.siorg.rows[code]) if code in self.siorg.rows else None

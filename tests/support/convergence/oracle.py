@@ -83,6 +83,8 @@ class Edit:
     """SIORG's values that a person turned down."""
     accepted: bool = False
     """A person decided for SIORG's value."""
+    named: tuple[int, int] | None = None
+    """Organization and parent that SIORG named for the unit then."""
     weak: bool = False
     """Too much happened to tell what has to come of it."""
 
@@ -112,26 +114,26 @@ def place_in(code: int, siorg: Rows) -> tuple[int, int]:
 
 def contests(edit: Edit, name: str, code: int, siorg: Rows) -> bool:
     """Whether SIORG has another value now than it had when the person wrote, or kept, another one."""
+    if name == "place" and parent_of(siorg[code]) not in siorg and parent_of(siorg[code]) != organization_of(siorg[code]):
+        return False  # nobody knows where that is
     theirs = place_in(code, siorg) if name == "place" else said(siorg[code], name)
     return theirs is not None and theirs not in [edit.base, *edit.kept, *edit.values]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What waits for people: by entity, the fields in dispute of the newest conflict."""
+    """What waits for people: by entity, what the newest conflict shows of each field in dispute."""
 
-    open: Mapping[Entity, Collection[str]]
+    open: Mapping[Entity, Mapping[str, Mapping[str, Any]]]
     skipped: Collection[Entity]
 
 
 def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> list[str]:
     """Everything at rest that is neither SIORG's nor a departure with a name."""
     found: list[str] = []
-    by_entity: dict[Entity, dict[str, Edit]] = {}
-    for (entity, name), edit in edits.items():
-        by_entity.setdefault(entity, {})[name] = edit
+    by_entity = _by_entity(edits)
     for code in sorted({*here.units, *units_of(siorg)}):
-        unit = _Unit(code, here, siorg, by_entity.get(("UNIT", code), {}), asked, damaged)
+        unit = _Unit(code, here, siorg, by_entity, asked, damaged)
         found += [f"unit {code}: {problem}" for problem in unit.problems()]
     for code, row in here.organizations.items():
         if not row["is_active"] or code in damaged:
@@ -147,6 +149,20 @@ def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Coll
     return found
 
 
+def held_up(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> set[int]:
+    """Units whose parent in SIORG hangs below them here, and may."""
+    by_entity = _by_entity(edits)
+    units = [code for code in units_of(siorg) if code in here.units]
+    return {code for code in units if _Unit(code, here, siorg, by_entity, asked, damaged).is_held_up()}
+
+
+def _by_entity(edits: Edits) -> dict[Entity, dict[str, Edit]]:
+    found: dict[Entity, dict[str, Edit]] = {}
+    for (entity, name), edit in edits.items():
+        found.setdefault(entity, {})[name] = edit
+    return found
+
+
 def _is_disputed(entity: Entity, edits: Mapping[str, Edit], code: int, siorg: Rows, asked: Asked) -> bool:
     if entity not in asked.open and entity not in asked.skipped:
         return False
@@ -156,6 +172,8 @@ def _is_disputed(entity: Entity, edits: Mapping[str, Edit], code: int, siorg: Ro
 def _compare(name: str, mine: Any, theirs: Any, edit: Edit | None, code: int, siorg: Rows) -> str | None:
     if theirs is None or mine == theirs:
         return None
+    if isinstance(mine, list) and sorted(mine) == sorted(theirs):
+        return None  # in another order it is no other value
     if edit is None:
         return f"{name} is {mine!r}, and {theirs!r} in SIORG"
     if edit.weak:
@@ -164,6 +182,8 @@ def _compare(name: str, mine: Any, theirs: Any, edit: Edit | None, code: int, si
         return f"{name} is {mine!r}, a person wrote {edit.values}, SIORG says {theirs!r}"
     if edit.accepted:
         return f"{name} is still {mine!r}, although a person decided for SIORG's {theirs!r}"
+    if name == "place" and edit.named == (organization_of(siorg[code]), parent_of(siorg[code])):
+        return None  # what SIORG says of the unit is the same; where its parent is now, nobody needs to be asked about
     if contests(edit, name, code, siorg):
         return f"{name} is {mine!r}, SIORG moved from {edit.base!r} to {theirs!r}, and nobody is asked"
     return None
@@ -174,9 +194,13 @@ class _Unit:
     code: int
     here: Local
     siorg: Rows
-    edits: Mapping[str, Edit]
+    edits_of: Mapping[Entity, Mapping[str, Edit]]
     asked: Asked
     damaged: Collection[int]
+
+    @property
+    def edits(self) -> Mapping[str, Edit]:
+        return self.edits_of.get(("UNIT", self.code), {})
 
     def problems(self) -> Iterable[str]:
         code, siorg, row = self.code, self.siorg, self.here.units.get(self.code)
@@ -190,13 +214,14 @@ class _Unit:
                 yield f"is not here; SIORG has it below {parent_of(siorg[code])} in {home}"
             return
         if not row["at_home"]:
-            if wanted and home != row["organization"]:
+            if wanted and home != row["organization"] and not self._is_disputed():
                 yield f"is in the inactive organization {row['organization']}; SIORG has it in {home}"
             return
         if not wanted:
             yield from self._end(row)
             return
-        if self._is_disputed():
+        yield from self._needless()
+        if self._is_disputed() or self.is_held_up():
             return
         if not row["is_active"]:
             yield f"is inactive; SIORG has it in {home}"
@@ -216,6 +241,14 @@ class _Unit:
         if "is_active" in self.edits:
             return  # a person kept it
         yield f"is active; SIORG has it {'nowhere' if gone else 'in ' + str(organization_of(self.siorg[self.code]))}"
+
+    def _needless(self) -> Iterable[str]:
+        for name, sides in self.asked.open.get(("UNIT", self.code), {}).items():
+            edit = self.edits.get(name)
+            if edit is None or edit.weak or name in ("place", "is_active"):
+                continue
+            if said(self.siorg[self.code], name) == edit.base == sides.get("remote"):
+                yield f"a person is asked about {name}, although SIORG says {edit.base!r} as before"
 
     def _fields(self, row: dict[str, Any]) -> Iterable[str]:
         theirs = self.siorg[self.code]
@@ -252,6 +285,17 @@ class _Unit:
         entity = ("UNIT", code)
         return entity in self.asked.open or entity in self.asked.skipped or code in self.damaged or code not in self.siorg
 
+    def is_held_up(self) -> bool:
+        """Whether its parent hangs below it here, and may: by a person's word, or because SIORG has it nowhere (failed)."""
+        above, may = parent_of(self.siorg[self.code]), False
+        seen: set[int] = set()
+        while above in self.here.units and above not in seen and above != self.code:
+            seen.add(above)
+            place = self.edits_of.get(("UNIT", above), {}).get("place")
+            may = may or self._departs(above) or (place is not None and self.here.units[above]["parent"] == place.values[0][1])
+            above = self.here.units[above]["parent"]
+        return above == self.code and may
+
     def _is_disputed(self) -> bool:
         return _is_disputed(("UNIT", self.code), self.edits, self.code, self.siorg, self.asked)
 
@@ -272,4 +316,4 @@ FROM siorg_sync_queue WHERE status = 'CONFLICT' ORDER BY entity_type, siorg_code
 
 def asked_of_people(connection: Connection, skipped: Collection[Entity]) -> Asked:
     rows = connection.execute(_CONFLICTS).fetchall()
-    return Asked({(row["type"], row["code"]): list(row["changes"] or {}) for row in rows}, skipped)
+    return Asked({(row["type"], row["code"]): row["changes"] or {} for row in rows}, skipped)

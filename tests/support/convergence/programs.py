@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from support.convergence import oracle
 from support.convergence.machine import Broken, Machine, Step
-from support.convergence.siorg import REGISTERED_FIRST, is_organization, parent_of, units_of
+from support.convergence.siorg import REGISTERED_FIRST, is_organization, organization_of, parent_of, units_of
 
 STEPS = 50
 """Steps of a program; the last is a quiet point, and a few before it."""
@@ -41,13 +41,17 @@ class Proposals:
         self._machine = machine
         self._next_code = 1000
         self._next_name = 0
+        self._coming: list[Step] = []
+        """The rest of what was begun."""
         kinds: dict[str, int] = {
+            "ask": 2,
             "create": 8, "rename": 3, "abbreviate": 2, "call": 2, "retype": 1, "damage": 1, "mend": 2, "move": 7, "transfer": 1,
             "swap": 2, "invert": 2, "end": 4, "return": 2, "recode": 1, "demote": 1, "promote": 1, "dissolve": 1, "undo": 4,
             "announce": 1, "renumber": 1, "later": 2, "register": 1, "activate": 1, "edit": 5, "decide": 6, "discover": 8,
             "drain": 8, "claim": 3, "fetch": 4, "apply": 4, "crash": 4, "die": 1, "pauses": 1, "outage": 2, "tear": 2,
         }  # fmt: skip
-        always = {"create", "move", "discover", "drain", "claim", "fetch", "apply"}
+        kinds |= {"lag": 5, "quarrel": 3}
+        always = {"lag", "create", "move", "discover", "drain", "claim", "fetch", "apply"}
         self._kinds = {kind: weight for kind, weight in kinds.items() if kind in always or rng.random() < 0.6}
 
     def first(self) -> list[Step]:
@@ -60,16 +64,25 @@ class Proposals:
             made.append(code)
         return [*steps, ("quiet",)]
 
+    @property
+    def is_amid(self) -> bool:
+        """Whether something was begun and is not over."""
+        return bool(self._coming)
+
     def step(self) -> Step:
         while True:
+            if self._coming:
+                return self._coming.pop(0)
             (kind,) = self._rng.choices(list(self._kinds), list(self._kinds.values()))
             proposed = self._propose(kind)
             if proposed is not None:
                 return proposed
+            if kind in ("lag", "quarrel"):
+                getattr(self, f"_begin_{kind}")()
 
     def _propose(self, kind: str) -> Step | None:
-        propose: Callable[[], Step | None] = getattr(self, f"_{kind}")
-        return propose()
+        propose: Callable[[], Step | None] | None = getattr(self, f"_{kind}", None)
+        return propose() if propose is not None else None
 
     # -- what there is to choose from ---------------------------------------------------------------------------------
 
@@ -211,10 +224,62 @@ class Proposals:
         kind, code = self._rng.choice(asked)
         return ("decide", kind, code, how, f"Decidido {self._code()}") if how == "set" else ("decide", kind, code, how)
 
+    # -- what chance alone would bring too seldom: the steps of one story, with others between them -------------------
+
+    def _begin_lag(self) -> None:
+        """SIORG changes a unit while an answer about it waits to be applied; others work on it meanwhile."""
+        code, (slow, fast) = self._unit(), self._rng.sample([0, 1], 2)
+        if not code:
+            return
+        home = organization_of(self._machine.siorg.rows[code])
+        story: list[Step | None] = [
+            self._some([("rename", code, self._name()), ("move", code, self._above(), "along"), ("call", code, ["7"])]),
+            self._some([("discover", fast, home, "whole"), ("discover", fast, home, "list"), ("ask", code)]),
+            ("claim", slow, 100),
+            ("fetch", slow),
+            self._some(
+                [("undo", 1), ("undo", 1), ("rename", code, self._name()), ("end", code, "alone"), ("move", code, home, "along")]
+            ),
+            self._some([("discover", fast, home, "whole"), ("discover", fast, home, "list"), None]),
+            self._some([("ask", code), None]),
+            self._some([("drain", fast, 100), None]),
+            self._some([("apply", slow), ("apply", slow), ("crash", slow, self._rng.randint(1, 25), "ends")]),
+        ]
+        self._coming = [step for step in story if step is not None]
+
+    def _begin_quarrel(self) -> None:
+        """A person and SIORG change one field; the person decides, and SIORG goes on, or back."""
+        code = self._local()
+        if code not in self._machine.siorg.rows:
+            return
+        home = organization_of(self._machine.siorg.rows[code])
+        work: list[Step] = [("discover", 0, home, self._rng.choice(["whole", "list"])), ("drain", 0, 100)]
+        how = self._rng.choice(["accept", "keep", "keep", "keep by the API server", "merge by the API server", "set", "skip"])
+        decide: Step = (
+            ("decide", "UNIT", code, how, f"Decidido {self._code()}") if how == "set" else ("decide", "UNIT", code, how)
+        )
+        story: list[Step | None] = [
+            ("edit", "UNIT", code, "name", f"Nosso nome {self._code()}"),
+            ("rename", code, self._name()),
+            *work,
+            self._some([None, ("abbreviate", code, f"Q{self._rng.randrange(9)}")]),
+            decide,
+            *self._rng.choice([[], work, [("drain", 1, 100)]]),
+            self._some([("undo", 1), ("undo", 2), ("rename", code, self._name()), None]),
+            *work,
+        ]
+        self._coming = [step for step in story if step is not None]
+
+    def _some(self, steps: Sequence[Step | None]) -> Step | None:
+        return self._rng.choice(steps)
+
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _discover(self) -> Step:
         return ("discover", self._process(), self._organization(), self._rng.choice(["whole", "list"]))
+
+    def _ask(self) -> Step:
+        return ("ask", self._local())
 
     def _drain(self) -> Step:
         return ("drain", self._process(), self._rng.choice([1, 2, 5, 100]))
@@ -250,11 +315,11 @@ def run_seed(machine: Machine, seed: int, *, steps: int = STEPS) -> Failure | No
     proposals = Proposals(random.Random(seed), machine)
     machine.begin()
     done: list[Step] = []
-    coming = proposals.first()
+    coming, since_quiet = proposals.first(), 0
     while len(done) < steps:
         if coming:
             step = coming.pop(0)
-        elif len(done) >= steps - 1 or len(done) % _QUIET_EVERY == _QUIET_EVERY - 1:
+        elif len(done) >= steps - 1 or (since_quiet >= _QUIET_EVERY and not proposals.is_amid):
             step = ("quiet", len(done) >= steps - 1)
         else:
             step = proposals.step()
@@ -262,6 +327,7 @@ def run_seed(machine: Machine, seed: int, *, steps: int = STEPS) -> Failure | No
         reason = _do(machine, step)
         if reason or machine.done > before:
             done.append(step)
+            since_quiet = 0 if step[0] == "quiet" else since_quiet + 1
         if reason:
             return Failure(seed, done, reason)
     return None

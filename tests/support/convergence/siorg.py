@@ -88,14 +88,16 @@ class ReformingSiorg(MadeUpSiorg):
         """Whether every version to compare with is too old."""
         self.events: list[tuple[int, Callable[[], Any]]] = []
         """What happens between requests: (after so many, what)."""
-        self._known: dict[tuple[int, int], Rows] = {}
+        self._known: dict[tuple[int, int], tuple[Rows, int]] = {}
+        self._changed: list[list[int]] = []
+        """The units of each reform."""
 
     def begin(self, organizations: Iterable[int]) -> None:
         """A SIORG of these organizations and no units."""
         self.rows = {}
         for code in organizations:
             self.publish(siorg_row(code, TOP, organization=code, nome=f"Órgão {code}", sigla=f"O{code}"))
-        for attribute in (self.versions, self.unannounced, self.past, self.torn, self.events, self._known):
+        for attribute in (self.versions, self.unannounced, self.past, self.torn, self.events, self._known, self._changed):
             attribute.clear()
         self.down, self.refuses_versions = None, True
         self.requests.clear()
@@ -116,6 +118,7 @@ class ReformingSiorg(MadeUpSiorg):
         if not changed or not _fits(rows):
             return False
         self.past.append(self.rows)
+        self._changed.append(changed)
         touched = {organization_of(side[code]) for code in changed for side in (self.rows, rows) if code in side}
         self.rows = dict(rows)
         if silently:
@@ -132,7 +135,7 @@ class ReformingSiorg(MadeUpSiorg):
         for code in changed:
             if code in self.rows and organization_of(self.rows[code]) == organization:
                 self.rows[code] = self.rows[code] | {"versaoConsulta": f"{number}.0.0"}
-        self._known[organization, number] = self.rows_of(organization)
+        self._known[organization, number] = self.rows_of(organization), len(self._changed)
 
     def rows_of(self, organization: int) -> Rows:
         return {code: row for code, row in self.rows.items() if organization_of(row) == organization}
@@ -150,9 +153,12 @@ class ReformingSiorg(MadeUpSiorg):
     async def changed_since(self, organization: int, version: str) -> list[RemoteUnit]:
         self._requested(f"since {organization} {version}")
         self._check_organization(organization)
-        before = self._known.get((organization, int(version.split(".", maxsplit=1)[0])))
-        if before is None or self.refuses_versions:
+        known = self._known.get((organization, int(version.split(".", maxsplit=1)[0])))
+        if known is None or self.refuses_versions:
             raise VersionUnknown("too old")
+        before, reforms = known
+        # Also what changed and was undone: each change has its version.
+        changed = {code for codes in self._changed[reforms:] for code in codes}
         listed = []
         for code in sorted({**before, **self.rows_of(organization)}):
             row, was = self.rows.get(code), before.get(code)
@@ -161,7 +167,7 @@ class ReformingSiorg(MadeUpSiorg):
             # overlooked: discovery takes it for an organization that is merely linked.
             if row is None or (left and (code % 2 or is_organization(code, self.rows))):
                 listed.append({**(was or {}), "operacao": "EXCLUSAO"})
-            elif row != was:
+            elif row != was or code in changed:
                 listed.append({**row, "operacao": "INCLUSAO" if was is None else "ALTERACAO"})
         return parse_changes(envelope("unidades", listed))
 

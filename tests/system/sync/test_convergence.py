@@ -46,6 +46,23 @@ FOUND: dict[str, list[Step]] = {
         ("move", 1003, 1004, "along"),
         ("quiet", True),
     ],
+    "a unit is created below one that comes into its organization in the same group": [
+        ("create", 1001, 600, "Unidade 1001"),
+        ("create", 1002, 1001, "Unidade 1002"),
+        ("create", 1004, 600, "Unidade 1004"),
+        ("create", 1006, 1002, "Unidade 1006"),
+        ("quiet",),
+        ("edit", "UNIT", 1006, "place", 1004),
+        ("move", 1004, 471, "along"),
+        ("move", 1001, 1004, "along"),
+        ("quiet",),
+        ("decide", "UNIT", 1006, "accept"),
+        ("create", 1016, 1006, "Nome 3"),
+        ("quiet",),
+        ("decide", "UNIT", 1006, "accept"),
+        ("decide", "UNIT", 1006, "merge by the API server"),
+        ("quiet", True),
+    ],
 }
 """What the machine has found, as small as it could make it."""
 
@@ -53,3 +70,20 @@ FOUND: dict[str, list[Step]] = {
 @pytest.mark.parametrize("program", FOUND)
 def test_what_was_found_once_stays_mended(machine: Machine, program: str) -> None:
     assert replay(machine, FOUND[program]) is None
+
+
+def test_a_unit_that_moved_and_is_in_dispute_is_asked_about_once(machine: Machine) -> None:
+    """That it is gone from where it was is no question beside the one about its place."""
+    moved: list[Step] = [
+        ("create", 1001, 471, "Unidade 1001"),
+        ("quiet",),
+        ("edit", "UNIT", 1001, "name", "Nossa unidade"),
+        ("rename", 1001, "Nome 1"),
+        ("move", 1001, 600, "along"),
+        ("discover", 0, 471, "whole"),
+        ("drain", 0, 100),
+        ("quiet",),
+    ]
+    assert replay(machine, moved) is None
+    rows = machine.world.rows("SELECT operation::text, detected_changes FROM siorg_sync_queue WHERE status = 'CONFLICT'")
+    assert [(row["operation"], sorted(row["detected_changes"])) for row in rows] == [("UPDATE", ["name"])]
