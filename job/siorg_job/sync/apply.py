@@ -120,18 +120,20 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
                 verdicts.append(asked_too_early(item, ours[item.id], "a change in SIORG was noted after this answer"))
             else:
                 open_works.append((item, found))
-        changes = 0
+        changes, copy = 0, None
         if open_works:
             copy = read(connection, open_works)
             verdicts += [_bring_in_line(item, fetched, copy) for item, fetched in _ends_last(open_works, copy)]
             write(connection, copy)
-            store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in hanging_wrong(connection, copy)])
             changes = len(copy.history)
         asked_at = {item.id: fetched.asked_at for item, fetched in open_works}
         verdicts = [_with_time(verdict, asked_at.get(verdict.item.id)) for verdict in verdicts]
         settled = store.finish_within(verdicts) if verdicts else {}
         if len(settled) != len(verdicts):
             raise _LeaseLost
+        if copy is not None:  # after the outcomes: what this group has decided about is open no more
+            again = [*hanging_wrong(connection, copy), *sorted(copy.ask_again)]
+            store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
         store.end_older_conflicts(
             [
                 (verdict, asked_at[verdict.item.id])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync import organization
@@ -54,7 +54,10 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
     went = unit is not None and unit.is_active and remote.organization_code not in (None, unit.organization_code)
     if item.operation is Operation.EXTINCTION and resolution is None and not went:
         return not_extinct(item, f"unit {item.siorg_code} (version {remote.version})")
-    for ancestor in reversed(fetched.ancestors):
+    home = copy.organizations.get(remote.organization_code or 0)
+    # What is above a unit that left for an organization that is not registered here is none of ours.
+    ancestors = fetched.ancestors if remote.organization_code is None or (home is not None and home.is_active) else ()
+    for ancestor in reversed(ancestors):
         above = copy.units.get(ancestor.code)
         if above is None or above.synced_at is None or above.synced_at < fetched.asked_at:
             # It was not applied yet from this answer or a newer one. Where it is in conflict it has, or will have, an item of
@@ -62,7 +65,18 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
             _apply(item, ancestor, fetched, copy)
     apart = _apply(item, remote, fetched, copy, resolution)
     id_ = copy.units[remote.code].id
-    return completed(item, id_) if apart is None else conflict(item, apart.reason, apart.differences, id_)
+    return completed(item, id_) if apart is None else _disputed(item, apart, id_, copy)
+
+
+def _disputed(item: Item, apart: Conflict, local_id: UUID, copy: WorkingCopy) -> Verdict:
+    """A person has to decide about a unit that SIORG has.
+
+    It is asked about once, by an item that brings in line: an end that is none would be a question of its own beside that.
+    """
+    if item.operation is Operation.EXTINCTION and "resolution" not in (item.error_details or ()):
+        copy.ask_again.add(item.siorg_code)
+        return not_extinct(item, f"unit {item.siorg_code}", local_id)
+    return conflict(item, apart.reason, apart.differences, local_id)
 
 
 def _merge_or_split(item: Item, remote: RemoteUnit | None, unit: Unit | None, copy: WorkingCopy) -> Verdict:
@@ -195,7 +209,7 @@ def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, copy: WorkingCop
             return superseded(item, unit.id, unit.synced_at, decided="resolution" in (item.error_details or ()))
         apart = _leave(item, "is an organization of its own in SIORG", remote, fetched, unit, copy)
         if apart is not None:
-            return conflict(item, apart.reason, apart.differences, unit.id)
+            return _disputed(item, apart, unit.id, copy)
         if item.operation is Operation.EXTINCTION or remote.code not in copy.organizations:
             return completed(item, unit.id)
     return organization.bring_in_line(item, fetched, copy)

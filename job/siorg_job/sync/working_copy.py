@@ -223,6 +223,8 @@ class WorkingCopy:
     """Oldest first."""
     resettled: set[UUID] = field(default_factory=set)
     """Units that came to an organization or left one: what hangs below them here, and in SIORG, may have to be hung anew."""
+    ask_again: set[int] = field(default_factory=set)
+    """Codes of units in dispute for another reason than the end that their item was about."""
     _unit_codes: dict[UUID, int] = field(default_factory=dict)
     _replaced: list[tuple[dict[Any, Any], int | UUID, Row | None]] = field(default_factory=list)
     """Where ``put`` replaced what row, if any: the way back."""

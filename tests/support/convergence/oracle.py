@@ -1,0 +1,319 @@
+"""What the local rows have to be, by the rules as they are written: from SIORG's rows and raw SQL, none of the product's code.
+
+``EXCEPTIONS`` is the one list of what is not asked of the product yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from siorg_queue import Connection
+from support.convergence.siorg import Rows, is_organization, organization_of, parent_of, units_of
+from support.local_structure import Row
+
+EXCEPTIONS: dict[int, str] = {
+    2: "an organization that SIORG ended or demoted: discovery of it fails, it stays active, and so do its units that SIORG has"
+    " nowhere, or in an organization that is not registered",
+    3: "FAILED rows are opened again by hand (siorg-job retry) before each quiet point",
+    7: "a conflict whose reason has gone may stay open; the rows are compared all the same",
+}
+"""By the fault of the issue *Convergence*; mend one, and take its entry out."""
+
+FIELDS = ("name", "acronym", "contact_info.phones", "place")
+"""What people edit here: ``place`` is (organization, parent)."""
+
+Entity = tuple[str, int]
+"""Its type (UNIT, ORGANIZATION) and code."""
+
+_UNITS = """
+SELECT u.siorg_code AS code, u.name, u.acronym, o.siorg_code AS organization, o.is_active AS at_home,
+       CASE WHEN u.parent_id IS NULL THEN o.siorg_code ELSE p.siorg_code END AS parent,
+       t.code AS unit_type, c.siorg_code AS category, u.activity_area::text AS activity_area, u.is_active, u.contact_info,
+       u.level, u.path_names, u.siorg_parent_code, u.parent_id IS NULL AS at_the_top
+FROM organizational_units u JOIN organizations o ON o.id = u.organization_id
+JOIN organizational_unit_categories c ON c.id = u.category_id JOIN organizational_unit_types t ON t.id = u.unit_type_id
+LEFT JOIN organizational_units p ON p.id = u.parent_id
+WHERE u.siorg_code IS NOT NULL ORDER BY u.siorg_code
+"""
+_ORGANIZATIONS = """
+SELECT siorg_code AS code, name, acronym, address, state, zip_code, phone, email, website, is_active FROM organizations
+ORDER BY siorg_code
+"""
+
+
+@dataclass(frozen=True)
+class Local:
+    """The local structure at one moment."""
+
+    units: dict[int, dict[str, Any]]
+    organizations: dict[int, dict[str, Any]]
+
+    def values(self) -> dict[Entity, dict[str, Any]]:
+        """Every row in the words that history uses."""
+        found: dict[Entity, dict[str, Any]] = {("ORGANIZATION", code): row for code, row in self.organizations.items()}
+        for code, row in self.units.items():
+            contacts = {f"contact_info.{kind}": row["contact_info"][kind] for kind in ("phones", "emails", "websites", "address")}
+            same = ("name", "acronym", "organization", "parent", "unit_type", "category", "activity_area", "is_active")
+            found["UNIT", code] = {**{key: row[key] for key in same}, **contacts}
+        return found
+
+    @property
+    def registered(self) -> set[int]:
+        return {code for code, row in self.organizations.items() if row["is_active"]}
+
+
+def local(connection: Connection) -> Local:
+    """Read the local structure."""
+    units = {row.pop("code"): row for row in connection.execute(_UNITS).fetchall()}
+    organizations = {row.pop("code"): row for row in connection.execute(_ORGANIZATIONS).fetchall()}
+    return Local(units, organizations)
+
+
+@dataclass
+class Edit:
+    """What a person wrote into one field."""
+
+    base: Any
+    """What stood there before: the sync wrote it."""
+    values: list[Any]
+    """What may stand there now: the edit, and what decisions put in its place."""
+    kept: list[Any] = field(default_factory=list)
+    """SIORG's values that a person turned down."""
+    accepted: bool = False
+    """A person decided for SIORG's value."""
+    named: tuple[int, int] | None = None
+    """Organization and parent that SIORG named for the unit then."""
+    weak: bool = False
+    """Too much happened to tell what has to come of it."""
+
+
+Edits = dict[tuple[Entity, str], Edit]
+
+
+def said(row: Row, name: str) -> Any:
+    """What SIORG says of a field, as it is written here; None where it is silent."""
+    if name == "name":
+        return " ".join(row["nome"].split())
+    if name == "acronym":
+        return row["sigla"]
+    if name == "contact_info.phones":
+        phones = next((entry.get("telefone") for entry in row.get("contato") or ()), None)
+        return None if phones is None else list(dict.fromkeys(phones))
+    return row["codigoTipoUnidade"].rsplit("/", 1)[-1]
+
+
+def place_in(code: int, siorg: Rows) -> tuple[int, int]:
+    """Where SIORG has a unit, as it can be here: below a parent of its organization, else directly under that."""
+    home, above = organization_of(siorg[code]), parent_of(siorg[code])
+    if above in siorg and organization_of(siorg[above]) != home:
+        above = home
+    return home, above
+
+
+def contests(edit: Edit, name: str, code: int, siorg: Rows) -> bool:
+    """Whether SIORG has another value now than it had when the person wrote, or kept, another one."""
+    if name == "place" and parent_of(siorg[code]) not in siorg and parent_of(siorg[code]) != organization_of(siorg[code]):
+        return False  # nobody knows where that is
+    theirs = place_in(code, siorg) if name == "place" else said(siorg[code], name)
+    return theirs is not None and theirs not in [edit.base, *edit.kept, *edit.values]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What waits for people: by entity, what the newest conflict shows of each field in dispute."""
+
+    open: Mapping[Entity, Mapping[str, Mapping[str, Any]]]
+    skipped: Collection[Entity]
+
+
+def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> list[str]:
+    """Everything at rest that is neither SIORG's nor a departure with a name."""
+    found: list[str] = []
+    by_entity = _by_entity(edits)
+    for code in sorted({*here.units, *units_of(siorg)}):
+        unit = _Unit(code, here, siorg, by_entity, asked, damaged)
+        found += [f"unit {code}: {problem}" for problem in unit.problems()]
+    for code, row in here.organizations.items():
+        if not row["is_active"] or code in damaged:
+            continue
+        if not is_organization(code, siorg):
+            continue  # fault 2
+        entity = ("ORGANIZATION", code)
+        if _is_disputed(entity, by_entity.get(entity, {}), code, siorg, asked):
+            continue
+        for name in ("name", "acronym"):
+            problem = _compare(name, row[name], said(siorg[code], name), by_entity.get(entity, {}).get(name), code, siorg)
+            found += [f"organization {code}: {problem}"] if problem else []
+    return found
+
+
+def held_up(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> set[int]:
+    """Units whose parent in SIORG hangs below them here, and may."""
+    by_entity = _by_entity(edits)
+    units = [code for code in units_of(siorg) if code in here.units]
+    return {code for code in units if _Unit(code, here, siorg, by_entity, asked, damaged).is_held_up()}
+
+
+def _by_entity(edits: Edits) -> dict[Entity, dict[str, Edit]]:
+    found: dict[Entity, dict[str, Edit]] = {}
+    for (entity, name), edit in edits.items():
+        found.setdefault(entity, {})[name] = edit
+    return found
+
+
+def _is_disputed(entity: Entity, edits: Mapping[str, Edit], code: int, siorg: Rows, asked: Asked) -> bool:
+    if entity not in asked.open and entity not in asked.skipped:
+        return False
+    return any(edit.weak or edit.kept or contests(edit, name, code, siorg) for name, edit in edits.items())
+
+
+def _compare(name: str, mine: Any, theirs: Any, edit: Edit | None, code: int, siorg: Rows) -> str | None:
+    if theirs is None or mine == theirs:
+        return None
+    if isinstance(mine, list) and sorted(mine) == sorted(theirs):
+        return None  # in another order it is no other value
+    if edit is None:
+        return f"{name} is {mine!r}, and {theirs!r} in SIORG"
+    if edit.weak:
+        return None if mine in edit.values else f"{name} is {mine!r}: neither SIORG's {theirs!r} nor a person's {edit.values}"
+    if mine not in edit.values:
+        return f"{name} is {mine!r}, a person wrote {edit.values}, SIORG says {theirs!r}"
+    if edit.accepted:
+        return f"{name} is still {mine!r}, although a person decided for SIORG's {theirs!r}"
+    if name == "place" and edit.named == (organization_of(siorg[code]), parent_of(siorg[code])):
+        return None  # what SIORG says of the unit is the same; where its parent is now, nobody needs to be asked about
+    if contests(edit, name, code, siorg):
+        return f"{name} is {mine!r}, SIORG moved from {edit.base!r} to {theirs!r}, and nobody is asked"
+    return None
+
+
+@dataclass
+class _Unit:
+    code: int
+    here: Local
+    siorg: Rows
+    edits_of: Mapping[Entity, Mapping[str, Edit]]
+    asked: Asked
+    damaged: Collection[int]
+
+    @property
+    def edits(self) -> Mapping[str, Edit]:
+        return self.edits_of.get(("UNIT", self.code), {})
+
+    def problems(self) -> Iterable[str]:
+        code, siorg, row = self.code, self.siorg, self.here.units.get(self.code)
+        is_unit = code in siorg and not is_organization(code, siorg)
+        home = organization_of(siorg[code]) if is_unit else None
+        wanted = home in self.here.registered and home is not None and is_organization(home, siorg)
+        if code in self.damaged or self._below_damaged():
+            return  # failed
+        if row is None:
+            if wanted:
+                yield f"is not here; SIORG has it below {parent_of(siorg[code])} in {home}"
+            return
+        if not row["at_home"]:
+            if wanted and home != row["organization"] and not self._is_disputed():
+                yield f"is in the inactive organization {row['organization']}; SIORG has it in {home}"
+            return
+        if not wanted:
+            yield from self._end(row)
+            return
+        yield from self._needless()
+        if self._is_disputed() or self.is_held_up():
+            return
+        if not row["is_active"]:
+            yield f"is inactive; SIORG has it in {home}"
+            return
+        yield from self._fields(row)
+
+    def _end(self, row: dict[str, Any]) -> Iterable[str]:
+        if not row["is_active"]:
+            return
+        gone = self.code not in self.siorg
+        if not is_organization(row["organization"], self.siorg):
+            return  # fault 2
+        entity = ("UNIT", self.code)
+        below = [c for c, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
+        if gone and below and (entity in self.asked.open or entity in self.asked.skipped):
+            return
+        if "is_active" in self.edits:
+            return  # a person kept it
+        yield f"is active; SIORG has it {'nowhere' if gone else 'in ' + str(organization_of(self.siorg[self.code]))}"
+
+    def _needless(self) -> Iterable[str]:
+        for name, sides in self.asked.open.get(("UNIT", self.code), {}).items():
+            edit = self.edits.get(name)
+            if edit is None or edit.weak or name in ("place", "is_active"):
+                continue
+            if said(self.siorg[self.code], name) == edit.base == sides.get("remote"):
+                yield f"a person is asked about {name}, although SIORG says {edit.base!r} as before"
+
+    def _fields(self, row: dict[str, Any]) -> Iterable[str]:
+        theirs = self.siorg[self.code]
+        for name in ("name", "acronym", "contact_info.phones", "unit_type"):
+            mine = row["contact_info"]["phones"] if name == "contact_info.phones" else row[name]
+            if problem := _compare(name, mine, said(theirs, name), self.edits.get(name), self.code, self.siorg):
+                yield problem
+        mine = (row["organization"], row["parent"])
+        if mine not in self._places() and (problem := _compare(
+            "place", mine, place_in(self.code, self.siorg), self.edits.get("place"), self.code, self.siorg
+        )):  # fmt: skip
+            yield problem
+        if row["siorg_parent_code"] != parent_of(theirs):
+            yield f"siorg_parent_code is {row['siorg_parent_code']}, and {parent_of(theirs)} in SIORG"
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Where the unit may hang: below its parent where that is in the same organization here, else at the top."""
+        home, above = place_in(self.code, self.siorg)
+        if above == home:
+            allowed = [(home, home)]
+            stayed = self.here.units.get(parent_of(self.siorg[self.code]))
+            if stayed is not None and stayed["organization"] == home and self._departs(parent_of(self.siorg[self.code])):
+                allowed.append((home, parent_of(self.siorg[self.code])))
+            return allowed
+        row = self.here.units.get(above)
+        if row is None or row["organization"] != home:
+            return [(home, home)]
+        if above not in self.siorg and not row["is_active"]:
+            return [(home, home), (home, above)]
+        return [(home, above), (home, home)] if self._departs(above) else [(home, above)]
+
+    def _departs(self, code: int) -> bool:
+        """Whether that unit may be elsewhere here than SIORG has it."""
+        entity = ("UNIT", code)
+        return entity in self.asked.open or entity in self.asked.skipped or code in self.damaged or code not in self.siorg
+
+    def is_held_up(self) -> bool:
+        """Whether its parent hangs below it here, and may: by a person's word, or because SIORG has it nowhere (failed)."""
+        above, may = parent_of(self.siorg[self.code]), False
+        seen: set[int] = set()
+        while above in self.here.units and above not in seen and above != self.code:
+            seen.add(above)
+            place = self.edits_of.get(("UNIT", above), {}).get("place")
+            may = may or self._departs(above) or (place is not None and self.here.units[above]["parent"] == place.values[0][1])
+            above = self.here.units[above]["parent"]
+        return above == self.code and may
+
+    def _is_disputed(self) -> bool:
+        return _is_disputed(("UNIT", self.code), self.edits, self.code, self.siorg, self.asked)
+
+    def _below_damaged(self) -> bool:
+        code = self.code
+        while code in self.siorg and not is_organization(code, self.siorg):
+            code = parent_of(self.siorg[code])
+            if code in self.damaged:
+                return True
+        return False
+
+
+_CONFLICTS = """
+SELECT DISTINCT ON (entity_type, siorg_code) entity_type::text AS type, siorg_code AS code, detected_changes AS changes
+FROM siorg_sync_queue WHERE status = 'CONFLICT' ORDER BY entity_type, siorg_code, created_at DESC, id
+"""
+
+
+def asked_of_people(connection: Connection, skipped: Collection[Entity]) -> Asked:
+    rows = connection.execute(_CONFLICTS).fetchall()
+    return Asked({(row["type"], row["code"]): row["changes"] or {} for row in rows}, skipped)

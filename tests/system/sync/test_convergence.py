@@ -1,0 +1,89 @@
+"""Whatever happens on the way, at rest the local rows are SIORG's, but for departures that have a name.
+
+Programs by seed: `CONVERGENCE_SEED=17 pytest tests/system/sync/test_convergence.py` runs one again. `make soak` runs more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from support.convergence.machine import Machine, Step
+from support.convergence.programs import replay, run_seed, shrunk
+from support.postgres import Postgres
+
+_SEEDS = range(1, 41)  # of 50 steps each
+_TOGETHER = 5
+_ONE = os.environ.get("CONVERGENCE_SEED")
+_GROUPS = [[int(_ONE)]] if _ONE else [list(_SEEDS[start : start + _TOGETHER]) for start in range(0, len(_SEEDS), _TOGETHER)]
+
+
+@pytest.fixture(scope="module")
+def machine(postgres: Postgres) -> Iterator[Machine]:
+    urls = postgres.database(), postgres.database()
+    with Machine(*urls) as made:
+        yield made
+    for url in urls:
+        postgres.drop(url)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seeds", _GROUPS, ids=lambda seeds: f"seeds {seeds[0]} to {seeds[-1]}")
+def test_whatever_happens_the_rows_become_siorgs(machine: Machine, seeds: list[int]) -> None:
+    for seed in seeds:
+        failure = run_seed(machine, seed)
+        if failure is not None:
+            pytest.fail(str(shrunk(machine, failure)))
+
+
+FOUND: dict[str, list[Step]] = {
+    "a unit left for a unit of an organization that is not registered": [
+        ("create", 1003, 600, "Unidade 1003"),
+        ("quiet",),
+        ("create", 1004, 700, "Nome 1"),
+        ("move", 1003, 1004, "along"),
+        ("quiet", True),
+    ],
+    "a unit is created below one that comes into its organization in the same group": [
+        ("create", 1001, 600, "Unidade 1001"),
+        ("create", 1002, 1001, "Unidade 1002"),
+        ("create", 1004, 600, "Unidade 1004"),
+        ("create", 1006, 1002, "Unidade 1006"),
+        ("quiet",),
+        ("edit", "UNIT", 1006, "place", 1004),
+        ("move", 1004, 471, "along"),
+        ("move", 1001, 1004, "along"),
+        ("quiet",),
+        ("decide", "UNIT", 1006, "accept"),
+        ("create", 1016, 1006, "Nome 3"),
+        ("quiet",),
+        ("decide", "UNIT", 1006, "accept"),
+        ("decide", "UNIT", 1006, "merge by the API server"),
+        ("quiet", True),
+    ],
+}
+"""What the machine has found, as small as it could make it."""
+
+
+@pytest.mark.parametrize("program", FOUND)
+def test_what_was_found_once_stays_mended(machine: Machine, program: str) -> None:
+    assert replay(machine, FOUND[program]) is None
+
+
+def test_a_unit_that_moved_and_is_in_dispute_is_asked_about_once(machine: Machine) -> None:
+    """That it is gone from where it was is no question beside the one about its place."""
+    moved: list[Step] = [
+        ("create", 1001, 471, "Unidade 1001"),
+        ("quiet",),
+        ("edit", "UNIT", 1001, "name", "Nossa unidade"),
+        ("rename", 1001, "Nome 1"),
+        ("move", 1001, 600, "along"),
+        ("discover", 0, 471, "whole"),
+        ("drain", 0, 100),
+        ("quiet",),
+    ]
+    assert replay(machine, moved) is None
+    rows = machine.world.rows("SELECT operation::text, detected_changes FROM siorg_sync_queue WHERE status = 'CONFLICT'")
+    assert [(row["operation"], sorted(row["detected_changes"])) for row in rows] == [("UPDATE", ["name"])]
