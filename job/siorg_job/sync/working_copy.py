@@ -39,6 +39,8 @@ class Unit:
     name: str
     activity_area: str
     contact_info: Mapping[str, Any]
+    own_category: bool = False
+    """Whether the category is a person's, which SIORG does not know; the fallback is nobody's."""
     acronym: str | None = None
     parent_id: UUID | None = None
     parent_code: int | None = None
@@ -67,7 +69,7 @@ class Unit:
             UnitField.ORGANIZATION: self.organization_code,
             UnitField.PARENT: self._parent_value(),
             UnitField.UNIT_TYPE: self.type_slug,
-            UnitField.CATEGORY: self.category_code,
+            UnitField.CATEGORY: f"local:{self.category_id}" if self.own_category else self.category_code,
             UnitField.ACTIVITY_AREA: self.activity_area,
             UnitField.PHONES: _texts(contact.get("phones")),
             UnitField.EMAILS: _texts(contact.get("emails")),
