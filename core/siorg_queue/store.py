@@ -23,6 +23,7 @@ from siorg_queue.model import (
     Counts,
     Depth,
     EntityType,
+    HeldRow,
     Item,
     LostItem,
     NewItem,
@@ -39,7 +40,7 @@ CHANNEL = "siorg_sync_queue"
 
 _ZERO = UUID(int=0)
 _ENUMS: Mapping[str, Callable[[str], Any]] = {"entity_type": EntityType, "operation": Operation, "status": Status}
-_Made = TypeVar("_Made", LostItem, Attention)
+_Made = TypeVar("_Made", LostItem, Attention, HeldRow)
 _LOCK_SECONDS = 20.0  # for rows that are being finished: a process that stopped within a transaction is out of the way by then
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
@@ -278,6 +279,24 @@ class QueueStore:
     def skip_conflict(self, id: UUID, *, notes: str | None = None) -> bool:  # noqa: A002
         """End a CONFLICT as SKIPPED: a person decides later; False when it is no CONFLICT any more."""
         return bool(self._run("people.sql", "skip_conflict", id=id, notes=notes))
+
+    def held(self, *, organization: int | None = None) -> list[HeldRow]:
+        """What is held, of one organization or of all, the oldest first."""
+        return [_made(HeldRow, row) for row in self._run("held.sql", "held", organization=organization)]
+
+    def release_held(self, ids: Collection[UUID], *, notes: str | None, by: str) -> int:
+        """Let SIORG's values be applied after all, of exactly these rows; returns how many were held still.
+
+        Args:
+            ids: of rows as ``held`` returned them.
+            notes: kept with the rows.
+            by: who decided.
+        """
+        return len(self._run("held.sql", "release", ids=list(ids), notes=notes, by=by))
+
+    def drop_held(self, ids: Collection[UUID], *, notes: str | None, by: str) -> int:
+        """As ``release_held``, but the local values stay, until SIORG says something else."""
+        return len(self._run("held.sql", "drop", ids=list(ids), notes=notes, by=by))
 
     def retry(self, *, ids: Sequence[UUID] | None = None, codes: Sequence[int] | None = None) -> int:
         """Open FAILED items again with all their attempts: those named, or all. Returns how many."""
