@@ -272,11 +272,7 @@ class WorkingCopy:
         self.put(after)
         # An item may change more than its own row: an ancestor of its unit, a category that has the name it needs.
         code = item.siorg_code if after.code is None else after.code
-        review = (
-            review
-            or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
-            or (operation is Operation.UPDATE and item.operation is Operation.HIERARCHY_CHANGE and code == item.siorg_code)
-        )
+        review = review or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
         self.history.append(
             HistoryRow(
                 entity_type=after.entity_type,
