@@ -15,7 +15,20 @@ from types import FrameType
 
 import psycopg
 
-from siorg_job.commands import cleanup, conflicts, discover, doctor, enqueue, migrate, organizations, retry, run, status, verify
+from siorg_job.commands import (
+    cleanup,
+    conflicts,
+    discover,
+    doctor,
+    enqueue,
+    held,
+    migrate,
+    organizations,
+    retry,
+    run,
+    status,
+    verify,
+)
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.settings import ENVIRONMENT, Settings
 from siorg_queue import DatabaseUnavailable, describe, is_transient
@@ -24,7 +37,7 @@ from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.redaction import Redactor
 from siorg_runtime.version import version
 
-_COMMANDS = (run, discover, verify, cleanup, status, conflicts, retry, enqueue, organizations, migrate, doctor)
+_COMMANDS = (run, discover, verify, cleanup, status, conflicts, held, retry, enqueue, organizations, migrate, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -42,7 +42,8 @@ class Organization:
     version: str | None
     """The version recorded at the last discovery."""
     at_rest: bool
-    """At the last comparison nothing differed, the version had not moved, and that is less than seven days ago."""
+    """At the last comparison nothing differed or was in dispute, the version had not moved, and that is less than seven days
+    ago."""
     has_units: bool
 
 
@@ -116,7 +117,7 @@ async def discover(
     found = [*items_for(structure, within.comparison, disputed), *map(_moved, absent.moved.values())]
     items = [replace(item, needed_at=asked_at) for item in found]
     added = store.enqueue(items)
-    at_rest = not items and not within.held and version == organization.version
+    at_rest = not items and not within.held and not disputed and version == organization.version
     _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
     return Discovery(code, version, "structure", items, added, within.held, within.reasons)
 
@@ -183,13 +184,20 @@ def items_for(structure: Structure, comparison: Comparison, disputed: Collection
     for entity_type, entity in comparison.unnoted:
         yield _item(structure.units[entity], Operation.UPDATE, entity_type)
     for (entity_type, entity), differences in comparison.differences.items():
-        if operation := _operation([each for each in differences if each.disputed not in disputed]):
+        if operation := _operation(_not_asked(differences, disputed)):
             yield _item(structure.units[entity], operation, entity_type)
     for entity in sorted(structure.invalid):
         if entity != code:
             yield NewItem(EntityType.UNIT, entity, Operation.UPDATE, {}, _PRIORITY)
     for entity in comparison.gone:
         yield NewItem(EntityType.UNIT, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
+
+
+def _not_asked(differences: Sequence[Difference], disputed: Collection[Disputed]) -> Sequence[Difference]:
+    """What an item would be about: what else differs waits with what a person is asked, for nothing of a conflict is applied."""
+    others = [each for each in differences if each.disputed not in disputed]
+    asked = any(each.rule is Rule.APART for each in differences if each.disputed in disputed)
+    return [] if asked and not any(each.rule is Rule.APART for each in others) else others
 
 
 def _operation(differences: Sequence[Difference]) -> Operation | None:

@@ -13,7 +13,17 @@ from siorg_job.sync.domain_rows import pairs
 from siorg_job.sync.merge_base import read_base
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
-from siorg_job.sync.working_copy import Ancestor, Child, Domain, Kept, Organization, Question, Unit, WorkingCopy
+from siorg_job.sync.working_copy import (
+    FALLBACK_CATEGORY,
+    Ancestor,
+    Child,
+    Domain,
+    Kept,
+    Organization,
+    Question,
+    Unit,
+    WorkingCopy,
+)  # fmt: skip
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
@@ -90,8 +100,7 @@ def _read_organizations(connection: Connection, works: _Works, unit_codes: list[
 def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID | None], copy: WorkingCopy) -> None:
     for row in _rows(connection, "units", codes=sorted(local_ids), local_ids=[local_ids[code] for code in sorted(local_ids)]):
         if row["code"] not in copy.units:
-            row["contact_info"] = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
-            copy.put(Unit(**_with_base(row, UnitField)))
+            copy.put(_unit(row))
     parents = {code for item, _ in works for code in codes_named(item.error_details)}
     parents |= {unit.parent_code for _, fetched in works for unit in fetched.units if unit.parent_code}
     above = {unit.parent_id for unit in copy.units.values() if unit.parent_id is not None}
@@ -124,8 +133,7 @@ def read_for_comparison(connection: Connection, organization: int, codes: Sequen
     for row in _rows(connection, "organizations", codes=[organization], unit_codes=list(codes)):
         copy.put(Organization(**_with_base(row, OrganizationField)))
     for row in _rows(connection, "units_to_compare", organization=organization, codes=list(codes)):
-        row["contact_info"] = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
-        copy.put(Unit(**_with_base(row, UnitField)))
+        copy.put(_unit(row))
     return copy
 
 
@@ -159,6 +167,13 @@ def hanging_wrong(connection: Connection, copy: WorkingCopy) -> list[int]:
 
 def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
     return connection.execute(load("siorg_job.sync", "read.sql")[name], parameters).fetchall()
+
+
+def _unit(row: dict[str, Any]) -> Unit:
+    contact = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
+    name = row.pop("category_name")
+    own_category = row["category_code"] is None and name != FALLBACK_CATEGORY
+    return Unit(**_with_base(row | {"contact_info": contact, "own_category": own_category}, UnitField))
 
 
 def _with_base(row: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:

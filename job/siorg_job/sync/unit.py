@@ -321,7 +321,7 @@ def _columns(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) ->
                 columns |= {"unit_type_id": copy.type_for(str(value)).id, "type_slug": value}
             case UnitField.CATEGORY:
                 assert isinstance(value, int)
-                columns |= {"category_id": _category(value, fetched, copy).id, "category_code": value}
+                columns |= {"category_id": _category(value, fetched, copy).id, "category_code": value, "own_category": False}
             case UnitField.IS_ACTIVE:
                 columns |= {"is_active": value, "deactivation_reason": None}
             case UnitField.PHONES | UnitField.EMAILS | UnitField.WEBSITES | UnitField.ADDRESS:

@@ -39,6 +39,8 @@ class Unit:
     name: str
     activity_area: str
     contact_info: Mapping[str, Any]
+    own_category: bool = False
+    """Whether the category is a person's, which SIORG does not know; the fallback is nobody's."""
     acronym: str | None = None
     parent_id: UUID | None = None
     parent_code: int | None = None
@@ -67,7 +69,7 @@ class Unit:
             UnitField.ORGANIZATION: self.organization_code,
             UnitField.PARENT: self._parent_value(),
             UnitField.UNIT_TYPE: self.type_slug,
-            UnitField.CATEGORY: self.category_code,
+            UnitField.CATEGORY: f"local:{self.category_id}" if self.own_category else self.category_code,
             UnitField.ACTIVITY_AREA: self.activity_area,
             UnitField.PHONES: _texts(contact.get("phones")),
             UnitField.EMAILS: _texts(contact.get("emails")),
@@ -285,11 +287,7 @@ class WorkingCopy:
         self.put(after)
         # An item may change more than its own row: an ancestor of its unit, a category that has the name it needs.
         code = item.siorg_code if after.code is None else after.code
-        review = (
-            review
-            or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
-            or (operation is Operation.UPDATE and item.operation is Operation.HIERARCHY_CHANGE and code == item.siorg_code)
-        )
+        review = review or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
         self.history.append(
             HistoryRow(
                 entity_type=after.entity_type,

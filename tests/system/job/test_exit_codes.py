@@ -47,7 +47,7 @@ def test_wrong_usage_is_2(words: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage: siorg-job" in printed.err
 
 
-@pytest.mark.parametrize("command", ["run", "status", "discover", "cleanup", "conflicts", "retry"])
+@pytest.mark.parametrize("command", ["run", "status", "discover", "cleanup", "conflicts", "held", "retry"])
 def test_missing_tables_are_1_and_name_the_command_that_makes_them(
     empty_database_url: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,7 +57,7 @@ def test_missing_tables_are_1_and_name_the_command_that_makes_them(
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize("command", ["run", "status", "cleanup", "conflicts", "retry", "migrate"])
+@pytest.mark.parametrize("command", ["run", "status", "cleanup", "conflicts", "held", "retry", "migrate"])
 def test_a_database_that_is_away_is_75(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command], {"DATABASE_URL": DATABASE, "WORKER_UNAVAILABLE_SECS": "0"}) == 75
     told = capsys.readouterr().err

@@ -50,7 +50,7 @@ WITH wanted AS (
 )
 SELECT target.code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
        p.siorg_code AS parent_code, u.siorg_parent_code,
-       u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
+       u.category_id, c.siorg_code AS category_code, c.name AS category_name, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
        u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
        u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
@@ -67,7 +67,7 @@ FOR NO KEY UPDATE OF u
 -- All units of one organization that SIORG may know, and those named by code wherever they are.
 SELECT u.siorg_code AS code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
        p.siorg_code AS parent_code, u.siorg_parent_code,
-       u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
+       u.category_id, c.siorg_code AS category_code, c.name AS category_name, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
        u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
        u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
