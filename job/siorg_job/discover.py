@@ -17,7 +17,7 @@ from typing import Any
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import MalformedResponse, NotFound
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
+from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
 from siorg_job.sync.read import read_decisions, read_for_comparison
@@ -142,13 +142,22 @@ def items_for(
     for entity_type, entity in comparison.unnoted:
         yield _item(structure.units[entity], Operation.UPDATE, entity_type)
     for (entity_type, entity), differences in comparison.differences.items():
-        if operation := _operation([each for each in differences if each.disputed not in disputed]):
+        if operation := _operation(open_of(differences, disputed)):
             yield _item(structure.units[entity], operation, entity_type)
     for entity in sorted(structure.invalid):
         if entity != code:
             yield NewItem(EntityType.UNIT, entity, Operation.UPDATE, {}, _PRIORITY)
     for entity in comparison.gone:
         yield NewItem(EntityType.UNIT, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
+
+
+def open_of(differences: Sequence[Difference], disputed: Collection[Disputed]) -> list[Difference]:
+    """What an item can bring in line, or has to ask a person about."""
+    open_ = [each for each in differences if each.disputed not in disputed]
+    is_held_up = any(each.holds_up for each in differences if each.disputed in disputed)
+    if is_held_up and not any(each.rule is Rule.APART for each in open_):
+        return [each for each in open_ if each.field in PATHS]  # the rest waits for the decision
+    return open_
 
 
 def _operation(differences: Sequence[Difference]) -> Operation | None:
