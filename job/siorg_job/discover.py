@@ -92,12 +92,39 @@ async def discover(
     disputed = read_decisions(connection, comparison.apart, copy)
     if comparison.apart:
         comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    found = items_for(structure, comparison, copy, disputed)
-    items = [replace(item, needed_at=asked_at) for item in found]
-    added = store.enqueue(items)
+    items, added = enqueue_differences(structure, comparison, copy, disputed, asked_at, store)
     at_rest = not items and version == organization.version
     _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
     return Discovery(code, version, "structure", items, added)
+
+
+def enqueue_differences(
+    structure: Structure,
+    comparison: Comparison,
+    copy: WorkingCopy,
+    disputed: Collection[Disputed],
+    asked_at: datetime,
+    store: QueueStore,
+    *,
+    only: Collection[tuple[EntityType, int]] | None = None,
+) -> tuple[list[NewItem], int]:
+    """Enqueue what came of a comparison: for discovery all of it, for verification ``only`` what is drift.
+
+    Args:
+        structure: SIORG's answer.
+        comparison: what came of comparing it.
+        copy: the rows that it was compared with.
+        disputed: what waits for a person already: it is not asked again.
+        asked_at: when SIORG was asked, by the database's clock.
+        store: the queue.
+        only: the entities of which items are enqueued; None: all.
+
+    Returns:
+        The items, and how many were really added: the others were waiting already.
+    """
+    found = items_for(structure, comparison, copy, disputed)
+    items = [replace(item, needed_at=asked_at) for item in found if only is None or (item.entity_type, item.siorg_code) in only]
+    return items, store.enqueue(items)
 
 
 def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:

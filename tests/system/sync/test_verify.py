@@ -42,7 +42,7 @@ def test_drift_is_named_with_both_values_and_queued_it_is_mended(world: World) -
         (901, "is_active", True, False),
     }  # fmt: skip
     for _ in range(2):  # twice adds nothing
-        world.store.enqueue(found.items())
+        asyncio.run(verify(UFMT, cast("Any", world.siorg), world.connection, world.store))
     assert {(code, kind) for code, _, kind in _kinds(world)} == {(900, "waiting"), (910, "waiting"), (901, "waiting")}
     world.drain()
     assert _kinds(world) == set()
