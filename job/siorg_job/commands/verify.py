@@ -202,10 +202,10 @@ def _lines(result: Verification, names: dict[Subject, str]) -> Iterator[str]:
     for subject, reason in result.untold.items():
         yield f"{names[subject]} could not be told: {reason}"
     summary = _summary(result)
-    yield f"{summary['organizations']} organizations, {summary['rows']} rows compared"
+    yield f"{_number(summary['organizations'], 'organization')}, {_number(summary['rows'], 'row')} compared"
     counted = Counter(departure.kind for _, departure in departures)
     yield from _aligned([("", str(counted[kind]), kind.value, ENDS[kind]) for kind in Kind if counted[kind]])
-    if not departures:
+    if not departures and result.found:
         yield "no departure" if result.is_complete else "no departure in what could be told"
     if summary["adopted"]:
         of = sum(counted[kind] for kind in (Kind.CONFLICT, Kind.EDITED))
@@ -214,7 +214,11 @@ def _lines(result: Verification, names: dict[Subject, str]) -> Iterator[str]:
             " here then is not recorded: they may be the first worker's own mistakes"
         )
     if summary["enqueued"]:
-        yield f"{summary['enqueued']} items were put on the queue"
+        yield f"put on the queue: {_number(summary['enqueued'], 'item')}"
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
 
 
 def _line(departure: Departure) -> tuple[str, ...]:
