@@ -8,29 +8,26 @@ short is simply done again.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from siorg_job.hold import Within, hold, may_be_decided, sort_absent
+from siorg_job.compared import Compared, compared
+from siorg_job.hold import Within, hold, sort_absent
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import NotFound, SiorgError
-from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
+from siorg_job.siorg.each import each_unit
+from siorg_job.siorg.model import RemoteUnit, Structure, Told
+from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disputed, is_end, parents_elsewhere
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
-from siorg_job.sync.read import read_decisions, read_for_comparison
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
 
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
-_LOOK_UPS = 8  # at once; how many a second is the client's business
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,77 +96,48 @@ async def discover(
         return Discovery(code, version, "unchanged")
     asked_at = _clock(connection)
     structure = await siorg.structure(code)
-    parents = await look_up(sorted(parents_elsewhere(structure)), siorg)
-    elsewhere = organizations_of(parents)
+    told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
-    copy = read_for_comparison(connection, code, units_named(structure, elsewhere))
-    comparison = compare(structure, copy, elsewhere)
-    gone = comparison.gone  # with those that a person keeps: that is noted when such an item is worked on
-    disputed = read_decisions(connection, may_be_decided(comparison), copy)
-    comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    alone = await look_up(gone, siorg, known=parents)
-    absent = sort_absent(alone, copy, {each.code for each in registered(connection, None)})
-    comparison = replace(comparison, gone=absent.ended)
-    within = Within(comparison)
-    if limits is not None:
-        within = hold(structure, comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
-    found = [*items_for(structure, within.comparison, disputed), *map(_moved, absent.moved.values())]
-    items = [replace(item, needed_at=asked_at) for item in found]
-    added = store.enqueue(items)
-    at_rest = not items and not within.held and not disputed and version == organization.version
+    found = compared(told, connection)
+    found = replace(found, told=told.with_answers(await each_unit(set(found.comparison.gone) - told.answers.keys(), siorg)))
+    items, added, within = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
+    at_rest = not items and not within.held and not found.disputed and version == organization.version
     _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
     return Discovery(code, version, "structure", items, added, within.held, within.reasons)
 
 
-def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:
-    """The codes whose rows here are compared, or looked at for it."""
-    return [*structure.units, *structure.invalid, *elsewhere]
-
-
-async def look_up(
-    codes: Iterable[int], siorg: SiorgClient, *, known: Mapping[int, RemoteUnit | None] | None = None
-) -> dict[int, RemoteUnit | None]:
-    """What SIORG says of each of these units by itself, in the order in which they are given; None: it has none.
+def enqueue_differences(
+    found: Compared,
+    limits: Limits | None,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    asked_at: datetime,
+    only: Collection[tuple[EntityType, int]] | None = None,
+) -> tuple[list[NewItem], int, Within]:
+    """Enqueue what came of a comparison, within the limits: for discovery all of it, for verification ``only`` what is drift.
 
     Args:
-        codes: the units.
-        siorg: whom to ask.
-        known: answers that are there already.
+        found: what came of the comparison, with what SIORG says of each unit that is gone.
+        limits: beyond these, ends and overwritten names are held; None: who calls answers for them.
+        connection: the one that ``store`` uses.
+        store: the queue.
+        asked_at: when SIORG was asked, by the database's clock.
+        only: the entities of which items are enqueued; None: all.
 
-    Raises:
-        SiorgError: it could not be asked.
+    Returns:
+        The items; how many were really added, for the others were waiting already; and what is held.
     """
-    found: dict[int, RemoteUnit | None] = {code: (known or {}).get(code) for code in codes}
-    gate = asyncio.Semaphore(_LOOK_UPS)
-
-    async def ask(code: int) -> None:
-        async with gate:
-            with contextlib.suppress(NotFound):
-                found[code] = await siorg.unit(code)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for code in [code for code in found if code not in (known or {})]:
-                tasks.create_task(ask(code))
-    except* SiorgError as errors:
-        raise _first(errors) from None
-    return found
-
-
-def _first(errors: BaseExceptionGroup[SiorgError]) -> SiorgError:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def organizations_of(found: Mapping[int, RemoteUnit | None]) -> dict[int, int | None]:
-    """The organizations that SIORG has these units in; None: in none."""
-    return {code: None if unit is None or unit.ended else unit.organization_code for code, unit in found.items()}
-
-
-async def look_for(codes: Iterable[int], siorg: SiorgClient) -> dict[int, int | None]:
-    """The organizations that SIORG has these units in; None: in none."""
-    return organizations_of(await look_up(sorted(codes), siorg))
+    structure, copy = found.told.structure, found.copy
+    absent = sort_absent({code: found.told.answers[code] for code in found.comparison.gone}, copy, found.registered)
+    within = Within(replace(found.comparison, gone=absent.ended))
+    if limits is not None:
+        within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
+    new = [*items_for(structure, within.comparison, found.disputed), *map(_moved, absent.moved.values())]
+    new += [NewItem(EntityType.UNIT, code, Operation.UPDATE, {}, _PRIORITY) for code in absent.unusable]
+    items = [replace(item, needed_at=asked_at) for item in new if only is None or (item.entity_type, item.siorg_code) in only]
+    return items, store.enqueue(items), within
 
 
 def items_for(structure: Structure, comparison: Comparison, disputed: Collection[Disputed] = ()) -> Iterator[NewItem]:
@@ -182,9 +150,12 @@ def items_for(structure: Structure, comparison: Comparison, disputed: Collection
     """
     code = structure.organization
     for entity_type, entity in comparison.unnoted:
-        yield _item(structure.units[entity], Operation.UPDATE, entity_type)
+        if entity in structure.units:
+            yield _item(structure.units[entity], Operation.UPDATE, entity_type)
+        else:
+            yield NewItem(entity_type, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
     for (entity_type, entity), differences in comparison.differences.items():
-        if operation := _operation(_not_asked(differences, disputed)):
+        if operation := _operation(open_of(differences, disputed)):
             yield _item(structure.units[entity], operation, entity_type)
     for entity in sorted(structure.invalid):
         if entity != code:
@@ -193,11 +164,13 @@ def items_for(structure: Structure, comparison: Comparison, disputed: Collection
         yield NewItem(EntityType.UNIT, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
 
 
-def _not_asked(differences: Sequence[Difference], disputed: Collection[Disputed]) -> Sequence[Difference]:
-    """What an item would be about: what else differs waits with what a person is asked, for nothing of a conflict is applied."""
-    others = [each for each in differences if each.disputed not in disputed]
-    asked = any(each.rule is Rule.APART for each in differences if each.disputed in disputed)
-    return [] if asked and not any(each.rule is Rule.APART for each in others) else others
+def open_of(differences: Sequence[Difference], disputed: Collection[Disputed]) -> list[Difference]:
+    """What an item can bring in line, or has to ask a person about."""
+    open_ = [each for each in differences if each.disputed not in disputed]
+    is_held_up = any(each.holds_up for each in differences if each.disputed in disputed)
+    if is_held_up and not any(each.rule is Rule.APART for each in open_):
+        return [each for each in open_ if each.field in PATHS]  # the rest waits for the decision
+    return open_
 
 
 def _operation(differences: Sequence[Difference]) -> Operation | None:

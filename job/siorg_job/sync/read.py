@@ -137,6 +137,11 @@ def read_for_comparison(connection: Connection, organization: int, codes: Sequen
     return copy
 
 
+def read_registered(connection: Connection) -> set[int]:
+    """Codes of the organizations that are registered here, and active."""
+    return {row["code"] for row in _rows(connection, "registered")}
+
+
 def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> set[tuple[EntityType, int, str, str]]:
     """What people turned down about these entities, into ``copy``; and what they have been asked and did not decide yet."""
     if not codes:

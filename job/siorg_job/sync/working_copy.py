@@ -48,6 +48,8 @@ class Unit:
     siorg_parent_code: int | None = None
     level: int = 1
     """As it was read: what hangs elsewhere by now is refreshed by ``write``."""
+    off_path: Mapping[str, Any] = field(default_factory=dict)
+    """As it was read: of level and path what does not follow from the parent, ``{column: [here, what follows]}``."""
     is_active: bool = True
     deactivation_reason: str | None = None
     """Of an end by this transaction; the earlier one is not read."""

@@ -61,6 +61,7 @@ def test_every_command_explains_itself(job: Job, capsys: pytest.CaptureFixture[s
     commands = [
         "run",
         "discover",
+        "verify",
         "cleanup",
         "status",
         "conflicts",
