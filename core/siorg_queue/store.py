@@ -294,6 +294,14 @@ class QueueStore:
             reason: the same of all, for people.
             asked_at: when, by the database's clock, the answer was asked for that showed it.
         """
+        with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
+            self._connection.execute(load("siorg_queue", "produce.sql")["enqueue_lock"])
+            return self.hold_within(items, changes, reason, asked_at=asked_at)
+
+    def hold_within(
+        self, items: Sequence[NewItem], changes: Sequence[Mapping[str, Any]], reason: str, *, asked_at: datetime
+    ) -> int:
+        """As ``hold``, inside the caller's transaction, without the producers' lock: see ``enqueue_within``."""
         if not items:
             return 0
         parameters = {
@@ -308,9 +316,7 @@ class QueueStore:
             "asked_at": asked_at,
             "max_attempts": self._retry.max_attempts,
         }
-        with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
-            self._connection.execute(load("siorg_queue", "produce.sql")["enqueue_lock"])
-            return self._connection.execute(load("siorg_queue", "held.sql")["hold"], parameters).rowcount
+        return self._connection.execute(load("siorg_queue", "held.sql")["hold"], parameters).rowcount
 
     def end_held(self, ids: Collection[UUID], reason: str) -> int:
         """End what is held, SKIPPED, where the difference has gone; returns how many."""

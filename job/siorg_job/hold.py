@@ -164,9 +164,9 @@ def _names_beyond(connection: Connection, organization: int, named: Mapping[int,
     if not named:
         return None
     with transaction(connection):
-        names = count_names(connection, organization, {code: str(each.remote) for code, each in named.items()})
+        names = count_names(connection, [organization], {code: str(each.remote) for code, each in named.items()})
     units = sum(unit.is_active and unit.organization_code == organization for unit in copy.units.values())
-    return names_beyond(units, names)
+    return names_beyond(units, names.get(organization, ()))
 
 
 def _hold(found: Mapping[int, Difference], reason: str, structure: Structure, store: QueueStore, asked_at: datetime) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,9 +12,9 @@ from uuid import UUID
 import psycopg
 
 from siorg_job.sync import domain, organization, unit
-from siorg_job.sync.held import IS_OVER, beyond, over
+from siorg_job.sync.held import IS_OVER, look_at_limits, over
 from siorg_job.sync.limits import Limits
-from siorg_job.sync.model import Fetched
+from siorg_job.sync.model import Fetched, UnitField
 from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unusable
 from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
@@ -149,6 +150,7 @@ def _apply_together(
             store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
             completed = {verdict.item.id for verdict in verdicts if verdict.outcome is Outcome.COMPLETED}
             store.end_held_within(over([work for work in open_works if work[0].id in completed], copy), IS_OVER)
+            _hold_names(store, copy, min(fetched.asked_at for _, fetched in open_works))
         store.end_older_conflicts(
             [
                 (verdict, asked_at[verdict.item.id])
@@ -165,15 +167,14 @@ def _apply_together(
 def _within_limits(
     connection: Connection, works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy, limits: Limits | None
 ) -> list[Verdict]:
-    """Decide all items; once more, and without the ends, in organizations whose ends are beyond a limit."""
+    """Decide all items; where ends, or overwritten names, of an organization are beyond a limit, once more and without these."""
     works, savepoint = _ends_last(works, copy), copy.savepoint()
     verdicts = [_bring_in_line(item, fetched, copy) for item, fetched in works]
-    if limits is None or not (too_many := beyond(connection, verdicts, copy, limits)):
+    if limits is None or not look_at_limits(connection, verdicts, copy, limits):
         return verdicts
     copy.roll_back(savepoint)
     copy.resettled.clear()
     copy.ask_again.clear()
-    copy.beyond = too_many
     return [_bring_in_line(item, fetched, copy) for item, fetched in works]
 
 
@@ -187,6 +188,13 @@ def _bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     if verdict.outcome is not Outcome.COMPLETED:
         copy.roll_back(savepoint)
     return verdict
+
+
+def _hold_names(store: QueueStore, copy: WorkingCopy, asked_at: datetime) -> None:
+    for reason in sorted({held.reason for held in copy.names_held.values()}):
+        found = {code: held for code, held in copy.names_held.items() if held.reason == reason}
+        items = [NewItem(EntityType.UNIT, code, Operation.UPDATE, json.loads(held.raw)) for code, held in found.items()]
+        store.hold_within(items, [{UnitField.NAME: held.sides} for held in found.values()], reason, asked_at=asked_at)
 
 
 def _with_time(verdict: Verdict, asked_at: datetime | None) -> Verdict:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 from uuid import UUID
 
-from siorg_job.sync.limits import Ends, Limits, ends_beyond
+from siorg_job.sync.limits import Ends, Limits, ends_beyond, names_beyond
 from siorg_job.sync.model import Fetched, UnitField, plain
+from siorg_job.sync.place import base_of
 from siorg_job.sync.working_copy import Question, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Outcome, Verdict
 from siorg_queue.statements import load
@@ -15,26 +15,37 @@ from siorg_queue.statements import load
 IS_OVER = "nothing is held any more: SIORG says something else, or what is here"
 
 
-def beyond(connection: Connection, verdicts: Sequence[Verdict], copy: WorkingCopy, limits: Limits) -> dict[int, str]:
-    """Organizations whose ends are beyond a limit with those of this group, which is not written yet; and why.
+def look_at_limits(connection: Connection, verdicts: Sequence[Verdict], copy: WorkingCopy, limits: Limits) -> bool:
+    """Whether a group that was decided, and is not written yet, brings an organization beyond a limit; noted in ``copy``.
 
-    Inside the caller's transaction, to the end of which nobody else counts.
+    Inside the caller's transaction, to the end of which nobody else counts the same.
     """
     decided = {verdict.item.id for verdict in verdicts if "resolution" in (verdict.item.error_details or ())}
-    ends = {
-        unit.code: unit.organization_code
-        for row in copy.history
-        if row.entity_type is EntityType.UNIT
-        and row.sync_queue_id not in decided
-        and isinstance(unit := copy.as_read.get(row.local_id), Unit)
-        and unit.is_active
-        and not copy.units[unit.code].is_active
-    }
-    if not ends:
-        return {}
-    connection.execute(load("siorg_job.sync", "held.sql")["lock"])
-    settled = [verdict.item.id for verdict in verdicts if verdict.outcome not in (Outcome.RELEASED, Outcome.RETRY)]
-    return ends_beyond(count_ends(connection, ends, settled), set(ends.values()), limits)
+    ends: dict[int, int] = {}
+    names: dict[int, tuple[int, str]] = {}
+    for row in copy.history:
+        before, after = copy.as_read.get(row.local_id), copy.units.get(row.siorg_code)
+        if not isinstance(before, Unit) or after is None or row.sync_queue_id in decided or not before.is_active:
+            continue
+        if not after.is_active:
+            ends[after.code] = before.organization_code
+        elif after.name != before.name and base_of(before, copy) is not None:
+            names[after.code] = (before.organization_code, after.name)
+    if names:
+        copy.names_beyond = _names_beyond(connection, names)
+    if ends:
+        connection.execute(load("siorg_job.sync", "held.sql")["lock"])
+        settled = [verdict.item.id for verdict in verdicts if verdict.outcome not in (Outcome.RELEASED, Outcome.RETRY)]
+        copy.ends_beyond = ends_beyond(count_ends(connection, ends, settled), set(ends.values()), limits)
+    return bool(copy.ends_beyond or copy.names_beyond)
+
+
+def _names_beyond(connection: Connection, found: Mapping[int, tuple[int, str]]) -> dict[int, str]:
+    organizations = sorted({organization for organization, _ in found.values()})
+    names = count_names(connection, organizations, {code: name for code, (_, name) in found.items()})
+    units = connection.execute(load("siorg_job.sync", "held.sql")["units"], {"organizations": organizations}).fetchall()
+    reasons = {row["organization"]: names_beyond(row["units"], names.get(row["organization"], ())) for row in units}
+    return {code: reason for code, reason in reasons.items() if reason is not None}
 
 
 def count_ends(connection: Connection, ends: Mapping[int, int], settled: Collection[UUID] = ()) -> dict[int, Ends]:
@@ -44,10 +55,13 @@ def count_ends(connection: Connection, ends: Mapping[int, int], settled: Collect
     return {row["organization"]: Ends(row["units"], row["ends"], row["held"]) for row in rows}
 
 
-def count_names(connection: Connection, organization: int, found: Mapping[int, str]) -> list[str]:
-    """What names of the organization's units became within 24 hours, or would become, with those just found by unit code."""
-    parameters: dict[str, Any] = {"organization": organization, "codes": list(found), "names": list(found.values())}
-    return [row["name"] for row in connection.execute(load("siorg_job.sync", "held.sql")["names"], parameters).fetchall()]
+def count_names(connection: Connection, organizations: Sequence[int], found: Mapping[int, str]) -> dict[int, list[str]]:
+    """By organization, what names of its units became within 24 hours, or would become; ``found`` are new, by unit code."""
+    parameters = {"organizations": list(organizations), "codes": list(found), "names": list(found.values())}
+    counted: dict[int, list[str]] = {}
+    for row in connection.execute(load("siorg_job.sync", "held.sql")["names"], parameters).fetchall():
+        counted.setdefault(row["organization"], []).append(row["name"])
+    return counted
 
 
 def over(works: Iterable[tuple[Item, Fetched]], copy: WorkingCopy) -> list[UUID]:

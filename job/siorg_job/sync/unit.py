@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync import organization
 from siorg_job.sync.category_names import names_here, possible_names
-from siorg_job.sync.merge import differences, end, merge, remote_unit_values, stays_active
+from siorg_job.sync.merge import Rule, differences, differing, end, merge, remote_unit_values, stays_active
 from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
 from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values
 from siorg_job.sync.outcomes import (
@@ -26,7 +26,7 @@ from siorg_job.sync.outcomes import (
 )
 from siorg_job.sync.place import AREA_UNLESS_SAID, base_of, place_of
 from siorg_job.sync.resolution import Resolution, resolution_of
-from siorg_job.sync.working_copy import Domain, Organization, Unit, WorkingCopy
+from siorg_job.sync.working_copy import Domain, HeldName, Organization, Unit, WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
@@ -122,7 +122,7 @@ def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCo
         return completed(item, unit.id)
     if resolution is None and (holder := copy.asked_by_others(unit, remote, item)):
         return held_already(item, holder[UnitField.IS_ACTIVE], unit.id)
-    if resolution is None and base is not None and (beyond := copy.beyond.get(unit.organization_code)):
+    if resolution is None and base is not None and (beyond := copy.ends_beyond.get(unit.organization_code)):
         return held(item, beyond, end(local=True), unit.id)
     if waiting := _held_up(item, unit, copy):
         return waiting
@@ -172,10 +172,14 @@ def _apply(
     if unit is None:
         _create(item, remote, values, resolution, home, fetched, copy)
         return None
-    held_fields = copy.asked_by_others(unit, values, item)
-    values |= dict.fromkeys(held_fields)  # as if SIORG said nothing: it waits for a person
     resolution = _with_parent(resolution, unit, home.code)
     base = base_of(unit, copy)
+    waits = {name for name in copy.asked_by_others(unit, values, item) if resolution is None or not resolution.names(name)}
+    if resolution is None and _is_name_beyond(unit, base, values, copy):
+        sides = {"base": base and base.get(UnitField.NAME), "local": unit.name, "remote": remote.name}
+        copy.names_held[unit.code] = HeldName(sides, remote.raw, copy.names_beyond[unit.organization_code])
+        waits.add(UnitField.NAME)
+    values |= dict.fromkeys(waits)  # as if SIORG said nothing: a person is asked
     decision = merge(
         base=base,
         local=unit.values(),
@@ -188,8 +192,8 @@ def _apply(
         return decision
     after = replace(unit, **_columns(unit, decision, fetched, copy), **_notes(unit, remote, fetched))
     record = _recorded(unit, after, values, resolution, copy)
-    if held_fields and base is not None:  # where nothing is recorded, what SIORG says now must not stand in
-        record = replace(record, values={**{field: base.get(field) for field in held_fields}, **record.values})
+    if waits and base is not None:  # where nothing is recorded, what SIORG says now must not stand in
+        record = replace(record, values={**{field: base.get(field) for field in waits}, **record.values})
     after = replace(after, base=record)
     if not decision:
         copy.put(after)
@@ -198,6 +202,16 @@ def _apply(
     if (after.organization_id, after.is_active) != (unit.organization_id, unit.is_active):
         copy.resettled.add(unit.id)
     return None
+
+
+def _is_name_beyond(unit: Unit, base: Values | None, values: Values, copy: WorkingCopy) -> bool:
+    """Whether SIORG's name would overwrite the one here, in an organization where too many do."""
+    if base is None or unit.organization_code not in copy.names_beyond:
+        return False
+    said: Values = {UnitField.NAME: values[UnitField.NAME]}
+    return bool(
+        differing(base=base, local=unit.values(), remote=said, kept=copy.turned_down(unit)).get(UnitField.NAME) is Rule.TAKE
+    )
 
 
 def _what_happened(before: Unit, after: Unit) -> Operation:
@@ -254,7 +268,7 @@ def _leave(item: Item, reason: str, remote: RemoteUnit, fetched: Fetched, unit: 
     if decision and stays_active(resolution, copy.turned_down(unit)):
         copy.put(replace(after, base=next_record(unit.base, local, said, decided=said)))
         return None
-    if decision and resolution is None and base is not None and (beyond := copy.beyond.get(unit.organization_code)):
+    if decision and resolution is None and base is not None and (beyond := copy.ends_beyond.get(unit.organization_code)):
         return Conflict(end(local=True), beyond, held=True)
     after = replace(after, base=next_record(unit.base, {**local, **decision}, said, ()))
     if decision:

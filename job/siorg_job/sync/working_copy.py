@@ -219,6 +219,17 @@ class Question:
     decided: bool
 
 
+@dataclass(frozen=True, slots=True)
+class HeldName:
+    """A name that SIORG would overwrite."""
+
+    sides: Mapping[str, Any]
+    """What we last wrote, what is here, and SIORG's."""
+    raw: str
+    """SIORG's row, as JSON."""
+    reason: str
+
+
 @dataclass(slots=True)
 class WorkingCopy:
     """The working copy of one transaction."""
@@ -238,8 +249,12 @@ class WorkingCopy:
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
     """Oldest first."""
     questions: dict[tuple[EntityType, int], list[Question]] = field(default_factory=dict)
-    beyond: Mapping[int, str] = field(default_factory=dict)
+    ends_beyond: Mapping[int, str] = field(default_factory=dict)
     """Organizations whose ends are beyond a limit, and how many of how many they are."""
+    names_beyond: Mapping[int, str] = field(default_factory=dict)
+    """The same of names that are overwritten."""
+    names_held: dict[int, HeldName] = field(default_factory=dict)
+    """Names that were not overwritten for that, by unit code: a person is to be asked."""
     resettled: set[UUID] = field(default_factory=set)
     """Units that came to an organization or left one: what hangs below them here, and in SIORG, may have to be hung anew."""
     ask_again: set[int] = field(default_factory=set)

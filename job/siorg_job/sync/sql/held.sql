@@ -48,9 +48,9 @@ q.entity_type = 'UNIT' AND q.operation = 'EXTINCTION'
     AND coalesce(q.status, 'PENDING'::sync_status_enum) IN ('PENDING'::sync_status_enum, 'PROCESSING'::sync_status_enum)
 
 -- name: names
--- What names of the organization's units became within 24 hours, or would become: just found, else held, else written. What was
+-- What names of these organizations' units became within 24 hours, or would become: just found, else held, else written. What was
 -- overwritten in a row that was never synced has to be reviewed, and does not count; nor what a person decided.
-SELECT DISTINCT ON (found.code) found.code, found.name
+SELECT DISTINCT ON (found.code) o.siorg_code AS organization, found.name
 FROM (
     SELECT n.code, n.name, 1 AS how FROM unnest(%(codes)s::integer[], %(names)s::text[]) AS n (code, name)
     UNION ALL
@@ -59,14 +59,23 @@ FROM (
     UNION ALL
     SELECT h.siorg_code, h.new_data ->> 'name', 3
     FROM siorg_history AS h LEFT JOIN siorg_sync_queue AS q ON q.id = h.sync_queue_id
-    WHERE h.created_at > now() - interval '24 hours' AND h.entity_type = 'UNIT' AND h.change_type = 'UPDATE'
-      AND 'name' = ANY (h.affected_fields) AND NOT coalesce(h.requires_review, false)
+    WHERE {{name_in_history}} AND h.created_at > now() - interval '24 hours' AND NOT coalesce(h.requires_review, false)
       AND NOT coalesce(q.error_details ? 'resolution', false)
 ) AS found
 JOIN organizational_units AS u ON u.siorg_code = found.code
 JOIN organizations AS o ON o.id = u.organization_id
-WHERE o.siorg_code = %(organization)s AND u.is_active
+WHERE o.siorg_code = ANY (%(organizations)s::integer[]) AND u.is_active
 ORDER BY found.code, found.how
+
+-- name: name_in_history
+-- The condition of an index.
+h.entity_type = 'UNIT' AND h.change_type = 'UPDATE' AND 'name' = ANY (h.affected_fields)
+
+-- name: units
+SELECT o.siorg_code AS organization, count(*) AS units
+FROM organizations AS o JOIN organizational_units AS u ON u.organization_id = o.id
+WHERE o.siorg_code = ANY (%(organizations)s::integer[]) AND u.is_active AND u.siorg_synced_at IS NOT NULL
+GROUP BY o.siorg_code
 
 -- name: questions
 -- Fields that are held, or were and a person has decided: that is carried out by the row itself, and nobody else writes them.
