@@ -115,6 +115,8 @@ class Verdict:
     local_id: UUID | None = None
     needed_at: datetime | None = None
     """An answer of SIORG asked for before it will not do when the item is worked on again."""
+    held: bool = False
+    """Of a CONFLICT: beyond a limit, and nothing that people changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,3 +33,34 @@ SET status = 'PENDING', error_details = jsonb_build_object('resolution', 'MERGE'
     resolution_notes = coalesce(%(notes)s, q.resolution_notes), scheduled_for = now(), processed_at = NULL
 WHERE q.id = ANY (%(ids)s::uuid[]) AND {{held}}
 RETURNING q.id
+
+-- name: hold
+-- Rows that are held from the start, all at once. Not where the same is held or in dispute already, nor the end of a unit whose
+-- end waits: that one is held when its turn comes. What a person decided about the same is carried out first.
+INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, priority, payload, max_attempts, needed_at, status, held_at,
+    detected_changes, last_error, error_details)
+SELECT n.entity_type, n.siorg_code, n.operation, n.priority, n.payload, %(max_attempts)s, least(%(asked_at)s, now()), 'CONFLICT', now(),
+       n.changes, %(reason)s, %(details)s::jsonb
+FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(operations)s::siorg_change_type_enum[],
+            %(priorities)s::integer[], %(payloads)s::jsonb[], %(changes)s::jsonb[]) WITH ORDINALITY
+     AS n (entity_type, siorg_code, operation, priority, payload, changes, position)
+WHERE NOT EXISTS (
+    SELECT FROM siorg_sync_queue AS q
+    WHERE q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code
+      AND ((q.status = 'CONFLICT' AND q.detected_changes ?| ARRAY(SELECT jsonb_object_keys(n.changes)))
+        OR (q.held_at IS NOT NULL AND {{open}} AND q.detected_changes ?| ARRAY(SELECT jsonb_object_keys(n.changes)))
+        OR (q.operation = 'EXTINCTION' AND n.operation = 'EXTINCTION' AND {{open}}))
+)
+ORDER BY n.position
+RETURNING id
+
+-- name: end_held
+-- The difference has gone. A row that a person is just deciding is left to the person.
+WITH gone AS (
+    SELECT q.id FROM siorg_sync_queue AS q WHERE q.id = ANY (%(ids)s::uuid[]) AND {{held}} FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE siorg_sync_queue AS q
+SET status = 'SKIPPED', last_error = %(reason)s, processed_at = clock_timestamp(),
+    error_details = '{"kind": "superseded", "retryable": false}'
+FROM gone WHERE q.id = gone.id
+RETURNING q.id

@@ -111,6 +111,8 @@ def departures(
     for entity_type, code in comparison.unnoted:
         known = copy.units[code].version if entity_type is EntityType.UNIT else None
         remote = structure.units[code].version
+        if entity_type is EntityType.UNIT and known == remote and copy.units[code].synced_at is not None:
+            continue  # only what a person turned down is to be noted
         yield kinds.of(
             Difference(entity_type, code, VERSION, Rule.TAKE, known, known, remote), _name(entity_type, code, structure, copy)
         )
