@@ -23,7 +23,7 @@ from siorg_job.sync.working_copy import (
     Question,
     Unit,
     WorkingCopy,
-)  # fmt: skip
+)
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
