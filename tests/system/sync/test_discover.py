@@ -155,6 +155,18 @@ def test_a_dispute_is_asked_again_only_where_it_was_put_off(world: World, versio
     assert _kinds(_discover(world, versions, full=True)) == {900: "UPDATE"}
 
 
+def test_the_rest_of_a_row_in_dispute_waits_for_the_decision(world: World, versions: Versions) -> None:
+    """Nothing of it is written before: another item could only ask the same."""
+    _discovered(world, versions, 900)
+    world.edit(900, name="Minha")
+    item = world.sync_changed(900, nome="Nova", sigla="N", versaoConsulta="99.1.0")
+    assert _discover(world, versions, full=True).items == []
+    world.decide(item["id"], "MERGE", field_resolutions={"name": "LOCAL"})
+    unit = world.unit(900)
+    assert (unit["name"], unit["acronym"], unit["siorg_last_version"]) == ("Minha", "N", "99.1.0")
+    assert _discover(world, versions, full=True).items == []
+
+
 def test_a_parent_that_is_not_in_the_structure_is_asked_for(world: World, versions: Versions) -> None:
     world.register(ANOTHER)
     _discovered(world, versions, siorg_row(900), siorg_row(901, 900), siorg_row(910), siorg_row(911, 910))
