@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from siorg_job import ended
+from siorg_job.ended import Elsewhere
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import MalformedResponse, NotFound
 from siorg_job.siorg.model import RemoteUnit, Structure
@@ -41,6 +43,9 @@ class Organization:
     at_rest: bool
     """At the last comparison nothing differed, the version had not moved, and that is less than seven days ago."""
     has_units: bool
+    is_active: bool = True
+    had_ended: bool = False
+    """SIORG had it no more when it was last asked, or when it was deactivated here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +55,29 @@ class Discovery:
     organization: int
     version: str
     how: str
-    """``unchanged`` or ``structure``."""
+    """``unchanged``; ``structure``: it was compared; ``ended``: SIORG has no such organization, ``kept``: nor is that news to a
+    person; ``inactive``: it is not active here, ``returned``: and SIORG has it again; ``later``: see ``Elsewhere.is_last``."""
     items: Sequence[NewItem] = ()
     added: int = 0
     """Items that were really enqueued; the others were waiting already."""
+    waiting: int = 0
+    """Units that end with an ended organization, when a person says so."""
 
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
-    """The registered organizations: those named, else all active ones."""
+    """The organizations that are here: those named, else all; an inactive one counts as not registered, but is asked for."""
     rows = _rows(connection, "organizations", codes=None if codes is None else list(codes))
     return [Organization(**row) for row in rows]
 
 
 async def discover(
-    organization: Organization, siorg: SiorgClient, connection: Connection, store: QueueStore, *, full: bool = False
+    organization: Organization,
+    siorg: SiorgClient,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    full: bool = False,
+    elsewhere: Elsewhere | None = None,
 ) -> Discovery:
     """Discover one organization, enqueue the differences and record that it was compared.
 
@@ -73,31 +87,77 @@ async def discover(
         connection: the one that ``store`` uses.
         store: the queue.
         full: read the whole structure whatever is recorded.
+        elsewhere: what a run knows of all organizations; None: nothing yet.
 
     Raises:
         SiorgError: SIORG could not be asked, or its answer cannot be trusted; nothing was recorded.
         psycopg.Error, DatabaseUnavailable: likewise.
     """
     code = organization.code
-    version = await siorg.version(code)
+    version = await ended.version_of(code, siorg)
+    if not organization.is_active:
+        return _inactive(organization, version, connection)
+    if version is None:
+        return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
     if not full and organization.has_units and organization.at_rest and version == organization.version:
         return Discovery(code, version, "unchanged")
     asked_at = _clock(connection)
-    structure = await siorg.structure(code)
-    elsewhere = await look_for(parents_elsewhere(structure), siorg)
+    structure = await ended.structure_of(code, siorg)
+    if elsewhere is not None:
+        elsewhere.add(structure)
+    parents = await look_for(parents_elsewhere(structure), siorg)
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
-    copy = read_for_comparison(connection, code, units_named(structure, elsewhere))
-    comparison = compare(structure, copy, elsewhere)
+    copy = read_for_comparison(connection, code, units_named(structure, parents))
+    comparison = compare(structure, copy, parents)
     disputed = read_decisions(connection, comparison.apart, copy)
     if comparison.apart:
-        comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    found = items_for(structure, comparison, copy, disputed)
+        comparison = compare(structure, copy, parents)  # with what people turned down
+    found = [*items_for(structure, comparison, copy, disputed)]
+    if ended.remembers_an_end(connection, code):
+        found.append(NewItem(EntityType.ORGANIZATION, code, Operation.UPDATE, {}, _PRIORITY))
     items = [replace(item, needed_at=asked_at) for item in found]
     added = store.enqueue(items)
     at_rest = not items and version == organization.version
     _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
+    if organization.had_ended:
+        ended.record_existence(connection, code, None)
     return Discovery(code, version, "structure", items, added)
+
+
+def _inactive(organization: Organization, version: str | None, connection: Connection) -> Discovery:
+    """One that a person has deactivated here: all that is noted is whether SIORG has it again."""
+    if version is None or organization.had_ended:
+        ended.record_existence(connection, organization.code, version is not None)
+    how = "returned" if version is not None and organization.had_ended else "inactive"
+    return Discovery(organization.code, version or "", how)
+
+
+async def _ended(
+    organization: Organization,
+    siorg: SiorgClient,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    full: bool,
+    elsewhere: Elsewhere | None,
+) -> Discovery:
+    """One that SIORG has no more."""
+    code = organization.code
+    if elsewhere is None:
+        others = [other.code for other in registered(connection, None) if other.is_active and other.code != code]
+        elsewhere = Elsewhere(siorg, others)
+    if not elsewhere.is_last:
+        return Discovery(code, "", "later")
+    asked_at = _clock(connection)
+    await ended.confirm(code, siorg)
+    store.note(asked_at, [code], organization=code)
+    is_known = organization.at_rest and organization.version is None and not full
+    found = await ended.look(code, connection, None if is_known else elsewhere, asked_at)
+    added = store.enqueue(found.items)
+    at_rest = all(item.entity_type is EntityType.ORGANIZATION for item in found.items)
+    ended.record_ended(connection, code, at_rest=at_rest)
+    return Discovery(code, "", "kept" if found.is_kept else "ended", found.items, added, found.waiting)
 
 
 def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from siorg_job import ended
 from siorg_job.discover import look_for, units_named
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import NotFound
+from siorg_job.siorg.errors import NotAnOrganization, NotFound, says_no_organization
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import compare, parents_elsewhere
 from siorg_job.sync.departures import Departure, Kind, OnQueue, departures
@@ -52,7 +53,15 @@ async def verify(organization: int, siorg: SiorgClient, connection: Connection) 
         psycopg.Error, DatabaseUnavailable: likewise.
     """
     asked_at = _clock(connection)
-    structure = await siorg.structure(organization)
+    try:
+        structure = await siorg.structure(organization) if _is_active(organization, connection) else None
+    except (NotFound, NotAnOrganization) as error:
+        if not says_no_organization(error):
+            raise
+        structure = None
+    if structure is None:
+        departures = await ended.departures(organization, siorg, connection, lambda codes: _on_queue(connection, codes))
+        return Verified(organization, asked_at, len(departures), tuple(departures))
     found = await _compared(structure, asked_at, siorg, connection)
     drift = {(each.entity_type, each.code) for each in found.departures if each.kind is Kind.DRIFT}
     touched = {
@@ -106,6 +115,11 @@ def _on_queue(connection: Connection, codes: Sequence[int]) -> dict[tuple[Entity
         )
         for row in _rows(connection, "on_queue", codes=list(codes))
     }
+
+
+def _is_active(organization: int, connection: Connection) -> bool:
+    found = _rows(connection, "is_active", organization=organization)
+    return not found or bool(found[0]["is_active"])
 
 
 def _clock(connection: Connection) -> datetime:

@@ -1,6 +1,9 @@
 -- name: clock
 SELECT clock_timestamp() AS now
 
+-- name: is_active
+SELECT coalesce(o.is_active, true) AS is_active FROM organizations AS o WHERE o.siorg_code = %(organization)s
+
 -- name: on_queue
 -- What the queue has about these entities: open rows, fields in dispute (also where a person put the dispute off and it was not
 -- taken up again), and the newest row where that FAILED.

@@ -134,6 +134,7 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
         if copy is not None:  # after the outcomes: what this group has decided about is open no more
             again = [*hanging_wrong(connection, copy), *sorted(copy.ask_again)]
             store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
+            store.end_conflicts_of_units(sorted(copy.ended_along), "the unit ended with its organization")
         store.end_older_conflicts(
             [
                 (verdict, asked_at[verdict.item.id])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import UnitField, Value
+from siorg_job.sync.organization import ends_along, lives_elsewhere
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
 
@@ -41,7 +43,7 @@ class Kind(StrEnum):
 _ENDS: Mapping[Kind, str] = {
     Kind.CONFLICT: "siorg-job conflicts resolve",
     Kind.HELD: "siorg-job held release or drop",
-    Kind.ENDED: "siorg-job organizations deactivate",
+    Kind.ENDED: "siorg-job organizations deactivate; where SIORG has it again, reactivate",
     Kind.FAILED: "an answer of SIORG that can be used; it is asked again by itself",
     Kind.WAITING: "the next run",
     Kind.OUTSIDE: "siorg-job organizations add, or a move in SIORG",
@@ -161,6 +163,52 @@ def _of_gone(unit: Unit, remote: RemoteUnit | None, copy: WorkingCopy, kinds: _K
         return Departure(EntityType.UNIT, unit.code, unit.name, UnitField.IS_ACTIVE, Kind.FAILED,
                          "SIORG has it no more, and still has units below it", None, local=True, remote=False)  # fmt: skip
     return found
+
+
+def departures_of_ended(
+    organization: int,
+    copy: WorkingCopy,
+    answers: Mapping[int, RemoteUnit | InvalidData | None],
+    queue: Mapping[tuple[EntityType, int], OnQueue],
+    *,
+    is_kept: bool,
+) -> Iterator[Departure]:
+    """All departures of an organization that SIORG has no more.
+
+    Args:
+        organization: its code.
+        copy: its row, its units, and the organizations in which SIORG has some of them.
+        answers: what SIORG said of each of its active units.
+        queue: what the queue has about them.
+        is_kept: a person decided that it stays.
+    """
+    kind, reason = Kind.ENDED, "SIORG has no such organization any more"
+    if is_kept:
+        kind, reason = Kind.EDITED, "SIORG has ended it, and a person keeps it"
+
+    def end(entity_type: EntityType, code: int, name: str) -> Departure:
+        return Departure(entity_type, code, name, UnitField.IS_ACTIVE, kind, reason, None, local=True, remote=False)
+
+    yield end(EntityType.ORGANIZATION, organization, copy.organizations[organization].name)
+    kinds = _Kinds(copy, queue)
+    for code, answer in sorted(answers.items()):
+        unit = copy.units[code]
+        if lives_elsewhere(answer, organization):
+            if isinstance(answer, RemoteUnit):
+                yield _of_gone(unit, answer, copy, kinds, still_a_parent=False)
+            else:
+                yield Departure(EntityType.UNIT, code, unit.name, EXISTS, Kind.FAILED, str(answer), None, None, None)
+        elif ends_along(unit, copy):
+            yield end(EntityType.UNIT, code, unit.name)
+        else:
+            reason_ = "SIORG has ended it, and a person keeps it"
+            yield replace(end(EntityType.UNIT, code, unit.name), kind=Kind.EDITED, reason=reason_)
+
+
+def returned(organization: int, name: str) -> Departure:
+    """An organization that is not active here, and that SIORG has again."""
+    return Departure(EntityType.ORGANIZATION, organization, name, UnitField.IS_ACTIVE, Kind.ENDED,
+                     "SIORG had ended it, and has it again", None, local=False, remote=True)  # fmt: skip
 
 
 def _outside(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int | None]) -> Iterator[Departure]:

@@ -31,8 +31,8 @@ ORDER BY o.id
 SELECT o.id FROM organizations AS o WHERE o.siorg_code = ANY (%(codes)s::integer[]) ORDER BY o.id FOR NO KEY UPDATE
 
 -- name: active_units
-SELECT u.organization_id, count(*) AS units FROM organizational_units AS u
-WHERE u.is_active AND u.organization_id = ANY (%(ids)s::uuid[]) GROUP BY 1
+SELECT u.organization_id, array_agg(u.siorg_code) AS codes FROM organizational_units AS u
+WHERE u.is_active AND u.siorg_code IS NOT NULL AND u.organization_id = ANY (%(ids)s::uuid[]) GROUP BY 1
 
 -- name: units
 -- The units meant by codes: by their SIORG code, else (an unofficial unit that a person mapped, or that the item names)
