@@ -89,7 +89,7 @@ def edit(connection: Connection, code: int, columns: Columns) -> Edit | None:
     read, write = (load("siorg_job.sync", file) for file in ("read.sql", "write.sql"))
     with _in_plain_words(connection, columns), transaction(connection):
         # In turn with the sync, which writes whole rows and paths as it read them under this lock.
-        connection.execute(read["lock_organizations"], {"organizations": [code], "codes": []})
+        connection.execute(read["lock"], {"organizations": [code], "codes": [], "domains": False})
         row = connection.execute(_sql()["for_edit"], {"code": code}).fetchone()
         if row is None:
             return None

@@ -25,14 +25,13 @@ from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.organization import ends_with_its_units, lives_elsewhere
 from siorg_job.sync.outcomes import internal_error, part_of_an_end
-from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation
+from siorg_queue import DatabaseUnavailable, EntityType, Item
 from siorg_queue.statements import load
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.fetch.fetcher")
 
 _CACHED_UNITS = 20_000  # units of all cached structures together, about 3 kB each
-_MAY_END = frozenset({Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT})  # for which "not found" is an end
 
 FetchResult: TypeAlias = Work | FetchFailure
 
@@ -152,14 +151,14 @@ class Fetcher:
         return item, Fetched(asked_at, unit, gone=frozenset(answers.keys() - elsewhere), elsewhere=frozenset(elsewhere))
 
     async def _not_found(self, item: Item, asked_at: datetime) -> FetchResult:
-        """The answer that SIORG has no such unit. Where that would end the unit, SIORG has to have its organization.
+        """The answer that SIORG has no such unit. It counts for a unit that is here while SIORG has its organization.
 
         The units of one that SIORG has ended end with it, when a person says so. And a SIORG that lost its data, or serves
         another's, finds nothing at all: that must not end every unit in the queue.
         """
         if item.entity_type is EntityType.ORGANIZATION:
             return await self._ended_organization(item, None, asked_at)
-        if item.entity_type is EntityType.UNIT and item.operation in _MAY_END:
+        if item.entity_type is EntityType.UNIT:
             try:
                 ended = await self._ended_holder(item)
             except (SiorgError, DatabaseUnavailable) as error:
