@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any, cast
 from zlib import crc32
 
@@ -16,7 +17,10 @@ from siorg_job.ended import Elsewhere
 from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound
 from siorg_job.siorg.model import Structure
 from siorg_job.verify import verify
+from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, MadeUpSiorg, World, siorg_row, whole_tables
+from support.simulated import row
+from support.siorg_server import SiorgServer
 
 A, B, C = ANOTHER, UFMT, 600
 X = 423
@@ -34,7 +38,7 @@ class Reforming(MadeUpSiorg):
     async def version(self, organization: int) -> str:
         self._requested(f"version {organization}")
         self._check(organization)
-        own = [row for row in self.rows.values() if str(row["codigoOrgaoEntidade"]).endswith(f"/{organization}")]
+        own = [one for one in self.rows.values() if str(one["codigoOrgaoEntidade"]).endswith(f"/{organization}")]
         return f"104.0.{crc32(json.dumps(own, sort_keys=True).encode()) % 10**6}"  # undone, the old one
 
     async def structure(self, organization: int) -> Structure:
@@ -72,8 +76,8 @@ def _end(world: World, *codes: int) -> None:
 def _demote(world: World, *, into: int = B, below: tuple[int, ...] = ()) -> None:
     """A is a unit now; of its units those in ``below`` stay under it, the others are gone."""
     world.siorg.publish(siorg_row(A, into, organization=into, nome="Outra Universidade"))
-    for code, row in list(world.siorg.rows.items()):
-        if code != A and str(row["codigoOrgaoEntidade"]).endswith(f"/{A}"):
+    for code, one in list(world.siorg.rows.items()):
+        if code != A and str(one["codigoOrgaoEntidade"]).endswith(f"/{A}"):
             if code in below:
                 world.siorg.change(code, organization=into)
             else:
@@ -265,10 +269,10 @@ def test_what_lives_elsewhere_goes_there_at_once(world: World) -> None:
 
 
 def test_a_unit_that_came_to_live_elsewhere_before_the_decision_was_carried_out_does_not_end(world: World) -> None:
-    row = world.siorg.rows[901]
+    was = world.siorg.rows[901]
     _end(world, A, 900, 901, 902)
     _everything(world)
-    world.siorg.publish(row)
+    world.siorg.publish(was)
     world.siorg.change(901, parent=B, organization=B)
     _deactivate(world)
     world.drain()
@@ -527,3 +531,35 @@ def test_two_processes_hold_one_decision_each(world: World) -> None:
     for part in reversed(works):
         world.apply(part)
     assert _active(world) == {10}
+
+
+def test_the_commands_say_what_waits_and_bring_it_back(world: World, tmp_path: Path) -> None:
+    rows = [row(26, None, 26, codigoTipoUnidade="orgao"), *(row(code, 26, code) for code in (A, B, C))]
+    rows += [row(900, A, A), row(901, 900, A), row(902, A, A), row(10, B, B), row(20, C, C)]
+    (tmp_path / "siorg.json").write_text(json.dumps({"servico": {}, "unidades": rows}), encoding="utf-8")
+    with SiorgServer("--snapshot", tmp_path / "siorg.json") as server:
+        env = job_environment(world.url, server.url)
+
+        def discovered() -> str:
+            return run_job("discover", env=env).stderr
+
+        discovered()
+        run_job("run", env=env)
+        server.control("PUT", "unit", {"code": A, "remove": True, "subtree": True})
+        said = discovered()
+        assert (f"siorg-job organizations deactivate {A}" in said, "units=3" in said) == (True, True), said
+        run_job("run", env=env)
+        assert f"siorg-job organizations deactivate {A}" in discovered()  # until somebody decides
+        assert '"ended": 4' in run_job("verify", "--json", env=env).stdout
+        run_job("organizations", "deactivate", str(A), env=env, code=1)
+        run_job("organizations", "deactivate", str(A), "--yes", env=env)
+        run_job("run", env=env)
+        assert _active(world) == {10, 20}
+        assert "deactivate" not in discovered()
+        server.control("PUT", "snapshot", {"index": 0})
+        assert f"siorg-job organizations reactivate {A}" in discovered()
+        run_job("organizations", "reactivate", str(A), "--by", "Ana", env=env)
+        run_job("run", env=env)
+        assert _active(world) == {900, 901, 902, 10, 20}
+        assert "reactivate" not in discovered()
+        run_job("verify", env=env)
