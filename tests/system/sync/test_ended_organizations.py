@@ -538,7 +538,7 @@ def test_the_commands_say_what_waits_and_bring_it_back(world: World, tmp_path: P
     rows += [row(900, A, A), row(901, 900, A), row(902, A, A), row(10, B, B), row(20, C, C)]
     (tmp_path / "siorg.json").write_text(json.dumps({"servico": {}, "unidades": rows}), encoding="utf-8")
     with SiorgServer("--snapshot", tmp_path / "siorg.json") as server:
-        env = job_environment(world.url, server.url)
+        env = job_environment(world.url, server.url, WORKER_LINGER_SECS="0")
 
         def discovered() -> str:
             return run_job("discover", env=env).stderr
