@@ -140,6 +140,13 @@ class QueueStore:
         ).fetchall()
         return {row["id"] for row in rows}
 
+    def end_conflicts_of_units(self, codes: Sequence[int], reason: str) -> int:
+        """Inside the caller's transaction: end the open conflicts of these units, SKIPPED; returns how many there were."""
+        if not codes:
+            return 0
+        statement = load("siorg_queue", "people.sql")["end_conflicts_of_units"]
+        return self._connection.execute(statement, {"codes": list(codes), "reason": reason}).rowcount
+
     def finish(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Write outcomes that have no effects beside them, in a transaction of their own."""
         if not verdicts:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from siorg_job import ended
 from siorg_job.compared import Compared, compared
+from siorg_job.ended import Elsewhere
 from siorg_job.hold import Within, hold, sort_absent
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
@@ -42,6 +44,9 @@ class Organization:
     """At the last comparison nothing differed or was in dispute, the version had not moved, and that is less than seven days
     ago."""
     has_units: bool
+    is_active: bool = True
+    had_ended: bool = False
+    """SIORG had it no more when it was last asked, or when it was deactivated here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ class Discovery:
     organization: int
     version: str
     how: str
-    """``unchanged`` or ``structure``."""
+    """``unchanged``; ``structure``: it was compared; ``ended``: SIORG has no such organization, ``kept``: nor is that news to a
+    person; ``inactive``: it is not active here, ``returned``: and SIORG has it again; ``later``: see ``Elsewhere.is_last``."""
     items: Sequence[NewItem] = ()
     added: int = 0
     """Items that were really enqueued; the others were waiting already."""
@@ -59,10 +65,12 @@ class Discovery:
     """Ends and overwritten names that wait for a person, also from before."""
     reasons: Sequence[str] = ()
     """How many of how many, and the limit, where something was beyond one."""
+    waiting: int = 0
+    """Units that end with an ended organization, when a person says so."""
 
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
-    """The registered organizations: those named, else all active ones."""
+    """The organizations that are here: those named, else all; an inactive one counts as not registered, but is asked for."""
     rows = _rows(connection, "organizations", codes=None if codes is None else list(codes))
     return [Organization(**row) for row in rows]
 
@@ -75,6 +83,7 @@ async def discover(
     *,
     full: bool = False,
     limits: Limits | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Discovery:
     """Discover one organization, enqueue the differences and record that it was compared.
 
@@ -85,26 +94,73 @@ async def discover(
         store: the queue.
         full: read the whole structure whatever is recorded.
         limits: beyond these, ends and overwritten names are held; None: who calls answers for them.
+        elsewhere: what a run knows of all organizations; None: nothing yet.
 
     Raises:
         SiorgError: SIORG could not be asked, or its answer cannot be trusted; nothing was recorded.
         psycopg.Error, DatabaseUnavailable: likewise.
     """
     code = organization.code
-    version = await siorg.version(code)
+    version = await ended.version_of(code, siorg)
+    if not organization.is_active:
+        return _inactive(organization, version, connection)
+    if version is None:
+        return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
     if not full and organization.has_units and organization.at_rest and version == organization.version:
         return Discovery(code, version, "unchanged")
     asked_at = _clock(connection)
-    structure = await siorg.structure(code)
+    structure = await ended.structure_of(code, siorg)
+    if elsewhere is not None:
+        elsewhere.add(structure)
     told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
     found = compared(told, connection)
     found = replace(found, told=told.with_answers(await each_unit(set(found.comparison.gone) - told.answers.keys(), siorg)))
     items, added, within = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
+    if ended.remembers_an_end(connection, code):
+        items.append(NewItem(EntityType.ORGANIZATION, code, Operation.UPDATE, {}, _PRIORITY, needed_at=asked_at))
+        added += store.enqueue(items[-1:])
     at_rest = not items and not within.held and not found.disputed and version == organization.version
     _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
+    if organization.had_ended:
+        ended.record_existence(connection, code, None)
     return Discovery(code, version, "structure", items, added, within.held, within.reasons)
+
+
+def _inactive(organization: Organization, version: str | None, connection: Connection) -> Discovery:
+    """One that a person has deactivated here: all that is noted is whether SIORG has it again."""
+    if version is None or organization.had_ended:
+        ended.record_existence(connection, organization.code, version is not None)
+    how = "returned" if version is not None and organization.had_ended else "inactive"
+    return Discovery(organization.code, version or "", how)
+
+
+async def _ended(
+    organization: Organization,
+    siorg: SiorgClient,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    full: bool,
+    elsewhere: Elsewhere | None,
+) -> Discovery:
+    """One that SIORG has no more."""
+    code = organization.code
+    if elsewhere is None:
+        others = [other.code for other in registered(connection, None) if other.is_active and other.code != code]
+        elsewhere = Elsewhere(siorg, others)
+    if not elsewhere.is_last:
+        return Discovery(code, "", "later")
+    asked_at = _clock(connection)
+    await ended.confirm(code, siorg)
+    store.note(asked_at, [code], organization=code)
+    is_known = organization.at_rest and organization.version is None and not full
+    found = await ended.look(code, connection, None if is_known else elsewhere, asked_at)
+    added = store.enqueue(found.items)
+    at_rest = all(item.entity_type is EntityType.ORGANIZATION for item in found.items)
+    ended.record_ended(connection, code, at_rest=at_rest)
+    return Discovery(code, "", "kept" if found.is_kept else "ended", found.items, added, found.waiting)
 
 
 def enqueue_differences(

@@ -17,15 +17,24 @@ from typing import Any, TypeAlias
 
 from psycopg.types.json import Jsonb
 
+from siorg_job import ended
 from siorg_job.compared import Compared, compared
 from siorg_job.discover import enqueue_differences
 from siorg_job.discover_tables import TABLES, items_of, open_conflicts
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.errors import BreakerOpen, MalformedResponse, NotAnOrganization, NotFound, SiorgError, TransientError
+from siorg_job.siorg.errors import (
+    BreakerOpen,
+    MalformedResponse,
+    NotAnOrganization,
+    NotFound,
+    SiorgError,
+    TransientError,
+    says_no_organization,
+)
 from siorg_job.siorg.model import Answer, RemoteUnit, Structure, Told
 from siorg_job.sync.compare import parents_elsewhere
-from siorg_job.sync.departures import Departure, Kind, OnQueue, departures, table_departures
+from siorg_job.sync.departures import Departure, Kind, OnQueue, departures, returned, table_departures
 from siorg_job.sync.domain_difference import compare as compare_table
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.model import Fetched
@@ -210,8 +219,27 @@ class _LookAtOrganization(_Look):
         return await _compared(told.with_answers(await self.reader.answers(codes)), asked_at, self.reader)
 
 
-async def _look_at(organization: int, reader: _Reader) -> _LookAtOrganization:
+@dataclass(frozen=True, slots=True)
+class _LookAtInactive(_Look):
+    """One that counts as not registered."""
+
+    def enqueue(self, store: QueueStore, only: Collection[_Entity]) -> int:
+        del store, only
+        return 0
+
+    async def again(self, entities: Collection[_Entity]) -> _Look:
+        del entities
+        return self
+
+
+async def _look_at(organization: int, reader: _Reader) -> _Look:
     asked_at = clock(reader.connection)
+    (row,) = _rows(reader.connection, "organization", organization=organization)
+    if not row["is_active"]:
+        is_back = (
+            ended.had_ended(organization, reader.connection) and await ended.version_of(organization, reader.siorg) is not None
+        )
+        return _LookAtInactive(reader, asked_at, 0, (returned(organization, row["name"]),) if is_back else ())
     told = await _told(organization, reader.siorg)
     listed = [*told.structure.units, *told.structure.invalid]
     missing = [row["code"] for row in _rows(reader.connection, "missing", organization=organization, codes=listed)]
@@ -223,11 +251,10 @@ async def _told(organization: int, siorg: SiorgClient) -> Told:
     for _ in range(2):
         try:
             return Told(await siorg.structure(organization))
-        except (NotFound, NotAnOrganization):
-            continue
-    try:
-        await siorg.version(organization)
-    except (NotFound, NotAnOrganization):
+        except (NotFound, NotAnOrganization) as error:
+            if not says_no_organization(error):
+                raise
+    if await ended.version_of(organization, siorg) is None:
         return Told(Structure(organization, {}, {}), ended=True)
     raise MalformedResponse(f"SIORG has a version of organization {organization}, and no structure")
 

@@ -61,3 +61,16 @@ SET status = 'SKIPPED', last_error = older.reason, processed_at = clock_timestam
     error_details = '{"kind": "superseded", "retryable": false}'
 FROM older WHERE q.id = older.id
 RETURNING q.id
+
+-- name: end_conflicts_of_units
+-- What they asked a person has no object any more. A row that a person is just deciding is left to the person.
+WITH open AS (
+    SELECT q.id FROM siorg_sync_queue AS q
+    WHERE q.entity_type = 'UNIT' AND q.siorg_code = ANY (%(codes)s::integer[]) AND q.status = 'CONFLICT'
+    FOR NO KEY UPDATE OF q SKIP LOCKED
+)
+UPDATE siorg_sync_queue AS q
+SET status = 'SKIPPED', last_error = %(reason)s, processed_at = clock_timestamp(),
+    error_details = '{"kind": "superseded", "retryable": false}'
+FROM open WHERE q.id = open.id
+RETURNING q.id

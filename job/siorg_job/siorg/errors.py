@@ -122,3 +122,8 @@ class RequestRefused(PermanentError, kind="request_refused"):
 
 class AccessRefused(SiorgError, kind="access_refused"):
     """401, 403, or a redirect to elsewhere: the settings or the rights are wrong, and waiting does not mend that."""
+
+
+def says_no_organization(error: SiorgError) -> bool:
+    """Whether the answer is SIORG's word that it has no such órgão or entidade: codigoErro 102 or 104, or HTTP 404."""
+    return error.details.get("siorg_error") in (102, 104) or (isinstance(error, NotFound) and error.details.get("status") == 404)

@@ -77,6 +77,11 @@ class RemoteUnit:
         """Whether this is an órgão, entidade or ente: an organization of its own, no unit."""
         return self.type_slug in _ORGANIZATION_TYPES
 
+    @property
+    def is_its_own(self) -> bool:
+        """Whether SIORG has an organization of this code; a unit's answer to that code says that it was demoted."""
+        return not self.ended and (self.is_organization or self.organization_code == self.code)
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:

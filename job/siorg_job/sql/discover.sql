@@ -5,9 +5,13 @@ SELECT o.siorg_code AS code, o.acronym,
            SELECT FROM system_settings AS s
            WHERE s.key = 'siorg_em_dia:' || o.siorg_code AND s.value = 'true' AND s.updated_at > now() - interval '7 days'
        ) AS at_rest,
-       EXISTS (SELECT FROM organizational_units AS u WHERE u.organization_id = o.id AND u.siorg_code IS NOT NULL) AS has_units
+       EXISTS (SELECT FROM organizational_units AS u WHERE u.organization_id = o.id AND u.siorg_code IS NOT NULL) AS has_units,
+       coalesce(o.is_active, true) AS is_active,
+       -- Ended by SIORG's word, here or there; what a person alone deactivated is nobody's question.
+       coalesce((SELECT jsonb_typeof(s.value) <> 'null' FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code), false)
+           OR coalesce(o.siorg_raw_data ->> 'operacao', '') = 'EXCLUSAO' AS had_ended
 FROM organizations AS o
-WHERE (%(codes)s::integer[] IS NULL AND coalesce(o.is_active, true)) OR o.siorg_code = ANY (%(codes)s::integer[])
+WHERE %(codes)s::integer[] IS NULL OR o.siorg_code = ANY (%(codes)s::integer[])
 ORDER BY o.siorg_code
 
 -- name: record_version

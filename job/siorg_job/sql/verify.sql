@@ -5,8 +5,8 @@ SELECT clock_timestamp() AS now
 -- Whatever is read in this transaction was so at one moment.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
--- name: registered
-SELECT o.siorg_code AS code FROM organizations AS o WHERE coalesce(o.is_active, true)
+-- name: organization
+SELECT coalesce(o.is_active, true) AS is_active, o.name FROM organizations AS o WHERE o.siorg_code = %(organization)s
 
 -- name: missing
 -- Units of an organization that SIORG's structure of it does not have: those that are active here, and those that were

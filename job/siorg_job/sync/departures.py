@@ -14,6 +14,7 @@ from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference
 from siorg_job.sync.domain_difference import ComparedRow
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import DomainField, UnitField, Value
+from siorg_job.sync.organization import is_kept_active
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
 
@@ -42,7 +43,7 @@ class Kind(StrEnum):
 ENDS: Mapping[Kind, str] = {
     Kind.CONFLICT: "siorg-job conflicts resolve",
     Kind.HELD: "siorg-job held release or drop",
-    Kind.ENDED: "siorg-job organizations deactivate",
+    Kind.ENDED: "siorg-job organizations deactivate; where SIORG has it again, reactivate",
     Kind.FAILED: "an answer of SIORG that can be used; it is asked again by itself",
     Kind.WAITING: "the next run",
     Kind.OUTSIDE: "siorg-job organizations add, or a move in SIORG",
@@ -131,6 +132,12 @@ def departures(
             yield _departure(difference, copy.units[code].name, found.kind, found.reason)
 
 
+def returned(organization: int, name: str) -> Departure:
+    """An organization that is not active here, and that SIORG has again."""
+    again = Difference(EntityType.ORGANIZATION, organization, UnitField.IS_ACTIVE, Rule.TAKE, None, local=False, remote=True)
+    return _departure(again, name, Kind.ENDED, "SIORG had ended it, and has it again")
+
+
 def _end(entity_type: EntityType, code: int) -> Difference:
     return Difference(entity_type, code, UnitField.IS_ACTIVE, Rule.TAKE, None, local=True, remote=False)
 
@@ -197,7 +204,11 @@ class _Judge:
         name = difference.field
         if self.told.ended and name == UnitField.IS_ACTIVE and difference.remote is False:
             # A conflict about it asks nothing else.
-            yield Kind.ENDED, f"SIORG has organization {self.told.structure.organization} no more", known.conflicts.get(name)
+            home = self.copy.organizations[self.told.structure.organization]
+            if is_kept_active(home, self.copy):
+                yield Kind.EDITED, f"SIORG has organization {home.code} no more, and a person keeps it", None
+                return
+            yield Kind.ENDED, f"SIORG has organization {home.code} no more", known.conflicts.get(name)
         elif name in known.conflicts:
             yield Kind.CONFLICT, "changed here and in SIORG", known.conflicts[name]
         elif held_up_since is not None and difference.rule is not Rule.EDITED and name not in PATHS:

@@ -98,6 +98,10 @@ class Fetched:
     """Parents that SIORG names and does not have."""
     rows: tuple[DomainRow, ...] = ()
     """SIORG's table of categories or types, where the item needs one that is not local yet or is about one."""
+    gone: frozenset[int] = frozenset()
+    """Of an organization that a person ends: its units that SIORG has nowhere. They end with it."""
+    elsewhere: frozenset[int] = frozenset()
+    """Of such an organization: its units that SIORG has in another one."""
 
     @property
     def units(self) -> tuple[RemoteUnit, ...]:

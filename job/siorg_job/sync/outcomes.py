@@ -68,6 +68,15 @@ def not_extinct(item: Item, subject: str, local_id: UUID | None = None) -> Verdi
     return Verdict(item, Outcome.SKIPPED, error, _details("not_extinct"), local_id=local_id)
 
 
+def part_of_an_end(item: Item, organization: int) -> Verdict:
+    """The unit ends with its organization, about which a person decides."""
+    error = (
+        f"SIORG has no organization {organization}, which holds unit {item.siorg_code} here: their ends are one decision,"
+        f" siorg-job organizations deactivate {organization}"
+    )
+    return Verdict(item, Outcome.SKIPPED, error, _details("organization_ended", {"organization": organization}))
+
+
 def superseded(item: Item, local_id: UUID, synced_at: datetime, *, decided: bool) -> Verdict:
     """A newer answer than the item's was applied already: nothing is left to do, unless the item stands for more than that.
 

@@ -42,6 +42,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
         max_depth=read_whole_number(MAX_DEPTH, settings.get(MAX_DEPTH), unset=_DEFAULT_DEPTH),
     )
     local_ids: dict[int, UUID | None] = {unit.code: None for _, fetched in works for unit in fetched.units}
+    local_ids |= {code: None for _, fetched in works for code in fetched.gone}
     local_ids |= {item.siorg_code: item.local_id for item, _ in works if item.entity_type is EntityType.UNIT}
     _read_organizations(connection, works, sorted(local_ids), copy)
     if local_ids:
@@ -51,6 +52,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
             _rows(connection, name)
     _read_domains(connection, _DOMAINS.values(), copy)
     codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
+    codes |= {code for _, fetched in works for code in fetched.gone}
     _read_kept(connection, codes, copy)
     read_questions(connection, codes, copy)
     copy.as_read = {row.id: row for rows in (copy.organizations, copy.units, copy.domains) for row in rows.values()}
@@ -94,7 +96,8 @@ def _read_organizations(connection: Connection, works: _Works, unit_codes: list[
         if item.operation is not Operation.UPDATE and item.siorg_code in copy.organizations
     ]
     if ending:
-        copy.active_units = {row["organization_id"]: row["units"] for row in _rows(connection, "active_units", ids=ending)}
+        rows = _rows(connection, "active_units", ids=ending)
+        copy.active_units = {row["organization_id"]: frozenset(row["codes"]) for row in rows}
 
 
 def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID | None], copy: WorkingCopy) -> None:
@@ -120,7 +123,7 @@ def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID
 def _read_kept(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
     for row in _rows(connection, "kept", codes=sorted(codes)):
         entity_type = EntityType(row["entity_type"])
-        if entity_type is EntityType.UNIT and row["code"] in copy.organizations:
+        if entity_type is EntityType.UNIT and row["code"] in copy.organizations and row["code"] not in copy.units:
             entity_type = EntityType.ORGANIZATION  # an organization that was enqueued as a unit
         found = row["detected_changes"].items()
         remote = {field: sides["remote"] for field, sides in found if isinstance(sides, dict) and "remote" in sides}

@@ -244,8 +244,8 @@ class WorkingCopy:
     """Every row as the database has it, by id."""
     ancestors: dict[UUID, Ancestor] = field(default_factory=dict)
     children: dict[UUID, list[Child]] = field(default_factory=dict)
-    active_units: dict[UUID, int] = field(default_factory=dict)
-    """Number of active units, of organizations that may end."""
+    active_units: dict[UUID, frozenset[int]] = field(default_factory=dict)
+    """Codes of the active units, of organizations that may end."""
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
     """Oldest first."""
     questions: dict[tuple[EntityType, int], list[Question]] = field(default_factory=dict)
@@ -258,7 +258,9 @@ class WorkingCopy:
     resettled: set[UUID] = field(default_factory=set)
     """Units that came to an organization or left one: what hangs below them here, and in SIORG, may have to be hung anew."""
     ask_again: set[int] = field(default_factory=set)
-    """Codes of units in dispute for another reason than the end that their item was about."""
+    """Codes of units in dispute for another reason than the end that their item was about, or that SIORG has elsewhere."""
+    ended_along: set[int] = field(default_factory=set)
+    """Codes of units that ended with their organization: no question about them is open any more."""
     _unit_codes: dict[UUID, int] = field(default_factory=dict)
     _replaced: list[tuple[dict[Any, Any], int | UUID, Row | None]] = field(default_factory=list)
     """Where ``put`` replaced what row, if any: the way back."""
@@ -382,6 +384,13 @@ class WorkingCopy:
         for other in self.units.values():
             if other.parent_id == unit.id and other.is_active and other.id not in known:
                 yield Child(other.id, other.code, other.name, None)
+
+    def active_in(self, organization: Organization) -> set[int]:
+        """Codes of the active units of an organization that may end."""
+        listed = self.active_units.get(organization.id, ())
+        now = {code: self.units[code] for code in listed if code in self.units}
+        left = {code for code, unit in now.items() if unit.organization_id != organization.id or not unit.is_active}
+        return {*listed} - left
 
     # -- what a person kept -------------------------------------------------------------------------------------------
 

@@ -261,12 +261,12 @@ def test_siorg_unavailable_records_nothing(world: World, versions: Versions) -> 
     assert _recorded(world) is None
 
 
-def test_the_organizations_that_are_discovered_are_the_active_ones(world: World) -> None:
+def test_the_organizations_that_are_compared_are_the_active_ones(world: World, versions: Versions) -> None:
     world.register(ANOTHER)
-    assert [found.code for found in registered(world.connection, None)] == [UFMT, ANOTHER]
     world.edit_organization(ANOTHER, is_active=False)
-    assert [found.code for found in registered(world.connection, None)] == [UFMT]
+    assert [(found.code, found.is_active) for found in registered(world.connection, None)] == [(UFMT, True), (ANOTHER, False)]
     assert [found.code for found in registered(world.connection, [ANOTHER])] == [ANOTHER]
+    assert (_discover(world, versions, ANOTHER).how, versions.asked) == ("inactive", ["version"])
 
 
 # -- the command --------------------------------------------------------------------------------------------------------

@@ -221,22 +221,6 @@ def test_a_unit_that_left_for_an_organization_that_is_not_registered_is_deactiva
         assert world.history(901)[-1]["affected_fields"] == ["organization", "parent"]
 
 
-def test_an_ended_organization_with_active_units_is_a_conflict_and_ends_without_them(world: World) -> None:
-    world.have(900)
-    world.sync(UFMT, entity="ORGANIZATION")
-    world.siorg.remove(UFMT, 900)
-    item = world.sync(UFMT, entity="ORGANIZATION", operation="EXTINCTION")
-    assert (item["status"], item["error_details"]["kind"]) == ("CONFLICT", "active_children")
-    # That both are not found proves nothing; that a person says so does.
-    assert world.sync(900, operation="EXTINCTION")["status"] == "PENDING"
-    world.edit_organization(is_active=False)
-    world.pauses_are_over()
-    world.drain()
-    assert not world.unit(900)["is_active"]
-    world.sync(UFMT, entity="ORGANIZATION", operation="EXTINCTION")
-    assert not world.organization()["is_active"]
-
-
 # -- categories and types -----------------------------------------------------------------------------------------------
 
 

@@ -31,8 +31,8 @@ ORDER BY o.id
 SELECT o.id FROM organizations AS o WHERE o.siorg_code = ANY (%(codes)s::integer[]) ORDER BY o.id FOR NO KEY UPDATE
 
 -- name: active_units
-SELECT u.organization_id, count(*) AS units FROM organizational_units AS u
-WHERE u.is_active AND u.organization_id = ANY (%(ids)s::uuid[]) GROUP BY 1
+SELECT u.organization_id, array_agg(u.siorg_code) AS codes FROM organizational_units AS u
+WHERE u.is_active AND u.siorg_code IS NOT NULL AND u.organization_id = ANY (%(ids)s::uuid[]) GROUP BY 1
 
 -- name: off_path
 -- Of level and path of unit u (parent p, organization o) what does not follow from the parent as it is here. Directly under an
