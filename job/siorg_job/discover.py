@@ -1,9 +1,9 @@
 """The producer: compares each registered organization with SIORG and puts the differences on the queue.
 
 A version that stands still proves nothing, and one that moved does not prove that the rows beside it have. So the whole
-structure is compared when the version moved, again the next time after that, as long as something was found to differ, and at
-least every seven days. What differs is enqueued once each; that it was compared is recorded last: a discovery that was cut
-short is simply done again.
+structure is compared when the version moved, again the next time after that and a day later, as long as something was found to
+differ or waits for a person, and at least every seven days. What differs is enqueued once each, or, where it FAILED, opened again
+after a pause; that it was compared is recorded last: a discovery that was cut short is simply done again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
+from siorg_job.sync.questions import Question, with_questions
 from siorg_job.sync.read import read_decisions, read_for_comparison
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
+from siorg_queue.system_settings import STRICT_HIERARCHY, read_boolean, read_settings
 
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
@@ -39,7 +41,8 @@ class Organization:
     version: str | None
     """The version recorded at the last discovery."""
     at_rest: bool
-    """At the last comparison nothing differed, the version had not moved, and that is less than seven days ago."""
+    """At the last comparison nothing differed, the version had not moved, and that is less than seven days ago; and the version
+    has not stood for a day since without a comparison."""
     has_units: bool
 
 
@@ -53,7 +56,7 @@ class Discovery:
     """``unchanged`` or ``structure``."""
     items: Sequence[NewItem] = ()
     added: int = 0
-    """Items that were really enqueued; the others were waiting already."""
+    """Items that were really enqueued, or opened again; the others are waiting already, or FAILED and have a pause."""
 
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
@@ -92,12 +95,32 @@ async def discover(
     disputed = read_decisions(connection, comparison.apart, copy)
     if comparison.apart:
         comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    found = items_for(structure, comparison, copy, disputed)
+    questions = read_questions(connection, [code, *copy.units])
+    setting = read_settings(connection, [STRICT_HIERARCHY]).get(STRICT_HIERARCHY)
+    strict = read_boolean(STRICT_HIERARCHY, setting, unset=False, unreadable=True)
+    found = with_questions(items_for(structure, comparison, copy, disputed), questions, structure, comparison, strict=strict)
     items = [replace(item, needed_at=asked_at) for item in found]
-    added = store.enqueue(items)
-    at_rest = not items and version == organization.version
-    _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
+    failed = store.retry_found(items)
+    added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
+    # Of an answer that is not to be used as a whole, or is older than one that was applied, the version is none to rely on.
+    in_doubt = bool(failed or structure.invalid) or None in elsewhere.values() or _is_outdated(asked_at, copy)
+    at_rest = not (items or questions or in_doubt) and version == organization.version
+    recorded = None if in_doubt else version
+    _rows(connection, "record", organization=code, version=recorded, at_rest=at_rest, asked_at=asked_at)
     return Discovery(code, version, "structure", items, added)
+
+
+def read_questions(connection: Connection, codes: Sequence[int]) -> list[Question]:
+    """What people are asked about these entities."""
+    return [
+        Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["has_children"])
+        for row in _rows(connection, "questions", codes=list(codes))
+    ]
+
+
+def _is_outdated(asked_at: datetime, copy: WorkingCopy) -> bool:
+    applied = [*(row.synced_at for row in copy.organizations.values()), *(row.synced_at for row in copy.units.values())]
+    return any(moment is not None and moment > asked_at for moment in applied)
 
 
 def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:

@@ -69,7 +69,9 @@ async def discover_table(
         compared = compare(entity_type, Fetched(asked_at, rows=tuple(rows)), read_table(connection, entity_type, rows))
         conflicts = {row["code"]: row["changes"] for row in _rows(connection, "open_conflicts", entity_type=entity_type.value)}
     items = list(items_of(compared, conflicts, asked_at))
-    return TableDiscovery(items, store.enqueue(items))
+    failed = store.retry_found(items)
+    added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
+    return TableDiscovery(items, added)
 
 
 def items_of(compared: Iterable[ComparedRow], conflicts: Mapping[int, Any], asked_at: datetime) -> Iterable[NewItem]:

@@ -55,6 +55,8 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
         if not organizations:
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, settings.retry_policy())
+        if reopened := store.retry_due():
+            log.info("Asking again for what failed", items=reopened)
         failures = set()
         async with (
             aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from siorg_job.sync import domain, organization, unit
-from siorg_job.sync.model import Fetched
+from siorg_job.sync.model import PLACE, Fetched, UnitField
 from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unusable
 from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
@@ -97,12 +97,12 @@ def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], res
             _apply(connection, store, works[:middle], result)
             _apply(connection, store, works[middle:], result)
             return
-        item, _ = works[0]
+        item, fetched = works[0]
         if isinstance(error, psycopg.errors.UniqueViolation) and not again:
             # Somebody else made the same row (a category, a unit) since it was looked for: now it is found.
             _apply(connection, store, works, result, again=True)
             return
-        _apply(connection, store, [(item, _refusal(item, error))], result)
+        _apply(connection, store, [(item, _refusal(item, fetched, error))], result)
 
 
 def _apply_together(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied) -> None:
@@ -134,6 +134,7 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
         if copy is not None:  # after the outcomes: what this group has decided about is open no more
             again = [*hanging_wrong(connection, copy), *sorted(copy.ask_again)]
             store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
+            store.retry_waiting(_resettled(copy))
         store.end_older_conflicts(
             [
                 (verdict, asked_at[verdict.item.id])
@@ -157,6 +158,16 @@ def _bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     if verdict.outcome is not Outcome.COMPLETED:
         copy.roll_back(savepoint)
     return verdict
+
+
+def _resettled(copy: WorkingCopy) -> set[int]:
+    """Codes of the units that came to their place, or left it."""
+    return {
+        entry.siorg_code
+        for entry in copy.history
+        if entry.entity_type is EntityType.UNIT
+        and (entry.previous_data is None or not {*PLACE, UnitField.IS_ACTIVE}.isdisjoint(entry.affected_fields))
+    }
 
 
 def _with_time(verdict: Verdict, asked_at: datetime | None) -> Verdict:
@@ -217,12 +228,15 @@ def _ends_last(works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy) -> list
     return sorted(works, key=key)
 
 
-def _refusal(item: Item, error: Exception) -> Verdict:
+def _refusal(item: Item, fetched: Fetched | Verdict, error: Exception) -> Verdict:
     if not isinstance(error, psycopg.Error | HierarchyTooDeep):
         return internal_error(item, error)
     reason = f"refused by the database: {describe(error)}" if isinstance(error, psycopg.Error) else str(error)
+    above = [unit.code for unit in fetched.ancestors] if isinstance(fetched, Fetched) else []
+    if above:
+        reason = f"{reason}; written with it were the units {', '.join(map(str, above))} above it"
     if isinstance(item.error_details, dict) and item.error_details.get("resolution") == "MERGE":
         return unusable(item, reason)
     if isinstance(error, HierarchyTooDeep):
-        return refused(item, reason, "too_deep")
-    return refused(item, reason, "refused_by_database", {"sqlstate": error.sqlstate})
+        return refused(item, reason, "too_deep", waits_for=above)
+    return refused(item, reason, "refused_by_database", {"sqlstate": error.sqlstate}, above)

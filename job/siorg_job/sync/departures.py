@@ -10,7 +10,7 @@ from enum import StrEnum
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference
 from siorg_job.sync.merge import Rule
-from siorg_job.sync.model import UnitField, Value
+from siorg_job.sync.model import PLACE, UnitField, Value
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
 
@@ -104,7 +104,7 @@ def departures(
         gone: of ``comparison.gone``, what SIORG said about each by itself; None: it has no such unit.
         queue: what the queue has about the entities that differ.
     """
-    kinds = _Kinds(copy, queue)
+    kinds = _Kinds(copy, queue, structure)
     for (entity_type, code), differences in comparison.differences.items():
         for difference in differences:
             yield kinds.of(difference, _name(entity_type, code, structure, copy))
@@ -127,11 +127,13 @@ def departures(
 class _Kinds:
     copy: WorkingCopy
     queue: Mapping[tuple[EntityType, int], OnQueue]
+    structure: Structure
 
     def of(self, difference: Difference, name: str) -> Departure:
         known = self.queue.get((difference.entity_type, difference.code), OnQueue())
         kind, reason, since = Kind.DRIFT, "nothing on the queue explains it", None
-        if difference.field in known.conflicts:
+        contested = difference.rule is not Rule.EDITED  # else nobody is asked about it, or is not any more
+        if contested and difference.field in known.conflicts:
             kind, reason, since = Kind.CONFLICT, "changed here and in SIORG", known.conflicts[difference.field]
         elif difference.field in known.held:
             kind, reason, since = Kind.HELD, "beyond the limit of one discovery", known.held[difference.field]
@@ -139,12 +141,31 @@ class _Kinds:
             kind, reason, since = Kind.FAILED, known.error, known.failed_since
         elif known.open_since is not None:
             kind, reason, since = Kind.WAITING, "an item waits or is in work", known.open_since
-        elif difference.rule is Rule.EDITED:
+        elif not contested:
             kind, reason = Kind.EDITED, "SIORG has not changed it since we wrote it"
+        elif known.conflicts:
+            kind, since = Kind.CONFLICT, min(known.conflicts.values())
+            reason = f"it comes with the decision about {', '.join(sorted(known.conflicts))}"
+        elif (above := self._failed_above(difference)) is not None:
+            kind, reason = Kind.FAILED, f"waits for unit {above} above it, which cannot be used"
         return Departure(
             difference.entity_type, difference.code, name, difference.field, kind, reason,
             difference.base, difference.local, difference.remote, since, difference.adopted,
         )  # fmt: skip
+
+    def _failed_above(self, difference: Difference) -> int | None:
+        """The unit above in SIORG's answer that cannot be used, where that is why this one cannot come to its place."""
+        if difference.entity_type is not EntityType.UNIT or difference.field not in (EXISTS, *PLACE):
+            return None
+        seen: set[int] = set()
+        code: int | None = difference.code
+        while code is not None and code not in seen:
+            if code in self.structure.invalid:
+                return code
+            seen.add(code)
+            unit = self.structure.units.get(code)
+            code = None if unit is None else unit.parent_code
+        return None
 
 
 def _of_gone(unit: Unit, remote: RemoteUnit | None, copy: WorkingCopy, kinds: _Kinds, *, still_a_parent: bool) -> Departure:
