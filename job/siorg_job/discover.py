@@ -113,7 +113,7 @@ async def discover(
 def read_questions(connection: Connection, codes: Sequence[int]) -> list[Question]:
     """What people are asked about these entities."""
     return [
-        Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["has_children"])
+        Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["children"])
         for row in _rows(connection, "questions", codes=list(codes))
     ]
 

@@ -37,10 +37,10 @@ WHERE starts_with(s.key, 'siorg_em_dia:') OR s.value IS DISTINCT FROM excluded.v
 -- What people are asked about these entities, and have not decided yet.
 SELECT q.entity_type, q.siorg_code AS code, q.operation,
        CASE jsonb_typeof(q.detected_changes) WHEN 'object' THEN q.detected_changes ELSE '{}' END AS changes,
-       EXISTS (
-           SELECT FROM organizational_units AS u JOIN organizational_units AS below ON below.parent_id = u.id
+       ARRAY(
+           SELECT below.siorg_code FROM organizational_units AS u JOIN organizational_units AS below ON below.parent_id = u.id
            WHERE q.entity_type = 'UNIT' AND u.siorg_code = q.siorg_code AND below.is_active
-       ) AS has_children
+       ) AS children
 FROM siorg_sync_queue AS q
 WHERE {{conflict}} AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
   AND q.entity_type IN ('UNIT', 'ORGANIZATION') AND q.siorg_code = ANY (%(codes)s::integer[])

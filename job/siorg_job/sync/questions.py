@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ class Question:
     operation: Operation
     changes: Mapping[str, Any]
     """``{field: {base, local, remote}}``, as the person sees it."""
-    has_children: bool
-    """Whether active units are below the unit here."""
+    children: Sequence[int | None] = ()
+    """Codes of the active units below the unit here; None: one that SIORG does not know."""
 
 
 def with_questions(
@@ -42,7 +42,9 @@ def with_questions(
         comparison: what came of comparing it.
         strict: a move is a question (setting ``siorg.hierarchy_strict_mode``).
     """
-    over = [question for question in questions if not _stands(question, structure, comparison, strict=strict)]
+    items = list(items)
+    differ = {item.siorg_code for item in items if item.entity_type is EntityType.UNIT}
+    over = [question for question in questions if not _stands(question, structure, comparison, differ, strict=strict)]
     asked = {(question.entity_type, question.code) for question in questions}
     waiting = asked - {(question.entity_type, question.code) for question in over}
     yield from (item for item in items if (item.entity_type, item.siorg_code) not in waiting)
@@ -50,13 +52,15 @@ def with_questions(
         yield _item(question, structure)
 
 
-def _stands(question: Question, structure: Structure, comparison: Comparison, *, strict: bool) -> bool:
+def _stands(question: Question, structure: Structure, comparison: Comparison, differ: Set[int], *, strict: bool) -> bool:
     """Whether a person would be asked the same today."""
     code = question.code
     if code in structure.invalid:
         return True  # nobody knows
     if code not in structure.units:
-        return question.has_children if question.operation is Operation.EXTINCTION else strict and _ends(question)
+        if question.operation is not Operation.EXTINCTION:
+            return strict and _ends(question)
+        return bool(question.children) and differ.isdisjoint(question.children)  # else these move, or end, before it does
     entity_type = EntityType.ORGANIZATION if code == structure.organization else question.entity_type
     today = {each.field: each for each in comparison.differences.get((entity_type, code), ())}
     new = any(each.rule is Rule.APART and name not in question.changes for name, each in today.items())

@@ -118,12 +118,12 @@ def _torn(world: World, code: int) -> None:
     """From now on SIORG does not answer about one unit."""
     answer = world.siorg.unit
 
-    async def unit(asked: int) -> RemoteUnit:
+    async def ask(asked: int) -> RemoteUnit:
         if asked == code:
             raise SiorgUnavailable("SIORG answered HTTP 503")
         return await answer(asked)
 
-    world.siorg.unit = unit  # type: ignore[method-assign]
+    world.siorg.unit = ask  # type: ignore[assignment, method-assign]
     world.siorg.mended = answer  # type: ignore[attr-defined]
 
 
