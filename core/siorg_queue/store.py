@@ -286,7 +286,7 @@ class QueueStore:
     # -- what FAILED is asked again -----------------------------------------------------------------------------------
 
     def retry_due(self) -> int:
-        """Open FAILED items again whose pause is over: an hour after the first failure, twice as long each time, up to a day.
+        """Open FAILED items again whose pause is over: 50 minutes at first, twice as long each time, up to 23 hours.
 
         But for those that a person ended, or that something newer is known about, or that wait for a unit that FAILED or is
         on the queue. Returns how many.

@@ -12,9 +12,9 @@ NOT EXISTS (
 )
 
 -- name: pause_is_over
--- The longest pause is a little less than a day: who discovers once a day asks each day.
+-- A little less than an hour at first, and than a day at last: who discovers each hour, or each day, asks the next time.
 coalesce(q.processed_at, q.last_attempt_at, q.created_at)
-    + least(interval '1 hour' * 2 ^ least(coalesce(q.failures, 0), 10), interval '23 hours') <= clock_timestamp()
+    + least(interval '50 minutes' * 2 ^ least(coalesce(q.failures, 0), 10), interval '23 hours') <= clock_timestamp()
 
 -- name: waits
 -- For units that FAILED themselves, or are on the queue: it is opened when they come to their place.
