@@ -1,9 +1,9 @@
 """The producer: compares each registered organization with SIORG and puts the differences on the queue.
 
 A version that stands still proves nothing, and one that moved does not prove that the rows beside it have. So the whole
-structure is compared when the version moved, again the next time after that, as long as something was found to differ, and at
-least every seven days. What differs is enqueued once each; that it was compared is recorded last: a discovery that was cut
-short is simply done again.
+structure is compared when the version moved, again the next time after that and a day later, as long as something was found to
+differ or waits for a person, and at least every seven days. What differs is enqueued once each, or, where it FAILED, opened again
+after a pause; that it was compared is recorded last: a discovery that was cut short is simply done again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disput
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
+from siorg_job.sync.questions import Question, with_questions
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
 
@@ -42,7 +44,7 @@ class Organization:
     """The version recorded at the last discovery."""
     at_rest: bool
     """At the last comparison nothing differed or was in dispute, the version had not moved, and that is less than seven days
-    ago."""
+    ago; and the version has not stood for a day since without a comparison."""
     has_units: bool
     is_active: bool = True
     had_ended: bool = False
@@ -60,7 +62,7 @@ class Discovery:
     person; ``inactive``: it is not active here, ``returned``: and SIORG has it again; ``later``: see ``Elsewhere.is_last``."""
     items: Sequence[NewItem] = ()
     added: int = 0
-    """Items that were really enqueued; the others were waiting already."""
+    """Items that were really enqueued, or opened again; the others are waiting already, or FAILED and have a pause."""
     held: int = 0
     """Ends and overwritten names that wait for a person, also from before."""
     reasons: Sequence[str] = ()
@@ -117,15 +119,29 @@ async def discover(
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
     found = compared(told, connection)
     found = replace(found, told=told.with_answers(await each_unit(set(found.comparison.gone) - told.answers.keys(), siorg)))
-    items, added, within = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
-    if ended.remembers_an_end(connection, code):
-        items.append(NewItem(EntityType.ORGANIZATION, code, Operation.UPDATE, {}, _PRIORITY, needed_at=asked_at))
-        added += store.enqueue(items[-1:])
-    at_rest = not items and not within.held and not found.disputed and version == organization.version
-    _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
+    new = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
+    # Of an answer that is not to be used as a whole, or is older than one that was applied, the version is none to rely on.
+    nowhere = any(not isinstance(answer, RemoteUnit) for answer in told.answers.values())
+    in_doubt = bool(new.failed or structure.invalid) or nowhere or _is_outdated(asked_at, found.copy)
+    waits = bool(new.items or new.within.held or new.questions or found.disputed)
+    at_rest = not waits and not in_doubt and version == organization.version
+    _rows(connection, "record", organization=code, version=None if in_doubt else version, at_rest=at_rest, asked_at=asked_at)
     if organization.had_ended:
         ended.record_existence(connection, code, None)
-    return Discovery(code, version, "structure", items, added, within.held, within.reasons)
+    return Discovery(code, version, "structure", new.items, new.added, new.within.held, new.within.reasons)
+
+
+def _read_questions(connection: Connection, codes: Sequence[int]) -> list[Question]:
+    """What people are asked about these entities."""
+    return [
+        Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["children"])
+        for row in _rows(connection, "questions", codes=list(codes))
+    ]
+
+
+def _is_outdated(asked_at: datetime, copy: WorkingCopy) -> bool:
+    applied = [*(row.synced_at for row in copy.organizations.values()), *(row.synced_at for row in copy.units.values())]
+    return any(moment is not None and moment > asked_at for moment in applied)
 
 
 def _inactive(organization: Organization, version: str | None, connection: Connection) -> Discovery:
@@ -163,6 +179,20 @@ async def _ended(
     return Discovery(code, "", "kept" if found.is_kept else "ended", found.items, added, found.waiting)
 
 
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What came of a comparison."""
+
+    items: Sequence[NewItem]
+    added: int
+    """Of these were really enqueued, or opened again; the others are waiting already, or FAILED and have a pause."""
+    failed: int
+    """Of these there is one already that FAILED."""
+    questions: int
+    """What people are asked about the entities that were compared."""
+    within: Within
+
+
 def enqueue_differences(
     found: Compared,
     limits: Limits | None,
@@ -171,7 +201,7 @@ def enqueue_differences(
     *,
     asked_at: datetime,
     only: Collection[tuple[EntityType, int]] | None = None,
-) -> tuple[list[NewItem], int, Within]:
+) -> Enqueued:
     """Enqueue what came of a comparison, within the limits: for discovery all of it, for verification ``only`` what is drift.
 
     Args:
@@ -181,19 +211,24 @@ def enqueue_differences(
         store: the queue.
         asked_at: when SIORG was asked, by the database's clock.
         only: the entities of which items are enqueued; None: all.
-
-    Returns:
-        The items; how many were really added, for the others were waiting already; and what is held.
     """
     structure, copy = found.told.structure, found.copy
     absent = sort_absent({code: found.told.answers[code] for code in found.comparison.gone}, copy, found.registered)
-    within = Within(replace(found.comparison, gone=absent.ended))
-    if limits is not None:
+    # What ends with its organization waits for one decision about that.
+    within = Within(replace(found.comparison, gone=() if found.told.ended else absent.ended))
+    if limits is not None and not found.told.ended:
         within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
-    new = [*items_for(structure, within.comparison, found.disputed), *map(_moved, absent.moved.values())]
+    questions = _read_questions(connection, [structure.organization, *copy.units])
+    differing = with_questions(items_for(structure, within.comparison, found.disputed), questions, structure, within.comparison,
+                         strict=copy.strict_hierarchy)  # fmt: skip
+    new = [*differing, *map(_moved, absent.moved.values())]
     new += [NewItem(EntityType.UNIT, code, Operation.UPDATE, {}, _PRIORITY) for code in absent.unusable]
+    if ended.remembers_an_end(connection, structure.organization):
+        new.append(NewItem(EntityType.ORGANIZATION, structure.organization, Operation.UPDATE, {}, _PRIORITY))
     items = [replace(item, needed_at=asked_at) for item in new if only is None or (item.entity_type, item.siorg_code) in only]
-    return items, store.enqueue(items), within
+    failed = store.retry_found(items)
+    added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
+    return Enqueued(items, added, len(failed), len(questions), within)
 
 
 def items_for(structure: Structure, comparison: Comparison, disputed: Collection[Disputed] = ()) -> Iterator[NewItem]:

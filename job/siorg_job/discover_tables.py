@@ -70,7 +70,9 @@ async def discover_table(
         compared = compare(entity_type, Fetched(asked_at, rows=tuple(rows)), read_table(connection, entity_type, rows))
         conflicts = open_conflicts(connection, entity_type)
     items = list(items_of(compared, conflicts, asked_at))
-    return TableDiscovery(items, store.enqueue(items))
+    failed = store.retry_found(items)
+    added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
+    return TableDiscovery(items, added)
 
 
 def open_conflicts(connection: Connection, entity_type: EntityType) -> dict[int, Any]:

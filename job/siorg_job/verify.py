@@ -207,7 +207,7 @@ class _LookAtOrganization(_Look):
             return 0
         return enqueue_differences(
             self.compared, self.reader.limits, self.reader.connection, store, asked_at=self.asked_at, only=only
-        )[1]
+        ).added
 
     async def again(self, entities: Collection[_Entity]) -> _Look:
         asked_at, told = clock(self.reader.connection), self.compared.told

@@ -28,17 +28,6 @@ SET status = 'SKIPPED', resolution_notes = coalesce(%(notes)s, q.resolution_note
 WHERE q.id = %(id)s AND q.status = 'CONFLICT'
 RETURNING q.id
 
--- name: retry
--- Opens FAILED rows again with all their attempts; a person's decision beside them stays.
-UPDATE siorg_sync_queue AS q
-SET status = 'PENDING', attempts = 0, scheduled_for = now(), processed_at = NULL, lease_expires_at = NULL, claimed_by = NULL,
-    expires_at = CASE WHEN q.expires_at > now() THEN q.expires_at END,
-    error_details = nullif((coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
-        - '{kind,retryable,details}'::text[]), '{}')
-WHERE q.status = 'FAILED' AND (%(ids)s::uuid[] IS NULL OR q.id = ANY (%(ids)s::uuid[]))
-  AND (%(codes)s::integer[] IS NULL OR q.siorg_code = ANY (%(codes)s::integer[]))
-RETURNING q.id
-
 -- name: end_older_conflicts
 -- Open conflicts of an entity about which a later answer of SIORG has decided: another conflict stands for them now, or none
 -- does. What was merged or split is a question by itself, and so is what is held. A row that a person is just deciding is left

@@ -15,7 +15,7 @@ from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:
-    from siorg_job.discover import Discovery
+    from siorg_job.discover import Discovery, Organization
 
 
 def add_to(subparsers: Any) -> None:
@@ -42,7 +42,7 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
-    from siorg_job.discover import Organization, discover, registered
+    from siorg_job.discover import discover, registered
     from siorg_job.discover_tables import discover_tables
     from siorg_job.ended import Elsewhere
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
@@ -63,6 +63,8 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
         if not active:
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, settings.retry_policy())
+        if reopened := store.retry_due():
+            log.info("Asking again for what failed", items=reopened)
         failures = set()
         limits = Limits.of(settings)
         async with (
@@ -98,26 +100,25 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
                 if found.how == "later":
                     late.append(organization)
                     continue
-                log.info(
-                    "Discovered",
-                    organization=found.organization,
-                    version=found.version,
-                    how=found.how,
-                    differences=len(found.items),
-                    enqueued=found.added,
-                    held=found.held,
-                    seconds=round(time.monotonic() - started, 2),
-                )
-                for reason in found.reasons:
-                    print(f"{organization.acronym} ({found.organization}): {reason}: held,"
-                          f" siorg-job held list --organization {found.organization}", flush=True)  # fmt: skip
-                _say_what_a_person_decides(found)
+                _tell(organization, found, time.monotonic() - started)
     return min(failures, default=Exit.DONE)
 
 
-def _say_what_a_person_decides(found: Discovery) -> None:
+def _tell(organization: Organization, found: Discovery, seconds: float) -> None:
     log = logger("siorg_job.discover")
     code = found.organization
+    log.info(
+        "Discovered",
+        organization=code,
+        version=found.version,
+        how=found.how,
+        differences=len(found.items),
+        enqueued=found.added,
+        held=found.held,
+        seconds=round(seconds, 2),
+    )
+    for reason in found.reasons:
+        print(f"{organization.acronym} ({code}): {reason}: held, siorg-job held list --organization {code}", flush=True)
     if found.how == "ended":
         log.warning(
             "SIORG has ended this organization; it and its units wait for a decision",

@@ -12,6 +12,7 @@
     ├─ PermanentError          asking again will not help
     │   ├─ NotFound            HTTP 404, codigoErro 102; 101 of a list (of a single unit that is a MalformedResponse)
     │   ├─ InvalidData         the envelope is right, this row's data cannot be used
+    │   ├─ ParentFailed        the row can be used, one above it cannot
     │   ├─ NotAnOrganization   codigoErro 104
     │   ├─ VersionUnknown      codigoErro 103 on /alteradas
     │   ├─ AnswerTooLarge      the body is over the cap
@@ -27,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-Detail = str | int | float | bool | None
+Detail = str | int | float | bool | list[int] | None
 
 
 class SiorgError(Exception):
@@ -102,6 +103,10 @@ class NotFound(PermanentError, kind="not_found"):
 
 class InvalidData(PermanentError, kind="invalid_answer"):
     """SIORG answered, but this row cannot be used; ``details["field"]`` is the place in it (``contato[0].telefone``)."""
+
+
+class ParentFailed(PermanentError, kind="parent_failed"):
+    """The row is well, but one above it cannot be used; ``details["waits_for"]`` has its code."""
 
 
 class NotAnOrganization(PermanentError, kind="not_an_organization"):

@@ -13,7 +13,7 @@ from siorg_job.siorg.model import Structure, Told, home_of
 from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference
 from siorg_job.sync.domain_difference import ComparedRow
 from siorg_job.sync.merge import Rule
-from siorg_job.sync.model import DomainField, UnitField, Value
+from siorg_job.sync.model import PLACE, DomainField, UnitField, Value
 from siorg_job.sync.organization import is_kept_active
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
@@ -190,29 +190,25 @@ class _Judge:
     def all(self, differences: Sequence[Difference], name: str) -> Iterator[Departure]:
         """Those of one entity."""
         known = self._known(differences[0]) if differences else OnQueue()
-        asked = [known.conflicts[each.field] for each in differences if each.holds_up and each.field in known.conflicts]
         for each in differences:
-            reasons = sorted(self._reasons(each, known, min(asked, default=None)), key=lambda reason: _ORDER[reason[0]])
+            reasons = sorted(self._reasons(each, known), key=lambda reason: _ORDER[reason[0]])
             kind, reason, since = (reasons or [(Kind.DRIFT, "nothing explains it", None)])[0]
             yield _departure(each, name, kind, reason, since)
 
     def _known(self, difference: Difference) -> OnQueue:
         return self.queue.get((difference.entity_type, difference.code), OnQueue())
 
-    def _reasons(self, difference: Difference, known: OnQueue, held_up_since: datetime | None) -> Iterator[_Reason]:
+    def _reasons(self, difference: Difference, known: OnQueue) -> Iterator[_Reason]:
         """All that apply, in any order."""
         name = difference.field
         if self.told.ended and name == UnitField.IS_ACTIVE and difference.remote is False:
-            # A conflict about it asks nothing else.
-            home = self.copy.organizations[self.told.structure.organization]
-            if is_kept_active(home, self.copy):
-                yield Kind.EDITED, f"SIORG has organization {home.code} no more, and a person keeps it", None
-                return
-            yield Kind.ENDED, f"SIORG has organization {home.code} no more", known.conflicts.get(name)
-        elif name in known.conflicts:
-            yield Kind.CONFLICT, "changed here and in SIORG", known.conflicts[name]
-        elif held_up_since is not None and difference.rule is not Rule.EDITED and name not in PATHS:
-            yield Kind.CONFLICT, "nothing of it is written before its conflict is decided", held_up_since
+            yield self._ended(known)  # a conflict about it asks nothing else
+        elif known.conflicts and difference.rule is not Rule.EDITED:  # else nobody is asked about it, or is not any more
+            if name in known.conflicts:
+                yield Kind.CONFLICT, "changed here and in SIORG", known.conflicts[name]
+            elif name not in PATHS:
+                reason = f"it comes with the decision about {', '.join(sorted(known.conflicts))}"
+                yield Kind.CONFLICT, reason, min(known.conflicts.values())
         if name in known.held:
             yield Kind.HELD, "beyond the limit of one discovery", known.held[name]
         if (above := self._failed_above(difference)) is not None:
@@ -226,10 +222,26 @@ class _Judge:
             if found is not None and found.field == name:
                 yield found.kind, found.reason, None
             yield Kind.EDITED, "SIORG has not changed it since we wrote it", None
+        elif (parent := self._parent_elsewhere(difference)) is not None:
+            yield Kind.OUTSIDE, f"its parent {parent.code} is in organization {parent.organization_code} here", None
+
+    def _ended(self, known: OnQueue) -> _Reason:
+        home = self.copy.organizations[self.told.structure.organization]
+        if is_kept_active(home, self.copy):
+            return Kind.EDITED, f"SIORG has organization {home.code} no more, and a person keeps it", None
+        return Kind.ENDED, f"SIORG has organization {home.code} no more", known.conflicts.get(UnitField.IS_ACTIVE)
+
+    def _parent_elsewhere(self, difference: Difference) -> Unit | None:
+        """The parent of SIORG's, where that is in another organization here: it has a departure of its own."""
+        unit = self.copy.units.get(difference.code) if difference.entity_type is EntityType.UNIT else None
+        parent = self.copy.units.get(difference.remote) if isinstance(difference.remote, int) else None
+        if unit is None or parent is None or difference.field != UnitField.PARENT:
+            return None
+        return None if parent.organization_code == unit.organization_code else parent
 
     def _failed_above(self, difference: Difference) -> _Reason | None:
         """Of what cannot be written because that about what is above it cannot be used."""
-        if difference.entity_type is not EntityType.UNIT or difference.field not in (EXISTS, UnitField.PARENT):
+        if difference.entity_type is not EntityType.UNIT or difference.field not in (EXISTS, *PLACE):
             return None
         structure, seen, code = self.told.structure, {difference.code}, difference.code
         while (unit := structure.units.get(code)) is not None:

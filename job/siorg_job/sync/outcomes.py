@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,8 +17,15 @@ def completed(item: Item, local_id: UUID | None) -> Verdict:
     return Verdict(item, Outcome.COMPLETED, local_id=local_id)
 
 
-def refused(item: Item, reason: str, kind: str, details: Mapping[str, Any] | None = None) -> Verdict:
-    """The permanent end of an item, with the reason for people and programs."""
+def refused(
+    item: Item, reason: str, kind: str, details: Mapping[str, Any] | None = None, waits_for: Collection[int] = ()
+) -> Verdict:
+    """The end of an item until discovery asks again, with the reason for people and programs.
+
+    ``waits_for``: the codes of units; as soon as one of them comes to its place, or leaves it, the item is tried again.
+    """
+    if waits_for:
+        details = {**(details or {}), "waits_for": sorted(waits_for)}
     return Verdict(item, Outcome.FAILED, error=reason, details=_details(kind, details))
 
 

@@ -196,6 +196,8 @@ class Child:
     name: str
     item_due_seconds: float | None
     """Seconds until its own item is due (0: now, or in work); None when it has none."""
+    is_named: bool = False
+    """As far as is known here, SIORG has it below that unit too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -717,7 +717,10 @@ class Machine:
         self.siorg.refuses_versions = True
         for _ in range(_ROUNDS):
             before = process.connection.execute("SELECT count(*) AS n FROM siorg_history").fetchone()
-            process.world.store.retry()  # fault 3
+            process.connection.execute(  # a day passes
+                "UPDATE siorg_sync_queue SET processed_at = processed_at - interval '1 day' WHERE status = 'FAILED'"
+            )
+            process.world.store.retry_due()
             for code in [found.code for found in registered(process.connection, None)]:
                 self._discovers(process, code)
             for _ in range(_ROUNDS):

@@ -16,7 +16,6 @@ from support.local_structure import Row
 EXCEPTIONS: dict[int, str] = {
     2: "an organization that SIORG ended or demoted: discovery of it fails, it stays active, and so do its units that SIORG has"
     " nowhere, or in an organization that is not registered",
-    3: "FAILED rows are opened again by hand (siorg-job retry) before each quiet point",
     7: "a conflict whose reason has gone may stay open; the rows are compared all the same",
 }
 """By the fault of the issue *Convergence*; mend one, and take its entry out."""

@@ -107,10 +107,27 @@ def test_a_version_that_stands_still_proves_nothing(world: World, versions: Vers
     assert _discover(world, versions).items == []
     world.siorg.change(900, nome="Nova")
     assert _discover(world, versions).how == "unchanged"
-    world.connection.execute("ALTER TABLE system_settings DISABLE TRIGGER USER")
-    world.connection.execute("UPDATE system_settings SET updated_at = now() - interval '7 days' WHERE key = 'siorg_em_dia:471'")
-    world.connection.execute("ALTER TABLE system_settings ENABLE TRIGGER USER")
+    _time_passes(world, "7 days")
     assert _kinds(_discover(world, versions)) == {900: "UPDATE"}
+
+
+def test_the_structure_is_compared_again_a_day_after_the_version_moved(world: World, versions: Versions) -> None:
+    """However often it was in the hours before."""
+    _discovered(world, versions, 900)
+    versions.current = "100.0.0"
+    hows = []
+    for _ in range(6):
+        hows.append([_discover(world, versions).how for _ in range(3)])
+        _time_passes(world, "8 hours")
+    assert [found.count("structure") for found in hows] == [2, 0, 0, 1, 0, 0]
+    assert hows[3][0] == "structure"
+
+
+def _time_passes(world: World, time: str) -> None:
+    with world.connection.transaction():
+        world.connection.execute("ALTER TABLE system_settings DISABLE TRIGGER USER")
+        world.connection.execute("UPDATE system_settings SET updated_at = updated_at - %s::interval", [time])
+        world.connection.execute("ALTER TABLE system_settings ENABLE TRIGGER USER")
 
 
 def test_a_version_that_moved_does_not_prove_that_the_rows_have(world: World, versions: Versions) -> None:

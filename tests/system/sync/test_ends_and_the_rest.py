@@ -89,7 +89,14 @@ def test_an_end_waits_for_children_that_have_items_and_gives_the_attempt_back(tr
     assert not tree.unit(901)["is_active"]
 
 
-def test_an_end_with_active_children_without_items_is_a_conflict(tree: World) -> None:
+def _hang_by_hand(tree: World) -> None:
+    """SIORG has 902 elsewhere, and a person has put it back below 901."""
+    tree.sync_changed(902, parent=UFMT)
+    tree.edit(902, parent_id=tree.unit(901)["id"])
+
+
+def test_an_end_with_children_that_a_person_put_there_is_a_conflict(tree: World) -> None:
+    _hang_by_hand(tree)
     _end(tree, 901)
     item = tree.sync(901, operation="EXTINCTION")
     assert item["status"] == "CONFLICT"
@@ -103,6 +110,7 @@ def test_an_end_with_active_children_without_items_is_a_conflict(tree: World) ->
 
 
 def test_a_person_may_keep_what_siorg_ended(tree: World) -> None:
+    _hang_by_hand(tree)
     _end(tree, 901)
     id_ = tree.sync(901, operation="EXTINCTION")["id"]
     assert tree.decide(id_, "MERGE", field_resolutions={"is_active": "LOCAL"})["status"] == "COMPLETED"
