@@ -15,12 +15,12 @@ from datetime import datetime
 from typing import Any
 
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import MalformedResponse, NotFound
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
-from siorg_job.sync.read import read_decisions, read_for_comparison
+from siorg_job.sync.read import read_decisions, read_for_comparison, read_open_conflicts
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
@@ -89,13 +89,15 @@ async def discover(
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
     copy = read_for_comparison(connection, code, units_named(structure, elsewhere))
     comparison = compare(structure, copy, elsewhere)
-    disputed = read_decisions(connection, comparison.apart, copy)
     if comparison.apart:
+        read_decisions(connection, comparison.apart, copy)
         comparison = compare(structure, copy, elsewhere)  # with what people turned down
+    disputed = read_open_conflicts(connection, list(structure.units))
     found = items_for(structure, comparison, copy, disputed)
     items = [replace(item, needed_at=asked_at) for item in found]
     added = store.enqueue(items)
-    at_rest = not items and version == organization.version
+    found_open = any(each.rule is not Rule.EDITED for differences in comparison.differences.values() for each in differences)
+    at_rest = not items and not found_open and version == organization.version
     _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
     return Discovery(code, version, "structure", items, added)
 
@@ -106,12 +108,12 @@ def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:
 
 
 async def look_for(codes: Iterable[int], siorg: SiorgClient) -> dict[int, int | None]:
-    """The organizations that SIORG has these units in; None: in none."""
+    """The organizations that SIORG has these units in; None: in none, or in one that cannot be read."""
     found: dict[int, int | None] = {}
     for code in sorted(codes):
         try:
             unit = await siorg.unit(code)
-        except NotFound:
+        except (NotFound, InvalidData):
             found[code] = None
         else:
             found[code] = None if unit.ended else unit.organization_code
@@ -127,7 +129,7 @@ def items_for(
         structure: SIORG's answer.
         comparison: what came of comparing it.
         copy: the rows that it was compared with.
-        disputed: what waits for a person already: it is not asked again.
+        disputed: what waits for a person already. It is not asked again, and looked at again once it is over.
 
     Raises:
         MalformedResponse: more than half of the units known here are missing: rather a broken answer than a reform.
@@ -142,8 +144,14 @@ def items_for(
     for entity_type, entity in comparison.unnoted:
         yield _item(structure.units[entity], Operation.UPDATE, entity_type)
     for (entity_type, entity), differences in comparison.differences.items():
-        if operation := _operation([each for each in differences if each.disputed not in disputed]):
+        asked_already = any(each.disputed in disputed for each in differences)
+        if asked_already and not any(each.rule is Rule.APART and each.disputed not in disputed for each in differences):
+            continue  # nothing of it is written until a person has decided
+        if operation := _operation(differences):
             yield _item(structure.units[entity], operation, entity_type)
+    apart = {key for key, differences in comparison.differences.items() if _operation(differences)}
+    for entity_type, entity in sorted({each[:2] for each in disputed} - apart - {*comparison.unnoted}):
+        yield _item(structure.units[entity], Operation.UPDATE, entity_type)
     for entity in sorted(structure.invalid):
         if entity != code:
             yield NewItem(EntityType.UNIT, entity, Operation.UPDATE, {}, _PRIORITY)

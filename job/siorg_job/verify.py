@@ -9,11 +9,11 @@ from typing import Any
 
 from siorg_job.discover import look_for, units_named
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import NotFound
+from siorg_job.siorg.errors import InvalidData, NotFound
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import compare, parents_elsewhere
 from siorg_job.sync.departures import Departure, Kind, OnQueue, departures
-from siorg_job.sync.read import read_decisions, read_for_comparison
+from siorg_job.sync.read import read_decisions, read_for_comparison, read_organizations
 from siorg_queue import Connection, EntityType, NewItem, Operation, transaction
 from siorg_queue.statements import load
 
@@ -82,12 +82,16 @@ async def _compared(structure: Structure, asked_at: datetime, siorg: SiorgClient
     if comparison.apart:
         read_decisions(connection, comparison.apart, copy)
         comparison = compare(structure, copy, elsewhere)
-    gone: dict[int, RemoteUnit | None] = {}
+    gone: dict[int, RemoteUnit | InvalidData | None] = {}
     for code in comparison.gone:
         try:
             gone[code] = await siorg.unit(code)
         except NotFound:
             gone[code] = None
+        except InvalidData as error:
+            gone[code] = error
+    homes = [unit.organization_code for unit in gone.values() if isinstance(unit, RemoteUnit)]
+    read_organizations(connection, [code for code in homes if code is not None], copy)
     entities = [*comparison.differences, *comparison.unnoted, *((EntityType.UNIT, code) for code in comparison.gone)]
     queue = _on_queue(connection, sorted({code for _, code in entities}))
     found = tuple(departures(structure, comparison, copy, elsewhere, gone, queue))

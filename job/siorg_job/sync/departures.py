@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference
 from siorg_job.sync.merge import Rule
@@ -38,6 +39,7 @@ class Kind(StrEnum):
     """Nothing explains it."""
 
 
+_ORDER = {kind: number for number, kind in enumerate(Kind)}
 _ENDS: Mapping[Kind, str] = {
     Kind.CONFLICT: "siorg-job conflicts resolve",
     Kind.HELD: "siorg-job held release or drop",
@@ -91,10 +93,12 @@ def departures(
     comparison: Comparison,
     copy: WorkingCopy,
     elsewhere: Mapping[int, int | None],
-    gone: Mapping[int, RemoteUnit | None],
+    gone: Mapping[int, RemoteUnit | InvalidData | None],
     queue: Mapping[tuple[EntityType, int], OnQueue],
-) -> Iterator[Departure]:
-    """All departures and all drift of one organization.
+) -> list[Departure]:
+    """All departures and all drift of one organization: of one field one, of the kind that comes first.
+
+    What SIORG has in another registered organization is told with that one.
 
     Args:
         structure: SIORG's whole answer.
@@ -104,6 +108,22 @@ def departures(
         gone: of ``comparison.gone``, what SIORG said about each by itself; None: it has no such unit.
         queue: what the queue has about the entities that differ.
     """
+    found: dict[tuple[EntityType, int, str], Departure] = {}
+    for each in _departures(structure, comparison, copy, elsewhere, gone, queue):
+        key = each.entity_type, each.code, each.field
+        if key not in found or _ORDER[each.kind] < _ORDER[found[key].kind]:
+            found[key] = each
+    return list(found.values())
+
+
+def _departures(
+    structure: Structure,
+    comparison: Comparison,
+    copy: WorkingCopy,
+    elsewhere: Mapping[int, int | None],
+    gone: Mapping[int, RemoteUnit | InvalidData | None],
+    queue: Mapping[tuple[EntityType, int], OnQueue],
+) -> Iterator[Departure]:
     kinds = _Kinds(copy, queue)
     for (entity_type, code), differences in comparison.differences.items():
         for difference in differences:
@@ -119,7 +139,7 @@ def departures(
                         None, None, None)  # fmt: skip
     below = {unit.parent_code for unit in structure.units.values()}
     for code in comparison.gone:
-        yield _of_gone(copy.units[code], gone[code], copy, kinds, still_a_parent=code in below)
+        yield from _of_gone(copy.units[code], gone[code], copy, kinds, still_a_parent=code in below)
     yield from _outside(structure, copy, elsewhere)
 
 
@@ -131,8 +151,12 @@ class _Kinds:
     def of(self, difference: Difference, name: str) -> Departure:
         known = self.queue.get((difference.entity_type, difference.code), OnQueue())
         kind, reason, since = Kind.DRIFT, "nothing on the queue explains it", None
-        if difference.field in known.conflicts:
-            kind, reason, since = Kind.CONFLICT, "changed here and in SIORG", known.conflicts[difference.field]
+        if known.conflicts and difference.rule is not Rule.EDITED:
+            asked = ", ".join(sorted(known.conflicts))
+            reason = f"nothing of it is written until a person has decided about {asked}"
+            kind, since = Kind.CONFLICT, min(known.conflicts.values())
+            if difference.field in known.conflicts:
+                reason, since = "changed here and in SIORG", known.conflicts[difference.field]
         elif difference.field in known.held:
             kind, reason, since = Kind.HELD, "beyond the limit of one discovery", known.held[difference.field]
         elif known.failed_since is not None and known.open_since is None:
@@ -141,26 +165,40 @@ class _Kinds:
             kind, reason, since = Kind.WAITING, "an item waits or is in work", known.open_since
         elif difference.rule is Rule.EDITED:
             kind, reason = Kind.EDITED, "SIORG has not changed it since we wrote it"
+        elif (parent := self._parent_elsewhere(difference)) is not None:
+            kind, reason = Kind.OUTSIDE, f"its parent {parent.code} is in organization {parent.organization_code} here"
         return Departure(
             difference.entity_type, difference.code, name, difference.field, kind, reason,
             difference.base, difference.local, difference.remote, since, difference.adopted,
         )  # fmt: skip
 
+    def _parent_elsewhere(self, difference: Difference) -> Unit | None:
+        """The parent of SIORG's, where that is in another organization here: it has a departure of its own."""
+        parent = self.copy.units.get(difference.remote) if isinstance(difference.remote, int) else None
+        if difference.field != UnitField.PARENT or parent is None:
+            return None
+        return None if parent.organization_code == self.copy.units[difference.code].organization_code else parent
 
-def _of_gone(unit: Unit, remote: RemoteUnit | None, copy: WorkingCopy, kinds: _Kinds, *, still_a_parent: bool) -> Departure:
+
+def _of_gone(
+    unit: Unit, remote: RemoteUnit | InvalidData | None, copy: WorkingCopy, kinds: _Kinds, *, still_a_parent: bool
+) -> Iterator[Departure]:
     """A unit that is active here and not in its organization's structure."""
+    if isinstance(remote, InvalidData):
+        yield Departure(EntityType.UNIT, unit.code, unit.name, UnitField.ORGANIZATION, Kind.FAILED, str(remote), None,
+                        unit.organization_code, None)  # fmt: skip
+        return
     code = None if remote is None or remote.ended else remote.organization_code
     home = None if code is None or code == unit.code else copy.organizations.get(code)
     if home is not None and home.is_active:
-        moved = Difference(EntityType.UNIT, unit.code, UnitField.ORGANIZATION, Rule.TAKE, None, unit.organization_code, code)
-        return kinds.of(moved, unit.name)
+        return
     found = kinds.of(
         Difference(EntityType.UNIT, unit.code, UnitField.IS_ACTIVE, Rule.TAKE, None, local=True, remote=False), unit.name
     )
     if found.kind is Kind.DRIFT and code is None and still_a_parent:
-        return Departure(EntityType.UNIT, unit.code, unit.name, UnitField.IS_ACTIVE, Kind.FAILED,
+        found = Departure(EntityType.UNIT, unit.code, unit.name, UnitField.IS_ACTIVE, Kind.FAILED,
                          "SIORG has it no more, and still has units below it", None, local=True, remote=False)  # fmt: skip
-    return found
+    yield found
 
 
 def _outside(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int | None]) -> Iterator[Departure]:

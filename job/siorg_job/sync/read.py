@@ -128,11 +128,24 @@ def read_for_comparison(connection: Connection, organization: int, codes: Sequen
     return copy
 
 
-def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> set[tuple[EntityType, int, str, str]]:
-    """What people turned down about these entities, into ``copy``; and what they have been asked and did not decide yet."""
-    if not codes:
-        return set()
-    _read_kept(connection, codes, copy)
+def read_organizations(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> None:
+    """Further organizations into ``copy``, those of them that are registered; nothing is locked."""
+    if missing := sorted({*codes} - copy.organizations.keys()):
+        for row in _rows(connection, "organizations", codes=missing, unit_codes=[]):
+            copy.put(Organization(**_with_base(row, OrganizationField)))
+
+
+def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> None:
+    """What people turned down about these entities, into ``copy``."""
+    if codes:
+        _read_kept(connection, codes, copy)
+
+
+def read_open_conflicts(connection: Connection, codes: Sequence[int]) -> set[tuple[EntityType, int, str, str]]:
+    """What people have been asked about these entities and did not decide yet: the field, and SIORG's value as JSON.
+
+    A merge or a split is a question by itself, and not among them.
+    """
     return {
         (EntityType(row["entity_type"]), row["code"], field, json.dumps(sides["remote"]))
         for row in _rows(connection, "open_conflicts", codes=list(codes))

@@ -44,7 +44,7 @@ class Proposals:
         self._coming: list[Step] = []
         """The rest of what was begun."""
         kinds: dict[str, int] = {
-            "ask": 2,
+            "ask": 2, "verify": 1,
             "create": 8, "rename": 3, "abbreviate": 2, "call": 2, "retype": 1, "damage": 1, "mend": 2, "move": 7, "transfer": 1,
             "swap": 2, "invert": 2, "end": 4, "return": 2, "recode": 1, "demote": 1, "promote": 1, "dissolve": 1, "undo": 4,
             "announce": 1, "renumber": 1, "later": 2, "register": 1, "activate": 1, "edit": 5, "decide": 6, "discover": 8,
@@ -214,7 +214,7 @@ class Proposals:
         return ("edit", "UNIT", self._local(), name, self._local() if name == "place" else value[name])
 
     def _decide(self) -> Step | None:
-        asked = sorted(oracle.asked_of_people(self._machine.connection, ()).open)
+        asked = sorted(oracle.asked_of_people(self._machine.connection).open)
         if not asked:
             return None
         how = self._rng.choice([
@@ -234,13 +234,13 @@ class Proposals:
         home = organization_of(self._machine.siorg.rows[code])
         story: list[Step | None] = [
             self._some([("rename", code, self._name()), ("move", code, self._above(), "along"), ("call", code, ["7"])]),
-            self._some([("discover", fast, home, "whole"), ("discover", fast, home, "list"), ("ask", code)]),
+            self._some([("discover", fast, home), ("discover", fast, home, True), ("ask", code)]),
             ("claim", slow, 100),
             ("fetch", slow),
             self._some(
                 [("undo", 1), ("undo", 1), ("rename", code, self._name()), ("end", code, "alone"), ("move", code, home, "along")]
             ),
-            self._some([("discover", fast, home, "whole"), ("discover", fast, home, "list"), None]),
+            self._some([("discover", fast, home), ("discover", fast, home, True), None]),
             self._some([("ask", code), None]),
             self._some([("drain", fast, 100), None]),
             self._some([("apply", slow), ("apply", slow), ("crash", slow, self._rng.randint(1, 25), "ends")]),
@@ -253,7 +253,7 @@ class Proposals:
         if code not in self._machine.siorg.rows:
             return
         home = organization_of(self._machine.siorg.rows[code])
-        work: list[Step] = [("discover", 0, home, self._rng.choice(["whole", "list"])), ("drain", 0, 100)]
+        work: list[Step] = [("discover", 0, home), ("drain", 0, 100)]
         how = self._rng.choice(["accept", "keep", "keep", "keep by the API server", "merge by the API server", "set", "skip"])
         decide: Step = (
             ("decide", "UNIT", code, how, f"Decidido {self._code()}") if how == "set" else ("decide", "UNIT", code, how)
@@ -276,7 +276,10 @@ class Proposals:
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _discover(self) -> Step:
-        return ("discover", self._process(), self._organization(), self._rng.choice(["whole", "list"]))
+        return ("discover", self._process(), self._organization(), self._rng.random() < 0.2)
+
+    def _verify(self) -> Step:
+        return ("verify", self._organization(), self._rng.random() < 0.5)
 
     def _ask(self) -> Step:
         return ("ask", self._local())

@@ -197,5 +197,5 @@ ORDER BY decided_at, q.id
 -- name: open_conflicts
 SELECT q.entity_type, q.siorg_code AS code, q.detected_changes
 FROM siorg_sync_queue AS q
-WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')
-  AND q.status = 'CONFLICT' AND jsonb_typeof(q.detected_changes) = 'object'
+WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT') AND {{conflict}}
+  AND q.operation NOT IN ('MERGE', 'SPLIT') AND jsonb_typeof(q.detected_changes) = 'object'
