@@ -23,7 +23,7 @@ from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict
 from support.convergence import oracle
 from support.convergence.oracle import Edit, Edits, Entity, Local
 from support.convergence.siorg import (
-    REGISTERED_FIRST,
+    ORGANIZATIONS,
     TOP,
     UNREGISTERED,
     ReformingSiorg,
@@ -132,12 +132,13 @@ class Machine:
 
     # -- a program ----------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """An empty database and a SIORG of organizations without units."""
-        self.siorg.begin((*REGISTERED_FIRST, UNREGISTERED))
+    def begin(self, registered: int = 3) -> None:
+        """An empty database with so many organizations, and a SIORG of these and one more, all without units."""
+        organizations = ORGANIZATIONS[:registered]
+        self.siorg.begin((*organizations, UNREGISTERED))
         for process in self.processes:
             process.begin()
-        _clear(self.connection, REGISTERED_FIRST)
+        _clear(self.connection, organizations)
         self.edits: Edits = {}
         self.told: set[UUID] = set()
         self.synced: dict[int, datetime] = {}
@@ -157,6 +158,13 @@ class Machine:
         if did is not False:
             self.done += 1
         return did is not False
+
+    def _organizations(self, number: int) -> bool:
+        """How many are registered at the beginning."""
+        if self.siorg.past:
+            return False
+        self.begin(number)
+        return True
 
     # -- SIORG's reforms ----------------------------------------------------------------------------------------------
 

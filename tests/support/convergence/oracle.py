@@ -176,7 +176,7 @@ def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: s
     shown = asked.open.get(entity)
     edited = edit is not None and not edit.accepted and not contested
     if edit is not None and edit.wavered:
-        return frozenset({"edited" if shown is None else "conflict"})
+        return frozenset({"edited", *(["conflict"] if shown is not None else [])})
     if shown is not None and not edited:
         return frozenset({"conflict"})  # while a question about a unit is open, nothing of it is written
     if failed is not None:
@@ -336,6 +336,8 @@ class _Unit:
             kinds = self._kinds("parent", "place", "its parent" if above in self.damaged else failed)
             stayed = above in self.here.units and not self._is_in(above, row["organization"])
             yield "parent", frozenset({"outside"}) if kinds == _DRIFT and stayed else kinds
+        elif above in self.damaged and row["organization"] != home:
+            yield "parent", frozenset({"failed", _NONE})  # it stays behind with its parent
         if not listed:
             shown = self.asked.open.get(("UNIT", self.code), {})
             kind = "failed" if unknown else "outside"

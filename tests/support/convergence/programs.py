@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from support.convergence import oracle
 from support.convergence.machine import Broken, Machine, Step
-from support.convergence.siorg import REGISTERED_FIRST, is_organization, organization_of, parent_of, units_of
+from support.convergence.siorg import ORGANIZATIONS, is_organization, organization_of, parent_of, units_of
 
 STEPS = 50
 """Steps of a program; the last is a quiet point, and a few before it."""
@@ -54,15 +54,32 @@ class Proposals:
         always = {"lag", "create", "move", "discover", "drain", "claim", "fetch", "apply"}
         self._kinds = {kind: weight for kind, weight in kinds.items() if kind in always or rng.random() < 0.6}
 
-    def first(self) -> list[Step]:
-        """A tree to perturb."""
-        steps: list[Step] = []
+    def opening(self) -> Iterator[Step]:
+        """A tree; and, in half of the programs, that tree perturbed in one way and, from there, in another one."""
+        organizations = ORGANIZATIONS[: self._rng.randint(1, len(ORGANIZATIONS))]
+        yield ("organizations", len(organizations))
+        twice = self._rng.random() < 0.5
         made: list[int] = []
-        for _ in range(self._rng.randint(3, 14)):
+        for _ in range(self._rng.randint(3, 9 if twice else 14)):
             code = self._code()
-            steps.append(("create", code, self._rng.choice([*REGISTERED_FIRST, *made, *made]), f"Unidade {code}"))
+            yield ("create", code, self._rng.choice([*organizations, *made, *made]), f"Unidade {code}")
             made.append(code)
-        return [*steps, ("quiet",)]
+        yield ("quiet",)
+        if not twice:
+            return
+        before = len(self._machine.siorg.past)
+        yield from self._perturbation()
+        yield ("quiet",)
+        yield ("undo", len(self._machine.siorg.past) - before)
+        yield from self._perturbation()
+
+    def _perturbation(self) -> Iterator[Step]:
+        for _ in range(self._rng.randint(2, 5)):
+            step = self._propose(
+                self._rng.choice(["create", "rename", "move", "move", "transfer", "swap", "invert", "end", "recode"])
+            )
+            if step is not None:
+                yield step
 
     @property
     def is_amid(self) -> bool:
@@ -318,10 +335,10 @@ def run_seed(machine: Machine, seed: int, *, steps: int = STEPS) -> Failure | No
     proposals = Proposals(random.Random(seed), machine)
     machine.begin()
     done: list[Step] = []
-    coming, since_quiet = proposals.first(), 0
+    opening, since_quiet = proposals.opening(), 0
     while len(done) < steps:
-        if coming:
-            step = coming.pop(0)
+        if (first := next(opening, None)) is not None:
+            step = first
         elif len(done) >= steps - 1 or (since_quiet >= _QUIET_EVERY and not proposals.is_amid):
             step = ("quiet", len(done) >= steps - 1)
         else:

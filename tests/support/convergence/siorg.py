@@ -170,5 +170,6 @@ class ReformingSiorg(MadeUpSiorg):
         self.down = SiorgUnavailable("no answer") if down else None
 
 
-REGISTERED_FIRST = (UFMT, 500, 600)
+ORGANIZATIONS = (UFMT, 500, 600, 800, 900)
+"""Those that are registered at the beginning, or the first of them."""
 UNREGISTERED = 700

@@ -6,10 +6,14 @@ Programs by seed: `CONVERGENCE_SEED=17 pytest tests/system/sync/test_convergence
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import siorg_job
+from support.convergence.broken import FAULTS, Fault
 from support.convergence.machine import Machine, Step
 from support.convergence.programs import replay, run_seed, shrunk
 from support.postgres import Postgres
@@ -108,6 +112,13 @@ FOUND: dict[str, list[Step]] = {
 @pytest.mark.parametrize("program", FOUND)
 def test_what_was_found_once_stays_mended(machine: Machine, program: str) -> None:
     assert replay(machine, FOUND[program]) is None
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_what_is_broken_on_purpose_still_reads_so(fault: Fault, tmp_path: Path) -> None:
+    """`make soak ARGS=--broken` runs them."""
+    copy = shutil.copytree(Path(siorg_job.__file__).parent, tmp_path / "siorg_job")
+    fault.break_copy(copy)
 
 
 def test_a_unit_that_moved_and_is_in_dispute_is_asked_about_once(machine: Machine) -> None:
