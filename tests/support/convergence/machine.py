@@ -525,16 +525,14 @@ class Machine:
 
     def _verify(self, code: int, enqueue: bool) -> bool:
         """As ``siorg-job verify`` does."""
-        found = self._verified(*[known.code for known in registered(self.connection, [code])])
-        if found and enqueue:
-            self.world.store.enqueue([item for each in found for item in each.items()])
-        return bool(found)
+        return bool(self._verified(*[known.code for known in registered(self.connection, [code])], enqueue=enqueue))
 
-    def _verified(self, *codes: int) -> list[Verified]:
+    def _verified(self, *codes: int, enqueue: bool = False) -> list[Verified]:
         found: list[Verified] = []
         for code in codes:
             with contextlib.suppress(SiorgError):
-                found.append(self.world._runner.run(verify(code, cast("Any", self.siorg), self.connection)))
+                store = self.world.store if enqueue else None
+                found.append(self.world._runner.run(verify(code, cast("Any", self.siorg), self.connection, store)))
         return found
 
     def _drain(self, process: int, number: int) -> bool:
