@@ -16,15 +16,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from siorg_job.hold import Within, hold, may_be_decided, sort_absent
+from siorg_job.hold import Within, ends_held, hold, may_be_decided, sort_absent
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import NotFound, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
+from siorg_job.sync.held import registered_codes
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
-from siorg_job.sync.read import read_decisions, read_for_comparison
+from siorg_job.sync.read import read_decisions, read_for_comparison, read_held
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
 
@@ -107,8 +108,11 @@ async def discover(
     gone = comparison.gone  # with those that a person keeps: that is noted when such an item is worked on
     disputed = read_decisions(connection, may_be_decided(comparison), copy)
     comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    alone = await look_up(gone, siorg, known=parents)
-    absent = sort_absent(alone, copy, {each.code for each in registered(connection, None)})
+    with transaction(connection):
+        read_held(connection, sorted(copy.units), copy)
+    # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
+    alone = await look_up(gone, siorg, known=dict.fromkeys(ends_held(copy)) | parents)
+    absent = sort_absent(alone, copy, registered_codes(connection))
     comparison = replace(comparison, gone=absent.ended)
     within = Within(comparison)
     if limits is not None:
