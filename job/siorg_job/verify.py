@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from siorg_job.discover import look_for, look_up, organizations_of, units_named
+from siorg_job.discover import look_for, look_up, units_named
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import NotFound
 from siorg_job.siorg.model import Structure
 from siorg_job.sync.compare import compare, parents_elsewhere
 from siorg_job.sync.departures import Departure, Kind, OnQueue, departures
-from siorg_job.sync.read import read_decisions, read_for_comparison, read_organizations
+from siorg_job.sync.read import read_decisions, read_for_comparison
 from siorg_queue import Connection, EntityType, NewItem, Operation, transaction
 from siorg_queue.statements import load
 
@@ -83,7 +83,6 @@ async def _compared(structure: Structure, asked_at: datetime, siorg: SiorgClient
         read_decisions(connection, comparison.apart, copy)
         comparison = compare(structure, copy, elsewhere)
     gone = await look_up(comparison.gone, siorg)
-    read_organizations(connection, [home for home in organizations_of(gone).values() if home is not None], copy)
     entities = [*comparison.differences, *comparison.unnoted, *((EntityType.UNIT, code) for code in comparison.gone)]
     queue = _on_queue(connection, sorted({code for _, code in entities}))
     found = tuple(departures(structure, comparison, copy, elsewhere, gone, queue))

@@ -121,8 +121,7 @@ def departures(
                         None, None, None)  # fmt: skip
     below = {unit.parent_code for unit in structure.units.values()}
     for code in comparison.gone:
-        if not _is_where_it_was(copy.units[code], gone[code]):
-            yield _of_gone(copy.units[code], gone[code], copy, kinds, still_a_parent=code in below)
+        yield _of_gone(copy.units[code], gone[code], copy, kinds, still_a_parent=code in below)
     yield from _outside(structure, copy, elsewhere)
 
 
@@ -148,11 +147,6 @@ class _Kinds:
             difference.entity_type, difference.code, name, difference.field, kind, reason,
             difference.base, difference.local, difference.remote, since, difference.adopted,
         )  # fmt: skip
-
-
-def _is_where_it_was(unit: Unit, remote: RemoteUnit | None) -> bool:
-    """Whether SIORG, asked about the unit by itself, has it in its organization: absence in a list proves nothing."""
-    return remote is not None and not remote.ended and remote.organization_code in (None, unit.organization_code)
 
 
 def _of_gone(unit: Unit, remote: RemoteUnit | None, copy: WorkingCopy, kinds: _Kinds, *, still_a_parent: bool) -> Departure:

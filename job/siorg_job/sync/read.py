@@ -129,13 +129,6 @@ def read_for_comparison(connection: Connection, organization: int, codes: Sequen
     return copy
 
 
-def read_organizations(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
-    """Further organizations, as far as they are here, into ``copy``."""
-    if missing := sorted({*codes} - copy.organizations.keys()):
-        for row in _rows(connection, "organizations", codes=missing, unit_codes=[]):
-            copy.put(Organization(**_with_base(row, OrganizationField)))
-
-
 def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> set[tuple[EntityType, int, str, str]]:
     """What people turned down about these entities, into ``copy``; and what they have been asked and did not decide yet."""
     if not codes:

@@ -83,21 +83,3 @@ def test_what_was_touched_meanwhile_is_looked_at_again(world: World) -> None:
 
     world.siorg.structure = and_then_both_change  # type: ignore[method-assign]
     assert _kinds(world) == set()
-
-
-def test_what_a_structure_lacks_is_where_siorg_has_it(world: World) -> None:
-    """A move to a registered organization is none of the ends that are counted."""
-    world.register(ANOTHER)
-    world.have(902, 903)
-    world.siorg.change(903, organization=ANOTHER, parent=ANOTHER)
-    structure = world.siorg.structure
-
-    async def lacking(organization: int) -> Any:
-        answer = await structure(organization)
-        answer.units.pop(902, None)
-        return answer
-
-    world.siorg.structure = lacking  # type: ignore[method-assign]
-    found = _verified(world)
-    assert [(each.code, each.field, each.local, each.remote) for each in found.drift] == [(903, "organization", UFMT, ANOTHER)]
-    assert [item.operation.value for item in found.items()] == ["UPDATE"]
