@@ -21,11 +21,10 @@ from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import NotFound, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
-from siorg_job.sync.held import registered_codes
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
-from siorg_job.sync.read import read_decisions, read_for_comparison, read_held
+from siorg_job.sync.read import read_decisions, read_for_comparison, read_questions
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
 
@@ -109,10 +108,10 @@ async def discover(
     disputed = read_decisions(connection, may_be_decided(comparison), copy)
     comparison = compare(structure, copy, elsewhere)  # with what people turned down
     with transaction(connection):
-        read_held(connection, sorted(copy.units), copy)
+        read_questions(connection, sorted(copy.units), copy)
     # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
     alone = await look_up(gone, siorg, known=dict.fromkeys(ends_held(copy)) | parents)
-    absent = sort_absent(alone, copy, registered_codes(connection))
+    absent = sort_absent(alone, copy, {each.code for each in registered(connection, None)})
     comparison = replace(comparison, gone=absent.ended)
     within = Within(comparison)
     if limits is not None:

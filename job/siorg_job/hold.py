@@ -58,7 +58,7 @@ def ends_held(copy: WorkingCopy) -> list[int]:
     """Codes of units whose end is held."""
     return [
         code
-        for (entity_type, code), questions in copy.held.items()
+        for (entity_type, code), questions in copy.questions.items()
         if entity_type is EntityType.UNIT and any(each.field == UnitField.IS_ACTIVE and not each.decided for each in questions)
     ]
 
@@ -110,7 +110,7 @@ def hold(
             elif each.field == UnitField.NAME and each.rule is Rule.TAKE:
                 named[unit] = each
     now = {each.disputed for found in (*comparison.differences.values(), ends.values()) for each in found}
-    open_ = _held_before(code, now, copy, store)
+    open_ = _open_questions(code, now, copy, store)
     ends = {unit: each for unit, each in ends.items() if each.disputed not in open_}
     named = {unit: each for unit, each in named.items() if each.disputed not in open_}
     reasons: list[str] = []
@@ -133,11 +133,11 @@ def hold(
     return Within(replace(comparison, differences=left, gone=gone), count, reasons)
 
 
-def _held_before(organization: int, now: Collection[Disputed], copy: WorkingCopy, store: QueueStore) -> dict[Disputed, bool]:
+def _open_questions(organization: int, now: Collection[Disputed], copy: WorkingCopy, store: QueueStore) -> dict[Disputed, bool]:
     """What is held already, and whether a person has decided it and it is not carried out yet; what is over is ended."""
     over = []
     found: dict[Disputed, bool] = {}
-    for (entity_type, code), questions in copy.held.items():
+    for (entity_type, code), questions in copy.questions.items():
         for each in questions:
             key = (entity_type, code, each.field, json.dumps(each.remote))
             if key in now:

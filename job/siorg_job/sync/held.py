@@ -8,7 +8,7 @@ from uuid import UUID
 from siorg_job.sync.limits import Ends, Limits, ends_beyond, names_beyond
 from siorg_job.sync.model import Fetched, UnitField, plain
 from siorg_job.sync.place import base_of
-from siorg_job.sync.working_copy import HeldField, Unit, WorkingCopy
+from siorg_job.sync.working_copy import Question, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Outcome, Verdict
 from siorg_queue.statements import load
 
@@ -64,22 +64,17 @@ def count_names(connection: Connection, organizations: Sequence[int], found: Map
     return counted
 
 
-def registered_codes(connection: Connection) -> set[int]:
-    """The organizations to which a unit may move without an end."""
-    return {row["code"] for row in connection.execute(load("siorg_job.sync", "held.sql")["registered"]).fetchall()}
-
-
 def over(works: Iterable[tuple[Item, Fetched]], copy: WorkingCopy) -> list[UUID]:
     """What is held about units of these items, and is no question any more after them."""
     return [
         question.id
         for item, fetched in works
-        for question in copy.held.get((EntityType.UNIT, item.siorg_code), ())
+        for question in copy.questions.get((EntityType.UNIT, item.siorg_code), ())
         if not question.decided and question.id != item.id and _is_over(question, copy.units.get(item.siorg_code), fetched, copy)
     ]
 
 
-def _is_over(question: HeldField, unit: Unit | None, fetched: Fetched, copy: WorkingCopy) -> bool:
+def _is_over(question: Question, unit: Unit | None, fetched: Fetched, copy: WorkingCopy) -> bool:
     if unit is None or not unit.is_active:
         return True
     remote = fetched.unit

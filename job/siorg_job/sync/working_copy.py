@@ -204,7 +204,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldField:
+class Question:
     """One field that is held, or was and a person has decided: only the row that asks writes it."""
 
     id: UUID
@@ -244,7 +244,7 @@ class WorkingCopy:
     """Number of active units, of organizations that may end."""
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
     """Oldest first."""
-    held: dict[tuple[EntityType, int], list[HeldField]] = field(default_factory=dict)
+    questions: dict[tuple[EntityType, int], list[Question]] = field(default_factory=dict)
     ends_beyond: Mapping[int, str] = field(default_factory=dict)
     """Organizations whose ends are beyond a limit, and how many of how many they are."""
     names_beyond: Mapping[int, str] = field(default_factory=dict)
@@ -411,7 +411,7 @@ class WorkingCopy:
         now = plain(said)
         return {
             each.field: each.id
-            for each in self.held.get((row.entity_type, row.code), ())
+            for each in self.questions.get((row.entity_type, row.code), ())
             if each.id != item.id and each.field in now and now[each.field] == each.remote
         }
 

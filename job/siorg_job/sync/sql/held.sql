@@ -77,12 +77,9 @@ FROM organizations AS o JOIN organizational_units AS u ON u.organization_id = o.
 WHERE o.siorg_code = ANY (%(organizations)s::integer[]) AND u.is_active AND u.siorg_synced_at IS NOT NULL
 GROUP BY o.siorg_code
 
--- name: fields
+-- name: questions
 -- Fields that are held, or were and a person has decided: that is carried out by the row itself, and nobody else writes them.
 SELECT q.id, q.entity_type, q.siorg_code AS code, q.status <> 'CONFLICT' AS decided, q.detected_changes AS changes
 FROM siorg_sync_queue AS q
 WHERE q.held_at IS NOT NULL AND q.status IN ('CONFLICT', 'PENDING', 'PROCESSING') AND q.siorg_code = ANY (%(codes)s::integer[])
   AND jsonb_typeof(q.detected_changes) = 'object'
-
--- name: registered
-SELECT o.siorg_code AS code FROM organizations AS o WHERE coalesce(o.is_active, true)
