@@ -24,7 +24,7 @@ from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, com
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
-from siorg_job.sync.read import read_decisions, read_for_comparison, read_questions
+from siorg_job.sync.read import read_decisions, read_for_comparison
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
 
@@ -107,8 +107,6 @@ async def discover(
     gone = comparison.gone  # with those that a person keeps: that is noted when such an item is worked on
     disputed = read_decisions(connection, may_be_decided(comparison), copy)
     comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    with transaction(connection):
-        read_questions(connection, sorted(copy.units), copy)
     # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
     alone = await look_up(gone, siorg, known=dict.fromkeys(ends_held(copy)) | parents)
     absent = sort_absent(alone, copy, {each.code for each in registered(connection, None)})
