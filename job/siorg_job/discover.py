@@ -17,7 +17,7 @@ from typing import Any
 from siorg_job import ended
 from siorg_job.compared import Compared, compared
 from siorg_job.ended import Elsewhere
-from siorg_job.hold import Within, hold, sort_absent
+from siorg_job.hold import Within, ends_held, hold, sort_absent
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.model import RemoteUnit, Structure, Told
@@ -118,7 +118,10 @@ async def discover(
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
     found = compared(told, connection)
-    found = replace(found, told=told.with_answers(await each_unit(set(found.comparison.gone) - told.answers.keys(), siorg)))
+    # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
+    known = dict.fromkeys(ends_held(found.copy)) | told.answers
+    alone = await each_unit(set(found.comparison.gone) - known.keys(), siorg)
+    found = replace(found, told=told.with_answers(known | alone))
     new = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
     # Of an answer that is not to be used as a whole, or is older than one that was applied, the version is none to rely on.
     nowhere = any(not isinstance(answer, RemoteUnit) for answer in told.answers.values())
