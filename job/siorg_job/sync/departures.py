@@ -137,6 +137,9 @@ class _Kinds:
             kind, reason, since = Kind.CONFLICT, "changed here and in SIORG", known.conflicts[difference.field]
         elif difference.field in known.held:
             kind, reason, since = Kind.HELD, "beyond the limit of one discovery", known.held[difference.field]
+        elif known.conflicts and difference.rule is not Rule.EDITED:
+            kind, reason = Kind.CONFLICT, "nothing of it is written before its conflict is decided"
+            since = min(known.conflicts.values())
         elif known.failed_since is not None and known.open_since is None:
             kind, reason, since = Kind.FAILED, known.error, known.failed_since
         elif known.open_since is not None:

@@ -13,7 +13,17 @@ from siorg_job.sync.domain_rows import pairs
 from siorg_job.sync.merge_base import read_base
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
-from siorg_job.sync.working_copy import FALLBACK_CATEGORY, Ancestor, Child, Domain, Kept, Organization, Question, Unit, WorkingCopy
+from siorg_job.sync.working_copy import (
+    FALLBACK_CATEGORY,
+    Ancestor,
+    Child,
+    Domain,
+    Kept,
+    Organization,
+    Question,
+    Unit,
+    WorkingCopy,
+)
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
