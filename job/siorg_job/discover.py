@@ -119,7 +119,7 @@ async def discover(
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
     found = compared(told, connection)
     # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
-    known = dict.fromkeys(ends_held(found.copy)) | told.answers
+    known = {**dict.fromkeys(ends_held(found.copy)), **told.answers}
     alone = await each_unit(set(found.comparison.gone) - known.keys(), siorg)
     found = replace(found, told=told.with_answers(known | alone))
     new = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
