@@ -17,11 +17,15 @@ coalesce(q.processed_at, q.last_attempt_at, q.created_at)
     + least(interval '50 minutes' * 2 ^ least(coalesce(q.failures, 0), 10), interval '23 hours') <= clock_timestamp()
 
 -- name: waits
--- For units that FAILED themselves, or are on the queue: it is opened when they come to their place.
+-- For units that FAILED themselves, or are on the queue: it is opened when they come to their place. By key (OFFSET 0 keeps the
+-- lookup inside), whatever the statistics say.
 EXISTS (
     SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.error_details #> '{details,waits_for}')
         WHEN 'array' THEN q.error_details #> '{details,waits_for}' ELSE '[]' END) AS above (code)
-    JOIN siorg_sync_queue AS w ON w.entity_type = 'UNIT' AND w.siorg_code = substring(above.code #>> '{}' FROM '^[0-9]{1,9}$')::integer
+    CROSS JOIN LATERAL (
+        SELECT x.status FROM siorg_sync_queue AS x
+        WHERE x.entity_type = 'UNIT' AND x.siorg_code = substring(above.code #>> '{}' FROM '^[0-9]{1,9}$')::integer OFFSET 0
+    ) AS w
     WHERE w.status IN ('FAILED', 'PENDING', 'PROCESSING')
 )
 
