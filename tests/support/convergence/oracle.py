@@ -366,6 +366,8 @@ class _Unit:
         below = [c for c, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
         if gone and below and entity in self.asked.open:
             return
+        if gone and any(c in self.damaged or (c in self.siorg and parent_of(self.siorg[c]) == self.code) for c in below):
+            return  # failed: SIORG has others below it, or nobody can tell where they are
         if "is_active" in self.edits:
             return  # a person kept it
         yield f"is active; SIORG has it {'nowhere' if gone else 'in ' + str(organization_of(self.siorg[self.code]))}"
