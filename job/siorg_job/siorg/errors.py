@@ -13,7 +13,6 @@
     │   ├─ NotFound            HTTP 404, codigoErro 102; 101 of a list (of a single unit that is a MalformedResponse)
     │   ├─ InvalidData         the envelope is right, this row's data cannot be used
     │   ├─ NotAnOrganization   codigoErro 104
-    │   ├─ VersionUnknown      codigoErro 103 on /alteradas
     │   ├─ AnswerTooLarge      the body is over the cap
     │   └─ RequestRefused      any other codigoErro, or 4xx from who is known to be SIORG
     └─ AccessRefused           401, 403, a redirect elsewhere: nothing can be fetched until a person acts
@@ -106,10 +105,6 @@ class InvalidData(PermanentError, kind="invalid_answer"):
 
 class NotAnOrganization(PermanentError, kind="not_an_organization"):
     """The code belongs to a unit, where SIORG wants an órgão or entidade (codigoErro 104)."""
-
-
-class VersionUnknown(PermanentError, kind="version_unknown"):
-    """SIORG cannot tell what changed since that version: too old, or no version at all."""
 
 
 class AnswerTooLarge(PermanentError, kind="answer_too_large"):

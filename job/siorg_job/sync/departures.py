@@ -208,17 +208,21 @@ def _outside(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, in
         own = unit.organization_code in (None, organization) and unit.code != organization
         if not own or parent is None or parent == organization:
             continue
+        here = copy.units.get(unit.code)
         listed = structure.units.get(parent)
         home = elsewhere.get(parent) if listed is None else (listed.organization_code or organization)
-        if home == organization or parent in structure.invalid:
+        if home == organization:
             continue
-        if home is None and parent not in elsewhere:
+        if parent in structure.invalid:
+            if here is None or here.parent_code == parent:
+                continue
+            kind, reason = Kind.FAILED, f"its parent {parent} cannot be used as SIORG has it"
+        elif home is not None:
+            kind, reason = Kind.OUTSIDE, f"its parent {parent} is in organization {home}"
+        elif parent in elsewhere:
+            kind, reason = Kind.FAILED, f"SIORG has its parent {parent} nowhere, or not so that it can be used"
+        else:
             continue
-        here = copy.units.get(unit.code)
-        kind = Kind.OUTSIDE if home is not None else Kind.FAILED
-        reason = (
-            f"its parent {parent} is in organization {home}" if home is not None else f"SIORG has its parent {parent} nowhere"
-        )
         yield Departure(EntityType.UNIT, unit.code, unit.name or str(unit.code), UnitField.PARENT, kind, reason,
                         None, None if here is None else here.parent_code, parent)  # fmt: skip
     for here in copy.units.values():
