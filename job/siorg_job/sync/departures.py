@@ -228,7 +228,8 @@ def _outside(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, in
     for here in copy.units.values():
         if here.organization_code != organization or here.is_active or here.said is None:
             continue
-        if here.code not in structure.units and here.said.organization_code not in (None, organization):
+        is_listed = here.code in structure.units or here.code in structure.invalid
+        if not is_listed and here.said.organization_code not in (None, organization):
             reason = f"it is in organization {here.said.organization_code}"
             yield Departure(EntityType.UNIT, here.code, here.name, UnitField.IS_ACTIVE, Kind.OUTSIDE, reason, None,
                             local=False, remote=True)  # fmt: skip
