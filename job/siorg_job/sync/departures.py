@@ -159,7 +159,7 @@ class _Kinds:
                 reason, since = "changed here and in SIORG", known.conflicts[difference.field]
         elif difference.field in known.held:
             kind, reason, since = Kind.HELD, "beyond the limit of one discovery", known.held[difference.field]
-        elif known.failed_since is not None and known.open_since is None:
+        elif known.failed_since is not None and known.open_since is None and difference.rule is not Rule.EDITED:
             kind, reason, since = Kind.FAILED, known.error, known.failed_since
         elif known.open_since is not None:
             kind, reason, since = Kind.WAITING, "an item waits or is in work", known.open_since

@@ -177,14 +177,16 @@ def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: s
     shown = asked.open.get(entity)
     edited = edit is not None and not edit.accepted and not contested
     if edit is not None and edit.wavered:
-        return frozenset({"edited", *(["conflict"] if shown is not None else [])})
+        return frozenset({"edited", *(["conflict"] if shown is not None else []), *(["failed"] if failed is not None else [])})
     if shown is not None and not edited:
         return frozenset({"conflict"})  # while a question about a unit is open, nothing of it is written
+    if edited and edit is not None and not edit.weak:
+        return frozenset({"edited"})
     if failed is not None:
-        return frozenset({"failed"})
+        return frozenset({"failed", *(["edited"] if edit is not None and edit.weak else [])})
     if edit is not None and edit.weak:
         return frozenset({"edited", *(["conflict"] if shown is not None else [])})
-    return frozenset({"edited"} if edited else {"drift"})
+    return _DRIFT
 
 
 def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> list[str]:
