@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import MalformedResponse, NotFound
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
 from siorg_job.sync.merge import Rule
@@ -115,6 +115,22 @@ async def look_for(codes: Iterable[int], siorg: SiorgClient) -> dict[int, int | 
             found[code] = None
         else:
             found[code] = None if unit.ended else unit.organization_code
+    return found
+
+
+async def ask_singly(codes: Iterable[int], siorg: SiorgClient) -> dict[int, RemoteUnit | InvalidData | None]:
+    """What SIORG says of each of these units by itself: the unit, or why its row cannot be used; None: it has none such.
+
+    That a unit is missing in a structure is no more than a suspicion.
+    """
+    found: dict[int, RemoteUnit | InvalidData | None] = {}
+    for code in codes:
+        try:
+            found[code] = await siorg.unit(code)
+        except NotFound:
+            found[code] = None
+        except InvalidData as error:
+            found[code] = error
     return found
 
 

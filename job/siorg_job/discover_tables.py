@@ -20,7 +20,7 @@ from siorg_runtime.logs import logger
 
 log = logger("siorg_job.discover")
 
-_TABLES = {EntityType.CATEGORY: DomainTable.UNIT_CATEGORY, EntityType.TYPE: DomainTable.UNIT_TYPE}
+TABLES = {EntityType.CATEGORY: DomainTable.UNIT_CATEGORY, EntityType.TYPE: DomainTable.UNIT_TYPE}
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest, as everywhere
 
@@ -41,7 +41,7 @@ async def discover_tables(siorg: SiorgClient, connection: Connection, store: Que
         psycopg.Error, DatabaseUnavailable: the database could not be asked.
     """
     errors: list[SiorgError] = []
-    for entity_type, table in _TABLES.items():
+    for entity_type, table in TABLES.items():
         try:
             found = await discover_table(entity_type, siorg, connection, store)
         except SiorgError as error:
@@ -63,7 +63,7 @@ async def discover_table(
     """
     with transaction(connection):
         asked_at: datetime = _rows(connection, "clock")[0]["now"]
-    rows = await siorg.domain(_TABLES[entity_type])
+    rows = await siorg.domain(TABLES[entity_type])
     store.note_table(asked_at, entity_type)  # before the rows here are looked at: see QueueStore.note
     with transaction(connection):
         compared = compare(entity_type, Fetched(asked_at, rows=tuple(rows)), read_table(connection, entity_type, rows))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from siorg_job.discover import look_for, units_named
+from siorg_job.discover import ask_singly, look_for, units_named
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import NotFound
-from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.siorg.model import Structure
 from siorg_job.sync.compare import compare, parents_elsewhere
 from siorg_job.sync.departures import Departure, Kind, OnQueue, departures
 from siorg_job.sync.read import read_decisions, read_for_comparison
@@ -82,12 +82,7 @@ async def _compared(structure: Structure, asked_at: datetime, siorg: SiorgClient
     if comparison.apart:
         read_decisions(connection, comparison.apart, copy)
         comparison = compare(structure, copy, elsewhere)
-    gone: dict[int, RemoteUnit | None] = {}
-    for code in comparison.gone:
-        try:
-            gone[code] = await siorg.unit(code)
-        except NotFound:
-            gone[code] = None
+    gone = await ask_singly(comparison.gone, siorg)
     entities = [*comparison.differences, *comparison.unnoted, *((EntityType.UNIT, code) for code in comparison.gone)]
     queue = _on_queue(connection, sorted({code for _, code in entities}))
     found = tuple(departures(structure, comparison, copy, elsewhere, gone, queue))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference
 from siorg_job.sync.merge import Rule
@@ -91,7 +92,7 @@ def departures(
     comparison: Comparison,
     copy: WorkingCopy,
     elsewhere: Mapping[int, int | None],
-    gone: Mapping[int, RemoteUnit | None],
+    gone: Mapping[int, RemoteUnit | InvalidData | None],
     queue: Mapping[tuple[EntityType, int], OnQueue],
 ) -> Iterator[Departure]:
     """All departures and all drift of one organization.
@@ -101,7 +102,8 @@ def departures(
         comparison: what came of comparing it.
         copy: the rows it was compared with.
         elsewhere: see ``compare``.
-        gone: of ``comparison.gone``, what SIORG said about each by itself; None: it has no such unit.
+        gone: of ``comparison.gone``, what SIORG said about each by itself, or why that cannot be used; None: it has no
+            such unit.
         queue: what the queue has about the entities that differ.
     """
     kinds = _Kinds(copy, queue)
@@ -147,8 +149,12 @@ class _Kinds:
         )  # fmt: skip
 
 
-def _of_gone(unit: Unit, remote: RemoteUnit | None, copy: WorkingCopy, kinds: _Kinds, *, still_a_parent: bool) -> Departure:
+def _of_gone(
+    unit: Unit, remote: RemoteUnit | InvalidData | None, copy: WorkingCopy, kinds: _Kinds, *, still_a_parent: bool
+) -> Departure:
     """A unit that is active here and not in its organization's structure."""
+    if isinstance(remote, InvalidData):
+        return Departure(EntityType.UNIT, unit.code, unit.name, EXISTS, Kind.FAILED, str(remote), None, None, None)
     code = None if remote is None or remote.ended else remote.organization_code
     home = None if code is None or code == unit.code else copy.organizations.get(code)
     if home is not None and home.is_active:

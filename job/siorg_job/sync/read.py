@@ -26,11 +26,7 @@ _DOMAINS = {EntityType.TYPE: "types", EntityType.CATEGORY: "categories"}
 
 def read(connection: Connection, works: _Works) -> WorkingCopy:
     """Lock and read what the items touch. Inside the caller's transaction, fence first."""
-    settings = read_settings(connection, [STRICT_HIERARCHY, MAX_DEPTH])
-    copy = WorkingCopy(
-        strict_hierarchy=read_boolean(STRICT_HIERARCHY, settings.get(STRICT_HIERARCHY), unset=False, unreadable=True),
-        max_depth=read_whole_number(MAX_DEPTH, settings.get(MAX_DEPTH), unset=_DEFAULT_DEPTH),
-    )
+    copy = _empty(connection)
     local_ids: dict[int, UUID | None] = {unit.code: None for _, fetched in works for unit in fetched.units}
     local_ids |= {item.siorg_code: item.local_id for item, _ in works if item.entity_type is EntityType.UNIT}
     _read_organizations(connection, works, sorted(local_ids), copy)
@@ -44,6 +40,15 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     _read_kept(connection, codes, copy)
     copy.as_read = {row.id: row for rows in (copy.organizations, copy.units, copy.domains) for row in rows.values()}
     return copy
+
+
+def _empty(connection: Connection) -> WorkingCopy:
+    """No rows yet, and the settings that decide about them."""
+    settings = read_settings(connection, [STRICT_HIERARCHY, MAX_DEPTH])
+    return WorkingCopy(
+        strict_hierarchy=read_boolean(STRICT_HIERARCHY, settings.get(STRICT_HIERARCHY), unset=False, unreadable=True),
+        max_depth=read_whole_number(MAX_DEPTH, settings.get(MAX_DEPTH), unset=_DEFAULT_DEPTH),
+    )
 
 
 def read_table(connection: Connection, entity_type: EntityType, table: Sequence[DomainRow]) -> WorkingCopy:
@@ -119,7 +124,7 @@ def _read_kept(connection: Connection, codes: Iterable[int], copy: WorkingCopy) 
 
 def read_for_comparison(connection: Connection, organization: int, codes: Sequence[int]) -> WorkingCopy:
     """Read one organization with its units, and the units that are named wherever they are here; nothing is locked."""
-    copy = WorkingCopy()
+    copy = _empty(connection)
     for row in _rows(connection, "organizations", codes=[organization], unit_codes=list(codes)):
         copy.put(Organization(**_with_base(row, OrganizationField)))
     for row in _rows(connection, "units_to_compare", organization=organization, codes=list(codes)):
