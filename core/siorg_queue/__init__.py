@@ -7,6 +7,7 @@ from siorg_queue.database import Connection, DatabaseUnavailable, connect, descr
 from siorg_queue.model import (
     Attention,
     Claim,
+    Decision,
     EntityType,
     Item,
     LostItem,
@@ -25,6 +26,7 @@ __all__ = [
     "Claim",
     "Connection",
     "DatabaseUnavailable",
+    "Decision",
     "EntityType",
     "Item",
     "LostItem",

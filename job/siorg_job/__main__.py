@@ -15,7 +15,21 @@ from types import FrameType
 
 import psycopg
 
-from siorg_job.commands import cleanup, conflicts, discover, doctor, enqueue, migrate, organizations, retry, run, status, verify
+from siorg_job.commands import (
+    adopted,
+    cleanup,
+    conflicts,
+    discover,
+    doctor,
+    enqueue,
+    migrate,
+    organizations,
+    preview,
+    retry,
+    run,
+    status,
+    verify,
+)
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.settings import ENVIRONMENT, Settings
 from siorg_queue import DatabaseUnavailable, describe, is_transient
@@ -24,7 +38,7 @@ from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.redaction import Redactor
 from siorg_runtime.version import version
 
-_COMMANDS = (run, discover, verify, cleanup, status, conflicts, retry, enqueue, organizations, migrate, doctor)
+_COMMANDS = (run, discover, verify, preview, cleanup, status, conflicts, adopted, retry, enqueue, organizations, migrate, doctor)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -93,9 +93,7 @@ async def preview(
         except SiorgError as error:
             found.untold[str(organization.code)] = str(error)
     known = {change.code for change in found.changes}
-    await _compare_singly(
-        [unit for code, unit in moved.items() if code not in known], siorg, connection, homes, found
-    )
+    await _compare_singly([unit for code, unit in moved.items() if code not in known], siorg, connection, homes, found)
     compared = {each.code for each in organizations if str(each.code) not in found.untold}
     await _look_at_left_behind(compared, siorg, connection, homes, found)
     found.changes = settle(found.changes, _tree(connection, found.changes))
@@ -119,7 +117,10 @@ async def _compare_organization(
     return {
         each: said
         for each, said in gone.items()
-        if isinstance(said, RemoteUnit) and not said.ended and said.organization_code in homes - {code, each} and not said.is_organization
+        if isinstance(said, RemoteUnit)
+        and not said.ended
+        and said.organization_code in homes - {code, each}
+        and not said.is_organization
     }
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.compare import EXISTS, Comparison, Difference, place_here
+from siorg_job.sync.compare import Comparison, Difference, place_here
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value
 from siorg_job.sync.organization import base_of as base_of_organization
@@ -74,7 +74,7 @@ class Change:
 
     def not_written(self, what: What, reason: str) -> Change:
         """What it is instead, where nothing is written."""
-        return replace(self, what=what, reason=reason, before=None, after=None)
+        return replace(self, what=what, reason=reason, overwrites=False, before=None, after=None)
 
 
 def changes_of(
@@ -125,9 +125,9 @@ def _of_unit(
         what, EntityType.UNIT, remote.code, unit.name if unit is not None else remote.name or "", structure.organization,
         differences, overwrites=unit is not None and base_of(unit, copy) is None, parent=place[UnitField.PARENT],
     )  # fmt: skip
-    if lacking := [word for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)) if value is None]:
-        if unit is None:
-            return change.not_written(What.FAILED, f"SIORG gives no {lacking[0]}: it cannot be created")
+    lacking = [word for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)) if value is None]
+    if unit is None and lacking:
+        return change.not_written(What.FAILED, f"SIORG gives no {lacking[0]}: it cannot be created")
     if (above := _unusable_above(remote, structure, copy)) is not None:
         return change.not_written(What.FAILED, f"{above} above it cannot be used: {structure.invalid[above]}")
     strict = copy.strict_hierarchy and unit is not None and not change.overwrites
@@ -157,7 +157,7 @@ def _disputed(change: Change, may_not_move: Iterable[str]) -> Change | None:
         return None
     changed = any(each.rule is Rule.APART for each in apart)
     reason = "changed here and in SIORG" if changed else "the unit moved in SIORG, and siorg.hierarchy_strict_mode is on"
-    return replace(change, what=What.CONFLICT, differences=apart, reason=reason)
+    return replace(change, what=What.CONFLICT, differences=apart, reason=reason, overwrites=False)
 
 
 def end_of(unit: Unit, copy: WorkingCopy, said: RemoteUnit | InvalidData | None, homes: Iterable[int]) -> Change | None:
@@ -308,8 +308,8 @@ def _come(change: Change, tree: Tree) -> Change | None:
     if was is not None and (moved := _moved(change, was, parent)) != change.differences:
         if not moved:
             return None
-        what = change.what if change.what is What.RETURN else What.MOVE if {each.field for each in moved} & {*PLACE} else What.UPDATE
-        change = replace(change, what=what, differences=moved)
+        what = What.MOVE if {each.field for each in moved} & {*PLACE} else What.UPDATE
+        change = replace(change, what=What.RETURN if change.what is What.RETURN else what, differences=moved)
     chain = tree.chain(parent)
     if change.code in chain:
         return change.not_written(What.FAILED, f"below {parent} it would be its own ancestor")
@@ -326,7 +326,7 @@ def _moved(change: Change, was: Node, parent: Key | None) -> tuple[Difference, .
     local, remote = (tuple(here) if here[1] is not None else (here[0], here[0]) for here in (before, after))
     known = {each.field: each for each in change.differences}
     place = tuple(
-        known.get(name) if name in known and known[name].remote == theirs
+        known[name] if name in known and known[name].remote == theirs
         else Difference(EntityType.UNIT, change.code, name, Rule.TAKE, None, mine, theirs)
         for name, now, then, mine, theirs in zip(PLACE, before, after, local, remote, strict=True)
         if now != then
@@ -335,8 +335,9 @@ def _moved(change: Change, was: Node, parent: Key | None) -> tuple[Difference, .
 
 
 def _rename(change: Change, tree: Tree) -> None:
+    names = (OrganizationField.NAME, OrganizationField.ACRONYM)
     for each in change.differences:
-        if each.field in (OrganizationField.NAME, OrganizationField.ACRONYM) and tree.organizations.get(change.code) == each.local:
+        if each.field in names and tree.organizations.get(change.code) == each.local:
             tree.organizations[change.code] = str(each.remote)
 
 
@@ -357,8 +358,3 @@ def _with_paths(change: Change, before: Mapping[Key, str | None], tree: Tree) ->
     if change.what in (What.CREATE, What.RETURN, What.MOVE):
         return replace(change, before=before.get(change.code), after=tree.path(change.code))
     return change
-
-
-def is_new(difference: Difference) -> bool:
-    """Whether it stands for a whole row that is missing here."""
-    return difference.field == EXISTS
