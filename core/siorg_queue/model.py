@@ -115,6 +115,8 @@ class Verdict:
     local_id: UUID | None = None
     needed_at: datetime | None = None
     """An answer of SIORG asked for before it will not do when the item is worked on again."""
+    held: bool = False
+    """Of a CONFLICT: beyond a limit, and nothing that people changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +219,26 @@ class Attention:
     detected_changes: Any
     created_at: datetime
     last_attempt_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """One field that is held: it waits for a person, who releases or drops it."""
+
+    id: UUID
+    entity_type: EntityType
+    code: int
+    organization: int
+    """Code of the organization that holds the unit here."""
+    name: str
+    """Of the entity, here."""
+    path: str
+    """Names from the organization down to the unit, as ``path_names`` has them."""
+    field: str
+    """``is_active`` or ``name``."""
+    local: Any
+    remote: Any
+    """SIORG's value."""
+    held_at: datetime
+    reason: str
+    """How many of how many it was, and the limit."""

@@ -24,6 +24,7 @@ from siorg_queue.model import (
     Decision,
     Depth,
     EntityType,
+    HeldRow,
     Item,
     LostItem,
     NewItem,
@@ -40,7 +41,7 @@ CHANNEL = "siorg_sync_queue"
 
 _ZERO = UUID(int=0)
 _ENUMS: Mapping[str, Callable[[str], Any]] = {"entity_type": EntityType, "operation": Operation, "status": Status}
-_Made = TypeVar("_Made", LostItem, Attention)
+_Made = TypeVar("_Made", LostItem, Attention, HeldRow)
 _LOCK_SECONDS = 20.0  # for rows that are being finished: a process that stopped within a transaction is out of the way by then
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
@@ -107,6 +108,7 @@ class QueueStore:
                 "delays": [verdict.delay_seconds for verdict in verdicts],
                 "local_ids": [verdict.local_id for verdict in verdicts],
                 "needed_ats": [verdict.needed_at for verdict in verdicts],
+                "holds": [verdict.held for verdict in verdicts],
                 "max_attempts": self._retry.max_attempts,
                 "retry_base_seconds": self._retry.base_seconds,
                 "retry_max_seconds": self._retry.max_seconds,
@@ -293,6 +295,66 @@ class QueueStore:
     def skip_conflict(self, id: UUID, *, notes: str | None = None) -> bool:  # noqa: A002
         """End a CONFLICT as SKIPPED: a person decides later; False when it is no CONFLICT any more."""
         return bool(self._run("people.sql", "skip_conflict", id=id, notes=notes))
+
+    def held(self, *, organization: int | None = None) -> list[HeldRow]:
+        """What is held, of one organization or of all, the oldest first."""
+        return [_made(HeldRow, row) for row in self._run("held.sql", "held", organization=organization)]
+
+    def hold(self, items: Sequence[NewItem], changes: Sequence[Mapping[str, Any]], reason: str, *, asked_at: datetime) -> int:
+        """Put items on the queue that a person has to release; returns how many. What is held already is not held again.
+
+        Args:
+            items: what would be done.
+            changes: of each, what a person is asked about: ``{field: {base, local, remote}}``.
+            reason: the same of all, for people.
+            asked_at: when, by the database's clock, the answer was asked for that showed it.
+        """
+        with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
+            self._connection.execute(load("siorg_queue", "produce.sql")["enqueue_lock"])
+            return self.hold_within(items, changes, reason, asked_at=asked_at)
+
+    def hold_within(
+        self, items: Sequence[NewItem], changes: Sequence[Mapping[str, Any]], reason: str, *, asked_at: datetime
+    ) -> int:
+        """As ``hold``, inside the caller's transaction, without the producers' lock: see ``enqueue_within``."""
+        if not items:
+            return 0
+        parameters = {
+            "entity_types": [item.entity_type.value for item in items],
+            "codes": [item.siorg_code for item in items],
+            "operations": [item.operation.value for item in items],
+            "priorities": [item.priority for item in items],
+            "payloads": [Jsonb(item.payload) for item in items],
+            "changes": [Jsonb(dict(change)) for change in changes],
+            "reason": reason,
+            "details": Jsonb({"kind": "held", "retryable": False, "details": {"asked_at": asked_at_text(asked_at)}}),
+            "asked_at": asked_at,
+            "max_attempts": self._retry.max_attempts,
+        }
+        return self._connection.execute(load("siorg_queue", "held.sql")["hold"], parameters).rowcount
+
+    def end_held(self, ids: Collection[UUID], reason: str) -> int:
+        """End what is held, SKIPPED, where the difference has gone; returns how many."""
+        return len(self._run("held.sql", "end_held", ids=list(ids), reason=reason)) if ids else 0
+
+    def end_held_within(self, ids: Collection[UUID], reason: str) -> None:
+        """As ``end_held``, inside the caller's transaction."""
+        if ids:
+            self._connection.execute(load("siorg_queue", "held.sql")["end_held"], {"ids": list(ids), "reason": reason})
+
+    def release_held(self, ids: Collection[UUID], *, notes: str | None, by: str) -> int:
+        """Let SIORG's values be applied after all, of exactly these rows; returns how many were held still.
+
+        Args:
+            ids: of rows as ``held`` returned them.
+            notes: kept with the rows.
+            by: who decided.
+        """
+        return len(self._run("held.sql", "release", ids=list(ids), notes=notes, by=by))
+
+    def drop_held(self, ids: Collection[UUID], *, notes: str | None, by: str) -> int:
+        """As ``release_held``, but the local values stay, until SIORG says something else."""
+        return len(self._run("held.sql", "drop", ids=list(ids), notes=notes, by=by))
 
     def retry(self, *, ids: Sequence[UUID] | None = None, codes: Sequence[int] | None = None) -> int:
         """Open FAILED items again with all their attempts: those named, or all. Returns how many."""

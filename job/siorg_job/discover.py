@@ -8,26 +8,29 @@ short is simply done again.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from siorg_job.hold import Said, Within, hold, may_be_decided, sort_absent
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound
+from siorg_job.siorg.errors import InvalidData, NotFound, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
+from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
 from siorg_job.sync.read import read_decisions, read_for_comparison
-from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
 
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
-_SHRINK_FROM = 20  # units: in smaller organizations half may really go at once
+_LOOK_UPS = 8  # at once; how many a second is the client's business
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class Discovery:
     items: Sequence[NewItem] = ()
     added: int = 0
     """Items that were really enqueued; the others were waiting already."""
+    held: int = 0
+    """Ends and overwritten names that wait for a person, also from before."""
+    reasons: Sequence[str] = ()
+    """How many of how many, and the limit, where something was beyond one."""
 
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
@@ -63,7 +70,13 @@ def registered(connection: Connection, codes: Sequence[int] | None) -> list[Orga
 
 
 async def discover(
-    organization: Organization, siorg: SiorgClient, connection: Connection, store: QueueStore, *, full: bool = False
+    organization: Organization,
+    siorg: SiorgClient,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    full: bool = False,
+    limits: Limits | None = None,
 ) -> Discovery:
     """Discover one organization, enqueue the differences and record that it was compared.
 
@@ -73,6 +86,7 @@ async def discover(
         connection: the one that ``store`` uses.
         store: the queue.
         full: read the whole structure whatever is recorded.
+        limits: beyond these, ends and overwritten names are held; None: who calls answers for them.
 
     Raises:
         SiorgError: SIORG could not be asked, or its answer cannot be trusted; nothing was recorded.
@@ -84,20 +98,28 @@ async def discover(
         return Discovery(code, version, "unchanged")
     asked_at = _clock(connection)
     structure = await siorg.structure(code)
-    elsewhere = await look_for(parents_elsewhere(structure), siorg)
+    parents = await look_up(sorted(parents_elsewhere(structure)), siorg)
+    elsewhere = organizations_of(parents)
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
     copy = read_for_comparison(connection, code, units_named(structure, elsewhere))
     comparison = compare(structure, copy, elsewhere)
-    disputed = read_decisions(connection, comparison.apart, copy)
-    if comparison.apart:
-        comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    found = items_for(structure, comparison, copy, disputed)
+    gone = comparison.gone  # with those that a person keeps: that is noted when such an item is worked on
+    disputed = read_decisions(connection, may_be_decided(comparison), copy)
+    comparison = compare(structure, copy, elsewhere)  # with what people turned down
+    alone = await look_up(gone, siorg, known=parents)
+    absent = sort_absent(alone, copy, {each.code for each in registered(connection, None)})
+    comparison = replace(comparison, gone=absent.ended)
+    within = Within(comparison)
+    if limits is not None:
+        within = hold(structure, comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
+    found = [*items_for(structure, within.comparison, disputed), *map(_moved, absent.moved.values())]
+    found += [NewItem(EntityType.UNIT, each, Operation.UPDATE, {}, _PRIORITY) for each in absent.unusable]
     items = [replace(item, needed_at=asked_at) for item in found]
     added = store.enqueue(items)
-    at_rest = not items and version == organization.version
+    at_rest = not items and not within.held and version == organization.version
     _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
-    return Discovery(code, version, "structure", items, added)
+    return Discovery(code, version, "structure", items, added, within.held, within.reasons)
 
 
 def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:
@@ -105,56 +127,72 @@ def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:
     return [*structure.units, *structure.invalid, *elsewhere]
 
 
+async def look_up(codes: Iterable[int], siorg: SiorgClient, *, known: Mapping[int, Said] | None = None) -> dict[int, Said]:
+    """What SIORG says of each of these units by itself, in the order in which they are given.
+
+    Args:
+        codes: the units.
+        siorg: whom to ask.
+        known: answers that are there already.
+
+    Raises:
+        SiorgError: it could not be asked.
+    """
+    found: dict[int, Said] = {code: (known or {}).get(code) for code in codes}
+    gate = asyncio.Semaphore(_LOOK_UPS)
+
+    async def ask(code: int) -> None:
+        async with gate:
+            with contextlib.suppress(NotFound):
+                try:
+                    found[code] = await siorg.unit(code)
+                except InvalidData as error:
+                    found[code] = error
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for code in [code for code in found if code not in (known or {})]:
+                tasks.create_task(ask(code))
+    except* SiorgError as errors:
+        raise _first(errors) from None
+    return found
+
+
+def _first(errors: BaseExceptionGroup[SiorgError]) -> SiorgError:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def organizations_of(found: Mapping[int, Said]) -> dict[int, int | None]:
+    """The organizations that SIORG has these units in; None: in none.
+
+    Raises:
+        InvalidData: one of them cannot be read.
+    """
+    units = {code: _readable(said) for code, said in found.items()}
+    return {code: None if unit is None or unit.ended else unit.organization_code for code, unit in units.items()}
+
+
+def _readable(said: Said) -> RemoteUnit | None:
+    if isinstance(said, InvalidData):
+        raise said
+    return said
+
+
 async def look_for(codes: Iterable[int], siorg: SiorgClient) -> dict[int, int | None]:
     """The organizations that SIORG has these units in; None: in none."""
-    found: dict[int, int | None] = {}
-    for code in sorted(codes):
-        try:
-            unit = await siorg.unit(code)
-        except NotFound:
-            found[code] = None
-        else:
-            found[code] = None if unit.ended else unit.organization_code
-    return found
+    return organizations_of(await look_up(sorted(codes), siorg))
 
 
-async def ask_singly(codes: Iterable[int], siorg: SiorgClient) -> dict[int, RemoteUnit | InvalidData | None]:
-    """What SIORG says of each of these units by itself: the unit, or why its row cannot be used; None: it has none such.
-
-    That a unit is missing in a structure is no more than a suspicion.
-    """
-    found: dict[int, RemoteUnit | InvalidData | None] = {}
-    for code in codes:
-        try:
-            found[code] = await siorg.unit(code)
-        except NotFound:
-            found[code] = None
-        except InvalidData as error:
-            found[code] = error
-    return found
-
-
-def items_for(
-    structure: Structure, comparison: Comparison, copy: WorkingCopy, disputed: Collection[Disputed] = ()
-) -> Iterator[NewItem]:
-    """The items for what differs, what cannot be read (it ends FAILED with the reason), and what is gone. Pure.
+def items_for(structure: Structure, comparison: Comparison, disputed: Collection[Disputed] = ()) -> Iterator[NewItem]:
+    """The items for what differs, what cannot be read (it ends FAILED with the reason), and what has ended. Pure.
 
     Args:
         structure: SIORG's answer.
-        comparison: what came of comparing it.
-        copy: the rows that it was compared with.
+        comparison: what came of comparing it, without what is held; ``gone`` are ends.
         disputed: what waits for a person already: it is not asked again.
-
-    Raises:
-        MalformedResponse: more than half of the units known here are missing: rather a broken answer than a reform.
     """
     code = structure.organization
-    active = sum(unit.is_active and unit.organization_code == code for unit in copy.units.values())
-    if active >= _SHRINK_FROM and len(comparison.gone) > active // 2:
-        raise MalformedResponse(
-            f"SIORG's structure of organization {code} lacks {len(comparison.gone)} of the {active} units known here:"
-            " not believed"
-        )
     for entity_type, entity in comparison.unnoted:
         yield _item(structure.units[entity], Operation.UPDATE, entity_type)
     for (entity_type, entity), differences in comparison.differences.items():
@@ -177,6 +215,11 @@ def _operation(differences: Sequence[Difference]) -> Operation | None:
     if any(is_end(difference) for difference in open_):
         return Operation.EXTINCTION
     return Operation.HIERARCHY_CHANGE if any(difference.field in PLACE for difference in open_) else Operation.UPDATE
+
+
+def _moved(unit: RemoteUnit) -> NewItem:
+    """To another registered organization: its row names that one, so that its structure answers for all of them."""
+    return _item(unit, Operation.HIERARCHY_CHANGE)
 
 
 def _item(unit: RemoteUnit, operation: Operation, entity_type: EntityType = EntityType.UNIT) -> NewItem:

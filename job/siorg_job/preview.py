@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from siorg_job.discover import Organization, ask_singly, items_for, look_for, registered, units_named
+from siorg_job.discover import Organization, look_for, look_up, registered, units_named
 from siorg_job.discover_tables import TABLES
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidData, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.changes import Change, Key, Node, Tree, What, changes_of, end_of, settle
+from siorg_job.sync.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
 from siorg_job.sync.compare import Comparison, Difference, compare, parents_elsewhere
 from siorg_job.sync.domain_difference import ComparedRow, FieldVerdict
 from siorg_job.sync.domain_difference import compare as compare_tables
+from siorg_job.sync.held import count_ends, count_names
+from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import DomainField, Fetched, UnitField
-from siorg_job.sync.read import read_decisions, read_for_comparison, read_table
+from siorg_job.sync.place import base_of
+from siorg_job.sync.read import read_decisions, read_for_comparison, read_questions, read_table
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, transaction
 from siorg_queue.statements import load
@@ -47,6 +51,8 @@ class Preview:
     """Of these, the decisions of people that the next run carries out."""
     untold: dict[str, str] = field(default_factory=dict)
     """What could not be compared, and why."""
+    ends: dict[int, int] = field(default_factory=dict)
+    """Of units that would end, and count against the limits: their organizations."""
 
 
 def nobody(_done: int, _name: str) -> bool:
@@ -59,6 +65,7 @@ async def preview(
     siorg: SiorgClient,
     connection: Connection,
     *,
+    limits: Limits | None = None,
     tables: bool = True,
     stopped: Callable[[int, str], bool] = nobody,
 ) -> Preview:
@@ -68,6 +75,7 @@ async def preview(
         organizations: as ``registered`` returned them.
         siorg: whom to ask.
         connection: only read from.
+        limits: beyond these, ends and overwritten names would be held; None: nothing would be.
         tables: also categories and types, as discovery of all organizations does.
         stopped: called before each organization with the number of those that are done, and its name; True ends it there.
 
@@ -89,7 +97,7 @@ async def preview(
             found.untold[str(organization.code)] = "inactive here: nothing of it is kept in line"
             continue
         try:
-            moved |= await _compare_organization(organization.code, siorg, connection, homes, found)
+            moved |= await _compare_organization(organization.code, siorg, connection, homes, limits, found)
         except SiorgError as error:
             found.untold[str(organization.code)] = str(error)
     known = {change.code for change in found.changes}
@@ -101,19 +109,21 @@ async def preview(
 
 
 async def _compare_organization(
-    code: int, siorg: SiorgClient, connection: Connection, homes: set[int], found: Preview
+    code: int, siorg: SiorgClient, connection: Connection, homes: set[int], limits: Limits | None, found: Preview
 ) -> dict[int, RemoteUnit]:
     """Compare one whole structure; returns the units that are here, and in another organization there."""
     structure = await siorg.structure(code)
     elsewhere = await look_for(parents_elsewhere(structure), siorg)
-    copy, comparison, disputed = _compared(structure, elsewhere, connection)
-    list(items_for(structure, comparison, copy, disputed))  # which refuses what it does not believe
-    gone = await ask_singly(comparison.gone, siorg)
+    copy, comparison = _compared(structure, elsewhere, connection)
+    gone = await look_up(comparison.gone, siorg)
     found.organizations += 1
     found.rows += len(structure.units)
-    _add(structure, comparison, copy, elsewhere, found)
+    changes = list(_add(structure, comparison, copy, elsewhere, found))
     ends = [end_of(copy.units[each], copy, said, homes) for each, said in gone.items()]
-    found.changes += [end for end in ends if end is not None]
+    changes += [end for end in ends if end is not None]
+    if limits is not None:
+        changes = list(_hold(code, changes, comparison, copy, limits, connection, found))
+    found.changes += changes
     return {
         each: said
         for each, said in gone.items()
@@ -124,26 +134,91 @@ async def _compare_organization(
     }
 
 
-def _compared(
-    structure: Structure, elsewhere: dict[int, int | None], connection: Connection
-) -> tuple[WorkingCopy, Comparison, set[Any]]:
+def _compared(structure: Structure, elsewhere: dict[int, int | None], connection: Connection) -> tuple[WorkingCopy, Comparison]:
     copy = read_for_comparison(connection, structure.organization, units_named(structure, elsewhere))
     comparison = compare(structure, copy, elsewhere)
     if codes := sorted({*comparison.apart, *comparison.gone}):
-        disputed = read_decisions(connection, codes, copy)
+        read_decisions(connection, codes, copy)
         comparison = compare(structure, copy, elsewhere)  # with what people turned down
-        return copy, comparison, disputed
-    return copy, comparison, set()
+    return copy, comparison
 
 
 def _add(
     structure: Structure, comparison: Comparison, copy: WorkingCopy, elsewhere: dict[int, int | None], found: Preview
-) -> None:
-    found.changes += changes_of(structure, comparison, copy, elsewhere)
+) -> Iterator[Change]:
     found.noted += len(comparison.unnoted)
     theirs = [each for differences in comparison.differences.values() for each in differences if each.rule is not Rule.TAKE]
     found.edited += sum(each.rule is Rule.EDITED for each in theirs)
     found.adopted += [each for each in theirs if each.adopted]
+    return changes_of(structure, comparison, copy, elsewhere)
+
+
+# -- what a limit would hold ------------------------------------------------------------------------------------------
+
+
+def _hold(
+    organization: int,
+    changes: list[Change],
+    comparison: Comparison,
+    copy: WorkingCopy,
+    limits: Limits,
+    connection: Connection,
+    found: Preview,
+) -> Iterator[Change]:
+    """The changes of an organization, with what is held already, or would be, as such."""
+    with transaction(connection):
+        read_questions(connection, sorted(copy.units), copy)
+    asked = {
+        (code, question.field, json.dumps(question.remote))
+        for (_, code), questions in copy.questions.items()
+        for question in questions
+    }
+    ends = [change.code for change in changes if change.is_end and (change.code, UnitField.IS_ACTIVE, "false") not in asked]
+    named = {
+        code: str(each.remote)
+        for (entity_type, code), differences in comparison.differences.items()
+        if entity_type is EntityType.UNIT and code in copy.units and base_of(copy.units[code], copy) is not None
+        for each in differences
+        if each.field == UnitField.NAME and each.rule is Rule.TAKE and (code, each.field, json.dumps(each.remote)) not in asked
+    }
+    of_ends = _ends_beyond(connection, organization, [code for code in ends if copy.units[code].synced_at], limits, found)
+    of_names = _names_beyond(connection, organization, named, copy)
+    for change in changes:
+        name = next((each for each in change.differences if each.field == UnitField.NAME), None)
+        if change.entity_type is not EntityType.UNIT:
+            yield change
+        elif change.is_end and (of_ends is not None or change.code not in ends):
+            yield change.not_written(What.HELD, of_ends if of_ends is not None and change.code in ends else "held already")
+        elif name is None or change.what not in (What.UPDATE, What.MOVE, What.RETURN):
+            yield change
+        elif (change.code, UnitField.NAME, json.dumps(name.remote)) in asked:
+            yield from hold_back(change, UnitField.NAME, "held already")
+        elif of_names is not None and change.code in named:
+            yield from hold_back(change, UnitField.NAME, of_names)
+        else:
+            yield change
+
+
+def _ends_beyond(connection: Connection, organization: int, codes: Sequence[int], limits: Limits, found: Preview) -> str | None:
+    """As discovery counts them: with those of the organizations before it."""
+    if not codes:
+        return None
+    counted = dict.fromkeys(codes, organization)
+    with transaction(connection):
+        tally = count_ends(connection, {**found.ends, **counted})
+    reason = ends_beyond(tally, [organization], limits).get(organization)
+    if reason is None:
+        found.ends |= counted
+    return reason
+
+
+def _names_beyond(connection: Connection, organization: int, named: dict[int, str], copy: WorkingCopy) -> str | None:
+    if not named:
+        return None
+    with transaction(connection):
+        names = count_names(connection, [organization], named)
+    units = sum(unit.is_active and unit.organization_code == organization for unit in copy.units.values())
+    return names_beyond(units, names.get(organization, ()))
 
 
 # -- what the run comes upon ------------------------------------------------------------------------------------------
@@ -169,8 +244,8 @@ async def _compare_singly(
         except SiorgError as error:
             found.untold["units of organization " + str(home)] = str(error)
             continue
-        copy, comparison, _ = _compared(structure, elsewhere, connection)
-        _add(structure, comparison, copy, elsewhere, found)
+        copy, comparison = _compared(structure, elsewhere, connection)
+        found.changes += _add(structure, comparison, copy, elsewhere, found)
 
 
 async def _complete(structure: Structure, siorg: SiorgClient, connection: Connection) -> dict[int, int | None]:
@@ -179,7 +254,7 @@ async def _complete(structure: Structure, siorg: SiorgClient, connection: Connec
     elsewhere: dict[int, int | None] = {}
     while parents := sorted(parents_elsewhere(structure) - elsewhere.keys()):
         here = read_for_comparison(connection, home, parents).units
-        for parent, said in (await ask_singly(parents, siorg)).items():
+        for parent, said in (await look_up(parents, siorg)).items():
             row = here.get(parent)
             if isinstance(said, InvalidData):
                 structure.invalid[parent] = said
@@ -214,7 +289,7 @@ async def _look_at_left_behind(
             return
         seen |= set(codes)
         try:
-            said = await ask_singly(codes, siorg)
+            said = await look_up(codes, siorg)
         except SiorgError as error:
             found.untold["units left behind"] = str(error)
             return

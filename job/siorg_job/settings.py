@@ -78,6 +78,17 @@ class Settings:
     siorg_max_requests_per_second: int = whole(
         50, 0, 10_000, "Requests to SIORG of all processes on one database together; 0: no limit", unit="requests per second"
     )
+    siorg_max_ends: int = whole(
+        10,
+        0,
+        100_000,
+        "Units of one organization that may end within 24 hours without a person; the larger limit counts",
+        unit="units",
+    )
+    siorg_max_ends_percent: int = whole(5, 0, 50, "The same in percent of its active units", unit="percent")
+    siorg_max_ends_total_percent: int = whole(
+        2, 0, 50, "Units of all organizations that may end within 24 hours, in percent of all active ones", unit="percent"
+    )
     siorg_fresh_secs: float = seconds(300.0, 0, _DAY, "A fetched answer serves further items of the run for so long")
     siorg_breaker_failures: int = whole(5, 1, 1000, "After so many failures in a row SIORG counts as down", unit="failures")
     siorg_breaker_cooldown_secs: float = seconds(5.0, 0.001, 3600, "First pause before SIORG is tried again after that")

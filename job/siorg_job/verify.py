@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from siorg_job.discover import ask_singly, look_for, units_named
+from siorg_job.discover import look_for, look_up, units_named
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import NotFound
 from siorg_job.siorg.model import Structure
@@ -82,7 +82,7 @@ async def _compared(structure: Structure, asked_at: datetime, siorg: SiorgClient
     if comparison.apart:
         read_decisions(connection, comparison.apart, copy)
         comparison = compare(structure, copy, elsewhere)
-    gone = await ask_singly(comparison.gone, siorg)
+    gone = await look_up(comparison.gone, siorg)
     entities = [*comparison.differences, *comparison.unnoted, *((EntityType.UNIT, code) for code in comparison.gone)]
     queue = _on_queue(connection, sorted({code for _, code in entities}))
     found = tuple(departures(structure, comparison, copy, elsewhere, gone, queue))
@@ -96,6 +96,7 @@ def _on_queue(connection: Connection, codes: Sequence[int]) -> dict[tuple[Entity
         (EntityType(row["entity_type"]), row["code"]): OnQueue(
             open_since=row["open_since"],
             conflicts=dict.fromkeys(row["disputed"] or (), row["conflict_since"]),
+            held=dict.fromkeys(row["held"] or (), row["held_since"]),
             failed_since=row["failed_since"],
             error=row["error"] or "",
         )

@@ -25,6 +25,7 @@ from siorg_job.siorg import rows, values
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, SiorgError
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.sync.apply import Applied, Work, apply
+from siorg_job.sync.limits import Limits
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict, connect
 from support.scripted_server import envelope
 
@@ -140,6 +141,8 @@ class World:
     def __init__(self, url: str) -> None:
         self.url = url
         self.siorg = MadeUpSiorg()
+        self.limits: Limits | None = None
+        """For ends; most tests are about something else, in organizations of few units."""
         self.connection: Connection = connect(url, application_name="test")
         self.store = QueueStore(self.connection)
         self._runner = asyncio.Runner()
@@ -188,7 +191,7 @@ class World:
         return Fetcher(cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
 
     def apply(self, works: Iterable[Work]) -> Applied:
-        return apply(self.connection, self.store, list(works))
+        return apply(self.connection, self.store, list(works), self.limits)
 
     def drain(self, *, at_a_time: int = 1000) -> int:
         """Claim, fetch and apply until nothing is claimable; returns how many history rows were written."""

@@ -66,6 +66,7 @@ SET status = CASE
             - '{kind,retryable,details}'::text[]) || coalesce(f.details, '{}'), '{}')
     END,
     detected_changes = CASE WHEN f.outcome = 'CONFLICT' THEN coalesce(f.changes, q.detected_changes) ELSE q.detected_changes END,
+    held_at = CASE WHEN f.outcome <> 'CONFLICT' THEN q.held_at WHEN f.held THEN coalesce(q.held_at, clock_timestamp()) END,
     local_id = coalesce(f.local_id, q.local_id),
     needed_at = greatest(q.needed_at, f.needed_at),
     processed_at = CASE
@@ -75,8 +76,9 @@ SET status = CASE
     lease_expires_at = NULL,
     claimed_by = NULL
 FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(errors)s::text[], %(details)s::jsonb[],
-            %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[], %(needed_ats)s::timestamptz[])
-     AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id, needed_at)
+            %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[], %(needed_ats)s::timestamptz[],
+            %(holds)s::boolean[])
+     AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id, needed_at, held)
 WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 RETURNING q.id, q.status, q.attempts,
     CASE q.status WHEN 'PENDING' THEN extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 END AS delay_seconds

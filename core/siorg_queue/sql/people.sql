@@ -2,7 +2,7 @@
 SELECT q.id, q.entity_type, q.siorg_code, q.operation, q.status, q.attempts, coalesce(q.max_attempts, 3) AS max_attempts, q.last_error,
        q.error_details, q.detected_changes, q.created_at, q.last_attempt_at
 FROM siorg_sync_queue AS q
-WHERE q.status = 'CONFLICT' AND (%(id)s::uuid IS NULL OR q.id = %(id)s)
+WHERE q.status = 'CONFLICT' AND CASE WHEN %(id)s::uuid IS NULL THEN {{conflict}} ELSE q.id = %(id)s END
 ORDER BY q.created_at DESC
 LIMIT %(limit)s
 
@@ -54,7 +54,8 @@ RETURNING q.id
 
 -- name: end_older_conflicts
 -- Open conflicts of an entity about which a later answer of SIORG has decided: another conflict stands for them now, or none
--- does. What was merged or split is a question by itself. A row that a person is just deciding is left to the person.
+-- does. What was merged or split is a question by itself, and so is what is held. A row that a person is just deciding is left
+-- to the person.
 WITH decided AS (
     SELECT d.*, n.created_at
     FROM unnest(%(ids)s::uuid[], %(asked)s::text[], %(reasons)s::text[]) AS d (id, asked, reason)
@@ -64,7 +65,7 @@ WITH decided AS (
     FROM decided AS d
     JOIN siorg_sync_queue AS n ON n.id = d.id
     JOIN siorg_sync_queue AS q ON q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code
-    WHERE q.status = 'CONFLICT' AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
+    WHERE {{conflict}} AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
       AND (coalesce(q.error_details #>> '{details,asked_at}', '') COLLATE "C", q.created_at, q.id) < (d.asked, d.created_at, d.id)
     FOR NO KEY UPDATE OF q SKIP LOCKED
 )

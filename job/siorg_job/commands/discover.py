@@ -41,6 +41,7 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
     from siorg_job.discover_tables import discover_tables
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
     from siorg_job.siorg_session import breaker_for, client_for
+    from siorg_job.sync.limits import Limits
 
     log = logger("siorg_job.discover")
     settings = context.settings
@@ -56,6 +57,7 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, settings.retry_policy())
         failures = set()
+        limits = Limits.of(settings)
         async with (
             aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,
             client_for(settings, SharedRate(thread, settings.siorg_max_requests_per_second), breaker_for(settings)) as client,
@@ -69,7 +71,7 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
                     break
                 started = time.monotonic()
                 try:
-                    found = await discover(organization, client, connection, store, full=full)
+                    found = await discover(organization, client, connection, store, full=full, limits=limits)
                 except SiorgError as error:
                     later = isinstance(error, TransientError | AccessRefused)
                     failures.add(Exit.TRY_LATER if later else Exit.ERROR)
@@ -84,6 +86,10 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
                     how=found.how,
                     differences=len(found.items),
                     enqueued=found.added,
+                    held=found.held,
                     seconds=round(time.monotonic() - started, 2),
                 )
+                for reason in found.reasons:
+                    print(f"{organization.acronym} ({found.organization}): {reason}: held,"
+                          f" siorg-job held list --organization {found.organization}", flush=True)  # fmt: skip
     return min(failures, default=Exit.DONE)

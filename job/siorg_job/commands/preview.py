@@ -70,6 +70,7 @@ async def _look(context: Context, codes: list[int] | None) -> Preview:
     from siorg_job.discover import registered
     from siorg_job.preview import preview
     from siorg_job.siorg_session import breaker_for, client_for
+    from siorg_job.sync.limits import Limits
 
     settings = context.settings
     with context.database() as connection:
@@ -87,7 +88,9 @@ async def _look(context: Context, codes: list[int] | None) -> Preview:
             aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,
             client_for(settings, SharedRate(thread, settings.siorg_max_requests_per_second), breaker_for(settings)) as client,
         ):
-            found = await preview(organizations, client, connection, tables=not codes, stopped=stopped)
+            found = await preview(
+                organizations, client, connection, limits=Limits.of(settings), tables=not codes, stopped=stopped
+            )
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     return found

@@ -32,6 +32,7 @@ from siorg_job.metrics import JobMetrics
 from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
 from siorg_job.sync.apply import Work, apply
+from siorg_job.sync.limits import Limits
 from siorg_queue import DatabaseUnavailable, Outcome, Verdict
 from siorg_runtime.logs import logger
 
@@ -50,6 +51,7 @@ class Drain:
         self._summary, self._stop, self._forever = run.summary, run.stop, run.forever
         self._queue, self._maintenance, self._metrics = queue, maintenance, metrics
         self._in_flight = InFlight(run.summary, metrics)
+        self._limits = Limits.of(settings)
         self._linger = Linger(settings, forever=run.forever)
         self._next_claim = 0.0
         url = settings.database_url.get_secret_value()
@@ -204,7 +206,7 @@ class Drain:
         """Apply, and write down each item's outcome, in one transaction."""
         if not works:
             return
-        applied = await self._queue.call(lambda connection, store: apply(connection, store, works))
+        applied = await self._queue.call(lambda connection, store: apply(connection, store, works, self._limits))
         for item, _ in works:
             if self._in_flight.end(item, applied):
                 verdict = applied.verdicts.get(item.id)

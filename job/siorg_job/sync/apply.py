@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,7 +12,9 @@ from uuid import UUID
 import psycopg
 
 from siorg_job.sync import domain, organization, unit
-from siorg_job.sync.model import Fetched
+from siorg_job.sync.held import IS_OVER, look_at_limits, over
+from siorg_job.sync.limits import Limits
+from siorg_job.sync.model import Fetched, UnitField
 from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unusable
 from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
@@ -62,31 +65,40 @@ class Applied:
     """History rows written."""
 
 
-def apply(connection: Connection, store: QueueStore, works: Sequence[Work]) -> Applied:
+def apply(connection: Connection, store: QueueStore, works: Sequence[Work], limits: Limits | None = None) -> Applied:
     """Decide and apply a group; an item that the database refuses ends alone, the others are applied without it.
 
     Args:
         connection: the one that ``store`` uses.
         store: the queue.
         works: claimed items, each once.
+        limits: beyond these, ends are held; None: who calls answers for them.
 
     Raises:
         psycopg.Error: a passing trouble of the database (see ``is_transient``); nothing was written, or everything was and
             the answer was lost. Calling it again with the same works is right in both cases.
     """
     result = Applied()
-    _apply(connection, store, _in_tree_order(works), result)
+    _apply(connection, store, _in_tree_order(works), result, limits)
     return result
 
 
-def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, *, again: bool = False) -> None:
+def _apply(
+    connection: Connection,
+    store: QueueStore,
+    works: Sequence[Work],
+    result: Applied,
+    limits: Limits | None,
+    *,
+    again: bool = False,
+) -> None:
     if not works:
         return
     try:
-        _apply_together(connection, store, works, result)
+        _apply_together(connection, store, works, result, limits)
     except _LeaseLost:
         # The fence will leave out the late ones now.
-        _apply(connection, store, works, result)
+        _apply(connection, store, works, result, limits)
     except Exception as error:
         if isinstance(error, psycopg.Error) and is_transient(error):
             raise
@@ -94,18 +106,20 @@ def _apply(connection: Connection, store: QueueStore, works: Sequence[Work], res
             raise  # not the item's fault: its outcome alone could not be written
         if len(works) > 1:
             middle = len(works) // 2
-            _apply(connection, store, works[:middle], result)
-            _apply(connection, store, works[middle:], result)
+            _apply(connection, store, works[:middle], result, limits)
+            _apply(connection, store, works[middle:], result, limits)
             return
         item, _ = works[0]
         if isinstance(error, psycopg.errors.UniqueViolation) and not again:
             # Somebody else made the same row (a category, a unit) since it was looked for: now it is found.
-            _apply(connection, store, works, result, again=True)
+            _apply(connection, store, works, result, limits, again=True)
             return
-        _apply(connection, store, [(item, _refusal(item, error))], result)
+        _apply(connection, store, [(item, _refusal(item, error))], result, limits)
 
 
-def _apply_together(connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied) -> None:
+def _apply_together(
+    connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, limits: Limits | None
+) -> None:
     items = [item for item, _ in works]
     with transaction(connection):
         ours = store.fence(items)
@@ -123,7 +137,7 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
         changes, copy = 0, None
         if open_works:
             copy = read(connection, open_works)
-            verdicts += [_bring_in_line(item, fetched, copy) for item, fetched in _ends_last(open_works, copy)]
+            verdicts += _within_limits(connection, open_works, copy, limits)
             write(connection, copy)
             changes = len(copy.history)
         asked_at = {item.id: fetched.asked_at for item, fetched in open_works}
@@ -134,6 +148,9 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
         if copy is not None:  # after the outcomes: what this group has decided about is open no more
             again = [*hanging_wrong(connection, copy), *sorted(copy.ask_again)]
             store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
+            completed = {verdict.item.id for verdict in verdicts if verdict.outcome is Outcome.COMPLETED}
+            store.end_held_within(over([work for work in open_works if work[0].id in completed], copy), IS_OVER)
+            _hold_names(store, copy, min(fetched.asked_at for _, fetched in open_works))
         store.end_older_conflicts(
             [
                 (verdict, asked_at[verdict.item.id])
@@ -147,6 +164,20 @@ def _apply_together(connection: Connection, store: QueueStore, works: Sequence[W
     _look_at_lost(store, [item for item in items if item.id not in ours], result)
 
 
+def _within_limits(
+    connection: Connection, works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy, limits: Limits | None
+) -> list[Verdict]:
+    """Decide all items; where ends, or overwritten names, of an organization are beyond a limit, once more and without these."""
+    works, savepoint = _ends_last(works, copy), copy.savepoint()
+    verdicts = [_bring_in_line(item, fetched, copy) for item, fetched in works]
+    if limits is None or not look_at_limits(connection, verdicts, copy, limits):
+        return verdicts
+    copy.roll_back(savepoint)
+    copy.resettled.clear()
+    copy.ask_again.clear()
+    return [_bring_in_line(item, fetched, copy) for item, fetched in works]
+
+
 def _bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one item and change the working copy accordingly; an item that does not complete changes nothing."""
     savepoint = copy.savepoint()
@@ -157,6 +188,13 @@ def _bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     if verdict.outcome is not Outcome.COMPLETED:
         copy.roll_back(savepoint)
     return verdict
+
+
+def _hold_names(store: QueueStore, copy: WorkingCopy, asked_at: datetime) -> None:
+    for reason in sorted({held.reason for held in copy.names_held.values()}):
+        found = {code: held for code, held in copy.names_held.items() if held.reason == reason}
+        items = [NewItem(EntityType.UNIT, code, Operation.UPDATE, json.loads(held.raw)) for code, held in found.items()]
+        store.hold_within(items, [{UnitField.NAME: held.sides} for held in found.values()], reason, asked_at=asked_at)
 
 
 def _with_time(verdict: Verdict, asked_at: datetime | None) -> Verdict:

@@ -68,10 +68,6 @@ class Change:
         """Whether the row is deactivated."""
         return self.what in (What.END, What.LEAVE)
 
-    @property
-    def key(self) -> tuple[EntityType, int]:
-        return self.entity_type, self.code
-
     def not_written(self, what: What, reason: str) -> Change:
         """What it is instead, where nothing is written."""
         return replace(self, what=what, reason=reason, overwrites=False, before=None, after=None)
@@ -192,6 +188,15 @@ def end_of(unit: Unit, copy: WorkingCopy, said: RemoteUnit | InvalidData | None,
     return change
 
 
+def hold_back(change: Change, field: str, reason: str) -> Iterator[Change]:
+    """What is left of a change of which a field is held, and that."""
+    held = tuple(each for each in change.differences if each.field == field)
+    rest = tuple(each for each in change.differences if each.field != field)
+    yield replace(change.not_written(What.HELD, reason), differences=held)
+    if rest:
+        yield replace(change, differences=rest)
+
+
 def _looped(structure: Structure) -> set[int]:
     """Units that are their own ancestors in SIORG."""
     found: set[int] = set()
@@ -273,9 +278,9 @@ def settle(changes: Iterable[Change], tree: Tree) -> list[Change]:
         changes: of one entity the first counts, unless that is its end.
         tree: the units meant and those above them, the active ones directly below those that end; it is changed.
     """
-    found: dict[tuple[EntityType, int], Change] = {}
+    found: dict[tuple[EntityType, int, bool], Change] = {}
     for change in sorted(changes, key=lambda change: change.is_end):
-        found.setdefault(change.key, change)
+        found.setdefault((change.entity_type, change.code, change.what is What.HELD), change)
     paths = {key: node.path for key, node in tree.nodes.items()}
     settled = [come for change in found.values() if not change.is_end and (come := _come(change, tree)) is not None]
     ends = [change for change in found.values() if change.is_end]

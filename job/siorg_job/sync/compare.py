@@ -6,7 +6,7 @@ Discovery enqueues what comes out of this, and the merge applies by the same rul
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -54,7 +54,8 @@ class Comparison:
     differences: Mapping[tuple[EntityType, int], list[Difference]] = field(default_factory=dict)
     """By entity, those of the organization first, then the units in the order in which they can be written."""
     unnoted: tuple[tuple[EntityType, int], ...] = ()
-    """Entities that are in line, but for SIORG's version, or were never synced."""
+    """Entities that are in line, but for SIORG's version, or were never synced; and those of which the row does not have yet what
+    a person turned down, or has it still after SIORG said something else."""
     gone: tuple[int, ...] = ()
     """Active units here that are not in the structure, the deepest first: ended, or elsewhere."""
 
@@ -87,9 +88,21 @@ def compare(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int
         unit = copy.units.get(remote.code)
         if differences:
             found[EntityType.UNIT, remote.code] = differences
-        elif unit is not None and (unit.synced_at is None or remote.version not in (None, unit.version)):
+        if unit is None:
+            continue
+        news = not differences and (unit.synced_at is None or remote.version not in (None, unit.version))
+        if news or _turned_down_anew(unit, remote, differences, copy):
             unnoted.append((EntityType.UNIT, remote.code))
     return Comparison(found, tuple(unnoted), tuple(_gone(structure, home, copy)))
+
+
+def _turned_down_anew(unit: Unit, remote: RemoteUnit, differences: Sequence[Difference], copy: WorkingCopy) -> bool:
+    """Whether what a person turned down has to be noted in the row, for the queue forgets it; or SIORG says it no more."""
+    noted = {} if unit.base is None else unit.base.turned_down
+    kept = copy.turned_down(unit)
+    if any(each.rule is Rule.EDITED and each.field in kept and each.field not in noted for each in differences):
+        return True
+    return noted.get(UnitField.IS_ACTIVE) is False and not remote.ended
 
 
 def parents_elsewhere(structure: Structure) -> set[int]:

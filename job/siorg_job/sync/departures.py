@@ -102,8 +102,7 @@ def departures(
         comparison: what came of comparing it.
         copy: the rows it was compared with.
         elsewhere: see ``compare``.
-        gone: of ``comparison.gone``, what SIORG said about each by itself, or why that cannot be used; None: it has no
-            such unit.
+        gone: of ``comparison.gone``, what SIORG said about each by itself; None: it has no such unit.
         queue: what the queue has about the entities that differ.
     """
     kinds = _Kinds(copy, queue)
@@ -113,6 +112,8 @@ def departures(
     for entity_type, code in comparison.unnoted:
         known = copy.units[code].version if entity_type is EntityType.UNIT else None
         remote = structure.units[code].version
+        if entity_type is EntityType.UNIT and known == remote and copy.units[code].synced_at is not None:
+            continue  # only what a person turned down is to be noted
         yield kinds.of(
             Difference(entity_type, code, VERSION, Rule.TAKE, known, known, remote), _name(entity_type, code, structure, copy)
         )

@@ -68,6 +68,8 @@ class Conflict:
     differences: Mapping[str, Mapping[str, Value]]
     """``{field: {base, local, remote}}``."""
     reason: str
+    held: bool = False
+    """Nobody changed it here: it is beyond a limit."""
 
 
 class Refused(Exception):

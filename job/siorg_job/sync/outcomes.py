@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,6 +43,17 @@ def conflict(
     """A person has to decide."""
     changes = {field: plain(sides) for field, sides in differences.items()}
     return Verdict(item, Outcome.CONFLICT, reason, _details(kind, details), changes, local_id=local_id)
+
+
+def held(item: Item, reason: str, differences: Mapping[str, Mapping[str, Value]], local_id: UUID | None) -> Verdict:
+    """A person has to release it: it is beyond a limit."""
+    return replace(conflict(item, reason, differences, local_id, kind="held"), held=True)
+
+
+def held_already(item: Item, holder: UUID, local_id: UUID | None) -> Verdict:
+    """The same is held, or was and a person has decided: the other item carries that out."""
+    error = f"item {holder} is about the same, and is held or decided by a person"
+    return Verdict(item, Outcome.SKIPPED, error, _details("held"), local_id=local_id)
 
 
 def unusable(item: Item, reason: object) -> Verdict:

@@ -13,7 +13,7 @@ from siorg_job.sync.domain_rows import pairs
 from siorg_job.sync.merge_base import read_base
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
-from siorg_job.sync.working_copy import Ancestor, Child, Domain, Kept, Organization, Unit, WorkingCopy
+from siorg_job.sync.working_copy import Ancestor, Child, Domain, Kept, Organization, Question, Unit, WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
@@ -38,6 +38,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     _read_domains(connection, _DOMAINS.values(), copy)
     codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
     _read_kept(connection, codes, copy)
+    read_questions(connection, codes, copy)
     copy.as_read = {row.id: row for rows in (copy.organizations, copy.units, copy.domains) for row in rows.values()}
     return copy
 
@@ -144,6 +145,16 @@ def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCo
         for field, sides in row["detected_changes"].items()
         if isinstance(sides, dict) and "remote" in sides
     }
+
+
+def read_questions(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
+    """What is held about these entities, into ``copy``."""
+    for row in connection.execute(load("siorg_job.sync", "held.sql")["questions"], {"codes": list(codes)}).fetchall():
+        copy.questions.setdefault((EntityType(row["entity_type"]), row["code"]), []).extend(
+            Question(row["id"], name, sides["remote"], row["decided"])
+            for name, sides in row["changes"].items()
+            if isinstance(sides, dict) and "remote" in sides
+        )
 
 
 def hanging_wrong(connection: Connection, copy: WorkingCopy) -> list[int]:

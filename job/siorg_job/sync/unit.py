@@ -10,13 +10,23 @@ from uuid import UUID, uuid4
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync import organization
 from siorg_job.sync.category_names import names_here, possible_names
-from siorg_job.sync.merge import differences, end, merge, remote_unit_values, stays_active
+from siorg_job.sync.merge import Rule, differences, differing, end, merge, remote_unit_values, stays_active
 from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
 from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values
-from siorg_job.sync.outcomes import completed, conflict, failed_for_now, not_extinct, refused, superseded, unusable
+from siorg_job.sync.outcomes import (
+    completed,
+    conflict,
+    failed_for_now,
+    held,
+    held_already,
+    not_extinct,
+    refused,
+    superseded,
+    unusable,
+)
 from siorg_job.sync.place import AREA_UNLESS_SAID, base_of, place_of
 from siorg_job.sync.resolution import Resolution, resolution_of
-from siorg_job.sync.working_copy import Domain, Organization, Unit, WorkingCopy
+from siorg_job.sync.working_copy import Domain, HeldName, Organization, Unit, WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
@@ -73,6 +83,8 @@ def _disputed(item: Item, apart: Conflict, local_id: UUID, copy: WorkingCopy) ->
 
     It is asked about once, by an item that brings in line: an end that is none would be a question of its own beside that.
     """
+    if apart.held:
+        return held(item, apart.reason, apart.differences, local_id)
     if item.operation is Operation.EXTINCTION and "resolution" not in (item.error_details or ()):
         copy.ask_again.add(item.siorg_code)
         return not_extinct(item, f"unit {item.siorg_code}", local_id)
@@ -108,6 +120,10 @@ def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCo
         noted = replace(noted, base=next_record(unit.base, unit.values(), remote, decided=remote))
         copy.put(noted)
         return completed(item, unit.id)
+    if resolution is None and (holder := copy.asked_by_others(unit, remote, item)):
+        return held_already(item, holder[UnitField.IS_ACTIVE], unit.id)
+    if resolution is None and base is not None and (beyond := copy.ends_beyond.get(unit.organization_code)):
+        return held(item, beyond, end(local=True), unit.id)
     if waiting := _held_up(item, unit, copy):
         return waiting
     version = fetched.unit.version if fetched.unit is not None else None
@@ -158,6 +174,12 @@ def _apply(
         return None
     resolution = _with_parent(resolution, unit, home.code)
     base = base_of(unit, copy)
+    waits = {name for name in copy.asked_by_others(unit, values, item) if resolution is None or not resolution.names(name)}
+    if resolution is None and _is_name_beyond(unit, base, values, copy):
+        sides = {"base": base and base.get(UnitField.NAME), "local": unit.name, "remote": remote.name}
+        copy.names_held[unit.code] = HeldName(sides, remote.raw, copy.names_beyond[unit.organization_code])
+        waits.add(UnitField.NAME)
+    values |= dict.fromkeys(waits)  # as if SIORG said nothing: a person is asked
     decision = merge(
         base=base,
         local=unit.values(),
@@ -169,7 +191,10 @@ def _apply(
     if isinstance(decision, Conflict):
         return decision
     after = replace(unit, **_columns(unit, decision, fetched, copy), **_notes(unit, remote, fetched))
-    after = replace(after, base=_recorded(unit, after, values, resolution, copy))
+    record = _recorded(unit, after, values, resolution, copy)
+    if waits and base is not None:  # where nothing is recorded, what SIORG says now must not stand in
+        record = replace(record, values={**{field: base.get(field) for field in waits}, **record.values})
+    after = replace(after, base=record)
     if not decision:
         copy.put(after)
         return None
@@ -177,6 +202,16 @@ def _apply(
     if (after.organization_id, after.is_active) != (unit.organization_id, unit.is_active):
         copy.resettled.add(unit.id)
     return None
+
+
+def _is_name_beyond(unit: Unit, base: Values | None, values: Values, copy: WorkingCopy) -> bool:
+    """Whether SIORG's name would overwrite the one here, in an organization where too many do."""
+    if base is None or unit.organization_code not in copy.names_beyond:
+        return False
+    said: Values = {UnitField.NAME: values[UnitField.NAME]}
+    return bool(
+        differing(base=base, local=unit.values(), remote=said, kept=copy.turned_down(unit)).get(UnitField.NAME) is Rule.TAKE
+    )
 
 
 def _what_happened(before: Unit, after: Unit) -> Operation:
@@ -226,7 +261,15 @@ def _leave(item: Item, reason: str, remote: RemoteUnit, fetched: Fetched, unit: 
             differences(base=base, local=local, remote={UnitField.ORGANIZATION: remote.organization_code, **said}),
             f"{reason}, and siorg.hierarchy_strict_mode is on",
         )
+    resolution = resolution_of(item, UnitField, remote_unit_values) if item.siorg_code == unit.code else None
+    if decision and resolution is None and copy.asked_by_others(unit, said, item):
+        return None
     after = replace(unit, **_notes(unit, remote, fetched) | {"siorg_parent_code": unit.siorg_parent_code})
+    if decision and stays_active(resolution, copy.turned_down(unit)):
+        copy.put(replace(after, base=next_record(unit.base, local, said, decided=said)))
+        return None
+    if decision and resolution is None and base is not None and (beyond := copy.ends_beyond.get(unit.organization_code)):
+        return Conflict(end(local=True), beyond, held=True)
     after = replace(after, base=next_record(unit.base, {**local, **decision}, said, ()))
     if decision:
         after = replace(after, is_active=False, deactivation_reason=reason)

@@ -204,6 +204,29 @@ class Kept:
     """What SIORG said then, by field, as JSON."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One field that is held, or was and a person has decided: only the row that asks writes it."""
+
+    id: UUID
+    """Of the row that asks."""
+    field: str
+    remote: Any
+    """What SIORG said, as JSON."""
+    decided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeldName:
+    """A name that SIORG would overwrite."""
+
+    sides: Mapping[str, Any]
+    """What we last wrote, what is here, and SIORG's."""
+    raw: str
+    """SIORG's row, as JSON."""
+    reason: str
+
+
 @dataclass(slots=True)
 class WorkingCopy:
     """The working copy of one transaction."""
@@ -222,6 +245,13 @@ class WorkingCopy:
     """Number of active units, of organizations that may end."""
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
     """Oldest first."""
+    questions: dict[tuple[EntityType, int], list[Question]] = field(default_factory=dict)
+    ends_beyond: Mapping[int, str] = field(default_factory=dict)
+    """Organizations whose ends are beyond a limit, and how many of how many they are."""
+    names_beyond: Mapping[int, str] = field(default_factory=dict)
+    """The same of names that are overwritten."""
+    names_held: dict[int, HeldName] = field(default_factory=dict)
+    """Names that were not overwritten for that, by unit code: a person is to be asked."""
     resettled: set[UUID] = field(default_factory=set)
     """Units that came to an organization or left one: what hangs below them here, and in SIORG, may have to be hung anew."""
     ask_again: set[int] = field(default_factory=set)
@@ -375,6 +405,17 @@ class WorkingCopy:
         code = row.code if number is None else number
         kept = {} if code is None else self.kept_of(row.entity_type, code, row.synced_at)
         return {**plain({} if row.base is None else row.base.turned_down), **kept}
+
+    # -- what is held -------------------------------------------------------------------------------------------------
+
+    def asked_by_others(self, row: Unit, said: Values, item: Item) -> dict[str, UUID]:
+        """Of the fields that SIORG says, those about which another item asks whether to take this very value."""
+        now = plain(said)
+        return {
+            each.field: each.id
+            for each in self.questions.get((row.entity_type, row.code), ())
+            if each.id != item.id and each.field in now and now[each.field] == each.remote
+        }
 
     # -- categories and types -----------------------------------------------------------------------------------------
 

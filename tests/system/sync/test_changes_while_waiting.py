@@ -47,6 +47,9 @@ class Producer:
     async def structure(self, organization: int) -> Structure:
         return await self._world.siorg.structure(organization)
 
+    async def unit(self, code: int) -> RemoteUnit:
+        return await self._world.siorg.unit(code)
+
     def discover(self, code: int = UFMT, *listed: Row) -> Discovery:
         self.listed = listed or None
         (organization,) = registered(self._world.connection, [code])

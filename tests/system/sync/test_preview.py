@@ -19,7 +19,9 @@ from siorg_job.preview import Preview, preview
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.siorg.model import DomainTable
 from siorg_job.sync.adopted import decisions_for
+from siorg_job.sync.apply import apply
 from siorg_job.sync.changes import Change, What
+from siorg_job.sync.limits import Limits
 from siorg_queue import Connection, connect
 from support.convergence.machine import Machine, Step
 from support.convergence.programs import Proposals
@@ -28,7 +30,7 @@ from support.local_structure import ANOTHER, UFMT, World, contact, siorg_row, wh
 from support.postgres import Postgres
 
 _ONE = os.environ.get("PREVIEW_SEED")
-_SEEDS = [int(_ONE)] if _ONE else list(range(1, 41))
+_SEEDS = [int(_ONE)] if _ONE else list(range(1, 31))
 _KINDS = {
     "create": 6, "rename": 3, "abbreviate": 2, "call": 2, "retype": 1, "damage": 1, "mend": 1, "move": 6, "transfer": 2,
     "swap": 2, "invert": 3, "end": 5, "return": 2, "recode": 1, "demote": 1, "promote": 1, "dissolve": 0.3, "undo": 2,
@@ -39,13 +41,23 @@ _KINDS = {
 Line = tuple[Any, ...]
 
 
-def seen(world: World, *codes: int, siorg: Any = None) -> Preview:
+class Versions:
+    """What discovery asks besides."""
+
+    def __init__(self, siorg: Any) -> None:
+        self.unit, self.structure = siorg.unit, siorg.structure
+
+    async def version(self, organization: int) -> str:
+        return "1.0.0"
+
+
+def seen(world: World, *codes: int, siorg: Any = None, limits: Limits | None = None) -> Preview:
     """The preview, on a connection on which nothing can be written."""
     with connect(world.url, application_name="test preview") as connection:
         connection.execute("SET default_transaction_read_only = on")
         organizations = registered(connection, list(codes) or None)
         asked = cast("Any", siorg or world.siorg)
-        return asyncio.run(preview(organizations, asked, connection, tables=False))
+        return asyncio.run(preview(organizations, asked, connection, limits=limits, tables=False))
 
 
 # -- what was written -------------------------------------------------------------------------------------------------
@@ -372,3 +384,33 @@ def test_what_siorg_changed_beside_it_is_still_reviewed(adopted: World) -> None:
     adopted.drain()
     *_, entry = adopted.history(901)
     assert (entry["affected_fields"], entry["requires_review"]) == (["acronym", "name", "parent"], True)
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_limit_would_hold_is_told_and_the_rest_goes_on(world: World) -> None:
+    world.have(*range(1000, 1040))
+    limits = Limits()
+    world.siorg.remove(*range(1000, 1011))
+    for code in range(1011, 1032):
+        world.siorg.change(code, nome=f"Novo {code}", sigla=f"N{code}")
+    versions = Versions(world.siorg)
+    found = seen(world, UFMT, limits=limits)
+    (organization,) = registered(world.connection, [UFMT])
+    asyncio.run(discover(organization, cast("Any", versions), world.connection, world.store, full=True, limits=limits))
+    apply(world.connection, world.store, world.fetched(), limits)
+    held = {(row["siorg_code"], *row["detected_changes"]) for row in world.rows(
+        "SELECT siorg_code, detected_changes FROM siorg_sync_queue WHERE held_at IS NOT NULL")}  # fmt: skip
+    told = {
+        (change.code, *(str(each.field) for each in change.differences)) for change in found.changes if change.what is What.HELD
+    }
+    assert told == held == {
+        *((code, "is_active") for code in range(1000, 1011)), *((code, "name") for code in range(1011, 1032)),
+    }  # fmt: skip
+    assert {change.reason for change in found.changes if change.what is What.HELD} == {
+        "11 of 40 units would end; the limit is 10", "21 of 40 names would be overwritten; the limit is 20",
+    }  # fmt: skip
+    assert {world.unit(code)["acronym"] for code in range(1011, 1032)} == {f"N{code}" for code in range(1011, 1032)}
+    again = seen(world, UFMT, limits=limits)
+    assert {(change.what, change.reason) for change in again.changes} == {(What.HELD, "held already")}
