@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from siorg_job.hold import Said, Within, hold, may_be_decided, sort_absent
+from siorg_job.hold import Said, Within, ends_held, hold, may_be_decided, sort_absent
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidData, NotFound, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure
@@ -107,7 +107,8 @@ async def discover(
     gone = comparison.gone  # with those that a person keeps: that is noted when such an item is worked on
     disputed = read_decisions(connection, may_be_decided(comparison), copy)
     comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    alone = await look_up(gone, siorg, known=parents)
+    # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
+    alone = await look_up(gone, siorg, known=dict.fromkeys(ends_held(copy)) | parents)
     absent = sort_absent(alone, copy, {each.code for each in registered(connection, None)})
     comparison = replace(comparison, gone=absent.ended)
     within = Within(comparison)

@@ -16,7 +16,6 @@ from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import UnitField, plain
 from siorg_job.sync.place import base_of
-from siorg_job.sync.read import read_questions
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 
@@ -64,6 +63,15 @@ def may_be_decided(comparison: Comparison) -> list[int]:
     return sorted({*comparison.apart, *comparison.gone, *named})
 
 
+def ends_held(copy: WorkingCopy) -> list[int]:
+    """Codes of units whose end is held."""
+    return [
+        code
+        for (entity_type, code), questions in copy.questions.items()
+        if entity_type is EntityType.UNIT and any(each.field == UnitField.IS_ACTIVE and not each.decided for each in questions)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Within:
     """What goes on after all that is beyond a limit was held."""
@@ -91,7 +99,7 @@ def hold(
     Args:
         structure: SIORG's answer.
         comparison: what came of comparing it; ``gone`` are ends.
-        copy: the rows it was compared with.
+        copy: the rows it was compared with, and what is held about them.
         limits: for ends.
         connection: the one that ``store`` uses.
         store: the queue.
@@ -111,7 +119,7 @@ def hold(
             elif each.field == UnitField.NAME and each.rule is Rule.TAKE:
                 named[unit] = each
     now = {each.disputed for found in (*comparison.differences.values(), ends.values()) for each in found}
-    open_ = _open_questions(connection, code, now, copy, store)
+    open_ = _open_questions(code, now, copy, store)
     ends = {unit: each for unit, each in ends.items() if each.disputed not in open_}
     named = {unit: each for unit, each in named.items() if each.disputed not in open_}
     reasons: list[str] = []
@@ -134,12 +142,8 @@ def hold(
     return Within(replace(comparison, differences=left, gone=gone), count, reasons)
 
 
-def _open_questions(
-    connection: Connection, organization: int, now: Collection[Disputed], copy: WorkingCopy, store: QueueStore
-) -> dict[Disputed, bool]:
+def _open_questions(organization: int, now: Collection[Disputed], copy: WorkingCopy, store: QueueStore) -> dict[Disputed, bool]:
     """What is held already, and whether a person has decided it and it is not carried out yet; what is over is ended."""
-    with transaction(connection):
-        read_questions(connection, sorted({*copy.units}), copy)
     over = []
     found: dict[Disputed, bool] = {}
     for (entity_type, code), questions in copy.questions.items():

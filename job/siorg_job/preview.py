@@ -10,6 +10,7 @@ from typing import Any
 
 from siorg_job.discover import Organization, look_for, look_up, registered, units_named
 from siorg_job.discover_tables import TABLES
+from siorg_job.hold import may_be_decided
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidData, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure
@@ -22,7 +23,7 @@ from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import DomainField, Fetched, UnitField
 from siorg_job.sync.place import base_of
-from siorg_job.sync.read import read_decisions, read_for_comparison, read_questions, read_table
+from siorg_job.sync.read import read_decisions, read_for_comparison, read_table
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, transaction
 from siorg_queue.statements import load
@@ -136,11 +137,8 @@ async def _compare_organization(
 
 def _compared(structure: Structure, elsewhere: dict[int, int | None], connection: Connection) -> tuple[WorkingCopy, Comparison]:
     copy = read_for_comparison(connection, structure.organization, units_named(structure, elsewhere))
-    comparison = compare(structure, copy, elsewhere)
-    if codes := sorted({*comparison.apart, *comparison.gone}):
-        read_decisions(connection, codes, copy)
-        comparison = compare(structure, copy, elsewhere)  # with what people turned down
-    return copy, comparison
+    read_decisions(connection, may_be_decided(compare(structure, copy, elsewhere)), copy)
+    return copy, compare(structure, copy, elsewhere)  # with what people turned down
 
 
 def _add(
@@ -166,8 +164,6 @@ def _hold(
     found: Preview,
 ) -> Iterator[Change]:
     """The changes of an organization, with what is held already, or would be, as such."""
-    with transaction(connection):
-        read_questions(connection, sorted(copy.units), copy)
     asked = {
         (code, question.field, json.dumps(question.remote))
         for (_, code), questions in copy.questions.items()

@@ -135,7 +135,11 @@ def read_for_comparison(connection: Connection, organization: int, codes: Sequen
 
 
 def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> set[tuple[EntityType, int, str, str]]:
-    """What people turned down about these entities, into ``copy``; and what they have been asked and did not decide yet."""
+    """What people turned down about these entities, into ``copy``; and what they have been asked and did not decide yet.
+
+    What is held is read of all units in the copy, for a difference may have gone.
+    """
+    read_questions(connection, sorted(copy.units), copy)
     if not codes:
         return set()
     _read_kept(connection, codes, copy)

@@ -205,12 +205,13 @@ def _names(siorg: SiorgServer) -> dict[int, str | None]:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_no_process_loses_a_change_among_hundreds(database_url: str, tmp_path: Path, processes: int) -> None:
     arguments = ("--synthetic", "400", "--synthetic-changes", "300", "--latency-ms", "100")
+    limits = {"SIORG_MAX_ENDS": "1000"}  # some twenty end
     with (
         SiorgServer(*arguments, request_log=tmp_path / "requests.jsonl") as siorg,
         connect(database_url, application_name="test") as connection,
-        Fleet(job_environment(database_url, siorg.url, WORKER_POLL_INTERVAL_SECS="1"), tmp_path) as fleet,
+        Fleet(job_environment(database_url, siorg.url, WORKER_POLL_INTERVAL_SECS="1", **limits), tmp_path) as fleet,
     ):
-        env = job_environment(database_url, siorg.url)
+        env = job_environment(database_url, siorg.url, **limits)
         connection.execute("UPDATE system_settings SET value = '20' WHERE key = 'units.max_hierarchy_depth'")  # 11 are made
         siorg.control("PUT", "snapshot", {"index": 0})
         before = _names(siorg)

@@ -98,6 +98,9 @@ def test_beyond_it_all_of_them_are_held_and_the_rest_goes_on(world: World) -> No
     one = held[UNITS[0], "is_active"]
     assert (one.organization, one.name, one.local, one.remote) == (UFMT, f"Unidade {UNITS[0]}", True, False)
     assert (one.path, one.reason) == (world.unit(UNITS[0])["path_names"], "11 of 100 units would end; the limit is 10")
+    world.siorg.requests.clear()
+    _discover(world)
+    assert not [request for request in world.siorg.requests if request.startswith("unit")]  # what is held was asked for
     counts = world.store.counts()
     assert (counts.held, counts.conflict, counts.waiting) == (11, 0, 0)
 
