@@ -12,13 +12,16 @@ from enum import StrEnum
 
 from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.compare import Comparison, Difference, place_here
+from siorg_job.sync.compare import EXISTS, Comparison, Difference, place_here
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value
 from siorg_job.sync.organization import base_of as base_of_organization
 from siorg_job.sync.place import base_of
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
+
+
+_TOLD = frozenset({EXISTS, *map(str, UnitField), *map(str, OrganizationField)})
 
 
 class What(StrEnum):
@@ -79,8 +82,8 @@ def changes_of(
     """What would become of the rows that SIORG's structure tells of; the arguments are those of ``compare``."""
     looped = _looped(structure)
     for (entity_type, code), found in comparison.differences.items():
-        if not (differences := tuple(each for each in found if each.rule is not Rule.EDITED)):
-            continue
+        if not (differences := tuple(each for each in found if each.rule is not Rule.EDITED and each.field in _TOLD)):
+            continue  # what follows from the rest, or is noted beside it, makes no history
         if entity_type is EntityType.ORGANIZATION:
             yield _of_organization(code, differences, copy)
             continue
