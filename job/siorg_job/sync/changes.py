@@ -20,7 +20,6 @@ from siorg_job.sync.place import base_of
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
 
-
 _TOLD = frozenset({EXISTS, *map(str, UnitField), *map(str, OrganizationField)})
 
 
