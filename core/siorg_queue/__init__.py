@@ -7,6 +7,7 @@ from siorg_queue.database import Connection, DatabaseUnavailable, connect, descr
 from siorg_queue.model import (
     Attention,
     Claim,
+    Decision,
     EntityType,
     HeldRow,
     Item,
@@ -26,6 +27,7 @@ __all__ = [
     "Claim",
     "Connection",
     "DatabaseUnavailable",
+    "Decision",
     "EntityType",
     "HeldRow",
     "Item",

@@ -144,6 +144,18 @@ class NewItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided about fields of one entity that were in no conflict."""
+
+    entity_type: EntityType
+    siorg_code: int
+    decision: dict[str, Any]
+    """As ``error_details`` keeps it."""
+    changes: dict[str, Any]
+    """What the person was shown: ``{field: {base, local, remote}}``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Depth:
     """How much could be claimed right now."""
 

@@ -21,6 +21,7 @@ from siorg_queue.model import (
     Claim,
     CleanedPage,
     Counts,
+    Decision,
     Depth,
     EntityType,
     HeldRow,
@@ -283,6 +284,20 @@ class QueueStore:
     def reopen_conflict(self, id: UUID, decision: Mapping[str, Any], *, notes: str | None = None) -> bool:  # noqa: A002
         """Put a CONFLICT back to PENDING with a person's ``decision``; False when it is no CONFLICT any more."""
         return bool(self._run("people.sql", "reopen_conflict", id=id, decision=Jsonb(dict(decision)), notes=notes))
+
+    def decide(self, decisions: Sequence[Decision], *, notes: str | None = None) -> int:
+        """Put decisions of a person on the queue; returns how many did not wait there already."""
+        found = self._run(
+            "people.sql",
+            "decide",
+            entity_types=[each.entity_type.value for each in decisions],
+            codes=[each.siorg_code for each in decisions],
+            decisions=[Jsonb(each.decision) for each in decisions],
+            changes=[Jsonb(each.changes) for each in decisions],
+            max_attempts=self._retry.max_attempts,
+            notes=notes,
+        )
+        return len(found)
 
     def skip_conflict(self, id: UUID, *, notes: str | None = None) -> bool:  # noqa: A002
         """End a CONFLICT as SKIPPED: a person decides later; False when it is no CONFLICT any more."""

@@ -16,6 +16,7 @@ from types import FrameType
 import psycopg
 
 from siorg_job.commands import (
+    adopted,
     cleanup,
     conflicts,
     discover,
@@ -24,6 +25,7 @@ from siorg_job.commands import (
     held,
     migrate,
     organizations,
+    preview,
     retry,
     run,
     status,
@@ -37,7 +39,9 @@ from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.redaction import Redactor
 from siorg_runtime.version import version
 
-_COMMANDS = (run, discover, verify, cleanup, status, conflicts, held, retry, enqueue, organizations, migrate, doctor)
+_COMMANDS = (
+    run, discover, verify, preview, cleanup, status, conflicts, held, adopted, retry, enqueue, organizations, migrate, doctor,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,6 +22,19 @@ SET status = 'PENDING', error_details = %(decision)s::jsonb, resolution_notes = 
 WHERE q.id = %(id)s AND q.status = 'CONFLICT'
 RETURNING q.id
 
+-- name: decide
+-- A person's decisions about fields that were in no conflict: an item carries each. One that waits already is not added again.
+INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, max_attempts, scheduled_for, error_details, detected_changes,
+    resolution_notes)
+SELECT n.entity_type, n.siorg_code, 'UPDATE', '{}', %(max_attempts)s, clock_timestamp(), n.decision, n.changes, %(notes)s
+FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(decisions)s::jsonb[], %(changes)s::jsonb[])
+    AS n (entity_type, siorg_code, decision, changes)
+WHERE NOT EXISTS (
+    SELECT FROM siorg_sync_queue AS q
+    WHERE q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code AND {{open}} AND q.error_details @> n.decision - 'resolved_by'
+)
+RETURNING id
+
 -- name: skip_conflict
 UPDATE siorg_sync_queue AS q
 SET status = 'SKIPPED', resolution_notes = coalesce(%(notes)s, q.resolution_notes), processed_at = now()

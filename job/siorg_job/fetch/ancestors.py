@@ -116,7 +116,9 @@ class Ancestors:
         """Whether nothing has to be asked about a parent."""
         if parent.organization_code != child.organization_code or parent.below:
             return False
-        return code in self._answers if self._structure is not None else not parent.touched
+        if self._structure is None:
+            return not parent.touched
+        return code in self._structure.units or code in self._structure.invalid  # not one that was asked for beside it
 
     async def _parent(self, code: int) -> RemoteUnit:
         if code not in self._answers:

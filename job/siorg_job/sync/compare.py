@@ -100,7 +100,7 @@ def compare(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int
         elif home.synced_at is None:
             unnoted.append((EntityType.ORGANIZATION, code))
     for remote in sorted(own.values(), key=lambda unit: (_depth(unit.code, own), unit.code)):
-        differences = list(_of_unit(remote, structure, copy, home, elsewhere))
+        differences = list(_of_unit(remote, structure, copy, elsewhere))
         unit = copy.units.get(remote.code)
         if differences:
             found[EntityType.UNIT, remote.code] = differences
@@ -145,27 +145,31 @@ def _of_organization(remote: RemoteUnit, row: Organization, copy: WorkingCopy) -
     )
 
 
+def place_here(
+    remote: RemoteUnit, structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int | None]
+) -> dict[str, Value]:
+    """Where a unit of the structure is to hang here; see ``place_of``."""
+
+    def organization_of(parent: int) -> int | None:
+        if (listed := structure.units.get(parent)) is not None:
+            return listed.organization_code or structure.organization
+        if (organization := elsewhere.get(parent)) is not None:
+            return organization
+        above = copy.locate(parent)  # SIORG has it nowhere: while it is here, it stays the parent
+        return None if above is None else above.organization_code
+
+    return place_of(remote, copy.units.get(remote.code), structure.organization, organization_of)
+
+
 def _of_unit(
-    remote: RemoteUnit,
-    structure: Structure,
-    copy: WorkingCopy,
-    home: Organization,
-    elsewhere: Mapping[int, int | None],
+    remote: RemoteUnit, structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int | None]
 ) -> Iterator[Difference]:
     unit = copy.units.get(remote.code)
     if unit is None:
         yield Difference(EntityType.UNIT, remote.code, EXISTS, Rule.TAKE, None, None, remote.name)
         return
 
-    def organization_of(parent: int) -> int | None:
-        if (listed := structure.units.get(parent)) is not None:
-            return listed.organization_code or home.code
-        if (organization := elsewhere.get(parent)) is not None:
-            return organization
-        above = copy.locate(parent)  # SIORG has it nowhere: while it is here, it stays the parent
-        return None if above is None else above.organization_code
-
-    values = {**remote_unit_values(remote), **place_of(remote, unit, home.code, organization_of)}
+    values = {**remote_unit_values(remote), **place_here(remote, structure, copy, elsewhere)}
     yield from _differences(EntityType.UNIT, unit.code, base_of(unit, copy), unit.values(), values, copy.turned_down(unit), unit)
     if remote.version not in (None, unit.version):
         yield Difference(EntityType.UNIT, unit.code, VERSION, Rule.TAKE, unit.version, unit.version, remote.version)

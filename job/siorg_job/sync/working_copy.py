@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 from uuid import UUID, uuid4
 
 from siorg_job.siorg.model import RemoteUnit
+from siorg_job.sync.adopted import was_shown
 from siorg_job.sync.merge_base import Base
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField, Values, plain
 from siorg_queue import EntityType, Item, Operation
@@ -308,7 +309,8 @@ class WorkingCopy:
         self.put(after)
         # An item may change more than its own row: an ancestor of its unit, a category that has the name it needs.
         code = item.siorg_code if after.code is None else after.code
-        review = review or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
+        names = sorted(str(field) for field in fields)
+        review = not was_shown(item, code, names) and (review or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE))
         self.history.append(
             HistoryRow(
                 entity_type=after.entity_type,
@@ -317,7 +319,7 @@ class WorkingCopy:
                 change_type=operation,
                 previous_data=None if before is None else plain(before.values()),
                 new_data=None if operation is Operation.EXTINCTION else plain(after.values()),
-                affected_fields=sorted(str(field) for field in fields),
+                affected_fields=names,
                 siorg_version=version,
                 sync_queue_id=item.id,
                 requires_review=review,

@@ -326,3 +326,12 @@ def test_the_command_goes_back_to_the_structure_when_siorg_refuses_the_version(w
         run_job("run", env=env)
         assert world.unit(leaf[0])["name"] == "Nova"
         assert not world.unit(leaf[2])["is_active"]
+
+
+def test_a_unit_that_is_missing_and_cannot_be_read_by_itself_keeps_no_other_back(world: World, versions: Versions) -> None:
+    _discovered(world, versions, 900, 901)
+    world.siorg.change(900, organization=423, sigla="X" * 51)
+    world.siorg.change(901, nome="Nova")
+    _discover(world, versions, full=True)
+    world.drain()
+    assert (world.unit(901)["name"], world.unit(900)["is_active"], world.statuses()[900]) == ("Nova", True, "FAILED")

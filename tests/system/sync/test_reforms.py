@@ -194,3 +194,20 @@ def test_forward_and_back_in_any_order(world: World, kind: str, together: bool) 
             }, order
             statuses = world.rows("SELECT * FROM siorg_sync_queue WHERE status <> 'COMPLETED'")
             assert [(row["siorg_code"], row["status"], row["last_error"]) for row in statuses] == []
+
+
+def test_several_come_below_one_that_leaves_and_go_to_the_top_at_once(world: World) -> None:
+    """SIORG is asked for the one above them beside the structure: that does not make it a unit of theirs."""
+    comers = (11, 12, 13, 14)
+    old = {10: Place(A, A), **{code: Place(B, B) for code in comers}}
+    _step(world, {}, old, tuple(old), together=True)
+    told = len(world.rows("SELECT FROM siorg_history"))
+    _publish(world, old, {10: Place(X, X), **{code: Place(10, A) for code in comers}})
+    world.enqueue(10, operation="EXTINCTION")
+    for code in comers:
+        world.enqueue(code, payload=world.siorg.rows[code])
+    world.drain()
+    entries = world.rows("SELECT * FROM siorg_history ORDER BY created_at, id OFFSET %s", told)
+    assert sorted((entry["siorg_code"], *entry["affected_fields"]) for entry in entries) == [
+        (10, "is_active"), *((code, "organization") for code in comers),
+    ]  # fmt: skip

@@ -1,0 +1,358 @@
+"""What a discovery and a run would write, if they came now: read from SIORG and from the rows here. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from siorg_job.compared import Compared, compared
+from siorg_job.discover import Organization, registered
+from siorg_job.discover_tables import TABLES
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.each import each_unit
+from siorg_job.siorg.errors import InvalidData, SiorgError
+from siorg_job.siorg.model import RemoteUnit, Structure, Told, home_of
+from siorg_job.sync.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
+from siorg_job.sync.compare import Comparison, Difference, parents_elsewhere
+from siorg_job.sync.domain_difference import ComparedRow
+from siorg_job.sync.domain_difference import compare as compare_tables
+from siorg_job.sync.domain_rows import LONGEST_NAME
+from siorg_job.sync.held import count_ends, count_names
+from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
+from siorg_job.sync.merge import Rule
+from siorg_job.sync.model import DomainField, Fetched, UnitField
+from siorg_job.sync.place import base_of
+from siorg_job.sync.read import read_for_comparison, read_table
+from siorg_job.sync.working_copy import WorkingCopy
+from siorg_queue import Connection, EntityType, transaction
+from siorg_queue.statements import load
+
+
+@dataclass(slots=True)
+class Preview:
+    """What would be written."""
+
+    changes: list[Change] = field(default_factory=list)
+    organizations: int = 0
+    """Organizations that could be compared."""
+    rows: int = 0
+    """Rows that were compared."""
+    noted: int = 0
+    """Rows that are in line, of which only a version or the time of the sync is written: no history."""
+    edited: int = 0
+    """Fields in which a person's value stays, SIORG not having contested it."""
+    adopted: list[Difference] = field(default_factory=list)
+    """Of the edited and disputed fields those of which nothing is recorded: the first worker may have written them."""
+    waiting: int = 0
+    """Items that are on the queue already; they are answered anew and change nothing of this, but for the next."""
+    decisions: int = 0
+    """Of these, the decisions of people that the next run carries out."""
+    untold: dict[str, str] = field(default_factory=dict)
+    """What could not be compared, and why."""
+    ends: dict[int, int] = field(default_factory=dict)
+    """Of units that would end, and count against the limits: their organizations."""
+
+
+def nobody(_done: int, _name: str) -> bool:
+    """Nobody looks on, and nobody stops it."""
+    return False
+
+
+async def preview(
+    organizations: Sequence[Organization],
+    siorg: SiorgClient,
+    connection: Connection,
+    *,
+    limits: Limits | None = None,
+    tables: bool = True,
+    stopped: Callable[[int, str], bool] = nobody,
+) -> Preview:
+    """Compare the organizations, and both tables that units refer to.
+
+    Args:
+        organizations: as ``registered`` returned them.
+        siorg: whom to ask.
+        connection: only read from.
+        limits: beyond these, ends and overwritten names would be held; None: nothing would be.
+        tables: also categories and types, as discovery of all organizations does.
+        stopped: called before each organization with the number of those that are done, and its name; True ends it there.
+
+    Raises:
+        psycopg.Error, DatabaseUnavailable: the database could not be asked.
+    """
+    found = Preview()
+    waiting = _rows(connection, "waiting")[0]
+    found.waiting, found.decisions = waiting["items"], waiting["decisions"]
+    homes = {organization.code for organization in registered(connection, None) if organization.is_active}
+    moved: dict[int, RemoteUnit] = {}
+    if tables:
+        await _compare_tables(siorg, connection, found)
+    for number, organization in enumerate(organizations):
+        if stopped(number, organization.acronym):
+            found.untold |= {str(rest.code): "stopped" for rest in organizations[number:]}
+            break
+        if organization.code not in homes:
+            found.untold[str(organization.code)] = "inactive here: nothing of it is kept in line"
+            continue
+        try:
+            moved |= await _compare_organization(organization.code, siorg, connection, homes, limits, found)
+        except SiorgError as error:
+            found.untold[str(organization.code)] = str(error)
+    known = {change.code for change in found.changes}
+    await _compare_singly([unit for code, unit in moved.items() if code not in known], siorg, connection, homes, found)
+    done = {each.code for each in organizations if str(each.code) not in found.untold}
+    await _look_at_left_behind(done, siorg, connection, homes, found)
+    found.changes = settle(found.changes, _tree(connection, found.changes))
+    return found
+
+
+async def _compare_organization(
+    code: int, siorg: SiorgClient, connection: Connection, homes: set[int], limits: Limits | None, found: Preview
+) -> dict[int, RemoteUnit]:
+    """Compare one whole structure; returns the units that are here, and in another organization there."""
+    structure = await siorg.structure(code)
+    told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
+    beside = compared(told, connection)
+    copy, comparison = beside.copy, beside.comparison
+    gone = await each_unit(comparison.gone, siorg)
+    found.organizations += 1
+    found.rows += len(structure.units)
+    changes = list(_add(beside, found))
+    ends = [end_of(copy.units[each], copy, said, homes) for each, said in gone.items()]
+    changes += [end for end in ends if end is not None]
+    if limits is not None:
+        changes = list(_hold(code, changes, comparison, copy, limits, connection, found))
+    found.changes += changes
+    return {
+        each: said
+        for each, said in gone.items()
+        if isinstance(said, RemoteUnit)
+        and not said.ended
+        and said.organization_code in homes - {code, each}
+        and not said.is_organization
+    }
+
+
+def _add(beside: Compared, found: Preview) -> Iterator[Change]:
+    comparison = beside.comparison
+    found.noted += len(comparison.unnoted)
+    theirs = [each for differences in comparison.differences.values() for each in differences if each.rule is not Rule.TAKE]
+    found.edited += sum(each.rule is Rule.EDITED for each in theirs)
+    found.adopted += [each for each in theirs if each.adopted]
+    return changes_of(beside.told.structure, comparison, beside.copy, beside.told.elsewhere)
+
+
+# -- what a limit would hold ------------------------------------------------------------------------------------------
+
+
+def _hold(
+    organization: int,
+    changes: list[Change],
+    comparison: Comparison,
+    copy: WorkingCopy,
+    limits: Limits,
+    connection: Connection,
+    found: Preview,
+) -> Iterator[Change]:
+    """The changes of an organization, with what is held already, or would be, as such."""
+    asked = {
+        (code, question.field, json.dumps(question.remote))
+        for (_, code), questions in copy.questions.items()
+        for question in questions
+    }
+    ends = [change.code for change in changes if change.is_end and (change.code, UnitField.IS_ACTIVE, "false") not in asked]
+    named = {
+        code: str(each.remote)
+        for (entity_type, code), differences in comparison.differences.items()
+        if entity_type is EntityType.UNIT and code in copy.units and base_of(copy.units[code], copy) is not None
+        for each in differences
+        if each.field == UnitField.NAME and each.rule is Rule.TAKE and (code, each.field, json.dumps(each.remote)) not in asked
+    }
+    of_ends = _ends_beyond(connection, organization, [code for code in ends if copy.units[code].synced_at], limits, found)
+    of_names = _names_beyond(connection, organization, named, copy)
+    for change in changes:
+        name = next((each for each in change.differences if each.field == UnitField.NAME), None)
+        if change.entity_type is not EntityType.UNIT:
+            yield change
+        elif change.is_end and (of_ends is not None or change.code not in ends):
+            yield change.not_written(What.HELD, of_ends if of_ends is not None and change.code in ends else "held already")
+        elif name is None or change.what not in (What.UPDATE, What.MOVE, What.RETURN):
+            yield change
+        elif (change.code, UnitField.NAME, json.dumps(name.remote)) in asked:
+            yield from hold_back(change, UnitField.NAME, "held already")
+        elif of_names is not None and change.code in named:
+            yield from hold_back(change, UnitField.NAME, of_names)
+        else:
+            yield change
+
+
+def _ends_beyond(connection: Connection, organization: int, codes: Sequence[int], limits: Limits, found: Preview) -> str | None:
+    """As discovery counts them: with those of the organizations before it."""
+    if not codes:
+        return None
+    counted = dict.fromkeys(codes, organization)
+    with transaction(connection):
+        tally = count_ends(connection, {**found.ends, **counted})
+    reason = ends_beyond(tally, [organization], limits).get(organization)
+    if reason is None:
+        found.ends |= counted
+    return reason
+
+
+def _names_beyond(connection: Connection, organization: int, named: dict[int, str], copy: WorkingCopy) -> str | None:
+    if not named:
+        return None
+    with transaction(connection):
+        names = count_names(connection, [organization], named)
+    units = sum(unit.is_active and unit.organization_code == organization for unit in copy.units.values())
+    return names_beyond(units, names.get(organization, ()))
+
+
+# -- what the run comes upon ------------------------------------------------------------------------------------------
+
+
+async def _compare_singly(
+    units: Iterable[RemoteUnit], siorg: SiorgClient, connection: Connection, homes: set[int], found: Preview
+) -> None:
+    """Compare units that are in SIORG in registered organizations, as an item about each would: with what is above it."""
+    groups: dict[int, dict[int, RemoteUnit]] = {}
+    for unit in units:
+        if unit.organization_code is not None:
+            groups.setdefault(unit.organization_code, {})[unit.code] = unit
+    for home, group in groups.items():
+        if home not in homes:
+            copy = read_for_comparison(connection, 0, list(group))
+            ends = [end_of(copy.units[code], copy, unit, homes) for code, unit in group.items() if code in copy.units]
+            found.changes += [end for end in ends if end is not None]
+            continue
+        structure = Structure(home, group, {})
+        try:
+            told = await _complete(structure, siorg, connection)
+        except SiorgError as error:
+            found.untold["units of organization " + str(home)] = str(error)
+            continue
+        found.changes += _add(compared(told, connection), found)
+
+
+async def _complete(structure: Structure, siorg: SiorgClient, connection: Connection) -> Told:
+    """Add what is above the units and not in its place here, and what SIORG says of the parents that are left out."""
+    home = structure.organization
+    told = Told(structure)
+    while parents := sorted(parents_elsewhere(structure) - told.answers.keys()):
+        here = read_for_comparison(connection, home, parents).units
+        for parent, said in (await each_unit(parents, siorg)).items():
+            row = here.get(parent)
+            if isinstance(said, InvalidData):
+                structure.invalid[parent] = said
+            elif home_of(said) != home or (row is not None and row.is_active and row.organization_code == home):
+                told = told.with_answers({parent: said})
+            elif isinstance(said, RemoteUnit):
+                structure.units[parent] = said
+    return told
+
+
+async def _look_at_left_behind(
+    done: set[int], siorg: SiorgClient, connection: Connection, homes: set[int], found: Preview
+) -> None:
+    """Units of organizations that were not compared, which the run asks for since one above them comes or leaves."""
+    seen: set[int] = set()
+    while True:
+        changing = [change for change in found.changes if change.entity_type is EntityType.UNIT]
+        coming = [change for change in changing if change.what in (What.CREATE, What.RETURN, What.MOVE)]
+        resettled = [
+            change.code
+            for change in changing
+            if change.what is What.LEAVE or any(each.field == UnitField.ORGANIZATION for each in change.differences)
+        ]
+        rows = _rows(
+            connection, "left_behind", leaving=resettled, coming=[change.code for change in coming],
+            homes=[change.organization for change in coming], compared=sorted(done),
+        )  # fmt: skip
+        codes = sorted({row["code"] for row in rows} - seen - {change.code for change in changing})
+        if not codes:
+            return
+        seen |= set(codes)
+        try:
+            said = await each_unit(codes, siorg)
+        except SiorgError as error:
+            found.untold["units left behind"] = str(error)
+            return
+        units = read_for_comparison(connection, 0, codes).units
+        for code, unit in said.items():
+            if not isinstance(unit, RemoteUnit) or unit.ended:
+                reason = str(unit) if isinstance(unit, InvalidData) else "SIORG has it no more; its organization was not compared"
+                here = units[code]
+                found.changes.append(Change(What.FAILED, EntityType.UNIT, code, here.name, here.organization_code, reason=reason))
+        there = [unit for unit in said.values() if isinstance(unit, RemoteUnit) and not unit.ended]
+        await _compare_singly(there, siorg, connection, homes, found)
+
+
+async def _compare_tables(siorg: SiorgClient, connection: Connection, found: Preview) -> None:
+    for entity_type, table in TABLES.items():
+        try:
+            rows = await siorg.domain(table)
+        except SiorgError as error:
+            found.untold[table.value] = str(error)
+            continue
+        fetched = Fetched(datetime.now(UTC), rows=tuple(rows))
+        with transaction(connection):
+            rows_compared = compare_tables(entity_type, fetched, read_table(connection, entity_type, rows))
+        found.rows += len(rows)
+        for row in rows_compared:
+            found.changes += _of_table(row)
+            found.noted += not row.is_noted
+
+
+def _of_table(row: ComparedRow) -> Iterable[Change]:
+    """The changes of a category or type: as in history, an end is a change by itself."""
+    differences = tuple(each for each in row.differences if each.rule is not Rule.EDITED)
+    if not differences:
+        return
+    names = [str(each.local or each.remote) for each in row.differences if each.field == DomainField.NAME]
+    name = names[0] if names else "" if row.remote is None else row.remote.name
+    change = Change(What.UPDATE, row.entity_type, row.code, name, 0, differences)
+    apart = tuple(each for each in differences if each.rule is Rule.APART)
+    if row.remote is not None and len(row.remote.name) > LONGEST_NAME:
+        yield change.not_written(What.FAILED, "SIORG's name does not fit")
+    elif apart:
+        yield replace(change, what=What.CONFLICT, differences=apart, reason="changed here and in SIORG")
+    elif row.local_id is None:
+        yield replace(change, what=What.CREATE)
+    else:
+        state = tuple(each for each in differences if each.field == DomainField.IS_ACTIVE)
+        rest = tuple(each for each in differences if each.field != DomainField.IS_ACTIVE)
+        if state and state[0].remote is True:
+            yield replace(change, what=What.RETURN)
+            return
+        if rest:
+            yield replace(change, differences=rest)
+        if state:
+            yield replace(change, what=What.END, differences=state, reason="SIORG's table has it no more, or says so")
+
+
+def _tree(connection: Connection, changes: Iterable[Change]) -> Tree:
+    units = [change for change in changes if change.entity_type is EntityType.UNIT and change.what is not What.FAILED]
+    placed = [change for change in units if change.what is not What.UPDATE]
+    codes = {change.code for change in placed} | {change.parent for change in placed if isinstance(change.parent, int)}
+    ending = [change.code for change in placed if change.what is What.END]
+    nodes: dict[Key, Node] = {}
+    for row in _rows(connection, "tree", codes=sorted(codes), ending=ending):
+        nodes[_key(row["key"])] = Node(
+            row["name"], row["organization"], None if row["parent"] is None else _key(row["parent"]), row["is_active"],
+            row["path"], row["level"],
+        )  # fmt: skip
+    organizations = {row["code"]: row["path"] for row in _rows(connection, "organizations")}
+    max_depth = read_for_comparison(connection, 0, []).max_depth
+    return Tree(nodes, organizations, max_depth)
+
+
+def _key(text: str) -> Key:
+    return int(text) if text.isdecimal() else text
+
+
+def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+    with transaction(connection):
+        return connection.execute(load("siorg_job", "preview.sql")[statement], parameters).fetchall()
