@@ -9,7 +9,6 @@ short is simply done again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any
 
 from siorg_job.hold import Within, ends_held, hold, may_be_decided, sort_absent
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import NotFound, SiorgError
+from siorg_job.siorg.errors import InvalidData, NotFound, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
 from siorg_job.sync.limits import Limits
@@ -115,6 +114,7 @@ async def discover(
     if limits is not None:
         within = hold(structure, comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
     found = [*items_for(structure, within.comparison, disputed), *map(_moved, absent.moved.values())]
+    found += [NewItem(EntityType.UNIT, each, Operation.UPDATE, {}, _PRIORITY) for each in gone if each not in alone]
     items = [replace(item, needed_at=asked_at) for item in found]
     added = store.enqueue(items)
     at_rest = not items and not within.held and version == organization.version
@@ -132,6 +132,8 @@ async def look_up(
 ) -> dict[int, RemoteUnit | None]:
     """What SIORG says of each of these units by itself, in the order in which they are given; None: it has none.
 
+    Those are left out of which it says what cannot be used.
+
     Args:
         codes: the units.
         siorg: whom to ask.
@@ -145,8 +147,12 @@ async def look_up(
 
     async def ask(code: int) -> None:
         async with gate:
-            with contextlib.suppress(NotFound):
+            try:
                 found[code] = await siorg.unit(code)
+            except NotFound:
+                pass
+            except InvalidData:
+                del found[code]
 
     try:
         async with asyncio.TaskGroup() as tasks:
