@@ -207,6 +207,8 @@ def enqueue_differences(
 ) -> Enqueued:
     """Enqueue what came of a comparison, within the limits: for discovery all of it, for verification ``only`` what is drift.
 
+    Those are left out of which it says what cannot be used.
+
     Args:
         found: what came of the comparison, with what SIORG says of each unit that is gone.
         limits: beyond these, ends and overwritten names are held; None: who calls answers for them.

@@ -77,7 +77,9 @@ def test_a_structure_comes_whole_then_follows_siorg_and_then_stays(story: Story,
 
         with SiorgServer(*after) as server:
             second = _siorg_rows(server)
-            env = job_environment(world.url, server.url)
+            env = job_environment(
+                world.url, server.url, SIORG_MAX_ENDS="100"
+            )  # of the generated ones more end than a person would let
             run_job("discover", env=env)
             run_job("run", env=env)
             _assert_in_line(world, second)
