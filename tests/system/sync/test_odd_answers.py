@@ -66,7 +66,7 @@ _ODD: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 @pytest.mark.parametrize("odd", _ODD)
 def test_it_is_stored_in_one_form_and_differs_no_more(world: World, siorg: Siorg, odd: str) -> None:
     said, stored = _ODD[odd]
-    world.siorg.rows |= {899: siorg_row(899), 900: siorg_row(900, 899) | said}
+    world.siorg.rows |= {899: siorg_row(899), 900: {**siorg_row(900, 899), **said}}
     _synced(world, siorg)
     unit = world.unit(900)
     assert {column: unit[column] for column in stored} == stored
