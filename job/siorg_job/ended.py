@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound, PermanentError, says_no_organization
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotAnOrganization, NotFound, SiorgError, says_no_organization
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.departures import Departure, OnQueue, departures_of_ended, returned
 from siorg_job.sync.merge import stays_active
@@ -63,8 +63,8 @@ class Elsewhere:
         for other in sorted(self._unread - {organization}) if wanted else ():
             try:
                 self.add(await self._siorg.structure(other))
-            except PermanentError:
-                self._unread.discard(other)  # it has ended too, or cannot be read: each unit is asked for
+            except SiorgError:
+                self._unread.discard(other)  # it has ended too, or cannot be read now: each unit is asked for
         found = {code: self._homes[code] for code in wanted if self._homes.get(code, organization) != organization}
         for code, answer in (await each_unit(wanted - found.keys(), self._siorg)).items():
             if isinstance(answer, RemoteUnit) and lives_elsewhere(answer, organization):
@@ -95,6 +95,18 @@ async def version_of(organization: int, siorg: SiorgClient) -> str | None:
         if not says_no_organization(error):
             raise
         return None
+
+
+async def exists(organization: int, siorg: SiorgClient) -> bool:
+    """Whether SIORG has an organization, whatever its version is.
+
+    Raises:
+        SiorgError: it could not be asked.
+    """
+    try:
+        return await version_of(organization, siorg) is not None
+    except InvalidData:
+        return True
 
 
 async def structure_of(organization: int, siorg: SiorgClient) -> Structure:
@@ -186,8 +198,7 @@ async def departures(
     row = copy.organizations[organization]
     if not row.is_active:
         has_ended = _rows(connection, "had_ended", organization=organization)[0]["had_ended"]
-        exists = has_ended and await version_of(organization, siorg) is not None
-        return [returned(organization, row.name)] if exists else []
+        return [returned(organization, row.name)] if has_ended and await exists(organization, siorg) else []
     await confirm(organization, siorg)
     units = {code for code, unit in copy.units.items() if unit.is_active and unit.organization_code == organization}
     answers = await each_unit(units, siorg)
@@ -208,9 +219,9 @@ def record_ended(connection: Connection, organization: int, *, at_rest: bool) ->
     _rows(connection, "record_ended", organization=organization, at_rest=at_rest)
 
 
-def record_existence(connection: Connection, organization: int, exists: bool | None) -> None:  # noqa: FBT001 - three values
+def record_existence(connection: Connection, organization: int, found: bool | None) -> None:  # noqa: FBT001 - three values
     """Note whether SIORG has an organization again that it had ended; None: there is nothing to say about it any more."""
-    _rows(connection, "record_existence", organization=organization, exists=json.dumps(exists))
+    _rows(connection, "record_existence", organization=organization, exists=json.dumps(found))
 
 
 def _hint(code: int, organization: int) -> dict[str, Any]:
