@@ -31,7 +31,8 @@ def compared(told: Told, connection: Connection) -> Compared:
     structure, elsewhere = told.structure, told.elsewhere
     copy = read_for_comparison(connection, structure.organization, [*structure.units, *structure.invalid, *elsewhere])
     first = compare(structure, copy, elsewhere)
-    disputed = read_decisions(connection, _may_be_decided(first), copy)
+    codes = _may_be_decided(first) + ([structure.organization] if told.ended else [])
+    disputed = read_decisions(connection, codes, copy)
     comparison = compare(structure, copy, elsewhere)  # with what people turned down
     return Compared(told, copy, comparison, disputed, read_registered(connection))
 

@@ -179,7 +179,7 @@ async def _ended(
     added = store.enqueue(found.items)
     at_rest = all(item.entity_type is EntityType.ORGANIZATION for item in found.items)
     ended.record_ended(connection, code, at_rest=at_rest)
-    return Discovery(code, "", "kept" if found.is_kept else "ended", found.items, added, found.waiting)
+    return Discovery(code, "", "kept" if found.is_kept else "ended", found.items, added, waiting=found.waiting)
 
 
 @dataclass(frozen=True, slots=True)

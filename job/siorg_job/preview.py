@@ -16,7 +16,7 @@ from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.errors import InvalidData, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure, Told, home_of
 from siorg_job.sync.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
-from siorg_job.sync.compare import Comparison, Difference, parents_elsewhere
+from siorg_job.sync.compare import PATHS, VERSION, Comparison, Difference, parents_elsewhere
 from siorg_job.sync.domain_difference import ComparedRow
 from siorg_job.sync.domain_difference import compare as compare_tables
 from siorg_job.sync.domain_rows import LONGEST_NAME
@@ -138,11 +138,16 @@ async def _compare_organization(
 
 def _add(beside: Compared, found: Preview) -> Iterator[Change]:
     comparison = beside.comparison
-    found.noted += len(comparison.unnoted)
+    beside_history = {VERSION, *PATHS}
+    found.noted += len(comparison.unnoted) + sum(
+        any(each.field in beside_history for each in differences)
+        and all(each.field in beside_history or each.rule is Rule.EDITED for each in differences)
+        for differences in comparison.differences.values()
+    )
     theirs = [each for differences in comparison.differences.values() for each in differences if each.rule is not Rule.TAKE]
     found.edited += sum(each.rule is Rule.EDITED for each in theirs)
     found.adopted += [each for each in theirs if each.adopted]
-    return changes_of(beside.told.structure, comparison, beside.copy, beside.told.elsewhere)
+    return changes_of(beside.told, comparison, beside.copy)
 
 
 # -- what a limit would hold ------------------------------------------------------------------------------------------
@@ -342,7 +347,7 @@ def _tree(connection: Connection, changes: Iterable[Change]) -> Tree:
     for row in _rows(connection, "tree", codes=sorted(codes), ending=ending):
         nodes[_key(row["key"])] = Node(
             row["name"], row["organization"], None if row["parent"] is None else _key(row["parent"]), row["is_active"],
-            row["path"], row["level"],
+            row["path"], row["level"], row["is_named"],
         )  # fmt: skip
     organizations = {row["code"]: row["path"] for row in _rows(connection, "organizations")}
     max_depth = read_for_comparison(connection, 0, []).max_depth

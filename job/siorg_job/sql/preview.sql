@@ -12,7 +12,7 @@ WITH meant AS (
 )
 SELECT coalesce(u.siorg_code::text, 'local:' || u.id) AS key, u.name, o.siorg_code AS organization,
        CASE WHEN u.parent_id IS NOT NULL THEN coalesce(p.siorg_code::text, 'local:' || p.id) END AS parent,
-       u.is_active, u.path_names AS path, u.level
+       u.is_active, u.path_names AS path, u.level, {{named_below}} AS is_named
 FROM wanted
 JOIN organizational_units AS u ON u.id = wanted.id
 JOIN organizations AS o ON o.id = u.organization_id

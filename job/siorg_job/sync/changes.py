@@ -6,12 +6,12 @@ cannot; it would be its own ancestor; its end waits for those below it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from siorg_job.siorg.errors import PermanentError
-from siorg_job.siorg.model import Answer, RemoteUnit, Structure
+from siorg_job.siorg.model import Answer, RemoteUnit, Structure, Told
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, place_here
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value
@@ -75,10 +75,15 @@ class Change:
         return replace(self, what=what, reason=reason, overwrites=False, before=None, after=None)
 
 
-def changes_of(
-    structure: Structure, comparison: Comparison, copy: WorkingCopy, elsewhere: Mapping[int, int | None]
-) -> Iterator[Change]:
-    """What would become of the rows that SIORG's structure tells of; the arguments are those of ``compare``."""
+def changes_of(told: Told, comparison: Comparison, copy: WorkingCopy) -> Iterator[Change]:
+    """What would become of the rows that SIORG's structure tells of.
+
+    Args:
+        told: what SIORG said.
+        comparison: what came of comparing it.
+        copy: the rows that it was compared with.
+    """
+    structure = told.structure
     looped = _looped(structure)
     for (entity_type, code), found in comparison.differences.items():
         if not (differences := tuple(each for each in found if each.rule is not Rule.EDITED and each.field in _TOLD)):
@@ -86,7 +91,10 @@ def changes_of(
         if entity_type is EntityType.ORGANIZATION:
             yield _of_organization(code, differences, copy)
             continue
-        change = _of_unit(structure.units[code], differences, structure, copy, elsewhere)
+        change = _of_unit(structure.units[code], differences, told, copy)
+        if any(each.rule is Rule.EDITED and each.field in PLACE for each in found):  # a person's place stays
+            unit = copy.units[code]
+            change = replace(change, organization=unit.organization_code, parent=unit.values()[UnitField.PARENT])
         yield change.not_written(What.FAILED, "SIORG's hierarchy has a loop") if code in looped else change
     for code, error in structure.invalid.items():
         if code != structure.organization:
@@ -105,13 +113,13 @@ def _of_organization(code: int, differences: tuple[Difference, ...], copy: Worki
 def _of_unit(
     remote: RemoteUnit,
     differences: tuple[Difference, ...],
-    structure: Structure,
+    told: Told,
     copy: WorkingCopy,
-    elsewhere: Mapping[int, int | None],
 ) -> Change:
+    structure = told.structure
     unit = copy.units.get(remote.code)
     fields = {each.field for each in differences}
-    place = place_here(remote, structure, copy, elsewhere)
+    place = place_here(remote, structure, copy, told.elsewhere)
     what = What.UPDATE
     if unit is None:
         what = What.CREATE
@@ -126,20 +134,21 @@ def _of_unit(
     lacking = [word for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)) if value is None]
     if unit is None and lacking:
         return change.not_written(What.FAILED, f"SIORG gives no {lacking[0]}: it cannot be created")
-    if (above := _unusable_above(remote, structure, copy)) is not None:
-        return change.not_written(What.FAILED, f"{above} above it cannot be used: {structure.invalid[above]}")
+    unusable = {code: answer for code, answer in told.answers.items() if isinstance(answer, PermanentError)} | structure.invalid
+    if (above := _unusable_above(remote, structure, unusable, copy)) is not None:
+        return change.not_written(What.FAILED, f"{above} above it cannot be used: {unusable[above]}")
     strict = copy.strict_hierarchy and unit is not None and not change.overwrites
     return _disputed(change, PLACE if strict else ()) or change
 
 
-def _unusable_above(remote: RemoteUnit, structure: Structure, copy: WorkingCopy) -> int | None:
+def _unusable_above(remote: RemoteUnit, structure: Structure, unusable: Collection[int], copy: WorkingCopy) -> int | None:
     """The first unit above, up to one that is in its place here, whose row in SIORG cannot be used."""
     seen = {remote.code, structure.organization, None}
     while (parent := remote.parent_code) not in seen and parent is not None:
         row = copy.units.get(parent)
         if row is not None and row.is_active and row.organization_code == structure.organization:
             return None
-        if parent in structure.invalid:
+        if parent in unusable:
             return parent
         if parent not in structure.units:
             return None
@@ -231,6 +240,8 @@ class Node:
     path: str | None = None
     """As the database has it."""
     level: int = 1
+    is_named: bool = True
+    """SIORG, too, has it below its parent."""
 
 
 @dataclass(slots=True)
@@ -352,6 +363,8 @@ def _go(change: Change, tree: Tree) -> Change:
     node = tree.nodes[change.code]
     if change.what is What.END and (below := tree.active_below(change.code)):
         names = ", ".join(f"{key} {tree.nodes[key].name}" for key in sorted(below, key=str)[:5])
+        if all(tree.nodes[key].is_named for key in below):
+            return change.not_written(What.FAILED, f"SIORG has it no more, and still has units below it: {names}")
         return change.not_written(What.CONFLICT, f"SIORG ended it, but {len(below)} active units are below it: {names}")
     tree.put(change.code, replace(node, is_active=False))
     return change

@@ -263,7 +263,9 @@ def test_what_lives_elsewhere_goes_there_at_once(world: World, home: int) -> Non
     assert world.history(901)[-1]["change_type"] == "HIERARCHY_CHANGE"
     assert (world.unit(902)["is_active"], world.history(902)[-1]["change_type"]) == (False, "HIERARCHY_CHANGE")
     assert _open(world) == _THE_QUESTION
-    assert _kinds(world) == {("ORGANIZATION", A, "is_active", "ended"), ("UNIT", 900, "is_active", "ended")}
+    assert _kinds(world) == {
+        ("ORGANIZATION", A, "is_active", "ended"), ("UNIT", 900, "is_active", "ended"), ("UNIT", 902, "is_active", "outside"),
+    }  # fmt: skip
     _deactivate(world)
     world.drain()
     assert _active(world) == {901, 10, 20}
