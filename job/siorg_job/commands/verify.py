@@ -57,7 +57,7 @@ async def _verify(context: Context, arguments: argparse.Namespace) -> int:
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
-    from siorg_job.discover import registered
+    from siorg_job.discover import asked_for
     from siorg_job.siorg.errors import SiorgError
     from siorg_job.siorg_session import breaker_for, client_for
     from siorg_job.verify import verify
@@ -69,7 +69,7 @@ async def _verify(context: Context, arguments: argparse.Namespace) -> int:
     with context.database() as connection:
         if arguments.enqueue and not is_enabled(connection):
             raise CommandError("--enqueue: the setting siorg.sync_enabled is false; set it to true, or verify without --enqueue")
-        organizations = registered(connection, codes)
+        organizations = asked_for(connection, codes)
         if missing := set(codes or ()) - {organization.code for organization in organizations}:
             names = ", ".join(map(str, sorted(missing)))
             raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
