@@ -72,8 +72,14 @@ class Discovery:
 
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
-    """The organizations that are here: those named, else all; an inactive one counts as not registered, but is asked for."""
-    rows = _rows(connection, "organizations", codes=None if codes is None else list(codes))
+    """The registered organizations: those named, else all active ones."""
+    rows = _rows(connection, "organizations", codes=None if codes is None else list(codes), inactive=False)
+    return [Organization(**row) for row in rows]
+
+
+def asked_for(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
+    """As ``registered``, and the inactive ones too: they count as not registered, but SIORG may have them again."""
+    rows = _rows(connection, "organizations", codes=None if codes is None else list(codes), inactive=True)
     return [Organization(**row) for row in rows]
 
 
@@ -167,7 +173,7 @@ async def _ended(
     """One that SIORG has no more."""
     code = organization.code
     if elsewhere is None:
-        others = [other.code for other in registered(connection, None) if other.is_active and other.code != code]
+        others = [other.code for other in registered(connection, None) if other.code != code]
         elsewhere = Elsewhere(siorg, others)
     if not elsewhere.is_last:
         return Discovery(code, "", "later")

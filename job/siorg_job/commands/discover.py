@@ -42,7 +42,7 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
-    from siorg_job.discover import discover, registered
+    from siorg_job.discover import asked_for, discover, registered
     from siorg_job.discover_tables import discover_tables
     from siorg_job.ended import Elsewhere
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
@@ -55,11 +55,11 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
         if not is_enabled(connection):
             log.warning("Nothing is done: the setting siorg.sync_enabled is false")
             return Exit.DONE
-        organizations = registered(connection, codes)
+        organizations = asked_for(connection, codes)
         if missing := set(codes or ()) - {organization.code for organization in organizations}:
             names = ", ".join(map(str, sorted(missing)))
             raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
-        active = [organization.code for organization in registered(connection, None) if organization.is_active]
+        active = [organization.code for organization in registered(connection, None)]
         if not active:
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, settings.retry_policy())

@@ -131,10 +131,10 @@ def _may_enqueue(arguments: argparse.Namespace, connection: Connection) -> bool:
 
 def _subjects(arguments: argparse.Namespace, connection: Connection) -> tuple[list[Subject], dict[Subject, str]]:
     """What is to be verified, and what people call it."""
-    from siorg_job.discover import registered
+    from siorg_job.discover import asked_for
 
     codes: list[int] | None = arguments.organization
-    organizations = registered(connection, codes)
+    organizations = asked_for(connection, codes)
     if missing := set(codes or ()) - {organization.code for organization in organizations}:
         raise CommandError(
             f"organization {', '.join(map(str, sorted(missing)))} is not registered here: siorg-job organizations add"

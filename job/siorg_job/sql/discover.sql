@@ -13,7 +13,7 @@ SELECT o.siorg_code AS code, o.acronym,
        coalesce((SELECT jsonb_typeof(s.value) <> 'null' FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code), false)
            OR coalesce(o.siorg_raw_data ->> 'operacao', '') = 'EXCLUSAO' AS had_ended
 FROM organizations AS o
-WHERE %(codes)s::integer[] IS NULL OR o.siorg_code = ANY (%(codes)s::integer[])
+WHERE (%(codes)s::integer[] IS NULL AND (%(inactive)s OR coalesce(o.is_active, true))) OR o.siorg_code = ANY (%(codes)s::integer[])
 ORDER BY o.siorg_code
 
 -- name: record

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from siorg_job.__main__ import main
-from siorg_job.discover import Discovery, discover, registered
+from siorg_job.discover import Discovery, asked_for, discover, registered
 from siorg_job.ended import Elsewhere
 from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound
 from siorg_job.siorg.model import Structure
@@ -62,7 +62,7 @@ def _discover(world: World, code: int = A, *, full: bool = False, elsewhere: Els
 
 
 def _everything(world: World) -> None:
-    for found in registered(world.connection, None):
+    for found in asked_for(world.connection, None):
         _discover(world, found.code)
     world.drain()
     world.pauses_are_over()
