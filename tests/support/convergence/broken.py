@@ -80,8 +80,10 @@ FAULTS = (
     _fault("accept takes every field", "sync/resolution.py", "take=frozenset(shown or known)", "take=frozenset(known)"),
     _fault("what was kept is forgotten", "sync/unit.py", "kept=copy.turned_down(unit),", "kept={},"),
     _fault("what hangs wrong stays", "sync/apply.py", "[*hanging_wrong(connection, copy), *sorted", "[*sorted"),
-    _fault("a parent of another organization", "sync/place.py", "and organization_of(parent) == organization\n",
-           "and organization_of(parent) is not None\n"),
+    Fault("a parent of another organization", (
+        ("sync/place.py", "and organization_of(parent) == organization\n", "and organization_of(parent) is not None\n"),
+        ("sync/unit.py", "        if parent in fetched.outside:\n", "        if parent in ():\n"),
+    )),
     _fault("paths below are not refreshed", "sync/write.py",
            "    _refresh_paths(connection, copy, [unit.id for unit in relocated], renamed)\n", ""),
     _fault("a version that stands still is believed", "discover.py",
