@@ -57,6 +57,8 @@ class Comparison:
     """Entities that are in line, but for SIORG's version, or were never synced."""
     gone: tuple[int, ...] = ()
     """Active units here that are not in the structure, the deepest first: ended, or elsewhere."""
+    kept: tuple[int, ...] = ()
+    """The same, but a person has decided that they stay active, or opened them again."""
 
     @property
     def apart(self) -> list[int]:
@@ -89,7 +91,9 @@ def compare(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int
             found[EntityType.UNIT, remote.code] = differences
         elif unit is not None and (unit.synced_at is None or remote.version not in (None, unit.version)):
             unnoted.append((EntityType.UNIT, remote.code))
-    return Comparison(found, tuple(unnoted), tuple(_gone(structure, home, copy)))
+    gone = _not_there(structure, home, copy)
+    kept = tuple(unit.code for unit in gone if _is_kept(unit, copy))
+    return Comparison(found, tuple(unnoted), tuple(unit.code for unit in gone if unit.code not in kept), kept)
 
 
 def parents_elsewhere(structure: Structure) -> set[int]:
@@ -148,16 +152,21 @@ def _differences(
         yield Difference(entity_type, code, name, rule, before, local.get(name), remote[name], name not in recorded)
 
 
-def _gone(structure: Structure, home: Organization, copy: WorkingCopy) -> list[int]:
-    """An ended unit that is active here was opened again by a person; what was never synced may never have been there."""
+def _not_there(structure: Structure, home: Organization, copy: WorkingCopy) -> list[Unit]:
+    """Active units here that the structure has not, the deepest first; what was never synced may never have been there."""
     units = [
         unit
         for unit in copy.units.values()
         if unit.organization_id == home.id and unit.is_active and unit.code not in structure.units
-        and unit.code not in structure.invalid and (base := base_of(unit, copy)) is not None
-        and base.get(UnitField.IS_ACTIVE) is not False and copy.turned_down(unit).get(UnitField.IS_ACTIVE) is not False
+        and unit.code not in structure.invalid and base_of(unit, copy) is not None
     ]  # fmt: skip
-    return [unit.code for unit in sorted(units, key=lambda unit: (-unit.level, unit.code))]
+    return sorted(units, key=lambda unit: (-unit.level, unit.code))
+
+
+def _is_kept(unit: Unit, copy: WorkingCopy) -> bool:
+    """Whether an active unit had ended before and a person opened it again, or a person turned its end down."""
+    base = base_of(unit, copy) or {}
+    return base.get(UnitField.IS_ACTIVE) is False or copy.turned_down(unit).get(UnitField.IS_ACTIVE) is False
 
 
 def _depth(code: int | None, units: Mapping[int, RemoteUnit]) -> int:

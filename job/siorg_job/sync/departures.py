@@ -140,6 +140,9 @@ def _departures(
     below = {unit.parent_code for unit in structure.units.values()}
     for code in comparison.gone:
         yield from _of_gone(copy.units[code], gone[code], copy, kinds, still_a_parent=code in below)
+    for code in comparison.kept:
+        yield Departure(EntityType.UNIT, code, _name(EntityType.UNIT, code, structure, copy), UnitField.IS_ACTIVE, Kind.EDITED,
+                        "a person keeps it active", None, local=True, remote=False)  # fmt: skip
     yield from _outside(structure, copy, elsewhere)
 
 

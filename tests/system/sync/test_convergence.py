@@ -122,6 +122,15 @@ FOUND: dict[str, list[Step]] = {
         ("damage", 1001),
         ("quiet",),
     ],
+    "a person keeps active what SIORG ended": [
+        ("create", 1002, 471, "Unidade 1002"),
+        ("create", 1003, 1002, "Unidade 1003"),
+        ("quiet",),
+        ("end", 1002, "orphaning"),
+        ("quiet",),
+        ("decide", "UNIT", 1002, "keep by the API server"),
+        ("quiet",),
+    ],
     "a person edits a unit of which the last item failed": [
         ("create", 1001, 500, "Unidade 1001"),
         ("quiet",),
