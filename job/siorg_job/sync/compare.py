@@ -198,8 +198,9 @@ def _gone(structure: Structure, home: Organization, copy: WorkingCopy) -> tuple[
     """An ended unit that is active here was opened again by a person; what was never synced may never have been there."""
     gone: list[Unit] = []
     kept: list[Unit] = []
+    listed = structure.units.keys() | structure.invalid.keys()
     for unit in copy.units.values():
-        if unit.organization_id == home.id and unit.is_active and unit.code not in structure.units | structure.invalid:
+        if unit.organization_id == home.id and unit.is_active and unit.code not in listed:
             base = base_of(unit, copy)
             is_kept = (
                 base is None

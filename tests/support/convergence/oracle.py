@@ -349,8 +349,9 @@ class _Unit:
             shown = self.asked.open.get(("UNIT", self.code), {})
             kind = "failed" if unknown else "outside"
             yield "parent", frozenset({"conflict" if "parent" in shown else kind})
-        if not found and theirs["versaoConsulta"] not in (None, row["version"]):
-            yield "siorg_last_version", self._kinds("siorg_last_version", "siorg_last_version", failed)
+        if theirs["versaoConsulta"] not in (None, row["version"]):
+            kinds = self._kinds("siorg_last_version", "siorg_last_version", failed)
+            yield "siorg_last_version", (kinds | {_NONE}) if found else kinds
 
     def _is_in(self, code: int, organization: int) -> bool:
         return code in self.here.units and self.here.units[code]["organization"] == organization

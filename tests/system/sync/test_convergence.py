@@ -105,6 +105,42 @@ FOUND: dict[str, list[Step]] = {
         ("transfer", 1004, 471),
         ("quiet",),
     ],
+    "a unit comes below a new one whose acronym is too long": [
+        ("create", 1002, 471, "Unidade 1002"),
+        ("quiet",),
+        ("create", 1008, 1002, "Nome 1"),
+        ("invert", 1008),
+        ("damage", 1008),
+        ("quiet",),
+    ],
+    "a unit left for an organization that is not registered, and comes back with an acronym that is too long": [
+        ("create", 1001, 471, "Unidade 1001"),
+        ("quiet",),
+        ("transfer", 1001, 700),
+        ("quiet",),
+        ("transfer", 1001, 471),
+        ("damage", 1001),
+        ("quiet",),
+    ],
+    "a person keeps active what SIORG ended": [
+        ("create", 1002, 471, "Unidade 1002"),
+        ("create", 1003, 1002, "Unidade 1003"),
+        ("quiet",),
+        ("end", 1002, "orphaning"),
+        ("quiet",),
+        ("decide", "UNIT", 1002, "keep by the API server"),
+        ("quiet",),
+    ],
+    "a person edits a unit of which the last item failed": [
+        ("create", 1001, 500, "Unidade 1001"),
+        ("quiet",),
+        ("damage", 1001),
+        ("discover", 0, 500),
+        ("drain", 0, 100),
+        ("undo", 1),
+        ("edit", "UNIT", 1001, "acronym", "N1"),
+        ("quiet",),
+    ],
 }
 """What the machine has found, as small as it could make it."""
 
