@@ -377,10 +377,15 @@ class QueueStore:
         """
         return len(self._run("failures.sql", "retry_due"))
 
-    def retry_found(self, items: Sequence[NewItem]) -> dict[int, bool]:
+    def retry_found(self, items: Sequence[NewItem], above: Mapping[int, Collection[int]] | None = None) -> dict[int, bool]:
         """Of what a comparison found, that which is the newest about its entity FAILED; it needs no item beside that.
 
-        It is opened again where its pause is over, or where SIORG says something else now than what failed (the payload).
+        It is opened again where its pause is over, or where SIORG says something else now than what failed (the payload), or
+        where the unit that it waits for is not above it any more.
+
+        Args:
+            items: what was found.
+            above: of units, by code, those that are above them in SIORG now; of others it is not known.
 
         Returns:
             By position in ``items``, whether it was opened.
@@ -394,6 +399,7 @@ class QueueStore:
                 codes=[item.siorg_code for item in items],
                 operations=[item.operation.value for item in items],
                 payloads=[Jsonb(item.payload) for item in items],
+                above=[_texts((above or {}).get(item.siorg_code)) for item in items],
             )
             found = {row["position"] - 1: row["opened"] for row in rows}
         return found
@@ -412,6 +418,10 @@ class QueueStore:
 
     def _row(self, file: str, name: str) -> dict[str, Any]:
         return self._run(file, name)[0]
+
+
+def _texts(codes: Collection[int] | None) -> Jsonb | None:
+    return None if codes is None else Jsonb([str(code) for code in codes])
 
 
 def asked_at_text(asked_at: datetime) -> str:

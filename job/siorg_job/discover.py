@@ -21,7 +21,7 @@ from siorg_job.hold import Within, ends_held, hold, sort_absent
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.model import RemoteUnit, Structure, Told
-from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disputed, is_end, parents_elsewhere
+from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disputed, above_in, is_end, parents_elsewhere
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
@@ -237,7 +237,7 @@ def enqueue_differences(
     if ended.remembers_an_end(connection, structure.organization):
         new.append(NewItem(EntityType.ORGANIZATION, structure.organization, Operation.UPDATE, {}, _PRIORITY))
     items = [replace(item, needed_at=asked_at) for item in new if only is None or (item.entity_type, item.siorg_code) in only]
-    failed = store.retry_found(items)
+    failed = store.retry_found(items, {code: above_in(structure, code) for code in structure.units})
     added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
     return Enqueued(items, added, len(failed), len(questions), within)
 

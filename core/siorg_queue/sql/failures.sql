@@ -56,16 +56,21 @@ RETURNING q.id
 
 -- name: retry_found
 -- What a comparison found, and what is the newest about it FAILED: that is opened where its pause is over, and at once where SIORG
--- says something else now, or the organization is registered, for else nothing was found. Returns the positions of all of them.
+-- says something else now, or the organization is registered, for else nothing was found, or where what it waits for is not above it
+-- any more. Returns the positions of all of them.
 WITH wanted AS (
     SELECT q.*, {{work}} AS work
     FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(operations)s::siorg_change_type_enum[],
-                %(payloads)s::jsonb[]) WITH ORDINALITY AS q (entity_type, siorg_code, operation, payload, position)
+                %(payloads)s::jsonb[], %(above)s::jsonb[]) WITH ORDINALITY
+        AS q (entity_type, siorg_code, operation, payload, above, position)
 ), failed AS MATERIALIZED (
     SELECT q.id, n.position, n.payload, news.is_new, news.is_new OR ({{pause_is_over}} AND NOT {{waits}}) AS is_due
     FROM wanted AS n JOIN siorg_sync_queue AS q ON q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code AND {{work}} = n.work
     CROSS JOIN LATERAL (
-        SELECT q.payload IS DISTINCT FROM n.payload OR coalesce(q.error_details ->> 'kind' = 'unknown_organization', false) AS is_new
+        SELECT q.payload IS DISTINCT FROM n.payload OR coalesce(q.error_details ->> 'kind' = 'unknown_organization', false)
+            OR (coalesce(q.error_details ->> 'kind' = 'parent_failed', false) AND NOT coalesce(n.above ?| ARRAY(
+                SELECT above.code FROM jsonb_array_elements_text(q.error_details #> '{details,waits_for}') AS above (code)
+            ), true)) AS is_new
     ) AS news
     WHERE {{may_be_asked_again}} AND {{newest}}
     ORDER BY q.id

@@ -138,6 +138,15 @@ def parents_elsewhere(structure: Structure) -> set[int]:
     } - {None, *structure.units, *structure.invalid}  # fmt: skip
 
 
+def above_in(structure: Structure, code: int) -> list[int]:
+    """The units above one in SIORG, the nearest first, as far as the structure tells."""
+    found: list[int] = []
+    while (unit := structure.units.get(code)) is not None and unit.parent_code is not None and unit.parent_code not in found:
+        code = unit.parent_code
+        found.append(code)
+    return found
+
+
 def _of_organization(remote: RemoteUnit, row: Organization, copy: WorkingCopy) -> Iterator[Difference]:
     base = base_of_organization(row)
     yield from _differences(

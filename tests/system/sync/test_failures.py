@@ -99,6 +99,17 @@ def test_siorg_mends_the_one_and_all_come(failed: World) -> None:
     assert _verified(failed) == {}
 
 
+def test_it_waits_no_more_for_what_is_not_above_it_any_more(world: World) -> None:
+    """Its own row is as it was: the one between has moved."""
+    world.siorg.publish(siorg_row(900, sigla=TOO_LONG), siorg_row(901, 900), siorg_row(902, 901))
+    _discover(world)
+    world.drain()
+    world.siorg.change(901, parent=UFMT)
+    _discover(world)
+    world.drain()
+    assert {code: unit["parent_code"] for code, unit in world.units().items()} == {901: None, 902: 901}
+
+
 def test_what_a_database_refuses_waits_for_what_was_written_with_it(world: World) -> None:
     world.connection.execute("ALTER TABLE organizational_units ADD CONSTRAINT odd CHECK (name <> 'Odd')")
     world.siorg.publish(siorg_row(900, nome="Odd"), siorg_row(901, 900))
