@@ -250,9 +250,7 @@ async def _complete(structure: Structure, siorg: SiorgClient, connection: Connec
         here = read_for_comparison(connection, home, parents).units
         for parent, said in (await each_unit(parents, siorg)).items():
             row = here.get(parent)
-            if isinstance(said, InvalidData):
-                structure.invalid[parent] = said
-            elif home_of(said) != home or (row is not None and row.is_active and row.organization_code == home):
+            if home_of(said) != home or (row is not None and row.is_active and row.organization_code == home):
                 told = told.with_answers({parent: said})
             elif isinstance(said, RemoteUnit):
                 structure.units[parent] = said

@@ -107,7 +107,7 @@ def test_it_waits_no_more_for_what_is_not_above_it_any_more(world: World) -> Non
     world.siorg.change(901, parent=UFMT)
     _discover(world)
     world.drain()
-    assert {code: unit["parent_code"] for code, unit in world.units().items()} == {901: None, 902: 901}
+    assert {code: world.unit(code)["parent_code"] for code in world.units()} == {901: None, 902: 901}
 
 
 def test_what_a_database_refuses_waits_for_what_was_written_with_it(world: World) -> None:
