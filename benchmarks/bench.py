@@ -109,6 +109,37 @@ def flat_structure(units: int) -> dict[str, Any]:
     return {"servico": {"codigoErro": 0, "mensagem": "Processamento sem erros", "data": "2026-01-01"}, "unidades": rows}
 
 
+def government(organizations: int, units: int, largest: int) -> Iterator[dict[str, Any]]:
+    """As many units in as many organizations, one of them with ``largest``; ten below each, with telephones and an address."""
+    base = "https://estruturaorganizacional.dados.gov.br/id"
+    code = 1_000_000
+    for number in range(organizations):
+        home = ROOT if number == 0 else 100_000 + number
+        others, more = divmod(units - largest, organizations - 1)
+        size = largest if number == 0 else others + (number <= more)
+        codes = [home, *range(code, code + size - 1)]
+        code += size - 1
+        for position, unit in enumerate(codes):
+            yield {
+                "codigoUnidade": f"{base}/unidade-organizacional/{unit}",
+                "codigoUnidadePai": f"{base}/unidade-organizacional/{244 if unit == home else codes[(position - 1) // 10]}",
+                "codigoOrgaoEntidade": f"{base}/unidade-organizacional/{home}",
+                "codigoTipoUnidade": f"{base}/tipo-unidade/{'entidade' if unit == home else 'unidade-administrativa'}",
+                "nome": f"Coordenação de Planejamento e Desenvolvimento Institucional {unit}",
+                "sigla": f"CPDI{unit}",
+                "codigoEsfera": f"{base}/esfera/1",
+                "codigoPoder": f"{base}/poder/1",
+                "codigoNaturezaJuridica": f"{base}/natureza-juridica/2",
+                "nivelNormatizacao": "ATO_INTERNO",
+                "versaoConsulta": "100.0.0",
+                "areaAtuacao": "FIM",
+                "competencia": "Planejar, coordenar e executar as atividades da sua área. " * 3,
+                "contato": [{"telefone": ["(65) 3615-8000"], "email": [f"u{unit}@example.org"], "site": []}],
+                "endereco": [{"logradouro": "Avenida Fernando Corrêa da Costa", "numero": "2367", "cep": "78060900", "uf": "MT"}],
+                "operacao": None,
+            }
+
+
 def enqueue(connection: Connection, codes: range) -> None:
     QueueStore(connection).enqueue([NewItem(EntityType.UNIT, code, Operation.CREATION) for code in codes])
 
@@ -198,6 +229,36 @@ def memory(bench: Bench) -> list[Figure]:
     ]
 
 
+def verification(bench: Bench) -> list[Figure]:
+    """328 organizations with 74,350 units at 50 ms, 300 of them missing in SIORG: every row is compared."""
+    snapshot = bench.folder / "government.json"
+    with snapshot.open("w") as file:  # row by row: the peak of a child counts what its parent has in memory
+        file.write('{"servico": {"codigoErro": 0, "mensagem": "Processamento sem erros", "data": "2026-01-01"}, "unidades": [')
+        for number, row in enumerate(government(328, 74_350, 6_600)):
+            file.write("," * (number > 0) + json.dumps(row))
+        file.write("]}")
+    with bench.database() as (url, connection):
+        connection.cursor().executemany(
+            "INSERT INTO organizations (siorg_code, acronym, name, cnpj, ug_code) VALUES (%s, %s, %s, %s, 1)",
+            [(code, f"O{code}", f"Organização {code}", f"{code:014d}") for code in range(100_001, 100_328)],
+        )
+        with SiorgServer("--snapshot", str(snapshot)) as siorg:
+            for command in ("discover", "run"):
+                bench.job(url, siorg.url, command, SIORG_MAX_REQUESTS_PER_SECOND="0", WORKER_BATCH_SIZE="200")
+        connection.execute("UPDATE organizational_units SET siorg_code = siorg_code + 10000000 WHERE siorg_code % 248 = 0")
+        connection.execute("VACUUM ANALYZE")
+        with SiorgServer("--snapshot", str(snapshot), "--latency-ms", "50") as siorg:
+            done = bench.job(url, siorg.url, "verify", "--stored")
+        (stored,) = connection.execute("SELECT * FROM siorg_verifications").fetchall()
+    return [
+        Figure("rows", stored["compared"], "rows", "", True),
+        Figure("drift", stored["drift"], "fields", "", True),
+        Figure("duration", done["wall"], "s", "< 300", done["wall"] < 300),
+        Figure("CPU", done["cpu"], "s", "", True),
+        Figure("peak", done["peak_mib"], "MiB", "< 200", done["peak_mib"] < 200),
+    ]
+
+
 def empty_queue(bench: Bench) -> list[Figure]:
     """`siorg-job run` with nothing to do, against the bare imports."""
 
@@ -232,6 +293,7 @@ PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "whole-organization": whole_organization,
     "queue": queue_alone,
     "memory": memory,
+    "verify": verification,
     "empty-queue": empty_queue,
 }
 

@@ -60,6 +60,7 @@ _EXIT_CODES = {
     Exit.DONE: ("done; also: nothing to do, and ended by SIGTERM with everything given back", "the Job counts as succeeded"),
     Exit.ERROR: ("an error that waiting will not mend: the log says which", "`JobsFailing`: probes at growing intervals"),
     Exit.USAGE: ("wrong settings, resource, or usage: stderr names each and what is allowed", "`WrongSettings`"),
+    Exit.DRIFT: ("`verify` found drift: the list says where", "none: the CronJob ends 0 once its result is stored"),
     Exit.TRY_LATER: (
         "try later: database, SIORG or cluster unavailable; what was claimed was given back, its attempt uncounted",
         "`SiorgUnavailable`, `SiorgRateLimited` or `DatabaseUnavailable`: one probe at a time",

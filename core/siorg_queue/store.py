@@ -141,6 +141,13 @@ class QueueStore:
         ).fetchall()
         return {row["id"] for row in rows}
 
+    def end_conflicts_of_units(self, codes: Sequence[int], reason: str) -> int:
+        """Inside the caller's transaction: end the open conflicts of these units, SKIPPED; returns how many there were."""
+        if not codes:
+            return 0
+        statement = load("siorg_queue", "people.sql")["end_conflicts_of_units"]
+        return self._connection.execute(statement, {"codes": list(codes), "reason": reason}).rowcount
+
     def finish(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Write outcomes that have no effects beside them, in a transaction of their own."""
         if not verdicts:
@@ -358,7 +365,44 @@ class QueueStore:
 
     def retry(self, *, ids: Sequence[UUID] | None = None, codes: Sequence[int] | None = None) -> int:
         """Open FAILED items again with all their attempts: those named, or all. Returns how many."""
-        return len(self._run("people.sql", "retry", ids=None if ids is None else list(ids), codes=codes))
+        return len(self._run("failures.sql", "retry", ids=None if ids is None else list(ids), codes=codes))
+
+    # -- what FAILED is asked again -----------------------------------------------------------------------------------
+
+    def retry_due(self) -> int:
+        """Open FAILED items again whose pause is over: 50 minutes at first, twice as long each time, up to 23 hours.
+
+        But for those that a person ended, or that something newer is known about, or that wait for a unit that FAILED or is
+        on the queue. Returns how many.
+        """
+        return len(self._run("failures.sql", "retry_due"))
+
+    def retry_found(self, items: Sequence[NewItem]) -> dict[int, bool]:
+        """Of what a comparison found, that which is the newest about its entity FAILED; it needs no item beside that.
+
+        It is opened again where its pause is over, or where SIORG says something else now than what failed (the payload).
+
+        Returns:
+            By position in ``items``, whether it was opened.
+        """
+        found: dict[int, bool] = {}
+        if items:
+            rows = self._run(
+                "failures.sql",
+                "retry_found",
+                entity_types=[item.entity_type.value for item in items],
+                codes=[item.siorg_code for item in items],
+                operations=[item.operation.value for item in items],
+                payloads=[Jsonb(item.payload) for item in items],
+            )
+            found = {row["position"] - 1: row["opened"] for row in rows}
+        return found
+
+    def retry_waiting(self, codes: Collection[int]) -> int:
+        """Inside the caller's transaction, after the outcomes: open FAILED items that wait for one of these units."""
+        if not codes:
+            return 0
+        return self._connection.execute(load("siorg_queue", "failures.sql")["retry_waiting"], {"codes": sorted(codes)}).rowcount
 
     # -----------------------------------------------------------------------------------------------------------------
 

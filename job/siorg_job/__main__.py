@@ -22,6 +22,7 @@ from siorg_job.commands import (
     discover,
     doctor,
     enqueue,
+    held,
     migrate,
     organizations,
     preview,
@@ -38,7 +39,9 @@ from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.redaction import Redactor
 from siorg_runtime.version import version
 
-_COMMANDS = (run, discover, verify, preview, cleanup, status, conflicts, adopted, retry, enqueue, organizations, migrate, doctor)
+_COMMANDS = (
+    run, discover, verify, preview, cleanup, status, conflicts, held, adopted, retry, enqueue, organizations, migrate, doctor,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

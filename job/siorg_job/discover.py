@@ -1,36 +1,37 @@
 """The producer: compares each registered organization with SIORG and puts the differences on the queue.
 
 A version that stands still proves nothing, and one that moved does not prove that the rows beside it have. So the whole
-structure is compared when the version moved, again the next time after that, as long as something was found to differ, and at
-least every seven days. What differs is enqueued once each; that it was compared is recorded last: a discovery that was cut
-short is simply done again.
+structure is compared when the version moved, again the next time after that and a day later, as long as something was found to
+differ or waits for a person, and at least every seven days. What differs is enqueued once each, or, where it FAILED, opened again
+after a pause; that it was compared is recorded last: a discovery that was cut short is simply done again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from siorg_job.hold import Said, Within, ends_held, hold, may_be_decided, sort_absent
+from siorg_job import ended
+from siorg_job.compared import Compared, compared
+from siorg_job.ended import Elsewhere
+from siorg_job.hold import Within, ends_held, hold, sort_absent
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import InvalidData, NotFound, SiorgError
-from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.compare import EXISTS, Comparison, Difference, Disputed, compare, is_end, parents_elsewhere
+from siorg_job.siorg.each import each_unit
+from siorg_job.siorg.model import RemoteUnit, Structure, Told
+from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disputed, is_end, parents_elsewhere
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE
-from siorg_job.sync.read import read_decisions, read_for_comparison
+from siorg_job.sync.questions import Question, with_questions
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 from siorg_queue.statements import load
 
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
-_LOOK_UPS = 8  # at once; how many a second is the client's business
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,12 @@ class Organization:
     version: str | None
     """The version recorded at the last discovery."""
     at_rest: bool
-    """At the last comparison nothing differed, the version had not moved, and that is less than seven days ago."""
+    """At the last comparison nothing differed or was in dispute, the version had not moved, and that is less than seven days
+    ago; and the version has not stood for a day since without a comparison."""
     has_units: bool
+    is_active: bool = True
+    had_ended: bool = False
+    """SIORG had it no more when it was last asked, or when it was deactivated here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +58,21 @@ class Discovery:
     organization: int
     version: str
     how: str
-    """``unchanged`` or ``structure``."""
+    """``unchanged``; ``structure``: it was compared; ``ended``: SIORG has no such organization, ``kept``: nor is that news to a
+    person; ``inactive``: it is not active here, ``returned``: and SIORG has it again; ``later``: see ``Elsewhere.is_last``."""
     items: Sequence[NewItem] = ()
     added: int = 0
-    """Items that were really enqueued; the others were waiting already."""
+    """Items that were really enqueued, or opened again; the others are waiting already, or FAILED and have a pause."""
     held: int = 0
     """Ends and overwritten names that wait for a person, also from before."""
     reasons: Sequence[str] = ()
     """How many of how many, and the limit, where something was beyond one."""
+    waiting: int = 0
+    """Units that end with an ended organization, when a person says so."""
 
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
-    """The registered organizations: those named, else all active ones."""
+    """The organizations that are here: those named, else all; an inactive one counts as not registered, but is asked for."""
     rows = _rows(connection, "organizations", codes=None if codes is None else list(codes))
     return [Organization(**row) for row in rows]
 
@@ -77,6 +85,7 @@ async def discover(
     *,
     full: bool = False,
     limits: Limits | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Discovery:
     """Discover one organization, enqueue the differences and record that it was compared.
 
@@ -87,102 +96,142 @@ async def discover(
         store: the queue.
         full: read the whole structure whatever is recorded.
         limits: beyond these, ends and overwritten names are held; None: who calls answers for them.
+        elsewhere: what a run knows of all organizations; None: nothing yet.
 
     Raises:
         SiorgError: SIORG could not be asked, or its answer cannot be trusted; nothing was recorded.
         psycopg.Error, DatabaseUnavailable: likewise.
     """
     code = organization.code
-    version = await siorg.version(code)
+    version = await ended.version_of(code, siorg)
+    if not organization.is_active:
+        return _inactive(organization, version, connection)
+    if version is None:
+        return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
     if not full and organization.has_units and organization.at_rest and version == organization.version:
         return Discovery(code, version, "unchanged")
     asked_at = _clock(connection)
-    structure = await siorg.structure(code)
-    parents = await look_up(sorted(parents_elsewhere(structure)), siorg)
-    elsewhere = organizations_of(parents)
+    structure = await ended.structure_of(code, siorg)
+    if elsewhere is not None:
+        elsewhere.add(structure)
+    told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
-    copy = read_for_comparison(connection, code, units_named(structure, elsewhere))
-    comparison = compare(structure, copy, elsewhere)
-    gone = comparison.gone  # with those that a person keeps: that is noted when such an item is worked on
-    disputed = read_decisions(connection, may_be_decided(comparison), copy)
-    comparison = compare(structure, copy, elsewhere)  # with what people turned down
+    found = compared(told, connection)
     # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
-    alone = await look_up(gone, siorg, known=dict.fromkeys(ends_held(copy)) | parents)
-    absent = sort_absent(alone, copy, {each.code for each in registered(connection, None)})
-    comparison = replace(comparison, gone=absent.ended)
-    within = Within(comparison)
-    if limits is not None:
-        within = hold(structure, comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
-    found = [*items_for(structure, within.comparison, disputed), *map(_moved, absent.moved.values())]
-    found += [NewItem(EntityType.UNIT, each, Operation.UPDATE, {}, _PRIORITY) for each in absent.unusable]
-    items = [replace(item, needed_at=asked_at) for item in found]
-    added = store.enqueue(items)
-    at_rest = not items and not within.held and version == organization.version
-    _rows(connection, "record_version", organization=code, version=version, at_rest=at_rest)
-    return Discovery(code, version, "structure", items, added, within.held, within.reasons)
+    known = {**dict.fromkeys(ends_held(found.copy)), **told.answers}
+    alone = await each_unit(set(found.comparison.gone) - known.keys(), siorg)
+    found = replace(found, told=told.with_answers(known | alone))
+    new = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
+    # Of an answer that is not to be used as a whole, or is older than one that was applied, the version is none to rely on.
+    nowhere = any(not isinstance(answer, RemoteUnit) for answer in told.answers.values())
+    in_doubt = bool(new.failed or structure.invalid) or nowhere or _is_outdated(asked_at, found.copy)
+    waits = bool(new.items or new.within.held or new.questions or found.disputed)
+    at_rest = not waits and not in_doubt and version == organization.version
+    _rows(connection, "record", organization=code, version=None if in_doubt else version, at_rest=at_rest, asked_at=asked_at)
+    if organization.had_ended:
+        ended.record_existence(connection, code, None)
+    return Discovery(code, version, "structure", new.items, new.added, new.within.held, new.within.reasons)
 
 
-def units_named(structure: Structure, elsewhere: Iterable[int]) -> list[int]:
-    """The codes whose rows here are compared, or looked at for it."""
-    return [*structure.units, *structure.invalid, *elsewhere]
+def _read_questions(connection: Connection, codes: Sequence[int]) -> list[Question]:
+    """What people are asked about these entities."""
+    return [
+        Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["children"])
+        for row in _rows(connection, "questions", codes=list(codes))
+    ]
 
 
-async def look_up(codes: Iterable[int], siorg: SiorgClient, *, known: Mapping[int, Said] | None = None) -> dict[int, Said]:
-    """What SIORG says of each of these units by itself, in the order in which they are given.
+def _is_outdated(asked_at: datetime, copy: WorkingCopy) -> bool:
+    applied = [*(row.synced_at for row in copy.organizations.values()), *(row.synced_at for row in copy.units.values())]
+    return any(moment is not None and moment > asked_at for moment in applied)
+
+
+def _inactive(organization: Organization, version: str | None, connection: Connection) -> Discovery:
+    """One that a person has deactivated here: all that is noted is whether SIORG has it again."""
+    if version is None or organization.had_ended:
+        ended.record_existence(connection, organization.code, version is not None)
+    how = "returned" if version is not None and organization.had_ended else "inactive"
+    return Discovery(organization.code, version or "", how)
+
+
+async def _ended(
+    organization: Organization,
+    siorg: SiorgClient,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    full: bool,
+    elsewhere: Elsewhere | None,
+) -> Discovery:
+    """One that SIORG has no more."""
+    code = organization.code
+    if elsewhere is None:
+        others = [other.code for other in registered(connection, None) if other.is_active and other.code != code]
+        elsewhere = Elsewhere(siorg, others)
+    if not elsewhere.is_last:
+        return Discovery(code, "", "later")
+    asked_at = _clock(connection)
+    await ended.confirm(code, siorg)
+    store.note(asked_at, [code], organization=code)
+    is_known = organization.at_rest and organization.version is None and not full
+    found = await ended.look(code, connection, None if is_known else elsewhere, asked_at)
+    added = store.enqueue(found.items)
+    at_rest = all(item.entity_type is EntityType.ORGANIZATION for item in found.items)
+    ended.record_ended(connection, code, at_rest=at_rest)
+    return Discovery(code, "", "kept" if found.is_kept else "ended", found.items, added, found.waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """What came of a comparison."""
+
+    items: Sequence[NewItem]
+    added: int
+    """Of these were really enqueued, or opened again; the others are waiting already, or FAILED and have a pause."""
+    failed: int
+    """Of these there is one already that FAILED."""
+    questions: int
+    """What people are asked about the entities that were compared."""
+    within: Within
+
+
+def enqueue_differences(
+    found: Compared,
+    limits: Limits | None,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    asked_at: datetime,
+    only: Collection[tuple[EntityType, int]] | None = None,
+) -> Enqueued:
+    """Enqueue what came of a comparison, within the limits: for discovery all of it, for verification ``only`` what is drift.
 
     Args:
-        codes: the units.
-        siorg: whom to ask.
-        known: answers that are there already.
-
-    Raises:
-        SiorgError: it could not be asked.
+        found: what came of the comparison, with what SIORG says of each unit that is gone.
+        limits: beyond these, ends and overwritten names are held; None: who calls answers for them.
+        connection: the one that ``store`` uses.
+        store: the queue.
+        asked_at: when SIORG was asked, by the database's clock.
+        only: the entities of which items are enqueued; None: all.
     """
-    found: dict[int, Said] = {code: (known or {}).get(code) for code in codes}
-    gate = asyncio.Semaphore(_LOOK_UPS)
-
-    async def ask(code: int) -> None:
-        async with gate:
-            with contextlib.suppress(NotFound):
-                try:
-                    found[code] = await siorg.unit(code)
-                except InvalidData as error:
-                    found[code] = error
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for code in [code for code in found if code not in (known or {})]:
-                tasks.create_task(ask(code))
-    except* SiorgError as errors:
-        raise _first(errors) from None
-    return found
-
-
-def _first(errors: BaseExceptionGroup[SiorgError]) -> SiorgError:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def organizations_of(found: Mapping[int, Said]) -> dict[int, int | None]:
-    """The organizations that SIORG has these units in; None: in none.
-
-    Raises:
-        InvalidData: one of them cannot be read.
-    """
-    units = {code: _readable(said) for code, said in found.items()}
-    return {code: None if unit is None or unit.ended else unit.organization_code for code, unit in units.items()}
-
-
-def _readable(said: Said) -> RemoteUnit | None:
-    if isinstance(said, InvalidData):
-        raise said
-    return said
-
-
-async def look_for(codes: Iterable[int], siorg: SiorgClient) -> dict[int, int | None]:
-    """The organizations that SIORG has these units in; None: in none."""
-    return organizations_of(await look_up(sorted(codes), siorg))
+    structure, copy = found.told.structure, found.copy
+    absent = sort_absent({code: found.told.answers[code] for code in found.comparison.gone}, copy, found.registered)
+    # What ends with its organization waits for one decision about that.
+    within = Within(replace(found.comparison, gone=() if found.told.ended else absent.ended))
+    if limits is not None and not found.told.ended:
+        within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
+    questions = _read_questions(connection, [structure.organization, *copy.units])
+    differing = with_questions(items_for(structure, within.comparison, found.disputed), questions, structure, within.comparison,
+                         strict=copy.strict_hierarchy)  # fmt: skip
+    new = [*differing, *map(_moved, absent.moved.values())]
+    new += [NewItem(EntityType.UNIT, code, Operation.UPDATE, {}, _PRIORITY) for code in absent.unusable]
+    if ended.remembers_an_end(connection, structure.organization):
+        new.append(NewItem(EntityType.ORGANIZATION, structure.organization, Operation.UPDATE, {}, _PRIORITY))
+    items = [replace(item, needed_at=asked_at) for item in new if only is None or (item.entity_type, item.siorg_code) in only]
+    failed = store.retry_found(items)
+    added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
+    return Enqueued(items, added, len(failed), len(questions), within)
 
 
 def items_for(structure: Structure, comparison: Comparison, disputed: Collection[Disputed] = ()) -> Iterator[NewItem]:
@@ -195,15 +244,27 @@ def items_for(structure: Structure, comparison: Comparison, disputed: Collection
     """
     code = structure.organization
     for entity_type, entity in comparison.unnoted:
-        yield _item(structure.units[entity], Operation.UPDATE, entity_type)
+        if entity in structure.units:
+            yield _item(structure.units[entity], Operation.UPDATE, entity_type)
+        else:
+            yield NewItem(entity_type, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
     for (entity_type, entity), differences in comparison.differences.items():
-        if operation := _operation([each for each in differences if each.disputed not in disputed]):
+        if operation := _operation(open_of(differences, disputed)):
             yield _item(structure.units[entity], operation, entity_type)
     for entity in sorted(structure.invalid):
         if entity != code:
             yield NewItem(EntityType.UNIT, entity, Operation.UPDATE, {}, _PRIORITY)
     for entity in comparison.gone:
         yield NewItem(EntityType.UNIT, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
+
+
+def open_of(differences: Sequence[Difference], disputed: Collection[Disputed]) -> list[Difference]:
+    """What an item can bring in line, or has to ask a person about."""
+    open_ = [each for each in differences if each.disputed not in disputed]
+    is_held_up = any(each.holds_up for each in differences if each.disputed in disputed)
+    if is_held_up and not any(each.rule is Rule.APART for each in open_):
+        return [each for each in open_ if each.field in PATHS]  # the rest waits for the decision
+    return open_
 
 
 def _operation(differences: Sequence[Difference]) -> Operation | None:

@@ -21,6 +21,7 @@ from siorg_runtime.logs import logger
 log = logger("siorg_job.discover")
 
 TABLES = {EntityType.CATEGORY: DomainTable.UNIT_CATEGORY, EntityType.TYPE: DomainTable.UNIT_TYPE}
+"""What SIORG calls the tables of categories and types."""
 _PRIORITY = 5
 _PRIORITY_OF_ENDS = 6  # after the rest, as everywhere
 
@@ -67,9 +68,16 @@ async def discover_table(
     store.note_table(asked_at, entity_type)  # before the rows here are looked at: see QueueStore.note
     with transaction(connection):
         compared = compare(entity_type, Fetched(asked_at, rows=tuple(rows)), read_table(connection, entity_type, rows))
-        conflicts = {row["code"]: row["changes"] for row in _rows(connection, "open_conflicts", entity_type=entity_type.value)}
+        conflicts = open_conflicts(connection, entity_type)
     items = list(items_of(compared, conflicts, asked_at))
-    return TableDiscovery(items, store.enqueue(items))
+    failed = store.retry_found(items)
+    added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
+    return TableDiscovery(items, added)
+
+
+def open_conflicts(connection: Connection, entity_type: EntityType) -> dict[int, Any]:
+    """``detected_changes`` of the conflicts about a table's rows that wait for a person, by code. In the caller's transaction."""
+    return {row["code"]: row["changes"] for row in _rows(connection, "open_conflicts", entity_type=entity_type.value)}
 
 
 def items_of(compared: Iterable[ComparedRow], conflicts: Mapping[int, Any], asked_at: datetime) -> Iterable[NewItem]:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
-from siorg_job.siorg.errors import InvalidData
-from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.siorg.errors import PermanentError
+from siorg_job.siorg.model import Answer, RemoteUnit, Structure
 from siorg_job.sync.compare import Comparison, Difference, Disputed, is_end
 from siorg_job.sync.held import IS_OVER, count_ends, count_names
 from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
@@ -32,19 +32,17 @@ class Absent:
     ended: tuple[int, ...]
     """Nowhere, or in an organization that is not registered, or one of their own."""
     unusable: tuple[int, ...] = ()
-    """SIORG has them, and their rows cannot be read: an item of each says why."""
+    """What SIORG says of them cannot be used."""
 
 
-Said: TypeAlias = RemoteUnit | InvalidData | None
-"""What SIORG says of a unit by itself, or why that cannot be read; None: it has no such unit."""
-
-
-def sort_absent(found: Mapping[int, Said], copy: WorkingCopy, registered: Collection[int]) -> Absent:
+def sort_absent(found: Mapping[int, Answer], copy: WorkingCopy, registered: Collection[int]) -> Absent:
     """What became of units. One that SIORG still has in its organization is where it was: absence in a list proves nothing."""
     moved: dict[int, RemoteUnit] = {}
     ended: list[int] = []
+    unusable: list[int] = []
     for code, remote in found.items():
-        if isinstance(remote, InvalidData):
+        if isinstance(remote, PermanentError):
+            unusable.append(code)
             continue
         if remote is None or remote.ended:
             ended.append(code)
@@ -54,13 +52,7 @@ def sort_absent(found: Mapping[int, Said], copy: WorkingCopy, registered: Collec
             ended.append(code)
         elif home != copy.units[code].organization_code:
             moved[code] = remote
-    return Absent(moved, tuple(ended), tuple(code for code, remote in found.items() if isinstance(remote, InvalidData)))
-
-
-def may_be_decided(comparison: Comparison) -> list[int]:
-    """Codes of what a person may have been asked about: both sides changed it, it is gone, or a name is overwritten."""
-    named = {code for (_, code), found in comparison.differences.items() if any(each.field == UnitField.NAME for each in found)}
-    return sorted({*comparison.apart, *comparison.gone, *named})
+    return Absent(moved, tuple(ended), tuple(unusable))
 
 
 def ends_held(copy: WorkingCopy) -> list[int]:

@@ -6,7 +6,7 @@ corrected too: the sync takes that for a person's edit, as every other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -89,7 +89,7 @@ def edit(connection: Connection, code: int, columns: Columns) -> Edit | None:
     read, write = (load("siorg_job.sync", file) for file in ("read.sql", "write.sql"))
     with _in_plain_words(connection, columns), transaction(connection):
         # In turn with the sync, which writes whole rows and paths as it read them under this lock.
-        connection.execute(read["lock_organizations"], {"organizations": [code], "codes": []})
+        connection.execute(read["lock"], {"organizations": [code], "codes": [], "domains": False})
         row = connection.execute(_sql()["for_edit"], {"code": code}).fetchone()
         if row is None:
             return None
@@ -105,6 +105,45 @@ def edit(connection: Connection, code: int, columns: Columns) -> Edit | None:
     siorg_raw = row["base_raw"] if row["was_synced"] else None
     others = tuple(f"{one['acronym']} ({one['code']})" for one in main)
     return Edit(columns.get("acronym", row["acronym"]), changed, siorg_raw, others)
+
+
+@dataclass(frozen=True, slots=True)
+class ForEnd:
+    """An organization that a person wants to end."""
+
+    code: int
+    acronym: str
+    name: str
+    is_active: bool
+    units: int
+    """Active units that SIORG may know: those that it has nowhere end too."""
+    unofficial: int
+    """Active units without a SIORG code: they stay."""
+    has_ended: bool
+    """SIORG had it no more when it was last asked."""
+
+
+def for_end(connection: Connection, codes: Sequence[int]) -> list[ForEnd]:
+    """What would end with these organizations; those that are not here are left out."""
+    with transaction(connection):
+        return [ForEnd(**row) for row in connection.execute(_sql()["for_end"], {"codes": list(codes)}).fetchall()]
+
+
+def decide_end(connection: Connection, codes: Sequence[int], *, by: str | None, note: str | None) -> None:
+    """Put a person's decision on the queue that these end; the next run carries it out, if SIORG says so still."""
+    with transaction(connection):
+        connection.execute(load("siorg_queue", "produce.sql")["enqueue_lock"])
+        connection.execute(_sql()["decide_end"], {"codes": list(codes), "by": by, "note": note})
+
+
+def reactivate(connection: Connection, codes: Sequence[int], *, by: str | None, note: str | None) -> list[int]:
+    """Make these organizations active again; returns those that were not."""
+    lock = load("siorg_job.sync", "read.sql")["lock"]
+    with transaction(connection):
+        # In turn with the sync, as in "edit".
+        connection.execute(lock, {"organizations": list(codes), "codes": [], "domains": False})
+        rows = connection.execute(_sql()["reactivate"], {"codes": list(codes), "by": by, "note": note}).fetchall()
+    return sorted(row["code"] for row in rows)
 
 
 def _holders(connection: Connection, code: int, cnpj: str | None) -> list[dict[str, Any]]:

@@ -1,114 +1,468 @@
-"""The check: every registered organization beside SIORG's whole structure, each difference with its kind. Writes nothing."""
+"""The check: every registered organization beside SIORG's whole structure, each difference with its kind. Changes nothing here.
+
+All that SIORG has to say about one organization is asked for first, several organizations at a time. Then the rows here are
+read, at one moment, of one organization at a time, and compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
-from siorg_job.discover import look_for, look_up, units_named
+from psycopg.types.json import Jsonb
+
+from siorg_job import ended
+from siorg_job.compared import Compared, compared
+from siorg_job.discover import enqueue_differences
+from siorg_job.discover_tables import TABLES, items_of, open_conflicts
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import NotFound
-from siorg_job.siorg.model import Structure
-from siorg_job.sync.compare import compare, parents_elsewhere
-from siorg_job.sync.departures import Departure, Kind, OnQueue, departures
-from siorg_job.sync.read import read_decisions, read_for_comparison
-from siorg_queue import Connection, EntityType, NewItem, Operation, transaction
+from siorg_job.siorg.each import each_unit
+from siorg_job.siorg.errors import (
+    BreakerOpen,
+    MalformedResponse,
+    NotAnOrganization,
+    NotFound,
+    SiorgError,
+    TransientError,
+    says_no_organization,
+)
+from siorg_job.siorg.model import Answer, RemoteUnit, Structure, Told
+from siorg_job.sync.compare import parents_elsewhere
+from siorg_job.sync.departures import Departure, Kind, OnQueue, departures, returned, table_departures
+from siorg_job.sync.domain_difference import compare as compare_table
+from siorg_job.sync.limits import Limits
+from siorg_job.sync.model import Fetched
+from siorg_job.sync.read import read_table
+from siorg_queue import Connection, EntityType, NewItem, QueueStore, transaction
 from siorg_queue.statements import load
+
+_ORGANIZATIONS_AT_ONCE = 4  # structures in memory; the rows here are read for one of them at a time
+_LONGEST_PAUSE_SECONDS = 30.0
+_REASONS = 3  # that are stored
+
+Subject: TypeAlias = int | EntityType
+"""What is verified as a whole: an organization, by its code, or one of the tables of categories and types."""
+_Entity: TypeAlias = tuple[EntityType, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What came of verifying one organization."""
+    """What came of verifying one organization, or one table."""
 
-    organization: int
+    subject: Subject
     asked_at: datetime
+    """By the database's clock, before SIORG was asked."""
     rows: int
-    """Rows that were compared."""
+    """Rows of SIORG's that were compared."""
     departures: Sequence[Departure] = field(default_factory=tuple)
+    enqueued: int = 0
+    """Items that were put on the queue to mend the drift; what waited there already is not among them."""
 
     @property
     def drift(self) -> list[Departure]:
         return [each for each in self.departures if each.kind is Kind.DRIFT]
 
-    def items(self) -> list[NewItem]:
-        """What brings the drift in line."""
-        ends = {each.code for each in self.drift if each.field == "is_active" and each.remote is False}
-        found = {(each.entity_type, each.code) for each in self.drift}
-        return [
-            NewItem(entity_type, code, Operation.EXTINCTION if code in ends else Operation.UPDATE, needed_at=self.asked_at)
-            for entity_type, code in sorted(found)
-        ]
+    @property
+    def organization(self) -> int | None:
+        """None: it is a table."""
+        return None if isinstance(self.subject, EntityType) else self.subject
 
 
-async def verify(organization: int, siorg: SiorgClient, connection: Connection) -> Verified:
-    """Compare one organization.
+async def verify(
+    subject: Subject,
+    siorg: SiorgClient,
+    connection: Connection,
+    store: QueueStore | None = None,
+    *,
+    limits: Limits | None = None,
+    at_once: int = 8,
+) -> Verified:
+    """Compare one organization, or one table.
 
     What differs and was touched since SIORG was asked is looked at once more, with an answer of its own, before it is drift.
 
+    Args:
+        subject: which.
+        siorg: whom to ask.
+        connection: to the database; the one that ``store`` uses.
+        store: where drift is enqueued; None: nowhere.
+        limits: beyond these, ends and overwritten names are held instead; None: the usual limits.
+        at_once: requests at a time about single units, at most.
+
     Raises:
         SiorgError: SIORG could not be asked, or its answer cannot be trusted.
-        psycopg.Error, DatabaseUnavailable: likewise.
+        psycopg.Error, DatabaseUnavailable: likewise, the database.
     """
-    asked_at = _clock(connection)
-    structure = await siorg.structure(organization)
-    found = await _compared(structure, asked_at, siorg, connection)
-    drift = {(each.entity_type, each.code) for each in found.departures if each.kind is Kind.DRIFT}
-    touched = {
-        (EntityType(row["entity_type"]), row["code"])
-        for row in _rows(connection, "touched", codes=sorted(code for _, code in drift), asked_at=asked_at)
-    }
-    if not drift & touched:
+    reader = _Reader(siorg, connection, at_once, limits or Limits())
+    look: _Look
+    look = await (_look_at_table(subject, reader) if isinstance(subject, EntityType) else _look_at(subject, reader))
+    found = list(look.departures)
+    again = look.drift & reader.touched(look.drift, look.asked_at)
+    added = 0 if store is None else look.enqueue(store, look.drift - again)
+    if again:
+        second = await look.again(again)
+        found = [each for each in found if _entity(each) not in again]
+        found += [each for each in second.departures if _entity(each) in again]
+        added += 0 if store is None else second.enqueue(store, second.drift & again)
+    return Verified(subject, look.asked_at, look.rows, tuple(found), added)
+
+
+def _entity(departure: Departure) -> _Entity:
+    return departure.entity_type, departure.code
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """SIORG and the database, as one verification asks them."""
+
+    siorg: SiorgClient
+    connection: Connection
+    at_once: int
+    limits: Limits
+
+    async def answers(self, codes: Iterable[int]) -> dict[int, Answer]:
+        """What SIORG says of each of these units by itself."""
+        return await each_unit(codes, self.siorg, at_once=self.at_once)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """A transaction in which all is read as it was at one moment."""
+        with transaction(self.connection):
+            self.connection.execute(_sql("snapshot"))
+            yield
+
+    def run(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        return self.connection.execute(_sql(statement), parameters).fetchall()
+
+    def queue(self, codes: Iterable[int]) -> dict[_Entity, OnQueue]:
+        found: dict[_Entity, OnQueue] = {}
+        for row in self.run("on_queue", codes=sorted(codes)):
+            entity, since = (EntityType(row["entity_type"]), row["code"]), row["since"]
+            known = found.get(entity, OnQueue())
+            fields = dict.fromkeys(row["fields"], since)
+            match row["state"]:
+                case "open":
+                    known = replace(known, open_since=min(since, known.open_since or since))
+                case "failed":
+                    known = replace(known, failed_since=since, error=row["error"])
+                case "held":
+                    known = replace(known, held={**fields, **known.held})
+                case _:
+                    known = replace(known, conflicts={**fields, **known.conflicts})
+            found[entity] = known
         return found
-    again_at = _clock(connection)
-    units = dict(structure.units)
-    for code in sorted(code for _, code in drift & touched):
-        units.pop(code, None)
-        try:
-            unit = await siorg.unit(code)
-        except NotFound:
-            continue
-        if not unit.ended and unit.organization_code == organization:
-            units[code] = unit
-    return await _compared(replace(structure, units=units), again_at, siorg, connection)
+
+    def touched(self, entities: Collection[_Entity], asked_at: datetime) -> set[_Entity]:
+        """Those of which the row, or an item about it, has changed since then."""
+        if not entities:
+            return set()
+        codes = sorted({code for _, code in entities})
+        return {
+            (EntityType(row["entity_type"]), row["code"])
+            for row in _rows(self.connection, "touched", codes=codes, asked_at=asked_at)
+        }
 
 
-async def _compared(structure: Structure, asked_at: datetime, siorg: SiorgClient, connection: Connection) -> Verified:
-    organization = structure.organization
-    elsewhere = await look_for(parents_elsewhere(structure), siorg)
-    copy = read_for_comparison(connection, organization, units_named(structure, elsewhere))
-    comparison = compare(structure, copy, elsewhere)
-    if comparison.apart:
-        read_decisions(connection, comparison.apart, copy)
-        comparison = compare(structure, copy, elsewhere)
-    gone = await look_up(comparison.gone, siorg)
-    entities = [*comparison.differences, *comparison.unnoted, *((EntityType.UNIT, code) for code in comparison.gone)]
-    queue = _on_queue(connection, sorted({code for _, code in entities}))
-    found = tuple(departures(structure, comparison, copy, elsewhere, gone, queue))
-    return Verified(organization, asked_at, len(structure.units), found)
+def _sql(statement: str) -> Any:
+    return load("siorg_job", "verify.sql")[statement]
 
 
-def _on_queue(connection: Connection, codes: Sequence[int]) -> dict[tuple[EntityType, int], OnQueue]:
-    if not codes:
-        return {}
-    return {
-        (EntityType(row["entity_type"]), row["code"]): OnQueue(
-            open_since=row["open_since"],
-            conflicts=dict.fromkeys(row["disputed"] or (), row["conflict_since"]),
-            held=dict.fromkeys(row["held"] or (), row["held_since"]),
-            failed_since=row["failed_since"],
-            error=row["error"] or "",
+# -- one look at an organization, or at a table -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look found."""
+
+    reader: _Reader
+    asked_at: datetime
+    rows: int
+    departures: tuple[Departure, ...]
+
+    @property
+    def drift(self) -> set[_Entity]:
+        return {_entity(each) for each in self.departures if each.kind is Kind.DRIFT}
+
+    def enqueue(self, store: QueueStore, only: Collection[_Entity]) -> int:
+        """Enqueue what brings these in line, and return how many items were added."""
+        raise NotImplementedError
+
+    async def again(self, entities: Collection[_Entity]) -> _Look:
+        """A second look, with newer answers about these."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class _LookAtOrganization(_Look):
+    compared: Compared
+
+    def enqueue(self, store: QueueStore, only: Collection[_Entity]) -> int:
+        if not only:
+            return 0
+        return enqueue_differences(
+            self.compared, self.reader.limits, self.reader.connection, store, asked_at=self.asked_at, only=only
+        ).added
+
+    async def again(self, entities: Collection[_Entity]) -> _Look:
+        asked_at, told = clock(self.reader.connection), self.compared.told
+        structure = told.structure
+        codes = {code for _, code in entities}
+        units = {code: unit for code, unit in structure.units.items() if code not in codes}
+        invalid = {code: error for code, error in structure.invalid.items() if code not in codes}
+        told = replace(told, structure=replace(structure, units=units, invalid=invalid))
+        return await _compared(told.with_answers(await self.reader.answers(codes)), asked_at, self.reader)
+
+
+@dataclass(frozen=True, slots=True)
+class _LookAtInactive(_Look):
+    """One that counts as not registered."""
+
+    def enqueue(self, store: QueueStore, only: Collection[_Entity]) -> int:
+        del store, only
+        return 0
+
+    async def again(self, entities: Collection[_Entity]) -> _Look:
+        del entities
+        return self
+
+
+async def _look_at(organization: int, reader: _Reader) -> _Look:
+    asked_at = clock(reader.connection)
+    (row,) = _rows(reader.connection, "organization", organization=organization)
+    if not row["is_active"]:
+        is_back = (
+            ended.had_ended(organization, reader.connection) and await ended.version_of(organization, reader.siorg) is not None
         )
-        for row in _rows(connection, "on_queue", codes=list(codes))
+        return _LookAtInactive(reader, asked_at, 0, (returned(organization, row["name"]),) if is_back else ())
+    told = await _told(organization, reader.siorg)
+    listed = [*told.structure.units, *told.structure.invalid]
+    missing = [row["code"] for row in _rows(reader.connection, "missing", organization=organization, codes=listed)]
+    return await _compared(told.with_answers(await reader.answers(missing)), asked_at, reader)
+
+
+async def _told(organization: int, siorg: SiorgClient) -> Told:
+    """The structure; one that SIORG has no more only if it says so three times."""
+    for _ in range(2):
+        try:
+            return Told(await siorg.structure(organization))
+        except (NotFound, NotAnOrganization) as error:
+            if not says_no_organization(error):
+                raise
+    if await ended.version_of(organization, siorg) is None:
+        return Told(Structure(organization, {}, {}), ended=True)
+    raise MalformedResponse(f"SIORG has a version of organization {organization}, and no structure")
+
+
+async def _compared(told: Told, asked_at: datetime, reader: _Reader) -> _LookAtOrganization:
+    """Compare with what was told, after asking for what it leaves open."""
+    organization = told.structure.organization
+    # The structure does not have them, but they say themselves that they belong there: they came meanwhile.
+    came = {
+        code: answer
+        for code, answer in told.answers.items()
+        if isinstance(answer, RemoteUnit) and not answer.ended and answer.organization_code == organization and not told.ended
     }
+    structure = replace(told.structure, units={**told.structure.units, **came})
+    parents = parents_elsewhere(structure) - told.answers.keys()
+    told = replace(told, structure=structure).with_answers(await reader.answers(parents))
+    with reader.snapshot():
+        found = compared(told, reader.connection)
+        codes = {code for _, code in found.comparison.differences}
+        codes |= {*found.comparison.gone, *found.comparison.kept, *structure.invalid, organization}
+        listed = departures(told, found.comparison, found.copy, found.registered, reader.queue(codes))
+        dated = tuple(_dated(tuple(listed), reader))
+    return _LookAtOrganization(reader, asked_at, len(structure.units), dated, found)
 
 
-def _clock(connection: Connection) -> datetime:
-    found: datetime = _rows(connection, "clock")[0]["now"]
-    return found
+def _dated(found: Sequence[Departure], reader: _Reader) -> Iterator[Departure]:
+    """What is elsewhere in SIORG, with the time since when it is so here."""
+    codes = [each.code for each in found if each.kind is Kind.OUTSIDE]
+    since = {row["code"]: row["since"] for row in reader.run("moved", codes=codes)} if codes else {}
+    for each in found:
+        yield replace(each, since=since.get(each.code)) if each.kind is Kind.OUTSIDE else each
+
+
+@dataclass(frozen=True, slots=True)
+class _LookAtTable(_Look):
+    table: EntityType
+    items: Sequence[NewItem]
+
+    def enqueue(self, store: QueueStore, only: Collection[_Entity]) -> int:
+        return store.enqueue([item for item in self.items if (item.entity_type, item.siorg_code) in only])
+
+    async def again(self, entities: Collection[_Entity]) -> _Look:
+        del entities  # SIORG gives the whole table, or nothing
+        return await _look_at_table(self.table, self.reader)
+
+
+async def _look_at_table(entity_type: EntityType, reader: _Reader) -> _LookAtTable:
+    asked_at = clock(reader.connection)
+    rows = await reader.siorg.domain(TABLES[entity_type])
+    with reader.snapshot():
+        copy = read_table(reader.connection, entity_type, rows)
+        compared = compare_table(entity_type, Fetched(asked_at, rows=tuple(rows)), copy)
+        queue = reader.queue({row.code for row in compared if row.differences})
+        items = list(items_of(compared, open_conflicts(reader.connection, entity_type), asked_at))
+    return _LookAtTable(reader, asked_at, len(rows), tuple(table_departures(compared, copy, queue)), entity_type, items)
+
+
+# -- all of them --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Verification:
+    """What came of verifying several."""
+
+    found: dict[Subject, Verified] = field(default_factory=dict)
+    untold: dict[Subject, str] = field(default_factory=dict)
+    """What could not be told, and why."""
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.untold
+
+    @property
+    def departures(self) -> list[tuple[Verified, Departure]]:
+        """Each field of an entity once: of a unit that has moved, as the organization tells that SIORG has it in."""
+        chosen: dict[tuple[EntityType, int, str], tuple[Verified, Departure]] = {}
+        for subject in sorted(self.found, key=lambda subject: (isinstance(subject, int), subject)):
+            for each in self.found[subject].departures:
+                key = (each.entity_type, each.code, each.field)
+                if key not in chosen or subject == each.remote:
+                    chosen[key] = (self.found[subject], each)
+        return list(chosen.values())
+
+
+class VerifyAll:
+    """Verifies several, some of them at a time; those that SIORG could not answer for the moment once more at the end."""
+
+    def __init__(
+        self,
+        siorg: SiorgClient,
+        connection: Connection,
+        store: QueueStore | None = None,
+        *,
+        limits: Limits | None = None,
+        requests_at_once: int,
+        tell: Callable[[Subject], object] = lambda _: None,
+    ) -> None:
+        """See ``verify``.
+
+        Args:
+            siorg: whom to ask.
+            connection: to the database; the one that ``store`` uses.
+            store: where drift is enqueued; None: nowhere.
+            limits: beyond these, ends and overwritten names are held instead; None: the usual limits.
+            requests_at_once: at most.
+            tell: told of each that is done.
+        """
+        at_once = max(1, requests_at_once // _ORGANIZATIONS_AT_ONCE)
+        self._verify = partial(verify, siorg=siorg, connection=connection, store=store, limits=limits, at_once=at_once)
+        self._tell = tell
+        self._found: dict[Subject, Verified] = {}
+        self._failures: dict[Subject, SiorgError] = {}
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End at once: what was not told by now is untold."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def __call__(self, subjects: Sequence[Subject]) -> Verification:
+        """Verify these, in this order.
+
+        Raises:
+            psycopg.Error, DatabaseUnavailable: the database could not be asked.
+        """
+        await self._work_off(subjects)
+        passing = {subject: error for subject, error in self._failures.items() if isinstance(error, TransientError)}
+        if passing and self._found:
+            await self._run([asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, max(map(_pause_seconds, passing.values()))))])
+            await self._work_off(list(passing))
+        untold = [subject for subject in subjects if subject not in self._found]
+        return Verification(self._found, {subject: str(self._failures.get(subject, "it was stopped")) for subject in untold})
+
+    async def _work_off(self, subjects: Sequence[Subject]) -> None:
+        left = deque(subjects)
+        await self._run([self._work(left) for _ in range(_ORGANIZATIONS_AT_ONCE)])
+
+    async def _run(self, some: Sequence[Coroutine[Any, Any, None]]) -> None:
+        self._tasks = [asyncio.create_task(each) for each in some]
+        if self._stopped:
+            self.stop()
+        try:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+    async def _work(self, left: deque[Subject]) -> None:
+        while left:
+            subject = left.popleft()
+            try:
+                self._found[subject] = await self._verify(subject)
+            except SiorgError as error:
+                self._failures[subject] = error
+            else:
+                self._tell(subject)
+
+
+def _pause_seconds(error: TransientError) -> float:
+    return max(error.retry_after or 0.0, error.retry_in if isinstance(error, BreakerOpen) else 0.0)
+
+
+# -- the stored result --------------------------------------------------------------------------------------------------
+
+
+def may_store(connection: Connection) -> bool:
+    """Whether a result may be stored.
+
+    Raises:
+        psycopg.errors.UndefinedTable: there is no table for it.
+    """
+    return bool(_rows(connection, "may_store")[0]["allowed"])
+
+
+def store_result(connection: Connection, result: Verification, started_at: datetime) -> None:
+    """Store what came of verifying everything; one that is not complete never stands for a complete one."""
+    departures = [departure for _, departure in result.departures]
+    number = Counter(each.kind for each in departures)
+    reasons = [f"{subject}: {reason}" for subject, reason in result.untold.items()]
+    reason = "; ".join(reasons[:_REASONS]) + (f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else "")
+    with transaction(connection):
+        connection.execute(
+            _sql("store"),
+            {
+                "started_at": started_at,
+                "complete": result.is_complete,
+                "organizations": sum(isinstance(subject, int) for subject in result.found),
+                "compared": sum(verified.rows for verified in result.found.values()),
+                "drift": number.pop(Kind.DRIFT, 0),
+                "enqueued": sum(verified.enqueued for verified in result.found.values()),
+                "departures": Jsonb({kind.value: count for kind, count in number.items()}),
+                "reason": None if result.is_complete else f"could not be told: {reason}",
+            },
+        )
+
+
+def clock(connection: Connection) -> datetime:
+    """The database's."""
+    now: datetime = _rows(connection, "clock")[0]["now"]
+    return now
 
 
 def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
     with transaction(connection):
-        return connection.execute(load("siorg_job", "verify.sql")[statement], parameters).fetchall()
+        return connection.execute(_sql(statement), parameters).fetchall()

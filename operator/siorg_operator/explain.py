@@ -166,8 +166,9 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     if isinstance(reading, Reading):
         oldest = "" if reading.oldest_due_seconds is None else f", the oldest due for {reading.oldest_due_seconds:.0f} s"
         others = f"; {reading.scheduled} wait for later, {reading.processing} in work, {reading.failed} failed"
-        others += f", {reading.conflict} conflicts, {reading.held} held{_mark(size.binding == 'depth')}"
-        table.add_row("depth", "", f"{reading.claimable} items are claimable{oldest}{others}")
+        others += f", {reading.conflict} conflicts, {reading.held} held"
+        mark = _mark(size.binding == "depth")
+        table.add_row("depth", "", f"{reading.claimable} items are claimable{oldest}{mark}{others}")
     else:
         table.add_row("depth", "?", f"unknown: {reading.message}")
     for name, allowed in size.limits.items():

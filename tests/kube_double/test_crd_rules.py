@@ -123,7 +123,13 @@ def test_the_smallest_manifest_is_filled_in(kube: Kube) -> None:
             "podTemplate": {"spec": {"terminationGracePeriodSeconds": 30}},
         },
         "cleanup": {"enabled": True, "schedule": "17 3 * * *", "retentionDays": 30},
-        "discovery": {"enabled": True, "schedule": "7 * * * *"},
+        "discovery": {
+            "enabled": True,
+            "schedule": "7 * * * *",
+            "maxEnds": 10,
+            "maxEndsPercent": 5,
+            "maxEndsTotalPercent": 2,
+        },
         "verification": {"enabled": True, "schedule": "47 4 * * 0", "enqueue": True},
     }
 

@@ -118,6 +118,9 @@ NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
     "spec.job.failedJobsHistoryLimit": (1, 100),
     f"{_POD}.terminationGracePeriodSeconds": (10, 600),
     "spec.cleanup.retentionDays": (1, 3650),
+    "spec.discovery.maxEnds": (0, 100_000),
+    "spec.discovery.maxEndsPercent": (0, 50),
+    "spec.discovery.maxEndsTotalPercent": (0, 50),
 }
 _BESIDE_NUMBERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "spec.scaling.minJobs": {"spec.scaling.maxJobs": 1000},

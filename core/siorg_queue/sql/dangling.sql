@@ -50,13 +50,14 @@ RETURNING q.id, q.status
 -- name: cleanup
 -- One page of the table in the order of its key, in one short transaction: rows past their expiry, and finished rows older
 -- than the retention, go; history stays and loses its link (its foreign key has no ON DELETE). Never PROCESSING, never
--- CONFLICT: somebody still has to do something with those.
+-- CONFLICT: somebody still has to do something with those. What FAILED is asked again within a day, and has to be known then.
 WITH page AS MATERIALIZED (
     SELECT q.id FROM siorg_sync_queue AS q WHERE q.id > %(after)s ORDER BY q.id LIMIT %(limit)s
 ), old AS MATERIALIZED (
     SELECT q.id FROM siorg_sync_queue AS q JOIN page ON page.id = q.id
     WHERE ((q.expires_at <= now() AND ({{pending}} OR {{finished}}))
-        OR ({{finished}} AND coalesce(q.processed_at, q.created_at) < now() - make_interval(days => %(retention_days)s)))
+        OR ({{finished}} AND coalesce(q.processed_at, q.created_at) < now() - make_interval(
+            days => CASE q.status WHEN 'FAILED' THEN greatest(%(retention_days)s, 2) ELSE %(retention_days)s END)))
     FOR UPDATE OF q SKIP LOCKED
 ), unlinked AS (
     UPDATE siorg_history AS h SET sync_queue_id = NULL FROM old WHERE h.sync_queue_id = old.id

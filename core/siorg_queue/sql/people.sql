@@ -41,17 +41,6 @@ SET status = 'SKIPPED', resolution_notes = coalesce(%(notes)s, q.resolution_note
 WHERE q.id = %(id)s AND q.status = 'CONFLICT'
 RETURNING q.id
 
--- name: retry
--- Opens FAILED rows again with all their attempts; a person's decision beside them stays.
-UPDATE siorg_sync_queue AS q
-SET status = 'PENDING', attempts = 0, scheduled_for = now(), processed_at = NULL, lease_expires_at = NULL, claimed_by = NULL,
-    expires_at = CASE WHEN q.expires_at > now() THEN q.expires_at END,
-    error_details = nullif((coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
-        - '{kind,retryable,details}'::text[]), '{}')
-WHERE q.status = 'FAILED' AND (%(ids)s::uuid[] IS NULL OR q.id = ANY (%(ids)s::uuid[]))
-  AND (%(codes)s::integer[] IS NULL OR q.siorg_code = ANY (%(codes)s::integer[]))
-RETURNING q.id
-
 -- name: end_older_conflicts
 -- Open conflicts of an entity about which a later answer of SIORG has decided: another conflict stands for them now, or none
 -- does. What was merged or split is a question by itself, and so is what is held. A row that a person is just deciding is left
@@ -73,4 +62,17 @@ UPDATE siorg_sync_queue AS q
 SET status = 'SKIPPED', last_error = older.reason, processed_at = clock_timestamp(),
     error_details = '{"kind": "superseded", "retryable": false}'
 FROM older WHERE q.id = older.id
+RETURNING q.id
+
+-- name: end_conflicts_of_units
+-- What they asked a person has no object any more. A row that a person is just deciding is left to the person.
+WITH open AS (
+    SELECT q.id FROM siorg_sync_queue AS q
+    WHERE q.entity_type = 'UNIT' AND q.siorg_code = ANY (%(codes)s::integer[]) AND q.status = 'CONFLICT'
+    FOR NO KEY UPDATE OF q SKIP LOCKED
+)
+UPDATE siorg_sync_queue AS q
+SET status = 'SKIPPED', last_error = %(reason)s, processed_at = clock_timestamp(),
+    error_details = '{"kind": "superseded", "retryable": false}'
+FROM open WHERE q.id = open.id
 RETURNING q.id

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
-from siorg_queue import QueueStore
+from siorg_queue import EntityType, QueueStore
 from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
+
+if TYPE_CHECKING:
+    from siorg_job.discover import Discovery, Organization
 
 
 def add_to(subparsers: Any) -> None:
@@ -23,22 +27,24 @@ def add_to(subparsers: Any) -> None:
         " line is not enqueued, nor what a person edited and SIORG did not contest.",
     )
     parser.add_argument(
-        "--organization", type=siorg_code, action="append", metavar="CODE", help="only this one (repeatable); default: all active"
+        "--organization", type=siorg_code, action="append", metavar="CODE", help="only this one (repeatable); default: all"
     )
     parser.add_argument("--full", action="store_true", help="read every structure, whatever is recorded of its version")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    return asyncio.run(_discover(context, arguments.organization, full=arguments.full))
+    return asyncio.run(discover_organizations(context, arguments.organization, full=arguments.full))
 
 
-async def _discover(context: Context, codes: list[int] | None, *, full: bool) -> int:
+async def discover_organizations(context: Context, codes: list[int] | None, *, full: bool) -> int:
+    """Discover these organizations, or all; returns the exit code."""
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
     from siorg_job.discover import discover, registered
     from siorg_job.discover_tables import discover_tables
+    from siorg_job.ended import Elsewhere
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
     from siorg_job.siorg_session import breaker_for, client_for
     from siorg_job.sync.limits import Limits
@@ -53,9 +59,12 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
         if missing := set(codes or ()) - {organization.code for organization in organizations}:
             names = ", ".join(map(str, sorted(missing)))
             raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
-        if not organizations:
+        active = [organization.code for organization in registered(connection, None) if organization.is_active]
+        if not active:
             log.warning("No organization is registered: siorg-job organizations add")
         store = QueueStore(connection, settings.retry_policy())
+        if reopened := store.retry_due():
+            log.info("Asking again for what failed", items=reopened)
         failures = set()
         limits = Limits.of(settings)
         async with (
@@ -63,15 +72,24 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
             client_for(settings, SharedRate(thread, settings.siorg_max_requests_per_second), breaker_for(settings)) as client,
         ):
             # Before the units that refer to them.
-            for error in () if codes or not organizations else await discover_tables(client, connection, store):
+            for error in () if codes or not active else await discover_tables(client, connection, store):
                 failures.add(Exit.TRY_LATER if isinstance(error, TransientError | AccessRefused) else Exit.ERROR)
-            for organization in organizations:
+            elsewhere = Elsewhere(client, active, is_last=False)
+            late: list[Organization] = []
+
+            def in_order() -> Iterator[Organization]:
+                """What SIORG has ended comes last: by then most structures were read anyway."""
+                yield from organizations
+                elsewhere.is_last = True
+                yield from late
+
+            for organization in in_order():
                 if context.stop.is_set():
                     log.info("Stopping")
                     break
                 started = time.monotonic()
                 try:
-                    found = await discover(organization, client, connection, store, full=full, limits=limits)
+                    found = await discover(organization, client, connection, store, full=full, limits=limits, elsewhere=elsewhere)
                 except SiorgError as error:
                     later = isinstance(error, TransientError | AccessRefused)
                     failures.add(Exit.TRY_LATER if later else Exit.ERROR)
@@ -79,17 +97,39 @@ async def _discover(context: Context, codes: list[int] | None, *, full: bool) ->
                         "Discovery failed; nothing was recorded", organization=organization.code, reason=str(error), later=later
                     )
                     continue
-                log.info(
-                    "Discovered",
-                    organization=found.organization,
-                    version=found.version,
-                    how=found.how,
-                    differences=len(found.items),
-                    enqueued=found.added,
-                    held=found.held,
-                    seconds=round(time.monotonic() - started, 2),
-                )
-                for reason in found.reasons:
-                    print(f"{organization.acronym} ({found.organization}): {reason}: held,"
-                          f" siorg-job held list --organization {found.organization}", flush=True)  # fmt: skip
+                if found.how == "later":
+                    late.append(organization)
+                    continue
+                _tell(organization, found, time.monotonic() - started)
     return min(failures, default=Exit.DONE)
+
+
+def _tell(organization: Organization, found: Discovery, seconds: float) -> None:
+    log = logger("siorg_job.discover")
+    code = found.organization
+    log.info(
+        "Discovered",
+        organization=code,
+        version=found.version,
+        how=found.how,
+        differences=len(found.items),
+        enqueued=found.added,
+        held=found.held,
+        seconds=round(seconds, 2),
+    )
+    for reason in found.reasons:
+        print(f"{organization.acronym} ({code}): {reason}: held, siorg-job held list --organization {code}", flush=True)
+    if found.how == "ended":
+        log.warning(
+            "SIORG has ended this organization; it and its units wait for a decision",
+            organization=code,
+            units=found.waiting,
+            moving=sum(item.entity_type is EntityType.UNIT for item in found.items),
+            decide=f"siorg-job organizations deactivate {code}",
+        )
+    elif found.how == "returned":
+        log.warning(
+            "SIORG has this organization again, which is not active here",
+            organization=code,
+            decide=f"siorg-job organizations reactivate {code}",
+        )

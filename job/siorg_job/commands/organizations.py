@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -44,10 +45,27 @@ examples:
   siorg-job organizations edit 471 --cnpj 33.004.540/0001-00 --ug-code 154045
   siorg-job organizations edit 471 --city Cuiabá --no-is-main
   siorg-job organizations edit 471 --phone ''"""
+_DEACTIVATE = """\
+The decision about organizations that SIORG has ended, or made units of others: they end here, and with them those of their
+units that SIORG has nowhere, each with a history row that asks for review. What SIORG has elsewhere moves there. SIORG is asked
+once more by the next run: what it has again does not end. To keep one instead: siorg-job conflicts resolve ID --keep-local."""
+_DEACTIVATE_EXAMPLES = """\
+examples:
+  siorg-job organizations deactivate 1801
+  siorg-job organizations deactivate 1801 2207 3110 --by 'Ana Souza' --note 'Decreto 8.872' --yes"""
+_REACTIVATE = """\
+Makes organizations active again that were deactivated here, and asks SIORG for their units: those that ended with them come
+back with the next run, each with a history row that has what was before. Exit 75: SIORG does not answer; the organization is
+active, and the next discovery asks."""
+_REACTIVATE_EXAMPLES = """\
+examples:
+  siorg-job organizations reactivate 1801 --by 'Ana Souza'"""
 
 
 def add_to(subparsers: Any) -> None:
-    parser = subparsers.add_parser("organizations", help="list, add or edit the organizations that are kept in line")
+    parser = subparsers.add_parser(
+        "organizations", help="list, add, edit, end or reactivate the organizations that are kept in line"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run_list)
     verbs = parser.add_subparsers(metavar="VERB")
@@ -74,6 +92,15 @@ def add_to(subparsers: Any) -> None:
     main.add_argument("--no-is-main", action="store_const", const=False, dest="is_main", help="it is not")
     edit.set_defaults(run=run_edit, wrong_usage=edit.error)
 
+    deactivate = _verb(verbs, "deactivate", "end those that SIORG has ended", _DEACTIVATE, _DEACTIVATE_EXAMPLES)
+    reactivate = _verb(verbs, "reactivate", "bring back those that SIORG has again", _REACTIVATE, _REACTIVATE_EXAMPLES)
+    for verb, carry_out in ((deactivate, run_deactivate), (reactivate, run_reactivate)):
+        verb.add_argument("codes", type=siorg_code, nargs="+", metavar="CODE", help="SIORG code of a registered organization")
+        verb.add_argument("--by", metavar="NAME", help="who decides; kept with the decision")
+        verb.add_argument("--note", metavar="TEXT", help="why; kept with the decision")
+        verb.set_defaults(run=carry_out)
+    deactivate.add_argument("--yes", action="store_true", help="do not ask; without a terminal it is needed")
+
 
 def _verb(verbs: Any, name: str, meaning: str, description: str, examples: str) -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
@@ -81,6 +108,16 @@ def _verb(verbs: Any, name: str, meaning: str, description: str, examples: str) 
         name, help=meaning, description=description, epilog=examples, formatter_class=layout
     )
     return made
+
+
+_STATES = {
+    (True, None): "",
+    (True, True): "",
+    (True, False): "  (SIORG has ended it: siorg-job organizations deactivate)",
+    (False, None): "  (inactive)",
+    (False, False): "  (inactive)",
+    (False, True): "  (inactive; SIORG has it again: siorg-job organizations reactivate)",
+}
 
 
 def run_list(arguments: argparse.Namespace, context: Context) -> int:
@@ -91,7 +128,7 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
             synced_at = row["synced_at"] and row["synced_at"].isoformat()
             print(json.dumps({**row, "synced_at": synced_at}, ensure_ascii=False))
             continue
-        state = "" if row["is_active"] else "  (inactive)"
+        state = _STATES[row["is_active"], row["exists_in_siorg"]]
         print(
             f"{row['siorg_code']:>8}  {row['acronym']:<12} {row['units']:>6} units  version {row['version'] or '-':<12}"
             f" {row['name']}{state}"
@@ -146,6 +183,63 @@ def run_edit(arguments: argparse.Namespace, context: Context) -> int:
     if given.get("is_main") and edit.other_main:
         print(f"Main too: {', '.join(edit.other_main)}; siorg-job organizations edit CODE --no-is-main ends that")
     return Exit.DONE
+
+
+def run_deactivate(arguments: argparse.Namespace, context: Context) -> int:
+    codes = sorted({*arguments.codes})
+    with context.database() as connection:
+        found = {one.code: one for one in organizations.for_end(connection, codes)}
+        _check_here(codes, found)
+        if living := [one for one in found.values() if one.is_active and not one.has_ended]:
+            names = ", ".join(f"{one.acronym} ({one.code})" for one in living)
+            words = " ".join(f"--organization {one.code}" for one in living)
+            asks = f"siorg-job discover {words} asks"
+            raise CommandError(f"as far as is known here SIORG still has {names}; {asks}. Nothing was written")
+        ending = [one for one in found.values() if one.is_active]
+        for one in found.values():
+            print(f"{one.acronym} ({one.code}), {one.name}: " + (_what_ends(one) if one.is_active else "not active already"))
+        if not ending:
+            return Exit.DONE
+        if not arguments.yes:
+            _ask_for_consent(f"End {len(ending)} organizations with {sum(one.units for one in ending)} units?")
+        organizations.decide_end(connection, [one.code for one in ending], by=arguments.by, note=arguments.note)
+    print("on the queue; the next run ends them")
+    return Exit.DONE
+
+
+def run_reactivate(arguments: argparse.Namespace, context: Context) -> int:
+    from siorg_job.commands.discover import discover_organizations
+
+    codes = sorted({*arguments.codes})
+    with context.database() as connection:
+        _check_here(codes, {one.code: one for one in organizations.for_end(connection, codes)})
+        done = organizations.reactivate(connection, codes, by=arguments.by, note=arguments.note)
+    for code in codes:
+        print(f"{code}: " + ("active again" if code in done else "active already"))
+    return asyncio.run(discover_organizations(context, done, full=True)) if done else Exit.DONE
+
+
+def _check_here(codes: Iterable[int], found: Mapping[int, object]) -> None:
+    if missing := ", ".join(str(code) for code in codes if code not in found):
+        listing = "siorg-job organizations list shows those that are"
+        raise CommandError(f"not registered here: {missing}; {listing}. Nothing was written")
+
+
+def _what_ends(one: organizations.ForEnd) -> str:
+    stays = f"; {one.unofficial} without a SIORG code stay active" if one.unofficial else ""
+    return f"{one.units} active units; those that SIORG has nowhere end with it{stays}"
+
+
+def _ask_for_consent(question: str) -> None:
+    """Ask on the terminal.
+
+    Raises:
+        CommandError: there is none, or the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise CommandError(f"{question} Not a terminal: --yes says so. Nothing was written")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes", "s", "sim"):
+        raise CommandError("Nothing was written")
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import InvalidData, NotFound, PermanentError
+from siorg_job.siorg.errors import InvalidData, NotFound, ParentFailed, PermanentError
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_queue.statements import load
 
@@ -60,6 +60,7 @@ class Ancestors:
 
         Raises:
             InvalidData: SIORG's hierarchy has a loop here, or is too deep.
+            ParentFailed: a parent that has to be applied first cannot be used.
             SiorgError: a parent could not be fetched.
         """
         if self._structure is not None:
@@ -97,10 +98,12 @@ class Ancestors:
         except NotFound:
             above.missing.add(code)
             return None
-        except InvalidData:
+        except InvalidData as error:
             if local is not None and local.organization_code == child.organization_code and not local.below:
                 return None  # what cannot be read of it is its own item's fault
-            raise
+            raise _waits_for(code, error) from None
+        except PermanentError as error:
+            raise _waits_for(code, error) from None
         if parent.ended:
             above.missing.add(code)
         elif parent.organization_code != unit.organization_code or parent.organization_code == parent.code:
@@ -162,6 +165,10 @@ def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:
             return  # a loop above: its own units' fault
         seen.append(current.parent_code)
         current = structure.units.get(current.parent_code)
+
+
+def _waits_for(code: int, error: PermanentError) -> ParentFailed:
+    return ParentFailed(f"waits for unit {code} above it, which cannot be used: {error}", waits_for=[code])
 
 
 def _loop(codes: Sequence[int]) -> InvalidData:

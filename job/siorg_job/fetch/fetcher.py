@@ -17,20 +17,21 @@ from siorg_job.fetch.cache import Cache
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
-from siorg_job.sync.outcomes import internal_error
-from siorg_queue import DatabaseUnavailable, EntityType, Item, Operation
+from siorg_job.sync.organization import ends_with_its_units, lives_elsewhere
+from siorg_job.sync.outcomes import internal_error, part_of_an_end
+from siorg_queue import DatabaseUnavailable, EntityType, Item
 from siorg_queue.statements import load
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.fetch.fetcher")
 
 _CACHED_UNITS = 20_000  # units of all cached structures together, about 3 kB each
-_MAY_END = frozenset({Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT})  # for which "not found" is an end
 
 FetchResult: TypeAlias = Work | FetchFailure
 
@@ -50,7 +51,7 @@ class Fetcher:
             capacity=_CACHED_UNITS,
             weight=lambda structure: len(structure.units),
         )
-        self._exists: Cache[int, None] = Cache(self._ask_whether_it_exists, database.now, fresh_seconds=fresh_seconds)
+        self._exists: Cache[int, bool] = Cache(self._ask_whether_it_exists, database.now, fresh_seconds=fresh_seconds)
         self._tables: Cache[DomainTable, list[DomainRow]] = Cache(siorg.domain, database.now, fresh_seconds=fresh_seconds)
 
     async def fetch(self, items: Sequence[Item], ready: Callable[[Sequence[FetchResult]], None]) -> None:
@@ -80,8 +81,10 @@ class Fetcher:
     async def _guard(
         self, group: Sequence[Item], work: Awaitable[list[FetchResult]], ready: Callable[[Sequence[FetchResult]], None]
     ) -> None:
+        # An organization that ends with its units asks for each of them: every request has a limit of its own.
+        seconds = None if any(map(ends_with_its_units, group)) else self._item_seconds
         try:
-            async with asyncio.timeout(self._item_seconds):
+            async with asyncio.timeout(seconds):
                 result = await work
         except TimeoutError:
             late = SiorgUnavailable(f"no complete answer within {self._item_seconds:g} seconds")
@@ -131,48 +134,68 @@ class Fetcher:
             unit = await self._siorg.unit(code)
         except NotFound:
             return [await self._not_found(item, asked_at) for item in group]
-        return await self._complete([(item, unit) for item in group], asked_at, None)
+        demoted = [item for item in group if item.entity_type is EntityType.ORGANIZATION and not unit.is_its_own]
+        result = [await self._ended_organization(item, unit, asked_at) for item in demoted]
+        return result + await self._complete([(item, unit) for item in group if item not in demoted], asked_at, None)
+
+    async def _ended_organization(self, item: Item, unit: RemoteUnit | None, asked_at: datetime) -> FetchResult:
+        """An organization that SIORG has no more, but as a unit at most; with its units where a person decided that it ends."""
+        if not ends_with_its_units(item):
+            return item, Fetched(asked_at, unit)
+        try:
+            rows = await self._database.rows(load("siorg_job.fetch", "fetch.sql")["active_units"], code=item.siorg_code)
+            answers = await each_unit((row["code"] for row in rows), self._siorg)
+        except (SiorgError, DatabaseUnavailable) as error:
+            return FetchFailure(item, error)
+        elsewhere = {code for code, answer in answers.items() if lives_elsewhere(answer, item.siorg_code)}
+        return item, Fetched(asked_at, unit, gone=frozenset(answers.keys() - elsewhere), elsewhere=frozenset(elsewhere))
 
     async def _not_found(self, item: Item, asked_at: datetime) -> FetchResult:
-        """The answer that SIORG has no such unit. Where that would end the unit, SIORG has to know its organization.
+        """The answer that SIORG has no such unit. It counts for a unit that is here while SIORG has its organization.
 
-        A SIORG that lost its data, or serves another's, finds nothing at all: that must not end every unit in the queue.
+        The units of one that SIORG has ended end with it, when a person says so. And a SIORG that lost its data, or serves
+        another's, finds nothing at all: that must not end every unit in the queue.
         """
-        if item.entity_type is EntityType.UNIT and item.operation in _MAY_END:
+        if item.entity_type is EntityType.ORGANIZATION:
+            return await self._ended_organization(item, None, asked_at)
+        if item.entity_type is EntityType.UNIT:
             try:
-                await self._check_holder(item)
+                ended = await self._ended_holder(item)
             except (SiorgError, DatabaseUnavailable) as error:
                 return FetchFailure(item, error)
+            if ended is not None and "resolution" not in (item.error_details or ()):
+                return item, part_of_an_end(item, ended)
         return item, Fetched(asked_at)
 
-    async def _check_holder(self, item: Item) -> None:
-        """Check that SIORG knows the organization that holds the item's unit here.
-
-        Raises:
-            MalformedResponse: it does not, and the organization is active here.
-        """
+    async def _ended_holder(self, item: Item) -> int | None:
+        """The organization that holds the item's unit here, where it is active here and SIORG has it no more."""
         holders = await self._database.rows(
             load("siorg_job.fetch", "fetch.sql")["holder_of"], code=item.siorg_code, local_id=item.local_id
         )
         # An organization's own row is no unit of it, and what is not here has no end to be believed.
         if not holders or not holders[0]["is_active"] or holders[0]["code"] == item.siorg_code:
-            return
+            return None
         organization: int = holders[0]["code"]
         if self._structures.fresh(organization, item.needed_at) is not None:
-            return
+            return None
         try:
-            await self._exists.get(organization, item.needed_at)
-        except PermanentError:
+            exists = (await self._exists.get(organization, item.needed_at)).value
+        except NotFound:
+            exists = False
+        except PermanentError as error:
             raise MalformedResponse(
-                f"SIORG does not find unit {item.siorg_code}, nor organization {organization} that holds it here: an end is not"
-                " believed; if the organization itself ended, deactivate it here first",
+                f"SIORG does not find unit {item.siorg_code}, and nothing is known about organization {organization} that holds"
+                f" it here: an end is not believed ({error})",
                 code=item.siorg_code,
                 organization=organization,
             ) from None
+        return None if exists else organization
 
-    async def _ask_whether_it_exists(self, organization: int) -> None:
-        with contextlib.suppress(InvalidData):  # data that cannot be used are an answer too
-            await self._siorg.unit(organization)
+    async def _ask_whether_it_exists(self, organization: int) -> bool:
+        try:
+            return (await self._siorg.unit(organization)).is_its_own
+        except InvalidData:  # data that cannot be used are an answer too
+            return True
 
     async def _from_table(self, table: DomainTable, group: Sequence[Item]) -> list[FetchResult]:
         answer = await self._tables.get(table, max(item.needed_at for item in group))

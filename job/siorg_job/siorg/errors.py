@@ -12,6 +12,7 @@
     ├─ PermanentError          asking again will not help
     │   ├─ NotFound            HTTP 404, codigoErro 102; 101 of a list (of a single unit that is a MalformedResponse)
     │   ├─ InvalidData         the envelope is right, this row's data cannot be used
+    │   ├─ ParentFailed        the row can be used, one above it cannot
     │   ├─ NotAnOrganization   codigoErro 104
     │   ├─ VersionUnknown      codigoErro 103 on /alteradas
     │   ├─ AnswerTooLarge      the body is over the cap
@@ -27,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-Detail = str | int | float | bool | None
+Detail = str | int | float | bool | list[int] | None
 
 
 class SiorgError(Exception):
@@ -104,6 +105,10 @@ class InvalidData(PermanentError, kind="invalid_answer"):
     """SIORG answered, but this row cannot be used; ``details["field"]`` is the place in it (``contato[0].telefone``)."""
 
 
+class ParentFailed(PermanentError, kind="parent_failed"):
+    """The row is well, but one above it cannot be used; ``details["waits_for"]`` has its code."""
+
+
 class NotAnOrganization(PermanentError, kind="not_an_organization"):
     """The code belongs to a unit, where SIORG wants an órgão or entidade (codigoErro 104)."""
 
@@ -122,3 +127,8 @@ class RequestRefused(PermanentError, kind="request_refused"):
 
 class AccessRefused(SiorgError, kind="access_refused"):
     """401, 403, or a redirect to elsewhere: the settings or the rights are wrong, and waiting does not mend that."""
+
+
+def says_no_organization(error: SiorgError) -> bool:
+    """Whether the answer is SIORG's word that it has no such órgão or entidade: codigoErro 102 or 104, or HTTP 404."""
+    return error.details.get("siorg_error") in (102, 104) or (isinstance(error, NotFound) and error.details.get("status") == 404)

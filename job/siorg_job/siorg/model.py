@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self, TypeAlias
 
-from siorg_job.siorg.errors import InvalidData
+from siorg_job.siorg.errors import InvalidData, PermanentError
 
 MAX_CODE = 2_147_483_647  # codes are PostgreSQL integers; SIORG's own were below 700,000 in 2026
 MAX_NAME = 255  # characters of ``organizational_units.name``; the longest of 2016 had 110
@@ -76,6 +77,11 @@ class RemoteUnit:
         """Whether this is an órgão, entidade or ente: an organization of its own, no unit."""
         return self.type_slug in _ORGANIZATION_TYPES
 
+    @property
+    def is_its_own(self) -> bool:
+        """Whether SIORG has an organization of this code; a unit's answer to that code says that it was demoted."""
+        return not self.ended and (self.is_organization or self.organization_code == self.code)
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:
@@ -101,6 +107,39 @@ class Structure:
         truth it would end every unit.
         """
         return self.organization in self.units or self.organization in self.invalid
+
+
+Answer: TypeAlias = RemoteUnit | PermanentError | None
+"""What SIORG says of one unit by itself; or why that cannot be used; None: it has no such unit."""
+
+
+def home_of(answer: Answer) -> int | None:
+    """The organization that SIORG has a unit in; None: in none, or it cannot be told."""
+    return answer.organization_code if isinstance(answer, RemoteUnit) and not answer.ended else None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All that SIORG said of one organization.
+
+    Attributes:
+        structure: its whole structure.
+        answers: about units by themselves: those that are here and not in the structure, and parents that it names and does not
+            have.
+        ended: SIORG has no such organization (any more); the structure is empty.
+    """
+
+    structure: Structure
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    ended: bool = False
+
+    @property
+    def elsewhere(self) -> dict[int, int | None]:
+        """The organizations of those units; None: SIORG has it nowhere. What cannot be used is left out."""
+        return {code: home_of(answer) for code, answer in self.answers.items() if not isinstance(answer, PermanentError)}
+
+    def with_answers(self, answers: Mapping[int, Answer]) -> Self:
+        return replace(self, answers={**self.answers, **answers})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,51 @@ SELECT o.siorg_code AS code, o.acronym,
        (SELECT s.value #>> '{}' FROM system_settings AS s WHERE s.key = 'siorg_versao:' || o.siorg_code) AS version,
        EXISTS (
            SELECT FROM system_settings AS s
+           JOIN system_settings AS v ON v.key = 'siorg_versao:' || o.siorg_code  -- updated_at: when it moved
            WHERE s.key = 'siorg_em_dia:' || o.siorg_code AND s.value = 'true' AND s.updated_at > now() - interval '7 days'
+             AND (s.updated_at >= v.updated_at + interval '1 day' OR now() < v.updated_at + interval '1 day')
        ) AS at_rest,
-       EXISTS (SELECT FROM organizational_units AS u WHERE u.organization_id = o.id AND u.siorg_code IS NOT NULL) AS has_units
+       EXISTS (SELECT FROM organizational_units AS u WHERE u.organization_id = o.id AND u.siorg_code IS NOT NULL) AS has_units,
+       coalesce(o.is_active, true) AS is_active,
+       -- Ended by SIORG's word, here or there; what a person alone deactivated is nobody's question.
+       coalesce((SELECT jsonb_typeof(s.value) <> 'null' FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code), false)
+           OR coalesce(o.siorg_raw_data ->> 'operacao', '') = 'EXCLUSAO' AS had_ended
 FROM organizations AS o
-WHERE (%(codes)s::integer[] IS NULL AND coalesce(o.is_active, true)) OR o.siorg_code = ANY (%(codes)s::integer[])
+WHERE %(codes)s::integer[] IS NULL OR o.siorg_code = ANY (%(codes)s::integer[])
 ORDER BY o.siorg_code
 
--- name: record_version
-INSERT INTO system_settings (key, value, value_type, description, category)
-VALUES ('siorg_versao:' || %(organization)s::integer, to_jsonb(%(version)s::text), 'string',
-        'SIORG version up to which this organization has been discovered', 'siorg'),
-       ('siorg_em_dia:' || %(organization)s::integer, to_jsonb(%(at_rest)s::boolean), 'boolean',
-        'Whether nothing differed when this organization was last compared with SIORG', 'siorg')
+-- name: record
+-- What came of a comparison; the version only where it may be recorded, and touched only where it moved: its time is when it did.
+-- Another discovery of the organization that recorded after this one asked SIORG may have had the newer answer: then nothing is
+-- at rest, and its version stands.
+WITH at_once AS (
+    SELECT EXISTS (
+        SELECT FROM system_settings AS s
+        WHERE s.key = 'siorg_em_dia:' || %(organization)s::integer AND s.updated_at >= %(asked_at)s
+    ) AS another
+)
+INSERT INTO system_settings AS s (key, value, value_type, description, category)
+SELECT 'siorg_versao:' || %(organization)s::integer, to_jsonb(%(version)s::text), 'string',
+       'SIORG version up to which this organization has been discovered', 'siorg'
+FROM at_once WHERE %(version)s::text IS NOT NULL AND NOT another
+UNION ALL
+SELECT 'siorg_em_dia:' || %(organization)s::integer, to_jsonb(%(at_rest)s::boolean AND NOT another), 'boolean',
+       'Whether nothing differed when this organization was last compared with SIORG', 'siorg'
+FROM at_once
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now()
+WHERE starts_with(s.key, 'siorg_em_dia:') OR s.value IS DISTINCT FROM excluded.value
+
+-- name: questions
+-- What people are asked about these entities, and have not decided yet.
+SELECT q.entity_type, q.siorg_code AS code, q.operation,
+       CASE jsonb_typeof(q.detected_changes) WHEN 'object' THEN q.detected_changes ELSE '{}' END AS changes,
+       ARRAY(
+           SELECT below.siorg_code FROM organizational_units AS u JOIN organizational_units AS below ON below.parent_id = u.id
+           WHERE q.entity_type = 'UNIT' AND u.siorg_code = q.siorg_code AND below.is_active
+       ) AS children
+FROM siorg_sync_queue AS q
+WHERE {{conflict}} AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
+  AND q.entity_type IN ('UNIT', 'ORGANIZATION') AND q.siorg_code = ANY (%(codes)s::integer[])
 
 -- name: clock
 SELECT clock_timestamp() AS now

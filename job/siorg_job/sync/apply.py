@@ -14,7 +14,7 @@ import psycopg
 from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.held import IS_OVER, look_at_limits, over
 from siorg_job.sync.limits import Limits
-from siorg_job.sync.model import Fetched, UnitField
+from siorg_job.sync.model import PLACE, Fetched, UnitField
 from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unusable
 from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
@@ -109,12 +109,12 @@ def _apply(
             _apply(connection, store, works[:middle], result, limits)
             _apply(connection, store, works[middle:], result, limits)
             return
-        item, _ = works[0]
+        item, fetched = works[0]
         if isinstance(error, psycopg.errors.UniqueViolation) and not again:
             # Somebody else made the same row (a category, a unit) since it was looked for: now it is found.
             _apply(connection, store, works, result, limits, again=True)
             return
-        _apply(connection, store, [(item, _refusal(item, error))], result, limits)
+        _apply(connection, store, [(item, _refusal(item, fetched, error))], result, limits)
 
 
 def _apply_together(
@@ -151,6 +151,8 @@ def _apply_together(
             completed = {verdict.item.id for verdict in verdicts if verdict.outcome is Outcome.COMPLETED}
             store.end_held_within(over([work for work in open_works if work[0].id in completed], copy), IS_OVER)
             _hold_names(store, copy, min(fetched.asked_at for _, fetched in open_works))
+            store.end_conflicts_of_units(sorted(copy.ended_along), "the unit ended with its organization")
+            store.retry_waiting(_resettled(copy))
         store.end_older_conflicts(
             [
                 (verdict, asked_at[verdict.item.id])
@@ -195,6 +197,16 @@ def _hold_names(store: QueueStore, copy: WorkingCopy, asked_at: datetime) -> Non
         found = {code: held for code, held in copy.names_held.items() if held.reason == reason}
         items = [NewItem(EntityType.UNIT, code, Operation.UPDATE, json.loads(held.raw)) for code, held in found.items()]
         store.hold_within(items, [{UnitField.NAME: held.sides} for held in found.values()], reason, asked_at=asked_at)
+
+
+def _resettled(copy: WorkingCopy) -> set[int]:
+    """Codes of the units that came to their place, or left it."""
+    return {
+        entry.siorg_code
+        for entry in copy.history
+        if entry.entity_type is EntityType.UNIT
+        and (entry.previous_data is None or not {*PLACE, UnitField.IS_ACTIVE}.isdisjoint(entry.affected_fields))
+    }
 
 
 def _with_time(verdict: Verdict, asked_at: datetime | None) -> Verdict:
@@ -255,12 +267,15 @@ def _ends_last(works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy) -> list
     return sorted(works, key=key)
 
 
-def _refusal(item: Item, error: Exception) -> Verdict:
+def _refusal(item: Item, fetched: Fetched | Verdict, error: Exception) -> Verdict:
     if not isinstance(error, psycopg.Error | HierarchyTooDeep):
         return internal_error(item, error)
     reason = f"refused by the database: {describe(error)}" if isinstance(error, psycopg.Error) else str(error)
+    above = [unit.code for unit in fetched.ancestors] if isinstance(fetched, Fetched) else []
+    if above:
+        reason = f"{reason}; written with it were the units {', '.join(map(str, above))} above it"
     if isinstance(item.error_details, dict) and item.error_details.get("resolution") == "MERGE":
         return unusable(item, reason)
     if isinstance(error, HierarchyTooDeep):
-        return refused(item, reason, "too_deep")
-    return refused(item, reason, "refused_by_database", {"sqlstate": error.sqlstate})
+        return refused(item, reason, "too_deep", waits_for=above)
+    return refused(item, reason, "refused_by_database", {"sqlstate": error.sqlstate}, above)

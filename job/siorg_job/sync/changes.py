@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from siorg_job.siorg.errors import InvalidData
-from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.siorg.errors import PermanentError
+from siorg_job.siorg.model import Answer, RemoteUnit, Structure, Told
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, place_here
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value
@@ -58,6 +58,8 @@ class Change:
     reason: str = ""
     overwrites: bool = False
     """It was never synced: SIORG's values replace what people typed, and history asks for a review."""
+    named: int | None = None
+    """Likewise, what SIORG has it below."""
     parent: Value = None
     """Of a unit that stays or comes: what it hangs below, as ``UnitField.PARENT`` has it."""
     before: str | None = None
@@ -75,10 +77,15 @@ class Change:
         return replace(self, what=what, reason=reason, overwrites=False, before=None, after=None)
 
 
-def changes_of(
-    structure: Structure, comparison: Comparison, copy: WorkingCopy, elsewhere: Mapping[int, int | None]
-) -> Iterator[Change]:
-    """What would become of the rows that SIORG's structure tells of; the arguments are those of ``compare``."""
+def changes_of(told: Told, comparison: Comparison, copy: WorkingCopy) -> Iterator[Change]:
+    """What would become of the rows that SIORG's structure tells of.
+
+    Args:
+        told: what SIORG said.
+        comparison: what came of comparing it.
+        copy: the rows that it was compared with.
+    """
+    structure = told.structure
     looped = _looped(structure)
     for (entity_type, code), found in comparison.differences.items():
         if not (differences := tuple(each for each in found if each.rule is not Rule.EDITED and each.field in _TOLD)):
@@ -86,7 +93,7 @@ def changes_of(
         if entity_type is EntityType.ORGANIZATION:
             yield _of_organization(code, differences, copy)
             continue
-        change = _of_unit(structure.units[code], differences, structure, copy, elsewhere)
+        change = _of_unit(structure.units[code], differences, told, copy)
         yield change.not_written(What.FAILED, "SIORG's hierarchy has a loop") if code in looped else change
     for code, error in structure.invalid.items():
         if code != structure.organization:
@@ -105,13 +112,13 @@ def _of_organization(code: int, differences: tuple[Difference, ...], copy: Worki
 def _of_unit(
     remote: RemoteUnit,
     differences: tuple[Difference, ...],
-    structure: Structure,
+    told: Told,
     copy: WorkingCopy,
-    elsewhere: Mapping[int, int | None],
 ) -> Change:
+    structure = told.structure
     unit = copy.units.get(remote.code)
     fields = {each.field for each in differences}
-    place = place_here(remote, structure, copy, elsewhere)
+    place = place_here(remote, structure, copy, told.elsewhere)
     what = What.UPDATE
     if unit is None:
         what = What.CREATE
@@ -122,24 +129,26 @@ def _of_unit(
     change = Change(
         what, EntityType.UNIT, remote.code, unit.name if unit is not None else remote.name or "", structure.organization,
         differences, overwrites=unit is not None and base_of(unit, copy) is None, parent=place[UnitField.PARENT],
+        named=remote.parent_code,
     )  # fmt: skip
     lacking = [word for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)) if value is None]
     if unit is None and lacking:
         return change.not_written(What.FAILED, f"SIORG gives no {lacking[0]}: it cannot be created")
-    if (above := _unusable_above(remote, structure, copy)) is not None:
-        return change.not_written(What.FAILED, f"{above} above it cannot be used: {structure.invalid[above]}")
+    if (above := _unusable_above(remote, told, copy)) is not None:
+        return change.not_written(What.FAILED, f"waits for unit {above} above it, which cannot be used")
     strict = copy.strict_hierarchy and unit is not None and not change.overwrites
     return _disputed(change, PLACE if strict else ()) or change
 
 
-def _unusable_above(remote: RemoteUnit, structure: Structure, copy: WorkingCopy) -> int | None:
+def _unusable_above(remote: RemoteUnit, told: Told, copy: WorkingCopy) -> int | None:
     """The first unit above, up to one that is in its place here, whose row in SIORG cannot be used."""
+    structure = told.structure
     seen = {remote.code, structure.organization, None}
     while (parent := remote.parent_code) not in seen and parent is not None:
         row = copy.units.get(parent)
         if row is not None and row.is_active and row.organization_code == structure.organization:
             return None
-        if parent in structure.invalid:
+        if parent in structure.invalid or isinstance(told.answers.get(parent), PermanentError):
             return parent
         if parent not in structure.units:
             return None
@@ -158,7 +167,7 @@ def _disputed(change: Change, may_not_move: Iterable[str]) -> Change | None:
     return replace(change, what=What.CONFLICT, differences=apart, reason=reason, overwrites=False)
 
 
-def end_of(unit: Unit, copy: WorkingCopy, said: RemoteUnit | InvalidData | None, homes: Iterable[int]) -> Change | None:
+def end_of(unit: Unit, copy: WorkingCopy, said: Answer, homes: Iterable[int]) -> Change | None:
     """What would become of a unit that is missing in its organization's structure; None where it is not ended by that.
 
     Args:
@@ -170,7 +179,7 @@ def end_of(unit: Unit, copy: WorkingCopy, said: RemoteUnit | InvalidData | None,
     code = unit.code
     ended = Difference(EntityType.UNIT, code, UnitField.IS_ACTIVE, Rule.TAKE, base=True, local=True, remote=False)
     change = Change(What.END, EntityType.UNIT, code, unit.name, unit.organization_code, (ended,), "SIORG has it no more")
-    if isinstance(said, InvalidData):
+    if isinstance(said, PermanentError):
         return change.not_written(What.FAILED, str(said))
     if said is None or said.ended:
         return change
@@ -231,6 +240,8 @@ class Node:
     path: str | None = None
     """As the database has it."""
     level: int = 1
+    named: int | None = None
+    """What SIORG has it below."""
 
 
 @dataclass(slots=True)
@@ -323,7 +334,7 @@ def _come(change: Change, tree: Tree) -> Change | None:
     if len(chain) + 1 > tree.max_depth:
         return change.not_written(What.FAILED, f"it would be on level {len(chain) + 1}; at most {tree.max_depth} are allowed")
     is_active = True if was is None or change.what is What.RETURN else was.is_active
-    tree.put(change.code, Node(name, change.organization, parent, is_active))
+    tree.put(change.code, Node(name, change.organization, parent, is_active, named=change.named))
     return change
 
 
@@ -352,6 +363,9 @@ def _go(change: Change, tree: Tree) -> Change:
     node = tree.nodes[change.code]
     if change.what is What.END and (below := tree.active_below(change.code)):
         names = ", ".join(f"{key} {tree.nodes[key].name}" for key in sorted(below, key=str)[:5])
+        if all(tree.nodes[key].named == change.code for key in below):
+            return change.not_written(What.FAILED, f"SIORG has it no more, and still has units below it: {names}")
+        tree.put(change.code, replace(node, named=None))
         return change.not_written(What.CONFLICT, f"SIORG ended it, but {len(below)} active units are below it: {names}")
     tree.put(change.code, replace(node, is_active=False))
     return change

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.merge import Rule, differing, remote_organization_values, remote_unit_values
-from siorg_job.sync.model import OrganizationField, UnitField, Value, Values, plain
+from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.organization import base_of as base_of_organization
 from siorg_job.sync.place import base_of, place_of
 from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
@@ -20,6 +20,10 @@ from siorg_queue import EntityType
 
 EXISTS = "*"
 """In place of a field: the whole row is missing here."""
+VERSION = "siorg_last_version"
+"""SIORG's version of a unit, which is noted with whatever is written; compared by equality, for versions go back."""
+PATHS = ("level", "path_ids", "path_names")
+"""What follows from a unit's own parent here, whatever SIORG says."""
 
 
 Disputed: TypeAlias = tuple[EntityType, int, str, str]
@@ -33,7 +37,7 @@ class Difference:
     entity_type: EntityType
     code: int
     field: str
-    """A name of ``UnitField`` or ``OrganizationField``, or ``EXISTS``."""
+    """A name of ``UnitField``, ``OrganizationField`` or ``DomainField``; ``EXISTS``, ``VERSION``, or one of ``PATHS``."""
     rule: Rule
     base: Value
     local: Value
@@ -46,6 +50,16 @@ class Difference:
         """The question to a person, should it be one."""
         return self.entity_type, self.code, self.field, json.dumps(plain({self.field: self.remote})[self.field])
 
+    @property
+    def sides(self) -> dict[str, Any]:
+        """As a conflict keeps it."""
+        return plain({"base": self.base, "local": self.local, "remote": self.remote})
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether nothing of the row is written before a person has decided, should this be asked."""
+        return self.rule is Rule.APART or self.field in PLACE
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -54,10 +68,12 @@ class Comparison:
     differences: Mapping[tuple[EntityType, int], list[Difference]] = field(default_factory=dict)
     """By entity, those of the organization first, then the units in the order in which they can be written."""
     unnoted: tuple[tuple[EntityType, int], ...] = ()
-    """Entities that are in line, but for SIORG's version, or were never synced; and those of which the row does not have yet what
-    a person turned down, or has it still after SIORG said something else."""
+    """Entities that are in line, but were never synced; and those of which the row does not have yet what a person turned down,
+    or has it still after SIORG said something else."""
     gone: tuple[int, ...] = ()
     """Active units here that are not in the structure, the deepest first: ended, or elsewhere."""
+    kept: tuple[int, ...] = ()
+    """Likewise, but a person keeps them active, or SIORG never had them."""
 
     @property
     def apart(self) -> list[int]:
@@ -88,12 +104,19 @@ def compare(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int
         unit = copy.units.get(remote.code)
         if differences:
             found[EntityType.UNIT, remote.code] = differences
-        if unit is None:
-            continue
-        news = not differences and (unit.synced_at is None or remote.version not in (None, unit.version))
-        if news or _turned_down_anew(unit, remote, differences, copy):
+        if unit is not None and (
+            (not differences and unit.synced_at is None) or _turned_down_anew(unit, remote, differences, copy)
+        ):
             unnoted.append((EntityType.UNIT, remote.code))
-    return Comparison(found, tuple(unnoted), tuple(_gone(structure, home, copy)))
+    gone, kept = _gone(structure, home, copy)
+    unnoted += [(EntityType.UNIT, code) for code in kept if _is_unnoted(copy.units[code], copy)]
+    return Comparison(found, tuple(unnoted), gone, kept)
+
+
+def _is_unnoted(unit: Unit, copy: WorkingCopy) -> bool:
+    """Whether a person keeps the unit, and the row does not have that yet."""
+    noted = {} if unit.base is None else unit.base.turned_down
+    return copy.turned_down(unit).get(UnitField.IS_ACTIVE) is False and noted.get(UnitField.IS_ACTIVE) is not False
 
 
 def _turned_down_anew(unit: Unit, remote: RemoteUnit, differences: Sequence[Difference], copy: WorkingCopy) -> bool:
@@ -148,6 +171,12 @@ def _of_unit(
 
     values = {**remote_unit_values(remote), **place_here(remote, structure, copy, elsewhere)}
     yield from _differences(EntityType.UNIT, unit.code, base_of(unit, copy), unit.values(), values, copy.turned_down(unit), unit)
+    if remote.version not in (None, unit.version):
+        yield Difference(EntityType.UNIT, unit.code, VERSION, Rule.TAKE, unit.version, unit.version, remote.version)
+    for name in PATHS:
+        if name in unit.off_path:
+            here, due = (tuple(value) if isinstance(value, list) else value for value in unit.off_path[name])
+            yield Difference(EntityType.UNIT, unit.code, name, Rule.TAKE, None, here, due)
 
 
 def _differences(
@@ -165,16 +194,24 @@ def _differences(
         yield Difference(entity_type, code, name, rule, before, local.get(name), remote[name], name not in recorded)
 
 
-def _gone(structure: Structure, home: Organization, copy: WorkingCopy) -> list[int]:
+def _gone(structure: Structure, home: Organization, copy: WorkingCopy) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """An ended unit that is active here was opened again by a person; what was never synced may never have been there."""
-    units = [
-        unit
-        for unit in copy.units.values()
-        if unit.organization_id == home.id and unit.is_active and unit.code not in structure.units
-        and unit.code not in structure.invalid and (base := base_of(unit, copy)) is not None
-        and base.get(UnitField.IS_ACTIVE) is not False and copy.turned_down(unit).get(UnitField.IS_ACTIVE) is not False
-    ]  # fmt: skip
-    return [unit.code for unit in sorted(units, key=lambda unit: (-unit.level, unit.code))]
+    gone: list[Unit] = []
+    kept: list[Unit] = []
+    for unit in copy.units.values():
+        if unit.organization_id == home.id and unit.is_active and unit.code not in structure.units | structure.invalid:
+            base = base_of(unit, copy)
+            is_kept = (
+                base is None
+                or base.get(UnitField.IS_ACTIVE) is False
+                or copy.turned_down(unit).get(UnitField.IS_ACTIVE) is False
+            )  # fmt: skip
+            (kept if is_kept else gone).append(unit)
+    return _deepest_first(gone), _deepest_first(kept)
+
+
+def _deepest_first(units: list[Unit]) -> tuple[int, ...]:
+    return tuple(unit.code for unit in sorted(units, key=lambda unit: (-unit.level, unit.code)))
 
 
 def _depth(code: int | None, units: Mapping[int, RemoteUnit]) -> int:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeAlias
 
-from siorg_job.siorg.errors import InvalidData
-from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.compare import EXISTS, Comparison, Difference
+from siorg_job.siorg.errors import PermanentError
+from siorg_job.siorg.model import Structure, Told, home_of
+from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference
+from siorg_job.sync.domain_difference import ComparedRow
 from siorg_job.sync.merge import Rule
-from siorg_job.sync.model import UnitField, Value
+from siorg_job.sync.model import PLACE, DomainField, UnitField, Value
+from siorg_job.sync.organization import is_kept_active
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
-
-VERSION = "siorg_last_version"
 
 
 class Kind(StrEnum):
@@ -39,16 +40,17 @@ class Kind(StrEnum):
     """Nothing explains it."""
 
 
-_ENDS: Mapping[Kind, str] = {
+ENDS: Mapping[Kind, str] = {
     Kind.CONFLICT: "siorg-job conflicts resolve",
     Kind.HELD: "siorg-job held release or drop",
-    Kind.ENDED: "siorg-job organizations deactivate",
+    Kind.ENDED: "siorg-job organizations deactivate; where SIORG has it again, reactivate",
     Kind.FAILED: "an answer of SIORG that can be used; it is asked again by itself",
     Kind.WAITING: "the next run",
     Kind.OUTSIDE: "siorg-job organizations add, or a move in SIORG",
     Kind.EDITED: "SIORG's value, typed here; or another value in SIORG, which asks a person",
     Kind.DRIFT: "siorg-job verify --enqueue, then a run",
 }
+"""What ends a departure of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,11 @@ class OnQueue:
     conflicts: Mapping[str, datetime] = field(default_factory=dict)
     """Fields in dispute, and since when; also those that a person put off."""
     held: Mapping[str, datetime] = field(default_factory=dict)
+    """Fields beyond a limit, and since when."""
     failed_since: datetime | None = None
     """Of its newest row, if that FAILED."""
     error: str = ""
+    """Why that FAILED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,125 +82,236 @@ class Departure:
     local: Value
     remote: Value
     since: datetime | None = None
+    """Where it is known."""
     adopted: bool = False
     """The base is SIORG's older answer, for nothing is recorded: the value may be the first worker's own mistake."""
 
     @property
     def ends(self) -> str:
         """What ends it."""
-        return _ENDS[self.kind]
+        return ENDS[self.kind]
 
 
 def departures(
-    structure: Structure,
+    told: Told,
     comparison: Comparison,
     copy: WorkingCopy,
-    elsewhere: Mapping[int, int | None],
-    gone: Mapping[int, RemoteUnit | InvalidData | None],
+    registered: Collection[int],
     queue: Mapping[tuple[EntityType, int], OnQueue],
 ) -> Iterator[Departure]:
-    """All departures and all drift of one organization.
+    """All departures and all drift of one organization, each field of an entity once.
 
     Args:
-        structure: SIORG's whole answer.
+        told: what SIORG said.
         comparison: what came of comparing it.
         copy: the rows it was compared with.
-        elsewhere: see ``compare``.
-        gone: of ``comparison.gone``, what SIORG said about each by itself; None: it has no such unit.
+        registered: codes of the organizations that are registered here, and active.
         queue: what the queue has about the entities that differ.
     """
-    kinds = _Kinds(copy, queue)
+    structure = told.structure
+    outside = dict(_outside(told, copy, registered))
+    judge = _Judge(queue, outside, told, copy)
     for (entity_type, code), differences in comparison.differences.items():
-        for difference in differences:
-            yield kinds.of(difference, _name(entity_type, code, structure, copy))
-    for entity_type, code in comparison.unnoted:
-        known = copy.units[code].version if entity_type is EntityType.UNIT else None
-        remote = structure.units[code].version
-        if entity_type is EntityType.UNIT and known == remote and copy.units[code].synced_at is not None:
-            continue  # only what a person turned down is to be noted
-        yield kinds.of(
-            Difference(entity_type, code, VERSION, Rule.TAKE, known, known, remote), _name(entity_type, code, structure, copy)
-        )
+        name = _name(entity_type, code, structure, copy)
+        yield from judge.all(differences, name)
     for code, error in sorted(structure.invalid.items()):
-        yield Departure(EntityType.UNIT, code, _name(EntityType.UNIT, code, structure, copy), EXISTS, Kind.FAILED, str(error),
-                        None, None, None)  # fmt: skip
-    below = {unit.parent_code for unit in structure.units.values()}
+        of = EntityType.ORGANIZATION if code == structure.organization else EntityType.UNIT
+        since = queue.get((of, code), OnQueue()).failed_since
+        unreadable = Difference(of, code, EXISTS, Rule.TAKE, None, None, None)
+        yield _departure(unreadable, _name(of, code, structure, copy), Kind.FAILED, str(error), since)
+    home = copy.organizations[structure.organization]
+    if told.ended and home.is_active:
+        yield from judge.all([_end(EntityType.ORGANIZATION, home.code)], home.name)
     for code in comparison.gone:
-        yield _of_gone(copy.units[code], gone[code], copy, kinds, still_a_parent=code in below)
-    yield from _outside(structure, copy, elsewhere)
+        yield judge.of_gone(copy.units[code], registered)
+    for code in comparison.kept:
+        yield judge.of_kept(copy.units[code], registered)
+    for code, found in outside.items():
+        if found.field not in {each.field for each in comparison.differences.get((EntityType.UNIT, code), ())}:
+            difference = Difference(EntityType.UNIT, code, found.field, Rule.EDITED, None, found.local, found.remote)
+            yield _departure(difference, copy.units[code].name, found.kind, found.reason)
+
+
+def returned(organization: int, name: str) -> Departure:
+    """An organization that is not active here, and that SIORG has again."""
+    again = Difference(EntityType.ORGANIZATION, organization, UnitField.IS_ACTIVE, Rule.TAKE, None, local=False, remote=True)
+    return _departure(again, name, Kind.ENDED, "SIORG had ended it, and has it again")
+
+
+def _end(entity_type: EntityType, code: int) -> Difference:
+    return Difference(entity_type, code, UnitField.IS_ACTIVE, Rule.TAKE, None, local=True, remote=False)
+
+
+def _departure(difference: Difference, name: str, kind: Kind, reason: str, since: datetime | None = None) -> Departure:
+    return Departure(
+        difference.entity_type, difference.code, name, difference.field, kind, reason,
+        difference.base, difference.local, difference.remote, since,
+        adopted=difference.adopted and difference.rule is not Rule.TAKE,
+    )  # fmt: skip
+
+
+def table_departures(
+    rows: Iterable[ComparedRow], copy: WorkingCopy, queue: Mapping[tuple[EntityType, int], OnQueue]
+) -> Iterator[Departure]:
+    """The same for the table of categories or types."""
+    judge = _Judge(queue)
+    for row in rows:
+        if row.local_id is None:
+            name = str(next((each.remote for each in row.differences if each.field == DomainField.NAME), row.code))
+            yield from judge.all([Difference(row.entity_type, row.code, EXISTS, Rule.TAKE, None, None, name)], name)
+        else:
+            yield from judge.all(row.differences, copy.domains[row.local_id].name)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kinds:
-    copy: WorkingCopy
+class _Outside:
+    """Why a place here cannot be SIORG's."""
+
+    field: str
+    kind: Kind
+    reason: str
+    local: Value
+    remote: Value
+
+
+_Reason: TypeAlias = tuple[Kind, str, datetime | None]
+_NOWHERE = Told(Structure(0, {}, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Gives differences their kinds."""
+
     queue: Mapping[tuple[EntityType, int], OnQueue]
+    outside: Mapping[int, _Outside] = field(default_factory=dict)
+    told: Told = _NOWHERE
+    copy: WorkingCopy = field(default_factory=WorkingCopy)
 
-    def of(self, difference: Difference, name: str) -> Departure:
-        known = self.queue.get((difference.entity_type, difference.code), OnQueue())
-        kind, reason, since = Kind.DRIFT, "nothing on the queue explains it", None
-        if difference.field in known.conflicts:
-            kind, reason, since = Kind.CONFLICT, "changed here and in SIORG", known.conflicts[difference.field]
-        elif difference.field in known.held:
-            kind, reason, since = Kind.HELD, "beyond the limit of one discovery", known.held[difference.field]
-        elif known.failed_since is not None and known.open_since is None:
-            kind, reason, since = Kind.FAILED, known.error, known.failed_since
-        elif known.open_since is not None:
-            kind, reason, since = Kind.WAITING, "an item waits or is in work", known.open_since
-        elif difference.rule is Rule.EDITED:
-            kind, reason = Kind.EDITED, "SIORG has not changed it since we wrote it"
-        return Departure(
-            difference.entity_type, difference.code, name, difference.field, kind, reason,
-            difference.base, difference.local, difference.remote, since, difference.adopted,
-        )  # fmt: skip
+    def all(self, differences: Sequence[Difference], name: str) -> Iterator[Departure]:
+        """Those of one entity."""
+        known = self._known(differences[0]) if differences else OnQueue()
+        for each in differences:
+            reasons = sorted(self._reasons(each, known), key=lambda reason: _ORDER[reason[0]])
+            kind, reason, since = (reasons or [(Kind.DRIFT, "nothing explains it", None)])[0]
+            yield _departure(each, name, kind, reason, since)
+
+    def _known(self, difference: Difference) -> OnQueue:
+        return self.queue.get((difference.entity_type, difference.code), OnQueue())
+
+    def _reasons(self, difference: Difference, known: OnQueue) -> Iterator[_Reason]:
+        """All that apply, in any order."""
+        name = difference.field
+        if self.told.ended and name == UnitField.IS_ACTIVE and difference.remote is False:
+            yield self._ended(known)  # a conflict about it asks nothing else
+        elif known.conflicts and difference.rule is not Rule.EDITED:  # else nobody is asked about it, or is not any more
+            if name in known.conflicts:
+                yield Kind.CONFLICT, "changed here and in SIORG", known.conflicts[name]
+            elif name not in PATHS:
+                reason = f"it comes with the decision about {', '.join(sorted(known.conflicts))}"
+                yield Kind.CONFLICT, reason, min(known.conflicts.values())
+        if name in known.held:
+            yield Kind.HELD, "beyond the limit of one discovery", known.held[name]
+        if (above := self._failed_above(difference)) is not None:
+            yield above
+        if known.failed_since is not None:
+            yield Kind.FAILED, known.error, known.failed_since
+        if known.open_since is not None:
+            yield Kind.WAITING, "an item waits or is in work", known.open_since
+        if difference.rule is Rule.EDITED:
+            found = self.outside.get(difference.code) if difference.entity_type is EntityType.UNIT else None
+            if found is not None and found.field == name:
+                yield found.kind, found.reason, None
+            yield Kind.EDITED, "SIORG has not changed it since we wrote it", None
+        elif (parent := self._parent_elsewhere(difference)) is not None:
+            yield Kind.OUTSIDE, f"its parent {parent.code} is in organization {parent.organization_code} here", None
+
+    def _ended(self, known: OnQueue) -> _Reason:
+        home = self.copy.organizations[self.told.structure.organization]
+        if is_kept_active(home, self.copy):
+            return Kind.EDITED, f"SIORG has organization {home.code} no more, and a person keeps it", None
+        return Kind.ENDED, f"SIORG has organization {home.code} no more", known.conflicts.get(UnitField.IS_ACTIVE)
+
+    def _parent_elsewhere(self, difference: Difference) -> Unit | None:
+        """The parent of SIORG's, where that is in another organization here: it has a departure of its own."""
+        unit = self.copy.units.get(difference.code) if difference.entity_type is EntityType.UNIT else None
+        parent = self.copy.units.get(difference.remote) if isinstance(difference.remote, int) else None
+        if unit is None or parent is None or difference.field != UnitField.PARENT:
+            return None
+        return None if parent.organization_code == unit.organization_code else parent
+
+    def _failed_above(self, difference: Difference) -> _Reason | None:
+        """Of what cannot be written because that about what is above it cannot be used."""
+        if difference.entity_type is not EntityType.UNIT or difference.field not in (EXISTS, *PLACE):
+            return None
+        structure, seen, code = self.told.structure, {difference.code}, difference.code
+        while (unit := structure.units.get(code)) is not None:
+            parent = unit.parent_code
+            if parent is None or parent in seen or parent in self.copy.units:
+                return None
+            queued = self.queue.get((EntityType.UNIT, parent), OnQueue())
+            if (error := structure.invalid.get(parent)) is not None or queued.failed_since is not None:
+                return Kind.FAILED, f"its parent {parent}: {error or queued.error}", queued.failed_since
+            seen.add(parent)
+            code = parent
+        return None
+
+    def of_gone(self, unit: Unit, registered: Collection[int]) -> Departure:
+        """A unit that is active here and not in its organization's structure."""
+        end, answer = _end(EntityType.UNIT, unit.code), self.told.answers.get(unit.code)
+        if isinstance(answer, PermanentError):
+            return _departure(replace(end, remote=None), unit.name, Kind.FAILED, str(answer))
+        home = home_of(answer)
+        if home is not None and home != unit.code and home in registered:
+            end = replace(end, field=UnitField.ORGANIZATION, local=unit.organization_code, remote=home)  # it has moved
+        (found,) = self.all([end], unit.name)
+        if found.kind is Kind.DRIFT and home is None and self._is_parent(unit.code):
+            return _departure(end, unit.name, Kind.FAILED, "SIORG has it no more, and still has units below it")
+        return found
+
+    def of_kept(self, unit: Unit, registered: Collection[int]) -> Departure:
+        """Likewise, but people want it so."""
+        home, was_synced = home_of(self.told.answers.get(unit.code)), unit.synced_at is not None
+        kind, reason = Kind.EDITED, "SIORG has ended it, and a person keeps it" if was_synced else "SIORG never had it"
+        if home not in (None, unit.organization_code, *registered):
+            kind, reason = Kind.OUTSIDE, f"it is in organization {home}"
+        return _departure(_end(EntityType.UNIT, unit.code), unit.name, kind, reason)
+
+    def _is_parent(self, code: int) -> bool:
+        return any(unit.parent_code == code for unit in self.told.structure.units.values())
 
 
-def _of_gone(
-    unit: Unit, remote: RemoteUnit | InvalidData | None, copy: WorkingCopy, kinds: _Kinds, *, still_a_parent: bool
-) -> Departure:
-    """A unit that is active here and not in its organization's structure."""
-    if isinstance(remote, InvalidData):
-        return Departure(EntityType.UNIT, unit.code, unit.name, EXISTS, Kind.FAILED, str(remote), None, None, None)
-    code = None if remote is None or remote.ended else remote.organization_code
-    home = None if code is None or code == unit.code else copy.organizations.get(code)
-    if home is not None and home.is_active:
-        moved = Difference(EntityType.UNIT, unit.code, UnitField.ORGANIZATION, Rule.TAKE, None, unit.organization_code, code)
-        return kinds.of(moved, unit.name)
-    found = kinds.of(
-        Difference(EntityType.UNIT, unit.code, UnitField.IS_ACTIVE, Rule.TAKE, None, local=True, remote=False), unit.name
-    )
-    if found.kind is Kind.DRIFT and code is None and still_a_parent:
-        return Departure(EntityType.UNIT, unit.code, unit.name, UnitField.IS_ACTIVE, Kind.FAILED,
-                         "SIORG has it no more, and still has units below it", None, local=True, remote=False)  # fmt: skip
-    return found
+_ORDER = {kind: position for position, kind in enumerate(Kind)}
 
 
-def _outside(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int | None]) -> Iterator[Departure]:
+def _outside(told: Told, copy: WorkingCopy, registered: Collection[int]) -> Iterator[tuple[int, _Outside]]:
+    """Units whose parent SIORG has elsewhere, or nowhere; and those that were deactivated because SIORG has them elsewhere."""
+    structure, elsewhere = told.structure, told.elsewhere
     organization = structure.organization
-    for unit in sorted(structure.units.values(), key=lambda unit: unit.code):
-        parent = unit.parent_code
-        own = unit.organization_code in (None, organization) and unit.code != organization
-        if not own or parent is None or parent == organization:
+    for code, unit in sorted(structure.units.items()):
+        parent, here = unit.parent_code, copy.units.get(code)
+        own = unit.organization_code in (None, organization) and code != organization
+        if here is None or not own or parent in (None, organization) or parent in structure.invalid:
             continue
+        assert parent is not None
         listed = structure.units.get(parent)
         home = elsewhere.get(parent) if listed is None else (listed.organization_code or organization)
-        if home == organization or parent in structure.invalid:
+        if home == organization:
             continue
-        if home is None and parent not in elsewhere:
+        answer = told.answers.get(parent)
+        if isinstance(answer, PermanentError):
+            kind, reason = Kind.FAILED, f"its parent {parent}: {answer}"
+        elif home is None:
+            kind, reason = Kind.FAILED, f"SIORG has its parent {parent} nowhere"
+        else:
+            kind, reason = Kind.OUTSIDE, f"its parent {parent} is in organization {home}"
+        yield code, _Outside(UnitField.PARENT, kind, reason, here.parent_code, parent)
+    for code, answer in sorted(told.answers.items()):
+        here, home = copy.units.get(code), home_of(answer)
+        if here is None or here.is_active or here.organization_code != organization or home in (None, organization):
             continue
-        here = copy.units.get(unit.code)
-        kind = Kind.OUTSIDE if home is not None else Kind.FAILED
-        reason = (
-            f"its parent {parent} is in organization {home}" if home is not None else f"SIORG has its parent {parent} nowhere"
-        )
-        yield Departure(EntityType.UNIT, unit.code, unit.name or str(unit.code), UnitField.PARENT, kind, reason,
-                        None, None if here is None else here.parent_code, parent)  # fmt: skip
-    for here in copy.units.values():
-        if here.organization_code != organization or here.is_active or here.said is None:
-            continue
-        if here.code not in structure.units and here.said.organization_code not in (None, organization):
-            reason = f"it is in organization {here.said.organization_code}"
-            yield Departure(EntityType.UNIT, here.code, here.name, UnitField.IS_ACTIVE, Kind.OUTSIDE, reason, None,
-                            local=False, remote=True)  # fmt: skip
+        if home == code or home not in registered:
+            reason = "it is an organization of its own in SIORG" if home == code else f"it is in organization {home}"
+            yield code, _Outside(UnitField.IS_ACTIVE, Kind.OUTSIDE, reason, local=False, remote=True)
 
 
 def _name(entity_type: EntityType, code: int, structure: Structure, copy: WorkingCopy) -> str:

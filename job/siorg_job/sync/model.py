@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -75,11 +75,15 @@ class Conflict:
 class Refused(Exception):
     """It will not work however often it is tried."""
 
-    def __init__(self, reason: str, kind: str) -> None:
-        """``reason`` is for people; ``kind`` is what programs read (``error_details.kind``)."""
+    def __init__(self, reason: str, kind: str, waits_for: Sequence[int] = ()) -> None:
+        """``reason`` is for people; ``kind`` is what programs read (``error_details.kind``).
+
+        ``waits_for``: units that have to come to their place first; then it is tried again.
+        """
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
+        self.waits_for = tuple(waits_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,10 @@ class Fetched:
     """Parents that SIORG names and does not have."""
     rows: tuple[DomainRow, ...] = ()
     """SIORG's table of categories or types, where the item needs one that is not local yet or is about one."""
+    gone: frozenset[int] = frozenset()
+    """Of an organization that a person ends: its units that SIORG has nowhere. They end with it."""
+    elsewhere: frozenset[int] = frozenset()
+    """Of such an organization: its units that SIORG has in another one."""
 
     @property
     def units(self) -> tuple[RemoteUnit, ...]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from siorg_job.siorg.model import RemoteUnit
+from siorg_job.siorg.model import Answer, RemoteUnit
 from siorg_job.sync.merge import differences, end, merge, remote_organization_values, stays_active
 from siorg_job.sync.merge_base import ended_raw, next_raw, next_record
-from siorg_job.sync.model import Conflict, Fetched, OrganizationField, Values
-from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
-from siorg_job.sync.resolution import Resolution, resolution_of
-from siorg_job.sync.working_copy import Organization, WorkingCopy
-from siorg_queue import Item, Operation, Verdict
+from siorg_job.sync.model import Conflict, Fetched, OrganizationField, UnitField, Values
+from siorg_job.sync.outcomes import asked_too_early, completed, conflict, not_extinct, refused, superseded
+from siorg_job.sync.place import base_of as base_of_unit
+from siorg_job.sync.resolution import Resolution, ResolutionError, resolution_of
+from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
+from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 
 def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
@@ -26,7 +27,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     resolution = resolution_of(item, OrganizationField, remote_organization_values)
     if fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, row.synced_at, decided=resolution is not None)
-    remote = None if fetched.unit is None or fetched.unit.ended else fetched.unit
+    remote = fetched.unit if fetched.unit is not None and fetched.unit.is_its_own else None
     if item.operation in (Operation.MERGE, Operation.SPLIT) and resolution is None:
         found = (
             end(row.is_active)
@@ -37,7 +38,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         return conflict(item, reason, found, row.id, kind=item.operation.lower())
     if remote is None:
         if item.operation in (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE):
-            return refused(item, f"SIORG has no organization {item.siorg_code}", "not_found")
+            return refused(item, _word_of(row, fetched), "not_found")
         return _extinguish(item, fetched, row, copy, resolution)
     if item.operation is Operation.EXTINCTION and resolution is None:
         return not_extinct(item, f"organization {row.code}", row.id)
@@ -72,6 +73,44 @@ def base_of(row: Organization) -> Values | None:
     return {**remote_organization_values(row.said), **recorded}
 
 
+# -- the end, which a person decides about ------------------------------------------------------------------------------
+
+
+def lives_elsewhere(answer: Answer, organization: int) -> bool:
+    """Whether SIORG has a unit of an ended organization somewhere; that what it has ended holds it, is no place."""
+    if isinstance(answer, RemoteUnit):
+        return not answer.ended and answer.organization_code not in (None, organization)
+    return answer is not None
+
+
+def is_kept_active(row: Organization, copy: WorkingCopy) -> bool:
+    """Whether a person wants the organization active although SIORG has ended it."""
+    base = base_of(row)
+    return stays_active(None, copy.turned_down(row)) or (base is not None and base.get(OrganizationField.IS_ACTIVE) is False)
+
+
+def ends_with_its_units(item: Item) -> bool:
+    """Whether a person decided that the organization ends: with it end the units that SIORG has nowhere."""
+    if item.entity_type is not EntityType.ORGANIZATION:
+        return False
+    try:
+        return _is_accepted(resolution_of(item, OrganizationField))
+    except ResolutionError:
+        return False
+
+
+def _is_accepted(resolution: Resolution | None) -> bool:
+    return resolution is not None and resolution.names(OrganizationField.IS_ACTIVE) and not stays_active(resolution, {})
+
+
+def _word_of(row: Organization, fetched: Fetched) -> str:
+    """What SIORG says of an organization that it has no more."""
+    unit = fetched.unit
+    if unit is None or unit.ended:
+        return f"SIORG has no organization {row.code} any more"
+    return f"SIORG has made organization {row.code} a unit of organization {unit.organization_code}"
+
+
 def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
     base = base_of(row)
     if not row.is_active or (resolution is None and base is not None and base.get(OrganizationField.IS_ACTIVE) is False):
@@ -81,9 +120,43 @@ def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCo
     if stays_active(resolution, copy.turned_down(row)):
         copy.put(replace(noted, base=next_record(row.base, row.values(), ended, decided=ended)))
         return completed(item, row.id)
-    if units := copy.active_units.get(row.id):
-        reason = f"SIORG ended organization {row.code}, but {units} of its units are active here"
-        return conflict(item, reason, end(local=True), row.id, kind="active_children")
+    units = copy.active_in(row)
+    if not _is_accepted(resolution):
+        reason = (
+            f"{_word_of(row, fetched)}; it and its {len(units)} active units here wait for one decision:"
+            f" siorg-job organizations deactivate {row.code}, or accept this; kept, they stay active"
+        )
+        return conflict(item, reason, end(local=True), row.id, kind="organization_ended", details={"active_units": len(units)})
+    if units - fetched.gone - fetched.elsewhere:
+        return Verdict(item, Outcome.RELEASED, "units came to the organization meanwhile; asking for them too", delay_seconds=1.0)
+    ending = [copy.units[code] for code in units & fetched.gone]
+    if newer := [unit.synced_at for unit in ending if fetched.is_older_than(unit.synced_at) and unit.synced_at]:
+        return asked_too_early(item, max(newer), "a newer answer of SIORG about its units was applied meanwhile")
+    for unit in sorted(ending, key=lambda unit: (-unit.level, unit.code)):
+        _end_unit(item, fetched, unit, row, copy)
+    copy.ask_again |= units & fetched.elsewhere
     after = replace(noted, is_active=False, base=next_record(row.base, ended, ended, ()))
     copy.change(item, Operation.EXTINCTION, row, after, [OrganizationField.IS_ACTIVE])
     return completed(item, row.id)
+
+
+def ends_along(unit: Unit, copy: WorkingCopy) -> bool:
+    """Whether a unit ends with its organization: unless a person kept it when SIORG ended it, or opened it again since."""
+    base = base_of_unit(unit, copy)
+    return not stays_active(None, copy.turned_down(unit)) and (base is None or base.get(UnitField.IS_ACTIVE) is not False)
+
+
+def _end_unit(item: Item, fetched: Fetched, unit: Unit, row: Organization, copy: WorkingCopy) -> None:
+    ended: Values = {UnitField.IS_ACTIVE: False}
+    if not ends_along(unit, copy):
+        return
+    after = replace(
+        unit,
+        is_active=False,
+        deactivation_reason=f"extinct in SIORG with organization {row.code}",
+        base_raw=ended_raw(unit.base_raw),
+        synced_at=fetched.asked_at,
+        base=next_record(unit.base, ended, ended, ()),
+    )
+    copy.change(item, Operation.EXTINCTION, unit, after, [UnitField.IS_ACTIVE], unit.version)
+    copy.ended_along.add(unit.code)

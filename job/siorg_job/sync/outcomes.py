@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,8 +17,15 @@ def completed(item: Item, local_id: UUID | None) -> Verdict:
     return Verdict(item, Outcome.COMPLETED, local_id=local_id)
 
 
-def refused(item: Item, reason: str, kind: str, details: Mapping[str, Any] | None = None) -> Verdict:
-    """The permanent end of an item, with the reason for people and programs."""
+def refused(
+    item: Item, reason: str, kind: str, details: Mapping[str, Any] | None = None, waits_for: Collection[int] = ()
+) -> Verdict:
+    """The end of an item until discovery asks again, with the reason for people and programs.
+
+    ``waits_for``: the codes of units; as soon as one of them comes to its place, or leaves it, the item is tried again.
+    """
+    if waits_for:
+        details = {**(details or {}), "waits_for": sorted(waits_for)}
     return Verdict(item, Outcome.FAILED, error=reason, details=_details(kind, details))
 
 
@@ -66,6 +73,15 @@ def not_extinct(item: Item, subject: str, local_id: UUID | None = None) -> Verdi
     """The end that the item reports is not confirmed."""
     error = f"SIORG still has {subject}: it is not extinct"
     return Verdict(item, Outcome.SKIPPED, error, _details("not_extinct"), local_id=local_id)
+
+
+def part_of_an_end(item: Item, organization: int) -> Verdict:
+    """The unit ends with its organization, about which a person decides."""
+    error = (
+        f"SIORG has no organization {organization}, which holds unit {item.siorg_code} here: their ends are one decision,"
+        f" siorg-job organizations deactivate {organization}"
+    )
+    return Verdict(item, Outcome.SKIPPED, error, _details("organization_ended", {"organization": organization}))
 
 
 def superseded(item: Item, local_id: UUID, synced_at: datetime, *, decided: bool) -> Verdict:

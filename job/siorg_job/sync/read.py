@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -13,7 +14,17 @@ from siorg_job.sync.domain_rows import pairs
 from siorg_job.sync.merge_base import read_base
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
-from siorg_job.sync.working_copy import Ancestor, Child, Domain, Kept, Organization, Question, Unit, WorkingCopy
+from siorg_job.sync.working_copy import (
+    FALLBACK_CATEGORY,
+    Ancestor,
+    Child,
+    Domain,
+    Kept,
+    Organization,
+    Question,
+    Unit,
+    WorkingCopy,
+)
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
@@ -28,6 +39,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     """Lock and read what the items touch. Inside the caller's transaction, fence first."""
     copy = _empty(connection)
     local_ids: dict[int, UUID | None] = {unit.code: None for _, fetched in works for unit in fetched.units}
+    local_ids |= {code: None for _, fetched in works for code in fetched.gone}
     local_ids |= {item.siorg_code: item.local_id for item, _ in works if item.entity_type is EntityType.UNIT}
     _read_organizations(connection, works, sorted(local_ids), copy)
     if local_ids:
@@ -37,6 +49,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
             _rows(connection, name)
     _read_domains(connection, _DOMAINS.values(), copy)
     codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
+    codes |= {code for _, fetched in works for code in fetched.gone}
     _read_kept(connection, codes, copy)
     read_questions(connection, codes, copy)
     copy.as_read = {row.id: row for rows in (copy.organizations, copy.units, copy.domains) for row in rows.values()}
@@ -89,14 +102,14 @@ def _read_organizations(connection: Connection, works: _Works, unit_codes: list[
         if item.operation is not Operation.UPDATE and item.siorg_code in copy.organizations
     ]
     if ending:
-        copy.active_units = {row["organization_id"]: row["units"] for row in _rows(connection, "active_units", ids=ending)}
+        rows = _rows(connection, "active_units", ids=ending)
+        copy.active_units = {row["organization_id"]: frozenset(row["codes"]) for row in rows}
 
 
 def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID | None], copy: WorkingCopy) -> None:
     for row in _rows(connection, "units", codes=sorted(local_ids), local_ids=[local_ids[code] for code in sorted(local_ids)]):
         if row["code"] not in copy.units:
-            row["contact_info"] = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
-            copy.put(Unit(**_with_base(row, UnitField)))
+            copy.put(_unit(row))
     parents = {code for item, _ in works for code in codes_named(item.error_details)}
     parents |= {unit.parent_code for _, fetched in works for unit in fetched.units if unit.parent_code}
     above = {unit.parent_id for unit in copy.units.values() if unit.parent_id is not None}
@@ -116,7 +129,7 @@ def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID
 def _read_kept(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
     for row in _rows(connection, "kept", codes=sorted(codes)):
         entity_type = EntityType(row["entity_type"])
-        if entity_type is EntityType.UNIT and row["code"] in copy.organizations:
+        if entity_type is EntityType.UNIT and row["code"] in copy.organizations and row["code"] not in copy.units:
             entity_type = EntityType.ORGANIZATION  # an organization that was enqueued as a unit
         found = row["detected_changes"].items()
         remote = {field: sides["remote"] for field, sides in found if isinstance(sides, dict) and "remote" in sides}
@@ -124,14 +137,23 @@ def _read_kept(connection: Connection, codes: Iterable[int], copy: WorkingCopy) 
 
 
 def read_for_comparison(connection: Connection, organization: int, codes: Sequence[int]) -> WorkingCopy:
-    """Read one organization with its units, and the units that are named wherever they are here; nothing is locked."""
+    """Read one organization with its units, and the units that are named wherever they are here; nothing is locked.
+
+    One of the largest has 6,600: of what SIORG said last only the values are kept.
+    """
     copy = _empty(connection)
     for row in _rows(connection, "organizations", codes=[organization], unit_codes=list(codes)):
         copy.put(Organization(**_with_base(row, OrganizationField)))
-    for row in _rows(connection, "units_to_compare", organization=organization, codes=list(codes)):
-        row["contact_info"] = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
-        copy.put(Unit(**_with_base(row, UnitField)))
+    sql = load("siorg_job.sync", "read.sql")["units_to_compare"]
+    for row in connection.execute(sql, {"organization": organization, "codes": list(codes)}):
+        unit = _unit(row)
+        copy.put(replace(unit, said=None if unit.said is None else replace(unit.said, raw=""), base_raw=None))
     return copy
+
+
+def read_registered(connection: Connection) -> set[int]:
+    """Codes of the organizations that are registered here, and active."""
+    return {row["code"] for row in _rows(connection, "registered")}
 
 
 def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCopy) -> set[tuple[EntityType, int, str, str]]:
@@ -168,6 +190,13 @@ def hanging_wrong(connection: Connection, copy: WorkingCopy) -> list[int]:
 
 def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
     return connection.execute(load("siorg_job.sync", "read.sql")[name], parameters).fetchall()
+
+
+def _unit(row: dict[str, Any]) -> Unit:
+    contact = row["contact_info"] if isinstance(row["contact_info"], dict) else {}
+    name = row.pop("category_name")
+    own_category = row["category_code"] is None and name != FALLBACK_CATEGORY
+    return Unit(**_with_base(row | {"contact_info": contact, "own_category": own_category}, UnitField))
 
 
 def _with_base(row: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:

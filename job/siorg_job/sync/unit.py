@@ -47,7 +47,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
             return failed_for_now(item, refusal.reason, refusal.kind)
         if resolution is not None and not resolution.merged.keys().isdisjoint(PLACE):
             return unusable(item, refusal.reason)
-        return refused(item, refusal.reason, refusal.kind)
+        return refused(item, refusal.reason, refusal.kind, waits_for=refusal.waits_for)
 
 
 def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolution | None) -> Verdict:
@@ -72,10 +72,21 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
         if above is None or above.synced_at is None or above.synced_at < fetched.asked_at:
             # It was not applied yet from this answer or a newer one. Where it is in conflict it has, or will have, an item of
             # its own; a loop that remains is refused below.
-            _apply(item, ancestor, fetched, copy)
+            _apply_above(item, ancestor, fetched, copy)
     apart = _apply(item, remote, fetched, copy, resolution)
     id_ = copy.units[remote.code].id
     return completed(item, id_) if apart is None else _disputed(item, apart, id_, copy)
+
+
+def _apply_above(item: Item, ancestor: RemoteUnit, fetched: Fetched, copy: WorkingCopy) -> None:
+    """Bring a unit above the item's own in line; where that is refused, the item waits for it."""
+    try:
+        _apply(item, ancestor, fetched, copy)
+    except Refused as refusal:
+        if refusal.kind == "unknown_parent":
+            raise
+        reason = f"waits for unit {ancestor.code} above it: {refusal.reason}"
+        raise Refused(reason, "parent_failed", [ancestor.code]) from None
 
 
 def _disputed(item: Item, apart: Conflict, local_id: UUID, copy: WorkingCopy) -> Verdict:
@@ -134,7 +145,11 @@ def _extinguish(item: Item, fetched: Fetched, unit: Unit | None, copy: WorkingCo
 
 
 def _held_up(item: Item, unit: Unit, copy: WorkingCopy) -> Verdict | None:
-    """What becomes of the end of a unit that has active ones below it; None when it has none."""
+    """What becomes of the end of a unit that has active ones below it; None when it has none.
+
+    It waits for those that have items of their own, and for those that SIORG, too, has below it still. About any other a person
+    has to decide.
+    """
     below = list(copy.active_below(unit))
     if not below:
         return None
@@ -147,6 +162,10 @@ def _held_up(item: Item, unit: Unit, copy: WorkingCopy) -> Verdict | None:
             error=f"waits for the items of {len(waits)} active units below it",
         )
     names = [f"{child.code or child.id} {child.name}" for child in below]
+    if all(child.is_named for child in below):
+        reason = f"SIORG has unit {unit.code} no more, and still has units below it: {', '.join(names[:5])}"
+        codes = [child.code for child in below if child.code is not None]
+        return refused(item, reason, "still_a_parent", waits_for=codes)
     reason = f"SIORG ended unit {unit.code}, but {len(names)} active units are below it: {', '.join(names[:5])}"
     return conflict(item, reason, end(local=True), unit.id, kind="active_children", details={"children": names[:50]})
 
@@ -335,7 +354,7 @@ def _columns(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) ->
                 columns |= {"unit_type_id": copy.type_for(str(value)).id, "type_slug": value}
             case UnitField.CATEGORY:
                 assert isinstance(value, int)
-                columns |= {"category_id": _category(value, fetched, copy).id, "category_code": value}
+                columns |= {"category_id": _category(value, fetched, copy).id, "category_code": value, "own_category": False}
             case UnitField.IS_ACTIVE:
                 columns |= {"is_active": value, "deactivation_reason": None}
             case UnitField.PHONES | UnitField.EMAILS | UnitField.WEBSITES | UnitField.ADDRESS:

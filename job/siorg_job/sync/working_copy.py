@@ -40,6 +40,8 @@ class Unit:
     name: str
     activity_area: str
     contact_info: Mapping[str, Any]
+    own_category: bool = False
+    """Whether the category is a person's, which SIORG does not know; the fallback is nobody's."""
     acronym: str | None = None
     parent_id: UUID | None = None
     parent_code: int | None = None
@@ -47,6 +49,8 @@ class Unit:
     siorg_parent_code: int | None = None
     level: int = 1
     """As it was read: what hangs elsewhere by now is refreshed by ``write``."""
+    off_path: Mapping[str, Any] = field(default_factory=dict)
+    """As it was read: of level and path what does not follow from the parent, ``{column: [here, what follows]}``."""
     is_active: bool = True
     deactivation_reason: str | None = None
     """Of an end by this transaction; the earlier one is not read."""
@@ -68,7 +72,7 @@ class Unit:
             UnitField.ORGANIZATION: self.organization_code,
             UnitField.PARENT: self._parent_value(),
             UnitField.UNIT_TYPE: self.type_slug,
-            UnitField.CATEGORY: self.category_code,
+            UnitField.CATEGORY: f"local:{self.category_id}" if self.own_category else self.category_code,
             UnitField.ACTIVITY_AREA: self.activity_area,
             UnitField.PHONES: _texts(contact.get("phones")),
             UnitField.EMAILS: _texts(contact.get("emails")),
@@ -193,6 +197,8 @@ class Child:
     name: str
     item_due_seconds: float | None
     """Seconds until its own item is due (0: now, or in work); None when it has none."""
+    is_named: bool = False
+    """As far as is known here, SIORG has it below that unit too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +247,8 @@ class WorkingCopy:
     """Every row as the database has it, by id."""
     ancestors: dict[UUID, Ancestor] = field(default_factory=dict)
     children: dict[UUID, list[Child]] = field(default_factory=dict)
-    active_units: dict[UUID, int] = field(default_factory=dict)
-    """Number of active units, of organizations that may end."""
+    active_units: dict[UUID, frozenset[int]] = field(default_factory=dict)
+    """Codes of the active units, of organizations that may end."""
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
     """Oldest first."""
     questions: dict[tuple[EntityType, int], list[Question]] = field(default_factory=dict)
@@ -255,7 +261,9 @@ class WorkingCopy:
     resettled: set[UUID] = field(default_factory=set)
     """Units that came to an organization or left one: what hangs below them here, and in SIORG, may have to be hung anew."""
     ask_again: set[int] = field(default_factory=set)
-    """Codes of units in dispute for another reason than the end that their item was about."""
+    """Codes of units in dispute for another reason than the end that their item was about, or that SIORG has elsewhere."""
+    ended_along: set[int] = field(default_factory=set)
+    """Codes of units that ended with their organization: no question about them is open any more."""
     _unit_codes: dict[UUID, int] = field(default_factory=dict)
     _replaced: list[tuple[dict[Any, Any], int | UUID, Row | None]] = field(default_factory=list)
     """Where ``put`` replaced what row, if any: the way back."""
@@ -302,11 +310,7 @@ class WorkingCopy:
         # An item may change more than its own row: an ancestor of its unit, a category that has the name it needs.
         code = item.siorg_code if after.code is None else after.code
         names = sorted(str(field) for field in fields)
-        review = not was_shown(item, code, names) and (
-            review
-            or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE)
-            or (operation is Operation.UPDATE and item.operation is Operation.HIERARCHY_CHANGE and code == item.siorg_code)
-        )
+        review = not was_shown(item, code, names) and (review or operation in (Operation.EXTINCTION, Operation.HIERARCHY_CHANGE))
         self.history.append(
             HistoryRow(
                 entity_type=after.entity_type,
@@ -384,6 +388,13 @@ class WorkingCopy:
         for other in self.units.values():
             if other.parent_id == unit.id and other.is_active and other.id not in known:
                 yield Child(other.id, other.code, other.name, None)
+
+    def active_in(self, organization: Organization) -> set[int]:
+        """Codes of the active units of an organization that may end."""
+        listed = self.active_units.get(organization.id, ())
+        now = {code: self.units[code] for code in listed if code in self.units}
+        left = {code for code, unit in now.items() if unit.organization_id != organization.id or not unit.is_active}
+        return {*listed} - left
 
     # -- what a person kept -------------------------------------------------------------------------------------------
 

@@ -50,7 +50,9 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
     new = [unit for unit in copy.units.values() if unit.id not in read]
     noted = [(read[unit.id], unit) for unit in copy.units.values() if unit is not read.get(unit.id, unit)]
     changed = [unit for before, unit in noted if unit.values() != before.values()]
-    relocated = [unit for before, unit in noted if _unit_path(unit) != _unit_path(before)]
+    # A person who renames or moves a unit leaves the paths below as they were: mended whatever became of the item.
+    stale = [unit for unit in copy.units.values() if unit.off_path and unit.id in read]
+    relocated = stale + [unit for before, unit in noted if not unit.off_path and _unit_path(unit) != _unit_path(before)]
     levels: dict[int, list[Unit]] = {}
     for unit in (*new, *relocated):
         levels.setdefault(len(copy.chain(unit.parent_id)), []).append(unit)
@@ -62,7 +64,8 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
     run("touch_units", (unit for _, unit in noted if unit.id not in known))
 
     renamed = [row.id for before, row in organizations if _organization_path(row) != _organization_path(before)]
-    _refresh_paths(connection, copy, [unit.id for unit in relocated], renamed)
+    beside = {unit.parent_id for unit in stale if unit.parent_id is not None}  # so are the paths of what no item is about
+    _refresh_paths(connection, copy, [*beside, *(unit.id for unit in relocated)], renamed)
     run("upsert_mappings", [*new, *changed])
     if relocated:
         sql = load("siorg_job.sync", "write.sql")["refresh_mapping_paths"]

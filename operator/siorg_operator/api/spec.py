@@ -226,6 +226,15 @@ class Discovery(Part):
         tuple[Annotated[int, Field(ge=1, le=2_147_483_647)], ...], LISTS, Field(max_length=200), UniqueBy()
     ] = ()
     """SIORG codes of the organizations to ask for. Empty: all that are registered in the database."""
+    max_ends: Annotated[int, Field(ge=0, le=100_000)] = 10
+    """Units of one organization that may end within 24 hours without a person, or maxEndsPercent of it, whichever is more. Beyond
+    that, and beyond half of its units in any case, all its ends are held: siorg-job held lists, releases and drops them.
+    Holds for the Jobs and for the verification too."""
+    max_ends_percent: Annotated[int, Field(ge=0, le=50)] = 5
+    """The same in percent of the organization's active units."""
+    max_ends_total_percent: Annotated[int, Field(ge=0, le=50)] = 2
+    """Units of all organizations together that may end within 24 hours, in percent of all active units; never less than the
+    largest limit of a single organization."""
 
 
 class Verification(Part):

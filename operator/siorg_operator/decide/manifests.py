@@ -116,11 +116,14 @@ def drain_job(
 
 def environment(resource: SiorgSyncWorker) -> dict[str, str]:
     """What the resource says, as the variables of a job; without the Secrets."""
-    siorg, worker = resource.spec.siorg, resource.spec.worker
+    siorg, discovery, worker = resource.spec.siorg, resource.spec.discovery, resource.spec.worker
     return {
         "SIORG_API_URL": siorg.url,
         "SIORG_ALLOW_INSECURE": "true" if siorg.allow_insecure else "false",
         "SIORG_MAX_REQUESTS_PER_SECOND": f"{siorg.max_requests_per_second:g}",
+        "SIORG_MAX_ENDS": str(discovery.max_ends),
+        "SIORG_MAX_ENDS_PERCENT": str(discovery.max_ends_percent),
+        "SIORG_MAX_ENDS_TOTAL_PERCENT": str(discovery.max_ends_total_percent),
         "WORKER_BATCH_SIZE": str(worker.batch_size),
         "WORKER_CONCURRENCY": str(worker.concurrency),
         "WORKER_MAX_RETRIES": str(worker.max_retries),

@@ -192,7 +192,7 @@ QUEUE_DRAINED: Final = "The queue is empty and every Job has ended"
 
 
 VERIFICATIONS_UNREADABLE: Final = "The stored verifications cannot be read: see QueueReachable"
-NOT_VERIFIED: Final = "No complete verification is stored yet: the next one by the schedule makes it, or siorg-job verify"
+NOT_VERIFIED: Final = "No complete verification is stored yet: the next by the schedule makes it, or siorg-job verify --stored"
 
 
 def verified(found: Verification) -> str:
@@ -217,7 +217,7 @@ def verification_old(found: Verification, interval: float) -> str:
     drift = f"{found.drift} drift" if found.drift else "no drift"
     return (
         f"The last complete verification was {_ago(found.age_seconds)}, more than twice its interval ({_span(interval)}). It"
-        f" found {drift}{_departures(found)}. See the CronJob verification, or run siorg-job verify"
+        f" found {drift}{_departures(found)}. See the CronJob verification, or run siorg-job verify --stored"
     )
 
 

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeAlias
 
+from support.convergence.broken import all_found
 from support.convergence.machine import Machine
 from support.convergence.programs import STEPS, Failure, run_seed, shrunk
 from support.postgres import embedded_postgres
@@ -32,11 +33,22 @@ def _run(seeds: range) -> Result:
     return done, [str(failure) for failure in failures]
 
 
+def _run_broken() -> int:
+    missed = 0
+    for line in all_found():
+        print(line, flush=True)  # noqa: T201 - a program for people
+        missed += "found after" not in line
+    return 1 if missed else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--seeds", default="1-400", metavar="FIRST-LAST", help="or one seed (default 1-400)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 2))
+    parser.add_argument("--broken", action="store_true", help="break the product on purpose, each way after the other")
     arguments = parser.parse_args()
+    if arguments.broken:
+        return _run_broken()
     first, _, last = arguments.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     started = time.monotonic()

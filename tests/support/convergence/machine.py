@@ -18,14 +18,16 @@ import psycopg
 from siorg_job.discover import discover, registered
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.sync.apply import Work, apply
+from siorg_job.verify import Verified, verify
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict
 from support.convergence import oracle
 from support.convergence.oracle import Edit, Edits, Entity, Local
 from support.convergence.siorg import (
-    REGISTERED_FIRST,
+    ORGANIZATIONS,
     TOP,
     UNREGISTERED,
     ReformingSiorg,
+    Rows,
     as_unit,
     children_of,
     is_organization,
@@ -35,14 +37,6 @@ from support.convergence.siorg import (
     subtree_of,
 )
 from support.local_structure import World, check_tree, contact
-
-TRUSTS_VERSIONS = True
-"""Discovery asks nothing more where the version stands still, and compares SIORG's rows with SIORG's earlier ones, not with ours.
-
-So at each quiet point what SIORG kept silent gets a version, every version moves where items FAILED, and that of an organization
-that has units here which SIORG has elsewhere; units that are inactive here, or of which the API server closed a conflict, are
-asked for. False, once discovery compares whole structures with the rows here, whatever the version says (faults 1 and 3).
-"""
 
 Step = tuple[Any, ...]
 
@@ -138,18 +132,18 @@ class Machine:
 
     # -- a program ----------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """An empty database and a SIORG of organizations without units."""
-        self.siorg.begin((*REGISTERED_FIRST, UNREGISTERED))
+    def begin(self, registered: int = 3) -> None:
+        """An empty database with so many organizations, and a SIORG of these and one more, all without units."""
+        organizations = ORGANIZATIONS[:registered]
+        self.siorg.begin((*organizations, UNREGISTERED))
         for process in self.processes:
             process.begin()
-        _clear(self.connection, REGISTERED_FIRST)
+        _clear(self.connection, organizations)
         self.edits: Edits = {}
-        self.skipped: set[Entity] = set()
         self.told: set[UUID] = set()
         self.synced: dict[int, datetime] = {}
-        self.closed: set[int] = set()
-        """Units of conflicts that the API server closed: the rest of the item comes with the next sync."""
+        self.ends: dict[int, set[int]] = {}
+        """Units of each organization that SIORG ended."""
         self.mirror: dict[Entity, dict[str, Any]] = oracle.local(self.connection).values()
         """The rows as history tells them, with what people wrote."""
 
@@ -165,11 +159,33 @@ class Machine:
             self.done += 1
         return did is not False
 
+    def _organizations(self, number: int) -> bool:
+        """How many are registered at the beginning."""
+        if self.siorg.past:
+            return False
+        self.begin(number)
+        return True
+
     # -- SIORG's reforms ----------------------------------------------------------------------------------------------
 
     def _reform(self, changes: dict[int, Any], silently: bool = False) -> bool:
-        rows = {**self.siorg.rows, **changes}
-        return self.siorg.reform({code: row for code, row in rows.items() if row is not None}, silently=silently)
+        rows = {code: row for code, row in {**self.siorg.rows, **changes}.items() if row is not None}
+        return self._is_asked_for(rows) and self.siorg.reform(rows, silently=silently)
+
+    def _is_asked_for(self, rows: Rows) -> bool:
+        """Whether SIORG may become so: see ``oracle.NOT_ASKED_YET``."""
+        registered = [code for kind, code in self.mirror if kind == "ORGANIZATION"]
+        if any(is_organization(code, self.siorg.rows) and not is_organization(code, rows) for code in registered):
+            return False
+        known = {code for code in self._registered() if is_organization(code, rows)}
+        ends = {code: set(ended) for code, ended in self.ends.items()}
+        for code, row in self.siorg.rows.items():
+            if organization_of(row) in known and (code not in rows or organization_of(rows[code]) not in known):
+                ends.setdefault(organization_of(row), set()).add(code)
+        if any(len(ended) > oracle.MAX_ENDS for ended in ends.values()):
+            return False
+        self.ends = ends
+        return True
 
     def _is_unit(self, *codes: int) -> bool:
         rows = self.siorg.rows
@@ -305,7 +321,9 @@ class Machine:
     def _undo(self, number: int, silently: bool = False) -> bool:
         """SIORG is as it was so many reforms ago."""
         past = self.siorg.past
-        return 0 < number <= len(past) and self.siorg.reform(past[-number], silently=silently, back=True)
+        if not 0 < number <= len(past) or not self._is_asked_for(past[-number]):
+            return False
+        return self.siorg.reform(past[-number], silently=silently, back=True)
 
     def _announce(self, organization: int) -> bool:
         """A version moves, whether there is a reason or not."""
@@ -424,11 +442,10 @@ class Machine:
             " AND siorg_code = %s", [code],
         ).fetchone()  # fmt: skip
         changes = found["changes"] or {}
-        if not self._carry(code, found["id"], found["payload"], sorted(changes), how, value, changes):
+        if not self._carry(found["id"], found["payload"], sorted(changes), how, value, changes):
             return False
         entity = (kind, code)
         if how in ("skip", "skip by the API server"):
-            self.skipped.add(entity)
             return True
         for name, sides in changes.items():
             self._decided(entity, "place" if name in ("organization", "parent") else name, sides, changes, how, value)
@@ -437,7 +454,7 @@ class Machine:
                     edit.weak = True
         return True
 
-    def _carry(self, code: int, id_: UUID, payload: Any, names: list[str], how: str, value: Any, changes: Any) -> bool:
+    def _carry(self, id_: UUID, payload: Any, names: list[str], how: str, value: Any, changes: Any) -> bool:
         world = self.world
         match how:
             case "accept":
@@ -448,7 +465,6 @@ class Machine:
                 world.store.reopen_conflict(id_, {"resolution": "MERGE", "field_resolutions": dict.fromkeys(names, "LOCAL")})
             case "keep by the API server":
                 world.keep_as_the_api_server(id_)
-                self.closed.add(code)
             case "merge by the API server":
                 chosen = dict.fromkeys(names, "LOCAL")
                 world.resolve(id_, "MERGE", merged_payload=payload or {}, field_resolutions=chosen)
@@ -486,6 +502,7 @@ class Machine:
             home = changes.get("organization", {}).get("remote", self.mirror[entity]["organization"])
             remote = (home, changes["parent"]["remote"] if "parent" in changes else self.mirror[entity]["parent"])
         edit.kept.append(remote)
+        edit.kept_at = len(self.siorg.past)
         if how == "set" and name == "name":
             edit.values.append(value)
 
@@ -494,18 +511,29 @@ class Machine:
 
     # -- what processes do --------------------------------------------------------------------------------------------
 
-    def _discover(self, process: int, code: int, how: str) -> bool:
-        self.siorg.refuses_versions = how == "whole"
-        return self._discovers(self.processes[process], code)
+    def _discover(self, process: int, code: int, full: bool = False) -> bool:
+        return self._discovers(self.processes[process], code, full)
 
-    def _discovers(self, process: _Process, code: int) -> bool:
+    def _discovers(self, process: _Process, code: int, full: bool = False) -> bool:
         organizations = registered(process.connection, [code])
         for organization in organizations:
             with contextlib.suppress(SiorgError):
                 process.world._runner.run(
-                    discover(organization, cast("Any", self.siorg), process.connection, process.world.store)
+                    discover(organization, cast("Any", self.siorg), process.connection, process.world.store, full=full)
                 )
         return bool(organizations)
+
+    def _verify(self, code: int, enqueue: bool) -> bool:
+        """As ``siorg-job verify`` does."""
+        return bool(self._verified(*[known.code for known in registered(self.connection, [code])], enqueue=enqueue))
+
+    def _verified(self, *codes: int, enqueue: bool = False) -> list[Verified]:
+        found: list[Verified] = []
+        for code in codes:
+            with contextlib.suppress(SiorgError):
+                store = self.world.store if enqueue else None
+                found.append(self.world._runner.run(verify(code, cast("Any", self.siorg), self.connection, store)))
+        return found
 
     def _drain(self, process: int, number: int) -> bool:
         did = self._claim(process, number)
@@ -677,12 +705,13 @@ class Machine:
         self.siorg.events.clear()
         for number in range(_PROCESSES):
             self._die(number)
-        if TRUSTS_VERSIONS:
-            self._tell_what_discovery_overlooks()
         self._rest(self.processes[0])
         here = oracle.local(self.connection)
-        asked = oracle.asked_of_people(self.connection, self.skipped)
+        asked = oracle.asked_of_people(self.connection)
+        for edit in self.edits.values():
+            edit.wavered = bool(edit.kept) and edit.kept_at != len(self.siorg.past)
         found = oracle.problems(here, self.siorg.rows, self.edits, asked, self._damaged())
+        found += self._compare_with_verification(here, asked)
         if found:
             raise Broken("; ".join(found))
         check_tree(self.connection)
@@ -693,31 +722,47 @@ class Machine:
             "DELETE FROM siorg_sync_queue AS q WHERE q.status = 'FAILED'"
             " AND NOT EXISTS (SELECT FROM siorg_history AS h WHERE h.sync_queue_id = q.id)"
         )
-        # What was skipped or accepted, and has come to rest, is no news.
+        # What was accepted, and has come to rest, is no news; what was turned down, and is said no more, neither.
         for key, edit in list(self.edits.items()):
+            (_, code), name = key
+            if code in self.siorg.rows and name != "is_active":
+                theirs = oracle.place_in(code, self.siorg.rows) if name == "place" else oracle.said(self.siorg.rows[code], name)
+                edit.kept, edit.kept_at = [value for value in edit.kept if value == theirs], len(self.siorg.past)
             row = here.values().get(key[0])
             if key[1] != "is_active" and row is not None and _field(row, key[1]) not in edit.values:
                 del self.edits[key]
 
-    def _tell_what_discovery_overlooks(self) -> None:
-        here, rows = oracle.local(self.connection).units, self.siorg.rows
-        silent = set(self.siorg.unannounced)
-        if self.world.store.failures(limit=1):
-            silent |= self.siorg.versions.keys()
-        for code, row in here.items():
-            if row["is_active"] and (code not in rows or organization_of(rows[code]) != row["organization"]):
-                silent.add(row["organization"])
-        for organization in sorted(silent):
-            self._announce(organization)
-        asked = {code for code, row in here.items() if not row["is_active"] and self._is_unit(code)}
-        self.world.enqueue(*sorted(asked | (self.closed & here.keys())))
-        self.closed.clear()
+    def _compare_with_verification(self, here: Local, asked: oracle.Asked) -> list[str]:
+        """What ``verify`` lists, beside what there has to be."""
+        alive = [code for code in sorted(here.registered) if is_organization(code, self.siorg.rows)]
+        verified = self._verified(*alive)
+        found = [
+            f"organization {code} cannot be verified" for code in alive if code not in {each.organization for each in verified}
+        ]
+        listed: dict[tuple[str, int, str], list[str]] = {}
+        for each in (departure for one in verified for departure in one.departures):
+            listed.setdefault((str(each.entity_type), each.code, str(each.field)), []).append(str(each.kind))
+        expected = oracle.departures(here, self.siorg.rows, self.edits, asked, self._damaged())
+        for key in sorted({*listed, *expected}):
+            kinds, allowed = listed.get(key, [""]), expected.get(key, frozenset({""}))
+            if len(kinds) > 1 or kinds[0] not in allowed:
+                found.append(f"{key}: verify lists {kinds}, and it is {sorted(allowed)}")
+            elif "drift" in kinds:
+                found.append(f"{key}: drift")
+        in_dispute = {key[:2] for key, kinds in expected.items() if "conflict" in kinds}
+        found += [f"{entity}: a person is asked, and nothing is in dispute" for entity in asked.open.keys() - in_dispute]
+        found += [f"{entity}: a person is asked twice" for entity in asked.several]
+        return found
 
     def _rest(self, process: _Process) -> None:
-        self.siorg.refuses_versions = True
+        """Discoveries and drains, a week after the last, until they write nothing."""
         for _ in range(_ROUNDS):
             before = process.connection.execute("SELECT count(*) AS n FROM siorg_history").fetchone()
-            process.world.store.retry()  # fault 3
+            process.connection.execute(  # a day passes
+                "UPDATE siorg_sync_queue SET processed_at = processed_at - interval '1 day' WHERE status = 'FAILED'"
+            )
+            process.world.store.retry_due()
+            process.connection.execute("DELETE FROM system_settings WHERE key LIKE 'siorg_em_dia:%'")
             for code in [found.code for found in registered(process.connection, None)]:
                 self._discovers(process, code)
             for _ in range(_ROUNDS):
@@ -732,14 +777,12 @@ class Machine:
             if process is not self.fresh:
                 self._observe()
             after = process.connection.execute("SELECT count(*) AS n FROM siorg_history").fetchone()
-            if after == before or not process.world.store.failures(limit=1):
+            if after == before:
                 return
         raise Broken("no rest")
 
     def _look_for_writing(self, here: Local) -> None:
         """Another discovery of everything writes nothing."""
-        for organization in sorted(self.siorg.versions):
-            self._announce(organization)
         number = len(self.told)
         self._rest(self.processes[0])
         if len(self.told) != number or oracle.local(self.connection) != here:
@@ -752,11 +795,11 @@ class Machine:
         self.fresh.begin()
         self._rest(self.fresh)
         fresh = oracle.local(self.fresh.connection)
-        found = oracle.problems(fresh, self.siorg.rows, {}, oracle.asked_of_people(self.fresh.connection, ()), self._damaged())
+        found = oracle.problems(fresh, self.siorg.rows, {}, oracle.asked_of_people(self.fresh.connection), self._damaged())
         if found:
             raise Broken("a fresh load: " + "; ".join(found))
         departed = {code for (kind, code), _ in self.edits if kind == "UNIT"}
-        departed |= {code for kind, code in {*asked.open, *asked.skipped} if kind == "UNIT"} | self._damaged()
+        departed |= {code for kind, code in asked.open if kind == "UNIT"} | self._damaged()
         departed |= oracle.held_up(here, self.siorg.rows, self.edits, asked, self._damaged())
         for code, row in fresh.units.items():
             mine = here.units.get(code)
@@ -800,7 +843,8 @@ def _difference(before: dict[str, Any] | None, after: dict[str, Any] | None) -> 
 def _clear(connection: Connection, organizations: Iterable[int]) -> None:
     connection.execute(
         "TRUNCATE siorg_history, siorg_sync_queue, siorg_mappings, organizational_units, organizations,"
-        " organizational_unit_categories, organizational_unit_types; DELETE FROM system_settings WHERE key LIKE 'siorg_versao:%'"
+        " organizational_unit_categories, organizational_unit_types;"
+        " DELETE FROM system_settings WHERE key LIKE 'siorg_versao:%' OR key LIKE 'siorg_em_dia:%'"
     )
     for code in organizations:
         _register(connection, code, f"Órgão {code}", f"O{code}")

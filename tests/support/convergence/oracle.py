@@ -1,6 +1,6 @@
 """What the local rows have to be, by the rules as they are written: from SIORG's rows and raw SQL, none of the product's code.
 
-``EXCEPTIONS`` is the one list of what is not asked of the product yet.
+``NOT_ASKED_YET`` is the one list of what is not asked of the product yet.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from siorg_queue import Connection
 from support.convergence.siorg import Rows, is_organization, organization_of, parent_of, units_of
 from support.local_structure import Row
 
-EXCEPTIONS: dict[int, str] = {
-    2: "an organization that SIORG ended or demoted: discovery of it fails, it stays active, and so do its units that SIORG has"
-    " nowhere, or in an organization that is not registered",
-    3: "FAILED rows are opened again by hand (siorg-job retry) before each quiet point",
-    7: "a conflict whose reason has gone may stay open; the rows are compared all the same",
+NOT_ASKED_YET: dict[int, str] = {
+    2: "an organization that SIORG ended or demoted: no program does that to a registered one",
+    5: "limits: no program ends more than MAX_ENDS units of an organization",
 }
-"""By the fault of the issue *Convergence*; mend one, and take its entry out."""
+"""By the fault of the issue *Convergence*; build one, take its entry out, and what the machine does about it."""
+
+MAX_ENDS = 10
 
 FIELDS = ("name", "acronym", "contact_info.phones", "place")
 """What people edit here: ``place`` is (organization, parent)."""
@@ -31,7 +31,7 @@ _UNITS = """
 SELECT u.siorg_code AS code, u.name, u.acronym, o.siorg_code AS organization, o.is_active AS at_home,
        CASE WHEN u.parent_id IS NULL THEN o.siorg_code ELSE p.siorg_code END AS parent,
        t.code AS unit_type, c.siorg_code AS category, u.activity_area::text AS activity_area, u.is_active, u.contact_info,
-       u.level, u.path_names, u.siorg_parent_code, u.parent_id IS NULL AS at_the_top
+       u.level, u.path_names, u.siorg_parent_code, u.parent_id IS NULL AS at_the_top, u.siorg_last_version AS version
 FROM organizational_units u JOIN organizations o ON o.id = u.organization_id
 JOIN organizational_unit_categories c ON c.id = u.category_id JOIN organizational_unit_types t ON t.id = u.unit_type_id
 LEFT JOIN organizational_units p ON p.id = u.parent_id
@@ -81,6 +81,10 @@ class Edit:
     """What may stand there now: the edit, and what decisions put in its place."""
     kept: list[Any] = field(default_factory=list)
     """SIORG's values that a person turned down."""
+    kept_at: int = 0
+    """How often SIORG had been reformed when a person last decided for another value."""
+    wavered: bool = False
+    """SIORG changed since: what was turned down may be said anew."""
     accepted: bool = False
     """A person decided for SIORG's value."""
     named: tuple[int, int] | None = None
@@ -122,10 +126,64 @@ def contests(edit: Edit, name: str, code: int, siorg: Rows) -> bool:
 
 @dataclass(frozen=True)
 class Asked:
-    """What waits for people: by entity, what the newest conflict shows of each field in dispute."""
+    """What the queue has, by raw SQL."""
 
     open: Mapping[Entity, Mapping[str, Mapping[str, Any]]]
-    skipped: Collection[Entity]
+    """What people are asked: by entity, of its conflicts what they show of each field in dispute."""
+    several: Collection[Entity] = ()
+    """Entities about which more than one question is open."""
+
+
+Departures = dict[tuple[str, int, str], frozenset[str]]
+"""By (entity, code, field): the kinds that it may have; mostly one."""
+
+_NONE = ""
+"""It may as well be no departure."""
+_FAILED, _DRIFT = frozenset({"failed"}), frozenset({"drift"})
+_MANAGED = ("name", "acronym", "contact_info.phones", "unit_type")
+
+
+def departures(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> Departures:
+    """What differs at rest, and why; what nothing explains is ``drift``."""
+    found: Departures = {}
+    by_entity = _by_entity(edits)
+    for code in sorted({*here.units, *units_of(siorg)}):
+        for name, kinds in _Unit(code, here, siorg, by_entity, asked, damaged).departures():
+            known = found.get(("UNIT", code, name))
+            found["UNIT", code, name] = kinds if known is None else min(known, kinds, key=_precedence)
+    for code in sorted(here.registered):
+        if not is_organization(code, siorg) or code in damaged:
+            continue
+        row, entity = here.organizations[code], ("ORGANIZATION", code)
+        for name in ("name", "acronym"):
+            theirs = said(siorg[code], name)
+            if theirs is not None and row[name] != theirs:
+                edit = by_entity.get(entity, {}).get(name)
+                contested = edit is not None and contests(edit, name, code, siorg)
+                found[*entity, name] = _kinds(entity, name, edit, asked, None, contested=contested)
+    return found
+
+
+_ORDER = ("conflict", "held", "ended", "failed", "waiting", "outside", "edited", "drift")
+
+
+def _precedence(kinds: Collection[str]) -> int:
+    return min(_ORDER.index(kind) for kind in kinds if kind)
+
+
+def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: str | None, *, contested: bool) -> frozenset[str]:
+    """The kinds of a field that differs."""
+    shown = asked.open.get(entity)
+    edited = edit is not None and not edit.accepted and not contested
+    if edit is not None and edit.wavered:
+        return frozenset({"edited", *(["conflict"] if shown is not None else [])})
+    if shown is not None and not edited:
+        return frozenset({"conflict"})  # while a question about a unit is open, nothing of it is written
+    if failed is not None:
+        return frozenset({"failed"})
+    if edit is not None and edit.weak:
+        return frozenset({"edited", *(["conflict"] if shown is not None else [])})
+    return frozenset({"edited"} if edited else {"drift"})
 
 
 def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> list[str]:
@@ -139,7 +197,7 @@ def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Coll
         if not row["is_active"] or code in damaged:
             continue
         if not is_organization(code, siorg):
-            continue  # fault 2
+            continue  # NOT_ASKED_YET[2]
         entity = ("ORGANIZATION", code)
         if _is_disputed(entity, by_entity.get(entity, {}), code, siorg, asked):
             continue
@@ -164,7 +222,7 @@ def _by_entity(edits: Edits) -> dict[Entity, dict[str, Edit]]:
 
 
 def _is_disputed(entity: Entity, edits: Mapping[str, Edit], code: int, siorg: Rows, asked: Asked) -> bool:
-    if entity not in asked.open and entity not in asked.skipped:
+    if entity not in asked.open:
         return False
     return any(edit.weak or edit.kept or contests(edit, name, code, siorg) for name, edit in edits.items())
 
@@ -228,15 +286,85 @@ class _Unit:
             return
         yield from self._fields(row)
 
+    def departures(self) -> Iterable[tuple[str, frozenset[str]]]:
+        code, siorg, row = self.code, self.siorg, self.here.units.get(self.code)
+        home = organization_of(siorg[code]) if code in siorg and not is_organization(code, siorg) else None
+        wanted = home in self.here.registered and home is not None and is_organization(home, siorg)
+        if code in self.damaged:
+            if wanted:
+                yield "*", _FAILED
+            if row is not None and row["at_home"] and row["is_active"] and row["organization"] != home:
+                yield "organization", _FAILED
+        elif row is None:
+            if wanted:
+                yield "*", _FAILED if self._below_damaged() else _DRIFT
+        elif wanted:
+            yield from self._differing(row)
+        elif row["at_home"]:
+            yield from self._ended(row)
+
+    def _ended(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
+        gone = self.code not in self.siorg
+        if not row["is_active"]:  # what left for an organization that is not registered, and ended there, nobody asks about
+            yield "is_active", frozenset({"outside", _NONE} if gone else {"outside"})
+            return
+        parent = gone and any(parent_of(self.siorg[code]) == self.code for code in units_of(self.siorg))
+        yield "is_active", self._kinds("is_active", "is_active", "still a parent" if parent else None)
+
+    def _differing(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
+        failed = "what is above it" if self._below_damaged() or self.is_held_up() else None
+        theirs, found = self.siorg[self.code], False
+        for name in _MANAGED:
+            mine, said_ = row["contact_info"]["phones"] if name == "contact_info.phones" else row[name], said(theirs, name)
+            same = mine == said_ or (isinstance(mine, list) and isinstance(said_, list) and sorted(mine) == sorted(said_))
+            if said_ is not None and not same:
+                found = True
+                yield name, self._kinds(name, name, failed)
+        if not row["is_active"]:
+            found = True
+            yield "is_active", self._kinds("is_active", "is_active", failed)
+        home, above = organization_of(theirs), parent_of(theirs)
+        if row["organization"] != home:
+            found = True
+            yield "organization", self._kinds("organization", "place", failed)
+        listed = above == home or (above in self.siorg and organization_of(self.siorg[above]) == home)
+        unknown = not listed and (above not in self.siorg or above in self.damaged)
+        parent = above if listed or (unknown and self._is_in(above, home)) else home
+        mine = None if row["parent"] == row["organization"] else row["parent"]
+        if mine != (None if parent == home else parent):
+            found = True
+            kinds = self._kinds("parent", "place", "its parent" if above in self.damaged else failed)
+            stayed = above in self.here.units and not self._is_in(above, row["organization"])
+            yield "parent", frozenset({"outside"}) if kinds == _DRIFT and stayed else kinds
+        elif above in self.damaged and row["organization"] != home:
+            yield "parent", frozenset({"failed", _NONE})  # it stays behind with its parent
+        if not listed:
+            shown = self.asked.open.get(("UNIT", self.code), {})
+            kind = "failed" if unknown else "outside"
+            yield "parent", frozenset({"conflict" if "parent" in shown else kind})
+        if not found and theirs["versaoConsulta"] not in (None, row["version"]):
+            yield "siorg_last_version", self._kinds("siorg_last_version", "siorg_last_version", failed)
+
+    def _is_in(self, code: int, organization: int) -> bool:
+        return code in self.here.units and self.here.units[code]["organization"] == organization
+
+    def _kinds(self, name: str, edited: str, failed: str | None) -> frozenset[str]:
+        edit, row = self.edits.get(edited), self.siorg.get(self.code)
+        contested = edit is not None and row is not None and name != "is_active" and contests(edit, edited, self.code, self.siorg)
+        if contested and edited == "place" and edit and row and edit.named == (organization_of(row), parent_of(row)):
+            # SIORG has moved it, or what is above it, before the person did.
+            return frozenset({"conflict" if ("UNIT", self.code) in self.asked.open else "edited"})
+        return _kinds(("UNIT", self.code), name, edit, self.asked, failed, contested=contested)
+
     def _end(self, row: dict[str, Any]) -> Iterable[str]:
         if not row["is_active"]:
             return
         gone = self.code not in self.siorg
         if not is_organization(row["organization"], self.siorg):
-            return  # fault 2
+            return  # NOT_ASKED_YET[2]
         entity = ("UNIT", self.code)
         below = [c for c, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
-        if gone and below and (entity in self.asked.open or entity in self.asked.skipped):
+        if gone and below and entity in self.asked.open:
             return
         if "is_active" in self.edits:
             return  # a person kept it
@@ -283,7 +411,7 @@ class _Unit:
     def _departs(self, code: int) -> bool:
         """Whether that unit may be elsewhere here than SIORG has it."""
         entity = ("UNIT", code)
-        return entity in self.asked.open or entity in self.asked.skipped or code in self.damaged or code not in self.siorg
+        return entity in self.asked.open or code in self.damaged or code not in self.siorg
 
     def is_held_up(self) -> bool:
         """Whether its parent hangs below it here, and may: by a person's word, or because SIORG has it nowhere (failed)."""
@@ -309,11 +437,17 @@ class _Unit:
 
 
 _CONFLICTS = """
-SELECT DISTINCT ON (entity_type, siorg_code) entity_type::text AS type, siorg_code AS code, detected_changes AS changes
-FROM siorg_sync_queue WHERE status = 'CONFLICT' ORDER BY entity_type, siorg_code, created_at DESC, id
+SELECT entity_type::text AS type, siorg_code AS code, detected_changes AS changes
+FROM siorg_sync_queue WHERE status = 'CONFLICT' ORDER BY created_at, id
 """
 
 
-def asked_of_people(connection: Connection, skipped: Collection[Entity]) -> Asked:
-    rows = connection.execute(_CONFLICTS).fetchall()
-    return Asked({(row["type"], row["code"]): row["changes"] or {} for row in rows}, skipped)
+def asked_of_people(connection: Connection) -> Asked:
+    found: dict[Entity, dict[str, Any]] = {}
+    several: set[Entity] = set()
+    for row in connection.execute(_CONFLICTS).fetchall():
+        entity = (row["type"], row["code"])
+        if entity in found:
+            several.add(entity)
+        found[entity] = found.get(entity, {}) | (row["changes"] or {})
+    return Asked(found, several)

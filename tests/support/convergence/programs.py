@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from support.convergence import oracle
 from support.convergence.machine import Broken, Machine, Step
-from support.convergence.siorg import REGISTERED_FIRST, is_organization, organization_of, parent_of, units_of
+from support.convergence.siorg import ORGANIZATIONS, is_organization, organization_of, parent_of, units_of
 
 STEPS = 50
 """Steps of a program; the last is a quiet point, and a few before it."""
@@ -44,7 +44,7 @@ class Proposals:
         self._coming: list[Step] = []
         """The rest of what was begun."""
         kinds: dict[str, int] = {
-            "ask": 2,
+            "ask": 2, "verify": 1,
             "create": 8, "rename": 3, "abbreviate": 2, "call": 2, "retype": 1, "damage": 1, "mend": 2, "move": 7, "transfer": 1,
             "swap": 2, "invert": 2, "end": 4, "return": 2, "recode": 1, "demote": 1, "promote": 1, "dissolve": 1, "undo": 4,
             "announce": 1, "renumber": 1, "later": 2, "register": 1, "activate": 1, "edit": 5, "decide": 6, "discover": 8,
@@ -54,15 +54,32 @@ class Proposals:
         always = {"lag", "create", "move", "discover", "drain", "claim", "fetch", "apply"}
         self._kinds = {kind: weight for kind, weight in kinds.items() if kind in always or rng.random() < 0.6}
 
-    def first(self) -> list[Step]:
-        """A tree to perturb."""
-        steps: list[Step] = []
+    def opening(self) -> Iterator[Step]:
+        """A tree; and, in half of the programs, that tree perturbed in one way and, from there, in another one."""
+        organizations = ORGANIZATIONS[: self._rng.randint(1, len(ORGANIZATIONS))]
+        yield ("organizations", len(organizations))
+        twice = self._rng.random() < 0.5
         made: list[int] = []
-        for _ in range(self._rng.randint(3, 14)):
+        for _ in range(self._rng.randint(3, 9 if twice else 14)):
             code = self._code()
-            steps.append(("create", code, self._rng.choice([*REGISTERED_FIRST, *made, *made]), f"Unidade {code}"))
+            yield ("create", code, self._rng.choice([*organizations, *made, *made]), f"Unidade {code}")
             made.append(code)
-        return [*steps, ("quiet",)]
+        yield ("quiet",)
+        if not twice:
+            return
+        before = len(self._machine.siorg.past)
+        yield from self._perturbation()
+        yield ("quiet",)
+        yield ("undo", len(self._machine.siorg.past) - before)
+        yield from self._perturbation()
+
+    def _perturbation(self) -> Iterator[Step]:
+        for _ in range(self._rng.randint(2, 5)):
+            step = self._propose(
+                self._rng.choice(["create", "rename", "move", "move", "transfer", "swap", "invert", "end", "recode"])
+            )
+            if step is not None:
+                yield step
 
     @property
     def is_amid(self) -> bool:
@@ -214,7 +231,7 @@ class Proposals:
         return ("edit", "UNIT", self._local(), name, self._local() if name == "place" else value[name])
 
     def _decide(self) -> Step | None:
-        asked = sorted(oracle.asked_of_people(self._machine.connection, ()).open)
+        asked = sorted(oracle.asked_of_people(self._machine.connection).open)
         if not asked:
             return None
         how = self._rng.choice([
@@ -234,13 +251,13 @@ class Proposals:
         home = organization_of(self._machine.siorg.rows[code])
         story: list[Step | None] = [
             self._some([("rename", code, self._name()), ("move", code, self._above(), "along"), ("call", code, ["7"])]),
-            self._some([("discover", fast, home, "whole"), ("discover", fast, home, "list"), ("ask", code)]),
+            self._some([("discover", fast, home), ("discover", fast, home, True), ("ask", code)]),
             ("claim", slow, 100),
             ("fetch", slow),
             self._some(
                 [("undo", 1), ("undo", 1), ("rename", code, self._name()), ("end", code, "alone"), ("move", code, home, "along")]
             ),
-            self._some([("discover", fast, home, "whole"), ("discover", fast, home, "list"), None]),
+            self._some([("discover", fast, home), ("discover", fast, home, True), None]),
             self._some([("ask", code), None]),
             self._some([("drain", fast, 100), None]),
             self._some([("apply", slow), ("apply", slow), ("crash", slow, self._rng.randint(1, 25), "ends")]),
@@ -253,7 +270,7 @@ class Proposals:
         if code not in self._machine.siorg.rows:
             return
         home = organization_of(self._machine.siorg.rows[code])
-        work: list[Step] = [("discover", 0, home, self._rng.choice(["whole", "list"])), ("drain", 0, 100)]
+        work: list[Step] = [("discover", 0, home), ("drain", 0, 100)]
         how = self._rng.choice(["accept", "keep", "keep", "keep by the API server", "merge by the API server", "set", "skip"])
         decide: Step = (
             ("decide", "UNIT", code, how, f"Decidido {self._code()}") if how == "set" else ("decide", "UNIT", code, how)
@@ -276,7 +293,10 @@ class Proposals:
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _discover(self) -> Step:
-        return ("discover", self._process(), self._organization(), self._rng.choice(["whole", "list"]))
+        return ("discover", self._process(), self._organization(), self._rng.random() < 0.2)
+
+    def _verify(self) -> Step:
+        return ("verify", self._organization(), self._rng.random() < 0.5)
 
     def _ask(self) -> Step:
         return ("ask", self._local())
@@ -315,10 +335,10 @@ def run_seed(machine: Machine, seed: int, *, steps: int = STEPS) -> Failure | No
     proposals = Proposals(random.Random(seed), machine)
     machine.begin()
     done: list[Step] = []
-    coming, since_quiet = proposals.first(), 0
+    opening, since_quiet = proposals.opening(), 0
     while len(done) < steps:
-        if coming:
-            step = coming.pop(0)
+        if (first := next(opening, None)) is not None:
+            step = first
         elif len(done) >= steps - 1 or (since_quiet >= _QUIET_EVERY and not proposals.is_amid):
             step = ("quiet", len(done) >= steps - 1)
         else:

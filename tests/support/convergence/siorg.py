@@ -1,15 +1,13 @@
-"""A made-up SIORG that is reformed: versions, lists of changes, going back in time, faults, and changes in mid-request."""
+"""A made-up SIORG that is reformed: versions, going back in time, faults, and changes in mid-request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound, SiorgUnavailable, VersionUnknown
+from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound, SiorgUnavailable
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.rows import parse_changes
 from support.local_structure import UFMT, MadeUpSiorg, Row, contact, siorg_row, unit_uri
-from support.scripted_server import envelope
 
 TOP = 244
 """What is above every organization; never served."""
@@ -79,27 +77,20 @@ class ReformingSiorg(MadeUpSiorg):
     def __init__(self) -> None:
         super().__init__()
         self.versions: dict[int, int] = {}
-        self.unannounced: set[int] = set()
-        """Organizations whose content changed while their version stood still."""
         self.past: list[Rows] = []
         self.torn: set[int] = set()
         """Codes whose answers are torn."""
-        self.refuses_versions = True
-        """Whether every version to compare with is too old."""
         self.events: list[tuple[int, Callable[[], Any]]] = []
         """What happens between requests: (after so many, what)."""
-        self._known: dict[tuple[int, int], tuple[Rows, int]] = {}
-        self._changed: list[list[int]] = []
-        """The units of each reform."""
 
     def begin(self, organizations: Iterable[int]) -> None:
         """A SIORG of these organizations and no units."""
         self.rows = {}
         for code in organizations:
             self.publish(siorg_row(code, TOP, organization=code, nome=f"Órgão {code}", sigla=f"O{code}"))
-        for attribute in (self.versions, self.unannounced, self.past, self.torn, self.events, self._known, self._changed):
+        for attribute in (self.versions, self.past, self.torn, self.events):
             attribute.clear()
-        self.down, self.refuses_versions = None, True
+        self.down = None
         self.requests.clear()
         for code in self.rows:
             self.announce(code)
@@ -118,24 +109,19 @@ class ReformingSiorg(MadeUpSiorg):
         if not changed or not _fits(rows):
             return False
         self.past.append(self.rows)
-        self._changed.append(changed)
         touched = {organization_of(side[code]) for code in changed for side in (self.rows, rows) if code in side}
         self.rows = dict(rows)
-        if silently:
-            self.unannounced |= touched
-            return True
         for organization in sorted(touched):
-            self.announce(organization, [] if back else changed)
+            if not silently or organization not in self.versions:
+                self.announce(organization, [] if back else changed)
         return True
 
     def announce(self, organization: int, changed: Iterable[int] = ()) -> None:
         """The organization's version moves, and with it those of its units that changed."""
-        self.unannounced.discard(organization)
         number = self.versions[organization] = max(self.versions.values(), default=99) + 1
         for code in changed:
             if code in self.rows and organization_of(self.rows[code]) == organization:
                 self.rows[code] = self.rows[code] | {"versaoConsulta": f"{number}.0.0"}
-        self._known[organization, number] = self.rows_of(organization), len(self._changed)
 
     def rows_of(self, organization: int) -> Rows:
         return {code: row for code, row in self.rows.items() if organization_of(row) == organization}
@@ -149,27 +135,6 @@ class ReformingSiorg(MadeUpSiorg):
         self._requested(f"version {organization}")
         self._check_organization(organization)
         return f"{self.versions[organization]}.0.0"
-
-    async def changed_since(self, organization: int, version: str) -> list[RemoteUnit]:
-        self._requested(f"since {organization} {version}")
-        self._check_organization(organization)
-        known = self._known.get((organization, int(version.split(".", maxsplit=1)[0])))
-        if known is None or self.refuses_versions:
-            raise VersionUnknown("too old")
-        before, reforms = known
-        # Also what changed and was undone: each change has its version.
-        changed = {code for codes in self._changed[reforms:] for code in codes}
-        listed = []
-        for code in sorted({**before, **self.rows_of(organization)}):
-            row, was = self.rows.get(code), before.get(code)
-            left = row is not None and organization_of(row) != organization
-            # Nobody knows how the list tells of a unit that left: each code has its way. As its new row a promoted one would be
-            # overlooked: discovery takes it for an organization that is merely linked.
-            if row is None or (left and (code % 2 or is_organization(code, self.rows))):
-                listed.append({**(was or {}), "operacao": "EXCLUSAO"})
-            elif row != was or code in changed:
-                listed.append({**row, "operacao": "INCLUSAO" if was is None else "ALTERACAO"})
-        return parse_changes(envelope("unidades", listed))
 
     async def structure(self, organization: int) -> Structure:
         self._requested(f"structure {organization} of many")
@@ -205,5 +170,6 @@ class ReformingSiorg(MadeUpSiorg):
         self.down = SiorgUnavailable("no answer") if down else None
 
 
-REGISTERED_FIRST = (UFMT, 500, 600)
+ORGANIZATIONS = (UFMT, 500, 600, 800, 900)
+"""Those that are registered at the beginning, or the first of them."""
 UNREGISTERED = 700

@@ -58,7 +58,20 @@ def test_enqueue_adds_once(job: Job, connection: Connection, capsys: pytest.Capt
 
 
 def test_every_command_explains_itself(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ["run", "discover", "cleanup", "status", "conflicts", "retry", "enqueue", "organizations", "migrate", "doctor"]
+    commands = [
+        "run",
+        "discover",
+        "verify",
+        "cleanup",
+        "status",
+        "conflicts",
+        "held",
+        "retry",
+        "enqueue",
+        "organizations",
+        "migrate",
+        "doctor",
+    ]
     for words in (["--version"], ["--help"], *([command, "--help"] for command in commands)):
         with pytest.raises(SystemExit) as ended:
             job(*words)

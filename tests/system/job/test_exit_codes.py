@@ -33,7 +33,7 @@ def test_all_wrong_settings_are_told_at_once_by_the_real_process() -> None:
 USAGE = [
     "", "fly", "run --twice", "enqueue", "enqueue 0", "enqueue 2147483648", "enqueue x", "enqueue 1 --priority 11",
     "cleanup --retention-days 0", "discover --organization x", "discover --organization -1", "retry no-uuid", "retry --limit 0",
-    "conflicts --limit -1", "conflicts resolve",
+    "conflicts --limit -1", "conflicts resolve", "verify --stored --organization 471",
 ]  # fmt: skip
 
 
@@ -47,17 +47,17 @@ def test_wrong_usage_is_2(words: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage: siorg-job" in printed.err
 
 
-@pytest.mark.parametrize("command", ["run", "status", "discover", "cleanup", "conflicts", "retry"])
+@pytest.mark.parametrize("command", ["run", "status", "discover", "verify", "verify --stored", "cleanup", "held", "retry"])
 def test_missing_tables_are_1_and_name_the_command_that_makes_them(
     empty_database_url: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command], {"DATABASE_URL": empty_database_url}) == 1
+    assert main(command.split(), {"DATABASE_URL": empty_database_url}) == 1
     told = capsys.readouterr().err
     assert "siorg-job migrate" in told
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize("command", ["run", "status", "cleanup", "conflicts", "retry", "migrate"])
+@pytest.mark.parametrize("command", ["run", "status", "cleanup", "conflicts", "held", "retry", "migrate"])
 def test_a_database_that_is_away_is_75(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command], {"DATABASE_URL": DATABASE, "WORKER_UNAVAILABLE_SECS": "0"}) == 75
     told = capsys.readouterr().err

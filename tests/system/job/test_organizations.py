@@ -271,7 +271,7 @@ def test_the_list_for_programs_has_one_object_a_line(job: Job, capsys: pytest.Ca
     added, seeded = map(json.loads, capsys.readouterr().out.splitlines())
     assert added == {
         "siorg_code": UFMG, "acronym": "UFMG", "name": NAME, "cnpj": UFMG_CNPJ, "ug_code": 153062, "is_main": False,
-        "is_active": True, "units": 0, "version": None, "synced_at": None,
+        "is_active": True, "units": 0, "version": None, "synced_at": None, "exists_in_siorg": None,
     }  # fmt: skip
     assert seeded["siorg_code"] == UFMT
 

@@ -56,5 +56,7 @@ def test_the_kustomization_of_the_runbooks_can_be_built(tmp_path: Path) -> None:
     for kind, name in (("PodMonitor", "siorg-operator"), ("PodMonitor", "siorg-worker"), ("PrometheusRule", "siorg-sync")):
         assert named(made, kind, name)["metadata"]["labels"]["release"] == "monitoring"
     rules = named(made, "PrometheusRule", "siorg-sync")["spec"]["groups"][0]["rules"]
-    assert [rule["alert"] for rule in rules if "86400" in rule["expr"]] == ["SiorgQueueOldestTooOld"]
+    assert [rule["alert"] for rule in rules if "oldest_due" in rule["expr"] and "86400" in rule["expr"]] == [
+        "SiorgQueueOldestTooOld"
+    ]
     assert not [one for one in made if one["kind"] == "PrometheusRule" and one["metadata"]["name"] == "siorg-operator"]

@@ -6,10 +6,14 @@ Programs by seed: `CONVERGENCE_SEED=17 pytest tests/system/sync/test_convergence
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import siorg_job
+from support.convergence.broken import FAULTS, Fault
 from support.convergence.machine import Machine, Step
 from support.convergence.programs import replay, run_seed, shrunk
 from support.postgres import Postgres
@@ -63,6 +67,44 @@ FOUND: dict[str, list[Step]] = {
         ("decide", "UNIT", 1006, "merge by the API server"),
         ("quiet", True),
     ],
+    "of a unit in dispute SIORG changes another field too": [
+        ("create", 1001, 500, "Unidade 1001"),
+        ("quiet",),
+        ("edit", "UNIT", 1001, "name", "Nosso nome"),
+        ("abbreviate", 1001, "Q6"),
+        ("rename", 1001, "Nome 2"),
+        ("quiet",),
+    ],
+    "a unit in dispute has moved to another organization": [
+        ("create", 1001, 500, "Unidade 1001"),
+        ("create", 1002, 1001, "Unidade 1002"),
+        ("quiet",),
+        ("edit", "UNIT", 1001, "name", "Nosso nome"),
+        ("rename", 1001, "Nome 2"),
+        ("transfer", 1001, 471),
+        ("quiet",),
+    ],
+    "SIORG takes back what is in dispute, and its version with it": [
+        ("create", 1001, 500, "Unidade 1001"),
+        ("quiet",),
+        ("edit", "UNIT", 1001, "name", "Nosso nome"),
+        ("rename", 1001, "Nome 2"),
+        ("discover", 0, 500),
+        ("drain", 0, 100),
+        ("undo", 1),
+        ("quiet",),
+    ],
+    "a unit with an acronym that is too long moves to another organization": [
+        ("create", 1001, 500, "Unidade 1001"),
+        ("create", 1002, 500, "Unidade 1002"),
+        ("create", 1003, 471, "Unidade 1003"),
+        ("create", 1004, 1003, "Unidade 1004"),
+        ("quiet",),
+        ("damage", 1003),
+        ("transfer", 1003, 500),
+        ("transfer", 1004, 471),
+        ("quiet",),
+    ],
 }
 """What the machine has found, as small as it could make it."""
 
@@ -70,6 +112,13 @@ FOUND: dict[str, list[Step]] = {
 @pytest.mark.parametrize("program", FOUND)
 def test_what_was_found_once_stays_mended(machine: Machine, program: str) -> None:
     assert replay(machine, FOUND[program]) is None
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_what_is_broken_on_purpose_still_reads_so(fault: Fault, tmp_path: Path) -> None:
+    """`make soak ARGS=--broken` runs them."""
+    copy = shutil.copytree(Path(siorg_job.__file__).parent, tmp_path / "siorg_job")
+    fault.break_copy(copy)
 
 
 def test_a_unit_that_moved_and_is_in_dispute_is_asked_about_once(machine: Machine) -> None:
@@ -80,7 +129,7 @@ def test_a_unit_that_moved_and_is_in_dispute_is_asked_about_once(machine: Machin
         ("edit", "UNIT", 1001, "name", "Nossa unidade"),
         ("rename", 1001, "Nome 1"),
         ("move", 1001, 600, "along"),
-        ("discover", 0, 471, "whole"),
+        ("discover", 0, 471),
         ("drain", 0, 100),
         ("quiet",),
     ]

@@ -107,10 +107,27 @@ def test_a_version_that_stands_still_proves_nothing(world: World, versions: Vers
     assert _discover(world, versions).items == []
     world.siorg.change(900, nome="Nova")
     assert _discover(world, versions).how == "unchanged"
-    world.connection.execute("ALTER TABLE system_settings DISABLE TRIGGER USER")
-    world.connection.execute("UPDATE system_settings SET updated_at = now() - interval '7 days' WHERE key = 'siorg_em_dia:471'")
-    world.connection.execute("ALTER TABLE system_settings ENABLE TRIGGER USER")
+    _time_passes(world, "7 days")
     assert _kinds(_discover(world, versions)) == {900: "UPDATE"}
+
+
+def test_the_structure_is_compared_again_a_day_after_the_version_moved(world: World, versions: Versions) -> None:
+    """However often it was in the hours before."""
+    _discovered(world, versions, 900)
+    versions.current = "100.0.0"
+    hows = []
+    for _ in range(6):
+        hows.append([_discover(world, versions).how for _ in range(3)])
+        _time_passes(world, "8 hours")
+    assert [found.count("structure") for found in hows] == [2, 0, 0, 1, 0, 0]
+    assert hows[3][0] == "structure"
+
+
+def _time_passes(world: World, time: str) -> None:
+    with world.connection.transaction():
+        world.connection.execute("ALTER TABLE system_settings DISABLE TRIGGER USER")
+        world.connection.execute("UPDATE system_settings SET updated_at = updated_at - %s::interval", [time])
+        world.connection.execute("ALTER TABLE system_settings ENABLE TRIGGER USER")
 
 
 def test_a_version_that_moved_does_not_prove_that_the_rows_have(world: World, versions: Versions) -> None:
@@ -153,6 +170,18 @@ def test_a_dispute_is_asked_again_only_where_it_was_put_off(world: World, versio
         assert _kinds(_discover(world, versions, full=True)) == {}
     world.siorg.change(900, nome="Mais nova")
     assert _kinds(_discover(world, versions, full=True)) == {900: "UPDATE"}
+
+
+def test_the_rest_of_a_row_in_dispute_waits_for_the_decision(world: World, versions: Versions) -> None:
+    """Nothing of it is written before: another item could only ask the same."""
+    _discovered(world, versions, 900)
+    world.edit(900, name="Minha")
+    item = world.sync_changed(900, nome="Nova", sigla="N", versaoConsulta="99.1.0")
+    assert _discover(world, versions, full=True).items == []
+    world.decide(item["id"], "MERGE", field_resolutions={"name": "LOCAL"})
+    unit = world.unit(900)
+    assert (unit["name"], unit["acronym"], unit["siorg_last_version"]) == ("Minha", "N", "99.1.0")
+    assert _discover(world, versions, full=True).items == []
 
 
 def test_a_parent_that_is_not_in_the_structure_is_asked_for(world: World, versions: Versions) -> None:
@@ -249,12 +278,12 @@ def test_siorg_unavailable_records_nothing(world: World, versions: Versions) -> 
     assert _recorded(world) is None
 
 
-def test_the_organizations_that_are_discovered_are_the_active_ones(world: World) -> None:
+def test_the_organizations_that_are_compared_are_the_active_ones(world: World, versions: Versions) -> None:
     world.register(ANOTHER)
-    assert [found.code for found in registered(world.connection, None)] == [UFMT, ANOTHER]
     world.edit_organization(ANOTHER, is_active=False)
-    assert [found.code for found in registered(world.connection, None)] == [UFMT]
+    assert [(found.code, found.is_active) for found in registered(world.connection, None)] == [(UFMT, True), (ANOTHER, False)]
     assert [found.code for found in registered(world.connection, [ANOTHER])] == [ANOTHER]
+    assert (_discover(world, versions, ANOTHER).how, versions.asked) == ("inactive", ["version"])
 
 
 # -- the command --------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def test_a_siorg_that_finds_nothing_at_all_ends_nothing(full: World, operation: 
     full.drain()
     assert _active(full) == 60
     for row in full.rows("SELECT status::text, last_error FROM siorg_sync_queue WHERE operation = %s", operation):
-        assert row["status"] == "PENDING"
+        assert row["status"] == "SKIPPED"
         assert "organization 471" in row["last_error"]
 
 
@@ -62,9 +62,9 @@ def test_that_the_organization_was_not_found_is_not_remembered(full: World) -> N
     fetcher = full.fetcher()
     (id_,) = full.enqueue(900, operation="EXTINCTION")
     full.apply(full.fetch(full.claim(), fetcher))
-    assert full.unit(900)["is_active"]
+    assert (full.item(id_)["status"], full.unit(900)["is_active"]) == ("SKIPPED", True)
     full.siorg.publish(row)
-    full.pauses_are_over()
+    (id_,) = full.enqueue(900, operation="EXTINCTION")
     full.apply(full.fetch(full.claim(), fetcher))
     assert full.item(id_)["status"] == "COMPLETED"
     assert not full.unit(900)["is_active"]

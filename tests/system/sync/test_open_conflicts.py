@@ -163,7 +163,8 @@ def test_a_skipped_conflict_is_no_decision(edited: World) -> None:
 
 @either_keep
 def test_what_siorg_ended_and_a_person_kept_stays_and_is_not_asked_about_again(edited: World, keep: _Keep) -> None:
-    edited.have(siorg_row(901, CODE))
+    edited.have(901)
+    edited.edit(901, parent_id=edited.unit(CODE)["id"])  # SIORG has it elsewhere
     row = edited.siorg.rows[CODE]
     edited.siorg.remove(CODE)
     keep(edited, edited.sync(CODE, operation="EXTINCTION")["id"])

@@ -123,24 +123,19 @@ def test_the_payload_of_the_producer_is_not_applied_and_error_details_of_another
     assert synced.unit(CODE)["name"] == "Secretaria"
 
 
-@pytest.mark.parametrize("code", [CODE, None])  # None: unofficial, and mapped by a person
-def test_a_row_that_was_never_synced_takes_siorgs_values_and_history_keeps_its_own(world: World, code: int | None) -> None:
-    (made,) = world.rows(
-        "WITH c AS (INSERT INTO organizational_unit_categories (name) VALUES ('Local') RETURNING id),"
-        " t AS (INSERT INTO organizational_unit_types (code, name) VALUES ('local', 'Local') RETURNING id)"
-        " INSERT INTO organizational_units (organization_id, category_id, unit_type_id, name, acronym, siorg_code, activity_area)"
-        " SELECT o.id, c.id, t.id, 'Feita à mão', 'FM', %s, 'CORE' FROM organizations o, c, t RETURNING id",
-        code,
-    )
-    if code is None:
-        mapping = "INSERT INTO siorg_mappings (entity_type, local_id, siorg_code) VALUES ('UNIT', %s, %s)"
-        world.connection.execute(mapping, [made["id"], CODE])
-    world.have(siorg_row(CODE, nome="Secretaria", sigla="SEC"))
-    unit = world.unit(CODE)
-    assert (unit["id"], unit["name"], unit["acronym"], unit["is_siorg_managed"]) == (made["id"], "Secretaria", "SEC", True)
-    (entry,) = world.history(CODE)
-    previous = entry["previous_data"]
-    assert (entry["change_type"], previous["name"], previous["acronym"]) == ("UPDATE", "Feita à mão", "FM")
+def test_a_category_of_a_persons_own_is_an_edit_although_siorg_knows_none(synced: World) -> None:
+    (own,) = synced.rows("INSERT INTO organizational_unit_categories (name) VALUES ('Nossa') RETURNING id")
+    synced.edit(CODE, category_id=own["id"])
+    synced.siorg.tables[DomainTable.UNIT_CATEGORY] = [
+        {"codigoCategoriaUnidade": 6, "descricaoCategoriaUnidade": "Comissão", "ativo": "SIM"}
+    ]
+    assert synced.sync_changed(CODE, sigla="S1")["status"] == "COMPLETED"
+    item = synced.sync_changed(CODE, codigoCategoriaUnidade=6)
+    assert item["detected_changes"] == {"category": {"base": None, "local": f"local:{own['id']}", "remote": 6}}
+    synced.resolve_by_command(item["id"], "--accept-siorg")
+    synced.drain()
+    assert synced.unit(CODE)["category_name"] == "Comissão"
+    assert synced.history(CODE)[-1]["previous_data"]["category"] == f"local:{own['id']}"
 
 
 # -- conflicts and decisions --------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ DEFAULT_ENV = [
     secret("DATABASE_URL", "database", "DATABASE_URL"),
     *variables(
         SIORG_API_URL="https://api.siorg.gov.br", SIORG_ALLOW_INSECURE="false", SIORG_MAX_REQUESTS_PER_SECOND="50",
+        SIORG_MAX_ENDS="10", SIORG_MAX_ENDS_PERCENT="5", SIORG_MAX_ENDS_TOTAL_PERCENT="2",
         WORKER_BATCH_SIZE="10", WORKER_CONCURRENCY="32", WORKER_MAX_RETRIES="3", WORKER_RETRY_BASE_DELAY_MS="1000",
         WORKER_RETRY_MAX_DELAY_MS="60000", WORKER_LINGER_SECS="10", WORKER_SHUTDOWN_GRACE_SECS="25",
         LOG_FORMAT="json", LOG_LEVEL="info",
@@ -132,7 +133,10 @@ FULL: dict[str, Any] = {
         },
     },
     "cleanup": {"schedule": "0 4 * * sun", "timeZone": "America/Sao_Paulo", "retentionDays": 7},
-    "discovery": {"schedule": "@daily", "timeZone": "Etc/UTC", "organizations": [26, 46]},
+    "discovery": {
+        "schedule": "@daily", "timeZone": "Etc/UTC", "organizations": [26, 46],
+        "maxEnds": 0, "maxEndsPercent": 7, "maxEndsTotalPercent": 3,
+    },
     "verification": {"schedule": "0 5 * * sat", "timeZone": "America/Cuiaba", "enqueue": False},
 }  # fmt: skip
 
@@ -141,6 +145,7 @@ FULL_ENV = [
     secret("SIORG_API_TOKEN", "token", "t"),
     *variables(
         SIORG_API_URL="http://simulator:8000/doc", SIORG_ALLOW_INSECURE="true", SIORG_MAX_REQUESTS_PER_SECOND="0",
+        SIORG_MAX_ENDS="0", SIORG_MAX_ENDS_PERCENT="7", SIORG_MAX_ENDS_TOTAL_PERCENT="3",
         WORKER_BATCH_SIZE="20", WORKER_CONCURRENCY="8", WORKER_MAX_RETRIES="5", WORKER_RETRY_BASE_DELAY_MS="10",
         WORKER_RETRY_MAX_DELAY_MS="86400000", WORKER_LINGER_SECS="0", WORKER_SHUTDOWN_GRACE_SECS="95",
         LOG_FORMAT="text", LOG_LEVEL="debug", SIORG_CA_BUNDLE="/ca/ca.pem",
@@ -286,6 +291,7 @@ def test_cron_jobs_rest_with_the_resource_and_the_hash_of_one_changes_with_it_an
     changes: list[dict[str, Any]] = [
         {"discovery": {"schedule": "@daily"}},
         {"discovery": {"organizations": [26]}},
+        {"discovery": {"maxEnds": 20}},
         {"suspend": True},
         {"job": {"image": "other"}},
         {"worker": {"logLevel": "debug"}},
@@ -405,6 +411,7 @@ MAKES_PODS_DIFFER: list[dict[str, Any]] = [
     *({"database": {"urlSecretRef": ref}} for ref in ({"name": "other"}, {"name": "database", "key": "other"})),
     *({"siorg": {key: value}} for key, value in _SIORG_CHANGES.items()),
     *({"worker": {key: value}} for key, value in _WORKER_CHANGES.items()),
+    *({"discovery": {key: 1}} for key in ("maxEnds", "maxEndsPercent", "maxEndsTotalPercent")),
 ]
 LEAVES_PODS_AS_THEY_ARE: list[dict[str, Any]] = [
     {"suspend": True},

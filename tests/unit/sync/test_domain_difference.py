@@ -12,15 +12,16 @@ from uuid import uuid4
 import pytest
 
 from siorg_job.siorg.model import DomainRow
-from siorg_job.sync.domain_difference import ComparedRow, FieldVerdict, compare
+from siorg_job.sync.domain_difference import ComparedRow, compare
 from siorg_job.sync.domain_rows import pairs
+from siorg_job.sync.merge import Rule
 from siorg_job.sync.merge_base import Base
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.working_copy import Domain, Kept, WorkingCopy
 from siorg_queue import EntityType, Operation
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
-_TAKE, _EDITED, _CONFLICT, _UNUSABLE = FieldVerdict
+_TAKE, _EDITED, _CONFLICT = Rule
 _ANOTHER = DomainRow(1, "Outra", active=True, raw="{}")
 """Of which nobody here knows; so that SIORG's table is never empty."""
 
@@ -61,7 +62,7 @@ class Case:
 
     local: Domain
     remote: DomainRow | None
-    verdicts: dict[str, FieldVerdict]
+    verdicts: dict[str, Rule]
     item: Operation | None = None
 
 
@@ -107,16 +108,16 @@ _CASES = {
     "a code that SIORG never had": Case(_row(), None, {"is_active": _EDITED}),
     "ended by a person": Case(_synced(active=False, base=_BASE), _said("A"), {"is_active": _EDITED}),
     "back in SIORG": Case(_synced(active=False, base=_ENDED), _said("A"), {"is_active": _TAKE}, _UPDATE),
-    "too long": Case(_synced(base=_BASE), _said("B" * 101), {"name": _UNUSABLE}, _UPDATE),
+    "too long": Case(_synced(base=_BASE), _said("B" * 101), {"name": _TAKE}, _UPDATE),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", _CASES.values(), ids=_CASES)
 def test_a_category(case: Case) -> None:
     row = _compare([case.local], _ANOTHER, *([] if case.remote is None else [case.remote]))[6]
-    assert {each.field.value: each.verdict for each in row.differences} == case.verdicts
+    assert {each.field: each.rule for each in row.differences} == case.verdicts
     assert (row.operation if row.needs_item(None) else None) == case.item
-    assert {(each.code, each.local_id) for each in row.differences} <= {(6, case.local.id)}
+    assert {each.code for each in row.differences} <= {6}
 
 
 def test_a_difference_has_three_sides() -> None:
@@ -126,13 +127,13 @@ def test_a_difference_has_three_sides() -> None:
 
 def test_what_a_person_kept_is_an_edit() -> None:
     (found,) = _compare([_synced("X", base=_BASE)], _said("B"), kept={"name": "B"})[6].differences
-    assert found.verdict is _EDITED
+    assert found.rule is _EDITED
 
 
 def test_a_row_that_is_new_and_in_use_is_to_be_made() -> None:
     found = _compare([], _said("A"), _said("A", 7), _said("B", 8, active=False), _said("C" * 101, 9))
-    assert {code: (row.operation, {each.verdict for each in row.differences}) for code, row in found.items()} == {
-        6: (Operation.CREATION, {_TAKE}), 7: (Operation.CREATION, {_TAKE}), 9: (Operation.CREATION, {_UNUSABLE}),
+    assert {code: (row.operation, {each.rule for each in row.differences}) for code, row in found.items()} == {
+        6: (Operation.CREATION, {_TAKE}), 7: (Operation.CREATION, {_TAKE}), 9: (Operation.CREATION, {_TAKE}),
     }  # fmt: skip
     assert [each.remote for each in found[7].differences] == ["A (7)", True]
 

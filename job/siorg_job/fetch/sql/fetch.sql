@@ -12,3 +12,8 @@ FROM (
 JOIN organizations AS o ON o.id = holder.organization_id
 ORDER BY holder.rank
 LIMIT 1
+
+-- name: active_units
+-- The active units of an organization that SIORG may know.
+SELECT u.siorg_code AS code FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
+WHERE o.siorg_code = %(code)s AND u.is_active AND u.siorg_code IS NOT NULL

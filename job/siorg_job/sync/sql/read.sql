@@ -31,8 +31,24 @@ ORDER BY o.id
 SELECT o.id FROM organizations AS o WHERE o.siorg_code = ANY (%(codes)s::integer[]) ORDER BY o.id FOR NO KEY UPDATE
 
 -- name: active_units
-SELECT u.organization_id, count(*) AS units FROM organizational_units AS u
-WHERE u.is_active AND u.organization_id = ANY (%(ids)s::uuid[]) GROUP BY 1
+SELECT u.organization_id, array_agg(u.siorg_code) AS codes FROM organizational_units AS u
+WHERE u.is_active AND u.siorg_code IS NOT NULL AND u.organization_id = ANY (%(ids)s::uuid[]) GROUP BY 1
+
+-- name: off_path
+-- Of level and path of unit u (parent p, organization o) what does not follow from the parent as it is here. Directly under an
+-- organization an existing installation's trigger may put the acronym before the name.
+coalesce((
+    SELECT jsonb_object_agg(f.name, jsonb_build_array(f.here, f.due))
+    FROM (VALUES
+        ('level', to_jsonb(u.level), to_jsonb(coalesce(p.level, 0) + 1)),
+        ('path_ids', to_jsonb(u.path_ids), to_jsonb(coalesce(p.path_ids, '{}'::uuid[]) || u.id)),
+        ('path_names', to_jsonb(u.path_names), to_jsonb(CASE
+            WHEN p.id IS NOT NULL THEN coalesce(p.path_names || ' > ' || u.name, u.path_names)
+            WHEN u.path_names = o.acronym || ' > ' || u.name THEN u.path_names
+            ELSE o.name || ' > ' || u.name END))
+    ) AS f (name, here, due)
+    WHERE f.here IS DISTINCT FROM f.due
+), '{}'::jsonb)
 
 -- name: units
 -- The units meant by codes: by their SIORG code, else (an unofficial unit that a person mapped, or that the item names)
@@ -50,8 +66,8 @@ WITH wanted AS (
 )
 SELECT target.code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
        p.siorg_code AS parent_code, u.siorg_parent_code,
-       u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
-       u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
+       u.category_id, c.siorg_code AS category_code, c.name AS category_name, u.unit_type_id, t.code AS type_slug, u.name, u.acronym,
+       u.activity_area, u.contact_info, u.level, {{off_path}} AS off_path, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
        u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
 FROM target
@@ -67,8 +83,8 @@ FOR NO KEY UPDATE OF u
 -- All units of one organization that SIORG may know, and those named by code wherever they are.
 SELECT u.siorg_code AS code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
        p.siorg_code AS parent_code, u.siorg_parent_code,
-       u.category_id, c.siorg_code AS category_code, u.unit_type_id, t.code AS type_slug, u.name, u.acronym, u.activity_area,
-       u.contact_info, u.level, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
+       u.category_id, c.siorg_code AS category_code, c.name AS category_name, u.unit_type_id, t.code AS type_slug, u.name, u.acronym,
+       u.activity_area, u.contact_info, u.level, {{off_path}} AS off_path, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
        u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
 FROM organizational_units AS u
@@ -101,8 +117,17 @@ SELECT above.id, above.siorg_code AS code, above.parent_id, o.siorg_code AS orga
 FROM above JOIN organizations AS o ON o.id = above.organization_id
 
 -- name: children
--- Active units below those that are to end, and when an item of their own is due.
+-- Active units below those that are to end, when an item of their own is due, and whether SIORG had them there, too, when it was
+-- last asked about them; not those whose own end a person turned down.
 SELECT u.parent_id, u.id, u.siorg_code AS code, u.name,
+       u.siorg_code IS NOT NULL AND u.siorg_parent_code IS NOT NULL
+           AND u.siorg_parent_code = (SELECT p.siorg_code FROM organizational_units AS p WHERE p.id = u.parent_id)
+           AND coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO'
+           AND NOT EXISTS (
+               SELECT FROM siorg_sync_queue AS q
+               WHERE q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND q.detected_changes ? 'is_active'
+                 AND (q.status = 'CONFLICT' OR (q.status = 'COMPLETED' AND NOT coalesce(q.error_details ? 'resolution', false)))
+           ) AS is_named,
        (SELECT min(CASE WHEN q.status = 'PROCESSING' OR {{scheduled}} <= now() THEN 0
                         ELSE extract(epoch FROM {{scheduled}} - now()) END)::float8
         FROM siorg_sync_queue AS q
@@ -199,3 +224,6 @@ SELECT q.entity_type, q.siorg_code AS code, q.detected_changes
 FROM siorg_sync_queue AS q
 WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')
   AND q.status = 'CONFLICT' AND jsonb_typeof(q.detected_changes) = 'object'
+
+-- name: registered
+SELECT o.siorg_code AS code FROM organizations AS o WHERE coalesce(o.is_active, true)

@@ -1,0 +1,8 @@
+-- transaction: none
+-- FAILED rows by the units that have to be applied before them: looked for whenever a unit comes to its place.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS siorg_sync_queue_waits_for_idx
+    ON siorg_sync_queue USING gin ((error_details #> '{details,waits_for}') jsonb_path_ops)
+    WHERE status = 'FAILED' AND error_details #> '{details,waits_for}' IS NOT NULL;
+-- FAILED rows alone: each discovery looks at them, and COMPLETED ones are many.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS siorg_sync_queue_failed_idx
+    ON siorg_sync_queue (entity_type, siorg_code) WHERE status = 'FAILED';

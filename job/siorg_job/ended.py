@@ -1,0 +1,186 @@
+"""An organization that SIORG has ended, or made a unit of another one, and one that it has again.
+
+Its end and those of its units wait for one decision of a person; what SIORG has elsewhere goes there at once. Once a person has
+deactivated it here, it is still asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from siorg_job.siorg.client import SiorgClient
+from siorg_job.siorg.each import each_unit
+from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound, PermanentError, says_no_organization
+from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.sync.model import OrganizationField, UnitField
+from siorg_job.sync.organization import is_kept_active, lives_elsewhere
+from siorg_job.sync.read import read_decisions, read_for_comparison
+from siorg_queue import Connection, EntityType, NewItem, Operation, transaction
+from siorg_queue.statements import load
+
+_PRIORITY = 5
+_PRIORITY_OF_THE_END = 6  # after what has moved away
+
+
+class Elsewhere:
+    """Where SIORG has units now: the structures of the registered organizations, each asked for once in a run.
+
+    Attributes:
+        is_last: every other organization has been asked for by now: what their structures say is known.
+    """
+
+    def __init__(self, siorg: SiorgClient, organizations: Iterable[int], *, is_last: bool = True) -> None:
+        self._siorg = siorg
+        self._unread = set(organizations)
+        self._homes: dict[int, int] = {}  # and no more of the structures: all together would be some 200 MB
+        self.is_last = is_last
+
+    def add(self, structure: Structure) -> None:
+        """A structure that was asked for anyway."""
+        organization = structure.organization
+        self._unread.discard(organization)
+        for unit in structure.units.values():
+            if unit.organization_code in (None, organization):
+                self._homes[unit.code] = organization
+
+    async def find(self, codes: Iterable[int], organization: int) -> dict[int, int]:
+        """The organizations in which SIORG has these units of the ended ``organization``; without those that it has nowhere.
+
+        Raises:
+            SiorgError: a unit that is in no structure could not be asked for.
+        """
+        wanted = set(codes)
+        for other in sorted(self._unread - {organization}) if wanted else ():
+            try:
+                self.add(await self._siorg.structure(other))
+            except PermanentError:
+                self._unread.discard(other)  # it has ended too, or cannot be read: each unit is asked for
+        found = {code: self._homes[code] for code in wanted if self._homes.get(code, organization) != organization}
+        for code, answer in (await each_unit(wanted - found.keys(), self._siorg)).items():
+            if isinstance(answer, RemoteUnit) and lives_elsewhere(answer, organization):
+                found[code] = answer.organization_code or 0
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What becomes of an organization that SIORG has no more."""
+
+    items: list[NewItem] = field(default_factory=list)
+    waiting: int = 0
+    """Active units here that end with it."""
+    is_kept: bool = False
+    """A person decided that it stays active, or opened it again."""
+
+
+async def version_of(organization: int, siorg: SiorgClient) -> str | None:
+    """The version of an organization; None: SIORG says that it has no such organization.
+
+    Raises:
+        SiorgError: as ``SiorgClient.version``.
+    """
+    try:
+        return await siorg.version(organization)
+    except (NotFound, NotAnOrganization) as error:
+        if not says_no_organization(error):
+            raise
+        return None
+
+
+async def structure_of(organization: int, siorg: SiorgClient) -> Structure:
+    """The structure of an organization that has a version.
+
+    Raises:
+        SiorgError: as ``SiorgClient.structure``.
+        MalformedResponse: SIORG has no such organization after all.
+    """
+    try:
+        return await siorg.structure(organization)
+    except (NotFound, NotAnOrganization) as error:
+        if not says_no_organization(error):
+            raise
+        failure = MalformedResponse(f"SIORG contradicts itself about organization {organization}: a version, and {error}")
+    raise failure
+
+
+async def confirm(organization: int, siorg: SiorgClient) -> None:
+    """Ask twice more whether SIORG has no such organization, for the structure.
+
+    Raises:
+        SiorgError: it could not be asked.
+        MalformedResponse: it has one.
+    """
+    for _ in range(2):
+        try:
+            await siorg.structure(organization)
+        except (NotFound, NotAnOrganization) as error:
+            if not says_no_organization(error):
+                raise
+        else:
+            raise MalformedResponse(f"SIORG contradicts itself about organization {organization}: no version, and a structure")
+
+
+async def look(organization: int, connection: Connection, elsewhere: Elsewhere | None, asked_at: datetime) -> Ended:
+    """What has to be done about an organization that SIORG has no more.
+
+    Args:
+        organization: its code.
+        connection: to the rows here; nothing is written.
+        elsewhere: where its units are looked for; None: they were, and not long ago.
+        asked_at: when SIORG was asked, by the database's clock.
+
+    Raises:
+        SiorgError: a unit could not be asked for.
+    """
+    copy = read_for_comparison(connection, organization, [])
+    asked = read_decisions(connection, [organization, *copy.units], copy)
+    units = {code for code, unit in copy.units.items() if unit.is_active and unit.organization_code == organization}
+    homes = {} if elsewhere is None else await elsewhere.find(units, organization)
+    in_question = {code for entity_type, code, _, _ in asked if entity_type is EntityType.UNIT}
+    items = [
+        NewItem(EntityType.UNIT, code, Operation.HIERARCHY_CHANGE, _hint(code, home), _PRIORITY, needed_at=asked_at)
+        for code, home in sorted(homes.items(), key=lambda found: (copy.units[found[0]].level, found[0]))
+        if code not in in_question and copy.turned_down(copy.units[code]).get(UnitField.ORGANIZATION) != home
+    ]
+    is_kept = is_kept_active(copy.organizations[organization], copy)
+    question = (EntityType.ORGANIZATION, organization, str(OrganizationField.IS_ACTIVE), json.dumps(obj=False))
+    if not is_kept and question not in asked:
+        items.append(
+            NewItem(EntityType.ORGANIZATION, organization, Operation.EXTINCTION, {}, _PRIORITY_OF_THE_END, needed_at=asked_at)
+        )
+    return Ended(items, len(units - homes.keys()), is_kept)
+
+
+def had_ended(organization: int, connection: Connection) -> bool:
+    """Whether an organization that is not active here was one that SIORG had ended."""
+    return bool(_rows(connection, "had_ended", organization=organization)[0]["had_ended"])
+
+
+def remembers_an_end(connection: Connection, organization: int) -> bool:
+    """Whether the end of an organization that SIORG has is open, was turned down, or is what we last wrote."""
+    return bool(_rows(connection, "remembers_an_end", organization=organization)[0]["found"])
+
+
+def record_ended(connection: Connection, organization: int, *, at_rest: bool) -> None:
+    """Forget the version: a demotion that is undone comes back with the old one. ``at_rest``: nothing of it has to move."""
+    _rows(connection, "record_ended", organization=organization, at_rest=at_rest)
+
+
+def record_existence(connection: Connection, organization: int, exists: bool | None) -> None:  # noqa: FBT001 - three values
+    """Note whether SIORG has an organization again that it had ended; None: there is nothing to say about it any more."""
+    _rows(connection, "record_existence", organization=organization, exists=json.dumps(exists))
+
+
+def _hint(code: int, organization: int) -> dict[str, Any]:
+    """Where the item's unit is to be looked for, as a row of SIORG's says it."""
+    return {"codigoUnidade": str(code), "codigoOrgaoEntidade": str(organization)} if organization else {}
+
+
+def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+    with transaction(connection):
+        cursor = connection.execute(load("siorg_job", "ended.sql")[statement], parameters)
+        return cursor.fetchall() if cursor.description else []

@@ -1,0 +1,34 @@
+-- name: remembers_an_end
+SELECT EXISTS (
+    SELECT FROM organizations AS o
+    WHERE o.siorg_code = %(organization)s
+      AND (o.siorg_base ->> 'x' = 'false' OR o.siorg_base #>> '{no,x}' = 'false' OR EXISTS (
+          SELECT FROM siorg_sync_queue AS q
+          WHERE q.entity_type = 'ORGANIZATION' AND q.siorg_code = o.siorg_code AND q.operation NOT IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE')
+            AND q.detected_changes #>> '{is_active,remote}' = 'false'
+            AND (q.status = 'CONFLICT' OR (q.status = 'COMPLETED' AND NOT coalesce(q.error_details ? 'resolution', false)
+                 AND coalesce(q.processed_at, q.last_attempt_at, q.created_at) > o.siorg_synced_at))))
+) AS found
+
+-- name: record_ended
+WITH forgotten AS (
+    UPDATE system_settings SET value = 'null' WHERE key = 'siorg_versao:' || %(organization)s::integer AND value <> 'null'
+)
+INSERT INTO system_settings (key, value, value_type, description, category)
+VALUES ('siorg_em_dia:' || %(organization)s::integer, to_jsonb(%(at_rest)s::boolean), 'boolean',
+        'Whether nothing differed when this organization was last compared with SIORG', 'siorg'),
+       ('siorg_existe:' || %(organization)s::integer, 'false', 'boolean',
+        'Whether SIORG has this organization, which it had ended; null: it has it as ever', 'siorg')
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now()
+
+-- name: record_existence
+INSERT INTO system_settings (key, value, value_type, description, category)
+VALUES ('siorg_existe:' || %(organization)s::integer, %(exists)s::jsonb, 'boolean',
+        'Whether SIORG has this organization, which it had ended; null: it has it as ever', 'siorg')
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now() WHERE system_settings.value <> excluded.value
+
+-- name: had_ended
+-- By SIORG's word, here or there; what a person alone deactivated is nobody's question.
+SELECT coalesce((SELECT jsonb_typeof(s.value) <> 'null' FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code), false)
+       OR coalesce(o.siorg_raw_data ->> 'operacao', '') = 'EXCLUSAO' AS had_ended
+FROM organizations AS o WHERE o.siorg_code = %(organization)s

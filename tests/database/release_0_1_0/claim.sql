@@ -1,0 +1,57 @@
+-- name: claim
+-- Takes at most %(limit)s claimable rows, best priority first, and leases them.
+-- MATERIALIZED and the LIMIT inside: joined freely, the planner may run the locking select more than once and claim more
+-- than asked. One index range per priority: future, finished and dead rows are never walked. No ORDER BY above the lateral:
+-- it would lock every candidate of every priority to return a few. The UPDATE checks the row again: a candidate may have
+-- changed between its snapshot and its lock; it finds its rows by key and by nothing else: as an array, and with
+-- a condition that no index can serve (IS TRUE), for with statistics from before a bulk insert the planner would rather
+-- read every due row.
+-- An abandoned row whose attempts are spent is not handed out again but ended here, and returned so that it is counted.
+WITH candidate AS MATERIALIZED (
+    SELECT found.id
+    FROM generate_series(1, 10) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT due.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q
+            WHERE {{priority}} = p.priority AND {{due}}
+            ORDER BY {{scheduled}}
+            LIMIT %(limit)s
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS due
+        UNION ALL
+        SELECT abandoned.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q
+            WHERE {{priority}} = p.priority AND {{abandoned}}
+            LIMIT %(limit)s
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) AS abandoned
+    ) AS found
+    LIMIT %(limit)s
+), claimed AS (
+    UPDATE siorg_sync_queue AS q
+    SET status = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN 'FAILED' ELSE 'PROCESSING' END::sync_status_enum,
+        attempts = CASE
+            WHEN {{attempts_counted}} THEN coalesce(q.attempts, 0) + 1
+            WHEN {{abandoned}} THEN q.attempts
+            ELSE 1  -- opened again by a person: it starts afresh
+        END,
+        lease_token = q.lease_token + 1,
+        last_attempt_at = now(),
+        lease_expires_at = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN NULL
+            ELSE now() + make_interval(secs => %(lease_seconds)s) END,
+        claimed_by = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN NULL ELSE %(worker)s END,
+        processed_at = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN now() END,
+        last_error = CASE WHEN {{abandoned}} THEN 'worker ' || coalesce(q.claimed_by, '(unknown)')
+            || ' was lost during attempt ' || coalesce(q.attempts, 0) ELSE q.last_error END,
+        error_details = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}}
+            THEN coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
+                || '{"kind": "worker_lost", "retryable": false}'
+            ELSE q.error_details END
+    WHERE q.id = ANY (ARRAY(SELECT c.id FROM candidate AS c)) AND ({{claimable}}) IS TRUE
+    RETURNING q.*
+)
+SELECT q.id, q.entity_type, q.siorg_code, q.local_id, q.operation, {{priority}} AS priority, q.payload, q.attempts,
+       coalesce(q.max_attempts, 3) AS max_attempts, q.error_details, q.lease_token, q.created_at,
+       q.status = 'FAILED' AS ended, q.last_error
+FROM claimed AS q
+ORDER BY {{priority}}, {{scheduled}}, q.id

@@ -1,0 +1,70 @@
+-- name: reap
+-- Rows that nothing else would ever end: attempts spent while waiting, expired, abandoned with or without a lease.
+-- State is checked again in the UPDATE; rows that somebody works on are skipped. Three parts, each with an index of its own:
+-- every run begins with this, and must not read the whole table for it.
+WITH dangling AS MATERIALIZED (
+    SELECT found.id FROM (
+        SELECT spent.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q WHERE {{pending}} AND NOT {{attempts_left}}
+            LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+        ) AS spent
+        UNION
+        SELECT expired.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q WHERE {{pending}} AND q.expires_at <= now()
+            LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+        ) AS expired
+        UNION
+        SELECT abandoned.id FROM (
+            SELECT q.id FROM siorg_sync_queue AS q WHERE {{abandoned}}
+            LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+        ) AS abandoned
+    ) AS found
+    LIMIT %(limit)s
+), judged AS (
+    SELECT q.id,
+        CASE
+            WHEN {{pending}} AND NOT {{unexpired}} THEN 'SKIPPED'
+            WHEN {{pending}} OR NOT {{attempts_counted}} THEN 'FAILED'
+            ELSE 'PENDING'
+        END::sync_status_enum AS verdict,
+        CASE
+            WHEN {{pending}} AND NOT {{unexpired}} THEN 'expired at ' || q.expires_at || ' before it could be worked on'
+            WHEN {{pending}} THEN coalesce(q.last_error, 'no attempts left (' || q.attempts || ' of ' || coalesce(q.max_attempts, 3) || ')')
+            ELSE 'worker ' || coalesce(q.claimed_by, '(unknown)') || ' was lost during attempt ' || coalesce(q.attempts, 0)
+        END AS reason,
+        CASE WHEN {{pending}} AND NOT {{unexpired}} THEN 'expired' WHEN {{pending}} THEN 'attempts_spent' ELSE 'worker_lost' END AS kind
+    FROM siorg_sync_queue AS q JOIN dangling AS d ON d.id = q.id
+)
+UPDATE siorg_sync_queue AS q
+SET status = j.verdict,
+    last_error = j.reason,
+    error_details = coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
+        || jsonb_build_object('kind', j.kind, 'retryable', j.verdict = 'PENDING'),
+    processed_at = CASE WHEN j.verdict <> 'PENDING' THEN now() END,
+    lease_expires_at = NULL,
+    claimed_by = NULL
+FROM judged AS j
+WHERE q.id = j.id AND (({{pending}} AND (NOT {{attempts_left}} OR NOT {{unexpired}})) OR {{abandoned}})
+RETURNING q.id, q.status
+
+-- name: cleanup
+-- One page of the table in the order of its key, in one short transaction: rows past their expiry, and finished rows older
+-- than the retention, go; history stays and loses its link (its foreign key has no ON DELETE). Never PROCESSING, never
+-- CONFLICT: somebody still has to do something with those.
+WITH page AS MATERIALIZED (
+    SELECT q.id FROM siorg_sync_queue AS q WHERE q.id > %(after)s ORDER BY q.id LIMIT %(limit)s
+), old AS MATERIALIZED (
+    SELECT q.id FROM siorg_sync_queue AS q JOIN page ON page.id = q.id
+    WHERE ((q.expires_at <= now() AND ({{pending}} OR {{finished}}))
+        OR ({{finished}} AND coalesce(q.processed_at, q.created_at) < now() - make_interval(days => %(retention_days)s)))
+    FOR UPDATE OF q SKIP LOCKED
+), unlinked AS (
+    UPDATE siorg_history AS h SET sync_queue_id = NULL FROM old WHERE h.sync_queue_id = old.id
+    RETURNING h.id
+)
+SELECT (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last, (SELECT count(*) FROM page) AS scanned,
+       (SELECT count(*) FROM unlinked) AS unlinked, (SELECT array_agg(id) FROM old) AS old_ids
+
+-- name: delete
+-- After the links are gone: PostgreSQL checks foreign keys against the state before a statement's own other parts.
+DELETE FROM siorg_sync_queue AS q WHERE q.id = ANY (%(ids)s::uuid[])

@@ -1,0 +1,14 @@
+-- name: holder_of
+-- The organization that holds a unit here: by the unit's SIORG code, else by a person's mapping, else by the item's local id.
+SELECT o.siorg_code AS code, coalesce(o.is_active, true) AS is_active
+FROM (
+    SELECT u.organization_id, 1 AS rank FROM organizational_units AS u WHERE u.siorg_code = %(code)s
+    UNION ALL
+    SELECT u.organization_id, 2 FROM siorg_mappings AS m JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
+    WHERE m.entity_type = 'UNIT' AND m.siorg_code = %(code)s AND m.mapping_status = 'ACTIVE'
+    UNION ALL
+    SELECT u.organization_id, 3 FROM organizational_units AS u WHERE u.id = %(local_id)s::uuid AND u.siorg_code IS NULL
+) AS holder
+JOIN organizations AS o ON o.id = holder.organization_id
+ORDER BY holder.rank
+LIMIT 1

@@ -1,0 +1,54 @@
+-- name: observe
+-- All that the operator decides on, of one moment: the queue by the claim's own predicate, the switch, SIORG's pause, and
+-- the server's room for connections. It is asked again and again, so it never walks finished rows, and of those that wait
+-- for later it reads the index alone: "open" names no column that is not in the index's own condition. What is due, and
+-- what comes next, is one range a priority, as in the claim. No per cent sign: it is sent without parameters.
+SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS scheduled,
+       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'PROCESSING') AS processing,
+       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'FAILED') AS failed,
+       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'CONFLICT') AS conflict,
+       extract(epoch FROM now() - ready.oldest)::float8 AS oldest_due_seconds,
+       CASE WHEN ready.due > 0 THEN 0 ELSE extract(epoch FROM next.at - now()) END::float8 AS next_due_seconds,
+       (SELECT s.value FROM system_settings AS s WHERE s.key = 'siorg.sync_enabled') AS sync_enabled,
+       coalesce((
+           SELECT extract(epoch FROM least(p.paused_until, now() + interval '1 year') - now())
+           FROM siorg_request_pace AS p WHERE p.name = 'siorg' AND p.paused_until > now()
+       ), 0)::float8 AS siorg_paused_seconds,
+       least(
+           current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+               - coalesce(current_setting('reserved_connections', true)::integer, 0),
+           (SELECT nullif(d.datconnlimit, -1) FROM pg_database AS d WHERE d.datname = current_database()),
+           (SELECT nullif(r.rolconnlimit, -1) FROM pg_roles AS r WHERE r.rolname = current_user)
+       ) AS max_connections,
+       client.others AS other_connections, client.jobs AS job_connections
+FROM (
+    -- An item may be due since -infinity, which is no time to count from.
+    SELECT count(*) AS claimable, count(*) FILTER (WHERE found.due) AS due, min(found.since) FILTER (WHERE isfinite(found.since)) AS oldest
+    FROM generate_series(1, 10) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT true AS due, coalesce(q.scheduled_for, q.created_at) AS since
+        FROM siorg_sync_queue AS q WHERE {{priority}} = p.priority AND {{due}}
+        UNION ALL
+        SELECT false, q.lease_expires_at FROM siorg_sync_queue AS q WHERE {{priority}} = p.priority AND {{abandoned}}
+    ) AS found
+) AS ready
+CROSS JOIN (
+    SELECT (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{pending}} AND {{attempts_left}}) AS open,
+           (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{pending}} AND {{attempts_left}} AND q.expires_at <= now()) AS expired
+) AS wait
+CROSS JOIN (
+    SELECT min(first.scheduled) FILTER (WHERE isfinite(first.scheduled)) AS at
+    FROM generate_series(1, 10) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT {{scheduled}} AS scheduled FROM siorg_sync_queue AS q
+        WHERE {{priority}} = p.priority AND {{waiting}}
+        ORDER BY {{scheduled}}
+        LIMIT 1
+    ) AS first
+) AS next
+CROSS JOIN (
+    SELECT count(*) FILTER (WHERE NOT starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS others,
+           count(*) FILTER (WHERE starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS jobs
+    FROM pg_stat_activity AS a
+    WHERE a.datid IS NOT NULL AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
+) AS client

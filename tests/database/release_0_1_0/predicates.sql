@@ -1,0 +1,40 @@
+-- The words of DESIGN §2, written once. Every other statement names them in double braces.
+-- `q` is always a row of siorg_sync_queue. The old table lets status, priority, attempts, max_attempts and scheduled_for
+-- be null (its API server writes such rows), so each is read through its default.
+
+-- name: priority
+coalesce(q.priority, 5)
+
+-- name: scheduled
+coalesce(q.scheduled_for, '-infinity'::timestamptz)
+
+-- name: pending
+coalesce(q.status, 'PENDING'::sync_status_enum) = 'PENDING'::sync_status_enum
+
+-- name: attempts_counted
+coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
+
+-- name: attempts_left
+-- A person's decision (the API server leaves attempts as they were) opens the row again.
+(coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3) OR coalesce(q.error_details ? 'resolution', false))
+
+-- name: unexpired
+(q.expires_at IS NULL OR q.expires_at > now())
+
+-- name: waiting
+-- Will be worked on, now or later.
+({{pending}} AND {{attempts_left}} AND {{unexpired}})
+
+-- name: due
+({{waiting}} AND {{scheduled}} <= now())
+
+-- name: abandoned
+-- In work with nobody working on it: the lease ran out, or (a row of the first worker) there never was one.
+(q.status = 'PROCESSING' AND (q.lease_expires_at <= now() OR (
+    q.lease_expires_at IS NULL AND coalesce(q.last_attempt_at, '-infinity'::timestamptz) <= now() - interval '10 minutes')))
+
+-- name: claimable
+({{due}} OR {{abandoned}})
+
+-- name: finished
+(q.status IN ('COMPLETED', 'FAILED', 'SKIPPED'))

@@ -1,0 +1,128 @@
+"""The product broken on purpose: the machine has to find each. ``make soak ARGS=--broken`` says after how many steps it does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import siorg_job
+from support.convergence.machine import Machine
+from support.convergence.programs import run_seed
+from support.postgres import embedded_postgres
+
+_PACKAGE = Path(siorg_job.__file__).parent
+_SEEDS = range(1, 201)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Texts of the product and what stands in their place: (file, text, other text)."""
+
+    name: str
+    changes: tuple[tuple[str, str, str], ...]
+
+    def break_copy(self, package: Path) -> None:
+        """Put the fault into a copy of the package.
+
+        Raises:
+            ValueError: the product reads otherwise by now: mend this list.
+        """
+        for file, text, other in self.changes:
+            path = package / file
+            source = path.read_text(encoding="utf-8")
+            if source.count(text) != 1:
+                raise ValueError(f"{self.name}: {source.count(text)} times in {file}: {text!r}")
+            path.write_text(source.replace(text, other), encoding="utf-8")
+
+
+def _fault(name: str, file: str, text: str, other: str) -> Fault:
+    return Fault(name, ((file, text, other),))
+
+
+FAULTS = (
+    Fault(
+        "the base moves for a conflict",
+        (
+            ("sync/apply.py", "is not Outcome.COMPLETED:\n", "not in (Outcome.COMPLETED, Outcome.CONFLICT):\n"),
+            (
+                "sync/unit.py",
+                "        return decision\n    after = replace(unit, **_columns",
+                "        copy.put(replace(unit, base=next_record(unit.base, values, values, ())))\n"  # noqa: ISC004
+                "        return decision\n    after = replace(unit, **_columns",
+            ),
+        ),
+    ),
+    _fault("the base is what SIORG said last", "sync/place.py", "return {**stand_in, **recorded}", "return stand_in"),
+    _fault("the record moves for all fields", "sync/merge_base.py", "        if name not in apart:\n", "        if True:\n"),
+    _fault("organization and parent are two values", "sync/model.py", "PLACE = (UnitField.ORGANIZATION, UnitField.PARENT)",
+           "PLACE = (UnitField.PARENT,)"),
+    _fault("a unit ends before those below it", "sync/unit.py", "below = list(copy.active_below(unit))", "below: list[Any] = []"),
+    _fault("an older answer over a newer one", "sync/model.py", "return synced_at is not None and synced_at > self.asked_at",
+           "return False"),
+    _fault("an answer from before the change", "sync/apply.py", "elif found.asked_at < ours[item.id]:", "elif False:"),
+    _fault("skip is keep", "sync/sql/read.sql", "AND q.status = 'COMPLETED' AND jsonb",
+           "AND q.status IN ('COMPLETED', 'SKIPPED') AND jsonb"),
+    _fault("who left stays active", "sync/unit.py", "after = replace(after, is_active=False, deactivation_reason=reason)\n",
+           "after = replace(after, deactivation_reason=reason)\n"),
+    _fault("ancestors are not applied", "sync/unit.py", "for ancestor in reversed(ancestors):", "for ancestor in ():"),
+    _fault("a return is an update", "sync/unit.py", "return Operation.CREATION  # it returned", "return Operation.UPDATE"),
+    _fault("both moved apart: SIORG wins", "sync/merge.py", "return Rule.EDITED if _same(theirs, before) else Rule.APART",
+           "return Rule.EDITED if _same(theirs, before) else Rule.TAKE"),
+    _fault("both moved apart: the person wins", "sync/merge.py", "return Rule.EDITED if _same(theirs, before) else Rule.APART",
+           "return Rule.EDITED"),
+    _fault("accept takes every field", "sync/resolution.py", "take=frozenset(shown or known)", "take=frozenset(known)"),
+    _fault("what was kept is forgotten", "sync/unit.py", "kept=copy.turned_down(unit),", "kept={},"),
+    _fault("what hangs wrong stays", "sync/apply.py", "[*hanging_wrong(connection, copy), *sorted", "[*sorted"),
+    _fault("a parent of another organization", "sync/place.py", "and organization_of(parent) == organization\n",
+           "and organization_of(parent) is not None\n"),
+    _fault("paths below are not refreshed", "sync/write.py",
+           "    _refresh_paths(connection, copy, [unit.id for unit in relocated], renamed)\n", ""),
+    _fault("a version that stands still is believed", "discover.py",
+           "if not full and organization.has_units and organization.at_rest",
+           "if organization.has_units"),
+    _fault("a question that is over stays open", "discover.py",
+           "in sorted({each[:2] for each in disputed} - apart - {*comparison.unnoted}):", "in ():"),
+    _fault("a lost lease stops nobody", "sync/apply.py", "            raise _LeaseLost\n", "            pass\n"),
+    _fault("a person's value is drift", "sync/departures.py", "elif difference.rule is Rule.EDITED:", "elif False:"),
+)  # fmt: skip
+
+
+def found(fault: Fault) -> str:
+    """What the machine says of the product with that fault."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "siorg_job"
+        shutil.copytree(_PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        fault.break_copy(copy)
+        paths = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+        ran = subprocess.run(
+            [sys.executable, "-m", "support.convergence.broken"], env={**os.environ, "PYTHONPATH": paths}, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+    return ran.stdout.strip() or ran.stderr.strip()[-2000:]
+
+
+def all_found() -> Iterator[str]:
+    """A line for each fault."""
+    for fault in FAULTS:
+        yield f"{fault.name}: {found(fault)}"
+
+
+def _look() -> str:
+    logging.disable(logging.CRITICAL)
+    with embedded_postgres() as postgres, Machine(postgres.database(), postgres.database()) as machine:
+        for seed in _SEEDS:
+            failure = run_seed(machine, seed)
+            if failure is not None:
+                return f"found after {machine.done} steps, seed {seed}: {failure.reason[:200]}"
+    return f"NOT FOUND in {machine.done} steps"
+
+
+if __name__ == "__main__":
+    print(_look())  # noqa: T201 - a program for people
