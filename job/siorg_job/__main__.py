@@ -1,6 +1,6 @@
 """``siorg-job``: the commands, their exit codes, and what a person sees when something is wrong.
 
-Exit codes: 0 done · 1 error · 2 wrong settings or usage · 75 try later (database or SIORG unavailable).
+Exit codes: 0 done · 1 error · 2 wrong settings or usage · 3 drift (verify) · 75 try later (database or SIORG unavailable).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         description="Brings the local copy of Brazil's federal organization structure in line with SIORG, from a queue in"
         " PostgreSQL.",
         epilog="Settings come from the environment; siorg-job settings lists them. Exit codes: 0 done, 1 error, 2 wrong settings"
-        " or usage, 75 try later (database or SIORG unavailable; what was claimed was given back).",
+        " or usage, 3 drift (verify), 75 try later (database or SIORG unavailable; what was claimed was given back).",
     )
     root.add_argument("--version", action="version", version=f"siorg-job {version()}", help="print the version and exit")
     subparsers = root.add_subparsers(metavar="COMMAND", required=True)

@@ -17,11 +17,15 @@ coalesce(q.processed_at, q.last_attempt_at, q.created_at)
     + least(interval '50 minutes' * 2 ^ least(coalesce(q.failures, 0), 10), interval '23 hours') <= clock_timestamp()
 
 -- name: waits
--- For units that FAILED themselves, or are on the queue: it is opened when they come to their place.
+-- For units that FAILED themselves, or are on the queue: it is opened when they come to their place. By key (OFFSET 0 keeps the
+-- lookup inside), whatever the statistics say.
 EXISTS (
     SELECT FROM jsonb_array_elements(CASE jsonb_typeof(q.error_details #> '{details,waits_for}')
         WHEN 'array' THEN q.error_details #> '{details,waits_for}' ELSE '[]' END) AS above (code)
-    JOIN siorg_sync_queue AS w ON w.entity_type = 'UNIT' AND w.siorg_code = substring(above.code #>> '{}' FROM '^[0-9]{1,9}$')::integer
+    CROSS JOIN LATERAL (
+        SELECT x.status FROM siorg_sync_queue AS x
+        WHERE x.entity_type = 'UNIT' AND x.siorg_code = substring(above.code #>> '{}' FROM '^[0-9]{1,9}$')::integer OFFSET 0
+    ) AS w
     WHERE w.status IN ('FAILED', 'PENDING', 'PROCESSING')
 )
 
@@ -51,16 +55,18 @@ FROM due WHERE q.id = due.id AND q.status = 'FAILED'
 RETURNING q.id
 
 -- name: retry_found
--- What a comparison found, and what is the newest about it FAILED: that is opened where its pause is over, or SIORG says something
--- else now than what could not be used. Returns the positions of all of them.
+-- What a comparison found, and what is the newest about it FAILED: that is opened where its pause is over, and at once where SIORG
+-- says something else now, or the organization is registered, for else nothing was found. Returns the positions of all of them.
 WITH wanted AS (
     SELECT q.*, {{work}} AS work
     FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(operations)s::siorg_change_type_enum[],
                 %(payloads)s::jsonb[]) WITH ORDINALITY AS q (entity_type, siorg_code, operation, payload, position)
 ), failed AS MATERIALIZED (
-    SELECT q.id, n.position, n.payload, q.payload IS DISTINCT FROM n.payload AS is_new,
-           q.payload IS DISTINCT FROM n.payload OR ({{pause_is_over}} AND NOT {{waits}}) AS is_due
+    SELECT q.id, n.position, n.payload, news.is_new, news.is_new OR ({{pause_is_over}} AND NOT {{waits}}) AS is_due
     FROM wanted AS n JOIN siorg_sync_queue AS q ON q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code AND {{work}} = n.work
+    CROSS JOIN LATERAL (
+        SELECT q.payload IS DISTINCT FROM n.payload OR coalesce(q.error_details ->> 'kind' = 'unknown_organization', false) AS is_new
+    ) AS news
     WHERE {{may_be_asked_again}} AND {{newest}}
     ORDER BY q.id
     FOR NO KEY UPDATE OF q

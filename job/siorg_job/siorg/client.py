@@ -25,11 +25,9 @@ from siorg_job.siorg.errors import (
     RequestRefused,
     SiorgError,
     SiorgUnavailable,
-    VersionUnknown,
 )
 from siorg_job.siorg.model import MAX_CODE, DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.transport import Answer, Budget, Transport, ignore
-from siorg_job.siorg.values import version_key
 from siorg_runtime.backoff import exponential
 
 _T = TypeVar("_T")
@@ -168,20 +166,6 @@ class SiorgClient:
         _check_code(organization)
         path = f"/unidade-organizacional/{organization}/versao"
         return await self._call("version", path, lambda body: rows.parse_version(body, organization), self._timeout)
-
-    async def changed_since(self, organization: int, version: str) -> list[RemoteUnit]:
-        """What changed in an organization since a version, each with its ``operation``; empty when nothing did.
-
-        Raises:
-            VersionUnknown: SIORG does not know that version (any more); the whole structure has to be compared.
-        """
-        _check_code(organization)
-        try:
-            version_key(version)
-        except ValueError:
-            raise VersionUnknown("the version to compare with is not of the form major.minor.build") from None
-        path = f"/unidade-organizacional/{organization}/alteradas?versaoConsulta={version}"
-        return await self._call("changes", path, rows.parse_changes, self._max_structure)
 
     async def domain(self, table: DomainTable) -> list[DomainRow]:
         """A whole domain table."""

@@ -23,7 +23,6 @@ from siorg_job.siorg.errors import (
     SiorgError,
     SiorgUnavailable,
     UnusableAnswer,
-    VersionUnknown,
 )
 from siorg_job.siorg.values import Unusable, camel, excerpt, shape_of
 
@@ -31,11 +30,9 @@ _LONGEST_NUMBER = 300  # characters: Python refuses to read integers beyond 4,30
 
 Body = bytes | bytearray
 _T = TypeVar("_T")
-_Errors = Mapping[int, type[SiorgError]]
 
-# What a ``codigoErro`` means; any other is a ``RequestRefused``. On ``/alteradas``, 103 is about the version.
-ERRORS: Final[_Errors] = {1: SiorgUnavailable, 101: NotFound, 102: NotFound, 104: NotAnOrganization}
-ERRORS_OF_CHANGES: Final[_Errors] = {**ERRORS, 103: VersionUnknown}
+# What a ``codigoErro`` means; any other is a ``RequestRefused``.
+ERRORS: Final[Mapping[int, type[SiorgError]]] = {1: SiorgUnavailable, 101: NotFound, 102: NotFound, 104: NotAnOrganization}
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -125,14 +122,13 @@ class _Cursor:
         return MalformedResponse(message, position=position, length=length)
 
 
-def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], errors: _Errors = ERRORS) -> list[_T]:
+def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T]) -> list[_T]:
     """Read the rows of an answer.
 
     Args:
         body: the whole body.
         keys: the names that the rows may have, the preferred first. The first that holds any rows counts.
         read: what to make of a row. Its errors wait until the envelope has been judged.
-        errors: what a ``codigoErro`` means.
 
     Raises:
         MalformedResponse: this is no whole answer of SIORG, or none of several rows could be read (``UnusableAnswer``).
@@ -168,7 +164,7 @@ def read_envelope(body: Body, keys: tuple[str, ...], read: Callable[[Any], _T], 
         elif name in keys and value is not None and value != "":
             message = f"SIORG's envelope has {shape_of(value)} where {name} should be an object or a list"
             error = error or MalformedResponse(message)
-    _raise_reported(service, errors)
+    _raise_reported(service)
     if error is not None:
         raise error
     if refused:
@@ -199,7 +195,7 @@ def check_envelope(body: Body) -> None:
     read_envelope(body, (), lambda _row: None)
 
 
-def _raise_reported(service: Any, errors: _Errors) -> None:
+def _raise_reported(service: Any) -> None:
     fields = {camel(key): value for key, value in service.items()} if isinstance(service, dict) else {}
     code = fields.get("codigoErro")
     if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 9:
@@ -218,5 +214,5 @@ def _raise_reported(service: Any, errors: _Errors) -> None:
         message += f": {details['siorg_message']}"
     if details["ticket"]:
         message += f" (ticket {details['ticket']})"
-    kind = errors.get(code, RequestRefused)
+    kind = ERRORS.get(code, RequestRefused)
     raise kind(message, **{key: value for key, value in details.items() if value})

@@ -14,7 +14,6 @@
     │   ├─ InvalidData         the envelope is right, this row's data cannot be used
     │   ├─ ParentFailed        the row can be used, one above it cannot
     │   ├─ NotAnOrganization   codigoErro 104
-    │   ├─ VersionUnknown      codigoErro 103 on /alteradas
     │   ├─ AnswerTooLarge      the body is over the cap
     │   └─ RequestRefused      any other codigoErro, or 4xx from who is known to be SIORG
     └─ AccessRefused           401, 403, a redirect elsewhere: nothing can be fetched until a person acts
@@ -111,10 +110,6 @@ class ParentFailed(PermanentError, kind="parent_failed"):
 
 class NotAnOrganization(PermanentError, kind="not_an_organization"):
     """The code belongs to a unit, where SIORG wants an órgão or entidade (codigoErro 104)."""
-
-
-class VersionUnknown(PermanentError, kind="version_unknown"):
-    """SIORG cannot tell what changed since that version: too old, or no version at all."""
 
 
 class AnswerTooLarge(PermanentError, kind="answer_too_large"):

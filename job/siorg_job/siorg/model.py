@@ -48,7 +48,7 @@ class RemoteUnit:
         state: two letters of its federal unit.
         version: ``major.minor.build`` at which this unit last changed; see ``version_key``.
         ended: SIORG lists it as excluded.
-        operation: what happened to it; filled by ``/alteradas`` only.
+        operation: what happened to it; only lists of changes say.
         raw: compact JSON of the unit as received, its own keys in lowerCamelCase; fit for jsonb (NUL removed, no lone
             surrogates, finite numbers).
     """

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from siorg_job.siorg import values
-from siorg_job.siorg.envelope import DECODER, ERRORS_OF_CHANGES, Body, check_usable, read_envelope
+from siorg_job.siorg.envelope import DECODER, Body, check_usable, read_envelope
 from siorg_job.siorg.errors import InvalidData, MalformedResponse
 from siorg_job.siorg.model import MAX_ACRONYM, MAX_CODE, MAX_NAME, DomainRow, DomainTable, Operation, RemoteUnit, Structure
 from siorg_job.siorg.values import Row, Unusable, camel, check_text, excerpt, member, reject
@@ -202,24 +202,6 @@ def power_and_sphere(unit: RemoteUnit) -> tuple[int, int] | None:
     except InvalidData:
         return None
     return None if power is None or sphere is None else (power, sphere)
-
-
-def parse_changes(body: Body) -> list[RemoteUnit]:
-    """Read the answer to ``/unidade-organizacional/{code}/alteradas``: what changed, each with its ``operation``.
-
-    A field that cannot be used is None here, because the unit itself is still fetched and judged then; a row without a
-    code (``InvalidData``) would be a lost change, and spoils the answer.
-    """
-    return read_envelope(body, _UNIT_KEYS, _change, ERRORS_OF_CHANGES)
-
-
-def _change(row: Any) -> RemoteUnit:
-    code, fields = _identify(row)
-    try:
-        raw = _raw(fields)
-    except InvalidData:
-        raw = f'{{"codigoUnidade":{code}}}'
-    return _unit(fields, code, raw, InvalidData)
 
 
 def parse_version(body: Body, organization: int) -> str:

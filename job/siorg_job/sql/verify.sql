@@ -30,7 +30,8 @@ SELECT q.entity_type::text AS entity_type, q.siorg_code AS code,
        coalesce(q.last_error, '') AS error
 FROM (
     SELECT r.*, row_number() OVER (PARTITION BY r.entity_type, r.siorg_code ORDER BY r.created_at DESC, r.id DESC) AS newest
-    FROM siorg_sync_queue AS r WHERE r.siorg_code = ANY (%(codes)s::integer[])
+    FROM siorg_sync_queue AS r
+    WHERE r.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE') AND r.siorg_code = ANY (%(codes)s::integer[])  -- the index
 ) AS q
 WHERE {{open}} OR q.status = 'CONFLICT'
    OR (q.newest = 1 AND (q.status = 'FAILED'
@@ -60,7 +61,7 @@ SELECT 'TYPE', code FROM unnest(%(codes)s::integer[]) AS code
 WHERE EXISTS (SELECT FROM organizational_unit_types AS t WHERE t.siorg_synced_at >= %(asked_at)s OR t.updated_at >= %(asked_at)s)
 UNION
 SELECT q.entity_type::text, q.siorg_code FROM siorg_sync_queue AS q
-WHERE q.siorg_code = ANY (%(codes)s::integer[])
+WHERE q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE') AND q.siorg_code = ANY (%(codes)s::integer[])
   AND (q.created_at >= %(asked_at)s OR q.processed_at >= %(asked_at)s OR q.last_attempt_at >= %(asked_at)s)
 
 -- name: may_store

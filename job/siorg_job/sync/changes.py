@@ -59,7 +59,7 @@ class Change:
     overwrites: bool = False
     """It was never synced: SIORG's values replace what people typed, and history asks for a review."""
     named: int | None = None
-    """Likewise, what SIORG has it below."""
+    """Of a unit, what SIORG has it below."""
     parent: Value = None
     """Of a unit that stays or comes: what it hangs below, as ``UnitField.PARENT`` has it."""
     before: str | None = None
@@ -314,7 +314,7 @@ def _come(change: Change, tree: Tree) -> Change | None:
         return change
     if change.what is What.UPDATE:
         if change.code in tree.nodes:
-            tree.put(change.code, replace(tree.nodes[change.code], name=name))
+            tree.put(change.code, replace(tree.nodes[change.code], name=name, named=change.named))
         return change
     parent = None if change.parent == change.organization else change.parent
     assert parent is None or isinstance(parent, Key)

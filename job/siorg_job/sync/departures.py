@@ -213,7 +213,7 @@ class _Judge:
             yield Kind.HELD, "beyond the limit of one discovery", known.held[name]
         if (above := self._failed_above(difference)) is not None:
             yield above
-        if known.failed_since is not None:
+        if known.failed_since is not None and difference.rule is not Rule.EDITED:
             yield Kind.FAILED, known.error, known.failed_since
         if known.open_since is not None:
             yield Kind.WAITING, "an item waits or is in work", known.open_since
@@ -244,6 +244,8 @@ class _Judge:
         if difference.entity_type is not EntityType.UNIT or difference.field not in (EXISTS, *PLACE):
             return None
         structure, seen, code = self.told.structure, {difference.code}, difference.code
+        if (found := self.outside.get(code)) is not None and found.kind is Kind.FAILED and found.remote in structure.invalid:
+            return found.kind, found.reason, None
         while (unit := structure.units.get(code)) is not None:
             parent = unit.parent_code
             if parent is None or parent in seen or parent in self.copy.units:
@@ -290,9 +292,13 @@ def _outside(told: Told, copy: WorkingCopy, registered: Collection[int]) -> Iter
     for code, unit in sorted(structure.units.items()):
         parent, here = unit.parent_code, copy.units.get(code)
         own = unit.organization_code in (None, organization) and code != organization
-        if here is None or not own or parent in (None, organization) or parent in structure.invalid:
+        if here is None or not own or parent in (None, organization):
             continue
         assert parent is not None
+        if (error := structure.invalid.get(parent)) is not None:
+            if here.parent_code != parent:
+                yield code, _Outside(UnitField.PARENT, Kind.FAILED, f"its parent {parent}: {error}", here.parent_code, parent)
+            continue
         listed = structure.units.get(parent)
         home = elsewhere.get(parent) if listed is None else (listed.organization_code or organization)
         if home == organization:

@@ -33,9 +33,9 @@ def _run(seeds: range) -> Result:
     return done, [str(failure) for failure in failures]
 
 
-def _run_broken() -> int:
+def _run_broken(words: str) -> int:
     missed = 0
-    for line in all_found():
+    for line in all_found(words):
         print(line, flush=True)  # noqa: T201 - a program for people
         missed += "found after" not in line
     return 1 if missed else 0
@@ -45,10 +45,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--seeds", default="1-400", metavar="FIRST-LAST", help="or one seed (default 1-400)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 2))
-    parser.add_argument("--broken", action="store_true", help="break the product on purpose, each way after the other")
+    parser.add_argument(
+        "--broken", nargs="?", const="", metavar="WORDS", help="break the product on purpose, one way after the other"
+    )
     arguments = parser.parse_args()
-    if arguments.broken:
-        return _run_broken()
+    if arguments.broken is not None:
+        return _run_broken(arguments.broken)
     first, _, last = arguments.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     started = time.monotonic()

@@ -725,7 +725,7 @@ class Machine:
         # What was accepted, and has come to rest, is no news; what was turned down, and is said no more, neither.
         for key, edit in list(self.edits.items()):
             (_, code), name = key
-            if code in self.siorg.rows and name != "is_active":
+            if code in self.siorg.rows and name != "is_active" and key[0] not in asked.open:
                 theirs = oracle.place_in(code, self.siorg.rows) if name == "place" else oracle.said(self.siorg.rows[code], name)
                 edit.kept, edit.kept_at = [value for value in edit.kept if value == theirs], len(self.siorg.past)
             row = here.values().get(key[0])
@@ -739,15 +739,18 @@ class Machine:
         found = [
             f"organization {code} cannot be verified" for code in alive if code not in {each.organization for each in verified}
         ]
-        listed: dict[tuple[str, int, str], list[str]] = {}
-        for each in (departure for one in verified for departure in one.departures):
-            listed.setdefault((str(each.entity_type), each.code, str(each.field)), []).append(str(each.kind))
+        listed: dict[tuple[str, int, str], str] = {}
+        for one in verified:
+            kinds_here = [((str(each.entity_type), each.code, str(each.field)), str(each.kind)) for each in one.departures]
+            found += [f"{key}: listed twice" for key, _ in kinds_here if [other for other, _ in kinds_here].count(key) > 1]
+            for key, kind in kinds_here:  # what left this organization may be told of with that where it is, too
+                listed[key] = min(kind, listed.get(key, kind), key=oracle.ORDER.index)
         expected = oracle.departures(here, self.siorg.rows, self.edits, asked, self._damaged())
         for key in sorted({*listed, *expected}):
-            kinds, allowed = listed.get(key, [""]), expected.get(key, frozenset({""}))
-            if len(kinds) > 1 or kinds[0] not in allowed:
-                found.append(f"{key}: verify lists {kinds}, and it is {sorted(allowed)}")
-            elif "drift" in kinds:
+            kind, allowed = listed.get(key, ""), expected.get(key, frozenset({""}))
+            if kind not in allowed:
+                found.append(f"{key}: verify lists {kind!r}, and it is {sorted(allowed)}")
+            elif kind == "drift":
                 found.append(f"{key}: drift")
         in_dispute = {key[:2] for key, kinds in expected.items() if "conflict" in kinds}
         found += [f"{entity}: a person is asked, and nothing is in dispute" for entity in asked.open.keys() - in_dispute]

@@ -31,7 +31,8 @@ _UNITS = """
 SELECT u.siorg_code AS code, u.name, u.acronym, o.siorg_code AS organization, o.is_active AS at_home,
        CASE WHEN u.parent_id IS NULL THEN o.siorg_code ELSE p.siorg_code END AS parent,
        t.code AS unit_type, c.siorg_code AS category, u.activity_area::text AS activity_area, u.is_active, u.contact_info,
-       u.level, u.path_names, u.siorg_parent_code, u.parent_id IS NULL AS at_the_top, u.siorg_last_version AS version
+       u.level, u.path_names, u.siorg_parent_code, u.parent_id IS NULL AS at_the_top, u.siorg_last_version AS version,
+       substring(u.siorg_raw_data ->> 'codigoOrgaoEntidade' FROM '[0-9]+$')::integer AS told_of
 FROM organizational_units u JOIN organizations o ON o.id = u.organization_id
 JOIN organizational_unit_categories c ON c.id = u.category_id JOIN organizational_unit_types t ON t.id = u.unit_type_id
 LEFT JOIN organizational_units p ON p.id = u.parent_id
@@ -164,11 +165,11 @@ def departures(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Co
     return found
 
 
-_ORDER = ("conflict", "held", "ended", "failed", "waiting", "outside", "edited", "drift")
+ORDER = ("conflict", "held", "ended", "failed", "waiting", "outside", "edited", "drift")
 
 
 def _precedence(kinds: Collection[str]) -> int:
-    return min(_ORDER.index(kind) for kind in kinds if kind)
+    return min(ORDER.index(kind) for kind in kinds if kind)
 
 
 def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: str | None, *, contested: bool) -> frozenset[str]:
@@ -176,14 +177,16 @@ def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: s
     shown = asked.open.get(entity)
     edited = edit is not None and not edit.accepted and not contested
     if edit is not None and edit.wavered:
-        return frozenset({"edited", *(["conflict"] if shown is not None else [])})
+        return frozenset({"edited", *(["conflict"] if shown is not None else []), *(["failed"] if failed is not None else [])})
     if shown is not None and not edited:
         return frozenset({"conflict"})  # while a question about a unit is open, nothing of it is written
+    if edited and edit is not None and not edit.weak:
+        return frozenset({"edited"})
     if failed is not None:
-        return frozenset({"failed"})
+        return frozenset({"failed", *(["edited"] if edit is not None and edit.weak else [])})
     if edit is not None and edit.weak:
         return frozenset({"edited", *(["conflict"] if shown is not None else [])})
-    return frozenset({"edited"} if edited else {"drift"})
+    return _DRIFT
 
 
 def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Collection[int]) -> list[str]:
@@ -295,6 +298,8 @@ class _Unit:
                 yield "*", _FAILED
             if row is not None and row["at_home"] and row["is_active"] and row["organization"] != home:
                 yield "organization", _FAILED
+            elif row is not None and row["at_home"] and not row["is_active"] and not wanted:
+                yield from self._ended(row)
         elif row is None:
             if wanted:
                 yield "*", _FAILED if self._below_damaged() else _DRIFT
@@ -305,11 +310,13 @@ class _Unit:
 
     def _ended(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
         gone = self.code not in self.siorg
-        if not row["is_active"]:  # what left for an organization that is not registered, and ended there, nobody asks about
-            yield "is_active", frozenset({"outside", _NONE} if gone else {"outside"})
+        if not row["is_active"]:  # what ends, or returns, in an organization that is not registered nobody tells of
+            told = not gone and row["told_of"] not in (None, row["organization"])
+            yield "is_active", frozenset({"outside"} if told else {"outside", _NONE})
             return
-        parent = gone and any(parent_of(self.siorg[code]) == self.code for code in units_of(self.siorg))
-        yield "is_active", self._kinds("is_active", "is_active", "still a parent" if parent else None)
+        failed = not gone and self._below_damaged()
+        failed = failed or (gone and any(parent_of(self.siorg[code]) == self.code for code in units_of(self.siorg)))
+        yield "is_active", self._kinds("is_active", "is_active", "what is above it, or below" if failed else None)
 
     def _differing(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
         failed = "what is above it" if self._below_damaged() or self.is_held_up() else None
@@ -366,6 +373,8 @@ class _Unit:
         below = [c for c, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
         if gone and below and entity in self.asked.open:
             return
+        if gone and any(c in self.damaged or (c in self.siorg and parent_of(self.siorg[c]) == self.code) for c in below):
+            return  # failed: SIORG has others below it, or nobody can tell where they are
         if "is_active" in self.edits:
             return  # a person kept it
         yield f"is active; SIORG has it {'nowhere' if gone else 'in ' + str(organization_of(self.siorg[self.code]))}"

@@ -16,7 +16,7 @@ STEPS = 50
 _QUIET_EVERY = 14
 _LARGEST = 24
 """Units of SIORG's: more are not made."""
-_SHRINKING_SECONDS = 240.0
+_SHRINKING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from siorg_job.siorg.errors import (
     RequestRefused,
     SiorgError,
     SiorgUnavailable,
-    VersionUnknown,
 )
 from siorg_job.siorg.model import DomainTable
 from support.scripted_server import Received, Script, by_path, envelope, in_turn, raw, reply, unit_row
@@ -53,7 +52,6 @@ async def test_each_question_goes_to_its_path_with_the_right_headers() -> None:
         {
             "/unidade-organizacional/471/completa": UNIT,
             "/unidade-organizacional/471/versao": reply(200, envelope("unidades", [{"versaoConsulta": "107.0.0"}])),
-            "/unidade-organizacional/471/alteradas": reply(200, envelope("unidades", [unit_row(9, operacao="EXCLUSAO")])),
             "/estrutura-organizacional/completa": reply(200, envelope("unidades", [unit_row(471), unit_row(9)])),
             "/esfera": ESFERA,
         },
@@ -62,14 +60,12 @@ async def test_each_question_goes_to_its_path_with_the_right_headers() -> None:
     async with asking(script, token=TOKEN) as (server, _), client_of(server.url, token=TOKEN) as client:
         assert (await client.unit(471)).name == "Faculdade de Geociências"
         assert await client.version(471) == "107.0.0"
-        (change,) = await client.changed_since(471, "106.0.0")
-        assert (change.code, change.operation, change.ended) == (9, "EXCLUSAO", True)
         assert set((await client.structure(471)).units) == {471, 9}
         (sphere,) = await client.domain(DomainTable.SPHERE)
         assert (sphere.code, sphere.name) == (1, "Federal")
         await client.probe()
         filters = "codigoPoder=1&codigoEsfera=1&codigoUnidade=471&retornarOrgaoEntidadeVinculados=NAO"
-        forms = ("completa", "versao", "alteradas?versaoConsulta=106.0.0")
+        forms = ("completa", "versao")
         assert server.targets == [
             *(f"/doc/unidade-organizacional/471/{form}" for form in forms),
             f"/doc/estrutura-organizacional/completa?{filters}", "/doc/esfera", "/doc/esfera",
@@ -91,9 +87,6 @@ async def test_questions_that_cannot_be_are_refused_without_a_request() -> None:
             for question in (client.unit(code), client.structure(code), client.version(code)):
                 with pytest.raises(RequestRefused, match="1 to 2147483647"):
                     await question
-        for version in ("", "1.2", "x.y.z", "1.2.3&a=b"):
-            with pytest.raises(VersionUnknown, match=r"major\.minor\.build"):
-                await client.changed_since(471, version)
         assert server.received == []
 
 
@@ -147,13 +140,10 @@ async def test_every_answer_is_a_model_or_its_error() -> None:
 
 
 async def test_other_questions_have_answers_of_their_own() -> None:
-    script = in_turn(reply(200, envelope("unidades", None, code=103)), reply(200, envelope("unidades", None, code=104)))
-    async with asking(script) as (server, client):
-        with pytest.raises(VersionUnknown):
-            await client.changed_since(471, "1.0.0")
+    async with asking(in_turn(reply(200, envelope("unidades", None, code=104)))) as (server, client):
         with pytest.raises(NotAnOrganization):
             await client.structure(9)
-        assert len(server.received) == 2
+        assert len(server.received) == 1
     large = [unit_row(471)] + [unit_row(code, finalidade="x" * 500) for code in range(1000, 3000)]
     async with asking(by_path({"/estrutura": reply(200, envelope("unidades", large))}, UNIT)) as (_, client):
         structure, unit = await asyncio.gather(client.structure(471), client.unit(471))  # the large body is read on a thread

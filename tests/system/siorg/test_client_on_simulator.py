@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import NotAnOrganization, NotFound, VersionUnknown
+from siorg_job.siorg.errors import NotAnOrganization, NotFound
 from siorg_job.siorg.model import DomainTable, RemoteUnit
-from siorg_job.siorg.values import version_key
 from support.siorg_client import client_of
 from support.siorg_server import SiorgServer
 
@@ -46,9 +45,6 @@ async def everything(client: SiorgClient) -> dict[str, Any]:
         await client.unit(2_000_000_000)
     with pytest.raises(NotAnOrganization):
         await client.structure(next(code for code in structure.units if code != 471))
-    assert await client.changed_since(471, version) == []
-    with pytest.raises(VersionUnknown):
-        await client.changed_since(471, "1.0.0")
     return {
         "structure": {code: comparable(unit) for code, unit in structure.units.items()},
         "units": [comparable(unit) for unit in await asyncio.gather(*map(client.unit, codes))],
@@ -64,19 +60,3 @@ async def test_every_form_of_the_answers_gives_the_same_model(server: SiorgServe
         for quirk in QUIRKS:
             server.control("PUT", "quirks", {"quirks": [quirk]})
             assert await everything(client) == expected, quirk
-
-
-async def test_changes_lead_from_the_old_structure_to_the_new(server: SiorgServer) -> None:
-    async with client_of(server.url) as client:
-        server.control("PUT", "snapshot", {"index": 0})
-        old, old_version = await client.structure(471), await client.version(471)
-        server.control("PUT", "snapshot", {"index": 1})
-        new, new_version = await client.structure(471), await client.version(471)
-        assert version_key(old_version) < version_key(new_version)
-        changes = {unit.code: unit for unit in await client.changed_since(471, old_version)}
-        ended = {code for code, unit in changes.items() if unit.ended}
-        assert set(old.units) | set(changes) == set(new.units) | ended
-        assert ended == set(old.units) - set(new.units)
-        for code, unit in new.units.items():
-            known = changes.get(code) or old.units[code]
-            assert (known.name, known.acronym, known.parent_code) == (unit.name, unit.acronym, unit.parent_code)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +12,12 @@ import pytest
 
 from siorg_job.discover import Discovery, discover, registered
 from siorg_job.fetch.fetcher import Fetcher
-from siorg_job.siorg.errors import VersionUnknown
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.siorg.rows import parse_stored, read_structure
+from siorg_job.siorg.rows import read_structure
 from siorg_queue import connect
 from support.fleet import Fleet, eventually
 from support.job import job_environment, run_job
-from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
+from support.local_structure import ANOTHER, UFMT, World, siorg_row
 from support.queue import number
 from support.siorg_server import SiorgServer
 
@@ -28,21 +26,15 @@ OTHERS = range(901, 905)
 
 
 class Producer:
-    """Discoveries of one organization, each of a newer version; from the structure, or from a list where one is given."""
+    """Discoveries of one organization, each of a newer version."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._version = 0
-        self.listed: Sequence[Row] | None = None
 
     async def version(self, _: int) -> str:
         self._version += 1
         return f"{self._version}.0.0"
-
-    async def changed_since(self, _: int, __: str) -> list[RemoteUnit]:
-        if self.listed is None:
-            raise VersionUnknown("too old")
-        return [unit for row in self.listed if (unit := parse_stored(row)) is not None]
 
     async def structure(self, organization: int) -> Structure:
         return await self._world.siorg.structure(organization)
@@ -50,8 +42,7 @@ class Producer:
     async def unit(self, code: int) -> RemoteUnit:
         return await self._world.siorg.unit(code)
 
-    def discover(self, code: int = UFMT, *listed: Row) -> Discovery:
-        self.listed = listed or None
+    def discover(self, code: int = UFMT) -> Discovery:
         (organization,) = registered(self._world.connection, [code])
         return asyncio.run(discover(organization, cast("Any", self), self._world.connection, self._world.store))
 
@@ -107,31 +98,28 @@ def test_what_is_young_enough_is_not_asked_for_again(world: World, producer: Pro
     assert world.siorg.requests == []
 
 
-@pytest.mark.parametrize("by_list", [True, False])
-def test_a_change_that_was_undone_while_its_item_waits_is_not_applied(world: World, producer: Producer, by_list: bool) -> None:
+def test_a_change_that_was_undone_while_its_item_waits_is_not_applied(world: World, producer: Producer) -> None:
     fetcher = _waits_beside_its_answer(world, producer, 900, nome="Nova")
     world.siorg.change(900, nome="Unidade 900")
-    assert producer.discover(UFMT, *[world.siorg.rows[900]] * by_list).items == []
+    assert producer.discover().items == []
     _drain(world, fetcher)
     assert world.unit(900)["name"] == "Unidade 900"
     assert len(world.history(900)) == 1
 
 
-@pytest.mark.parametrize("by_list", [True, False])
-def test_a_unit_that_ended_while_its_creation_waits_is_not_created(world: World, producer: Producer, by_list: bool) -> None:
+def test_a_unit_that_ended_while_its_creation_waits_is_not_created(world: World, producer: Producer) -> None:
     fetcher = _waits_beside_its_answer(world, producer, 950)
     world.siorg.remove(950)
-    producer.discover(UFMT, *[siorg_row(950, operacao="EXCLUSAO")] * by_list)
+    producer.discover()
     _drain(world, fetcher)
     assert world.find(950) is None
 
 
-@pytest.mark.parametrize("by_list", [True, False])
-def test_a_unit_that_ended_while_its_creation_is_in_work_is_not_created(world: World, producer: Producer, by_list: bool) -> None:
+def test_a_unit_that_ended_while_its_creation_is_in_work_is_not_created(world: World, producer: Producer) -> None:
     fetcher = _waits_beside_its_answer(world, producer, 950)
     works = world.fetch(world.claim(), fetcher)
     world.siorg.remove(950)
-    producer.discover(UFMT, *[siorg_row(950, operacao="EXCLUSAO")] * by_list)
+    producer.discover()
     world.apply(works)
     (item,) = world.items(950)
     assert (item["status"], item["attempts"]) == ("PENDING", 0)  # given back: it has done nothing wrong

@@ -13,7 +13,7 @@ from siorg_job.siorg.errors import SiorgUnavailable, UnusableAnswer
 from siorg_job.siorg.model import DomainTable, RemoteUnit
 from siorg_job.verify import verify
 from siorg_queue import EntityType
-from support.local_structure import UFMT, Row, World, siorg_row
+from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
 
 TOO_LONG = "X" * 51
 FAR = range(901, 941)
@@ -196,6 +196,17 @@ def test_what_failed_is_asked_again_whatever_it_is_about_and_but_for_what_a_pers
     assert world.store.retry_due() == 0
     _time_passes(world, 1)
     assert world.store.retry_due() == 4
+
+
+def test_units_of_an_organization_that_was_not_registered_come_once_it_is(world: World) -> None:
+    world.siorg.publish(siorg_row(950, ANOTHER, organization=ANOTHER))
+    world.enqueue(950, operation="CREATION", payload=world.siorg.rows[950])
+    world.drain()
+    assert world.statuses() == {950: "FAILED"}
+    world.register(ANOTHER)
+    _discover(world, ANOTHER)
+    world.drain()
+    assert world.unit(950)["is_active"]
 
 
 def test_a_newer_item_speaks_for_the_entity(world: World) -> None:

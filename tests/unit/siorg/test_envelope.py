@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from siorg_job.siorg.envelope import ERRORS_OF_CHANGES, Body, read_envelope
+from siorg_job.siorg.envelope import Body, read_envelope
 from siorg_job.siorg.errors import (
     InvalidData,
     MalformedResponse,
@@ -17,7 +17,6 @@ from siorg_job.siorg.errors import (
     SiorgError,
     SiorgUnavailable,
     UnusableAnswer,
-    VersionUnknown,
 )
 from support.scripted_server import envelope
 
@@ -89,8 +88,6 @@ def test_an_error_of_siorg_comes_before_any_look_at_the_rows() -> None:
             assert "Não encontrado (ticket T-1)" in str(caught.value)
             assert caught.value.details["siorg_message"] == "Não encontrado"
             assert caught.value.details.get("siorg_error") == (None if code == 10**40 else int(code))
-    with pytest.raises(VersionUnknown):
-        read_envelope(envelope(code=103), KEYS, fussy, ERRORS_OF_CHANGES)
     with pytest.raises(InvalidData, match="1 is a row"):  # without one, the first row's error
         read_envelope(envelope("unidades", [1]), KEYS, fussy)
     with pytest.raises(UnusableAnswer, match=r"none of the 2 rows .* 1 is a row"):

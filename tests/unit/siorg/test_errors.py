@@ -23,7 +23,6 @@ def test_kinds_and_error_types_are_what_they_always_were() -> None:
         ("NotFound", "not_found", "NotFound"),
         ("InvalidData", "invalid_answer", "InvalidAnswer"),
         ("NotAnOrganization", "not_an_organization", "NotAnOrganization"),
-        ("VersionUnknown", "version_unknown", "VersionUnknown"),
         ("AnswerTooLarge", "answer_too_large", "AnswerTooLarge"),
         ("RequestRefused", "request_refused", "RequestRefused"),
         ("AccessRefused", "access_refused", "AccessRefused"),

@@ -61,7 +61,6 @@ _BODIES = st.one_of(
 _PARSERS: list[Callable[[bytes], Any]] = [
     lambda body: rows.parse_unit(body, 1),
     lambda body: rows.read_structure(body, 1),
-    rows.parse_changes,
     lambda body: rows.parse_version(body, 1),
     lambda body: rows.parse_domain(body, DomainTable.POWER),
     lambda body: rows.parse_domain(body, DomainTable.UNIT_TYPE),
@@ -129,13 +128,6 @@ def test_any_row_is_read_alike_alone_in_a_list_and_from_storage(row: Any) -> Non
         check_unit(unit)
         assert rows.parse_stored(unit.raw) == unit
         assert rows.parse_unit(envelope(value=json.loads(unit.raw)), unit.code) == unit
-    try:
-        changes = rows.parse_changes(body)
-    except SiorgError as error:
-        check_error(error)
-    else:
-        for unit in changes:
-            check_unit(unit)
 
 
 @settings(max_examples=200)

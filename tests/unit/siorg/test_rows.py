@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from siorg_job.siorg import rows
-from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, SiorgError, UnusableAnswer, VersionUnknown
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, SiorgError, UnusableAnswer
 from siorg_job.siorg.model import DomainTable, RemoteUnit
 from support.scripted_server import envelope, unit_row
 from support.siorg_server import CAPTURES
@@ -224,25 +224,6 @@ def test_a_version_that_is_none_is_an_error() -> None:
     ]
     for body, kind in cases:
         refused(kind, "", rows.parse_version, body, 471)
-
-
-def test_changes_keep_every_code_even_of_rows_with_unusable_fields() -> None:
-    changed = [
-        unit_row(1, operacao="INCLUSAO"), unit_row(2, operacao="EXCLUSAO", nome=5),
-        unit_row(3, operacao="ALTERACAO", nome="a\ud800b", sigla=[]), unit_row(4, operacao="??"),
-    ]  # fmt: skip
-    changes = rows.parse_changes(envelope("unidades", changed))
-    read = [(unit.code, unit.operation, unit.ended) for unit in changes]
-    assert read == [(1, "INCLUSAO", False), (2, "EXCLUSAO", True), (3, "ALTERACAO", False), (4, None, False)]
-    assert (changes[1].name, changes[2].name, changes[2].acronym) == (None, None, None)
-    assert changes[2].raw == '{"codigoUnidade":3}'
-
-
-def test_no_changes_is_an_answer_but_a_change_without_a_code_is_not() -> None:
-    assert rows.parse_changes(envelope("unidades", None)) == []
-    lost = envelope("unidades", [unit_row(1), {"operacao": "EXCLUSAO"}])
-    refused(InvalidData, "codigoUnidade", rows.parse_changes, lost)
-    refused(VersionUnknown, "103", rows.parse_changes, envelope("unidades", None, code=103))
 
 
 # ── Domain tables ────────────────────────────────────────────────────────────────────────────────────────────────────
