@@ -20,7 +20,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv tools demo test test-fast soak test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
+.PHONY: help venv tools demo test test-fast soak soak-captured test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -85,6 +85,9 @@ test: $(INSTALLED) ## run the tests
 
 test-fast: $(INSTALLED) ## those that need neither a process nor a database, at each save
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit $(ARGS)
+
+soak-captured: $(INSTALLED) ## follow the captured dates, edited and decided in every way, there and back (ARGS='--seeds 1-20')
+	@PYTHONPATH=tests $(BIN)/python -m support.captured $(ARGS)
 
 soak: $(INSTALLED) ## run the convergence machine for 20,000 steps and more (ARGS='--seeds 17' runs one program again)
 	@PYTHONPATH=tests $(BIN)/python -m support.convergence $(ARGS)

@@ -103,9 +103,9 @@ async def discover(
         psycopg.Error, DatabaseUnavailable: likewise.
     """
     code = organization.code
-    version = await ended.version_of(code, siorg)
     if not organization.is_active:
-        return _inactive(organization, version, connection)
+        return await _inactive(organization, siorg, connection)
+    version = await ended.version_of(code, siorg)
     if version is None:
         return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
     if not full and organization.has_units and organization.at_rest and version == organization.version:
@@ -147,12 +147,12 @@ def _is_outdated(asked_at: datetime, copy: WorkingCopy) -> bool:
     return any(moment is not None and moment > asked_at for moment in applied)
 
 
-def _inactive(organization: Organization, version: str | None, connection: Connection) -> Discovery:
+async def _inactive(organization: Organization, siorg: SiorgClient, connection: Connection) -> Discovery:
     """One that a person has deactivated here: all that is noted is whether SIORG has it again."""
-    if version is None or organization.had_ended:
-        ended.record_existence(connection, organization.code, version is not None)
-    how = "returned" if version is not None and organization.had_ended else "inactive"
-    return Discovery(organization.code, version or "", how)
+    exists = await ended.exists(organization.code, siorg)
+    if organization.had_ended or not exists:
+        ended.record_existence(connection, organization.code, exists)
+    return Discovery(organization.code, "", "returned" if exists and organization.had_ended else "inactive")
 
 
 async def _ended(
@@ -206,6 +206,8 @@ def enqueue_differences(
     only: Collection[tuple[EntityType, int]] | None = None,
 ) -> Enqueued:
     """Enqueue what came of a comparison, within the limits: for discovery all of it, for verification ``only`` what is drift.
+
+    Those are left out of which it says what cannot be used.
 
     Args:
         found: what came of the comparison, with what SIORG says of each unit that is gone.

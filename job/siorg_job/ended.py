@@ -14,7 +14,7 @@ from typing import Any
 
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound, PermanentError, says_no_organization
+from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotAnOrganization, NotFound, SiorgError, says_no_organization
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.model import OrganizationField, UnitField
 from siorg_job.sync.organization import is_kept_active, lives_elsewhere
@@ -57,8 +57,8 @@ class Elsewhere:
         for other in sorted(self._unread - {organization}) if wanted else ():
             try:
                 self.add(await self._siorg.structure(other))
-            except PermanentError:
-                self._unread.discard(other)  # it has ended too, or cannot be read: each unit is asked for
+            except SiorgError:
+                self._unread.discard(other)  # it has ended too, or cannot be read now: each unit is asked for
         found = {code: self._homes[code] for code in wanted if self._homes.get(code, organization) != organization}
         for code, answer in (await each_unit(wanted - found.keys(), self._siorg)).items():
             if isinstance(answer, RemoteUnit) and lives_elsewhere(answer, organization):
@@ -89,6 +89,18 @@ async def version_of(organization: int, siorg: SiorgClient) -> str | None:
         if not says_no_organization(error):
             raise
         return None
+
+
+async def exists(organization: int, siorg: SiorgClient) -> bool:
+    """Whether SIORG has an organization, whatever its version is.
+
+    Raises:
+        SiorgError: it could not be asked.
+    """
+    try:
+        return await version_of(organization, siorg) is not None
+    except InvalidData:
+        return True
 
 
 async def structure_of(organization: int, siorg: SiorgClient) -> Structure:
@@ -170,9 +182,9 @@ def record_ended(connection: Connection, organization: int, *, at_rest: bool) ->
     _rows(connection, "record_ended", organization=organization, at_rest=at_rest)
 
 
-def record_existence(connection: Connection, organization: int, exists: bool | None) -> None:  # noqa: FBT001 - three values
+def record_existence(connection: Connection, organization: int, found: bool | None) -> None:  # noqa: FBT001 - three values
     """Note whether SIORG has an organization again that it had ended; None: there is nothing to say about it any more."""
-    _rows(connection, "record_existence", organization=organization, exists=json.dumps(exists))
+    _rows(connection, "record_existence", organization=organization, exists=json.dumps(found))
 
 
 def _hint(code: int, organization: int) -> dict[str, Any]:

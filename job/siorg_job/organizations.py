@@ -62,10 +62,10 @@ def check_free(connection: Connection, code: int, cnpj: str) -> None:
         holders = _holders(connection, code, cnpj)
     for holder in holders:
         if holder["code"] == code:
-            state = "" if holder["is_active"] else "not active, "
+            state, hint = ("", "edit {} corrects it") if holder["is_active"] else ("not active, ", "reactivate {} brings it back")
             raise Refused(
                 f"the SIORG code {code} is registered already: {holder['acronym']}, {state}CNPJ {holder['cnpj']};"
-                f" siorg-job organizations edit {code} corrects it"
+                f" siorg-job organizations {hint.format(code)}"
             )
     _check_cnpj(holders, code, cnpj)
 

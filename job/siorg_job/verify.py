@@ -254,7 +254,7 @@ async def _told(organization: int, siorg: SiorgClient) -> Told:
         except (NotFound, NotAnOrganization) as error:
             if not says_no_organization(error):
                 raise
-    if await ended.version_of(organization, siorg) is None:
+    if not await ended.exists(organization, siorg):
         return Told(Structure(organization, {}, {}), ended=True)
     raise MalformedResponse(f"SIORG has a version of organization {organization}, and no structure")
 

@@ -8,7 +8,7 @@ from siorg_job.siorg.model import Answer, RemoteUnit
 from siorg_job.sync.merge import differences, end, merge, remote_organization_values, stays_active
 from siorg_job.sync.merge_base import ended_raw, next_raw, next_record
 from siorg_job.sync.model import Conflict, Fetched, OrganizationField, UnitField, Values
-from siorg_job.sync.outcomes import asked_too_early, completed, conflict, not_extinct, refused, superseded
+from siorg_job.sync.outcomes import asked_too_early, completed, conflict, not_extinct, part_of_an_end, refused, superseded
 from siorg_job.sync.place import base_of as base_of_unit
 from siorg_job.sync.resolution import Resolution, ResolutionError, resolution_of
 from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
@@ -38,7 +38,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         return conflict(item, reason, found, row.id, kind=item.operation.lower())
     if remote is None:
         if item.operation in (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE):
-            return refused(item, _word_of(row, fetched), "not_found")
+            return part_of_an_end(item, row.code)  # discovery asks a person, once
         return _extinguish(item, fetched, row, copy, resolution)
     if item.operation is Operation.EXTINCTION and resolution is None:
         return not_extinct(item, f"organization {row.code}", row.id)

@@ -76,9 +76,10 @@ def not_extinct(item: Item, subject: str, local_id: UUID | None = None) -> Verdi
 
 
 def part_of_an_end(item: Item, organization: int) -> Verdict:
-    """The unit ends with its organization, about which a person decides."""
+    """The organization has ended, and its units with it: a person decides about all of it at once."""
+    subject = "" if item.siorg_code == organization else f", which holds unit {item.siorg_code} here"
     error = (
-        f"SIORG has no organization {organization}, which holds unit {item.siorg_code} here: their ends are one decision,"
+        f"SIORG has no organization {organization} any more{subject}: it and its units are one decision,"
         f" siorg-job organizations deactivate {organization}"
     )
     return Verdict(item, Outcome.SKIPPED, error, _details("organization_ended", {"organization": organization}))

@@ -135,4 +135,4 @@ def test_a_unit_that_moved_and_is_in_dispute_is_asked_about_once(machine: Machin
     ]
     assert replay(machine, moved) is None
     rows = machine.world.rows("SELECT operation::text, detected_changes FROM siorg_sync_queue WHERE status = 'CONFLICT'")
-    assert [(row["operation"], sorted(row["detected_changes"])) for row in rows] == [("UPDATE", ["name"])]
+    assert [(row["operation"], sorted(row["detected_changes"])) for row in rows] == [("HIERARCHY_CHANGE", ["name"])]

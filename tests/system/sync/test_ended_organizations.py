@@ -75,7 +75,7 @@ def _end(world: World, *codes: int) -> None:
 
 def _demote(world: World, *, into: int = B, below: tuple[int, ...] = ()) -> None:
     """A is a unit now; of its units those in ``below`` stay under it, the others are gone."""
-    world.siorg.publish(siorg_row(A, into, organization=into, nome="Outra Universidade"))
+    world.siorg.publish(siorg_row(A, into, organization=into, nome="Faculdade"))
     for code, one in list(world.siorg.rows.items()):
         if code != A and str(one["codigoOrgaoEntidade"]).endswith(f"/{A}"):
             if code in below:
@@ -249,11 +249,12 @@ def test_an_organization_without_units_waits_too(world: World) -> None:
     assert not world.organization(C)["is_active"]
 
 
-def test_what_lives_elsewhere_goes_there_at_once(world: World) -> None:
-    """Two of the units of an ended organization lived on; one that left for an organization that is not here is outside."""
+@pytest.mark.parametrize("home", [X, 902], ids=["left", "promoted"])
+def test_what_lives_elsewhere_goes_there_at_once(world: World, home: int) -> None:
+    """One that is in no organization that is registered here any more is outside."""
     _end(world, A, 900)
     world.siorg.change(901, parent=10, organization=B)
-    world.siorg.change(902, parent=X, organization=X)
+    world.siorg.publish(siorg_row(902, X, organization=home))
     found = _discover(world)
     assert (found.waiting, len(found.items)) == (1, 3)
     world.drain()
@@ -303,6 +304,24 @@ def test_structures_first_each_once_in_a_run_then_one_by_one_what_is_in_none(wor
     world.siorg.requests.clear()
     assert _discover(world, A).waiting == 1
     assert world.siorg.requests == ["version 500", "structure 500", "structure 500"]
+
+
+def test_two_of_329_live_elsewhere(world: World) -> None:
+    units = range(1000, 1326)
+    world.siorg.publish(*[siorg_row(code, (A, 900, code - 1)[code % 3], organization=A) for code in units])
+    _everything(world)
+    _end(world, A, 900, 901, 902, *units[2:])
+    for code in units[:2]:
+        world.siorg.change(code, parent=10, organization=B)
+    world.siorg.requests.clear()
+    assert _discover(world).waiting == 327
+    assert len(world.siorg.requests) == 3 + 2 + 327
+    world.drain()
+    world.siorg.requests.clear()
+    _deactivate(world)
+    assert world.drain() == 328
+    assert len(world.siorg.requests) == 328
+    assert _active(world) == {*units[:2], 10, 20}
 
 
 @pytest.mark.parametrize("what", ["structure", "version"])
@@ -458,6 +477,8 @@ def test_the_end_of_its_unit_alone_is_part_of_the_decision_and_never_fails(world
     assert world.sync(901, operation="EXTINCTION")["status"] == "SKIPPED"
     assert 901 in _active(world)
     assert world.sync(A, operation="EXTINCTION", entity="ORGANIZATION")["status"] == "CONFLICT"
+    assert world.sync(A, entity="ORGANIZATION")["status"] == "SKIPPED"
+    assert world.organization(A)["name"] == "Outra Universidade"
 
 
 def test_a_crash_between_leaves_all_or_nothing(world: World) -> None:
