@@ -236,9 +236,8 @@ async def _look_at(organization: int, reader: _Reader) -> _Look:
     asked_at = clock(reader.connection)
     (row,) = _rows(reader.connection, "organization", organization=organization)
     if not row["is_active"]:
-        is_back = (
-            ended.had_ended(organization, reader.connection) and await ended.version_of(organization, reader.siorg) is not None
-        )
+        had_ended = ended.had_ended(organization, reader.connection)
+        is_back = had_ended and await ended.exists(organization, reader.siorg)
         return _LookAtInactive(reader, asked_at, 0, (returned(organization, row["name"]),) if is_back else ())
     told = await _told(organization, reader.siorg)
     listed = [*told.structure.units, *told.structure.invalid]
