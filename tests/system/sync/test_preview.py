@@ -293,7 +293,7 @@ def test_each_kind_of_change_is_told_with_its_paths(world: World) -> None:
         ("conflict", 915, None, None, "name"),
         ("failed", 916, None, None),
         ("update", 918, None, None, "acronym"),
-        ("conflict", 922, None, None, "is_active"),
+        ("failed", 922, None, None, "is_active"),
     }  # fmt: skip
     assert (found.edited, found.noted, found.adopted) == (2, 1, [])
 
