@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from siorg_job import ended
 from siorg_job.compared import Compared, compared
 from siorg_job.discover import Organization, registered
 from siorg_job.discover_tables import TABLES
+from siorg_job.ended import Elsewhere
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.errors import InvalidData, SiorgError
-from siorg_job.siorg.model import RemoteUnit, Structure, Told, home_of
+from siorg_job.siorg.errors import InvalidData, PermanentError, SiorgError
+from siorg_job.siorg.model import RemoteUnit, Structure, Told
 from siorg_job.sync.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
 from siorg_job.sync.compare import PATHS, VERSION, Comparison, Difference, parents_elsewhere
 from siorg_job.sync.domain_difference import ComparedRow
@@ -23,7 +25,7 @@ from siorg_job.sync.domain_rows import LONGEST_NAME
 from siorg_job.sync.held import count_ends, count_names
 from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
 from siorg_job.sync.merge import Rule
-from siorg_job.sync.model import DomainField, Fetched, UnitField
+from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.place import base_of
 from siorg_job.sync.read import read_for_comparison, read_table
 from siorg_job.sync.working_copy import WorkingCopy
@@ -87,6 +89,8 @@ async def preview(
     waiting = _rows(connection, "waiting")[0]
     found.waiting, found.decisions = waiting["items"], waiting["decisions"]
     homes = {organization.code for organization in registered(connection, None) if organization.is_active}
+    elsewhere = Elsewhere(siorg, [each.code for each in organizations if each.is_active])
+    gone: list[int] = []
     moved: dict[int, RemoteUnit] = {}
     if tables:
         await _compare_tables(siorg, connection, found)
@@ -94,60 +98,77 @@ async def preview(
         if stopped(number, organization.acronym):
             found.untold |= {str(rest.code): "stopped" for rest in organizations[number:]}
             break
-        if organization.code not in homes:
-            found.untold[str(organization.code)] = "inactive here: nothing of it is kept in line"
-            continue
+        if not organization.is_active:
+            continue  # nothing of it is kept in line
         try:
-            moved |= await _compare_organization(organization.code, siorg, connection, homes, limits, found)
+            if await ended.version_of(organization.code, siorg) is None:
+                gone.append(organization.code)
+                continue
+            moved |= await _compare_organization(organization.code, siorg, connection, limits, elsewhere, found)
         except SiorgError as error:
             found.untold[str(organization.code)] = str(error)
+    for code in gone:  # by now most structures were read anyway
+        try:
+            moved |= await _look_at_ended(code, siorg, connection, elsewhere, found)
+        except SiorgError as error:
+            found.untold[str(code)] = str(error)
     known = {change.code for change in found.changes}
     await _compare_singly([unit for code, unit in moved.items() if code not in known], siorg, connection, homes, found)
-    done = {each.code for each in organizations if str(each.code) not in found.untold}
+    done = {each.code for each in organizations if each.is_active and str(each.code) not in found.untold} - {*gone}
     await _look_at_left_behind(done, siorg, connection, homes, found)
     found.changes = settle(found.changes, _tree(connection, found.changes))
     return found
 
 
 async def _compare_organization(
-    code: int, siorg: SiorgClient, connection: Connection, homes: set[int], limits: Limits | None, found: Preview
+    code: int, siorg: SiorgClient, connection: Connection, limits: Limits | None, elsewhere: Elsewhere, found: Preview
 ) -> dict[int, RemoteUnit]:
     """Compare one whole structure; returns the units that are here, and in another organization there."""
-    structure = await siorg.structure(code)
-    told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
-    beside = compared(told, connection)
-    copy, comparison = beside.copy, beside.comparison
-    gone = await each_unit(comparison.gone, siorg)
+    structure = await ended.structure_of(code, siorg)
+    elsewhere.add(structure)
+    result = compared(Told(structure, await each_unit(parents_elsewhere(structure), siorg)), connection)
+    answers = await each_unit(result.comparison.gone, siorg)
     found.organizations += 1
     found.rows += len(structure.units)
-    changes = list(_add(beside, found))
-    ends = [end_of(copy.units[each], copy, said, homes) for each, said in gone.items()]
+    changes = list(_changes_of(result, found))
+    ends = [end_of(result.copy.units[each], result.copy, answers[each], result.registered) for each in result.comparison.gone]
     changes += [end for end in ends if end is not None]
     if limits is not None:
-        changes = list(_hold(code, changes, comparison, copy, limits, connection, found))
+        changes = list(_hold(code, changes, result.comparison, result.copy, limits, connection, found))
     found.changes += changes
     return {
         each: said
-        for each, said in gone.items()
-        if isinstance(said, RemoteUnit)
-        and not said.ended
-        and said.organization_code in homes - {code, each}
-        and not said.is_organization
+        for each, said in answers.items()
+        if isinstance(said, RemoteUnit) and not said.ended and said.organization_code in result.registered - {code, each}
     }
 
 
-def _add(beside: Compared, found: Preview) -> Iterator[Change]:
-    comparison = beside.comparison
-    beside_history = {VERSION, *PATHS}
-    found.noted += len(comparison.unnoted) + sum(
-        any(each.field in beside_history for each in differences)
-        and all(each.field in beside_history or each.rule is Rule.EDITED for each in differences)
-        for differences in comparison.differences.values()
-    )
+def _changes_of(result: Compared, found: Preview) -> Iterator[Change]:
+    comparison = result.comparison
+    found.noted += len(comparison.unnoted)
     theirs = [each for differences in comparison.differences.values() for each in differences if each.rule is not Rule.TAKE]
     found.edited += sum(each.rule is Rule.EDITED for each in theirs)
     found.adopted += [each for each in theirs if each.adopted]
-    return changes_of(beside.told, comparison, beside.copy)
+    return changes_of(result.told, comparison, result.copy)
+
+
+async def _look_at_ended(
+    code: int, siorg: SiorgClient, connection: Connection, elsewhere: Elsewhere, found: Preview
+) -> dict[int, RemoteUnit]:
+    """An organization that SIORG has no more: its end waits for a person; returns those of its units that live on elsewhere."""
+    waits = await ended.look(code, connection, elsewhere, datetime.now(UTC))
+    if any(item.entity_type is EntityType.ORGANIZATION for item in waits.items) or not waits.is_kept:
+        row = read_for_comparison(connection, code, []).organizations[code]
+        end = Difference(
+            EntityType.ORGANIZATION, code, OrganizationField.IS_ACTIVE, Rule.TAKE, base=True, local=True, remote=False
+        )
+        reason = (
+            f"SIORG has the organization no more; {waits.waiting} of its units end with it: siorg-job organizations deactivate"
+        )
+        found.changes.append(Change(What.CONFLICT, EntityType.ORGANIZATION, code, row.name, code, (end,), reason))
+    found.organizations += 1
+    moving = [item.siorg_code for item in waits.items if item.entity_type is EntityType.UNIT]
+    return {each: said for each, said in (await each_unit(moving, siorg)).items() if isinstance(said, RemoteUnit)}
 
 
 # -- what a limit would hold ------------------------------------------------------------------------------------------
@@ -239,26 +260,29 @@ async def _compare_singly(
         except SiorgError as error:
             found.untold["units of organization " + str(home)] = str(error)
             continue
-        found.changes += _add(compared(told, connection), found)
+        result = compared(told, connection)
+        found.changes += _changes_of(replace(result, comparison=replace(result.comparison, gone=(), kept=())), found)
 
 
 async def _complete(structure: Structure, siorg: SiorgClient, connection: Connection) -> Told:
-    """Add what is above the units and not in its place here, and what SIORG says of the parents that are left out."""
-    home = structure.organization
-    told = Told(structure)
-    while parents := sorted(parents_elsewhere(structure) - told.answers.keys()):
-        here = read_for_comparison(connection, home, parents).units
+    """The units with what is above them and not in its place here."""
+    home, told = structure.organization, Told(structure)
+    while parents := parents_elsewhere(structure) - told.answers.keys():
+        here = read_for_comparison(connection, home, sorted(parents)).units
         for parent, said in (await each_unit(parents, siorg)).items():
             row = here.get(parent)
-            if home_of(said) != home or (row is not None and row.is_active and row.organization_code == home):
-                told = told.with_answers({parent: said})
-            elif isinstance(said, RemoteUnit):
+            in_place = row is not None and row.is_active and row.organization_code == home
+            if isinstance(said, InvalidData):
+                structure.invalid[parent] = said
+            elif isinstance(said, RemoteUnit) and not said.ended and said.organization_code == home and not in_place:
                 structure.units[parent] = said
+            else:
+                told = told.with_answers({parent: said})
     return told
 
 
 async def _look_at_left_behind(
-    done: set[int], siorg: SiorgClient, connection: Connection, homes: set[int], found: Preview
+    compared: set[int], siorg: SiorgClient, connection: Connection, homes: set[int], found: Preview
 ) -> None:
     """Units of organizations that were not compared, which the run asks for since one above them comes or leaves."""
     seen: set[int] = set()
@@ -272,7 +296,7 @@ async def _look_at_left_behind(
         ]
         rows = _rows(
             connection, "left_behind", leaving=resettled, coming=[change.code for change in coming],
-            homes=[change.organization for change in coming], compared=sorted(done),
+            homes=[change.organization for change in coming], compared=sorted(compared),
         )  # fmt: skip
         codes = sorted({row["code"] for row in rows} - seen - {change.code for change in changing})
         if not codes:
@@ -286,7 +310,9 @@ async def _look_at_left_behind(
         units = read_for_comparison(connection, 0, codes).units
         for code, unit in said.items():
             if not isinstance(unit, RemoteUnit) or unit.ended:
-                reason = str(unit) if isinstance(unit, InvalidData) else "SIORG has it no more; its organization was not compared"
+                reason = (
+                    str(unit) if isinstance(unit, PermanentError) else "SIORG has it no more; its organization was not compared"
+                )
                 here = units[code]
                 found.changes.append(Change(What.FAILED, EntityType.UNIT, code, here.name, here.organization_code, reason=reason))
         there = [unit for unit in said.values() if isinstance(unit, RemoteUnit) and not unit.ended]
@@ -317,19 +343,17 @@ def _of_table(row: ComparedRow) -> Iterable[Change]:
     names = [str(each.local or each.remote) for each in row.differences if each.field == DomainField.NAME]
     name = names[0] if names else "" if row.remote is None else row.remote.name
     change = Change(What.UPDATE, row.entity_type, row.code, name, 0, differences)
-    apart = tuple(each for each in differences if each.rule is Rule.APART)
+    state = tuple(each for each in differences if each.field == DomainField.IS_ACTIVE)
+    rest = tuple(each for each in differences if each.field != DomainField.IS_ACTIVE)
     if row.remote is not None and len(row.remote.name) > LONGEST_NAME:
         yield change.not_written(What.FAILED, "SIORG's name does not fit")
-    elif apart:
+    elif apart := tuple(each for each in differences if each.rule is Rule.APART):
         yield replace(change, what=What.CONFLICT, differences=apart, reason="changed here and in SIORG")
     elif row.local_id is None:
         yield replace(change, what=What.CREATE)
+    elif state and state[0].remote is True:
+        yield replace(change, what=What.RETURN)
     else:
-        state = tuple(each for each in differences if each.field == DomainField.IS_ACTIVE)
-        rest = tuple(each for each in differences if each.field != DomainField.IS_ACTIVE)
-        if state and state[0].remote is True:
-            yield replace(change, what=What.RETURN)
-            return
         if rest:
             yield replace(change, differences=rest)
         if state:
@@ -345,7 +369,7 @@ def _tree(connection: Connection, changes: Iterable[Change]) -> Tree:
     for row in _rows(connection, "tree", codes=sorted(codes), ending=ending):
         nodes[_key(row["key"])] = Node(
             row["name"], row["organization"], None if row["parent"] is None else _key(row["parent"]), row["is_active"],
-            row["path"], row["level"], row["is_named"],
+            row["path"], row["level"], row["named"],
         )  # fmt: skip
     organizations = {row["code"]: row["path"] for row in _rows(connection, "organizations")}
     max_depth = read_for_comparison(connection, 0, []).max_depth

@@ -12,7 +12,12 @@ WITH meant AS (
 )
 SELECT coalesce(u.siorg_code::text, 'local:' || u.id) AS key, u.name, o.siorg_code AS organization,
        CASE WHEN u.parent_id IS NOT NULL THEN coalesce(p.siorg_code::text, 'local:' || p.id) END AS parent,
-       u.is_active, u.path_names AS path, u.level, {{named_below}} AS is_named
+       u.is_active, u.path_names AS path, u.level,
+       CASE WHEN coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO' AND NOT EXISTS (
+           SELECT FROM siorg_sync_queue AS q
+           WHERE q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND q.detected_changes ? 'is_active'
+             AND (q.status = 'CONFLICT' OR (q.status = 'COMPLETED' AND NOT coalesce(q.error_details ? 'resolution', false)))
+       ) THEN u.siorg_parent_code END AS named
 FROM wanted
 JOIN organizational_units AS u ON u.id = wanted.id
 JOIN organizations AS o ON o.id = u.organization_id

@@ -58,6 +58,8 @@ class Change:
     reason: str = ""
     overwrites: bool = False
     """It was never synced: SIORG's values replace what people typed, and history asks for a review."""
+    named: int | None = None
+    """Of a unit, what SIORG has it below."""
     parent: Value = None
     """Of a unit that stays or comes: what it hangs below, as ``UnitField.PARENT`` has it."""
     before: str | None = None
@@ -92,9 +94,6 @@ def changes_of(told: Told, comparison: Comparison, copy: WorkingCopy) -> Iterato
             yield _of_organization(code, differences, copy)
             continue
         change = _of_unit(structure.units[code], differences, told, copy)
-        if any(each.rule is Rule.EDITED and each.field in PLACE for each in found):  # a person's place stays
-            unit = copy.units[code]
-            change = replace(change, organization=unit.organization_code, parent=unit.values()[UnitField.PARENT])
         yield change.not_written(What.FAILED, "SIORG's hierarchy has a loop") if code in looped else change
     for code, error in structure.invalid.items():
         if code != structure.organization:
@@ -130,25 +129,26 @@ def _of_unit(
     change = Change(
         what, EntityType.UNIT, remote.code, unit.name if unit is not None else remote.name or "", structure.organization,
         differences, overwrites=unit is not None and base_of(unit, copy) is None, parent=place[UnitField.PARENT],
+        named=remote.parent_code,
     )  # fmt: skip
     lacking = [word for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)) if value is None]
     if unit is None and lacking:
         return change.not_written(What.FAILED, f"SIORG gives no {lacking[0]}: it cannot be created")
-    unusable = {code: answer for code, answer in told.answers.items() if isinstance(answer, PermanentError)} | structure.invalid
-    if (above := _unusable_above(remote, structure, unusable, copy)) is not None:
-        return change.not_written(What.FAILED, f"{above} above it cannot be used: {unusable[above]}")
+    if (above := _unusable_above(remote, told, copy)) is not None:
+        return change.not_written(What.FAILED, f"waits for unit {above} above it, which cannot be used")
     strict = copy.strict_hierarchy and unit is not None and not change.overwrites
     return _disputed(change, PLACE if strict else ()) or change
 
 
-def _unusable_above(remote: RemoteUnit, structure: Structure, unusable: Collection[int], copy: WorkingCopy) -> int | None:
+def _unusable_above(remote: RemoteUnit, told: Told, copy: WorkingCopy) -> int | None:
     """The first unit above, up to one that is in its place here, whose row in SIORG cannot be used."""
+    structure = told.structure
     seen = {remote.code, structure.organization, None}
     while (parent := remote.parent_code) not in seen and parent is not None:
         row = copy.units.get(parent)
         if row is not None and row.is_active and row.organization_code == structure.organization:
             return None
-        if parent in unusable:
+        if parent in structure.invalid or isinstance(told.answers.get(parent), PermanentError):
             return parent
         if parent not in structure.units:
             return None
@@ -240,8 +240,8 @@ class Node:
     path: str | None = None
     """As the database has it."""
     level: int = 1
-    is_named: bool = True
-    """SIORG, too, has it below its parent."""
+    named: int | None = None
+    """What SIORG has it below."""
 
 
 @dataclass(slots=True)
@@ -314,7 +314,7 @@ def _come(change: Change, tree: Tree) -> Change | None:
         return change
     if change.what is What.UPDATE:
         if change.code in tree.nodes:
-            tree.put(change.code, replace(tree.nodes[change.code], name=name))
+            tree.put(change.code, replace(tree.nodes[change.code], name=name, named=change.named))
         return change
     parent = None if change.parent == change.organization else change.parent
     assert parent is None or isinstance(parent, Key)
@@ -334,7 +334,7 @@ def _come(change: Change, tree: Tree) -> Change | None:
     if len(chain) + 1 > tree.max_depth:
         return change.not_written(What.FAILED, f"it would be on level {len(chain) + 1}; at most {tree.max_depth} are allowed")
     is_active = True if was is None or change.what is What.RETURN else was.is_active
-    tree.put(change.code, Node(name, change.organization, parent, is_active))
+    tree.put(change.code, Node(name, change.organization, parent, is_active, named=change.named))
     return change
 
 
@@ -363,8 +363,9 @@ def _go(change: Change, tree: Tree) -> Change:
     node = tree.nodes[change.code]
     if change.what is What.END and (below := tree.active_below(change.code)):
         names = ", ".join(f"{key} {tree.nodes[key].name}" for key in sorted(below, key=str)[:5])
-        if all(tree.nodes[key].is_named for key in below):
+        if all(tree.nodes[key].named == change.code for key in below):
             return change.not_written(What.FAILED, f"SIORG has it no more, and still has units below it: {names}")
+        tree.put(change.code, replace(node, named=None))
         return change.not_written(What.CONFLICT, f"SIORG ended it, but {len(below)} active units are below it: {names}")
     tree.put(change.code, replace(node, is_active=False))
     return change
