@@ -15,7 +15,7 @@ from siorg_job.discover_tables import TABLES
 from siorg_job.ended import Elsewhere
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.errors import InvalidData, PermanentError, SiorgError
+from siorg_job.siorg.errors import PermanentError, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure, Told
 from siorg_job.sync.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
 from siorg_job.sync.compare import PATHS, VERSION, Comparison, Difference, parents_elsewhere
@@ -145,7 +145,12 @@ async def _compare_organization(
 
 def _changes_of(result: Compared, found: Preview) -> Iterator[Change]:
     comparison = result.comparison
-    found.noted += len(comparison.unnoted)
+    beside_history = {VERSION, *PATHS}
+    found.noted += len(comparison.unnoted) + sum(
+        any(each.field in beside_history for each in differences)
+        and all(each.field in beside_history or each.rule is Rule.EDITED for each in differences)
+        for differences in comparison.differences.values()
+    )
     theirs = [each for differences in comparison.differences.values() for each in differences if each.rule is not Rule.TAKE]
     found.edited += sum(each.rule is Rule.EDITED for each in theirs)
     found.adopted += [each for each in theirs if each.adopted]
@@ -272,9 +277,7 @@ async def _complete(structure: Structure, siorg: SiorgClient, connection: Connec
         for parent, said in (await each_unit(parents, siorg)).items():
             row = here.get(parent)
             in_place = row is not None and row.is_active and row.organization_code == home
-            if isinstance(said, InvalidData):
-                structure.invalid[parent] = said
-            elif isinstance(said, RemoteUnit) and not said.ended and said.organization_code == home and not in_place:
+            if isinstance(said, RemoteUnit) and not said.ended and said.organization_code == home and not in_place:
                 structure.units[parent] = said
             else:
                 told = told.with_answers({parent: said})

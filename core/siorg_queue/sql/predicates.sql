@@ -66,14 +66,3 @@ coalesce(q.needed_at, q.created_at)
 -- name: work
 -- CREATION, UPDATE and HIERARCHY_CHANGE are one and the same work: fetch, bring in line.
 CASE WHEN q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN 'UPDATE' ELSE q.operation::text END
-
--- name: named_below
--- `u`, a row of organizational_units: SIORG, too, had it below its parent when it was last asked about it. Not one whose own end
--- a person turned down.
-(u.siorg_code IS NOT NULL AND u.siorg_parent_code IS NOT NULL
- AND u.siorg_parent_code = (SELECT p.siorg_code FROM organizational_units AS p WHERE p.id = u.parent_id)
- AND coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO'
- AND NOT EXISTS (
-     SELECT FROM siorg_sync_queue AS k
-     WHERE k.entity_type = 'UNIT' AND k.siorg_code = u.siorg_code AND k.detected_changes ? 'is_active'
-       AND (k.status = 'CONFLICT' OR (k.status = 'COMPLETED' AND NOT coalesce(k.error_details ? 'resolution', false)))))

@@ -6,7 +6,7 @@ cannot; it would be its own ancestor; its end waits for those below it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -94,6 +94,9 @@ def changes_of(told: Told, comparison: Comparison, copy: WorkingCopy) -> Iterato
             yield _of_organization(code, differences, copy)
             continue
         change = _of_unit(structure.units[code], differences, told, copy)
+        if any(each.rule is Rule.EDITED and each.field in PLACE for each in found):  # a person's place stays
+            unit = copy.units[code]
+            change = replace(change, organization=unit.organization_code, parent=unit.values()[UnitField.PARENT])
         yield change.not_written(What.FAILED, "SIORG's hierarchy has a loop") if code in looped else change
     for code, error in structure.invalid.items():
         if code != structure.organization:

@@ -153,7 +153,9 @@ def _compare(found: Preview, connection: Connection, since: Any, paths: dict[int
     problems += [f"asked, not foretold: {each}" for each in asked(connection, since) - questions]
     new = {(c.entity_type.value, c.code) for c in found.changes if c.what is What.FAILED and c.code not in untold}
     refused = {each for each in failed(connection, since) if each[1] not in untold}
-    problems += [f"foretold as failed: {each}" for each in new - failed(connection, None)]  # it may have failed before, and pause
+    # What failed before may have to wait, as may what a person is asked about.
+    known = failed(connection) | {each[:2] for each in asked(connection)}
+    problems += [f"foretold as failed: {each}" for each in new - known]
     problems += [f"failed, not foretold: {each}" for each in refused - new]
     return problems
 

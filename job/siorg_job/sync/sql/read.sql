@@ -117,9 +117,17 @@ SELECT above.id, above.siorg_code AS code, above.parent_id, o.siorg_code AS orga
 FROM above JOIN organizations AS o ON o.id = above.organization_id
 
 -- name: children
--- Active units below those that are to end, when an item of their own is due, and whether SIORG has them there, too.
+-- Active units below those that are to end, when an item of their own is due, and whether SIORG had them there, too, when it was
+-- last asked about them; not those whose own end a person turned down.
 SELECT u.parent_id, u.id, u.siorg_code AS code, u.name,
-       {{named_below}} AS is_named,
+       u.siorg_code IS NOT NULL AND u.siorg_parent_code IS NOT NULL
+           AND u.siorg_parent_code = (SELECT p.siorg_code FROM organizational_units AS p WHERE p.id = u.parent_id)
+           AND coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO'
+           AND NOT EXISTS (
+               SELECT FROM siorg_sync_queue AS q
+               WHERE q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND q.detected_changes ? 'is_active'
+                 AND (q.status = 'CONFLICT' OR (q.status = 'COMPLETED' AND NOT coalesce(q.error_details ? 'resolution', false)))
+           ) AS is_named,
        (SELECT min(CASE WHEN q.status = 'PROCESSING' OR {{scheduled}} <= now() THEN 0
                         ELSE extract(epoch FROM {{scheduled}} - now()) END)::float8
         FROM siorg_sync_queue AS q
