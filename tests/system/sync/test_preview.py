@@ -92,7 +92,7 @@ def written(connection: Connection, since: Any, paths: dict[int, str]) -> list[L
 
 
 def asked(connection: Connection, since: Any = None) -> set[Line]:
-    """(type, code, fields) of what waits for a person, or has since then."""
+    """(type, code, SIORG's values) of what waits for a person, or has since then; what is here may have been edited meanwhile."""
     rows = connection.execute(
         "SELECT DISTINCT ON (entity_type, siorg_code, operation = 'EXTINCTION') entity_type::text AS kind, siorg_code AS code,"
         " detected_changes AS changes FROM siorg_sync_queue"
@@ -100,9 +100,7 @@ def asked(connection: Connection, since: Any = None) -> set[Line]:
         " ORDER BY entity_type, siorg_code, operation = 'EXTINCTION', created_at DESC",
         [since],
     )
-    return {
-        (row["kind"], row["code"], _json({name: (s["local"], s["remote"]) for name, s in row["changes"].items()})) for row in rows
-    }
+    return {(row["kind"], row["code"], _json({name: sides["remote"] for name, sides in row["changes"].items()})) for row in rows}
 
 
 def failed(connection: Connection, since: Any = None) -> set[Line]:
@@ -148,7 +146,11 @@ def _compare(found: Preview, connection: Connection, since: Any, paths: dict[int
     real = Counter(each for each in written(connection, since, paths) if each[2] not in untold)
     problems = [f"foretold, not written: {each}" for each in (foretold - real).elements()]
     problems += [f"written, not foretold: {each}" for each in (real - foretold).elements()]
-    questions = {(c.entity_type.value, c.code, _fields(c)) for c in found.changes if c.what is What.CONFLICT}
+    questions = {
+        (c.entity_type.value, c.code, _json({str(each.field): each.remote for each in c.differences}))
+        for c in found.changes
+        if c.what is What.CONFLICT
+    }
     problems += [f"foretold, not asked: {each}" for each in questions - asked(connection)]
     problems += [f"asked, not foretold: {each}" for each in asked(connection, since) - questions]
     new = {(c.entity_type.value, c.code) for c in found.changes if c.what is What.FAILED and c.code not in untold}
