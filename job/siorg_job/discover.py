@@ -20,7 +20,7 @@ from siorg_job.ended import Elsewhere
 from siorg_job.hold import Within, ends_held, hold, sort_absent
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.model import RemoteUnit, Structure, Told
+from siorg_job.siorg.model import RemoteUnit, Structure, Told, home_of
 from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disputed, above_in, is_end, parents_elsewhere
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
@@ -225,8 +225,10 @@ def enqueue_differences(
     """
     structure, copy = found.told.structure, found.copy
     absent = sort_absent({code: found.told.answers[code] for code in found.comparison.gone}, copy, found.registered)
-    # What ends with its organization waits for one decision about that.
-    within = Within(replace(found.comparison, gone=() if found.told.ended else absent.ended))
+    ends = absent.ended
+    if found.told.ended:  # what ends with its organization waits for one decision about that
+        ends = tuple(code for code in ends if home_of(found.told.answers[code]) is not None)
+    within = Within(replace(found.comparison, gone=ends))
     if limits is not None and not found.told.ended:
         within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
     questions = _read_questions(connection, [structure.organization, *copy.units])

@@ -283,8 +283,9 @@ class Tree:
         return [below for below in self._below.get(key, ()) if self.nodes[below].is_active]
 
     def path(self, key: Key) -> str:
-        names = [self.nodes[above].name for above in reversed(self.chain(key))]
-        return " > ".join([self.organizations.get(self.nodes[key].organization, ""), *names])
+        nodes = [self.nodes[above] for above in reversed(self.chain(key))]
+        # Of the topmost: a unit in dispute may be left below one that has gone to another organization.
+        return " > ".join([self.organizations.get(nodes[0].organization, ""), *(node.name for node in nodes)])
 
 
 def settle(changes: Iterable[Change], tree: Tree) -> list[Change]:

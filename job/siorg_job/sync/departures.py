@@ -201,7 +201,8 @@ class _Judge:
     def _reasons(self, difference: Difference, known: OnQueue) -> Iterator[_Reason]:
         """All that apply, in any order."""
         name = difference.field
-        if self.told.ended and name == UnitField.IS_ACTIVE and difference.remote is False:
+        is_end = name == UnitField.IS_ACTIVE and difference.remote is False
+        if self.told.ended and is_end and home_of(self.told.answers.get(difference.code)) is None:
             yield self._ended(known)  # a conflict about it asks nothing else
         elif known.conflicts and difference.rule is not Rule.EDITED:  # else nobody is asked about it, or is not any more
             if name in known.conflicts:

@@ -202,15 +202,18 @@ def test_what_ended_with_its_organization_is_ended_and_what_lives_on_elsewhere_h
     world.siorg.change(903, organization=423, parent=423)
 
     async def refuse(organization: int) -> Any:
-        raise error(f"{organization} is none")
+        raise error(f"{organization} is none", siorg_error=102)
 
     world.siorg.structure = world.siorg.version = refuse  # type: ignore[attr-defined,method-assign]
     found = _verified(world, enqueue=True)
     assert {(each.entity_type, each.code, each.field, each.kind.value) for each in found.departures} == {
         ("ORGANIZATION", UFMT, "is_active", "ended"), ("UNIT", 900, "is_active", "ended"), ("UNIT", 901, "is_active", "ended"),
-        ("UNIT", 902, "organization", "drift"), ("UNIT", 903, "is_active", "ended"),
+        ("UNIT", 902, "organization", "drift"), ("UNIT", 903, "is_active", "drift"),
     }  # fmt: skip
-    assert {row["siorg_code"] for row in world.rows("SELECT siorg_code FROM siorg_sync_queue WHERE status = 'PENDING'")} == {902}
+    assert {row["siorg_code"] for row in world.rows("SELECT siorg_code FROM siorg_sync_queue WHERE status = 'PENDING'")} == {
+        902,
+        903,
+    }
 
 
 def test_departures_say_since_when(world: World) -> None:

@@ -22,6 +22,7 @@ def test_kinds_and_error_types_are_what_they_always_were() -> None:
         ("PermanentError", "permanent_error", "PermanentError"),
         ("NotFound", "not_found", "NotFound"),
         ("InvalidData", "invalid_answer", "InvalidAnswer"),
+        ("ParentFailed", "parent_failed", "ParentFailed"),
         ("NotAnOrganization", "not_an_organization", "NotAnOrganization"),
         ("AnswerTooLarge", "answer_too_large", "AnswerTooLarge"),
         ("RequestRefused", "request_refused", "RequestRefused"),
