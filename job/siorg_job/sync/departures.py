@@ -262,7 +262,8 @@ class _Judge:
         """A unit that is active here and not in its organization's structure."""
         end, answer = _end(EntityType.UNIT, unit.code), self.told.answers.get(unit.code)
         if isinstance(answer, PermanentError):
-            return _departure(replace(end, remote=None), unit.name, Kind.FAILED, str(answer))
+            where = replace(end, field=UnitField.ORGANIZATION, local=unit.organization_code, remote=None)
+            return _departure(where, unit.name, Kind.FAILED, str(answer))
         home = home_of(answer)
         if home is not None and home != unit.code and home in registered:
             end = replace(end, field=UnitField.ORGANIZATION, local=unit.organization_code, remote=home)  # it has moved

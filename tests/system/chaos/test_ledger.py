@@ -33,6 +33,7 @@ SETTINGS = {
     "WORKER_BATCH_SIZE": "3",
     "WORKER_CONCURRENCY": "9",
     "SIORG_MAX_REQUESTS_PER_SECOND": "110",
+    "SIORG_MAX_ENDS": "1000",  # of its changes many are ends: none of them is held
     "WORKER_LEASE_SECS": "2",
     "WORKER_MAX_RETRIES": "20",
     "WORKER_RETRY_BASE_DELAY_MS": "100",

@@ -45,8 +45,9 @@ def test_a_synced_organization_with_a_full_queue_comes_back_unharmed(scene: Scen
     check_unharmed(scene, counted)
 
 
-@pytest.mark.parametrize("error", [101, 102])
-def test_a_siorg_that_has_lost_everything_ends_nothing(scene: Scene, error: int) -> None:
+@pytest.mark.parametrize(("error", "kind"), [(101, "torn_answer"), (102, "organization_ended")])
+def test_a_siorg_that_has_lost_everything_ends_nothing(scene: Scene, error: int, kind: str) -> None:
+    """That their organization has ended is a person's decision."""
     scene.run(0, "discover")
     scene.run(0)
     scene.connection.execute(
@@ -59,4 +60,4 @@ def test_a_siorg_that_has_lost_everything_ends_nothing(scene: Scene, error: int)
     ended = scene.connection.execute(
         "SELECT DISTINCT error_details ->> 'kind' AS kind FROM siorg_sync_queue WHERE operation = 'EXTINCTION'"
     ).fetchall()
-    assert [row["kind"] for row in ended] == ["torn_answer"]
+    assert [row["kind"] for row in ended] == [kind]
