@@ -47,12 +47,18 @@ class Ancestors:
         self._database = database
         self._structure = structure
         self._local: Mapping[tuple[int, int], LocalParent] = {}
+        self._elsewhere: set[int] = set()
+        """Organizations that are not registered here, or inactive: what is above a unit there is none of ours."""
         self._answers: dict[int, RemoteUnit | PermanentError] = {}
         if structure is not None:
             self._answers = {**structure.units, **structure.invalid}
 
     async def look_up(self, units: Sequence[RemoteUnit]) -> None:
         """Find which parents of ``units`` are local, in one statement; to be called before ``of``."""
+        home = None if self._structure is None else self._structure.organization
+        if homes := {unit.organization_code for unit in units} - {None, home}:
+            rows = await self._database.rows(load("siorg_job.sync", "read.sql")["registered"])
+            self._elsewhere = {code for code in homes if code is not None} - {row["code"] for row in rows}
         self._local = await self._local_parents([(unit.code, unit) for unit in units])
 
     async def of(self, unit: RemoteUnit) -> Above:
@@ -67,8 +73,8 @@ class Ancestors:
             _refuse_loop(unit, self._structure)
         above, current = Above(), unit
         chain = above.chain
-        if unit.is_organization or unit.code == unit.organization_code:
-            return above  # an organization of its own: it hangs below nothing here
+        if unit.is_organization or unit.code == unit.organization_code or unit.organization_code in self._elsewhere:
+            return above  # it hangs below nothing here
         while True:
             parent_code = current.parent_code
             if parent_code is None or parent_code == current.organization_code:
