@@ -105,7 +105,7 @@ def main() -> int:
             if index:
                 connection.execute("UPDATE organizational_units SET name = %s WHERE siorg_code = %s", [EDITED, edited])
             siorg.control("PUT", "snapshot", {"index": index})
-            _job(["discover", "--organization", str(ORGANIZATION)], discovering, folder)
+            _job(["discover"], discovering, folder)
             _wait_for(lambda: _drained(store), operator)
         time.sleep(1)  # the last Jobs see that nothing is left, and end
         code = _end(operator)

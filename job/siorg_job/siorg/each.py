@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Iterable
 
 from siorg_job.siorg.client import SiorgClient
-from siorg_job.siorg.errors import NotFound, PermanentError, SiorgError
+from siorg_job.siorg.errors import BreakerOpen, NotFound, PermanentError, SiorgError, TransientError
 from siorg_job.siorg.model import Answer, RemoteUnit
+
+_ROUNDS = 3  # of a hundred requests one may fail by chance, and that must not cost the other answers
 
 
 async def each_unit(codes: Iterable[int], siorg: SiorgClient, *, at_once: int = 8) -> dict[int, Answer]:
-    """What SIORG says of each of these units.
+    """What SIORG says of each of these units. What fails for the moment is asked for again after the others.
 
     Args:
         codes: the units.
@@ -30,10 +32,16 @@ async def each_unit(codes: Iterable[int], siorg: SiorgClient, *, at_once: int = 
 
     found: dict[int, Answer] = {}
     wanted = sorted(codes)
-    for start in range(0, len(wanted), at_once):
-        some = wanted[start : start + at_once]
-        for code, answer in zip(some, await asyncio.gather(*map(ask, some)), strict=True):
-            if isinstance(answer, SiorgError) and not isinstance(answer, PermanentError):
-                raise answer
-            found[code] = None if isinstance(answer, NotFound) else answer
-    return found
+    for last in (*[False] * (_ROUNDS - 1), True):
+        again: list[int] = []
+        for start in range(0, len(wanted), at_once):
+            some = wanted[start : start + at_once]
+            for code, answer in zip(some, await asyncio.gather(*map(ask, some)), strict=True):
+                if isinstance(answer, TransientError) and not isinstance(answer, BreakerOpen) and not last:
+                    again.append(code)
+                elif isinstance(answer, SiorgError) and not isinstance(answer, PermanentError):
+                    raise answer
+                else:
+                    found[code] = None if isinstance(answer, NotFound) else answer
+        wanted = again
+    return {code: found[code] for code in sorted(found)}
