@@ -174,9 +174,6 @@ class Machine:
 
     def _is_asked_for(self, rows: Rows) -> bool:
         """Whether SIORG may become so: see ``oracle.NOT_ASKED_YET``."""
-        registered = [code for kind, code in self.mirror if kind == "ORGANIZATION"]
-        if any(is_organization(code, self.siorg.rows) and not is_organization(code, rows) for code in registered):
-            return False
         known = {code for code in self._registered() if is_organization(code, rows)}
         ends = {code: set(ended) for code, ended in self.ends.items()}
         for code, row in self.siorg.rows.items():
@@ -735,10 +732,9 @@ class Machine:
     def _compare_with_verification(self, here: Local, asked: oracle.Asked) -> list[str]:
         """What ``verify`` lists, beside what there has to be."""
         alive = [code for code in sorted(here.registered) if is_organization(code, self.siorg.rows)]
-        verified = self._verified(*alive)
-        found = [
-            f"organization {code} cannot be verified" for code in alive if code not in {each.organization for each in verified}
-        ]
+        verified = self._verified(*sorted(here.registered))
+        untold = here.registered - {each.organization for each in verified}
+        found = [f"organization {code} cannot be verified" for code in sorted(untold)]
         listed: dict[tuple[str, int, str], str] = {}
         for one in verified:
             kinds_here = [((str(each.entity_type), each.code, str(each.field)), str(each.kind)) for each in one.departures]
@@ -753,6 +749,7 @@ class Machine:
             elif kind == "drift":
                 found.append(f"{key}: drift")
         in_dispute = {key[:2] for key, kinds in expected.items() if "conflict" in kinds}
+        in_dispute |= {("ORGANIZATION", code) for code in here.registered - {*alive}}  # one decision about each that has ended
         unread = {("UNIT", code) for code in self._damaged()}
         found += [f"{entity}: a person is asked, and nothing is in dispute" for entity in asked.open.keys() - in_dispute - unread]
         found += [f"{entity}: a person is asked twice" for entity in asked.several]

@@ -14,7 +14,6 @@ from support.convergence.siorg import Rows, is_organization, organization_of, pa
 from support.local_structure import Row
 
 NOT_ASKED_YET: dict[int, str] = {
-    2: "an organization that SIORG ended or demoted: no program does that to a registered one",
     5: "limits: no program ends more than MAX_ENDS units of an organization",
 }
 """By the fault of the issue *Convergence*; build one, take its entry out, and what the machine does about it."""
@@ -153,6 +152,8 @@ def departures(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Co
             known = found.get(("UNIT", code, name))
             found["UNIT", code, name] = kinds if known is None else min(known, kinds, key=_precedence)
     for code in sorted(here.registered):
+        if not is_organization(code, siorg):
+            found |= _end_of(code, here, siorg, by_entity)
         if not is_organization(code, siorg) or code in damaged:
             continue
         row, entity = here.organizations[code], ("ORGANIZATION", code)
@@ -162,6 +163,19 @@ def departures(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Co
                 edit = by_entity.get(entity, {}).get(name)
                 contested = edit is not None and contests(edit, name, code, siorg)
                 found[*entity, name] = _kinds(entity, name, edit, asked, None, contested=contested)
+    return found
+
+
+def _end_of(
+    organization: int, here: Local, siorg: Rows, by_entity: Mapping[Entity, Mapping[str, Edit]]
+) -> dict[tuple[str, int, str], frozenset[str]]:
+    """One that SIORG has no more: it and those of its units that are nowhere wait for one decision, or people keep them."""
+    kept = "is_active" in by_entity.get(("ORGANIZATION", organization), {})
+    found = {("ORGANIZATION", organization, "is_active"): frozenset({"edited" if kept else "ended"})}
+    for code, row in here.units.items():
+        if row["organization"] == organization and row["is_active"] and code not in siorg:
+            alone = "is_active" in by_entity.get(("UNIT", code), {})
+            found["UNIT", code, "is_active"] = frozenset({"edited"} if kept or alone else {"ended"})
     return found
 
 
@@ -199,9 +213,14 @@ def problems(here: Local, siorg: Rows, edits: Edits, asked: Asked, damaged: Coll
     for code, row in here.organizations.items():
         if not row["is_active"] or code in damaged:
             continue
-        if not is_organization(code, siorg):
-            continue  # NOT_ASKED_YET[2]
         entity = ("ORGANIZATION", code)
+        if not is_organization(code, siorg):
+            is_asked = "is_active" in asked.open.get(entity, {})
+            if not is_asked and "is_active" not in by_entity.get(entity, {}):
+                found.append(f"organization {code}: SIORG has ended it, and nobody is asked")
+            continue
+        if "is_active" in asked.open.get(entity, {}):
+            found.append(f"organization {code}: a person is asked about its end, and SIORG has it")
         if _is_disputed(entity, by_entity.get(entity, {}), code, siorg, asked):
             continue
         for name in ("name", "acronym"):
@@ -316,6 +335,8 @@ class _Unit:
             return
         failed = not gone and self._below_damaged()
         failed = failed or (gone and any(parent_of(self.siorg[code]) == self.code for code in units_of(self.siorg)))
+        below = [code for code, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
+        failed = failed or (gone and any(("UNIT", code) in self.asked.open for code in below))
         yield "is_active", self._kinds("is_active", "is_active", "what is above it, or below" if failed else None)
 
     def _differing(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
@@ -368,17 +389,23 @@ class _Unit:
         if not row["is_active"]:
             return
         gone = self.code not in self.siorg
-        if not is_organization(row["organization"], self.siorg):
-            return  # NOT_ASKED_YET[2]
+        if not is_organization(row["organization"], self.siorg) and (
+            gone or organization_of(self.siorg[self.code]) == row["organization"]
+        ):
+            return  # it ends with its organization, when a person says so
         entity = ("UNIT", self.code)
         below = [c for c, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
         if gone and below and entity in self.asked.open:
             return
-        if gone and any(c in self.damaged or (c in self.siorg and parent_of(self.siorg[c]) == self.code) for c in below):
-            return  # failed: SIORG has others below it, or nobody can tell where they are
+        if gone and any(self._stays_below(c) for c in below):
+            return  # failed: SIORG has others below it, nobody can tell where they are, or a person is asked about them
         if "is_active" in self.edits:
             return  # a person kept it
         yield f"is active; SIORG has it {'nowhere' if gone else 'in ' + str(organization_of(self.siorg[self.code]))}"
+
+    def _stays_below(self, code: int) -> bool:
+        is_named = code in self.siorg and parent_of(self.siorg[code]) == self.code
+        return is_named or code in self.damaged or ("UNIT", code) in self.asked.open
 
     def _needless(self) -> Iterable[str]:
         for name, sides in self.asked.open.get(("UNIT", self.code), {}).items():

@@ -117,7 +117,7 @@ class Proposals:
 
     def _above(self) -> int:
         rows = self._machine.siorg.rows
-        return self._rng.choice(list(rows)) if self._rng.random() < 0.7 or not rows else self._organization()
+        return self._rng.choice(list(rows)) if self._rng.random() < 0.7 and rows else self._organization()
 
     def _organization(self) -> int:
         rows = self._machine.siorg.rows
