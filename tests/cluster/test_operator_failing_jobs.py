@@ -63,9 +63,7 @@ def test_a_setting_that_jobs_refuse_is_named(world: World) -> None:
     assert "Jobs refuse their settings" in told["message"]
     assert "SIORG_TIMEOUT_SECS" in told["message"]
     assert "Correct what the message names" in told["message"]
-    there = world.get()
-    there["spec"] = world.resource()["spec"]
-    world.kube.replace(there)
+    world.replace_spec(world.resource()["spec"])
     eventually(world.processes)
     world.wait_until_drained()
     world.wait_for_condition("Degraded", "False")

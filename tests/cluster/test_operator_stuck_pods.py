@@ -82,9 +82,7 @@ def test_whatever_keeps_pods_from_starting_is_named_and_mended_by_an_edit(world:
     assert says in told["message"]
     assert_slots_are_freed_and_launches_few(world, rounds=2)
     assert says in world.condition("Degraded")["message"]
-    there = world.get()
-    there["spec"] = healthy["spec"]
-    world.kube.replace(there)
+    world.replace_spec(healthy["spec"])
     eventually(world.processes)
     world.wait_until_drained()
     world.wait_for_condition("Degraded", "False")

@@ -192,6 +192,15 @@ class World:
     def edit(self, spec: Mapping[str, Any], name: str = "sync") -> Body:
         return self.kube.patch(RESOURCE, name, {"spec": spec})
 
+    def replace_spec(self, spec: Mapping[str, Any]) -> Body:
+        """As ``kubectl replace``, again where the operator wrote status between reading and writing."""
+        while True:
+            try:
+                return self.kube.replace(self.get() | {"spec": spec})
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+
     def secret(self, url: str | None = None, *, name: str = SECRET, key: str = SECRET_KEY) -> Body:
         """Create the Secret of the database's URL, or of whatever else is given; replace it if it is there."""
         value = self.database_url if url is None else url
