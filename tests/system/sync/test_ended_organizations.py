@@ -16,6 +16,7 @@ from siorg_job.discover import Discovery, asked_for, discover, registered
 from siorg_job.ended import Elsewhere
 from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound
 from siorg_job.siorg.model import Structure
+from siorg_job.sync.limits import Limits
 from siorg_job.verify import verify
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, MadeUpSiorg, World, siorg_row, whole_tables
@@ -57,8 +58,10 @@ class Reforming(MadeUpSiorg):
 
 def _discover(world: World, code: int = A, *, full: bool = False, elsewhere: Elsewhere | None = None) -> Discovery:
     (organization,) = registered(world.connection, [code])
-    siorg = cast("Any", world.siorg)
-    return asyncio.run(discover(organization, siorg, world.connection, world.store, full=full, elsewhere=elsewhere))
+    siorg, limits = cast("Any", world.siorg), world.limits
+    return asyncio.run(
+        discover(organization, siorg, world.connection, world.store, full=full, limits=limits, elsewhere=elsewhere)
+    )
 
 
 def _everything(world: World) -> None:
@@ -405,6 +408,40 @@ def test_undone_before_anybody_decided_the_question_ends_itself(world: World) ->
     assert world.unit(900)["organization_code"] == A
     assert not world.unit(A)["is_active"]
     assert _kinds(world) == set()
+
+
+MANY = range(2000, 2030)
+
+
+@pytest.mark.parametrize("held_before", [False, True], ids=["at once", "held before"])
+def test_no_limit_holds_what_leaves_an_ended_organization_nor_counts_it_elsewhere(world: World, *, held_before: bool) -> None:
+    world.siorg.publish(*[siorg_row(code, A, organization=A) for code in MANY])
+    world.siorg.publish(*[siorg_row(code, B, organization=B) for code in range(11, 15)])
+    _everything(world)
+    world.limits = Limits()
+    for code in MANY:
+        world.siorg.change(code, organization=X, parent=X)
+    if held_before:
+        _everything(world)
+        assert len(world.store.held()) == len(MANY)
+    _end(world, A, 900, 901, 902)
+    _everything(world)
+    assert (_open(world), _active(world) & {*MANY}) == (_THE_QUESTION, set())
+    _end(world, 10)
+    _everything(world)
+    assert (_open(world), 10 in _active(world)) == (_THE_QUESTION, False)
+
+
+def test_when_siorg_has_it_again_without_most_of_its_units_the_limits_are_for_it(world: World) -> None:
+    rows = dict(world.siorg.rows)
+    _end(world, A, 900, 901, 902)
+    _everything(world)
+    world.limits = Limits()
+    world.siorg.publish(rows[A], rows[900])
+    found = _discover(world)
+    assert (found.held, found.reasons) == (2, ["2 of 3 units would end; the limit is 1"])
+    world.drain()
+    assert {900, 901, 902} <= _active(world)
 
 
 def test_a_decision_about_what_siorg_has_again_ends_nothing(world: World) -> None:

@@ -4,7 +4,8 @@ SELECT pg_advisory_xact_lock(hashtext('siorg_sync_ends'), 0)
 
 -- name: ends
 -- The ends of each organization: within 24 hours, waiting, just found, and held. Not what a person decided, nor units that were
--- never synced. A unit counts once, for the first that applies.
+-- never synced, nor those of an organization that SIORG has ended: what leaves it goes at once, the rest is one decision. A unit
+-- counts once, for the first that applies.
 WITH found (code, how) AS (
     SELECT h.siorg_code, 1
     FROM siorg_history AS h LEFT JOIN siorg_sync_queue AS q ON q.id = h.sync_queue_id
@@ -20,7 +21,10 @@ WITH found (code, how) AS (
 ), counted AS (
     SELECT u.organization_id, min(found.how) AS how
     FROM found JOIN organizational_units AS u ON u.siorg_code = found.code
-    WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (found.how > 1)
+    WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (found.how > 1) AND NOT EXISTS (
+        SELECT FROM organizations AS o JOIN system_settings AS s ON s.key = 'siorg_existe:' || o.siorg_code
+        WHERE o.id = u.organization_id AND s.value = 'false'
+    )
     GROUP BY u.organization_id, u.id
 ), active AS (
     SELECT u.organization_id, count(*) AS units
