@@ -281,6 +281,17 @@ def test_names_that_another_producer_put_on_the_queue_are_held_as_well(world: Wo
     assert (_held(world), {unit["name"] for unit in world.units().values()}) == ({}, {"?"})
 
 
+def test_names_overwritten_together_with_a_move_count_as_well(world: World) -> None:
+    """A move is one history row, with the name in it."""
+    world.have(999)
+    for code in UNITS:
+        world.siorg.change(code, nome=f"Nova {code}", parent=999)
+    world.enqueue(*UNITS)
+    world.drain(at_a_time=10)
+    assert (sum(unit["name"].startswith("Nova") for unit in world.units().values()), len(_held(world))) == (50, 50)
+    assert {world.unit(code)["parent_code"] for code in UNITS} == {999}
+
+
 def test_names_that_siorg_mends_end_by_themselves(world: World) -> None:
     for code in UNITS:
         world.siorg.change(code, nome="?")
