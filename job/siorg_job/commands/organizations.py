@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from siorg_job import organizations
-from siorg_job.commands.context import CommandError, Context, Exit, TryLater, integer, siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, TryLater, integer, says_yes, siorg_code
 from siorg_job.commands.organization_fields import ALLOWED, option, read_fields
 from siorg_job.organizations import Refused
 from siorg_job.siorg.errors import AccessRefused, NotAnOrganization, NotFound, SiorgError, TransientError
@@ -216,7 +216,17 @@ def run_reactivate(arguments: argparse.Namespace, context: Context) -> int:
         done = organizations.reactivate(connection, codes, by=arguments.by, note=arguments.note)
     for code in codes:
         print(f"{code}: " + ("active again" if code in done else "active already"))
-    return asyncio.run(discover_organizations(context, done, full=True)) if done else Exit.DONE
+    if not done:
+        return Exit.DONE
+    code = asyncio.run(discover_organizations(context, done, full=True))
+    with context.database() as connection:
+        for one in organizations.for_end(connection, done):
+            if one.has_ended:
+                print(
+                    f"SIORG, when it was last asked, had no organization {one.code}: it is kept active here, without the units"
+                    f" that ended with it; siorg-job organizations deactivate {one.code} ends it again"
+                )
+    return code
 
 
 def _check_here(codes: Iterable[int], found: Mapping[int, object]) -> None:
@@ -238,7 +248,7 @@ def _ask_for_consent(question: str) -> None:
     """
     if not sys.stdin.isatty():
         raise CommandError(f"{question} Not a terminal: --yes says so. Nothing was written")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes", "s", "sim"):
+    if not says_yes(question):
         raise CommandError("Nothing was written")
 
 

@@ -623,3 +623,10 @@ def test_the_commands_say_what_waits_and_bring_it_back(world: World, tmp_path: P
         assert _active(world) == {900, 901, 902, 10, 20}
         assert "reactivate" not in discovered()
         run_job("verify", env=env)
+        server.control("PUT", "unit", {"code": A, "remove": True, "subtree": True})
+        discovered()
+        run_job("organizations", "deactivate", str(A), "--yes", env=env)
+        run_job("run", env=env)
+        assert f"siorg-job organizations reactivate {A}" in run_job("preview", "--organization", str(A), env=env).stdout
+        said = run_job("organizations", "reactivate", str(A), env=env).stdout
+        assert f"SIORG, when it was last asked, had no organization {A}" in said
