@@ -395,6 +395,17 @@ def test_accepting_it_on_the_web_page_releases_it(world: World) -> None:
     assert (_active(world), _held(world)) == (80, {})
 
 
+def test_after_a_decision_that_cannot_be_used_it_is_held_still_and_says_so(world: World) -> None:
+    world.siorg.remove(*UNITS[:20])
+    _settle(world)
+    held = _held(world)
+    for row in held.values():
+        world.resolve(row.id, "MERGE", merged_payload={})  # a copy of the payload, which an end does not have
+    _settle(world)
+    assert ({row.id for row in _held(world).values()}, _active(world)) == ({row.id for row in held.values()}, 100)
+    assert all("cannot be used" in row.reason for row in _held(world).values())
+
+
 def test_ends_that_siorg_takes_back_are_held_no_more(world: World) -> None:
     world.siorg.remove(*UNITS[:40])
     _settle(world)
