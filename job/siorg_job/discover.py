@@ -118,8 +118,6 @@ async def discover(
         return Discovery(code, version, "unchanged")
     asked_at = _clock(connection)
     structure = await ended.structure_of(code, siorg)
-    if organization.had_ended:  # before anything is counted: the limits are for it again
-        ended.record_existence(connection, code, None)
     if elsewhere is not None:
         elsewhere.add(structure)
     told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
@@ -231,6 +229,8 @@ def enqueue_differences(
     ends = absent.ended
     if found.told.ended:  # what ends with its organization waits for one decision about that
         ends = tuple(code for code in ends if home_of(found.told.answers[code]) is not None)
+    elif ended.had_ended(structure.organization, connection):  # before anything is counted: the limits are for it again
+        ended.record_existence(connection, structure.organization, None)
     within = Within(replace(found.comparison, gone=ends))
     if limits is not None and not found.told.ended:
         within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)

@@ -230,7 +230,7 @@ def _ends_beyond(connection: Connection, organization: int, codes: Sequence[int]
         return None
     counted = dict.fromkeys(codes, organization)
     with transaction(connection):
-        tally = count_ends(connection, {**found.ends, **counted})
+        tally = count_ends(connection, {**found.ends, **counted}, alive=[organization])
     reason = ends_beyond(tally, [organization], limits).get(organization)
     if reason is None:
         found.ends |= counted

@@ -14,8 +14,10 @@ import pytest
 from siorg_job.__main__ import main
 from siorg_job.discover import Discovery, asked_for, discover, registered
 from siorg_job.ended import Elsewhere
+from siorg_job.preview import preview
 from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound
 from siorg_job.siorg.model import Structure
+from siorg_job.sync.changes import What
 from siorg_job.sync.limits import Limits
 from siorg_job.verify import verify
 from support.job import job_environment, run_job
@@ -438,6 +440,10 @@ def test_when_siorg_has_it_again_without_most_of_its_units_the_limits_are_for_it
     _everything(world)
     world.limits = Limits()
     world.siorg.publish(rows[A], rows[900])
+    seen = asyncio.run(
+        preview(registered(world.connection, [A]), cast("Any", world.siorg), world.connection, limits=Limits(), tables=False)
+    )
+    assert {(each.what, each.code) for each in seen.changes} == {(What.HELD, 901), (What.HELD, 902)}
     found = _discover(world)
     assert (found.held, found.reasons) == (2, ["2 of 3 units would end; the limit is 1"])
     world.drain()

@@ -23,7 +23,7 @@ WITH found (code, how) AS (
     FROM found JOIN organizational_units AS u ON u.siorg_code = found.code
     WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (found.how > 1) AND NOT EXISTS (
         SELECT FROM organizations AS o JOIN system_settings AS s ON s.key = 'siorg_existe:' || o.siorg_code
-        WHERE o.id = u.organization_id AND s.value = 'false'
+        WHERE o.id = u.organization_id AND s.value = 'false' AND o.siorg_code <> ALL (%(alive)s::integer[])
     )
     GROUP BY u.organization_id, u.id
 ), active AS (
