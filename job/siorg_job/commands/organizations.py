@@ -113,10 +113,10 @@ def _verb(verbs: Any, name: str, meaning: str, description: str, examples: str) 
 _STATES = {
     (True, None): "",
     (True, True): "",
-    (True, False): "  (SIORG has ended it: siorg-job organizations deactivate)",
+    (True, False): "  (SIORG has ended it: siorg-job organizations deactivate {code})",
     (False, None): "  (inactive)",
     (False, False): "  (inactive)",
-    (False, True): "  (inactive; SIORG has it again: siorg-job organizations reactivate)",
+    (False, True): "  (inactive; SIORG has it again: siorg-job organizations reactivate {code})",
 }
 
 
@@ -128,7 +128,7 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
             synced_at = row["synced_at"] and row["synced_at"].isoformat()
             print(json.dumps({**row, "synced_at": synced_at}, ensure_ascii=False))
             continue
-        state = _STATES[row["is_active"], row["exists_in_siorg"]]
+        state = _STATES[row["is_active"], row["exists_in_siorg"]].format(code=row["siorg_code"])
         print(
             f"{row['siorg_code']:>8}  {row['acronym']:<12} {row['units']:>6} units  version {row['version'] or '-':<12}"
             f" {row['name']}{state}"
