@@ -24,7 +24,7 @@ from siorg_job.siorg.model import RemoteUnit, Structure, Told, home_of
 from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disputed, above_in, is_end, parents_elsewhere
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
-from siorg_job.sync.model import PLACE
+from siorg_job.sync.model import PLACE, UnitField
 from siorg_job.sync.questions import Question, with_questions
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
@@ -135,8 +135,6 @@ async def discover(
     waits = bool(new.items or new.within.held or new.questions or found.disputed)
     at_rest = not waits and not in_doubt and version == organization.version
     _rows(connection, "record", organization=code, version=None if in_doubt else version, at_rest=at_rest, asked_at=asked_at)
-    if organization.had_ended:
-        ended.record_existence(connection, code, None)
     return Discovery(code, version, "structure", new.items, new.added, new.within.held, new.within.reasons)
 
 
@@ -180,7 +178,10 @@ async def _ended(
     asked_at = _clock(connection)
     await ended.confirm(code, siorg)
     store.note(asked_at, [code], organization=code)
-    is_known = organization.at_rest and organization.version is None and not full
+    ended.record_existence(connection, code, found=False)  # before its items are there: what ends now counts against no limit
+    ends = [row.id for row in store.held(organization=code) if row.field == UnitField.IS_ACTIVE]
+    freed = store.end_held(ends, f"SIORG has ended organization {code}: what is elsewhere goes there, the rest is one decision")
+    is_known = organization.at_rest and organization.version is None and not full and not freed
     found = await ended.look(code, connection, None if is_known else elsewhere, asked_at)
     added = store.enqueue(found.items)
     at_rest = all(item.entity_type is EntityType.ORGANIZATION for item in found.items)
@@ -228,6 +229,8 @@ def enqueue_differences(
     ends = absent.ended
     if found.told.ended:  # what ends with its organization waits for one decision about that
         ends = tuple(code for code in ends if home_of(found.told.answers[code]) is not None)
+    elif ended.had_ended(structure.organization, connection):  # before anything is counted: the limits are for it again
+        ended.record_existence(connection, structure.organization, None)
     within = Within(replace(found.comparison, gone=ends))
     if limits is not None and not found.told.ended:
         within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)

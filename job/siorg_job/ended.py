@@ -152,7 +152,9 @@ async def look(organization: int, connection: Connection, elsewhere: Elsewhere |
     asked = read_decisions(connection, [organization, *copy.units], copy)
     units = {code for code, unit in copy.units.items() if unit.is_active and unit.organization_code == organization}
     homes = {} if elsewhere is None else await elsewhere.find(units, organization)
-    in_question = {code for entity_type, code, _, _ in asked if entity_type is EntityType.UNIT}
+    in_question = {  # not the end of one that has a place elsewhere, held or not
+        code for entity_type, code, name, _ in asked if entity_type is EntityType.UNIT and name != UnitField.IS_ACTIVE
+    }
     items = [
         NewItem(EntityType.UNIT, code, Operation.HIERARCHY_CHANGE, _hint(code, home), _PRIORITY, needed_at=asked_at)
         for code, home in sorted(homes.items(), key=lambda found: (copy.units[found[0]].level, found[0]))

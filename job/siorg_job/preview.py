@@ -54,6 +54,8 @@ class Preview:
     """Of these, the decisions of people that the next run carries out."""
     untold: dict[str, str] = field(default_factory=dict)
     """What could not be compared, and why."""
+    inactive: list[int] = field(default_factory=list)
+    """Organizations that were asked for and are not active here: nothing of them is kept in line."""
     ends: dict[int, int] = field(default_factory=dict)
     """Of units that would end, and count against the limits: their organizations."""
 
@@ -99,7 +101,8 @@ async def preview(
             found.untold |= {str(rest.code): "stopped" for rest in organizations[number:]}
             break
         if not organization.is_active:
-            continue  # nothing of it is kept in line
+            found.inactive.append(organization.code)
+            continue
         try:
             if await ended.version_of(organization.code, siorg) is None:
                 gone.append(organization.code)
@@ -168,7 +171,8 @@ async def _look_at_ended(
             EntityType.ORGANIZATION, code, OrganizationField.IS_ACTIVE, Rule.TAKE, base=True, local=True, remote=False
         )
         reason = (
-            f"SIORG has the organization no more; {waits.waiting} of its units end with it: siorg-job organizations deactivate"
+            f"SIORG has the organization no more; {waits.waiting} of its units end with it:"
+            f" siorg-job organizations deactivate {code}"
         )
         found.changes.append(Change(What.CONFLICT, EntityType.ORGANIZATION, code, row.name, code, (end,), reason))
     found.organizations += 1
@@ -226,7 +230,7 @@ def _ends_beyond(connection: Connection, organization: int, codes: Sequence[int]
         return None
     counted = dict.fromkeys(codes, organization)
     with transaction(connection):
-        tally = count_ends(connection, {**found.ends, **counted})
+        tally = count_ends(connection, {**found.ends, **counted}, alive=[organization])
     reason = ends_beyond(tally, [organization], limits).get(organization)
     if reason is None:
         found.ends |= counted

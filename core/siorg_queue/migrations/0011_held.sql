@@ -5,7 +5,7 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS siorg_history_ends_idx ON siorg_history 
     WHERE entity_type = 'UNIT' AND (change_type = 'EXTINCTION'
         OR (change_type = 'HIERARCHY_CHANGE' AND 'is_active' = ANY (affected_fields)));
 CREATE INDEX CONCURRENTLY IF NOT EXISTS siorg_history_names_idx ON siorg_history (created_at)
-    WHERE entity_type = 'UNIT' AND change_type = 'UPDATE' AND 'name' = ANY (affected_fields);
+    WHERE entity_type = 'UNIT' AND change_type IN ('UPDATE', 'HIERARCHY_CHANGE') AND 'name' = ANY (affected_fields);
 CREATE INDEX CONCURRENTLY IF NOT EXISTS siorg_sync_queue_open_ends_idx ON siorg_sync_queue (siorg_code)
     WHERE entity_type = 'UNIT' AND operation = 'EXTINCTION'
         AND coalesce(status, 'PENDING'::sync_status_enum) IN ('PENDING'::sync_status_enum, 'PROCESSING'::sync_status_enum);

@@ -66,7 +66,10 @@ SET status = CASE
             - '{kind,retryable,details}'::text[]) || coalesce(f.details, '{}'), '{}')
     END,
     detected_changes = CASE WHEN f.outcome = 'CONFLICT' THEN coalesce(f.changes, q.detected_changes) ELSE q.detected_changes END,
-    held_at = CASE WHEN f.outcome <> 'CONFLICT' THEN q.held_at WHEN f.held THEN coalesce(q.held_at, clock_timestamp()) END,
+    held_at = CASE
+        WHEN f.outcome <> 'CONFLICT' OR f.changes IS NULL THEN q.held_at  -- the decision cannot be used: the question is what it was
+        WHEN f.held THEN coalesce(q.held_at, clock_timestamp())
+    END,
     local_id = coalesce(f.local_id, q.local_id),
     needed_at = greatest(q.needed_at, f.needed_at),
     processed_at = CASE

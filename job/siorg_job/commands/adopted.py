@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, says_yes, siorg_code
 from siorg_job.commands.preview import look
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run_accept(arguments: argparse.Namespace, context: Context) -> int:
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise CommandError(f"{question} Say --yes, for there is no terminal to ask on")
-        if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        if not says_yes(question):
             print("nothing was decided")
             return Exit.DONE
     with context.queue() as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -76,6 +77,20 @@ class Context:
         """The queue on a connection of its own."""
         with self.database() as connection:
             yield QueueStore(connection, self.settings.retry_policy())
+
+
+def says_yes(question: str) -> bool:
+    """Ask on the terminal; whatever is no yes is a no, also the end of input and a signal to end."""
+    ending = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ending}  # else input() goes on after it
+    try:
+        return input(f"{question} [y/N] ").strip().casefold() in ("y", "yes", "s", "sim")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def pause_seconds(connection: Connection) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job import organizations
-from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, says_yes, siorg_code
 from siorg_queue import HeldRow, QueueStore
 
 _LISTING = """\
@@ -23,7 +23,7 @@ More would end, or be overwritten, at once than the limits allow (siorg-job sett
 it is right, so all of it waits for a person. Without further words: the list. Its digest names exactly the rows listed."""
 _DECIDING = """\
 Decides exactly the rows that were listed. With --digest, as the list prints it: refused where the rows are others by now.
-Without: lists, asks on a terminal, and decides what it has listed. What comes later stays held."""
+Without: lists, asks on a terminal (--yes: does not), and decides what it has listed. What comes later stays held."""
 _MOST_NAMED = 20
 
 
@@ -122,13 +122,16 @@ def _decide(arguments: argparse.Namespace, context: Context, verb: str, decide: 
         raise CommandError(f"nothing of organization {code} is held; siorg-job held shows what is")
     if arguments.digest is not None:
         _check_digest(arguments.digest, listing)
+    if arguments.digest is None or not arguments.yes:
+        print(_as_text(listing))  # what is decided
     if not arguments.yes:
         if not sys.stdin.isatty():
             raise CommandError(
                 f"nobody can be asked here: look at siorg-job held --organization {code}, then give"
                 f" --digest and --yes. Nothing was decided"
             )
-        _ask(listing, verb)
+        if not says_yes(f"{verb} these {len(listing.rows)}?"):
+            raise CommandError("nothing was decided")
     ids: list[UUID] = [row.id for row in listing.rows]
     with context.queue() as store:
         count = decide(store, ids, notes=arguments.note, by=arguments.by or _account())
@@ -152,16 +155,6 @@ def _check_digest(digest: str, listing: Listing) -> None:
         f"{what}. Nothing was decided; siorg-job held --organization {listing.code} lists the {len(listing.rows)} that are held"
         f" now, digest {listing.digest}"
     )
-
-
-def _ask(listing: Listing, verb: str) -> None:
-    print(_as_text(listing))
-    try:
-        answer = input(f"{verb} these {len(listing.rows)}? [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().casefold() not in ("y", "yes", "s", "sim"):
-        raise CommandError("nothing was decided")
 
 
 def _listings(context: Context, organization: int | None) -> list[Listing]:

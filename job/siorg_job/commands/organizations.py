@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from siorg_job import organizations
-from siorg_job.commands.context import CommandError, Context, Exit, TryLater, integer, siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, TryLater, integer, says_yes, siorg_code
 from siorg_job.commands.organization_fields import ALLOWED, option, read_fields
 from siorg_job.organizations import Refused
 from siorg_job.siorg.errors import AccessRefused, NotAnOrganization, NotFound, SiorgError, TransientError
@@ -113,10 +113,10 @@ def _verb(verbs: Any, name: str, meaning: str, description: str, examples: str) 
 _STATES = {
     (True, None): "",
     (True, True): "",
-    (True, False): "  (SIORG has ended it: siorg-job organizations deactivate)",
+    (True, False): "  (SIORG has ended it: siorg-job organizations deactivate {code})",
     (False, None): "  (inactive)",
     (False, False): "  (inactive)",
-    (False, True): "  (inactive; SIORG has it again: siorg-job organizations reactivate)",
+    (False, True): "  (inactive; SIORG has it again: siorg-job organizations reactivate {code})",
 }
 
 
@@ -128,7 +128,7 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
             synced_at = row["synced_at"] and row["synced_at"].isoformat()
             print(json.dumps({**row, "synced_at": synced_at}, ensure_ascii=False))
             continue
-        state = _STATES[row["is_active"], row["exists_in_siorg"]]
+        state = _STATES[row["is_active"], row["exists_in_siorg"]].format(code=row["siorg_code"])
         print(
             f"{row['siorg_code']:>8}  {row['acronym']:<12} {row['units']:>6} units  version {row['version'] or '-':<12}"
             f" {row['name']}{state}"
@@ -216,7 +216,17 @@ def run_reactivate(arguments: argparse.Namespace, context: Context) -> int:
         done = organizations.reactivate(connection, codes, by=arguments.by, note=arguments.note)
     for code in codes:
         print(f"{code}: " + ("active again" if code in done else "active already"))
-    return asyncio.run(discover_organizations(context, done, full=True)) if done else Exit.DONE
+    if not done:
+        return Exit.DONE
+    code = asyncio.run(discover_organizations(context, done, full=True))
+    with context.database() as connection:
+        for one in organizations.for_end(connection, done):
+            if one.has_ended:
+                print(
+                    f"SIORG, when it was last asked, had no organization {one.code}: it is kept active here, without the units"
+                    f" that ended with it; siorg-job organizations deactivate {one.code} ends it again"
+                )
+    return code
 
 
 def _check_here(codes: Iterable[int], found: Mapping[int, object]) -> None:
@@ -238,7 +248,7 @@ def _ask_for_consent(question: str) -> None:
     """
     if not sys.stdin.isatty():
         raise CommandError(f"{question} Not a terminal: --yes says so. Nothing was written")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes", "s", "sim"):
+    if not says_yes(question):
         raise CommandError("Nothing was written")
 
 

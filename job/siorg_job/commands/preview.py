@@ -107,6 +107,7 @@ def _summary(found: Preview) -> dict[str, Any]:
         "adopted": len(found.adopted),
         "waiting": found.waiting,
         "decisions": found.decisions,
+        "inactive": found.inactive,
         "untold": found.untold,
     }
 
@@ -132,6 +133,8 @@ def _print_counts(found: Preview, summary: dict[str, Any]) -> None:
         print(f"{found.noted} rows are in line, and get SIORG's version alone")
     if found.waiting:
         print(f"{found.waiting} items are on the queue already; the next run also carries out {found.decisions} decisions")
+    for code in found.inactive:
+        print(f"{code} is not active here, and nothing of it is kept in line: siorg-job organizations reactivate {code}")
     for what, reason in found.untold.items():
         print(f"{what} could not be compared: {reason}")
 

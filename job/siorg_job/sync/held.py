@@ -48,9 +48,16 @@ def _names_beyond(connection: Connection, found: Mapping[int, tuple[int, str]]) 
     return {code: reason for code, reason in reasons.items() if reason is not None}
 
 
-def count_ends(connection: Connection, ends: Mapping[int, int], settled: Collection[UUID] = ()) -> dict[int, Ends]:
-    """The ends of all organizations, with those just found (organization by unit code) and without the items ``settled``."""
-    parameters = {"codes": list(ends), "organizations": sorted({*ends.values()}), "settled": list(settled)}
+def count_ends(
+    connection: Connection, ends: Mapping[int, int], settled: Collection[UUID] = (), alive: Collection[int] = ()
+) -> dict[int, Ends]:
+    """The ends of all organizations, with those just found (organization by unit code) and without the items ``settled``.
+
+    ``alive``: organizations that SIORG has just answered for, whatever is noted of their end.
+    """
+    parameters = {
+        "codes": list(ends), "organizations": sorted({*ends.values()}), "settled": list(settled), "alive": list(alive),
+    }  # fmt: skip
     rows = connection.execute(load("siorg_job.sync", "held.sql")["ends"], parameters).fetchall()
     return {row["organization"]: Ends(row["units"], row["ends"], row["held"]) for row in rows}
 

@@ -43,7 +43,7 @@ class Ends:
     units: int
     """Active ones, 24 hours ago; those that were never synced do not count."""
     ends: int
-    """Of these: ended since then, on the queue, or just found."""
+    """Of these: ended since then, on the queue, or just found. None of an organization that SIORG has ended."""
     held: int = 0
     """Besides: held already."""
 
@@ -64,7 +64,7 @@ def ends_beyond(tally: Mapping[int, Ends], organizations: Collection[int], limit
         mine, limit = own.ends + own.held, min(limits.single(own.units), own.units // 2)
         if mine > limit:
             found[code] = _reason(mine, own.units, "units would end", limit)
-        elif ends > together:
+        elif own.ends and ends > together:
             found[code] = _reason(ends, units, "units of all organizations would end", together)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -145,8 +146,8 @@ def test_without_a_terminal_nobody_is_asked_and_nothing_is_decided(
     assert set(_statuses(world).values()) == {"CONFLICT"}
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("", 1), ("no", 1)])
-def test_on_a_terminal_it_lists_asks_and_decides_what_it_has_listed(world: World, answer: str, code: int) -> None:
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("", 1), ("no", 1), ("\x04", 1), (None, 1)])  # end of input, Ctrl-C
+def test_on_a_terminal_it_lists_asks_and_decides_what_it_has_listed(world: World, answer: str | None, code: int) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "siorg_job", "held", "release", "--organization", "471"]
     process = subprocess.Popen(command, env=job_environment(world.url), stdin=theirs, stdout=subprocess.PIPE, text=True)
@@ -157,7 +158,10 @@ def test_on_a_terminal_it_lists_asks_and_decides_what_it_has_listed(world: World
         assert letter, printed
         printed += letter
     late = _held(world, 902, "name", "Unidade 902", "Outra", _NAMES)
-    os.write(ours, f"{answer}\n".encode())
+    if answer is None:
+        process.send_signal(signal.SIGINT)
+    else:
+        os.write(ours, f"{answer}\n".encode())
     process.communicate(timeout=30)
     assert process.returncode == code
     assert "Unidade 900 > Unidade 901 > Unidade 902  ends" in printed

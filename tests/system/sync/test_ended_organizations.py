@@ -14,8 +14,11 @@ import pytest
 from siorg_job.__main__ import main
 from siorg_job.discover import Discovery, asked_for, discover, registered
 from siorg_job.ended import Elsewhere
+from siorg_job.preview import preview
 from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound
 from siorg_job.siorg.model import Structure
+from siorg_job.sync.changes import What
+from siorg_job.sync.limits import Limits
 from siorg_job.verify import verify
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, MadeUpSiorg, World, siorg_row, whole_tables
@@ -57,8 +60,10 @@ class Reforming(MadeUpSiorg):
 
 def _discover(world: World, code: int = A, *, full: bool = False, elsewhere: Elsewhere | None = None) -> Discovery:
     (organization,) = registered(world.connection, [code])
-    siorg = cast("Any", world.siorg)
-    return asyncio.run(discover(organization, siorg, world.connection, world.store, full=full, elsewhere=elsewhere))
+    siorg, limits = cast("Any", world.siorg), world.limits
+    return asyncio.run(
+        discover(organization, siorg, world.connection, world.store, full=full, limits=limits, elsewhere=elsewhere)
+    )
 
 
 def _everything(world: World) -> None:
@@ -407,6 +412,44 @@ def test_undone_before_anybody_decided_the_question_ends_itself(world: World) ->
     assert _kinds(world) == set()
 
 
+MANY = range(2000, 2030)
+
+
+@pytest.mark.parametrize("held_before", [False, True], ids=["at once", "held before"])
+def test_no_limit_holds_what_leaves_an_ended_organization_nor_counts_it_elsewhere(world: World, *, held_before: bool) -> None:
+    world.siorg.publish(*[siorg_row(code, A, organization=A) for code in MANY])
+    world.siorg.publish(*[siorg_row(code, B, organization=B) for code in range(11, 15)])
+    _everything(world)
+    world.limits = Limits()
+    for code in MANY:
+        world.siorg.change(code, organization=X, parent=X)
+    if held_before:
+        _everything(world)
+        assert len(world.store.held()) == len(MANY)
+    _end(world, A, 900, 901, 902)
+    _everything(world)
+    assert (_open(world), _active(world) & {*MANY}) == (_THE_QUESTION, set())
+    _end(world, 10)
+    _everything(world)
+    assert (_open(world), 10 in _active(world)) == (_THE_QUESTION, False)
+
+
+def test_when_siorg_has_it_again_without_most_of_its_units_the_limits_are_for_it(world: World) -> None:
+    rows = dict(world.siorg.rows)
+    _end(world, A, 900, 901, 902)
+    _everything(world)
+    world.limits = Limits()
+    world.siorg.publish(rows[A], rows[900])
+    seen = asyncio.run(
+        preview(registered(world.connection, [A]), cast("Any", world.siorg), world.connection, limits=Limits(), tables=False)
+    )
+    assert {(each.what, each.code) for each in seen.changes} == {(What.HELD, 901), (What.HELD, 902)}
+    found = _discover(world)
+    assert (found.held, found.reasons) == (2, ["2 of 3 units would end; the limit is 1"])
+    world.drain()
+    assert {900, 901, 902} <= _active(world)
+
+
 def test_a_decision_about_what_siorg_has_again_ends_nothing(world: World) -> None:
     rows = {code: world.siorg.rows[code] for code in (A, 900, 901, 902)}
     _end(world, *rows)
@@ -586,3 +629,10 @@ def test_the_commands_say_what_waits_and_bring_it_back(world: World, tmp_path: P
         assert _active(world) == {900, 901, 902, 10, 20}
         assert "reactivate" not in discovered()
         run_job("verify", env=env)
+        server.control("PUT", "unit", {"code": A, "remove": True, "subtree": True})
+        discovered()
+        run_job("organizations", "deactivate", str(A), "--yes", env=env)
+        run_job("run", env=env)
+        assert f"siorg-job organizations reactivate {A}" in run_job("preview", "--organization", str(A), env=env).stdout
+        said = run_job("organizations", "reactivate", str(A), env=env).stdout
+        assert f"SIORG, when it was last asked, had no organization {A}" in said

@@ -281,6 +281,17 @@ def test_names_that_another_producer_put_on_the_queue_are_held_as_well(world: Wo
     assert (_held(world), {unit["name"] for unit in world.units().values()}) == ({}, {"?"})
 
 
+def test_names_overwritten_together_with_a_move_count_as_well(world: World) -> None:
+    """A move is one history row, with the name in it."""
+    world.have(999)
+    for code in UNITS:
+        world.siorg.change(code, nome=f"Nova {code}", parent=999)
+    world.enqueue(*UNITS)
+    world.drain(at_a_time=10)
+    assert (sum(unit["name"].startswith("Nova") for unit in world.units().values()), len(_held(world))) == (50, 50)
+    assert {world.unit(code)["parent_code"] for code in UNITS} == {999}
+
+
 def test_names_that_siorg_mends_end_by_themselves(world: World) -> None:
     for code in UNITS:
         world.siorg.change(code, nome="?")
@@ -382,6 +393,17 @@ def test_accepting_it_on_the_web_page_releases_it(world: World) -> None:
         world.resolve(row.id, "ACCEPT_SIORG")
     _settle(world)
     assert (_active(world), _held(world)) == (80, {})
+
+
+def test_after_a_decision_that_cannot_be_used_it_is_held_still_and_says_so(world: World) -> None:
+    world.siorg.remove(*UNITS[:20])
+    _settle(world)
+    held = _held(world)
+    for row in held.values():
+        world.resolve(row.id, "MERGE", merged_payload={})  # a copy of the payload, which an end does not have
+    _settle(world)
+    assert ({row.id for row in _held(world).values()}, _active(world)) == ({row.id for row in held.values()}, 100)
+    assert all("cannot be used" in row.reason for row in _held(world).values())
 
 
 def test_ends_that_siorg_takes_back_are_held_no_more(world: World) -> None:

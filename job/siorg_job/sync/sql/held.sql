@@ -4,7 +4,8 @@ SELECT pg_advisory_xact_lock(hashtext('siorg_sync_ends'), 0)
 
 -- name: ends
 -- The ends of each organization: within 24 hours, waiting, just found, and held. Not what a person decided, nor units that were
--- never synced. A unit counts once, for the first that applies.
+-- never synced, nor those of an organization that SIORG has ended: what leaves it goes at once, the rest is one decision. A unit
+-- counts once, for the first that applies.
 WITH found (code, how) AS (
     SELECT h.siorg_code, 1
     FROM siorg_history AS h LEFT JOIN siorg_sync_queue AS q ON q.id = h.sync_queue_id
@@ -20,7 +21,10 @@ WITH found (code, how) AS (
 ), counted AS (
     SELECT u.organization_id, min(found.how) AS how
     FROM found JOIN organizational_units AS u ON u.siorg_code = found.code
-    WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (found.how > 1)
+    WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (found.how > 1) AND NOT EXISTS (
+        SELECT FROM organizations AS o JOIN system_settings AS s ON s.key = 'siorg_existe:' || o.siorg_code
+        WHERE o.id = u.organization_id AND s.value = 'false' AND o.siorg_code <> ALL (%(alive)s::integer[])
+    )
     GROUP BY u.organization_id, u.id
 ), active AS (
     SELECT u.organization_id, count(*) AS units
@@ -49,7 +53,8 @@ q.entity_type = 'UNIT' AND q.operation = 'EXTINCTION'
 
 -- name: names
 -- What names of these organizations' units became within 24 hours, or would become: just found, else held, else written. What was
--- overwritten in a row that was never synced has to be reviewed, and does not count; nor what a person decided.
+-- overwritten in a row that was never synced has to be reviewed, and does not count (unless it moved, too: every move has to be
+-- reviewed); nor what a person decided.
 SELECT DISTINCT ON (found.code) o.siorg_code AS organization, found.name
 FROM (
     SELECT n.code, n.name, 1 AS how FROM unnest(%(codes)s::integer[], %(names)s::text[]) AS n (code, name)
@@ -59,7 +64,7 @@ FROM (
     UNION ALL
     SELECT h.siorg_code, h.new_data ->> 'name', 3
     FROM siorg_history AS h LEFT JOIN siorg_sync_queue AS q ON q.id = h.sync_queue_id
-    WHERE {{name_in_history}} AND h.created_at > now() - interval '24 hours' AND NOT coalesce(h.requires_review, false)
+    WHERE {{name_in_history}} AND h.created_at > now() - interval '24 hours' AND (h.change_type = 'HIERARCHY_CHANGE' OR NOT coalesce(h.requires_review, false))
       AND NOT coalesce(q.error_details ? 'resolution', false)
 ) AS found
 JOIN organizational_units AS u ON u.siorg_code = found.code
@@ -69,7 +74,7 @@ ORDER BY found.code, found.how
 
 -- name: name_in_history
 -- The condition of an index.
-h.entity_type = 'UNIT' AND h.change_type = 'UPDATE' AND 'name' = ANY (h.affected_fields)
+h.entity_type = 'UNIT' AND h.change_type IN ('UPDATE', 'HIERARCHY_CHANGE') AND 'name' = ANY (h.affected_fields)
 
 -- name: units
 SELECT o.siorg_code AS organization, count(*) AS units
