@@ -105,7 +105,9 @@ def compare(structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int
         if differences:
             found[EntityType.UNIT, remote.code] = differences
         if unit is not None and (
-            (not differences and unit.synced_at is None) or _turned_down_anew(unit, remote, differences, copy)
+            (not differences and unit.synced_at is None)
+            or _turned_down_anew(unit, differences, copy)
+            or _is_said_no_more(unit, remote, structure, copy, elsewhere)
         ):
             unnoted.append((EntityType.UNIT, remote.code))
     gone, kept = _gone(structure, home, copy)
@@ -119,13 +121,23 @@ def _is_unnoted(unit: Unit, copy: WorkingCopy) -> bool:
     return copy.turned_down(unit).get(UnitField.IS_ACTIVE) is False and noted.get(UnitField.IS_ACTIVE) is not False
 
 
-def _turned_down_anew(unit: Unit, remote: RemoteUnit, differences: Sequence[Difference], copy: WorkingCopy) -> bool:
-    """Whether what a person turned down has to be noted in the row, for the queue forgets it; or SIORG says it no more."""
+def _turned_down_anew(unit: Unit, differences: Sequence[Difference], copy: WorkingCopy) -> bool:
+    """Whether what a person turned down has to be noted in the row, for the queue forgets it."""
     noted = {} if unit.base is None else unit.base.turned_down
     kept = copy.turned_down(unit)
-    if any(each.rule is Rule.EDITED and each.field in kept and each.field not in noted for each in differences):
-        return True
-    return noted.get(UnitField.IS_ACTIVE) is False and not remote.ended
+    return any(each.rule is Rule.EDITED and each.field in kept and each.field not in noted for each in differences)
+
+
+def _is_said_no_more(
+    unit: Unit, remote: RemoteUnit, structure: Structure, copy: WorkingCopy, elsewhere: Mapping[int, int | None]
+) -> bool:
+    """Whether the row has noted as turned down what SIORG does not say any more: should it say that again, it is news."""
+    noted = {} if unit.base is None else plain(unit.base.turned_down)
+    if not noted:
+        return False
+    values = {**remote_unit_values(remote), **place_here(remote, structure, copy, elsewhere)}
+    said = plain({name: theirs for name, theirs in values.items() if theirs is not None})
+    return any(name in said and said[name] != theirs for name, theirs in noted.items())
 
 
 def parents_elsewhere(structure: Structure) -> set[int]:

@@ -384,6 +384,10 @@ def test_what_is_dropped_stands_until_siorg_says_something_else(world: World, by
     world.siorg.remove(UNITS[0])
     _settle(world)
     assert (_active(world), world.unit(UNITS[0])["is_active"]) == (99, False)
+    for name, here in ((f"Unidade {UNITS[21]}", f"Unidade {UNITS[21]}"), (f"Nova {UNITS[21]}", f"Nova {UNITS[21]}")):
+        world.siorg.change(UNITS[21], nome=name)  # as before, and then again what was dropped: that is news
+        _settle(world)
+        assert world.unit(UNITS[21])["name"] == here
 
 
 def test_accepting_it_on_the_web_page_releases_it(world: World) -> None:
