@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from siorg_job.discover import discover, registered
 from siorg_job.siorg.errors import NotAnOrganization, NotFound
 from siorg_job.siorg.model import DomainTable
 from siorg_job.verify import Subject, Verified, verify
@@ -244,3 +245,28 @@ def test_the_tables_are_verified_as_the_organizations_are(world: World) -> None:
     assert (found.organization, found.enqueued) == (None, 3)
     world.drain()
     assert [each.kind.value for each in _verified(world, EntityType.CATEGORY).departures] == ["edited"]
+
+
+def _have_another_with_units(world: World) -> None:
+    world.register(ANOTHER)
+    world.sync(ANOTHER, entity="ORGANIZATION")
+    world.have(siorg_row(950, ANOTHER, organization=ANOTHER), siorg_row(951, 950, organization=ANOTHER))
+
+
+def test_a_unit_that_a_person_brings_to_another_organization_is_edited_seen_from_both_and_nothing_is_queued(world: World) -> None:
+    _have_another_with_units(world)
+    world.edit(900, organization_id=world.organization(ANOTHER)["id"])
+    for _ in range(2):
+        _verified(world, enqueue=True)
+        _verified(world, ANOTHER, enqueue=True)
+        world.drain()
+    there = {(each.code, each.field, each.kind.value) for each in _verified(world, ANOTHER, enqueue=True).departures}
+    assert there == {(900, "organization", "edited")}
+    assert _kinds(world) == {(900, "organization", "edited"), (901, "parent", "outside")}
+
+    async def version(_: int) -> str:
+        return "99.0.0"
+
+    world.siorg.version = version  # type: ignore[attr-defined]
+    for organization in registered(world.connection, None):
+        assert asyncio.run(discover(organization, cast("Any", world.siorg), world.connection, world.store, full=True)).items == []
