@@ -11,7 +11,7 @@ from siorg_job.discover import discover, registered
 from siorg_job.siorg.errors import NotAnOrganization, NotFound
 from siorg_job.siorg.model import DomainTable
 from siorg_job.verify import Subject, Verified, verify
-from siorg_queue import EntityType
+from siorg_queue import EntityType, NewItem, Operation
 from support.local_structure import ANOTHER, UFMT, World, siorg_row
 
 
@@ -270,3 +270,15 @@ def test_a_unit_that_a_person_brings_to_another_organization_is_edited_seen_from
     world.siorg.version = version  # type: ignore[attr-defined]
     for organization in registered(world.connection, None):
         assert asyncio.run(discover(organization, cast("Any", world.siorg), world.connection, world.store, full=True)).items == []
+
+
+def test_below_a_parent_that_stays_here_although_siorg_has_it_elsewhere_a_unit_goes_to_the_top(world: World) -> None:
+    """However few are asked for: the parent's row does not tell where SIORG has it."""
+    world.siorg.change(900, organization=423, parent=423)
+    world.store.hold(
+        [NewItem(EntityType.UNIT, 900, Operation.EXTINCTION)], [{"is_active": {"base": True, "local": True, "remote": False}}],
+        "beyond", asked_at=world.rows("SELECT clock_timestamp() AS now")[0]["now"],
+    )  # fmt: skip
+    world.sync(901)
+    assert _kinds(world) == {(900, "is_active", "held"), (901, "parent", "outside")}
+    assert world.unit(901)["parent_id"] is None
