@@ -270,7 +270,7 @@ class _Judge:
             rule = Rule.EDITED if is_brought_here(unit, home, self.copy) else Rule.TAKE
             end = replace(end, field=UnitField.ORGANIZATION, rule=rule, local=unit.organization_code, remote=home)  # it has moved
         (found,) = self.all([end], unit.name)
-        if found.kind is Kind.DRIFT and home is None and self._is_parent(unit.code):
+        if found.kind is Kind.DRIFT and home is None and self._is_parent(unit):
             return _departure(end, unit.name, Kind.FAILED, "SIORG has it no more, and still has units below it")
         return found
 
@@ -282,8 +282,11 @@ class _Judge:
             kind, reason = Kind.OUTSIDE, f"it is in organization {home}"
         return _departure(_end(EntityType.UNIT, unit.code), unit.name, kind, reason)
 
-    def _is_parent(self, code: int) -> bool:
-        return any(unit.parent_code == code for unit in self.told.structure.units.values())
+    def _is_parent(self, unit: Unit) -> bool:
+        """Whether SIORG has units below one that are there here too, or are to come."""
+        below = (each.code for each in self.told.structure.units.values() if each.parent_code == unit.code)
+        rows = (self.copy.units.get(code) for code in below)
+        return any(row is None or (row.is_active and row.parent_id == unit.id) for row in rows)
 
 
 _ORDER = {kind: position for position, kind in enumerate(Kind)}

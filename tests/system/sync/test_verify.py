@@ -282,3 +282,13 @@ def test_below_a_parent_that_stays_here_although_siorg_has_it_elsewhere_a_unit_g
     world.sync(901)
     assert _kinds(world) == {(900, "is_active", "held"), (901, "parent", "outside")}
     assert world.unit(901)["parent_id"] is None
+
+
+def test_the_end_of_a_parent_waits_only_for_units_that_are_below_it_here_too(world: World) -> None:
+    world.siorg.remove(900)
+    assert (900, "is_active", "failed") in _kinds(world)
+    world.edit(901, parent_id=None)
+    assert _verified(world, enqueue=True).enqueued == 1
+    world.drain()
+    assert _kinds(world) == {(901, "parent", "failed")}
+    assert not world.unit(900)["is_active"]
