@@ -16,8 +16,9 @@ from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotAnOrganization, NotFound, SiorgError, says_no_organization
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.model import OrganizationField, UnitField
+from siorg_job.sync.model import OrganizationField
 from siorg_job.sync.organization import is_kept_active, lives_elsewhere
+from siorg_job.sync.place import is_brought_here
 from siorg_job.sync.read import read_decisions, read_for_comparison
 from siorg_queue import Connection, EntityType, NewItem, Operation, transaction
 from siorg_queue.statements import load
@@ -158,7 +159,7 @@ async def look(organization: int, connection: Connection, elsewhere: Elsewhere |
     items = [
         NewItem(EntityType.UNIT, code, Operation.HIERARCHY_CHANGE, _hint(code, home), _PRIORITY, needed_at=asked_at)
         for code, home in sorted(homes.items(), key=lambda found: (copy.units[found[0]].level, found[0]))
-        if code not in in_question and copy.turned_down(copy.units[code]).get(UnitField.ORGANIZATION) != home
+        if code not in in_question and not is_brought_here(copy.units[code], home, copy)
     ]
     is_kept = is_kept_active(copy.organizations[organization], copy)
     question = (EntityType.ORGANIZATION, organization, str(OrganizationField.IS_ACTIVE), json.dumps(obj=False))

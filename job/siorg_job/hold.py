@@ -15,7 +15,7 @@ from siorg_job.sync.held import IS_OVER, count_ends, count_names
 from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import UnitField, plain
-from siorg_job.sync.place import base_of
+from siorg_job.sync.place import base_of, is_brought_here
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 
@@ -28,7 +28,7 @@ class Absent:
     """Units that are active here and not in their organization's structure, by what SIORG says of each. Deepest first."""
 
     moved: Mapping[int, RemoteUnit]
-    """In another registered organization."""
+    """In another registered organization, and not by a person's edit here."""
     ended: tuple[int, ...]
     """Nowhere, or in an organization that is not registered, or one of their own."""
     unusable: tuple[int, ...] = ()
@@ -50,7 +50,7 @@ def sort_absent(found: Mapping[int, Answer], copy: WorkingCopy, registered: Coll
         home = remote.organization_code or copy.units[code].organization_code
         if home == code or home not in registered:
             ended.append(code)
-        elif home != copy.units[code].organization_code:
+        elif home != copy.units[code].organization_code and not is_brought_here(copy.units[code], home, copy):
             moved[code] = remote
     return Absent(moved, tuple(ended), tuple(unusable))
 

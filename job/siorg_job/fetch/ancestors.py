@@ -23,7 +23,7 @@ class LocalParent:
     below: bool
     """Whether it hangs below the unit that is to hang below it."""
     touched: bool
-    """Whether it has an item: it may be elsewhere in SIORG by now."""
+    """Whether it has an item that is open, in dispute or FAILED, or is here where SIORG did not have it: it may be elsewhere."""
 
 
 @dataclass(slots=True)

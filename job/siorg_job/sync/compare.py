@@ -14,7 +14,7 @@ from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.merge import Rule, differing, remote_organization_values, remote_unit_values
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.organization import base_of as base_of_organization
-from siorg_job.sync.place import base_of, place_of
+from siorg_job.sync.place import base_of, is_brought_here, place_of
 from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
 from siorg_queue import EntityType
 
@@ -173,7 +173,9 @@ def place_here(
 
     def organization_of(parent: int) -> int | None:
         if (listed := structure.units.get(parent)) is not None:
-            return listed.organization_code or structure.organization
+            home, row = listed.organization_code or structure.organization, copy.units.get(parent)
+            brought = row is not None and row.organization_code != home and is_brought_here(row, home, copy)
+            return row.organization_code if row is not None and brought else home
         if (organization := elsewhere.get(parent)) is not None:
             return organization
         above = copy.locate(parent)  # SIORG has it nowhere: while it is here, it stays the parent

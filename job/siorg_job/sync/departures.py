@@ -15,6 +15,7 @@ from siorg_job.sync.domain_difference import ComparedRow
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, DomainField, UnitField, Value
 from siorg_job.sync.organization import is_kept_active
+from siorg_job.sync.place import is_brought_here
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 from siorg_queue import EntityType
 
@@ -266,9 +267,10 @@ class _Judge:
             return _departure(where, unit.name, Kind.FAILED, str(answer))
         home = home_of(answer)
         if home is not None and home != unit.code and home in registered:
-            end = replace(end, field=UnitField.ORGANIZATION, local=unit.organization_code, remote=home)  # it has moved
+            rule = Rule.EDITED if is_brought_here(unit, home, self.copy) else Rule.TAKE
+            end = replace(end, field=UnitField.ORGANIZATION, rule=rule, local=unit.organization_code, remote=home)  # it has moved
         (found,) = self.all([end], unit.name)
-        if found.kind is Kind.DRIFT and home is None and self._is_parent(unit.code):
+        if found.kind is Kind.DRIFT and home is None and self._is_parent(unit):
             return _departure(end, unit.name, Kind.FAILED, "SIORG has it no more, and still has units below it")
         return found
 
@@ -280,8 +282,11 @@ class _Judge:
             kind, reason = Kind.OUTSIDE, f"it is in organization {home}"
         return _departure(_end(EntityType.UNIT, unit.code), unit.name, kind, reason)
 
-    def _is_parent(self, code: int) -> bool:
-        return any(unit.parent_code == code for unit in self.told.structure.units.values())
+    def _is_parent(self, unit: Unit) -> bool:
+        """Whether SIORG has units below one that are there here too, or are to come."""
+        below = (each.code for each in self.told.structure.units.values() if each.parent_code == unit.code)
+        rows = (self.copy.units.get(code) for code in below)
+        return any(row is None or (row.is_active and row.parent_id == unit.id) for row in rows)
 
 
 _ORDER = {kind: position for position, kind in enumerate(Kind)}
@@ -304,6 +309,9 @@ def _outside(told: Told, copy: WorkingCopy, registered: Collection[int]) -> Iter
         listed = structure.units.get(parent)
         home = elsewhere.get(parent) if listed is None else (listed.organization_code or organization)
         if home == organization:
+            if (above := copy.units.get(parent)) is not None and above.organization_code != organization:
+                reason = f"its parent {parent} is in organization {above.organization_code} here"
+                yield code, _Outside(UnitField.PARENT, Kind.OUTSIDE, reason, here.parent_code, parent)
             continue
         answer = told.answers.get(parent)
         if isinstance(answer, PermanentError):

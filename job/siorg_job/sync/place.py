@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from siorg_job.siorg.model import RemoteUnit
-from siorg_job.sync.merge import remote_unit_values
+from siorg_job.sync.merge import Rule, differing, remote_unit_values
 from siorg_job.sync.model import UnitField, Value, Values
 from siorg_job.sync.working_copy import Unit, WorkingCopy
 
@@ -51,3 +51,13 @@ def base_of(unit: Unit, copy: WorkingCopy) -> Values | None:
         UnitField.ACTIVITY_AREA: unit.said.activity_area or AREA_UNLESS_SAID,
     }
     return {**stand_in, **recorded}
+
+
+def is_brought_here(unit: Unit, home: int, copy: WorkingCopy) -> bool:
+    """Whether a person brought the unit here from organization ``home``, where SIORG has it still: that is an edit.
+
+    Whatever else SIORG says about the unit, the comparison of that organization finds.
+    """
+    said: Values = {UnitField.ORGANIZATION: home}
+    found = differing(base=base_of(unit, copy), local=unit.values(), remote=said, kept=copy.turned_down(unit))
+    return found.get(UnitField.ORGANIZATION) is Rule.EDITED

@@ -387,7 +387,7 @@ class WorkingCopy:
         known = {child.id for child in listed}
         for other in self.units.values():
             if other.parent_id == unit.id and other.is_active and other.id not in known:
-                yield Child(other.id, other.code, other.name, None)
+                yield Child(other.id, other.code, other.name, None, is_named=other.siorg_parent_code == unit.code)
 
     def active_in(self, organization: Organization) -> set[int]:
         """Codes of the active units of an organization that may end."""

@@ -332,3 +332,15 @@ def test_a_category_made_by_somebody_else_meanwhile_is_used(world: World) -> Non
 def _somebody_waits(connection: Connection) -> bool:
     row = connection.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS waits").fetchone()
     return row is not None and bool(row["waits"])
+
+
+def test_an_end_waits_for_a_unit_that_siorg_moves_below_it_in_the_same_transaction_and_asks_nobody(tree: World) -> None:
+    tree.siorg.change(902, parent=910)
+    tree.siorg.remove(910)
+    tree.enqueue(902)
+    tree.enqueue(910, operation="EXTINCTION")
+    tree.apply(tree.fetched())
+    tree.drain()
+    assert (tree.unit(902)["parent_code"], tree.unit(910)["is_active"]) == (910, True)
+    (*_, end) = tree.items(910)
+    assert (end["status"], end["error_details"]["kind"]) == ("FAILED", "still_a_parent")

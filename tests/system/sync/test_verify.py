@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import pytest
 
+from siorg_job.discover import discover, registered
 from siorg_job.siorg.errors import NotAnOrganization, NotFound
 from siorg_job.siorg.model import DomainTable
 from siorg_job.verify import Subject, Verified, verify
-from siorg_queue import EntityType
+from siorg_queue import EntityType, NewItem, Operation
 from support.local_structure import ANOTHER, UFMT, World, siorg_row
 
 
@@ -244,3 +245,50 @@ def test_the_tables_are_verified_as_the_organizations_are(world: World) -> None:
     assert (found.organization, found.enqueued) == (None, 3)
     world.drain()
     assert [each.kind.value for each in _verified(world, EntityType.CATEGORY).departures] == ["edited"]
+
+
+def _have_another_with_units(world: World) -> None:
+    world.register(ANOTHER)
+    world.sync(ANOTHER, entity="ORGANIZATION")
+    world.have(siorg_row(950, ANOTHER, organization=ANOTHER), siorg_row(951, 950, organization=ANOTHER))
+
+
+def test_a_unit_that_a_person_brings_to_another_organization_is_edited_seen_from_both_and_nothing_is_queued(world: World) -> None:
+    _have_another_with_units(world)
+    world.edit(900, organization_id=world.organization(ANOTHER)["id"])
+    for _ in range(2):
+        _verified(world, enqueue=True)
+        _verified(world, ANOTHER, enqueue=True)
+        world.drain()
+    there = {(each.code, each.field, each.kind.value) for each in _verified(world, ANOTHER, enqueue=True).departures}
+    assert there == {(900, "organization", "edited")}
+    assert _kinds(world) == {(900, "organization", "edited"), (901, "parent", "outside")}
+
+    async def version(_: int) -> str:
+        return "99.0.0"
+
+    world.siorg.version = version  # type: ignore[attr-defined]
+    for organization in registered(world.connection, None):
+        assert asyncio.run(discover(organization, cast("Any", world.siorg), world.connection, world.store, full=True)).items == []
+
+
+def test_below_a_parent_that_stays_here_although_siorg_has_it_elsewhere_a_unit_goes_to_the_top(world: World) -> None:
+    """However few are asked for: the parent's row does not tell where SIORG has it."""
+    world.siorg.change(900, organization=423, parent=423)
+    world.store.hold(
+        [NewItem(EntityType.UNIT, 900, Operation.EXTINCTION)], [{"is_active": {"base": True, "local": True, "remote": False}}],
+        "beyond", asked_at=world.rows("SELECT clock_timestamp() AS now")[0]["now"],
+    )  # fmt: skip
+    world.sync(901)
+    assert _kinds(world) == {(900, "is_active", "held"), (901, "parent", "outside")}
+    assert world.unit(901)["parent_id"] is None
+
+
+def test_the_end_of_a_parent_waits_only_for_units_that_are_below_it_here_too(world: World) -> None:
+    world.siorg.remove(900)
+    assert (900, "is_active", "failed") in _kinds(world)
+    world.edit(901, parent_id=None)
+    assert _verified(world, enqueue=True).enqueued == 1
+    world.drain()
+    assert _kinds(world) == {(901, "parent", "failed")}
+    assert not world.unit(900)["is_active"]

@@ -188,8 +188,8 @@ SELECT w.code AS unit, w.parent AS code, CASE WHEN p.is_active THEN o.siorg_code
        ) AS below,
        EXISTS (
            SELECT FROM siorg_sync_queue AS q
-           WHERE q.entity_type = 'UNIT' AND q.siorg_code = w.parent AND ({{waiting}} OR q.status = 'PROCESSING')
-       ) AS touched
+           WHERE q.entity_type = 'UNIT' AND q.siorg_code = w.parent AND q.status NOT IN ('COMPLETED', 'SKIPPED')
+       ) OR coalesce(substring(p.siorg_raw_data ->> 'codigoOrgaoEntidade' FROM '0*([0-9]+)/?\s*$') <> o.siorg_code::text, false) AS touched
 FROM unnest(%(codes)s::integer[], %(parents)s::integer[]) AS w (code, parent)
 JOIN organizational_units AS p ON p.siorg_code = w.parent
 JOIN organizations AS o ON o.id = p.organization_id
