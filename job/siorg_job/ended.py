@@ -16,7 +16,7 @@ from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotAnOrganization, NotFound, SiorgError, says_no_organization
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_job.sync.model import OrganizationField
+from siorg_job.sync.model import OrganizationField, UnitField
 from siorg_job.sync.organization import is_kept_active, lives_elsewhere
 from siorg_job.sync.place import is_brought_here
 from siorg_job.sync.read import read_decisions, read_for_comparison
