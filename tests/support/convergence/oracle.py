@@ -132,6 +132,8 @@ class Asked:
     """What people are asked: by entity, of its conflicts what they show of each field in dispute."""
     several: Collection[Entity] = ()
     """Entities about which more than one question is open."""
+    held: Collection[int] = ()
+    """Units of which the end is held: verification keeps the limits, discovery is asked for without any."""
 
 
 Departures = dict[tuple[str, int, str], frozenset[str]]
@@ -334,9 +336,10 @@ class _Unit:
             yield "is_active", frozenset({"outside"} if told else {"outside", _NONE})
             return
         failed = not gone and self._below_damaged()
-        failed = failed or (gone and any(parent_of(self.siorg[code]) == self.code for code in units_of(self.siorg)))
-        below = [code for code, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
-        failed = failed or (gone and any(("UNIT", code) in self.asked.open for code in below))
+        failed = failed or (gone and self._end_waits(self.code))
+        if self.code in self.asked.held:
+            yield "is_active", frozenset({"held"})
+            return
         yield "is_active", self._kinds("is_active", "is_active", "what is above it, or below" if failed else None)
 
     def _differing(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
@@ -397,15 +400,24 @@ class _Unit:
         below = [c for c, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
         if gone and below and entity in self.asked.open:
             return
-        if gone and any(self._stays_below(c) for c in below):
+        if gone and (self.code in self.asked.held or self._end_waits(self.code)):
             return  # failed: SIORG has others below it, nobody can tell where they are, or a person is asked about them
         if "is_active" in self.edits:
             return  # a person kept it
         yield f"is active; SIORG has it {'nowhere' if gone else 'in ' + str(organization_of(self.siorg[self.code]))}"
 
-    def _stays_below(self, code: int) -> bool:
-        is_named = code in self.siorg and parent_of(self.siorg[code]) == self.code
-        return is_named or code in self.damaged or ("UNIT", code) in self.asked.open
+    def _end_waits(self, code: int) -> bool:
+        """Whether something that stays is below the unit here, or below it in SIORG."""
+        if any(parent_of(row) == code for other, row in self.siorg.items() if other != code):
+            return True
+        below = [other for other, row in self.here.units.items() if row["is_active"] and row["parent"] == code]
+        return any(
+            other in self.damaged
+            or ("UNIT", other) in self.asked.open
+            or other in self.asked.held
+            or (other not in self.siorg and self._end_waits(other))
+            for other in below
+        )
 
     def _needless(self) -> Iterable[str]:
         for name, sides in self.asked.open.get(("UNIT", self.code), {}).items():
@@ -475,7 +487,11 @@ class _Unit:
 
 _CONFLICTS = """
 SELECT entity_type::text AS type, siorg_code AS code, detected_changes AS changes
-FROM siorg_sync_queue WHERE status = 'CONFLICT' ORDER BY created_at, id
+FROM siorg_sync_queue WHERE status = 'CONFLICT' AND held_at IS NULL ORDER BY created_at, id
+"""
+_HELD = """
+SELECT siorg_code AS code FROM siorg_sync_queue
+WHERE entity_type = 'UNIT' AND status = 'CONFLICT' AND held_at IS NOT NULL AND detected_changes ? 'is_active'
 """
 
 
@@ -487,4 +503,4 @@ def asked_of_people(connection: Connection) -> Asked:
         if entity in found:
             several.add(entity)
         found[entity] = found.get(entity, {}) | (row["changes"] or {})
-    return Asked(found, several)
+    return Asked(found, several, {row["code"] for row in connection.execute(_HELD).fetchall()})
