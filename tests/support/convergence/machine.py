@@ -750,6 +750,7 @@ class Machine:
                 found.append(f"{key}: drift")
         in_dispute = {key[:2] for key, kinds in expected.items() if "conflict" in kinds}
         in_dispute |= {("ORGANIZATION", code) for code in here.registered - {*alive}}  # one decision about each that has ended
+        in_dispute |= {("UNIT", code) for code, row in here.units.items() if row["organization"] not in alive}  # NOT_ASKED_YET[7]
         unread = {("UNIT", code) for code in self._damaged()}
         found += [f"{entity}: a person is asked, and nothing is in dispute" for entity in asked.open.keys() - in_dispute - unread]
         found += [f"{entity}: a person is asked twice" for entity in asked.several]

@@ -15,6 +15,7 @@ from support.local_structure import Row
 
 NOT_ASKED_YET: dict[int, str] = {
     5: "limits: no program ends more than MAX_ENDS units of an organization",
+    7: "a question about a unit that ends with its organization stays open until that is decided",
 }
 """By the fault of the issue *Convergence*; build one, take its entry out, and what the machine does about it."""
 
@@ -333,7 +334,7 @@ class _Unit:
         gone = self.code not in self.siorg
         if not row["is_active"]:  # what ends, or returns, in an organization that is not registered nobody tells of
             told = not gone and row["told_of"] not in (None, row["organization"])
-            yield "is_active", frozenset({"outside"} if told else {"outside", _NONE})
+            yield "is_active", frozenset({"outside"} if told and self.code not in self.damaged else {"outside", _NONE})
             return
         failed = not gone and self._below_damaged()
         failed = failed or (gone and self._end_waits(self.code))

@@ -125,7 +125,7 @@ class Proposals:
         return self._rng.choice(found) if found else 0
 
     def _local(self) -> int:
-        found = [code for kind, code in self._machine.mirror if kind == "UNIT"]
+        found = sorted(code for kind, code in self._machine.mirror if kind == "UNIT")
         return self._rng.choice(found) if found else 0
 
     def _silently(self) -> bool:
