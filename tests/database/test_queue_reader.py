@@ -12,7 +12,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +24,7 @@ from siorg_queue import Connection, connect
 from support.database_proxy import DatabaseProxy
 from support.fleet import eventually
 from support.postgres import Postgres
-from support.queue import insert, verify
+from support.queue import age, insert, verify
 from support.queue_databases import QUICK, Proxied, reading, run, sessions, unreadable, until
 
 PASSWORD = "p@ss/W0rd:Zx81#%"
@@ -57,7 +56,8 @@ def test_reads_the_queue_and_what_limits_its_use(connection: Connection, databas
     assert found.other_connections >= 2  # this test, and the reader itself
     assert (found.claimable, found.due, found.scheduled, found.next_due_seconds) == (2, 1, 1, 0.0)
     assert (found.processing, found.failed, found.conflict, found.held, found.sync_enabled) == (1, 1, 1, 1, True)
-    assert found.held_oldest_seconds == pytest.approx(86_400, abs=60)
+    assert found.held_oldest_seconds is not None
+    assert 86_400 <= found.held_oldest_seconds <= age(connection, "SELECT min(held_at) AS then FROM siorg_sync_queue")
     assert found.verifications == Verifications()
 
 
@@ -73,10 +73,14 @@ def test_the_newest_complete_verification_is_read_and_that_a_later_one_is_not_co
 
     newest = found.newest
     assert newest is not None
-    assert newest.age_seconds == pytest.approx(86_400, abs=60)
-    assert abs((datetime.now(UTC) - newest.finished_at).total_seconds() - 86_400) < 60
+    stored = connection.execute("SELECT finished_at FROM siorg_verifications WHERE drift = 5").fetchone()
+    assert stored is not None
+    assert newest.finished_at == stored["finished_at"]
+    assert 86_400 <= newest.age_seconds <= age(connection, "SELECT finished_at AS then FROM siorg_verifications WHERE drift = 5")
     assert (newest.organizations, newest.rows, newest.drift, newest.departures) == (328, 74_350, 5, {"edited": 3, "conflict": 12})
-    assert found.incomplete_seconds == pytest.approx(3600, abs=60)
+    assert found.incomplete_seconds is not None
+    latest = "SELECT max(finished_at) AS then FROM siorg_verifications WHERE NOT complete"
+    assert 3600 <= found.incomplete_seconds <= age(connection, latest)
     assert (found.incomplete_reason, found.unreadable) == ("SIORG answered 503", "")
 
 

@@ -48,6 +48,15 @@ def number(connection: Connection, sql: str) -> int:
     return int(value)
 
 
+def age(connection: Connection, sql: str) -> float:
+    """Seconds since ``then``, which a query gives, by the database's clock."""
+    row = connection.execute(
+        f"SELECT extract(epoch FROM clock_timestamp() - a.then)::float8 AS age FROM ({sql}) AS a".encode()
+    ).fetchone()
+    assert row is not None
+    return float(row["age"])
+
+
 class Queue:
     """The queue of a database, with the shortest words for what tests do to it."""
 
