@@ -33,7 +33,7 @@ def compared(told: Told, connection: Connection) -> Compared:
     first = compare(structure, copy, elsewhere)
     codes = _may_be_decided(first) + ([structure.organization] if told.ended else [])
     disputed = read_decisions(connection, codes, copy)
-    comparison = compare(structure, copy, elsewhere)  # with what people turned down
+    comparison = compare(structure, copy, elsewhere) if codes else first  # with what people turned down
     return Compared(told, copy, comparison, disputed, read_registered(connection))
 
 

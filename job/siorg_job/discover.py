@@ -214,8 +214,6 @@ def enqueue_differences(
 ) -> Enqueued:
     """Enqueue what came of a comparison, within the limits: for discovery all of it, for verification ``only`` what is drift.
 
-    Those are left out of which it says what cannot be used.
-
     Args:
         found: what came of the comparison, with what SIORG says of each unit that is gone.
         limits: beyond these, ends and overwritten names are held; None: who calls answers for them.
@@ -242,7 +240,8 @@ def enqueue_differences(
     if ended.remembers_an_end(connection, structure.organization):
         new.append(NewItem(EntityType.ORGANIZATION, structure.organization, Operation.UPDATE, {}, _PRIORITY))
     items = [replace(item, needed_at=asked_at) for item in new if only is None or (item.entity_type, item.siorg_code) in only]
-    failed = store.retry_found(items, {code: above_in(structure, code) for code in structure.units})
+    above = {item.siorg_code: above_in(structure, item.siorg_code) for item in items if item.siorg_code in structure.units}
+    failed = store.retry_found(items, above)
     added = sum(failed.values()) + store.enqueue([item for position, item in enumerate(items) if position not in failed])
     return Enqueued(items, added, len(failed), len(questions), within)
 

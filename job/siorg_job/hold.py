@@ -14,7 +14,7 @@ from siorg_job.sync.compare import Comparison, Difference, Disputed, is_end
 from siorg_job.sync.held import IS_OVER, count_ends, count_names
 from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
 from siorg_job.sync.merge import Rule
-from siorg_job.sync.model import UnitField, plain
+from siorg_job.sync.model import UnitField
 from siorg_job.sync.place import base_of, is_brought_here
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
@@ -182,5 +182,5 @@ def _hold(found: Mapping[int, Difference], reason: str, structure: Structure, st
         else:
             payload = json.loads(structure.units[code].raw)
             items.append(NewItem(EntityType.UNIT, code, Operation.UPDATE, payload, _PRIORITY_OF_NAMES))
-        changes.append({each.field: plain({"base": each.base, "local": each.local, "remote": each.remote})})
+        changes.append({each.field: each.sides})
     return store.hold(items, changes, reason, asked_at=asked_at)
