@@ -3,7 +3,8 @@
 Knows nothing of SIORG, of the job or of the operator; both of those stand on it.
 """
 
-from siorg_queue.database import Connection, DatabaseUnavailable, connect, describe, is_transient, transaction
+from siorg_queue.database import Connection, DatabaseUnavailable, clock, connect, describe, is_transient, query, transaction
+from siorg_queue.decisions import Decisions
 from siorg_queue.model import (
     Attention,
     Claim,
@@ -28,6 +29,7 @@ __all__ = [
     "Connection",
     "DatabaseUnavailable",
     "Decision",
+    "Decisions",
     "EntityType",
     "HeldRow",
     "Item",
@@ -41,8 +43,10 @@ __all__ = [
     "Status",
     "Verdict",
     "asked_at_text",
+    "clock",
     "connect",
     "describe",
     "is_transient",
+    "query",
     "transaction",
 ]

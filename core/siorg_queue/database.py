@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg.rows import dict_row
@@ -69,6 +70,21 @@ def transaction(connection: Connection, *, lock_seconds: float = 10.0) -> Iterat
             except psycopg.Error:
                 connection.close()
         raise
+
+
+def query(connection: Connection, sql: LiteralString, /, **parameters: Any) -> list[dict[str, Any]]:
+    """Run one statement in a transaction of its own, and give its rows; none where it has no result."""
+    with transaction(connection):
+        cursor = connection.execute(sql, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def clock(connection: Connection) -> datetime:
+    """The database's time now, also within a transaction. One round trip: there is nothing in it that could wait."""
+    row = connection.execute("SELECT clock_timestamp() AS now").fetchone()
+    assert row is not None
+    now: datetime = row["now"]
+    return now
 
 
 def is_transient(error: psycopg.Error) -> bool:

@@ -137,7 +137,8 @@ class NewItem:
     siorg_code: int
     operation: Operation
     payload: Any = field(default_factory=dict)
-    priority: int = 5
+    priority: int | None = None
+    """1 (first) to 10 (last); None: 5, an end 6: after the rest, for what is below may have to move away or end first."""
     delay_seconds: float = 0.0
     needed_at: datetime | None = None
     """When, by the database's clock, the answer was asked for that showed the need; None: the moment of enqueueing."""

@@ -1,4 +1,4 @@
-"""Every statement that touches the queue, behind one class.
+"""Every statement by which the queue is worked on and filled, behind one class; what people decide is in ``decisions``.
 
 Each method is one short transaction of its own, except ``fence`` and ``finish_within``: those belong inside the caller's
 transaction, so that effects, history and queue row change together or not at all.
@@ -7,24 +7,21 @@ transaction, so that effects, history and queue row change together or not at al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_queue.database import Connection, transaction
+from siorg_queue.database import Connection, query, transaction
 from siorg_queue.model import (
-    Attention,
     Claim,
     CleanedPage,
     Counts,
-    Decision,
     Depth,
     EntityType,
-    HeldRow,
     Item,
     LostItem,
     NewItem,
@@ -40,8 +37,6 @@ CHANNEL = "siorg_sync_queue"
 """NOTIFY channel on which new work is announced. A hint: polling is the truth."""
 
 _ZERO = UUID(int=0)
-_ENUMS: Mapping[str, Callable[[str], Any]] = {"entity_type": EntityType, "operation": Operation, "status": Status}
-_Made = TypeVar("_Made", LostItem, Attention, HeldRow)
 _LOCK_SECONDS = 20.0  # for rows that are being finished: a process that stopped within a transaction is out of the way by then
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
@@ -76,7 +71,7 @@ class QueueStore:
         rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=lease.total_seconds(), worker=worker)
         return Claim(
             items=tuple(_item(row) for row in rows if not row["ended"]),
-            lost=tuple(_made(LostItem, row) for row in rows if row["ended"]),
+            lost=tuple(_lost(row) for row in rows if row["ended"]),
         )
 
     def renew(self, held: Mapping[UUID, int], *, lease: timedelta) -> set[UUID]:
@@ -213,7 +208,7 @@ class QueueStore:
         """The queue by state. Reads every status once: for people and slow gauges, not for a hot loop."""
         return Counts(**self._row("depth.sql", "counts"))
 
-    # -- producers and people -----------------------------------------------------------------------------------------
+    # -- producers ----------------------------------------------------------------------------------------------------
 
     def enqueue(self, items: Sequence[NewItem], *, chunk: int = 2000) -> int:
         """Add what is not waiting already and return how many were added. ``chunk`` items a transaction.
@@ -241,7 +236,7 @@ class QueueStore:
                 "entity_types": [item.entity_type.value for item in items],
                 "codes": [item.siorg_code for item in items],
                 "operations": [item.operation.value for item in items],
-                "priorities": [item.priority for item in items],
+                "priorities": [_priority(item) for item in items],
                 "payloads": [Jsonb(item.payload) for item in items],
                 "delays": [item.delay_seconds for item in items],
                 "needed_ats": [item.needed_at for item in items],
@@ -273,40 +268,6 @@ class QueueStore:
         with transaction(self._connection, lock_seconds=_LOCK_SECONDS):
             return self._connection.execute(load("siorg_queue", "produce.sql")["note_table"], parameters).rowcount
 
-    def conflicts(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
-        """Items in CONFLICT, newest first, or the one with ``id``."""
-        return [_made(Attention, row) for row in self._run("people.sql", "conflicts", id=id, limit=limit)]
-
-    def failures(self, *, id: UUID | None = None, limit: int = 100) -> list[Attention]:  # noqa: A002 - the column's name
-        """FAILED items, newest first, or the one with ``id``."""
-        return [_made(Attention, row) for row in self._run("people.sql", "failures", id=id, limit=limit)]
-
-    def reopen_conflict(self, id: UUID, decision: Mapping[str, Any], *, notes: str | None = None) -> bool:  # noqa: A002
-        """Put a CONFLICT back to PENDING with a person's ``decision``; False when it is no CONFLICT any more."""
-        return bool(self._run("people.sql", "reopen_conflict", id=id, decision=Jsonb(dict(decision)), notes=notes))
-
-    def decide(self, decisions: Sequence[Decision], *, notes: str | None = None) -> int:
-        """Put decisions of a person on the queue; returns how many did not wait there already."""
-        found = self._run(
-            "people.sql",
-            "decide",
-            entity_types=[each.entity_type.value for each in decisions],
-            codes=[each.siorg_code for each in decisions],
-            decisions=[Jsonb(each.decision) for each in decisions],
-            changes=[Jsonb(each.changes) for each in decisions],
-            max_attempts=self._retry.max_attempts,
-            notes=notes,
-        )
-        return len(found)
-
-    def skip_conflict(self, id: UUID, *, notes: str | None = None) -> bool:  # noqa: A002
-        """End a CONFLICT as SKIPPED: a person decides later; False when it is no CONFLICT any more."""
-        return bool(self._run("people.sql", "skip_conflict", id=id, notes=notes))
-
-    def held(self, *, organization: int | None = None) -> list[HeldRow]:
-        """What is held, of one organization or of all, the oldest first."""
-        return [_made(HeldRow, row) for row in self._run("held.sql", "held", organization=organization)]
-
     def hold(self, items: Sequence[NewItem], changes: Sequence[Mapping[str, Any]], reason: str, *, asked_at: datetime) -> int:
         """Put items on the queue that a person has to release; returns how many. What is held already is not held again.
 
@@ -330,7 +291,7 @@ class QueueStore:
             "entity_types": [item.entity_type.value for item in items],
             "codes": [item.siorg_code for item in items],
             "operations": [item.operation.value for item in items],
-            "priorities": [item.priority for item in items],
+            "priorities": [_priority(item) for item in items],
             "payloads": [Jsonb(item.payload) for item in items],
             "changes": [Jsonb(dict(change)) for change in changes],
             "reason": reason,
@@ -348,24 +309,6 @@ class QueueStore:
         """As ``end_held``, inside the caller's transaction."""
         if ids:
             self._connection.execute(load("siorg_queue", "held.sql")["end_held"], {"ids": list(ids), "reason": reason})
-
-    def release_held(self, ids: Collection[UUID], *, notes: str | None, by: str) -> int:
-        """Let SIORG's values be applied after all, of exactly these rows; returns how many were held still.
-
-        Args:
-            ids: of rows as ``held`` returned them.
-            notes: kept with the rows.
-            by: who decided.
-        """
-        return len(self._run("held.sql", "release", ids=list(ids), notes=notes, by=by))
-
-    def drop_held(self, ids: Collection[UUID], *, notes: str | None, by: str) -> int:
-        """As ``release_held``, but the local values stay, until SIORG says something else."""
-        return len(self._run("held.sql", "drop", ids=list(ids), notes=notes, by=by))
-
-    def retry(self, *, ids: Sequence[UUID] | None = None, codes: Sequence[int] | None = None) -> int:
-        """Open FAILED items again with all their attempts: those named, or all. Returns how many."""
-        return len(self._run("failures.sql", "retry", ids=None if ids is None else list(ids), codes=codes))
 
     # -- what FAILED is asked again -----------------------------------------------------------------------------------
 
@@ -413,11 +356,14 @@ class QueueStore:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _run(self, file: str, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
-        with transaction(self._connection):
-            return self._connection.execute(load("siorg_queue", file)[name], parameters).fetchall()
+        return query(self._connection, load("siorg_queue", file)[name], **parameters)
 
     def _row(self, file: str, name: str) -> dict[str, Any]:
         return self._run(file, name)[0]
+
+
+def _priority(item: NewItem) -> int:
+    return item.priority or (6 if item.operation is Operation.EXTINCTION else 5)
 
 
 def _texts(codes: Collection[int] | None) -> Jsonb | None:
@@ -427,6 +373,10 @@ def _texts(codes: Collection[int] | None) -> Jsonb | None:
 def asked_at_text(asked_at: datetime) -> str:
     """A time as a conflict's ``error_details`` keeps it (``details.asked_at``): as texts in the order of the times."""
     return asked_at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _lost(row: Mapping[str, Any]) -> LostItem:
+    return LostItem(row["id"], EntityType(row["entity_type"]), row["siorg_code"], row["last_error"])
 
 
 def _held(items: Collection[Item]) -> dict[str, list[Any]]:
@@ -450,8 +400,3 @@ def _item(row: Mapping[str, Any]) -> Item:
         error_details=row["error_details"],
         detected_changes=row["detected_changes"],
     )
-
-
-def _made(kind: type[_Made], row: Mapping[str, Any]) -> _Made:
-    """A ``kind`` from the columns that are called as its fields."""
-    return kind(**{name: _ENUMS[name](row[name]) if name in _ENUMS else row[name] for name in kind.__slots__})

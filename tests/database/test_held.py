@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from siorg_queue import EntityType, QueueStore
+from siorg_queue import Decisions, EntityType
 from support.queue import Queue
 
 _END = """'{"is_active": {"local": true, "remote": false}}'"""
@@ -16,22 +16,22 @@ def test_what_is_held_is_listed_with_its_one_field_and_is_no_conflict(queue: Que
     end = queue.insert(1, operation="EXTINCTION", detected_changes=_END, **_HELD)
     queue.insert(2, detected_changes=_NAME, **{**_HELD, "held_at": "now() - interval '1 h'"})
     queue.insert(3, detected_changes=_NAME, status="'CONFLICT'")
-    name, ends = queue.store.held()
+    name, ends = queue.decisions.held()
     assert (name.code, name.field, name.local, name.remote) == (2, "name", "Reitoria", "Reitoria?")
     assert (ends.id, ends.entity_type, ends.code, ends.field, ends.local, ends.remote) == (
         end, EntityType.UNIT, 1, "is_active", True, False,
     )  # fmt: skip
     assert ends.reason == "12 of 100 units would end"
-    assert [row.code for row in queue.store.held(organization=1)] == [1]
-    assert [row.siorg_code for row in queue.store.conflicts()] == [3]
-    assert [row.siorg_code for row in queue.store.conflicts(id=end)] == [1]
+    assert [row.code for row in queue.decisions.held(organization=1)] == [1]
+    assert [row.siorg_code for row in queue.decisions.conflicts()] == [3]
+    assert [row.siorg_code for row in queue.decisions.conflicts(id=end)] == [1]
 
 
 @pytest.mark.parametrize(
     ("decide", "decision"),
     [
-        (QueueStore.release_held, {"resolution": "ACCEPT_SIORG", "resolved_by": "ana"}),
-        (QueueStore.drop_held, {"resolution": "MERGE", "resolved_by": "ana", "field_resolutions": {"is_active": "LOCAL"}}),
+        (Decisions.release_held, {"resolution": "ACCEPT_SIORG", "resolved_by": "ana"}),
+        (Decisions.drop_held, {"resolution": "MERGE", "resolved_by": "ana", "field_resolutions": {"is_active": "LOCAL"}}),
     ],
 )
 def test_a_decision_is_about_the_rows_named_that_are_held_still(queue: Queue, decide: object, decision: object) -> None:
@@ -40,7 +40,7 @@ def test_a_decision_is_about_the_rows_named_that_are_held_still(queue: Queue, de
     conflict = queue.insert(3, detected_changes=_NAME, status="'CONFLICT'")
     assert callable(decide)
     for times in (1, 0):
-        assert decide(queue.store, [held, conflict], notes="so decided", by="ana") == times
+        assert decide(queue.decisions, [held, conflict], notes="so decided", by="ana") == times
     first, second, third = queue.rows()
     assert (first["status"], first["error_details"], first["resolution_notes"]) == ("PENDING", decision, "so decided")
     assert first["held_at"] is not None

@@ -119,8 +119,8 @@ _BY_THE_API_SERVER = """UPDATE siorg_sync_queue SET status = 'PENDING', error_de
 @pytest.mark.parametrize(
     ("status", "open_again"),
     [
-        ("FAILED", lambda queue, _: queue.store.retry()),
-        ("CONFLICT", lambda queue, id_: queue.store.reopen_conflict(id_, {"resolution": "ACCEPT_SIORG"})),
+        ("FAILED", lambda queue, _: queue.decisions.retry()),
+        ("CONFLICT", lambda queue, id_: queue.decisions.reopen_conflict(id_, {"resolution": "ACCEPT_SIORG"})),
         ("CONFLICT", lambda queue, _: queue.connection.execute(_BY_THE_API_SERVER)),
     ],
 )

@@ -84,7 +84,7 @@ def test_new_work_is_announced_once_a_statement(queue: Queue, database_url: str)
         items = queue.claim()
         store.finish([Verdict(item, Outcome.CONFLICT if item in items[:2] else Outcome.RETRY) for item in items])
         assert notified(listener) == 0  # claims and finishes are no news
-        assert store.reopen_conflict(items[0].id, {"resolution": "ACCEPT_SIORG"})
+        assert queue.decisions.reopen_conflict(items[0].id, {"resolution": "ACCEPT_SIORG"})
         assert notified(listener) == 1
 
 
@@ -137,8 +137,8 @@ def test_retrying_opens_failed_items_with_all_their_attempts(queue: Queue) -> No
     queue.insert(1, status="'FAILED'", attempts="3", error_details="""'{"kind": "x", "resolution": "MERGE"}'""")
     queue.insert(2, status="'FAILED'", attempts="3")
     queue.insert(3, status="'COMPLETED'")
-    assert queue.store.retry(codes=[1]) == 1
-    assert queue.store.retry() == 1
+    assert queue.decisions.retry(codes=[1]) == 1
+    assert queue.decisions.retry() == 1
     first, second, third = queue.rows()
     assert (first["status"], first["attempts"], first["error_details"]) == ("PENDING", 0, {"resolution": "MERGE"})
     assert (second["status"], third["status"]) == ("PENDING", "COMPLETED")
@@ -147,10 +147,10 @@ def test_retrying_opens_failed_items_with_all_their_attempts(queue: Queue) -> No
 def test_a_persons_decisions_are_written_on_conflicts_only(queue: Queue) -> None:
     conflict = queue.insert(1, status="'CONFLICT'")
     done = queue.insert(2, status="'COMPLETED'")
-    assert [entry.id for entry in queue.store.conflicts()] == [conflict]
-    assert not queue.store.reopen_conflict(done, {"resolution": "ACCEPT_SIORG"})
-    assert not queue.store.skip_conflict(done)
-    assert queue.store.skip_conflict(conflict, notes="next week")
+    assert [entry.id for entry in queue.decisions.conflicts()] == [conflict]
+    assert not queue.decisions.reopen_conflict(done, {"resolution": "ACCEPT_SIORG"})
+    assert not queue.decisions.skip_conflict(done)
+    assert queue.decisions.skip_conflict(conflict, notes="next week")
     assert (queue.rows()[0]["status"], queue.rows()[0]["resolution_notes"]) == ("SKIPPED", "next week")
 
 

@@ -29,7 +29,7 @@ _FORKING.set_forkserver_preload(
         *(f"kubernetes.client.api.{api}_api" for api in ("batch_v1", "coordination_v1", "core_v1", "custom_objects")),
         "siorg_job.__main__",
         "siorg_job.drain.loop",
-        "siorg_job.discover",
+        "siorg_job.reconciliation.discover",
         "siorg_job.metrics",
         "httpcore2",
         "anyio._backends._asyncio",

@@ -26,7 +26,7 @@ from siorg_job.siorg.errors import InvalidData, MalformedResponse, SiorgError
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.sync.apply import Applied, Work, apply
 from siorg_job.sync.limits import Limits
-from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict, connect
+from siorg_queue import Connection, Decisions, Item, Outcome, QueueStore, Verdict, connect
 from support.scripted_server import envelope
 
 UFMT = 471
@@ -145,6 +145,7 @@ class World:
         """For ends; most tests are about something else, in organizations of few units."""
         self.connection: Connection = connect(url, application_name="test")
         self.store = QueueStore(self.connection)
+        self.decisions = Decisions(self.connection)
         self._runner = asyncio.Runner()
         self._reader = DatabaseThread(url, "test fetch")
 

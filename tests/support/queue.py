@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from siorg_queue import Connection, Item, QueueStore, RetryPolicy
+from siorg_queue import Connection, Decisions, Item, QueueStore, RetryPolicy
 
 LEASE = timedelta(seconds=60)
 
@@ -63,6 +63,7 @@ class Queue:
     def __init__(self, connection: Connection, retry: RetryPolicy | None = None) -> None:
         self.connection = connection
         self.store = QueueStore(connection, retry)
+        self.decisions = Decisions(connection, retry)
 
     def insert(self, code: int, **columns: str) -> UUID:
         """One row; columns are SQL expressions, ``entity_type`` and ``operation`` plain words."""

@@ -72,8 +72,8 @@ def run_accept(arguments: argparse.Namespace, context: Context) -> int:
         if not says_yes(question):
             print("nothing was decided")
             return Exit.DONE
-    with context.queue() as store:
-        added = store.decide(decisions, notes=arguments.note)
+    with context.decisions() as queue:
+        added = queue.decide(decisions, notes=arguments.note)
     waiting = len(decisions) - added
     print(f"{added} decisions on the queue" + (f", {waiting} waiting already" if waiting else "") + "; the next run applies them")
     return _told(found.untold)

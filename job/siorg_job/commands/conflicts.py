@@ -53,8 +53,8 @@ def add_to(subparsers: Any) -> None:
 
 
 def run_list(arguments: argparse.Namespace, context: Context) -> int:
-    with context.queue() as store:
-        found = store.conflicts(limit=arguments.limit)
+    with context.decisions() as decisions:
+        found = decisions.conflicts(limit=arguments.limit)
     for conflict in found:
         if arguments.json:
             print(_as_json(conflict))
@@ -83,16 +83,16 @@ def run_resolve(arguments: argparse.Namespace, context: Context) -> int:
     """Write the decision; the next run carries it out."""
     conflict = _conflict(arguments.id, context)
     fields = _FIELDS.get(conflict.entity_type, DomainField)
-    with context.queue() as store:
+    with context.decisions() as decisions:
         if arguments.skip:
-            written = store.skip_conflict(conflict.id, notes=arguments.notes)
+            written = decisions.skip_conflict(conflict.id, notes=arguments.notes)
         else:
             decision = _decision(arguments, conflict, fields)
             try:
                 read_resolution(decision, fields, changes=conflict.detected_changes)
             except ResolutionError as error:
                 raise CommandError(str(error)) from None
-            written = store.reopen_conflict(conflict.id, decision, notes=arguments.notes)
+            written = decisions.reopen_conflict(conflict.id, decision, notes=arguments.notes)
     if not written:
         raise CommandError(f"{conflict.id} is no conflict any more")
     print("skipped for now" if arguments.skip else "on the queue again; the next run applies it")
@@ -136,8 +136,8 @@ def _merge(pairs: list[str]) -> dict[str, Any]:
 
 
 def _conflict(id_: UUID, context: Context) -> Attention:
-    with context.queue() as store:
-        found = store.conflicts(id=id_, limit=1)
+    with context.decisions() as decisions:
+        found = decisions.conflicts(id=id_, limit=1)
     if not found:
         raise CommandError(f"no conflict has the id {id_}")
     return found[0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from siorg_job.settings import Settings
-from siorg_queue import Connection, QueueStore, connect, transaction
+from siorg_queue import Connection, Decisions, QueueStore, connect, transaction
 from siorg_queue.statements import load
 
 
@@ -71,6 +71,12 @@ class Context:
             DatabaseUnavailable: no connection.
         """
         return closing(connect(self.settings.database_url.get_secret_value(), application_name="siorg-job"))
+
+    @contextmanager
+    def decisions(self) -> Iterator[Decisions]:
+        """What people decide, on a connection of its own."""
+        with self.database() as connection:
+            yield Decisions(connection, self.settings.retry_policy())
 
     @contextmanager
     def queue(self) -> Iterator[QueueStore]:

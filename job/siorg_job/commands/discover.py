@@ -15,7 +15,7 @@ from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:
-    from siorg_job.discover import Discovery, Organization
+    from siorg_job.reconciliation.discover import Discovery, Organization
 
 
 def add_to(subparsers: Any) -> None:
@@ -42,9 +42,9 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
-    from siorg_job.discover import asked_for, discover, registered
-    from siorg_job.discover_tables import discover_tables
-    from siorg_job.ended import Elsewhere
+    from siorg_job.reconciliation.discover import asked_for, discover, registered
+    from siorg_job.reconciliation.ended import Elsewhere
+    from siorg_job.reconciliation.tables import discover_tables
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
     from siorg_job.siorg_session import breaker_for, client_for
     from siorg_job.sync.limits import Limits

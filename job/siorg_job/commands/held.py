@@ -16,7 +16,7 @@ from uuid import UUID
 
 from siorg_job import organizations
 from siorg_job.commands.context import CommandError, Context, Exit, says_yes, siorg_code
-from siorg_queue import HeldRow, QueueStore
+from siorg_queue import Decisions, HeldRow
 
 _LISTING = """\
 More would end, or be overwritten, at once than the limits allow (siorg-job settings: SIORG_MAX_ENDS …): nobody can tell which of
@@ -107,12 +107,12 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
 
 def run_release(arguments: argparse.Namespace, context: Context) -> int:
     done = "released: the next run applies them"
-    return _decide(arguments, context, "release", QueueStore.release_held, done)
+    return _decide(arguments, context, "release", Decisions.release_held, done)
 
 
 def run_drop(arguments: argparse.Namespace, context: Context) -> int:
     done = "dropped: the local values stay until SIORG says something else"
-    return _decide(arguments, context, "drop", QueueStore.drop_held, done)
+    return _decide(arguments, context, "drop", Decisions.drop_held, done)
 
 
 def _decide(arguments: argparse.Namespace, context: Context, verb: str, decide: Callable[..., int], done: str) -> int:
@@ -133,8 +133,8 @@ def _decide(arguments: argparse.Namespace, context: Context, verb: str, decide: 
         if not says_yes(f"{verb} these {len(listing.rows)}?"):
             raise CommandError("nothing was decided")
     ids: list[UUID] = [row.id for row in listing.rows]
-    with context.queue() as store:
-        count = decide(store, ids, notes=arguments.note, by=arguments.by or _account())
+    with context.decisions() as decisions:
+        count = decide(decisions, ids, notes=arguments.note, by=arguments.by or _account())
     print(f"{count} {done}")
     if count < len(ids):
         print(f"{len(ids) - count} were not held any more")
@@ -159,7 +159,7 @@ def _check_digest(digest: str, listing: Listing) -> None:
 
 def _listings(context: Context, organization: int | None) -> list[Listing]:
     with context.database() as connection:
-        rows = QueueStore(connection).held(organization=organization)
+        rows = Decisions(connection).held(organization=organization)
         by_code = sorted(rows, key=lambda row: row.organization)  # stable: the order of the rows stays
         return [
             Listing(code, organizations.acronym_of(connection, code), list(held))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
 
 if TYPE_CHECKING:
-    from siorg_job.preview import Preview
-    from siorg_job.sync.changes import Change
+    from siorg_job.reconciliation.changes import Change
+    from siorg_job.reconciliation.preview import Preview
 
 _SIGNS = {
     "create": "+", "return": "+", "end": "-", "leave": "-", "update": "~", "move": ">", "conflict": "?", "held": "!",
@@ -67,8 +67,8 @@ async def _look(context: Context, codes: list[int] | None) -> Preview:
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
-    from siorg_job.discover import registered
-    from siorg_job.preview import preview
+    from siorg_job.reconciliation.discover import registered
+    from siorg_job.reconciliation.preview import preview
     from siorg_job.siorg_session import breaker_for, client_for
     from siorg_job.sync.limits import Limits
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job.commands.context import Context, Exit, at_most, siorg_code
-from siorg_queue import Attention
+from siorg_queue import Attention, Decisions, QueueStore
 
 
 def add_to(subparsers: Any) -> None:
@@ -26,11 +26,12 @@ def add_to(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    with context.queue() as store:
+    with context.database() as connection:
+        decisions = Decisions(connection)
         if not arguments.ids and not arguments.code and not arguments.all:
-            _list(store.failures(limit=arguments.limit), store.counts().failed)
+            _list(decisions.failures(limit=arguments.limit), QueueStore(connection).counts().failed)
             return Exit.DONE
-        count = store.retry(ids=arguments.ids or None, codes=arguments.code)
+        count = decisions.retry(ids=arguments.ids or None, codes=arguments.code)
     print(f"{count} items are on the queue again")
     return Exit.DONE if count or arguments.all else Exit.ERROR
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
-from siorg_queue import Connection, EntityType, QueueStore
+from siorg_queue import Connection, EntityType, QueueStore, clock
 from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:
-    from siorg_job.sync.departures import Departure
-    from siorg_job.verify import Subject, Verification, Verified
+    from siorg_job.reconciliation.departures import Departure
+    from siorg_job.reconciliation.verification import Verification
+    from siorg_job.reconciliation.verify import Subject, Verified
 
 log = logger("siorg_job.verify")
 
@@ -69,9 +70,9 @@ async def _verify(context: Context, arguments: argparse.Namespace) -> int:
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
+    from siorg_job.reconciliation.verification import VerifyAll, store_result
     from siorg_job.siorg_session import breaker_for, client_for
     from siorg_job.sync.limits import Limits
-    from siorg_job.verify import VerifyAll, clock, store_result
 
     settings = context.settings
     with context.database() as connection:
@@ -117,7 +118,7 @@ def _may_enqueue(arguments: argparse.Namespace, connection: Connection) -> bool:
         CommandError: what is asked for cannot be done.
         psycopg.errors.UndefinedTable: there is no table for the result.
     """
-    from siorg_job.verify import may_store
+    from siorg_job.reconciliation.verification import may_store
 
     if arguments.stored and not may_store(connection):
         raise CommandError("--stored: this role may not write the table siorg_verifications; GRANT SELECT, INSERT on it")
@@ -131,7 +132,7 @@ def _may_enqueue(arguments: argparse.Namespace, connection: Connection) -> bool:
 
 def _subjects(arguments: argparse.Namespace, connection: Connection) -> tuple[list[Subject], dict[Subject, str]]:
     """What is to be verified, and what people call it."""
-    from siorg_job.discover import asked_for
+    from siorg_job.reconciliation.discover import asked_for
 
     codes: list[int] | None = arguments.organization
     organizations = asked_for(connection, codes)
@@ -199,7 +200,7 @@ def _summary(result: Verification) -> dict[str, Any]:
 
 def _lines(result: Verification, names: dict[Subject, str]) -> Iterator[str]:
     """For people: what departs, by organization, and then how many of each kind and what ends them."""
-    from siorg_job.sync.departures import ENDS, Kind
+    from siorg_job.reconciliation.departures import ENDS, Kind
 
     order = {subject: number for number, subject in enumerate(names)}
     departures = sorted(result.departures, key=lambda each: order[each[0].subject])

@@ -10,8 +10,7 @@ from typing import Any, LiteralString, TypeVar
 
 import psycopg
 
-from siorg_queue import Connection, DatabaseUnavailable, connect, describe, is_transient, transaction
-from siorg_queue.statements import load
+from siorg_queue import Connection, DatabaseUnavailable, clock, connect, describe, is_transient, query
 
 T = TypeVar("T")
 
@@ -39,9 +38,7 @@ class DatabaseThread:
         """Run one statement in a transaction of its own and return its rows."""
 
         def run(connection: Connection) -> list[dict[str, Any]]:
-            with transaction(connection):
-                cursor = connection.execute(sql, parameters)
-                return cursor.fetchall() if cursor.description else []
+            return query(connection, sql, **parameters)
 
         return await self.call(run)
 
@@ -50,24 +47,21 @@ class DatabaseThread:
 
         Callers that come while a reading is under way share the next one: many fetches start for one round trip.
         """
-        clock = self._clock
-        if clock is None:
-            clock = self._clock = asyncio.ensure_future(self.call(self._read_clock))
-            clock.add_done_callback(self._forget_clock)
-        return await asyncio.shield(clock)
+        reading = self._clock
+        if reading is None:
+            reading = self._clock = asyncio.ensure_future(self.call(self._read_clock))
+            reading.add_done_callback(self._forget_clock)
+        return await asyncio.shield(reading)
 
     def _read_clock(self, connection: Connection) -> datetime:
         self._clock = None  # from here on the answer could be too early for a newcomer
-        row = connection.execute(load("siorg_job.sync", "read.sql")["clock"]).fetchone()
-        assert row is not None
-        moment: datetime = row["now"]
-        return moment
+        return clock(connection)
 
-    def _forget_clock(self, clock: asyncio.Future[datetime]) -> None:
-        if self._clock is clock:
+    def _forget_clock(self, reading: asyncio.Future[datetime]) -> None:
+        if self._clock is reading:
             self._clock = None
-        if not clock.cancelled():
-            clock.exception()  # seen: whoever waited has it; nobody may be waiting any more
+        if not reading.cancelled():
+            reading.exception()  # seen: whoever waited has it; nobody may be waiting any more
 
     async def aclose(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._disconnect)

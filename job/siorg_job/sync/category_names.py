@@ -13,8 +13,9 @@ from itertools import count
 
 from siorg_job.siorg.model import DomainRow
 from siorg_job.sync.domain_rows import LONGEST_BEFORE_CODE, LONGEST_NAME, is_ours
+from siorg_job.sync.local_rows import Domain
 from siorg_job.sync.model import Fetched
-from siorg_job.sync.working_copy import Domain, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType
 
 

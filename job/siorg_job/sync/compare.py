@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.sync.local_rows import Organization, Unit
 from siorg_job.sync.merge import Rule, differing, remote_organization_values, remote_unit_values
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.organization import base_of as base_of_organization
 from siorg_job.sync.place import base_of, is_brought_here, place_of
-from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType
 
 EXISTS = "*"

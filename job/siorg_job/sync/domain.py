@@ -11,12 +11,13 @@ from uuid import uuid4
 from siorg_job.siorg.model import DomainRow
 from siorg_job.sync.category_names import follows, names_here, table_of
 from siorg_job.sync.domain_rows import LONGEST_NAME, base_of, code_of, pairs, remote_values, slug_of
+from siorg_job.sync.local_rows import Domain
 from siorg_job.sync.merge import merge
 from siorg_job.sync.merge_base import next_record
 from siorg_job.sync.model import Conflict, DomainField, Fetched, Values
 from siorg_job.sync.outcomes import completed, conflict, not_extinct, refused, superseded
 from siorg_job.sync.resolution import Resolution, resolution_of
-from siorg_job.sync.working_copy import Domain, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType, Item, Operation, Verdict
 
 

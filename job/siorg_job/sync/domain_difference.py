@@ -15,9 +15,10 @@ from siorg_job.siorg.model import DomainRow
 from siorg_job.sync.category_names import names_here
 from siorg_job.sync.compare import Difference
 from siorg_job.sync.domain_rows import base_of, pairs, remote_values
+from siorg_job.sync.local_rows import Domain
 from siorg_job.sync.merge import Rule, differing
 from siorg_job.sync.model import DomainField, Fetched, Values
-from siorg_job.sync.working_copy import Domain, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType, Operation
 
 

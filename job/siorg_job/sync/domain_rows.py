@@ -21,8 +21,8 @@ from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import MAX_CODE, DomainRow
 from siorg_job.siorg.rows import stored_is_active
 from siorg_job.siorg.values import member
+from siorg_job.sync.local_rows import Domain
 from siorg_job.sync.model import DomainField, Values, comparable
-from siorg_job.sync.working_copy import Domain
 from siorg_queue import EntityType
 
 LONGEST_NAME = 100

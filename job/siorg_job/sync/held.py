@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from siorg_job.sync.limits import Ends, Limits, ends_beyond, names_beyond
+from siorg_job.sync.local_rows import HeldField, Unit
 from siorg_job.sync.model import Fetched, UnitField, plain
 from siorg_job.sync.place import base_of
-from siorg_job.sync.working_copy import Question, Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Outcome, Verdict
 from siorg_queue.statements import load
 
@@ -76,12 +77,12 @@ def over(works: Iterable[tuple[Item, Fetched]], copy: WorkingCopy) -> list[UUID]
     return [
         question.id
         for item, fetched in works
-        for question in copy.questions.get((EntityType.UNIT, item.siorg_code), ())
+        for question in copy.held_fields.get((EntityType.UNIT, item.siorg_code), ())
         if not question.decided and question.id != item.id and _is_over(question, copy.units.get(item.siorg_code), fetched, copy)
     ]
 
 
-def _is_over(question: Question, unit: Unit | None, fetched: Fetched, copy: WorkingCopy) -> bool:
+def _is_over(question: HeldField, unit: Unit | None, fetched: Fetched, copy: WorkingCopy) -> bool:
     if unit is None or not unit.is_active:
         return True
     remote = fetched.unit

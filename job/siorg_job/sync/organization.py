@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from siorg_job.siorg.model import Answer, RemoteUnit
+from siorg_job.sync.local_rows import Organization, Unit
 from siorg_job.sync.merge import differences, end, merge, remote_organization_values, stays_active
 from siorg_job.sync.merge_base import ended_raw, next_raw, next_record
 from siorg_job.sync.model import Conflict, Fetched, OrganizationField, UnitField, Values
 from siorg_job.sync.outcomes import asked_too_early, completed, conflict, not_extinct, part_of_an_end, refused, superseded
 from siorg_job.sync.place import base_of as base_of_unit
 from siorg_job.sync.resolution import Resolution, ResolutionError, resolution_of
-from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType, Item, Operation, Outcome, Verdict
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from siorg_job.siorg.model import RemoteUnit
+from siorg_job.sync.local_rows import Unit
 from siorg_job.sync.merge import Rule, differing, remote_unit_values
 from siorg_job.sync.model import UnitField, Value, Values
-from siorg_job.sync.working_copy import Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 
 AREA_UNLESS_SAID = "SUPPORT"
 

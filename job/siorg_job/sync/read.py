@@ -11,20 +11,11 @@ from uuid import UUID
 from siorg_job.siorg.model import DomainRow
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.domain_rows import pairs
+from siorg_job.sync.local_rows import FALLBACK_CATEGORY, Ancestor, Child, Domain, HeldField, Kept, Organization, Unit
 from siorg_job.sync.merge_base import read_base
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
-from siorg_job.sync.working_copy import (
-    FALLBACK_CATEGORY,
-    Ancestor,
-    Child,
-    Domain,
-    Kept,
-    Organization,
-    Question,
-    Unit,
-    WorkingCopy,
-)
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Operation
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
@@ -176,8 +167,8 @@ def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCo
 def read_questions(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
     """What is held about these entities, into ``copy``."""
     for row in connection.execute(load("siorg_job.sync", "held.sql")["questions"], {"codes": list(codes)}).fetchall():
-        copy.questions.setdefault((EntityType(row["entity_type"]), row["code"]), []).extend(
-            Question(row["id"], name, sides["remote"], row["decided"])
+        copy.held_fields.setdefault((EntityType(row["entity_type"]), row["code"]), []).extend(
+            HeldField(row["id"], name, sides["remote"], row["decided"])
             for name, sides in row["changes"].items()
             if isinstance(sides, dict) and "remote" in sides
         )

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync import organization
 from siorg_job.sync.category_names import names_here, possible_names
+from siorg_job.sync.local_rows import Domain, HeldName, Organization, Unit
 from siorg_job.sync.merge import Rule, differences, differing, end, merge, remote_unit_values, stays_active
 from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
 from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values
@@ -26,7 +27,7 @@ from siorg_job.sync.outcomes import (
 )
 from siorg_job.sync.place import AREA_UNLESS_SAID, base_of, place_of
 from siorg_job.sync.resolution import Resolution, resolution_of
-from siorg_job.sync.working_copy import Domain, HeldName, Organization, Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0

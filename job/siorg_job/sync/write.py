@@ -11,7 +11,8 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_job.sync.working_copy import Domain, HistoryRow, Row, Unit, WorkingCopy
+from siorg_job.sync.local_rows import Domain, HistoryRow, Row, Unit
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType
 from siorg_queue.statements import load
 

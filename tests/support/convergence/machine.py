@@ -15,10 +15,10 @@ from uuid import UUID
 
 import psycopg
 
-from siorg_job.discover import discover, registered
+from siorg_job.reconciliation.discover import discover, registered
+from siorg_job.reconciliation.verify import Verified, verify
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.sync.apply import Work, apply
-from siorg_job.verify import Verified, verify
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict
 from support.convergence import oracle
 from support.convergence.oracle import Edit, Edits, Entity, Local
@@ -455,11 +455,11 @@ class Machine:
         world = self.world
         match how:
             case "accept":
-                world.store.reopen_conflict(id_, {"resolution": "ACCEPT_SIORG"})
+                world.decisions.reopen_conflict(id_, {"resolution": "ACCEPT_SIORG"})
             case "accept by the API server":
                 world.resolve(id_, "ACCEPT_SIORG")
             case "keep":
-                world.store.reopen_conflict(id_, {"resolution": "MERGE", "field_resolutions": dict.fromkeys(names, "LOCAL")})
+                world.decisions.reopen_conflict(id_, {"resolution": "MERGE", "field_resolutions": dict.fromkeys(names, "LOCAL")})
             case "keep by the API server":
                 world.keep_as_the_api_server(id_)
             case "merge by the API server":
@@ -470,9 +470,9 @@ class Machine:
                     return False
                 rest = {name: "LOCAL" for name in names if name != "name"}
                 decision = {"resolution": "MERGE", "merged_payload": {"name": value}, "field_resolutions": rest}
-                world.store.reopen_conflict(id_, decision)
+                world.decisions.reopen_conflict(id_, decision)
             case "skip":
-                world.store.skip_conflict(id_)
+                world.decisions.skip_conflict(id_)
             case "skip by the API server":
                 self.connection.execute(
                     "UPDATE siorg_sync_queue SET status = 'SKIPPED', processed_at = now() WHERE id = %s", [id_]

@@ -16,8 +16,9 @@ from typing import Any, cast
 
 import pytest
 
+from siorg_job.reconciliation.verification import VerifyAll
+from siorg_job.reconciliation.verify import Subject
 from siorg_job.siorg.errors import SiorgUnavailable
-from siorg_job.verify import Subject, VerifyAll
 from siorg_queue import Connection
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, World, wait_until

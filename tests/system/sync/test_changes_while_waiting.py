@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from siorg_job.discover import Discovery, discover, registered
 from siorg_job.fetch.fetcher import Fetcher
+from siorg_job.reconciliation.discover import Discovery, discover, registered
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.siorg.rows import read_structure
 from siorg_queue import connect

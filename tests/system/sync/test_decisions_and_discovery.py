@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from siorg_job.discover import Discovery, discover, registered
+from siorg_job.reconciliation.discover import Discovery, discover, registered
 from siorg_job.siorg.model import Structure
 from support.local_structure import UFMT, MadeUpSiorg, World, siorg_row, whole_tables
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from psycopg.types.json import Jsonb
 
-from siorg_job.discover import Discovery, asked_for, discover, registered
+from siorg_job.reconciliation.discover import Discovery, asked_for, discover, registered
 from siorg_job.siorg.errors import SiorgUnavailable
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_queue import NewItem, QueueStore
@@ -75,7 +75,7 @@ def test_the_first_time_the_whole_structure_is_enqueued_parents_first_and_once(w
     assert (found.how, found.added) == ("structure", 4)
     assert [item.siorg_code for item in found.items] == [471, 900, 901, 902]
     assert found.items[1].payload == json.loads(json.dumps(world.siorg.rows[900]))  # what SIORG sent
-    assert {item.priority for item in found.items} == {5}
+    assert world.rows("SELECT DISTINCT priority FROM siorg_sync_queue") == [{"priority": 5}]
     assert _recorded(world) == "99.0.0"
     assert _discover(world, versions).added == 0
     world.drain()
@@ -156,7 +156,7 @@ def test_a_dispute_is_asked_again_only_where_it_was_put_off(world: World, versio
     world.edit(900, name="Minha")
     item = world.sync_changed(900, nome="Nova")
     if decision == "skipped":
-        assert world.store.skip_conflict(item["id"])
+        assert world.decisions.skip_conflict(item["id"])
     elif decision == "kept":
         world.connection.execute(
             "UPDATE siorg_sync_queue SET status = 'COMPLETED', processed_at = now() WHERE id = %s", [item["id"]]

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from siorg_job.discover_tables import discover_table, discover_tables
+from siorg_job.reconciliation.tables import discover_table, discover_tables
 from siorg_job.siorg.errors import SiorgUnavailable
 from siorg_job.siorg.model import DomainTable
 from siorg_queue import EntityType

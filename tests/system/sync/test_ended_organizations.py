@@ -12,14 +12,14 @@ import psycopg
 import pytest
 
 from siorg_job.__main__ import main
-from siorg_job.discover import Discovery, asked_for, discover, registered
-from siorg_job.ended import Elsewhere
-from siorg_job.preview import preview
+from siorg_job.reconciliation.changes import What
+from siorg_job.reconciliation.discover import Discovery, asked_for, discover, registered
+from siorg_job.reconciliation.ended import Elsewhere
+from siorg_job.reconciliation.preview import preview
+from siorg_job.reconciliation.verify import verify
 from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound
 from siorg_job.siorg.model import Structure
-from siorg_job.sync.changes import What
 from siorg_job.sync.limits import Limits
-from siorg_job.verify import verify
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, MadeUpSiorg, World, siorg_row, whole_tables
 from support.simulated import row
@@ -425,7 +425,7 @@ def test_no_limit_holds_what_leaves_an_ended_organization_nor_counts_it_elsewher
         world.siorg.change(code, organization=X, parent=X)
     if held_before:
         _everything(world)
-        assert len(world.store.held()) == len(MANY)
+        assert len(world.decisions.held()) == len(MANY)
     _end(world, A, 900, 901, 902)
     _everything(world)
     assert (_open(world), _active(world) & {*MANY}) == (_THE_QUESTION, set())

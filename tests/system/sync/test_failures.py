@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from siorg_job.discover import Discovery, discover, registered
-from siorg_job.discover_tables import discover_table
+from siorg_job.reconciliation.discover import Discovery, discover, registered
+from siorg_job.reconciliation.tables import discover_table
+from siorg_job.reconciliation.verify import verify
 from siorg_job.siorg.errors import SiorgUnavailable, UnusableAnswer
 from siorg_job.siorg.model import DomainTable, RemoteUnit
-from siorg_job.verify import verify
 from siorg_queue import EntityType
 from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
 
@@ -172,7 +172,7 @@ def test_a_row_that_goes_is_not_the_only_one_to_know(world: World, how: str) -> 
     else:
         _time_passes(world, 30 * 24)
         world.store.cleanup_page(after=None, retention_days=0)
-        assert world.store.failures() == []
+        assert world.decisions.failures() == []
     assert _discover(world).how == "structure"  # although the version stands still
     world.drain()
     assert world.unit(900)["name"] == "Nova"

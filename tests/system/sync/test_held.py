@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from siorg_job.discover import Discovery, discover, registered
+from siorg_job.reconciliation.discover import Discovery, discover, registered
+from siorg_job.reconciliation.verify import verify
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.apply import apply
 from siorg_job.sync.limits import Limits
-from siorg_job.verify import verify
 from siorg_queue import HeldRow, NewItem, QueueStore, connect
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
@@ -65,7 +65,7 @@ def _active(world: World, organization: int = UFMT) -> int:
 
 
 def _held(world: World) -> dict[tuple[int, str], HeldRow]:
-    return {(row.code, row.field): row for row in world.store.held()}
+    return {(row.code, row.field): row for row in world.decisions.held()}
 
 
 def _settle(world: World) -> None:
@@ -200,7 +200,7 @@ def test_leaving_for_an_organization_that_is_not_registered_is_an_end_and_a_move
         world.siorg.change(code, organization=423, parent=423)
     _settle(world)
     assert (_active(world), len(_held(world))) == (40, 11)
-    assert world.store.release_held([row.id for row in world.store.held()], notes=None, by="ana") == 11
+    assert world.decisions.release_held([row.id for row in world.decisions.held()], notes=None, by="ana") == 11
     _settle(world)
     assert (_active(world), _held(world)) == (29, {})
     (last,) = world.history(UNITS[60])[-1:]
@@ -324,7 +324,9 @@ def test_a_name_held_in_a_row_of_the_first_worker_is_no_edit_afterwards(world: W
 
 
 def _release(world: World, *codes: int) -> int:
-    return world.store.release_held([row.id for row in world.store.held() if row.code in codes], notes="as decreed", by="ana")
+    return world.decisions.release_held(
+        [row.id for row in world.decisions.held() if row.code in codes], notes="as decreed", by="ana"
+    )
 
 
 def test_a_reform_of_more_than_half_goes_on_once_it_is_released(world: World) -> None:
@@ -350,10 +352,10 @@ def test_a_reform_of_more_than_half_goes_on_once_it_is_released(world: World) ->
 def test_a_release_is_about_the_rows_that_were_listed(world: World) -> None:
     world.siorg.remove(*UNITS[:20])
     _discover(world)
-    listed = world.store.held(organization=UFMT)
+    listed = world.decisions.held(organization=UFMT)
     world.siorg.remove(*UNITS[20:40])
     _discover(world)
-    assert world.store.release_held([row.id for row in listed], notes=None, by="ana") == 20
+    assert world.decisions.release_held([row.id for row in listed], notes=None, by="ana") == 20
     _settle(world)
     assert (_active(world), set(_held(world))) == (80, {(code, "is_active") for code in UNITS[20:40]})
 
@@ -364,10 +366,10 @@ def test_what_is_dropped_stands_until_siorg_says_something_else(world: World, by
     for code in UNITS[20:80]:
         world.siorg.change(code, nome=f"Nova {code}")
     _discover(world)
-    rows = world.store.held()
+    rows = world.decisions.held()
     assert len(rows) == 80
     if by == "command":
-        assert world.store.drop_held([row.id for row in rows], notes=None, by="ana") == 80
+        assert world.decisions.drop_held([row.id for row in rows], notes=None, by="ana") == 80
     else:
         for row in rows:
             world.keep_as_the_api_server(row.id)
@@ -393,7 +395,7 @@ def test_what_is_dropped_stands_until_siorg_says_something_else(world: World, by
 def test_accepting_it_on_the_web_page_releases_it(world: World) -> None:
     world.siorg.remove(*UNITS[:20])
     _discover(world)
-    for row in world.store.held():
+    for row in world.decisions.held():
         world.resolve(row.id, "ACCEPT_SIORG")
     _settle(world)
     assert (_active(world), _held(world)) == (80, {})

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from siorg_job.discover import Discovery, discover, registered
+from siorg_job.reconciliation.discover import Discovery, discover, registered
+from siorg_job.reconciliation.verify import verify
 from siorg_job.siorg.model import Structure
-from siorg_job.verify import verify
 from support.local_structure import UFMT, World, siorg_row
 
 

@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import pytest
 
-from siorg_job.discover import discover, registered
-from siorg_job.preview import Preview, preview
+from siorg_job.reconciliation.changes import Change, What
+from siorg_job.reconciliation.discover import discover, registered
+from siorg_job.reconciliation.preview import Preview, preview
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.siorg.model import DomainTable
 from siorg_job.sync.adopted import decisions_for
 from siorg_job.sync.apply import apply
-from siorg_job.sync.changes import Change, What
 from siorg_job.sync.limits import Limits
 from siorg_queue import Connection, connect
 from support.convergence.machine import Machine, Step
@@ -374,7 +374,7 @@ def test_one_decision_takes_siorgs_values_for_all_of_them(adopted: World) -> Non
     adopted.edit(900, acronym="NOSSA")  # decided later: not of what is listed now
     chosen = [each for each in seen(adopted).adopted if each.code != 900]
     decisions = decisions_for(chosen, "Ana")
-    assert [adopted.store.decide(decisions, notes="vistos"), adopted.store.decide(decisions)] == [2, 0]
+    assert [adopted.decisions.decide(decisions, notes="vistos"), adopted.decisions.decide(decisions)] == [2, 0]
     adopted.drain()
     assert (adopted.unit(901)["name"], adopted.unit(901)["acronym"], adopted.unit(900)["acronym"]) == (
         "Unidade 901",
@@ -390,7 +390,7 @@ def test_one_decision_takes_siorgs_values_for_all_of_them(adopted: World) -> Non
 
 
 def test_what_siorg_changed_beside_it_is_still_reviewed(adopted: World) -> None:
-    adopted.store.decide(decisions_for(seen(adopted).adopted, "Ana"))
+    adopted.decisions.decide(decisions_for(seen(adopted).adopted, "Ana"))
     adopted.siorg.change(901, parent=UFMT)
     adopted.drain()
     *_, entry = adopted.history(901)

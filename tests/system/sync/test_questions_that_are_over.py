@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from siorg_job.discover import Discovery, discover, registered
-from siorg_job.verify import verify
+from siorg_job.reconciliation.discover import Discovery, discover, registered
+from siorg_job.reconciliation.verify import verify
 from support.local_structure import UFMT, World, siorg_row
 
 Do = Callable[[World], object]
@@ -129,7 +129,7 @@ def test_a_conflict_whose_reason_has_gone_ends_itself_and_says_so(world: World, 
     begin, end = OVER[way]
     begin(world)
     _work(world)
-    (question,) = world.store.conflicts()
+    (question,) = world.decisions.conflicts()
     end(world)
     assert {kind for _, _, kind in _departures(world)} <= {"drift", "edited", "conflict"}
     _work(world)
@@ -183,7 +183,7 @@ NEW: dict[str, tuple[Do, list[str]]] = {
 def test_a_question_that_is_another_now_replaces_the_older_one(world: World, way: str) -> None:
     _named(world)
     _work(world)
-    (question,) = world.store.conflicts()
+    (question,) = world.decisions.conflicts()
     change, fields = NEW[way]
     change(world)
     _work(world)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from siorg_job.discover import discover, registered
+from siorg_job.reconciliation.discover import discover, registered
 from support.local_structure import ANOTHER, UFMT, MadeUpSiorg, World, siorg_row
 
 BELOW, ELSEWHERE = 890, 950

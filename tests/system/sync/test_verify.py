@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from siorg_job.discover import discover, registered
+from siorg_job.reconciliation.discover import discover, registered
+from siorg_job.reconciliation.verify import Subject, Verified, verify
 from siorg_job.siorg.errors import NotAnOrganization, NotFound
 from siorg_job.siorg.model import DomainTable
-from siorg_job.verify import Subject, Verified, verify
 from siorg_queue import EntityType, NewItem, Operation
 from support.local_structure import ANOTHER, UFMT, World, siorg_row
 
@@ -61,7 +61,7 @@ def test_each_departure_has_the_first_kind_that_applies(world: World) -> None:
     world.sync_changed(903, nome="Nova")
     world.edit(904, name="Minha")
     item = world.sync_changed(904, nome="Nova")
-    world.store.skip_conflict(item["id"])
+    world.decisions.skip_conflict(item["id"])
     world.siorg.change(905, sigla="X" * 51)
     world.sync(905)
     world.sync_changed(907, parent=950)

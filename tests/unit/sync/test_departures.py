@@ -9,12 +9,13 @@ from uuid import uuid4
 
 import pytest
 
+from siorg_job.reconciliation.departures import ENDS, Departure, Kind, OnQueue, departures
 from siorg_job.siorg.errors import InvalidData
 from siorg_job.siorg.model import RemoteUnit, Structure, Told
 from siorg_job.sync.compare import EXISTS, Comparison, Difference
-from siorg_job.sync.departures import ENDS, Departure, Kind, OnQueue, departures
+from siorg_job.sync.local_rows import Organization, Unit
 from siorg_job.sync.merge import Rule
-from siorg_job.sync.working_copy import Organization, Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)

@@ -14,10 +14,11 @@ import pytest
 from siorg_job.siorg.model import DomainRow
 from siorg_job.sync.domain_difference import ComparedRow, compare
 from siorg_job.sync.domain_rows import pairs
+from siorg_job.sync.local_rows import Domain, Kept
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.merge_base import Base
 from siorg_job.sync.model import Fetched
-from siorg_job.sync.working_copy import Domain, Kept, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType, Operation
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)

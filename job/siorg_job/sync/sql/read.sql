@@ -203,9 +203,6 @@ WHERE u.siorg_code = ANY (%(codes)s::integer[])
 -- name: category_codes
 SELECT siorg_code AS code FROM organizational_unit_categories WHERE siorg_code = ANY (%(codes)s::integer[])
 
--- name: clock
-SELECT clock_timestamp() AS now
-
 -- name: kept
 -- Conflicts that the API server ended as COMPLETED because a person keeps the local values: what SIORG said there was seen
 -- and turned down. Of an end, a merge or a split that is the end alone: the rest was shown, and is not in dispute.

@@ -1,50 +1,35 @@
-"""The check: every registered organization beside SIORG's whole structure, each difference with its kind. Changes nothing here.
+"""The check: one organization beside SIORG's whole structure, or one table, each difference with its kind. Changes nothing here.
 
-All that SIORG has to say about one organization is asked for first, several organizations at a time. Then the rows here are
-read, at one moment, of one organization at a time, and compared.
+All that SIORG has to say is asked for first. Then the rows here are read, at one moment, and compared.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from typing import Any, TypeAlias
 
-from psycopg.types.json import Jsonb
-
-from siorg_job import ended
-from siorg_job.compared import Compared, compared
-from siorg_job.discover import enqueue_differences
-from siorg_job.discover_tables import TABLES, items_of, open_conflicts
+from siorg_job.reconciliation import ended
+from siorg_job.reconciliation.compared import Compared, compared
+from siorg_job.reconciliation.departures import Departure, Kind, OnQueue, departures, returned, table_departures
+from siorg_job.reconciliation.discover import asked_for, enqueue_differences
+from siorg_job.reconciliation.tables import TABLES, items_of, open_conflicts
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.errors import (
-    BreakerOpen,
-    MalformedResponse,
-    NotAnOrganization,
-    NotFound,
-    SiorgError,
-    TransientError,
-    says_no_organization,
-)
+from siorg_job.siorg.errors import MalformedResponse, NotAnOrganization, NotFound, says_no_organization
 from siorg_job.siorg.model import Answer, RemoteUnit, Structure, Told
 from siorg_job.sync.compare import parents_elsewhere
-from siorg_job.sync.departures import Departure, Kind, OnQueue, departures, returned, table_departures
 from siorg_job.sync.domain_difference import compare as compare_table
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.read import read_table
-from siorg_queue import Connection, EntityType, NewItem, QueueStore, transaction
+from siorg_queue import Connection, EntityType, NewItem, QueueStore, clock, query, transaction
 from siorg_queue.statements import load
 
-_ORGANIZATIONS_AT_ONCE = 4  # structures in memory; the rows here are read for one of them at a time
-_LONGEST_PAUSE_SECONDS = 30.0
-_REASONS = 3  # that are stored
+_SQL = load("siorg_job.reconciliation", "verify.sql")
+
 
 Subject: TypeAlias = int | EntityType
 """What is verified as a whole: an organization, by its code, or one of the tables of categories and types."""
@@ -134,11 +119,11 @@ class _Reader:
     def snapshot(self) -> Iterator[None]:
         """A transaction in which all is read as it was at one moment."""
         with transaction(self.connection):
-            self.connection.execute(_sql("snapshot"))
+            self.connection.execute(_SQL["snapshot"])
             yield
 
     def run(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-        return self.connection.execute(_sql(statement), parameters).fetchall()
+        return self.connection.execute(_SQL[statement], parameters).fetchall()
 
     def queue(self, codes: Iterable[int]) -> dict[_Entity, OnQueue]:
         found: dict[_Entity, OnQueue] = {}
@@ -165,12 +150,8 @@ class _Reader:
         codes = sorted({code for _, code in entities})
         return {
             (EntityType(row["entity_type"]), row["code"])
-            for row in _rows(self.connection, "touched", codes=codes, asked_at=asked_at)
+            for row in query(self.connection, _SQL["touched"], codes=codes, asked_at=asked_at)
         }
-
-
-def _sql(statement: str) -> Any:
-    return load("siorg_job", "verify.sql")[statement]
 
 
 # -- one look at an organization, or at a table -------------------------------------------------------------------------
@@ -234,14 +215,13 @@ class _LookAtInactive(_Look):
 
 async def _look_at(organization: int, reader: _Reader) -> _Look:
     asked_at = clock(reader.connection)
-    (row,) = _rows(reader.connection, "organization", organization=organization)
-    if not row["is_active"]:
-        had_ended = ended.had_ended(organization, reader.connection)
-        is_back = had_ended and await ended.exists(organization, reader.siorg)
-        return _LookAtInactive(reader, asked_at, 0, (returned(organization, row["name"]),) if is_back else ())
+    (row,) = asked_for(reader.connection, [organization])
+    if not row.is_active:
+        is_back = row.had_ended and await ended.exists(organization, reader.siorg)
+        return _LookAtInactive(reader, asked_at, 0, (returned(organization, row.name),) if is_back else ())
     told = await _told(organization, reader.siorg)
     listed = [*told.structure.units, *told.structure.invalid]
-    missing = [row["code"] for row in _rows(reader.connection, "missing", organization=organization, codes=listed)]
+    missing = [row["code"] for row in query(reader.connection, _SQL["missing"], organization=organization, codes=listed)]
     return await _compared(told.with_answers(await reader.answers(missing)), asked_at, reader)
 
 
@@ -309,159 +289,3 @@ async def _look_at_table(entity_type: EntityType, reader: _Reader) -> _LookAtTab
         queue = reader.queue({row.code for row in compared if row.differences})
         items = list(items_of(compared, open_conflicts(reader.connection, entity_type), asked_at))
     return _LookAtTable(reader, asked_at, len(rows), tuple(table_departures(compared, copy, queue)), entity_type, items)
-
-
-# -- all of them --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Verification:
-    """What came of verifying several."""
-
-    found: dict[Subject, Verified] = field(default_factory=dict)
-    untold: dict[Subject, str] = field(default_factory=dict)
-    """What could not be told, and why."""
-
-    @property
-    def is_complete(self) -> bool:
-        return not self.untold
-
-    @property
-    def departures(self) -> list[tuple[Verified, Departure]]:
-        """Each field of an entity once: of a unit that has moved, as the organization tells that SIORG has it in."""
-        chosen: dict[tuple[EntityType, int, str], tuple[Verified, Departure]] = {}
-        for subject in sorted(self.found, key=lambda subject: (isinstance(subject, int), subject)):
-            for each in self.found[subject].departures:
-                key = (each.entity_type, each.code, each.field)
-                if key not in chosen or subject == each.remote:
-                    chosen[key] = (self.found[subject], each)
-        return list(chosen.values())
-
-
-class VerifyAll:
-    """Verifies several, some of them at a time; those that SIORG could not answer for the moment once more at the end."""
-
-    def __init__(
-        self,
-        siorg: SiorgClient,
-        connection: Connection,
-        store: QueueStore | None = None,
-        *,
-        limits: Limits | None = None,
-        requests_at_once: int,
-        tell: Callable[[Subject], object] = lambda _: None,
-    ) -> None:
-        """See ``verify``.
-
-        Args:
-            siorg: whom to ask.
-            connection: to the database; the one that ``store`` uses.
-            store: where drift is enqueued; None: nowhere.
-            limits: beyond these, ends and overwritten names are held instead; None: the usual limits.
-            requests_at_once: at most.
-            tell: told of each that is done.
-        """
-        at_once = max(1, requests_at_once // _ORGANIZATIONS_AT_ONCE)
-        self._verify = partial(verify, siorg=siorg, connection=connection, store=store, limits=limits, at_once=at_once)
-        self._tell = tell
-        self._found: dict[Subject, Verified] = {}
-        self._failures: dict[Subject, SiorgError] = {}
-        self._tasks: list[asyncio.Task[Any]] = []
-        self._stopped = False
-
-    def stop(self) -> None:
-        """End at once: what was not told by now is untold."""
-        self._stopped = True
-        for task in self._tasks:
-            task.cancel()
-
-    async def __call__(self, subjects: Sequence[Subject]) -> Verification:
-        """Verify these, in this order.
-
-        Raises:
-            psycopg.Error, DatabaseUnavailable: the database could not be asked.
-        """
-        await self._work_off(subjects)
-        passing = {subject: error for subject, error in self._failures.items() if isinstance(error, TransientError)}
-        if passing and self._found:
-            await self._run([asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, max(map(_pause_seconds, passing.values()))))])
-            await self._work_off(list(passing))
-        untold = [subject for subject in subjects if subject not in self._found]
-        return Verification(self._found, {subject: str(self._failures.get(subject, "it was stopped")) for subject in untold})
-
-    async def _work_off(self, subjects: Sequence[Subject]) -> None:
-        left = deque(subjects)
-        await self._run([self._work(left) for _ in range(_ORGANIZATIONS_AT_ONCE)])
-
-    async def _run(self, some: Sequence[Coroutine[Any, Any, None]]) -> None:
-        self._tasks = [asyncio.create_task(each) for each in some]
-        if self._stopped:
-            self.stop()
-        try:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            ended = await asyncio.gather(*self._tasks, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
-
-    async def _work(self, left: deque[Subject]) -> None:
-        while left:
-            subject = left.popleft()
-            try:
-                self._found[subject] = await self._verify(subject)
-            except SiorgError as error:
-                self._failures[subject] = error
-            else:
-                self._tell(subject)
-
-
-def _pause_seconds(error: TransientError) -> float:
-    return max(error.retry_after or 0.0, error.retry_in if isinstance(error, BreakerOpen) else 0.0)
-
-
-# -- the stored result --------------------------------------------------------------------------------------------------
-
-
-def may_store(connection: Connection) -> bool:
-    """Whether a result may be stored.
-
-    Raises:
-        psycopg.errors.UndefinedTable: there is no table for it.
-    """
-    return bool(_rows(connection, "may_store")[0]["allowed"])
-
-
-def store_result(connection: Connection, result: Verification, started_at: datetime) -> None:
-    """Store what came of verifying everything; one that is not complete never stands for a complete one."""
-    departures = [departure for _, departure in result.departures]
-    number = Counter(each.kind for each in departures)
-    reasons = [f"{subject}: {reason}" for subject, reason in result.untold.items()]
-    reason = "; ".join(reasons[:_REASONS]) + (f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else "")
-    with transaction(connection):
-        connection.execute(
-            _sql("store"),
-            {
-                "started_at": started_at,
-                "complete": result.is_complete,
-                "organizations": sum(isinstance(subject, int) for subject in result.found),
-                "compared": sum(verified.rows for verified in result.found.values()),
-                "drift": number.pop(Kind.DRIFT, 0),
-                "enqueued": sum(verified.enqueued for verified in result.found.values()),
-                "departures": Jsonb({kind.value: count for kind, count in number.items()}),
-                "reason": None if result.is_complete else f"could not be told: {reason}",
-            },
-        )
-
-
-def clock(connection: Connection) -> datetime:
-    """The database's."""
-    now: datetime = _rows(connection, "clock")[0]["now"]
-    return now
-
-
-def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-    with transaction(connection):
-        return connection.execute(_sql(statement), parameters).fetchall()

@@ -13,11 +13,12 @@ from enum import StrEnum
 from siorg_job.siorg.errors import PermanentError
 from siorg_job.siorg.model import Answer, RemoteUnit, Structure, Told
 from siorg_job.sync.compare import EXISTS, Comparison, Difference, place_here
+from siorg_job.sync.local_rows import Unit
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value
 from siorg_job.sync.organization import base_of as base_of_organization
 from siorg_job.sync.place import base_of
-from siorg_job.sync.working_copy import Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType
 
 _TOLD = frozenset({EXISTS, *map(str, UnitField), *map(str, OrganizationField)})

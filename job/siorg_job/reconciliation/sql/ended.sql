@@ -26,9 +26,3 @@ INSERT INTO system_settings (key, value, value_type, description, category)
 VALUES ('siorg_existe:' || %(organization)s::integer, %(exists)s::jsonb, 'boolean',
         'Whether SIORG has this organization, which it had ended; null: it has it as ever', 'siorg')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now() WHERE system_settings.value <> excluded.value
-
--- name: had_ended
--- By SIORG's word, here or there; what a person alone deactivated is nobody's question.
-SELECT coalesce((SELECT jsonb_typeof(s.value) <> 'null' FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code), false)
-       OR coalesce(o.siorg_raw_data ->> 'operacao', '') = 'EXCLUSAO' AS had_ended
-FROM organizations AS o WHERE o.siorg_code = %(organization)s

@@ -20,11 +20,10 @@ from siorg_job.sync.model import OrganizationField, UnitField
 from siorg_job.sync.organization import is_kept_active, lives_elsewhere
 from siorg_job.sync.place import is_brought_here
 from siorg_job.sync.read import read_decisions, read_for_comparison
-from siorg_queue import Connection, EntityType, NewItem, Operation, transaction
+from siorg_queue import Connection, EntityType, NewItem, Operation, query
 from siorg_queue.statements import load
 
-_PRIORITY = 5
-_PRIORITY_OF_THE_END = 6  # after what has moved away
+_SQL = load("siorg_job.reconciliation", "ended.sql")
 
 
 class Elsewhere:
@@ -157,45 +156,32 @@ async def look(organization: int, connection: Connection, elsewhere: Elsewhere |
         code for entity_type, code, name, _ in asked if entity_type is EntityType.UNIT and name != UnitField.IS_ACTIVE
     }
     items = [
-        NewItem(EntityType.UNIT, code, Operation.HIERARCHY_CHANGE, _hint(code, home), _PRIORITY, needed_at=asked_at)
+        NewItem(EntityType.UNIT, code, Operation.HIERARCHY_CHANGE, _hint(code, home), needed_at=asked_at)
         for code, home in sorted(homes.items(), key=lambda found: (copy.units[found[0]].level, found[0]))
         if code not in in_question and not is_brought_here(copy.units[code], home, copy)
     ]
     is_kept = is_kept_active(copy.organizations[organization], copy)
     question = (EntityType.ORGANIZATION, organization, str(OrganizationField.IS_ACTIVE), json.dumps(obj=False))
     if not is_kept and question not in asked:
-        items.append(
-            NewItem(EntityType.ORGANIZATION, organization, Operation.EXTINCTION, {}, _PRIORITY_OF_THE_END, needed_at=asked_at)
-        )
+        items.append(NewItem(EntityType.ORGANIZATION, organization, Operation.EXTINCTION, needed_at=asked_at))
     return Ended(items, len(units - homes.keys()), is_kept)
-
-
-def had_ended(organization: int, connection: Connection) -> bool:
-    """Whether an organization that is not active here was one that SIORG had ended."""
-    return bool(_rows(connection, "had_ended", organization=organization)[0]["had_ended"])
 
 
 def remembers_an_end(connection: Connection, organization: int) -> bool:
     """Whether the end of an organization that SIORG has is open, was turned down, or is what we last wrote."""
-    return bool(_rows(connection, "remembers_an_end", organization=organization)[0]["found"])
+    return bool(query(connection, _SQL["remembers_an_end"], organization=organization)[0]["found"])
 
 
 def record_ended(connection: Connection, organization: int, *, at_rest: bool) -> None:
     """Forget the version: a demotion that is undone comes back with the old one. ``at_rest``: nothing of it has to move."""
-    _rows(connection, "record_ended", organization=organization, at_rest=at_rest)
+    query(connection, _SQL["record_ended"], organization=organization, at_rest=at_rest)
 
 
 def record_existence(connection: Connection, organization: int, found: bool | None) -> None:  # noqa: FBT001 - three values
     """Note whether SIORG has an organization again that it had ended; None: there is nothing to say about it any more."""
-    _rows(connection, "record_existence", organization=organization, exists=json.dumps(found))
+    query(connection, _SQL["record_existence"], organization=organization, exists=json.dumps(found))
 
 
 def _hint(code: int, organization: int) -> dict[str, Any]:
     """Where the item's unit is to be looked for, as a row of SIORG's says it."""
     return {"codigoUnidade": str(code), "codigoOrgaoEntidade": str(organization)} if organization else {}
-
-
-def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-    with transaction(connection):
-        cursor = connection.execute(load("siorg_job", "ended.sql")[statement], parameters)
-        return cursor.fetchall() if cursor.description else []

@@ -12,12 +12,12 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
-from siorg_job import ended
-from siorg_job.compared import Compared, compared
-from siorg_job.ended import Elsewhere
-from siorg_job.hold import Within, ends_held, hold, sort_absent
+from siorg_job.reconciliation import ended
+from siorg_job.reconciliation.compared import Compared, compared
+from siorg_job.reconciliation.ended import Elsewhere
+from siorg_job.reconciliation.hold import Within, ends_held, hold, sort_absent
+from siorg_job.reconciliation.questions import Question, with_questions
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.model import RemoteUnit, Structure, Told, home_of
@@ -25,13 +25,11 @@ from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference, Disput
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, UnitField
-from siorg_job.sync.questions import Question, with_questions
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
+from siorg_queue import Connection, Decisions, EntityType, NewItem, Operation, QueueStore, clock, query
 from siorg_queue.statements import load
 
-_PRIORITY = 5
-_PRIORITY_OF_ENDS = 6  # after the rest: a unit ends when those below it have moved away or ended
+_SQL = load("siorg_job.reconciliation", "discover.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ class Organization:
 
     code: int
     acronym: str
+    name: str
     version: str | None
     """The version recorded at the last discovery."""
     at_rest: bool
@@ -73,13 +72,13 @@ class Discovery:
 
 def registered(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
     """The registered organizations: those named, else all active ones."""
-    rows = _rows(connection, "organizations", codes=None if codes is None else list(codes), inactive=False)
+    rows = query(connection, _SQL["organizations"], codes=None if codes is None else list(codes), inactive=False)
     return [Organization(**row) for row in rows]
 
 
 def asked_for(connection: Connection, codes: Sequence[int] | None) -> list[Organization]:
     """As ``registered``, and the inactive ones too: they count as not registered, but SIORG may have them again."""
-    rows = _rows(connection, "organizations", codes=None if codes is None else list(codes), inactive=True)
+    rows = query(connection, _SQL["organizations"], codes=None if codes is None else list(codes), inactive=True)
     return [Organization(**row) for row in rows]
 
 
@@ -116,7 +115,7 @@ async def discover(
         return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
     if not full and organization.has_units and organization.at_rest and version == organization.version:
         return Discovery(code, version, "unchanged")
-    asked_at = _clock(connection)
+    asked_at = clock(connection)
     structure = await ended.structure_of(code, siorg)
     if elsewhere is not None:
         elsewhere.add(structure)
@@ -134,7 +133,9 @@ async def discover(
     in_doubt = bool(new.failed or structure.invalid) or nowhere or _is_outdated(asked_at, found.copy)
     waits = bool(new.items or new.within.held or new.questions or found.disputed)
     at_rest = not waits and not in_doubt and version == organization.version
-    _rows(connection, "record", organization=code, version=None if in_doubt else version, at_rest=at_rest, asked_at=asked_at)
+    query(
+        connection, _SQL["record"], organization=code, version=None if in_doubt else version, at_rest=at_rest, asked_at=asked_at
+    )
     return Discovery(code, version, "structure", new.items, new.added, new.within.held, new.within.reasons)
 
 
@@ -142,7 +143,7 @@ def _read_questions(connection: Connection, codes: Sequence[int]) -> list[Questi
     """What people are asked about these entities."""
     return [
         Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["children"])
-        for row in _rows(connection, "questions", codes=list(codes))
+        for row in query(connection, _SQL["questions"], codes=list(codes))
     ]
 
 
@@ -175,11 +176,11 @@ async def _ended(
         elsewhere = Elsewhere(siorg, others)
     if not elsewhere.is_last:
         return Discovery(code, "", "later")
-    asked_at = _clock(connection)
+    asked_at = clock(connection)
     await ended.confirm(code, siorg)
     store.note(asked_at, [code], organization=code)
     ended.record_existence(connection, code, found=False)  # before its items are there: what ends now counts against no limit
-    ends = [row.id for row in store.held(organization=code) if row.field == UnitField.IS_ACTIVE]
+    ends = [row.id for row in Decisions(connection).held(organization=code) if row.field == UnitField.IS_ACTIVE]
     freed = store.end_held(ends, f"SIORG has ended organization {code}: what is elsewhere goes there, the rest is one decision")
     is_known = organization.at_rest and organization.version is None and not full and not freed
     found = await ended.look(code, connection, None if is_known else elsewhere, asked_at)
@@ -227,7 +228,9 @@ def enqueue_differences(
     ends = absent.ended
     if found.told.ended:  # what ends with its organization waits for one decision about that
         ends = tuple(code for code in ends if home_of(found.told.answers[code]) is not None)
-    elif ended.had_ended(structure.organization, connection):  # before anything is counted: the limits are for it again
+    elif any(
+        each.had_ended for each in asked_for(connection, [structure.organization])
+    ):  # before anything is counted: the limits are for it again
         ended.record_existence(connection, structure.organization, None)
     within = Within(replace(found.comparison, gone=ends))
     if limits is not None and not found.told.ended:
@@ -236,9 +239,9 @@ def enqueue_differences(
     differing = with_questions(items_for(structure, within.comparison, found.disputed), questions, structure, within.comparison,
                          strict=copy.strict_hierarchy)  # fmt: skip
     new = [*differing, *map(_moved, absent.moved.values())]
-    new += [NewItem(EntityType.UNIT, code, Operation.UPDATE, {}, _PRIORITY) for code in absent.unusable]
+    new += [NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in absent.unusable]
     if ended.remembers_an_end(connection, structure.organization):
-        new.append(NewItem(EntityType.ORGANIZATION, structure.organization, Operation.UPDATE, {}, _PRIORITY))
+        new.append(NewItem(EntityType.ORGANIZATION, structure.organization, Operation.UPDATE))
     items = [replace(item, needed_at=asked_at) for item in new if only is None or (item.entity_type, item.siorg_code) in only]
     above = {item.siorg_code: above_in(structure, item.siorg_code) for item in items if item.siorg_code in structure.units}
     failed = store.retry_found(items, above)
@@ -259,15 +262,15 @@ def items_for(structure: Structure, comparison: Comparison, disputed: Collection
         if entity in structure.units:
             yield _item(structure.units[entity], Operation.UPDATE, entity_type)
         else:
-            yield NewItem(entity_type, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
+            yield NewItem(entity_type, entity, Operation.EXTINCTION)
     for (entity_type, entity), differences in comparison.differences.items():
         if operation := _operation(open_of(differences, disputed)):
             yield _item(structure.units[entity], operation, entity_type)
     for entity in sorted(structure.invalid):
         if entity != code:
-            yield NewItem(EntityType.UNIT, entity, Operation.UPDATE, {}, _PRIORITY)
+            yield NewItem(EntityType.UNIT, entity, Operation.UPDATE)
     for entity in comparison.gone:
-        yield NewItem(EntityType.UNIT, entity, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS)
+        yield NewItem(EntityType.UNIT, entity, Operation.EXTINCTION)
 
 
 def open_of(differences: Sequence[Difference], disputed: Collection[Disputed]) -> list[Difference]:
@@ -297,16 +300,9 @@ def _moved(unit: RemoteUnit) -> NewItem:
 
 
 def _item(unit: RemoteUnit, operation: Operation, entity_type: EntityType = EntityType.UNIT) -> NewItem:
-    priority = _PRIORITY_OF_ENDS if operation is Operation.EXTINCTION else _PRIORITY
-    return NewItem(entity_type, unit.code, operation, json.loads(unit.raw), priority)
+    return NewItem(entity_type, unit.code, operation, json.loads(unit.raw))
 
 
 def _clock(connection: Connection) -> datetime:
-    found: datetime = _rows(connection, "clock")[0]["now"]
+    found: datetime = query(connection, _SQL["clock"])[0]["now"]
     return found
-
-
-def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-    with transaction(connection):
-        cursor = connection.execute(load("siorg_job", "discover.sql")[statement], parameters)
-        return cursor.fetchall() if cursor.description else []

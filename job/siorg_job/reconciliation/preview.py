@@ -6,18 +6,17 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
-from siorg_job import ended
-from siorg_job.compared import Compared, compared
-from siorg_job.discover import Organization, registered
-from siorg_job.discover_tables import TABLES
-from siorg_job.ended import Elsewhere
+from siorg_job.reconciliation import ended
+from siorg_job.reconciliation.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
+from siorg_job.reconciliation.compared import Compared, compared
+from siorg_job.reconciliation.discover import Organization, registered
+from siorg_job.reconciliation.ended import Elsewhere
+from siorg_job.reconciliation.tables import TABLES
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.errors import PermanentError, SiorgError
 from siorg_job.siorg.model import RemoteUnit, Structure, Told
-from siorg_job.sync.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
 from siorg_job.sync.compare import PATHS, VERSION, Comparison, Difference, parents_elsewhere
 from siorg_job.sync.domain_difference import ComparedRow
 from siorg_job.sync.domain_difference import compare as compare_tables
@@ -29,8 +28,10 @@ from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitFi
 from siorg_job.sync.place import base_of
 from siorg_job.sync.read import read_for_comparison, read_table
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, EntityType, transaction
+from siorg_queue import Connection, EntityType, query, transaction
 from siorg_queue.statements import load
+
+_SQL = load("siorg_job.reconciliation", "preview.sql")
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ async def preview(
         psycopg.Error, DatabaseUnavailable: the database could not be asked.
     """
     found = Preview()
-    waiting = _rows(connection, "waiting")[0]
+    waiting = query(connection, _SQL["waiting"])[0]
     found.waiting, found.decisions = waiting["items"], waiting["decisions"]
     homes = {organization.code for organization in registered(connection, None) if organization.is_active}
     elsewhere = Elsewhere(siorg, [each.code for each in organizations if each.is_active])
@@ -195,7 +196,7 @@ def _hold(
     """The changes of an organization, with what is held already, or would be, as such."""
     asked = {
         (code, question.field, json.dumps(question.remote))
-        for (_, code), questions in copy.questions.items()
+        for (_, code), questions in copy.held_fields.items()
         for question in questions
     }
     ends = [change.code for change in changes if change.is_end and (change.code, UnitField.IS_ACTIVE, "false") not in asked]
@@ -301,8 +302,8 @@ async def _look_at_left_behind(
             for change in changing
             if change.what is What.LEAVE or any(each.field == UnitField.ORGANIZATION for each in change.differences)
         ]
-        rows = _rows(
-            connection, "left_behind", leaving=resettled, coming=[change.code for change in coming],
+        rows = query(
+            connection, _SQL["left_behind"], leaving=resettled, coming=[change.code for change in coming],
             homes=[change.organization for change in coming], compared=sorted(compared),
         )  # fmt: skip
         codes = sorted({row["code"] for row in rows} - seen - {change.code for change in changing})
@@ -373,20 +374,15 @@ def _tree(connection: Connection, changes: Iterable[Change]) -> Tree:
     codes = {change.code for change in placed} | {change.parent for change in placed if isinstance(change.parent, int)}
     ending = [change.code for change in placed if change.what is What.END]
     nodes: dict[Key, Node] = {}
-    for row in _rows(connection, "tree", codes=sorted(codes), ending=ending):
+    for row in query(connection, _SQL["tree"], codes=sorted(codes), ending=ending):
         nodes[_key(row["key"])] = Node(
             row["name"], row["organization"], None if row["parent"] is None else _key(row["parent"]), row["is_active"],
             row["path"], row["level"], row["named"],
         )  # fmt: skip
-    organizations = {row["code"]: row["path"] for row in _rows(connection, "organizations")}
+    organizations = {row["code"]: row["path"] for row in query(connection, _SQL["organizations"])}
     max_depth = read_for_comparison(connection, 0, []).max_depth
     return Tree(nodes, organizations, max_depth)
 
 
 def _key(text: str) -> Key:
     return int(text) if text.isdecimal() else text
-
-
-def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-    with transaction(connection):
-        return connection.execute(load("siorg_job", "preview.sql")[statement], parameters).fetchall()

@@ -1,12 +1,6 @@
--- name: clock
-SELECT clock_timestamp() AS now
-
 -- name: snapshot
 -- Whatever is read in this transaction was so at one moment.
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
-
--- name: organization
-SELECT coalesce(o.is_active, true) AS is_active, o.name FROM organizations AS o WHERE o.siorg_code = %(organization)s
 
 -- name: missing
 -- Units of an organization that SIORG's structure of it does not have: those that are active here, and those that were

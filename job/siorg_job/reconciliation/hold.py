@@ -19,9 +19,6 @@ from siorg_job.sync.place import base_of, is_brought_here
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
 
-_PRIORITY_OF_ENDS = 6
-_PRIORITY_OF_NAMES = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Absent:
@@ -59,7 +56,7 @@ def ends_held(copy: WorkingCopy) -> list[int]:
     """Codes of units whose end is held."""
     return [
         code
-        for (entity_type, code), questions in copy.questions.items()
+        for (entity_type, code), questions in copy.held_fields.items()
         if entity_type is EntityType.UNIT and any(each.field == UnitField.IS_ACTIVE and not each.decided for each in questions)
     ]
 
@@ -138,7 +135,7 @@ def _open_questions(organization: int, now: Collection[Disputed], copy: WorkingC
     """What is held already, and whether a person has decided it and it is not carried out yet; what is over is ended."""
     over = []
     found: dict[Disputed, bool] = {}
-    for (entity_type, code), questions in copy.questions.items():
+    for (entity_type, code), questions in copy.held_fields.items():
         for each in questions:
             key = (entity_type, code, each.field, json.dumps(each.remote))
             if key in now:
@@ -178,9 +175,9 @@ def _hold(found: Mapping[int, Difference], reason: str, structure: Structure, st
     changes: list[Mapping[str, Any]] = []
     for code, each in found.items():
         if is_end(each):
-            items.append(NewItem(EntityType.UNIT, code, Operation.EXTINCTION, {}, _PRIORITY_OF_ENDS))
+            items.append(NewItem(EntityType.UNIT, code, Operation.EXTINCTION))
         else:
             payload = json.loads(structure.units[code].raw)
-            items.append(NewItem(EntityType.UNIT, code, Operation.UPDATE, payload, _PRIORITY_OF_NAMES))
+            items.append(NewItem(EntityType.UNIT, code, Operation.UPDATE, payload))
         changes.append({each.field: each.sides})
     return store.hold(items, changes, reason, asked_at=asked_at)

@@ -1,5 +1,5 @@
 -- name: organizations
-SELECT o.siorg_code AS code, o.acronym,
+SELECT o.siorg_code AS code, o.acronym, o.name,
        (SELECT s.value #>> '{}' FROM system_settings AS s WHERE s.key = 'siorg_versao:' || o.siorg_code) AS version,
        EXISTS (
            SELECT FROM system_settings AS s
@@ -48,9 +48,6 @@ SELECT q.entity_type, q.siorg_code AS code, q.operation,
 FROM siorg_sync_queue AS q
 WHERE {{conflict}} AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
   AND q.entity_type IN ('UNIT', 'ORGANIZATION') AND q.siorg_code = ANY (%(codes)s::integer[])
-
--- name: clock
-SELECT clock_timestamp() AS now
 
 -- name: open_conflicts
 -- Of categories or types, what a person is being asked; of several about one, the newest.

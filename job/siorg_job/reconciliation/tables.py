@@ -14,7 +14,7 @@ from siorg_job.siorg.model import DomainTable
 from siorg_job.sync.domain_difference import ComparedRow, compare
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.read import read_table
-from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, transaction
+from siorg_queue import Connection, EntityType, NewItem, QueueStore, clock, transaction
 from siorg_queue.statements import load
 from siorg_runtime.logs import logger
 
@@ -22,8 +22,7 @@ log = logger("siorg_job.discover")
 
 TABLES = {EntityType.CATEGORY: DomainTable.UNIT_CATEGORY, EntityType.TYPE: DomainTable.UNIT_TYPE}
 """What SIORG calls the tables of categories and types."""
-_PRIORITY = 5
-_PRIORITY_OF_ENDS = 6  # after the rest, as everywhere
+_SQL = load("siorg_job.reconciliation", "discover.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ async def discover_table(
         SiorgError: SIORG could not be asked, or its answer cannot be trusted (an empty table, a row that cannot be read).
         psycopg.Error, DatabaseUnavailable: likewise, the database.
     """
-    with transaction(connection):
-        asked_at: datetime = _rows(connection, "clock")[0]["now"]
+    asked_at = clock(connection)
     rows = await siorg.domain(TABLES[entity_type])
     store.note_table(asked_at, entity_type)  # before the rows here are looked at: see QueueStore.note
     with transaction(connection):
@@ -77,7 +75,8 @@ async def discover_table(
 
 def open_conflicts(connection: Connection, entity_type: EntityType) -> dict[int, Any]:
     """``detected_changes`` of the conflicts about a table's rows that wait for a person, by code. In the caller's transaction."""
-    return {row["code"]: row["changes"] for row in _rows(connection, "open_conflicts", entity_type=entity_type.value)}
+    rows = connection.execute(_SQL["open_conflicts"], {"entity_type": entity_type.value}).fetchall()
+    return {row["code"]: row["changes"] for row in rows}
 
 
 def items_of(compared: Iterable[ComparedRow], conflicts: Mapping[int, Any], asked_at: datetime) -> Iterable[NewItem]:
@@ -91,9 +90,4 @@ def items_of(compared: Iterable[ComparedRow], conflicts: Mapping[int, Any], aske
     for row in compared:
         if row.needs_item(conflicts.get(row.code)):
             payload = {} if row.remote is None else json.loads(row.remote.raw)
-            priority = _PRIORITY_OF_ENDS if row.operation is Operation.EXTINCTION else _PRIORITY
-            yield NewItem(row.entity_type, row.code, row.operation, payload, priority, needed_at=asked_at)
-
-
-def _rows(connection: Connection, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-    return connection.execute(load("siorg_job", "discover.sql")[statement], parameters).fetchall()
+            yield NewItem(row.entity_type, row.code, row.operation, payload, needed_at=asked_at)

@@ -12,11 +12,12 @@ from siorg_job.siorg.errors import PermanentError
 from siorg_job.siorg.model import Structure, Told, home_of
 from siorg_job.sync.compare import EXISTS, PATHS, Comparison, Difference
 from siorg_job.sync.domain_difference import ComparedRow
+from siorg_job.sync.local_rows import Unit
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, DomainField, UnitField, Value
 from siorg_job.sync.organization import is_kept_active
 from siorg_job.sync.place import is_brought_here
-from siorg_job.sync.working_copy import Unit, WorkingCopy
+from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import EntityType
 
 
