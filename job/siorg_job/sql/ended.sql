@@ -27,6 +27,15 @@ VALUES ('siorg_existe:' || %(organization)s::integer, %(exists)s::jsonb, 'boolea
         'Whether SIORG has this organization, which it had ended; null: it has it as ever', 'siorg')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now() WHERE system_settings.value <> excluded.value
 
+-- name: in_question
+-- Units of an organization that is not active here, about which people are asked; not those that SIORG had in an active one then.
+SELECT DISTINCT u.siorg_code AS code
+FROM organizations AS o JOIN organizational_units AS u ON u.organization_id = o.id
+JOIN siorg_sync_queue AS q ON q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND q.status = 'CONFLICT'
+WHERE o.siorg_code = %(organization)s AND NOT coalesce(o.is_active, true) AND NOT EXISTS (
+    SELECT FROM organizations AS other WHERE other.siorg_code::text = {{organization}} AND coalesce(other.is_active, true)
+)
+
 -- name: had_ended
 -- By SIORG's word, here or there; what a person alone deactivated is nobody's question.
 SELECT coalesce((SELECT jsonb_typeof(s.value) <> 'null' FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code), false)
