@@ -151,9 +151,7 @@ def _is_outdated(asked_at: datetime, copy: WorkingCopy) -> bool:
     return any(moment is not None and moment > asked_at for moment in applied)
 
 
-async def _inactive(
-    organization: Organization, siorg: SiorgClient, connection: Connection, store: QueueStore
-) -> Discovery:
+async def _inactive(organization: Organization, siorg: SiorgClient, connection: Connection, store: QueueStore) -> Discovery:
     """One that a person has deactivated here: questions about its units are over, and whether SIORG has it again is noted."""
     ended.end_questions(connection, store, organization.code)
     exists = await ended.exists(organization.code, siorg)
