@@ -136,12 +136,16 @@ class QueueStore:
         ).fetchall()
         return {row["id"] for row in rows}
 
-    def end_conflicts_of_units(self, codes: Sequence[int], reason: str) -> int:
-        """Inside the caller's transaction: end the open conflicts of these units, SKIPPED; returns how many there were."""
-        if not codes:
-            return 0
-        statement = load("siorg_queue", "people.sql")["end_conflicts_of_units"]
-        return self._connection.execute(statement, {"codes": list(codes), "reason": reason}).rowcount
+    def end_conflicts(self, codes: Collection[int], reason: str) -> None:
+        """End what people are asked about these units, held or not, SKIPPED."""
+        if codes:
+            self._run("people.sql", "end_conflicts_of_units", codes=sorted(codes), reason=reason)
+
+    def end_conflicts_within(self, codes: Collection[int], reason: str) -> None:
+        """As ``end_conflicts``, inside the caller's transaction."""
+        if codes:
+            statement = load("siorg_queue", "people.sql")["end_conflicts_of_units"]
+            self._connection.execute(statement, {"codes": sorted(codes), "reason": reason})
 
     def finish(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Write outcomes that have no effects beside them, in a transaction of their own."""

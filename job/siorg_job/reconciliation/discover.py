@@ -109,7 +109,7 @@ async def discover(
     """
     code = organization.code
     if not organization.is_active:
-        return await _inactive(organization, siorg, connection)
+        return await _inactive(organization, siorg, connection, store)
     version = await ended.version_of(code, siorg)
     if version is None:
         return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
@@ -139,11 +139,11 @@ async def discover(
     return Discovery(code, version, "structure", new.items, new.added, new.within.held, new.within.reasons)
 
 
-def _read_questions(connection: Connection, codes: Sequence[int]) -> list[Question]:
-    """What people are asked about these entities."""
+def _read_questions(connection: Connection, organization: int, units: Collection[int]) -> list[Question]:
+    """What people are asked about an organization and its units, and those that SIORG had in it then."""
     return [
         Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["children"])
-        for row in query(connection, _SQL["questions"], codes=list(codes))
+        for row in query(connection, _SQL["questions"], organization=organization, codes=[organization, *units])
     ]
 
 
@@ -152,8 +152,9 @@ def _is_outdated(asked_at: datetime, copy: WorkingCopy) -> bool:
     return any(moment is not None and moment > asked_at for moment in applied)
 
 
-async def _inactive(organization: Organization, siorg: SiorgClient, connection: Connection) -> Discovery:
-    """One that a person has deactivated here: all that is noted is whether SIORG has it again."""
+async def _inactive(organization: Organization, siorg: SiorgClient, connection: Connection, store: QueueStore) -> Discovery:
+    """One that a person has deactivated here: questions about its units are over, and whether SIORG has it again is noted."""
+    ended.end_questions(connection, store, organization.code)
     exists = await ended.exists(organization.code, siorg)
     if organization.had_ended or not exists:
         ended.record_existence(connection, organization.code, exists)
@@ -184,6 +185,7 @@ async def _ended(
     freed = store.end_held(ends, f"SIORG has ended organization {code}: what is elsewhere goes there, the rest is one decision")
     is_known = organization.at_rest and organization.version is None and not full and not freed
     found = await ended.look(code, connection, None if is_known else elsewhere, asked_at)
+    store.end_conflicts(found.nowhere, f"SIORG has ended organization {code}: it and its units are one decision")
     added = store.enqueue(found.items)
     at_rest = all(item.entity_type is EntityType.ORGANIZATION for item in found.items)
     ended.record_ended(connection, code, at_rest=at_rest)
@@ -235,7 +237,7 @@ def enqueue_differences(
     within = Within(replace(found.comparison, gone=ends))
     if limits is not None and not found.told.ended:
         within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
-    questions = _read_questions(connection, [structure.organization, *copy.units])
+    questions = _read_questions(connection, structure.organization, copy.units)
     differing = with_questions(items_for(structure, within.comparison, found.disputed), questions, structure, within.comparison,
                          strict=copy.strict_hierarchy)  # fmt: skip
     new = [*differing, *map(_moved, absent.moved.values())]

@@ -7,7 +7,7 @@ deactivated it here, it is still asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,8 +19,8 @@ from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.model import OrganizationField, UnitField
 from siorg_job.sync.organization import is_kept_active, lives_elsewhere
 from siorg_job.sync.place import is_brought_here
-from siorg_job.sync.read import read_decisions, read_for_comparison
-from siorg_queue import Connection, EntityType, NewItem, Operation, query
+from siorg_job.sync.read import read_decisions, read_for_comparison, read_registered
+from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, query
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "ended.sql")
@@ -73,6 +73,8 @@ class Ended:
     items: list[NewItem] = field(default_factory=list)
     waiting: int = 0
     """Active units here that end with it."""
+    nowhere: Collection[int] = ()
+    """Those of them that were looked for, and that SIORG has nowhere."""
     is_kept: bool = False
     """A person decided that it stays active, or opened it again."""
 
@@ -152,8 +154,11 @@ async def look(organization: int, connection: Connection, elsewhere: Elsewhere |
     asked = read_decisions(connection, [organization, *copy.units], copy)
     units = {code for code, unit in copy.units.items() if unit.is_active and unit.organization_code == organization}
     homes = {} if elsewhere is None else await elsewhere.find(units, organization)
-    in_question = {  # not the end of one that has a place elsewhere, held or not
-        code for entity_type, code, name, _ in asked if entity_type is EntityType.UNIT and name != UnitField.IS_ACTIVE
+    known = read_registered(connection)
+    in_question = {  # not the end of one that has a place elsewhere, held or not; of one that leaves, nothing is in question
+        code
+        for entity_type, code, name, _ in asked
+        if entity_type is EntityType.UNIT and name != UnitField.IS_ACTIVE and homes.get(code) in known
     }
     items = [
         NewItem(EntityType.UNIT, code, Operation.HIERARCHY_CHANGE, _hint(code, home), needed_at=asked_at)
@@ -164,7 +169,14 @@ async def look(organization: int, connection: Connection, elsewhere: Elsewhere |
     question = (EntityType.ORGANIZATION, organization, str(OrganizationField.IS_ACTIVE), json.dumps(obj=False))
     if not is_kept and question not in asked:
         items.append(NewItem(EntityType.ORGANIZATION, organization, Operation.EXTINCTION, needed_at=asked_at))
-    return Ended(items, len(units - homes.keys()), is_kept)
+    nowhere = units - homes.keys()
+    return Ended(items, len(nowhere), nowhere if elsewhere is not None else (), is_kept=is_kept)
+
+
+def end_questions(connection: Connection, store: QueueStore, organization: int) -> None:
+    """Of an organization that is not active here: end what people are asked about its units, but for those that move away."""
+    codes = [row["code"] for row in query(connection, _SQL["in_question"], organization=organization)]
+    store.end_conflicts(codes, f"organization {organization} is not active here: nothing of it is kept in line")
 
 
 def remembers_an_end(connection: Connection, organization: int) -> bool:

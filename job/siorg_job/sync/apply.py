@@ -151,7 +151,7 @@ def _apply_together(
             completed = {verdict.item.id for verdict in verdicts if verdict.outcome is Outcome.COMPLETED}
             store.end_held_within(over([work for work in open_works if work[0].id in completed], copy), IS_OVER)
             _hold_names(store, copy, min(fetched.asked_at for _, fetched in open_works))
-            store.end_conflicts_of_units(sorted(copy.ended_along), "the unit ended with its organization")
+            store.end_conflicts_within(copy.ended_along, "the unit ended with its organization")
             store.retry_waiting(_resettled(copy))
         store.end_older_conflicts(
             [

@@ -62,7 +62,7 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
         if item.operation is Operation.EXTINCTION or (item.operation not in _SAME_WORK and resolution is not None):
             return _extinguish(item, fetched, unit, copy, resolution)
         return refused(item, f"SIORG has no unit {item.siorg_code}", "not_found")
-    went = unit is not None and unit.is_active and remote.organization_code not in (None, unit.organization_code)
+    went = unit is not None and remote.organization_code not in (None, unit.organization_code)
     if item.operation is Operation.EXTINCTION and resolution is None and not went:
         return not_extinct(item, f"unit {item.siorg_code} (version {remote.version})")
     home = copy.organizations.get(remote.organization_code or 0)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 
-from siorg_job.reconciliation.discover import discover, registered
+from siorg_job.reconciliation.discover import asked_for, discover, registered
 from siorg_job.reconciliation.verify import Verified, verify
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.sync.apply import Work, apply
@@ -750,7 +750,6 @@ class Machine:
                 found.append(f"{key}: drift")
         in_dispute = {key[:2] for key, kinds in expected.items() if "conflict" in kinds}
         in_dispute |= {("ORGANIZATION", code) for code in here.registered - {*alive}}  # one decision about each that has ended
-        in_dispute |= {("UNIT", code) for code, row in here.units.items() if row["organization"] not in alive}  # NOT_ASKED_YET[7]
         unread = {("UNIT", code) for code in self._damaged()}
         found += [f"{entity}: a person is asked, and nothing is in dispute" for entity in asked.open.keys() - in_dispute - unread]
         found += [f"{entity}: a person is asked twice" for entity in asked.several]
@@ -765,7 +764,7 @@ class Machine:
             )
             process.world.store.retry_due()
             process.connection.execute("DELETE FROM system_settings WHERE key LIKE 'siorg_em_dia:%'")
-            for code in [found.code for found in registered(process.connection, None)]:
+            for code in [found.code for found in asked_for(process.connection, None)]:
                 self._discovers(process, code)
             for _ in range(_ROUNDS):
                 process.world.pauses_are_over()

@@ -15,7 +15,6 @@ from support.local_structure import Row
 
 NOT_ASKED_YET: dict[int, str] = {
     5: "limits: no program ends more than MAX_ENDS units of an organization",
-    7: "a question about a unit that ends with its organization stays open until that is decided",
 }
 """By the fault of the issue *Convergence*; build one, take its entry out, and what the machine does about it."""
 
@@ -464,15 +463,24 @@ class _Unit:
         return entity in self.asked.open or code in self.damaged or code not in self.siorg
 
     def is_held_up(self) -> bool:
-        """Whether its parent hangs below it here, and may: by a person's word, or because SIORG has it nowhere (failed)."""
-        above, may = parent_of(self.siorg[self.code]), False
+        """Whether its parent, or that of one above it, hangs below it here, and may: by a person's word, or failed."""
+        code = self.code
+        while code in self.siorg and not is_organization(code, self.siorg):
+            if self._is_below(code):
+                return True
+            code = parent_of(self.siorg[code])
+        return False
+
+    def _is_below(self, code: int) -> bool:
+        """Whether the parent that SIORG names for that unit hangs below it here, and may."""
+        above, may = parent_of(self.siorg[code]), False
         seen: set[int] = set()
-        while above in self.here.units and above not in seen and above != self.code:
+        while above in self.here.units and above not in seen and above != code:
             seen.add(above)
             place = self.edits_of.get(("UNIT", above), {}).get("place")
             may = may or self._departs(above) or (place is not None and self.here.units[above]["parent"] == place.values[0][1])
             above = self.here.units[above]["parent"]
-        return above == self.code and may
+        return above == code and may
 
     def _is_disputed(self) -> bool:
         return _is_disputed(("UNIT", self.code), self.edits, self.code, self.siorg, self.asked)

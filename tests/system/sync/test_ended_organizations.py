@@ -396,6 +396,47 @@ def test_a_demotion_moves_what_goes_along_and_undone_comes_back_with_the_old_ver
     assert _open(world) == _THE_QUESTION
 
 
+def test_what_people_are_asked_about_units_of_an_ended_organization_is_part_of_the_one_decision(world: World) -> None:
+    world.edit(902, name="Nossa")
+    world.siorg.change(902, nome="Nova")
+    _everything(world)
+    assert _open(world) == [("UNIT", 902, "UPDATE", "CONFLICT")]
+    _demote(world)
+    _everything(world)
+    assert _open(world) == _THE_QUESTION
+    (over,) = world.items(902)[-1:]
+    assert (over["status"], over["last_error"]) == (
+        "SKIPPED", f"SIORG has ended organization {A}: it and its units are one decision",
+    )  # fmt: skip
+
+
+def test_a_unit_in_dispute_leaves_an_ended_organization(world: World) -> None:
+    world.edit(902, name="Nossa")
+    world.siorg.change(902, nome="Nova")
+    _everything(world)
+    _demote(world, into=X, below=(902,))
+    _everything(world)
+    assert _active(world) == {900, 901, 10, 20}
+    assert _open(world) == _THE_QUESTION
+
+
+def test_what_people_are_asked_about_units_of_an_inactive_organization_ends_itself(world: World) -> None:
+    for code in (901, 902):
+        world.edit(code, name=f"Nossa {code}")
+        world.siorg.change(code, nome=f"Nova {code}")
+    _everything(world)
+    world.edit_organization(A, is_active=False)
+    world.siorg.change(901, organization=B)
+    _everything(world)
+    for _ in range(2):
+        _everything(world)
+        assert _open(world) == [("UNIT", 901, "HIERARCHY_CHANGE", "CONFLICT")]  # one that comes to another organization
+    assert world.items(902)[-1]["last_error"] == f"organization {A} is not active here: nothing of it is kept in line"
+    world.siorg.change(901, organization=X)
+    _everything(world)
+    assert _open(world) == []
+
+
 def test_undone_before_anybody_decided_the_question_ends_itself(world: World) -> None:
     before = dict(world.siorg.rows)
     _demote(world, below=(900,))

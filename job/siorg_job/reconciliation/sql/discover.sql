@@ -38,7 +38,8 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now()
 WHERE starts_with(s.key, 'siorg_em_dia:') OR s.value IS DISTINCT FROM excluded.value
 
 -- name: questions
--- What people are asked about these entities, and have not decided yet.
+-- What people are asked about these entities, and have not decided yet; also about units that came from an organization that is
+-- not active here, and have gone on.
 SELECT q.entity_type, q.siorg_code AS code, q.operation,
        CASE jsonb_typeof(q.detected_changes) WHEN 'object' THEN q.detected_changes ELSE '{}' END AS changes,
        ARRAY(
@@ -47,7 +48,10 @@ SELECT q.entity_type, q.siorg_code AS code, q.operation,
        ) AS children
 FROM siorg_sync_queue AS q
 WHERE {{conflict}} AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
-  AND q.entity_type IN ('UNIT', 'ORGANIZATION') AND q.siorg_code = ANY (%(codes)s::integer[])
+  AND q.entity_type IN ('UNIT', 'ORGANIZATION') AND (q.siorg_code = ANY (%(codes)s::integer[]) OR (
+      {{organization}} = %(organization)s::text AND EXISTS (
+          SELECT FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
+          WHERE q.entity_type = 'UNIT' AND u.siorg_code = q.siorg_code AND NOT coalesce(o.is_active, true))))
 
 -- name: open_conflicts
 -- Of categories or types, what a person is being asked; of several about one, the newest.

@@ -26,3 +26,12 @@ INSERT INTO system_settings (key, value, value_type, description, category)
 VALUES ('siorg_existe:' || %(organization)s::integer, %(exists)s::jsonb, 'boolean',
         'Whether SIORG has this organization, which it had ended; null: it has it as ever', 'siorg')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now() WHERE system_settings.value <> excluded.value
+
+-- name: in_question
+-- Units of an organization that is not active here, about which people are asked; not those that SIORG had in an active one then.
+SELECT DISTINCT u.siorg_code AS code
+FROM organizations AS o JOIN organizational_units AS u ON u.organization_id = o.id
+JOIN siorg_sync_queue AS q ON q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND q.status = 'CONFLICT'
+WHERE o.siorg_code = %(organization)s AND NOT coalesce(o.is_active, true) AND NOT EXISTS (
+    SELECT FROM organizations AS other WHERE other.siorg_code::text = {{organization}} AND coalesce(other.is_active, true)
+)
