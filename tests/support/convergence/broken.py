@@ -87,12 +87,12 @@ FAULTS = (
         ("sync/write.py", "    _refresh_paths(connection, copy, [*beside, *(unit.id for unit in relocated)], renamed)\n", ""),
         ("sync/compare.py", "if name in unit.off_path:", "if False:"),
     )),
-    _fault("a version that stands still is believed", "discover.py",
+    _fault("a version that stands still is believed", "reconciliation/discover.py",
            "if not full and organization.has_units and organization.at_rest",
            "if organization.has_units"),
-    _fault("a question that is over stays open", "sync/questions.py", "question for question in questions if not _stands(",
+    _fault("a question that is over stays open", "reconciliation/questions.py", "question for question in questions if not _stands(",
            "question for question in questions if False and not _stands("),
-    _fault("a person's value is drift", "sync/departures.py", "        if difference.rule is Rule.EDITED:\n",
+    _fault("a person's value is drift", "reconciliation/departures.py", "        if difference.rule is Rule.EDITED:\n",
            "        if False:\n"),
 )  # fmt: skip
 
