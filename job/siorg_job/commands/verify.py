@@ -31,6 +31,7 @@ _COLUMNS = (
     "adopted",
 )
 _TABLES = {EntityType.CATEGORY: "categories", EntityType.TYPE: "types"}
+_SHOWN = 5  # names of inactive organizations
 _LONGEST = 40  # characters of a name or value on a line for people
 
 
@@ -189,7 +190,8 @@ def _summary(result: Verification) -> dict[str, Any]:
     departures = [departure for _, departure in result.departures]
     return {
         "complete": result.is_complete,
-        "organizations": sum(isinstance(subject, int) for subject in result.found),
+        "organizations": sum(isinstance(subject, int) and found.is_active for subject, found in result.found.items()),
+        "inactive": sum(not verified.is_active for verified in result.found.values()),
         "rows": sum(verified.rows for verified in result.found.values()),
         "departures": dict(Counter(each.kind.value for each in departures)),
         "adopted": sum(each.adopted for each in departures),
@@ -212,6 +214,9 @@ def _lines(result: Verification, names: dict[Subject, str]) -> Iterator[str]:
         yield f"{names[subject]} could not be told: {reason}"
     summary = _summary(result)
     yield f"{_number(summary['organizations'], 'organization')}, {_number(summary['rows'], 'row')} compared"
+    if inactive := [names[subject] for subject, found in result.found.items() if not found.is_active]:
+        shown = ", ".join(inactive[:_SHOWN]) + (f" and {len(inactive) - _SHOWN} more" if len(inactive) > _SHOWN else "")
+        yield f"not active here, so nothing of it is kept in line or was compared: {shown}"
     counted = Counter(departure.kind for _, departure in departures)
     yield from _aligned([("", str(counted[kind]), kind.value, ENDS[kind]) for kind in Kind if counted[kind]])
     if not departures and result.found:

@@ -114,9 +114,10 @@ def hold(
     reasons: list[str] = []
     held: set[Disputed] = set(open_)
     count = sum(not decided for decided in open_.values())
+    remote_names = {unit: str(each.remote) for unit, each in named.items()}
     for found, reason in (
         (ends, _ends_beyond(connection, code, ends, copy, limits)),
-        (named, _names_beyond(connection, code, named, copy)),
+        (named, beyond_for_names(connection, code, remote_names, copy)),
     ):
         if reason is not None:
             count += _hold(found, reason, structure, store, asked_at)
@@ -161,11 +162,12 @@ def _ends_beyond(
     return ends_beyond(tally, [organization], limits).get(organization)
 
 
-def _names_beyond(connection: Connection, organization: int, named: Mapping[int, Difference], copy: WorkingCopy) -> str | None:
+def beyond_for_names(connection: Connection, organization: int, named: Mapping[int, str], copy: WorkingCopy) -> str | None:
+    """How many of an organization's names would be overwritten (SIORG's by unit code), where that is beyond the limit."""
     if not named:
         return None
     with transaction(connection):
-        names = count_names(connection, [organization], {code: str(each.remote) for code, each in named.items()})
+        names = count_names(connection, [organization], named)
     units = sum(unit.is_active and unit.organization_code == organization for unit in copy.units.values())
     return names_beyond(units, names.get(organization, ()))
 

@@ -12,6 +12,7 @@ from siorg_job.reconciliation.changes import Change, Key, Node, Tree, What, chan
 from siorg_job.reconciliation.compared import Compared, compared
 from siorg_job.reconciliation.discover import Organization, registered
 from siorg_job.reconciliation.ended import Elsewhere
+from siorg_job.reconciliation.hold import beyond_for_names
 from siorg_job.reconciliation.tables import TABLES
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
@@ -21,8 +22,8 @@ from siorg_job.sync.compare import PATHS, VERSION, Comparison, Difference, paren
 from siorg_job.sync.domain_difference import ComparedRow
 from siorg_job.sync.domain_difference import compare as compare_tables
 from siorg_job.sync.domain_rows import LONGEST_NAME
-from siorg_job.sync.held import count_ends, count_names
-from siorg_job.sync.limits import Limits, ends_beyond, names_beyond
+from siorg_job.sync.held import count_ends
+from siorg_job.sync.limits import Limits, ends_beyond
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.place import base_of
@@ -208,7 +209,7 @@ def _hold(
         if each.field == UnitField.NAME and each.rule is Rule.TAKE and (code, each.field, json.dumps(each.remote)) not in asked
     }
     of_ends = _ends_beyond(connection, organization, [code for code in ends if copy.units[code].synced_at], limits, found)
-    of_names = _names_beyond(connection, organization, named, copy)
+    of_names = beyond_for_names(connection, organization, named, copy)
     for change in changes:
         name = next((each for each in change.differences if each.field == UnitField.NAME), None)
         if change.entity_type is not EntityType.UNIT:
@@ -236,15 +237,6 @@ def _ends_beyond(connection: Connection, organization: int, codes: Sequence[int]
     if reason is None:
         found.ends |= counted
     return reason
-
-
-def _names_beyond(connection: Connection, organization: int, named: dict[int, str], copy: WorkingCopy) -> str | None:
-    if not named:
-        return None
-    with transaction(connection):
-        names = count_names(connection, [organization], named)
-    units = sum(unit.is_active and unit.organization_code == organization for unit in copy.units.values())
-    return names_beyond(units, names.get(organization, ()))
 
 
 # -- what the run comes upon ------------------------------------------------------------------------------------------

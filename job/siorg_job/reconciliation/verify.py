@@ -46,6 +46,8 @@ class Verified:
     rows: int
     """Rows of SIORG's that were compared."""
     departures: Sequence[Departure] = field(default_factory=tuple)
+    is_active: bool = True
+    """False: an organization that is not active here, of which nothing is compared."""
     enqueued: int = 0
     """Items that were put on the queue to mend the drift; what waited there already is not among them."""
 
@@ -95,7 +97,7 @@ async def verify(
         found = [each for each in found if _entity(each) not in again]
         found += [each for each in second.departures if _entity(each) in again]
         added += 0 if store is None else second.enqueue(store, second.drift & again)
-    return Verified(subject, look.asked_at, look.rows, tuple(found), added)
+    return Verified(subject, look.asked_at, look.rows, tuple(found), not isinstance(look, _LookAtInactive), added)
 
 
 def _entity(departure: Departure) -> _Entity:

@@ -86,13 +86,20 @@ def test_departures_are_listed_by_organization_as_json_and_as_a_table(copy: Copy
         (UFMT, "edited", "=Minha", True)
     ]
     assert summary == {
-        "complete": True, "organizations": 1, "rows": _ROWS, "departures": {"edited": 1}, "adopted": 1, "enqueued": 0,
-        "untold": {},
+        "complete": True, "organizations": 1, "inactive": 0, "rows": _ROWS, "departures": {"edited": 1}, "adopted": 1,
+        "enqueued": 0, "untold": {},
     }  # fmt: skip
     with file.open(newline="", encoding="utf-8") as text:
         (row,) = csv.DictReader(text)
     assert row.keys() == departures[0].keys()
     assert (row["here"], row["kind"]) == ("'=Minha", "edited")
+
+
+def test_an_organization_that_is_not_active_here_is_said_to_be_so(copy: Copy) -> None:
+    copy.connection.execute("UPDATE organizations SET is_active = false")
+    counted, inactive, nothing = copy.verify("--organization", str(UFMT)).stdout.splitlines()
+    assert (counted, nothing) == ("0 organizations, 0 rows compared", "no departure")
+    assert inactive == "not active here, so nothing of it is kept in line or was compared: 471 UFMT"
 
 
 def test_a_stored_result_is_0_with_drift_and_what_could_not_be_told_is_stored_beside_it(copy: Copy) -> None:
