@@ -108,8 +108,13 @@ def next_record(
         together: fields that are one value.
     """
     values, still_down = (dict(base.values), dict(base.turned_down)) if base is not None else ({}, {})
-    said, seen = plain(remote), turned_down or {}
-    apart = {name for name, theirs in remote.items() if comparable(theirs) not in (None, comparable(after.get(name)))}
+    seen = turned_down or {}
+    said = plain(remote) if seen else {}
+    apart = {
+        name
+        for name, theirs in remote.items()
+        if theirs not in (None, after.get(name)) and comparable(theirs) not in (None, comparable(after.get(name)))
+    }
     for group in together:
         if group & apart:
             apart |= group
@@ -118,7 +123,7 @@ def next_record(
             continue
         if name not in apart:
             values[name] = theirs
-        if name in apart and (name in decided or seen.get(name) == said[name]):
+        if name in apart and (name in decided or (name in seen and seen[name] == said[name])):
             still_down[name] = theirs
         else:
             still_down.pop(name, None)
