@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,11 +112,12 @@ def found(fault: Fault) -> str:
     return ran.stdout.strip() or ran.stderr.strip()[-2000:]
 
 
-def all_found(words: str) -> Iterator[str]:
+def all_found(words: str, workers: int) -> Iterator[str]:
     """A line for each fault with these words in its name."""
-    for fault in FAULTS:
-        if words in fault.name:
-            yield f"{fault.name}: {found(fault)}"
+    faults = [fault for fault in FAULTS if words in fault.name]
+    with ThreadPoolExecutor(workers) as pool:
+        for fault, line in zip(faults, pool.map(found, faults), strict=True):
+            yield f"{fault.name}: {line}"
 
 
 def _look() -> str:

@@ -142,6 +142,8 @@ class Machine:
         self.edits: Edits = {}
         self.told: set[UUID] = set()
         self.synced: dict[int, datetime] = {}
+        self.asked_at: dict[int, datetime] = {}
+        """When a discovery last asked for the structure that tells of a unit, or a little before that."""
         self.ends: dict[int, set[int]] = {}
         """Units of each organization that SIORG ended."""
         self.mirror: dict[Entity, dict[str, Any]] = oracle.local(self.connection).values()
@@ -514,11 +516,19 @@ class Machine:
     def _discovers(self, process: _Process, code: int, full: bool = False) -> bool:
         organizations = registered(process.connection, [code])
         for organization in organizations:
+            asked_at, told_of = _clock(process.connection), self._told_of(code)
             with contextlib.suppress(SiorgError):
-                process.world._runner.run(
+                found = process.world._runner.run(
                     discover(organization, cast("Any", self.siorg), process.connection, process.world.store, full=full)
                 )
+                if found.how == "structure" and process is not self.fresh:
+                    self.asked_at |= dict.fromkeys(told_of & self._told_of(code), asked_at)
         return bool(organizations)
+
+    def _told_of(self, organization: int) -> set[int]:
+        """Units of which the structure of an organization tells, be it that it has them no more."""
+        here = {code for (kind, code), row in self.mirror.items() if kind == "UNIT" and row["organization"] == organization}
+        return here | self.siorg.rows_of(organization).keys()
 
     def _verify(self, code: int, enqueue: bool) -> bool:
         """As ``siorg-job verify`` does."""
@@ -620,9 +630,14 @@ class Machine:
             " WHERE status = 'PENDING' AND scheduled_for > now()"
         )
         self._check_order()
-        here = oracle.local(self.connection).values()
+        local = oracle.local(self.connection)
+        here = local.values()
         for entry in self._news():
             self._retell(entry)
+            if entry["kind"] == "UNIT":
+                self._check_age(entry["code"])
+                if entry["change"] == "EXTINCTION" and entry["by"] == "UNIT":
+                    _check_end(entry["code"], local)
         for entity in {**self.mirror, **here}:
             if self.mirror.get(entity) != here.get(entity):
                 raise Broken(f"{entity}: history says {_difference(self.mirror.get(entity), here.get(entity))}")
@@ -646,11 +661,17 @@ class Machine:
                 raise Broken(f"unit {code}: an older answer was applied over a newer one")
         self.synced = synced
 
+    def _check_age(self, code: int) -> None:
+        """Nothing is written from an answer older than the structure that a discovery has compared with the unit."""
+        if code in self.asked_at and self.synced[code] < self.asked_at[code]:
+            raise Broken(f"unit {code}: written from an answer from before the last discovery")
+
     def _news(self) -> Iterator[dict[str, Any]]:
         """History rows that were not seen yet; of those of one moment and entity first the one that fits."""
         rows = self.connection.execute(
             "SELECT id, entity_type::text AS kind, siorg_code AS code, change_type::text AS change, previous_data AS before,"
-            " new_data AS after, affected_fields AS fields, requires_review AS review FROM siorg_history"
+            " new_data AS after, affected_fields AS fields, requires_review AS review,"
+            " (SELECT q.entity_type::text FROM siorg_sync_queue q WHERE q.id = sync_queue_id) AS by FROM siorg_history"
             " WHERE id <> ALL (%s) ORDER BY created_at, id", [list(self.told)],
         ).fetchall()  # fmt: skip
         while rows:
@@ -773,10 +794,10 @@ class Machine:
                     break
                 process.fetch()
                 apply(process.connection, process.world.store, process.fetched.pop())
+                if process is not self.fresh:
+                    self._observe()
             else:
                 raise Broken("the queue does not come to its end: " + "; ".join(_waiting(process.connection)))
-            if process is not self.fresh:
-                self._observe()
             after = process.connection.execute("SELECT count(*) AS n FROM siorg_history").fetchone()
             if after == before:
                 return
@@ -812,6 +833,19 @@ class Machine:
             wrong = {name for name in names if mine is None or mine[name] != row[name]}
             if wrong and not (mine is not None and not mine["at_home"]):
                 raise Broken(f"unit {code}: after a fresh load otherwise: {sorted(wrong)}, {mine} and {row}")
+
+
+def _clock(connection: Connection) -> datetime:
+    (row,) = connection.execute("SELECT clock_timestamp() AS now").fetchall()
+    moment: datetime = row["now"]
+    return moment
+
+
+def _check_end(code: int, here: Local) -> None:
+    """A unit ends after those below it."""
+    below = [one for one, row in here.units.items() if row["is_active"] and row["parent"] == code and not row["at_the_top"]]
+    if below and not here.units[code]["is_active"]:
+        raise Broken(f"unit {code} ended before {below} below it")
 
 
 def _waiting(connection: Connection) -> list[str]:
