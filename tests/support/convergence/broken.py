@@ -93,6 +93,9 @@ FAULTS = (
            "if organization.has_units"),
     _fault("a question that is over stays open", "sync/questions.py", "question for question in questions if not _stands(",
            "question for question in questions if False and not _stands("),
+    _fault("all of an organization may end", "sync/limits.py", "single(own.units), own.units // 2)", "single(own.units), own.units)"),
+    _fault("what ended already is not counted", "sync/limits.py", "limit = own.ends + own.held, min", "limit = own.held, min"),
+    _fault("what is held is over at once", "hold.py", "            if key in now:\n", "            if False:\n"),
     _fault("a person's value is drift", "sync/departures.py", "        if difference.rule is Rule.EDITED:\n",
            "        if False:\n"),
 )  # fmt: skip
