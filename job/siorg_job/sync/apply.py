@@ -15,7 +15,7 @@ from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.held import IS_OVER, look_at_limits, over
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.model import PLACE, Fetched, UnitField
-from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unusable
+from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, says_all, unusable
 from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
@@ -154,11 +154,7 @@ def _apply_together(
             store.end_conflicts_within(copy.ended_along, "the unit ended with its organization")
             store.retry_waiting(_resettled(copy))
         store.end_older_conflicts(
-            [
-                (verdict, asked_at[verdict.item.id])
-                for verdict in verdicts
-                if verdict.outcome in (Outcome.COMPLETED, Outcome.CONFLICT) and verdict.item.id in asked_at
-            ]
+            [(verdict, asked_at[verdict.item.id]) for verdict in verdicts if says_all(verdict) and verdict.item.id in asked_at]
         )
     result.verdicts.update({verdict.item.id: verdict for verdict in verdicts})
     result.settled.update(settled)

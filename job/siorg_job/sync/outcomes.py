@@ -63,6 +63,11 @@ def held_already(item: Item, holder: UUID, local_id: UUID | None) -> Verdict:
     return Verdict(item, Outcome.SKIPPED, error, _details("held"), local_id=local_id)
 
 
+def says_all(verdict: Verdict) -> bool:
+    """Whether what people were asked about the entity before is over, or stands in this verdict; of an end that is held, too."""
+    return verdict.outcome in (Outcome.COMPLETED, Outcome.CONFLICT) or (verdict.details or {}).get("kind") == "held"
+
+
 def unusable(item: Item, reason: object) -> Verdict:
     """The person's decision cannot be carried out: back to the list of conflicts, with the differences found before."""
     error = f"the resolution of this conflict cannot be used: {reason}"

@@ -33,9 +33,9 @@ def _run(seeds: range) -> Result:
     return done, [str(failure) for failure in failures]
 
 
-def _run_broken(words: str) -> int:
+def _run_broken(words: str, workers: int) -> int:
     missed = 0
-    for line in all_found(words):
+    for line in all_found(words, workers):
         print(line, flush=True)  # noqa: T201 - a program for people
         missed += "found after" not in line
     return 1 if missed else 0
@@ -50,7 +50,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     if arguments.broken is not None:
-        return _run_broken(arguments.broken)
+        return _run_broken(arguments.broken, arguments.workers)
     first, _, last = arguments.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     started = time.monotonic()

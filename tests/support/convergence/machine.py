@@ -19,8 +19,9 @@ from siorg_job.reconciliation.discover import asked_for, discover, registered
 from siorg_job.reconciliation.verify import Verified, verify
 from siorg_job.siorg.errors import SiorgError
 from siorg_job.sync.apply import Work, apply
+from siorg_job.sync.limits import Limits
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict
-from support.convergence import oracle
+from support.convergence import limits, oracle
 from support.convergence.oracle import Edit, Edits, Entity, Local
 from support.convergence.siorg import (
     ORGANIZATIONS,
@@ -142,6 +143,12 @@ class Machine:
         self.edits: Edits = {}
         self.told: set[UUID] = set()
         self.synced: dict[int, datetime] = {}
+        self.asked_at: dict[int, datetime] = {}
+        """When a discovery last asked for the structure that tells of a unit, or a little before that."""
+        self.limits: Limits | None = None
+        """For ends; most programs do without, for half of so few units is not many."""
+        self.tallies: limits.Tallies = {}
+        self.held: set[UUID] = set()
         self.ends: dict[int, set[int]] = {}
         """Units of each organization that SIORG ended."""
         self.mirror: dict[Entity, dict[str, Any]] = oracle.local(self.connection).values()
@@ -166,6 +173,11 @@ class Machine:
         self.begin(number)
         return True
 
+    def _limits(self) -> bool:
+        """Ends are limited in this program."""
+        did, self.limits = self.limits is None, Limits()
+        return did
+
     # -- SIORG's reforms ----------------------------------------------------------------------------------------------
 
     def _reform(self, changes: dict[int, Any], silently: bool = False) -> bool:
@@ -173,13 +185,13 @@ class Machine:
         return self._is_asked_for(rows) and self.siorg.reform(rows, silently=silently)
 
     def _is_asked_for(self, rows: Rows) -> bool:
-        """Whether SIORG may become so: see ``oracle.NOT_ASKED_YET``."""
+        """Whether SIORG may become so: without limits no more units of an organization end than verification lets pass."""
         known = {code for code in self._registered() if is_organization(code, rows)}
         ends = {code: set(ended) for code, ended in self.ends.items()}
         for code, row in self.siorg.rows.items():
             if organization_of(row) in known and (code not in rows or organization_of(rows[code]) not in known):
                 ends.setdefault(organization_of(row), set()).add(code)
-        if any(len(ended) > oracle.MAX_ENDS for ended in ends.values()):
+        if self.limits is None and any(len(ended) > oracle.MAX_ENDS for ended in ends.values()):
             return False
         self.ends = ends
         return True
@@ -193,6 +205,30 @@ class Machine:
             return False
         home = organization_of(self.siorg.rows[parent])
         return self._reform({code: self.siorg.new_unit(code, parent, home, name)}, silently)
+
+    def _settle(self, first: int, number: int, organization: int) -> bool:
+        """Many new units of an organization, three by three below each other."""
+        codes = range(first, first + number)
+        if not is_organization(organization, self.siorg.rows) or any(code in self.siorg.rows for code in codes):
+            return False
+        parents = [organization if at % 3 == 0 else code - 1 for at, code in enumerate(codes)]
+        new = self.siorg.new_unit
+        return self._reform(
+            {code: new(code, parent, organization, f"Unidade {code}") for code, parent in zip(codes, parents, strict=True)}
+        )
+
+    def _cut(self, organization: int, number: int) -> bool:
+        """Many units of an organization end at once, from below."""
+        left = self.siorg.rows_of(organization)
+        ended: list[int] = []
+        while len(ended) < number:
+            above = {parent_of(row) for row in left.values()}
+            leaf = max((code for code in left if code not in above and code != organization), default=None)
+            if leaf is None:
+                break
+            ended.append(leaf)
+            left = {code: row for code, row in left.items() if code != leaf}
+        return bool(ended) and self._reform(dict.fromkeys(ended))
 
     def _rename(self, code: int, name: str, silently: bool = False) -> bool:
         return self._set(code, {"nome": name}, silently)
@@ -451,6 +487,16 @@ class Machine:
                     edit.weak = True
         return True
 
+    def _held(self, organization: int, how: str) -> bool:
+        """A person decides about all ends of an organization that are held: ``release`` or ``drop``."""
+        rows = [row for row in self.world.store.held(organization=organization) if row.field == "is_active"]
+        decide = self.world.store.release_held if how == "release" else self.world.store.drop_held
+        decide([row.id for row in rows], notes=None, by="a person")
+        if how == "drop":
+            for row in rows:
+                self.edits[("UNIT", row.code), "is_active"] = Edit(None, [], weak=True)
+        return bool(rows)
+
     def _carry(self, id_: UUID, payload: Any, names: list[str], how: str, value: Any, changes: Any) -> bool:
         world = self.world
         match how:
@@ -514,11 +560,27 @@ class Machine:
     def _discovers(self, process: _Process, code: int, full: bool = False) -> bool:
         organizations = registered(process.connection, [code])
         for organization in organizations:
+            asked_at, told_of = _clock(process.connection), self._told_of(code)
             with contextlib.suppress(SiorgError):
-                process.world._runner.run(
-                    discover(organization, cast("Any", self.siorg), process.connection, process.world.store, full=full)
-                )
+                found = process.world._runner.run(
+                    discover(
+                        organization, cast("Any", self.siorg), process.connection, process.world.store, full=full,
+                        limits=self._limits_of(process),
+                    )
+                )  # fmt: skip
+                if found.how == "structure" and process is not self.fresh:
+                    self.asked_at |= dict.fromkeys(told_of & self._told_of(code), asked_at)
+            if process is not self.fresh:
+                self._check_limits()
         return bool(organizations)
+
+    def _limits_of(self, process: _Process) -> Limits | None:
+        return None if process is self.fresh else self.limits
+
+    def _told_of(self, organization: int) -> set[int]:
+        """Units of which the structure of an organization tells, be it that it has them no more."""
+        here = {code for (kind, code), row in self.mirror.items() if kind == "UNIT" and row["organization"] == organization}
+        return here | self.siorg.rows_of(organization).keys()
 
     def _verify(self, code: int, enqueue: bool) -> bool:
         """As ``siorg-job verify`` does."""
@@ -530,6 +592,7 @@ class Machine:
             with contextlib.suppress(SiorgError):
                 store = self.world.store if enqueue else None
                 found.append(self.world._runner.run(verify(code, cast("Any", self.siorg), self.connection, store)))
+        self._check_limits()
         return found
 
     def _drain(self, process: int, number: int) -> bool:
@@ -562,7 +625,7 @@ class Machine:
         if not held.fetched:
             return False
         works = held.fetched.pop()
-        apply(held.connection, held.world.store, works)
+        apply(held.connection, held.world.store, works, self.limits)
         self._observe()
         return True
 
@@ -575,13 +638,13 @@ class Machine:
         error = Interrupted() if how == "ends" else psycopg.OperationalError("the connection broke")
         broken = cast("Any", _Interruptible(held.connection, statement, error))
         try:
-            apply(broken, QueueStore(broken), works)
+            apply(broken, QueueStore(broken), works, self.limits)
         except Interrupted:
             held.fetched.append(works)
             self._die(process)
         except psycopg.OperationalError:
             self._observe()
-            apply(held.connection, held.world.store, works)
+            apply(held.connection, held.world.store, works, self.limits)
         self._observe()
         return True
 
@@ -620,9 +683,15 @@ class Machine:
             " WHERE status = 'PENDING' AND scheduled_for > now()"
         )
         self._check_order()
-        here = oracle.local(self.connection).values()
+        self._check_limits()
+        local = oracle.local(self.connection)
+        here = local.values()
         for entry in self._news():
             self._retell(entry)
+            if entry["kind"] == "UNIT":
+                self._check_age(entry["code"])
+                if entry["change"] == "EXTINCTION" and entry["by"] == "UNIT":
+                    _check_end(entry["code"], local)
         for entity in {**self.mirror, **here}:
             if self.mirror.get(entity) != here.get(entity):
                 raise Broken(f"{entity}: history says {_difference(self.mirror.get(entity), here.get(entity))}")
@@ -646,11 +715,31 @@ class Machine:
                 raise Broken(f"unit {code}: an older answer was applied over a newer one")
         self.synced = synced
 
+    def _check_limits(self) -> None:
+        """No more has ended than a limit lets pass, and what is held since the last look passed one."""
+        if self.limits is None:
+            return
+        rows = self.world.store.held()
+        before, self.tallies = self.tallies, limits.tallies(self.connection)
+        known, self.held = self.held, {row.id for row in rows}
+        states = (*self.siorg.past, self.siorg.rows)
+        alive = {code for code in self.tallies if all(is_organization(code, state) for state in states)}
+        new = {row.organization for row in rows if row.id not in known and row.field == "is_active"}
+        found = limits.too_many(before, self.tallies, alive) + limits.needless(before, self.tallies, new & alive)
+        if found:
+            raise Broken("; ".join(found))
+
+    def _check_age(self, code: int) -> None:
+        """Nothing is written from an answer older than the structure that a discovery has compared with the unit."""
+        if code in self.asked_at and self.synced[code] < self.asked_at[code]:
+            raise Broken(f"unit {code}: written from an answer from before the last discovery")
+
     def _news(self) -> Iterator[dict[str, Any]]:
         """History rows that were not seen yet; of those of one moment and entity first the one that fits."""
         rows = self.connection.execute(
             "SELECT id, entity_type::text AS kind, siorg_code AS code, change_type::text AS change, previous_data AS before,"
-            " new_data AS after, affected_fields AS fields, requires_review AS review FROM siorg_history"
+            " new_data AS after, affected_fields AS fields, requires_review AS review,"
+            " (SELECT q.entity_type::text FROM siorg_sync_queue q WHERE q.id = sync_queue_id) AS by FROM siorg_history"
             " WHERE id <> ALL (%s) ORDER BY created_at, id", [list(self.told)],
         ).fetchall()  # fmt: skip
         while rows:
@@ -748,6 +837,11 @@ class Machine:
                 found.append(f"{key}: verify lists {kind!r}, and it is {sorted(allowed)}")
             elif kind == "drift":
                 found.append(f"{key}: drift")
+        for code in asked.held:
+            row, home = here.units.get(code), organization_of(self.siorg.rows[code]) if code in self.siorg.rows else None
+            ends = row is not None and row["is_active"] and row["organization"] in alive and (home not in alive or home == code)
+            if not ends and code not in self._damaged():
+                found.append(f"unit {code}: its end is held, and it does not end, or with its organization")
         in_dispute = {key[:2] for key, kinds in expected.items() if "conflict" in kinds}
         in_dispute |= {("ORGANIZATION", code) for code in here.registered - {*alive}}  # one decision about each that has ended
         unread = {("UNIT", code) for code in self._damaged()}
@@ -772,11 +866,11 @@ class Machine:
                 if not process.claimed:
                     break
                 process.fetch()
-                apply(process.connection, process.world.store, process.fetched.pop())
+                apply(process.connection, process.world.store, process.fetched.pop(), self._limits_of(process))
+                if process is not self.fresh:
+                    self._observe()
             else:
                 raise Broken("the queue does not come to its end: " + "; ".join(_waiting(process.connection)))
-            if process is not self.fresh:
-                self._observe()
             after = process.connection.execute("SELECT count(*) AS n FROM siorg_history").fetchone()
             if after == before:
                 return
@@ -812,6 +906,19 @@ class Machine:
             wrong = {name for name in names if mine is None or mine[name] != row[name]}
             if wrong and not (mine is not None and not mine["at_home"]):
                 raise Broken(f"unit {code}: after a fresh load otherwise: {sorted(wrong)}, {mine} and {row}")
+
+
+def _clock(connection: Connection) -> datetime:
+    (row,) = connection.execute("SELECT clock_timestamp() AS now").fetchall()
+    moment: datetime = row["now"]
+    return moment
+
+
+def _check_end(code: int, here: Local) -> None:
+    """A unit ends after those below it."""
+    below = [one for one, row in here.units.items() if row["is_active"] and row["parent"] == code and not row["at_the_top"]]
+    if below and not here.units[code]["is_active"]:
+        raise Broken(f"unit {code} ended before {below} below it")
 
 
 def _waiting(connection: Connection) -> list[str]:

@@ -14,7 +14,7 @@ from support.convergence.siorg import Rows, is_organization, organization_of, pa
 from support.local_structure import Row
 
 NOT_ASKED_YET: dict[int, str] = {
-    5: "limits: no program ends more than MAX_ENDS units of an organization",
+    5: "limits for names: no program overwrites more than ten of an organization",
 }
 """By the fault of the issue *Convergence*; build one, take its entry out, and what the machine does about it."""
 
@@ -133,7 +133,7 @@ class Asked:
     several: Collection[Entity] = ()
     """Entities about which more than one question is open."""
     held: Collection[int] = ()
-    """Units of which the end is held: verification keeps the limits, discovery is asked for without any."""
+    """Units of which the end is held: verification keeps the limits always, discovery where the program says so."""
 
 
 Departures = dict[tuple[str, int, str], frozenset[str]]
@@ -396,11 +396,13 @@ class _Unit:
             gone or organization_of(self.siorg[self.code]) == row["organization"]
         ):
             return  # it ends with its organization, when a person says so
+        if self.code in self.asked.held:
+            return  # a person is asked
         entity = ("UNIT", self.code)
         below = [c for c, other in self.here.units.items() if other["is_active"] and other["parent"] == self.code]
         if gone and below and entity in self.asked.open:
             return
-        if gone and (self.code in self.asked.held or self._end_waits(self.code)):
+        if gone and self._end_waits(self.code):
             return  # failed: SIORG has others below it, nobody can tell where they are, or a person is asked about them
         if "is_active" in self.edits:
             return  # a person kept it

@@ -53,11 +53,19 @@ class Proposals:
         kinds |= {"lag": 5, "quarrel": 3}
         always = {"lag", "create", "move", "discover", "drain", "claim", "fetch", "apply"}
         self._kinds = {kind: weight for kind, weight in kinds.items() if kind in always or rng.random() < 0.6}
+        self._is_limited = rng.random() < 0.15
+        if self._is_limited:
+            self._kinds |= {"cut": 6, "held": 6, "undo": 6}
 
     def opening(self) -> Iterator[Step]:
         """A tree; and, in half of the programs, that tree perturbed in one way and, from there, in another one."""
         organizations = ORGANIZATIONS[: self._rng.randint(1, len(ORGANIZATIONS))]
         yield ("organizations", len(organizations))
+        if self._is_limited:
+            yield ("limits",)
+            first, number = self._next_code + 1, self._rng.randint(6, _LARGEST)
+            self._next_code += number
+            yield ("settle", first, number, self._rng.choice(organizations))
         twice = self._rng.random() < 0.5
         made: list[int] = []
         for _ in range(self._rng.randint(3, 9 if twice else 14)):
@@ -182,6 +190,9 @@ class Proposals:
     def _end(self) -> Step:
         return ("end", self._unit(), self._rng.choice(["alone", "alone", "tree", "tree", "orphaning"]))
 
+    def _cut(self) -> Step:
+        return ("cut", self._organization(), self._rng.randint(1, _LARGEST // 2))
+
     def _return(self) -> Step | None:
         siorg = self._machine.siorg
         gone = sorted({code for state in siorg.past for code in state} - siorg.rows.keys())
@@ -240,6 +251,10 @@ class Proposals:
         ])  # fmt: skip
         kind, code = self._rng.choice(asked)
         return ("decide", kind, code, how, f"Decidido {self._code()}") if how == "set" else ("decide", kind, code, how)
+
+    def _held(self) -> Step | None:
+        held = sorted({row.organization for row in self._machine.world.store.held()})
+        return ("held", self._rng.choice(held), self._rng.choice(["release", "drop"])) if held else None
 
     # -- what chance alone would bring too seldom: the steps of one story, with others between them -------------------
 

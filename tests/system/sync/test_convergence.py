@@ -156,6 +156,17 @@ FOUND: dict[str, list[Step]] = {
         ("move", 1004, 1008, "along"),
         ("quiet",),
     ],
+    "a unit in dispute ends, and its end is held": [
+        ("organizations", 1),
+        ("limits",),
+        ("create", 1009, 471, "Unidade 1009"),
+        ("quiet",),
+        ("edit", "UNIT", 1009, "name", "Nosso nome"),
+        ("rename", 1009, "Nome 3"),
+        ("quiet",),
+        ("cut", 471, 1),
+        ("quiet",),
+    ],
     "a person edits a unit of which the last item failed": [
         ("create", 1001, 500, "Unidade 1001"),
         ("quiet",),
