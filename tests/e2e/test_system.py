@@ -166,15 +166,17 @@ def test_cleanup_removes_what_is_old_enough(system: Installation) -> None:
 
 def verified(system: Installation) -> Body:
     """What the status tells of a verification that is made now."""
+    before = system.worker()["status"].get("verification")
 
-    def told() -> Body:
-        found: Body = system.worker()["status"].get("verification") or {}
-        return found
+    def told() -> Body | None:
+        found: Body | None = system.worker()["status"].get("verification")
+        return found if found != before else None
 
-    before = told()
     job = system.run_cron_job("siorg-verification")
     assert succeeded(job), system.log(job["metadata"]["name"])  # whatever it found
-    return eventually(lambda: told() != before and told(), every=0.5)
+    found = eventually(told, every=0.5)
+    assert found is not None
+    return found
 
 
 def test_verification_tells_of_drift_has_it_mended_and_tells_that_all_is_in_line(system: Installation) -> None:
