@@ -7,21 +7,29 @@ so the first that fails ends the story (``--exitfirst``).
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 
 from support.fleet import eventually
 from support.installation import CLUSTER_WIDE, ORGANIZATION, Installation, namespace, succeeded
-from support.kubectl import listed
+from support.kubectl import Body, listed
 
 pytestmark = pytest.mark.timeout(600)
 
 MAX_JOBS = 4
 LONGEST_TAKEOVER_SECONDS = 60
 """A leader that was killed is replaced within 20 s; a busy cluster takes its time to start pods besides."""
+LEAF = (
+    "SELECT max(siorg_code) FROM organizational_units unit WHERE is_active"
+    " AND NOT EXISTS (SELECT FROM organizational_units WHERE parent_id = unit.id)"
+)
+GONE = 999_999
+"""A code that SIORG does not have."""
 COLUMNS = ["NAME", "READY", "INSYNC", "DEPTH", "OLDEST", "ACTIVE", "MAX", "REASON", "AGE"]
 
 
@@ -147,14 +155,72 @@ def test_an_operator_that_is_killed_mid_way_costs_nothing(system: Installation) 
 
 def test_cleanup_removes_what_is_old_enough(system: Installation) -> None:
     before = system.queue()["completed"]
-    system.rows(
-        "WITH aged AS (UPDATE siorg_sync_queue SET created_at = now() - interval '60 days',"
-        " processed_at = now() - interval '60 days' WHERE id IN"
-        " (SELECT id FROM siorg_sync_queue WHERE status = 'COMPLETED' LIMIT 10) RETURNING 1) SELECT count(*) FROM aged"
+    system.change(
+        "UPDATE siorg_sync_queue SET created_at = now() - interval '60 days', processed_at = now() - interval '60 days'"
+        " WHERE id IN (SELECT id FROM siorg_sync_queue WHERE status = 'COMPLETED' LIMIT 10)"
     )
     job = system.run_cron_job("siorg-cleanup")
     assert succeeded(job), system.log(job["metadata"]["name"])
     assert system.queue()["completed"] == before - 10
+
+
+def verified(system: Installation) -> Body:
+    """What the status tells of a verification that is made now."""
+    before = system.worker()["status"].get("verification")
+
+    def told() -> Body | None:
+        found: Body | None = system.worker()["status"].get("verification")
+        return found if found != before else None
+
+    job = system.run_cron_job("siorg-verification")
+    assert succeeded(job), system.log(job["metadata"]["name"])  # whatever it found
+    found = eventually(told, every=0.5)
+    assert found is not None
+    return found
+
+
+def test_verification_tells_of_drift_has_it_mended_and_tells_that_all_is_in_line(system: Installation) -> None:
+    assert system.condition("InSync") == ("Unknown", "NotVerified")
+    system.change(f"UPDATE organizational_units SET path_names = 'torn' WHERE siorg_code = ({LEAF})")
+    # Besides, the categories and types that no unit here has: a discovery of chosen organizations leaves them out.
+    found = verified(system)
+    assert found["drift"] == found["enqueued"] >= 1
+    assert system.condition("InSync") == ("False", "DriftFound")
+    eventually(lambda: not system.rows("SELECT 1 FROM organizational_units WHERE path_names = 'torn'"), seconds=60, every=0.5)
+    eventually(lambda: not system.unfinished() and system.queue()["due"] == 0, seconds=60, every=0.5)
+
+    found = verified(system)
+
+    assert (found["organizations"], found["drift"], found["enqueued"]) == (1, 0, 0)
+    assert found["rows"] > system.rows("SELECT count(*) FROM organizational_units")[0][0]
+    assert not any(found["departures"].values())
+    assert system.condition("InSync") == ("True", "Verified")
+    assert system.shown("INSYNC") == "True"
+
+
+def test_an_end_beyond_the_limit_of_the_resource_is_held_and_released(system: Installation) -> None:
+    copied = "organization_id, category_id, unit_type_id, parent_id, activity_area, siorg_base, siorg_raw_data, siorg_synced_at"
+    system.change(
+        f"INSERT INTO organizational_units (name, siorg_code, {copied}) SELECT 'Gone', {GONE}, {copied}"
+        f" FROM organizational_units WHERE siorg_code = ({LEAF})"
+    )
+    limits = {"maxEnds": 0, "maxEndsPercent": 0, "maxEndsTotalPercent": 0}
+    system.kubectl("patch", "ssw/siorg", "--type=merge", f"--patch={json.dumps({'spec': {'discovery': limits}})}")
+    generation = system.worker()["metadata"]["generation"]
+    eventually(lambda: system.worker()["status"]["observedGeneration"] == generation, every=0.5)
+    job = system.run_cron_job("siorg-discovery")
+    assert succeeded(job), system.log(job["metadata"]["name"])
+
+    eventually(lambda: system.worker()["status"]["queue"]["held"] == 1, every=0.5)
+    assert system.shown("HELD") == "1"
+    found = verified(system)
+    assert (found["drift"], found["departures"]["held"]) == (0, 1)
+    assert system.condition("InSync") == ("True", "Verified")
+
+    system.tool("siorg-job", "held", "release", "--organization", str(ORGANIZATION), "--yes")
+    ended = f"SELECT 1 FROM organizational_units WHERE siorg_code = {GONE} AND NOT is_active"
+    eventually(lambda: system.rows(ended), seconds=60, every=0.5)
+    eventually(lambda: system.worker()["status"]["queue"]["held"] == 0, every=0.5)
 
 
 def test_scaled_to_zero_it_launches_nothing_and_goes_on_afterwards(system: Installation) -> None:
@@ -195,6 +261,44 @@ def test_no_secret_stands_in_any_log_or_object(system: Installation) -> None:
         shown += system.kubectl.run("logs", pod["metadata"]["name"], "--all-containers").stdout
     assert "siorg-database" in shown
     assert value not in shown
+
+
+def older(definition: Body) -> Body:
+    """The definition as it was before there was verification, and without limits for ends."""
+    made = deepcopy(definition)
+    [version] = made["spec"]["versions"]
+    version["additionalPrinterColumns"] = [
+        column for column in version["additionalPrinterColumns"] if column["name"] not in {"InSync", "Held"}
+    ]
+    parts = version["schema"]["openAPIV3Schema"]["properties"]
+    spec, status = parts["spec"]["properties"], parts["status"]["properties"]
+    for name in ("maxEnds", "maxEndsPercent", "maxEndsTotalPercent"):
+        del spec["discovery"]["properties"][name]
+    del spec["verification"], status["verification"], status["queue"]["properties"]["held"]
+    return made
+
+
+def test_the_definition_is_brought_up_to_date_below_a_resource_and_an_operator_at_work(system: Installation) -> None:
+    [definition] = [body for body in system.manifests("base") if body["kind"] == "CustomResourceDefinition"]
+    before = system.worker()
+    try:
+        system.kubectl.apply(older(definition))
+        eventually(lambda: "INSYNC" not in system.kubectl("get", "ssw"), every=0.5)
+        assert "verification" not in system.worker()["spec"]
+        code, done = system.rows(LEAF)[0][0], system.queue()["completed"]
+        system.tool("siorg-job", "enqueue", str(code))
+        eventually(lambda: system.queue()["completed"] == done + 1, seconds=60, every=0.5)
+    finally:
+        system.kubectl.apply(definition)
+    eventually(lambda: "INSYNC" in system.kubectl("get", "ssw"), every=0.5)
+    found = verified(system)
+    assert found["organizations"] == 1
+    assert system.shown("INSYNC") == "True"
+    after = system.worker()
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"]["scaling"] == before["spec"]["scaling"]
+    assert after["spec"]["verification"]["enabled"]
+    assert system.condition("Ready") == ("True", "AsExpected")
 
 
 def test_deleted_it_leaves_nothing_behind(system: Installation) -> None:

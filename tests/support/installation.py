@@ -102,10 +102,19 @@ class Installation:
         found: list[list[Any]] = json.loads(self.tool("python", "-c", script, statement))
         return found
 
+    def change(self, statement: str) -> None:
+        """What a person does by SQL: an INSERT or UPDATE."""
+        self.rows(f"WITH changed AS ({statement} RETURNING 1) SELECT count(*) FROM changed")
+
     def worker(self, name: str = "siorg") -> Body:
         found = self.kubectl.get("siorgsyncworker", name)
         assert found is not None
         return found
+
+    def shown(self, column: str) -> str:
+        """What ``kubectl get ssw siorg -o wide`` shows there; the column is not empty."""
+        header, line = self.kubectl("get", "ssw/siorg", "--output=wide").splitlines()
+        return line[header.index(column) :].split(maxsplit=1)[0]
 
     def condition(self, kind: str) -> tuple[str, str]:
         """Status and reason of a condition; empty where it is not there yet."""

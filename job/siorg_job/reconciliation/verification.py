@@ -162,5 +162,5 @@ def store_result(connection: Connection, result: Verification, started_at: datet
         drift=number.pop(Kind.DRIFT, 0),
         enqueued=sum(verified.enqueued for verified in result.found.values()),
         departures=Jsonb({kind.value: count for kind, count in number.items()}),
-        reason=None if result.is_complete else f"could not be told: {reason}",
+        reason=None if result.is_complete else reason,
     )

@@ -489,8 +489,8 @@ class Machine:
 
     def _held(self, organization: int, how: str) -> bool:
         """A person decides about all ends of an organization that are held: ``release`` or ``drop``."""
-        rows = [row for row in self.world.store.held(organization=organization) if row.field == "is_active"]
-        decide = self.world.store.release_held if how == "release" else self.world.store.drop_held
+        rows = [row for row in self.world.decisions.held(organization=organization) if row.field == "is_active"]
+        decide = self.world.decisions.release_held if how == "release" else self.world.decisions.drop_held
         decide([row.id for row in rows], notes=None, by="a person")
         if how == "drop":
             for row in rows:
@@ -719,7 +719,7 @@ class Machine:
         """No more has ended than a limit lets pass, and what is held since the last look passed one."""
         if self.limits is None:
             return
-        rows = self.world.store.held()
+        rows = self.world.decisions.held()
         before, self.tallies = self.tallies, limits.tallies(self.connection)
         known, self.held = self.held, {row.id for row in rows}
         states = (*self.siorg.past, self.siorg.rows)

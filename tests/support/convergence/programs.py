@@ -253,7 +253,7 @@ class Proposals:
         return ("decide", kind, code, how, f"Decidido {self._code()}") if how == "set" else ("decide", kind, code, how)
 
     def _held(self) -> Step | None:
-        held = sorted({row.organization for row in self._machine.world.store.held()})
+        held = sorted({row.organization for row in self._machine.world.decisions.held()})
         return ("held", self._rng.choice(held), self._rng.choice(["release", "drop"])) if held else None
 
     # -- what chance alone would bring too seldom: the steps of one story, with others between them -------------------
