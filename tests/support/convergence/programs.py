@@ -291,6 +291,7 @@ class Proposals:
             ("decide", "UNIT", code, how, f"Decidido {self._code()}") if how == "set" else ("decide", "UNIT", code, how)
         )
         story: list[Step | None] = [
+            self._some([None, ("edit", "UNIT", code, "acronym", f"N{self._code()}")]),
             ("edit", "UNIT", code, "name", f"Nosso nome {self._code()}"),
             ("rename", code, self._name()),
             *work,
