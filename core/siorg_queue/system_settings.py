@@ -27,7 +27,7 @@ def as_boolean(value: object) -> bool | None:
 
 def read_settings(connection: Connection, keys: Sequence[str]) -> dict[str, Any]:
     """The JSON values of these settings; what is not set is left out."""
-    rows = connection.execute("SELECT key, value FROM system_settings WHERE key = ANY (%(keys)s)", {"keys": list(keys)})
+    rows = connection.execute("SELECT key, value FROM system_settings WHERE key::text = ANY (%(keys)s)", {"keys": list(keys)})
     return {row["key"]: row["value"] for row in rows}
 
 

@@ -33,7 +33,7 @@ BEGIN
         CREATE TABLE system_settings (
             key varchar(100) PRIMARY KEY,
             value jsonb NOT NULL,
-            value_type varchar(20) DEFAULT 'string' CHECK (value_type IN ('string', 'number', 'boolean', 'json')),
+            value_type varchar(20) DEFAULT 'string' CHECK (value_type::text IN ('string', 'number', 'boolean', 'json')),
             description text,
             category varchar(50),
             is_sensitive boolean DEFAULT false,
@@ -71,8 +71,8 @@ BEGIN
             siorg_raw_data jsonb,
             created_at timestamptz NOT NULL DEFAULT now(),
             updated_at timestamptz NOT NULL DEFAULT now(),
-            CONSTRAINT chk_cnpj_format CHECK (cnpj ~ '^\d{14}$'),
-            CONSTRAINT chk_state_code CHECK (state IS NULL OR state ~ '^[A-Z]{2}$')
+            CONSTRAINT chk_cnpj_format CHECK (cnpj::text ~ '^\d{14}$'),
+            CONSTRAINT chk_state_code CHECK (state IS NULL OR state::text ~ '^[A-Z]{2}$')
         );
         CREATE TRIGGER set_organizations_updated_at BEFORE UPDATE ON organizations
             FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
@@ -256,11 +256,11 @@ BEGIN
             created_at timestamptz NOT NULL DEFAULT now(),
             CONSTRAINT chk_sync_queue_priority CHECK (priority BETWEEN 1 AND 10)
         );
-        CREATE INDEX idx_sync_queue_pending ON siorg_sync_queue (priority, scheduled_for) WHERE status = 'PENDING';
+        CREATE INDEX idx_sync_queue_pending ON siorg_sync_queue (priority, scheduled_for) WHERE status OPERATOR(pg_catalog.=) 'PENDING';
         CREATE INDEX idx_sync_queue_status ON siorg_sync_queue (status);
         CREATE INDEX idx_sync_queue_entity ON siorg_sync_queue (entity_type, siorg_code);
-        CREATE INDEX idx_sync_queue_conflicts ON siorg_sync_queue (created_at DESC) WHERE status = 'CONFLICT';
-        CREATE INDEX idx_sync_queue_processing ON siorg_sync_queue (last_attempt_at) WHERE status = 'PROCESSING';
+        CREATE INDEX idx_sync_queue_conflicts ON siorg_sync_queue (created_at DESC) WHERE status OPERATOR(pg_catalog.=) 'CONFLICT';
+        CREATE INDEX idx_sync_queue_processing ON siorg_sync_queue (last_attempt_at) WHERE status OPERATOR(pg_catalog.=) 'PROCESSING';
     END IF;
 
     IF to_regclass('siorg_history') IS NULL THEN

@@ -2,7 +2,7 @@
 -- Once a statement, never once a row; nothing when the statement added nothing that is due.
 CREATE OR REPLACE FUNCTION siorg_sync_queue_notify_added() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT FROM added WHERE coalesce(status, 'PENDING') = 'PENDING' AND coalesce(scheduled_for, '-infinity') <= clock_timestamp()) THEN
+    IF EXISTS (SELECT FROM added WHERE coalesce(status, 'PENDING')::text = 'PENDING' AND coalesce(scheduled_for, '-infinity') <= clock_timestamp()) THEN
         PERFORM pg_notify('siorg_sync_queue', '');
     END IF;
     RETURN NULL;
@@ -19,5 +19,5 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE TRIGGER siorg_sync_queue_reopened AFTER UPDATE OF status ON siorg_sync_queue
-    FOR EACH ROW WHEN (NEW.status = 'PENDING' AND OLD.status IN ('COMPLETED', 'FAILED', 'CONFLICT', 'SKIPPED'))
+    FOR EACH ROW WHEN (NEW.status::text = 'PENDING' AND OLD.status::text IN ('COMPLETED', 'FAILED', 'CONFLICT', 'SKIPPED'))
     EXECUTE FUNCTION siorg_sync_queue_notify_reopened();

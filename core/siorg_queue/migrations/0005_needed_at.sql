@@ -11,5 +11,5 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE TRIGGER siorg_sync_queue_needed_again BEFORE UPDATE OF status ON siorg_sync_queue
-    FOR EACH ROW WHEN (NEW.status = 'PENDING' AND OLD.status IN ('COMPLETED', 'FAILED', 'CONFLICT', 'SKIPPED'))
+    FOR EACH ROW WHEN (NEW.status::text = 'PENDING' AND OLD.status::text IN ('COMPLETED', 'FAILED', 'CONFLICT', 'SKIPPED'))
     EXECUTE FUNCTION siorg_sync_queue_needed_again();

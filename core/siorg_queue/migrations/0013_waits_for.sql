@@ -3,7 +3,7 @@
 -- pending entries, which would be read as a whole each time.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS siorg_sync_queue_waits_for_idx
     ON siorg_sync_queue USING gin ((error_details #> '{details,waits_for}') jsonb_path_ops) WITH (fastupdate = off)
-    WHERE status = 'FAILED' AND error_details #> '{details,waits_for}' IS NOT NULL;
+    WHERE status OPERATOR(pg_catalog.=) 'FAILED' AND error_details #> '{details,waits_for}' IS NOT NULL;
 -- FAILED rows alone: each discovery looks at them, and COMPLETED ones are many.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS siorg_sync_queue_failed_idx
-    ON siorg_sync_queue (entity_type, siorg_code) WHERE status = 'FAILED';
+    ON siorg_sync_queue (entity_type, siorg_code) WHERE status OPERATOR(pg_catalog.=) 'FAILED';

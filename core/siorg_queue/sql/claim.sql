@@ -43,7 +43,7 @@ WITH candidate AS MATERIALIZED (
         claimed_by = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN NULL ELSE %(worker)s END,
         processed_at = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN now() END,
         last_error = CASE WHEN {{abandoned}} THEN 'worker ' || coalesce(q.claimed_by, '(unknown)')
-            || ' was lost during attempt ' || coalesce(q.attempts, 0) ELSE q.last_error END,
+            || ' was lost during attempt ' || coalesce(q.attempts, 0)::text ELSE q.last_error END,
         error_details = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}}
             THEN coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
                 || '{"kind": "worker_lost", "retryable": false}'
@@ -53,6 +53,6 @@ WITH candidate AS MATERIALIZED (
 )
 SELECT q.id, q.entity_type, q.siorg_code, q.local_id, q.operation, {{priority}} AS priority, q.payload, q.attempts,
        coalesce(q.max_attempts, 3) AS max_attempts, q.error_details, q.detected_changes, q.lease_token,
-       least({{needed}}, now()) AS needed_at, q.status = 'FAILED' AS ended, q.last_error
+       least({{needed}}, now()) AS needed_at, q.status::text = 'FAILED' AS ended, q.last_error
 FROM claimed AS q
 ORDER BY {{priority}}, {{scheduled}}, q.id

@@ -28,9 +28,10 @@ WITH dangling AS MATERIALIZED (
             ELSE 'PENDING'
         END::sync_status_enum AS verdict,
         CASE
-            WHEN {{pending}} AND NOT {{unexpired}} THEN 'expired at ' || q.expires_at || ' before it could be worked on'
-            WHEN {{pending}} THEN coalesce(q.last_error, 'no attempts left (' || q.attempts || ' of ' || coalesce(q.max_attempts, 3) || ')')
-            ELSE 'worker ' || coalesce(q.claimed_by, '(unknown)') || ' was lost during attempt ' || coalesce(q.attempts, 0)
+            WHEN {{pending}} AND NOT {{unexpired}} THEN 'expired at ' || q.expires_at::text || ' before it could be worked on'
+            WHEN {{pending}} THEN coalesce(q.last_error,
+                'no attempts left (' || q.attempts::text || ' of ' || coalesce(q.max_attempts, 3)::text || ')')
+            ELSE 'worker ' || coalesce(q.claimed_by, '(unknown)') || ' was lost during attempt ' || coalesce(q.attempts, 0)::text
         END AS reason,
         CASE WHEN {{pending}} AND NOT {{unexpired}} THEN 'expired' WHEN {{pending}} THEN 'attempts_spent' ELSE 'worker_lost' END AS kind
     FROM siorg_sync_queue AS q JOIN dangling AS d ON d.id = q.id
@@ -39,8 +40,8 @@ UPDATE siorg_sync_queue AS q
 SET status = j.verdict,
     last_error = j.reason,
     error_details = coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
-        || jsonb_build_object('kind', j.kind, 'retryable', j.verdict = 'PENDING'),
-    processed_at = CASE WHEN j.verdict <> 'PENDING' THEN now() END,
+        || jsonb_build_object('kind', j.kind, 'retryable', j.verdict::text = 'PENDING'),
+    processed_at = CASE WHEN j.verdict::text <> 'PENDING' THEN now() END,
     lease_expires_at = NULL,
     claimed_by = NULL
 FROM judged AS j
@@ -57,7 +58,7 @@ WITH page AS MATERIALIZED (
     SELECT q.id FROM siorg_sync_queue AS q JOIN page ON page.id = q.id
     WHERE ((q.expires_at <= now() AND ({{pending}} OR {{finished}}))
         OR ({{finished}} AND coalesce(q.processed_at, q.created_at) < now() - make_interval(
-            days => CASE q.status WHEN 'FAILED' THEN greatest(%(retention_days)s, 2) ELSE %(retention_days)s END)))
+            days => CASE q.status::text WHEN 'FAILED' THEN greatest(%(retention_days)s, 2) ELSE %(retention_days)s END)))
     FOR UPDATE OF q SKIP LOCKED
 ), unlinked AS (
     UPDATE siorg_history AS h SET sync_queue_id = NULL FROM old WHERE h.sync_queue_id = old.id

@@ -2,19 +2,20 @@
 
 -- name: may_be_asked_again
 -- A person may have ended it; a decision of a person that could not be carried out is no such end.
-(q.status = 'FAILED' AND (q.processed_by IS NULL OR coalesce(q.error_details ? 'resolution', false)))
+(q.status OPERATOR(pg_catalog.=) 'FAILED' AND (q.processed_by IS NULL OR coalesce(q.error_details ? 'resolution', false)))
 
 -- name: newest
 -- Whatever else was asked about the entity is older.
 NOT EXISTS (
     SELECT FROM siorg_sync_queue AS n
-    WHERE n.entity_type = q.entity_type AND n.siorg_code = q.siorg_code AND (n.created_at, n.id) > (q.created_at, q.id)
+    WHERE n.entity_type OPERATOR(pg_catalog.=) q.entity_type AND n.siorg_code = q.siorg_code
+        AND (n.created_at, n.id) > (q.created_at, q.id)
 )
 
 -- name: pause_is_over
 -- A little less than an hour at first, and than a day at last: who discovers each hour, or each day, asks the next time.
 coalesce(q.processed_at, q.last_attempt_at, q.created_at)
-    + least(interval '50 minutes' * 2 ^ least(coalesce(q.failures, 0), 10), interval '23 hours') <= clock_timestamp()
+    + least(interval '50 minutes' * 2::float8 ^ least(coalesce(q.failures, 0), 10)::float8, interval '23 hours') <= clock_timestamp()
 
 -- name: waits
 -- For units that FAILED themselves, or are on the queue: it is opened when they come to their place. By key (OFFSET 0 keeps the
@@ -24,9 +25,10 @@ EXISTS (
         WHEN 'array' THEN q.error_details #> '{details,waits_for}' ELSE '[]' END) AS above (code)
     CROSS JOIN LATERAL (
         SELECT x.status FROM siorg_sync_queue AS x
-        WHERE x.entity_type = 'UNIT' AND x.siorg_code = substring(above.code #>> '{}' FROM '^[0-9]{1,9}$')::integer OFFSET 0
+        WHERE x.entity_type OPERATOR(pg_catalog.=) 'UNIT'
+            AND x.siorg_code = substring(above.code #>> '{}' FROM '^[0-9]{1,9}$')::integer OFFSET 0
     ) AS w
-    WHERE w.status IN ('FAILED', 'PENDING', 'PROCESSING')
+    WHERE w.status::text IN ('FAILED', 'PENDING', 'PROCESSING')
 )
 
 -- name: opened
@@ -39,7 +41,7 @@ error_details = nullif((coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object
 -- name: retry
 -- A person asks again.
 UPDATE siorg_sync_queue AS q SET {{opened}}, failures = NULL
-WHERE q.status = 'FAILED' AND (%(ids)s::uuid[] IS NULL OR q.id = ANY (%(ids)s::uuid[]))
+WHERE q.status OPERATOR(pg_catalog.=) 'FAILED' AND (%(ids)s::uuid[] IS NULL OR q.id = ANY (%(ids)s::uuid[]))
   AND (%(codes)s::integer[] IS NULL OR q.siorg_code = ANY (%(codes)s::integer[]))
 RETURNING q.id
 
@@ -51,7 +53,7 @@ WITH due AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE siorg_sync_queue AS q SET {{opened}}, failures = coalesce(q.failures, 0) + 1
-FROM due WHERE q.id = due.id AND q.status = 'FAILED'
+FROM due WHERE q.id = due.id AND q.status OPERATOR(pg_catalog.=) 'FAILED'
 RETURNING q.id
 
 -- name: retry_found
@@ -65,7 +67,8 @@ WITH wanted AS (
         AS q (entity_type, siorg_code, operation, payload, above, position)
 ), failed AS MATERIALIZED (
     SELECT q.id, n.position, n.payload, news.is_new, news.is_new OR ({{pause_is_over}} AND NOT {{waits}}) AS is_due
-    FROM wanted AS n JOIN siorg_sync_queue AS q ON q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code AND {{work}} = n.work
+    FROM wanted AS n JOIN siorg_sync_queue AS q ON q.entity_type OPERATOR(pg_catalog.=) n.entity_type
+        AND q.siorg_code = n.siorg_code AND {{work}} = n.work
     CROSS JOIN LATERAL (
         SELECT q.payload IS DISTINCT FROM n.payload OR coalesce(q.error_details ->> 'kind' = 'unknown_organization', false)
             OR (coalesce(q.error_details ->> 'kind' = 'parent_failed', false) AND NOT coalesce(n.above ?| ARRAY(
@@ -90,11 +93,11 @@ WITH due AS MATERIALIZED (
     FROM unnest(%(codes)s::integer[]) AS n (code)
     CROSS JOIN LATERAL (
         SELECT x.id FROM siorg_sync_queue AS x
-        WHERE x.status = 'FAILED' AND x.error_details #> '{details,waits_for}' IS NOT NULL
+        WHERE x.status OPERATOR(pg_catalog.=) 'FAILED' AND x.error_details #> '{details,waits_for}' IS NOT NULL
           AND x.error_details #> '{details,waits_for}' @> jsonb_build_array(n.code)
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS q
 )
 UPDATE siorg_sync_queue AS q SET {{opened}}, failures = NULL
-FROM due WHERE q.id = due.id AND q.status = 'FAILED'
+FROM due WHERE q.id = due.id AND q.status OPERATOR(pg_catalog.=) 'FAILED'
 RETURNING q.id

@@ -11,8 +11,9 @@ CROSS JOIN LATERAL (
     FROM jsonb_each(CASE jsonb_typeof(q.detected_changes) WHEN 'object' THEN q.detected_changes ELSE '{}' END) AS c (field, sides)
     ORDER BY c.field LIMIT 1
 ) AS about
-LEFT JOIN organizational_units AS u ON q.entity_type = 'UNIT' AND u.siorg_code = q.siorg_code
-LEFT JOIN organizations AS home ON home.id = u.organization_id OR (q.entity_type = 'ORGANIZATION' AND home.siorg_code = q.siorg_code)
+LEFT JOIN organizational_units AS u ON q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND u.siorg_code = q.siorg_code
+LEFT JOIN organizations AS home ON home.id = u.organization_id OR (q.entity_type OPERATOR(pg_catalog.=) 'ORGANIZATION'
+    AND home.siorg_code = q.siorg_code)
 WHERE {{held}}
   AND (%(organization)s::integer IS NULL OR coalesce(home.siorg_code, {{organization}}::integer, q.siorg_code) = %(organization)s)
 ORDER BY q.held_at, path, q.siorg_code, q.id
@@ -46,10 +47,10 @@ FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(
      AS n (entity_type, siorg_code, operation, priority, payload, changes, position)
 WHERE NOT EXISTS (
     SELECT FROM siorg_sync_queue AS q
-    WHERE q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code
-      AND ((q.status = 'CONFLICT' AND q.detected_changes ?| ARRAY(SELECT jsonb_object_keys(n.changes)))
+    WHERE q.entity_type OPERATOR(pg_catalog.=) n.entity_type AND q.siorg_code = n.siorg_code
+      AND ((q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND q.detected_changes ?| ARRAY(SELECT jsonb_object_keys(n.changes)))
         OR (q.held_at IS NOT NULL AND {{open}} AND q.detected_changes ?| ARRAY(SELECT jsonb_object_keys(n.changes)))
-        OR (q.operation = 'EXTINCTION' AND n.operation = 'EXTINCTION' AND {{open}}))
+        OR (q.operation OPERATOR(pg_catalog.=) 'EXTINCTION' AND n.operation OPERATOR(pg_catalog.=) 'EXTINCTION' AND {{open}}))
 )
 ORDER BY n.position
 RETURNING id

@@ -5,14 +5,14 @@ WITH held AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[]) AS h (id, lease_token)
 ), free AS MATERIALIZED (
     SELECT q.id FROM siorg_sync_queue AS q JOIN held AS h ON h.id = q.id AND h.lease_token = q.lease_token
-    WHERE q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
+    WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
     FOR NO KEY UPDATE OF q SKIP LOCKED
 ), renewed AS (
     UPDATE siorg_sync_queue AS q SET lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
     FROM free WHERE q.id = free.id
 )
 SELECT q.id FROM siorg_sync_queue AS q JOIN held AS h ON h.id = q.id AND h.lease_token = q.lease_token
-WHERE q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
+WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 
 -- name: fence
 -- Locks those of our rows whose lease still holds: only what this returns may be applied in this transaction, and only from
@@ -21,7 +21,7 @@ SELECT q.id, greatest(h.needed_at, CASE WHEN q.needed_at <= clock_timestamp() TH
 FROM siorg_sync_queue AS q
 JOIN unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(needed_ats)s::timestamptz[]) AS h (id, lease_token, needed_at)
     ON h.id = q.id AND h.lease_token = q.lease_token
-WHERE q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
+WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 ORDER BY q.id
 FOR NO KEY UPDATE OF q
 
@@ -29,13 +29,13 @@ FOR NO KEY UPDATE OF q
 -- What became of rows under our very token: tells a commit whose answer was lost from a lease that was lost.
 SELECT q.id, q.status FROM siorg_sync_queue AS q
 JOIN unnest(%(ids)s::uuid[], %(tokens)s::bigint[]) AS h (id, lease_token) ON h.id = q.id AND h.lease_token = q.lease_token
-WHERE q.status <> 'PROCESSING'
+WHERE q.status OPERATOR(pg_catalog.<>) 'PROCESSING'
 
 -- name: release_unknown
 -- After a lost connection a claim may have been committed without its answer reaching us: those rows go back unharmed.
 UPDATE siorg_sync_queue AS q
 SET status = 'PENDING', attempts = greatest(coalesce(q.attempts, 0) - 1, 0), lease_expires_at = NULL, claimed_by = NULL
-WHERE q.status = 'PROCESSING' AND q.claimed_by = %(worker)s AND q.id <> ALL (%(known)s::uuid[])
+WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.claimed_by = %(worker)s AND q.id <> ALL (%(known)s::uuid[])
 RETURNING q.id
 
 -- name: finish
@@ -50,8 +50,9 @@ SET status = CASE
     attempts = CASE WHEN f.outcome = 'RELEASED' THEN greatest(coalesce(q.attempts, 0) - 1, 0) ELSE q.attempts END,
     scheduled_for = CASE
         WHEN f.outcome = 'RETRY' THEN clock_timestamp() + make_interval(secs => coalesce(f.delay_seconds,
-            random() * least(%(retry_max_seconds)s::float8, %(retry_base_seconds)s::float8 * 2 ^ least(coalesce(q.attempts, 1) - 1, 30))))
-        WHEN f.outcome = 'RELEASED' AND f.delay_seconds > 0 THEN clock_timestamp() + make_interval(secs => f.delay_seconds)
+            random() * least(%(retry_max_seconds)s::float8,
+                %(retry_base_seconds)s::float8 * 2::float8 ^ least(coalesce(q.attempts, 1) - 1, 30)::float8)))
+        WHEN f.outcome = 'RELEASED' AND f.delay_seconds > 0::float8 THEN clock_timestamp() + make_interval(secs => f.delay_seconds)
         ELSE q.scheduled_for
     END,
     last_error = CASE
@@ -82,6 +83,7 @@ FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(error
             %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[], %(needed_ats)s::timestamptz[],
             %(holds)s::boolean[])
      AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id, needed_at, held)
-WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
+WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status OPERATOR(pg_catalog.=) 'PROCESSING'
+    AND q.lease_expires_at > clock_timestamp()
 RETURNING q.id, q.status, q.attempts,
-    CASE q.status WHEN 'PENDING' THEN extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 END AS delay_seconds
+    CASE q.status::text WHEN 'PENDING' THEN extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 END AS delay_seconds

@@ -4,12 +4,12 @@
 -- for later it reads the index alone: "open" names no column that is not in the index's own condition. What is due, and
 -- what comes next, is one range a priority, as in the claim. No per cent sign: it is sent without parameters.
 SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS scheduled,
-       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'PROCESSING') AS processing,
-       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status = 'FAILED') AS failed,
+       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING') AS processing,
+       (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status OPERATOR(pg_catalog.=) 'FAILED') AS failed,
        person.conflict, person.held, extract(epoch FROM now() - person.held_since)::float8 AS held_oldest_seconds,
        extract(epoch FROM now() - ready.oldest)::float8 AS oldest_due_seconds,
        CASE WHEN ready.due > 0 THEN 0 ELSE extract(epoch FROM next.at - now()) END::float8 AS next_due_seconds,
-       (SELECT s.value FROM system_settings AS s WHERE s.key = 'siorg.sync_enabled') AS sync_enabled,
+       (SELECT s.value FROM system_settings AS s WHERE s.key::text = 'siorg.sync_enabled') AS sync_enabled,
        coalesce((
            SELECT extract(epoch FROM least(p.paused_until, now() + interval '1 year') - now())
            FROM siorg_request_pace AS p WHERE p.name = 'siorg' AND p.paused_until > now()
@@ -51,7 +51,7 @@ CROSS JOIN (
     SELECT count(*) - count(c.held_at) AS conflict, count(c.held_at) AS held,
            min(c.held_at) FILTER (WHERE isfinite(c.held_at)) AS held_since
     FROM (SELECT NULL::timestamptz AS held_at) AS not_migrated
-    CROSS JOIN LATERAL (SELECT held_at FROM siorg_sync_queue AS q WHERE q.status = 'CONFLICT') AS c
+    CROSS JOIN LATERAL (SELECT held_at FROM siorg_sync_queue AS q WHERE q.status OPERATOR(pg_catalog.=) 'CONFLICT') AS c
 ) AS person
 CROSS JOIN (
     SELECT count(*) FILTER (WHERE NOT starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS others,

@@ -2,7 +2,7 @@
 SELECT q.id, q.entity_type, q.siorg_code, q.operation, q.status, q.attempts, coalesce(q.max_attempts, 3) AS max_attempts, q.last_error,
        q.error_details, q.detected_changes, q.created_at, q.last_attempt_at
 FROM siorg_sync_queue AS q
-WHERE q.status = 'CONFLICT' AND CASE WHEN %(id)s::uuid IS NULL THEN {{conflict}} ELSE q.id = %(id)s END
+WHERE q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND CASE WHEN %(id)s::uuid IS NULL THEN {{conflict}} ELSE q.id = %(id)s END
 ORDER BY q.created_at DESC
 LIMIT %(limit)s
 
@@ -10,7 +10,7 @@ LIMIT %(limit)s
 SELECT q.id, q.entity_type, q.siorg_code, q.operation, q.status, q.attempts, coalesce(q.max_attempts, 3) AS max_attempts, q.last_error,
        q.error_details, q.detected_changes, q.created_at, q.last_attempt_at
 FROM siorg_sync_queue AS q
-WHERE q.status = 'FAILED' AND (%(id)s::uuid IS NULL OR q.id = %(id)s)
+WHERE q.status OPERATOR(pg_catalog.=) 'FAILED' AND (%(id)s::uuid IS NULL OR q.id = %(id)s)
 ORDER BY q.processed_at DESC NULLS LAST
 LIMIT %(limit)s
 
@@ -19,7 +19,7 @@ LIMIT %(limit)s
 UPDATE siorg_sync_queue AS q
 SET status = 'PENDING', error_details = %(decision)s::jsonb, resolution_notes = coalesce(%(notes)s, q.resolution_notes),
     scheduled_for = now(), processed_at = NULL
-WHERE q.id = %(id)s AND q.status = 'CONFLICT'
+WHERE q.id = %(id)s AND q.status OPERATOR(pg_catalog.=) 'CONFLICT'
 RETURNING q.id
 
 -- name: decide
@@ -31,14 +31,15 @@ FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(
     AS n (entity_type, siorg_code, decision, changes)
 WHERE NOT EXISTS (
     SELECT FROM siorg_sync_queue AS q
-    WHERE q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code AND {{open}} AND q.error_details @> n.decision - 'resolved_by'
+    WHERE q.entity_type OPERATOR(pg_catalog.=) n.entity_type AND q.siorg_code = n.siorg_code AND {{open}}
+        AND q.error_details @> n.decision - 'resolved_by'::text
 )
 RETURNING id
 
 -- name: skip_conflict
 UPDATE siorg_sync_queue AS q
 SET status = 'SKIPPED', resolution_notes = coalesce(%(notes)s, q.resolution_notes), processed_at = now()
-WHERE q.id = %(id)s AND q.status = 'CONFLICT'
+WHERE q.id = %(id)s AND q.status OPERATOR(pg_catalog.=) 'CONFLICT'
 RETURNING q.id
 
 -- name: end_older_conflicts
@@ -48,13 +49,13 @@ RETURNING q.id
 WITH decided AS (
     SELECT d.*, n.created_at
     FROM unnest(%(ids)s::uuid[], %(asked)s::text[], %(reasons)s::text[]) AS d (id, asked, reason)
-    JOIN siorg_sync_queue AS n ON n.id = d.id AND n.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
+    JOIN siorg_sync_queue AS n ON n.id = d.id AND n.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
 ), older AS (
     SELECT q.id, d.reason
     FROM decided AS d
     JOIN siorg_sync_queue AS n ON n.id = d.id
-    JOIN siorg_sync_queue AS q ON q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code
-    WHERE {{conflict}} AND q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
+    JOIN siorg_sync_queue AS q ON q.entity_type OPERATOR(pg_catalog.=) n.entity_type AND q.siorg_code = n.siorg_code
+    WHERE {{conflict}} AND q.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
       AND (coalesce(q.error_details #>> '{details,asked_at}', '') COLLATE "C", q.created_at, q.id) < (d.asked, d.created_at, d.id)
     FOR NO KEY UPDATE OF q SKIP LOCKED
 )
@@ -68,7 +69,8 @@ RETURNING q.id
 -- What they asked a person has no object any more. A row that a person is just deciding is left to the person.
 WITH open AS (
     SELECT q.id FROM siorg_sync_queue AS q
-    WHERE q.entity_type = 'UNIT' AND q.siorg_code = ANY (%(codes)s::integer[]) AND q.status = 'CONFLICT'
+    WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = ANY (%(codes)s::integer[])
+        AND q.status OPERATOR(pg_catalog.=) 'CONFLICT'
     FOR NO KEY UPDATE OF q SKIP LOCKED
 )
 UPDATE siorg_sync_queue AS q

@@ -1,6 +1,8 @@
 -- The words of DESIGN §2, written once. Every other statement names them in double braces.
 -- `q` is always a row of siorg_sync_queue. The old table lets status, priority, attempts, max_attempts and scheduled_for
 -- be null (its API server writes such rows), so each is read through its default.
+-- Enums, varchars and arrays have no operators of their very own: one that somebody plants for exactly these types wins, wherever
+-- its schema stands on the path. So pg_catalog's are named (where an index serves them), or both sides are cast to what has its own.
 
 -- name: priority
 coalesce(q.priority, 5)
@@ -9,7 +11,7 @@ coalesce(q.priority, 5)
 coalesce(q.scheduled_for, '-infinity'::timestamptz)
 
 -- name: pending
-coalesce(q.status, 'PENDING'::sync_status_enum) = 'PENDING'::sync_status_enum
+coalesce(q.status, 'PENDING'::sync_status_enum) OPERATOR(pg_catalog.=) 'PENDING'::sync_status_enum
 
 -- name: attempts_counted
 coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
@@ -30,30 +32,31 @@ coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
 
 -- name: abandoned
 -- In work with nobody working on it: the lease ran out, or (a row of the first worker) there never was one.
-(q.status = 'PROCESSING' AND (q.lease_expires_at <= now() OR (
+(q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND (q.lease_expires_at <= now() OR (
     q.lease_expires_at IS NULL AND coalesce(q.last_attempt_at, '-infinity'::timestamptz) <= now() - interval '10 minutes')))
 
 -- name: claimable
 ({{due}} OR {{abandoned}})
 
 -- name: finished
-(q.status IN ('COMPLETED', 'FAILED', 'SKIPPED'))
+(q.status::text IN ('COMPLETED', 'FAILED', 'SKIPPED'))
 
 -- name: held
 -- An end or an overwrite beyond a limit: waits for a person, who releases or drops it.
-(q.status = 'CONFLICT' AND q.held_at IS NOT NULL)
+(q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND q.held_at IS NOT NULL)
 
 -- name: conflict
 -- Both sides changed: waits for a person's decision.
-(q.status = 'CONFLICT' AND q.held_at IS NULL)
+(q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND q.held_at IS NULL)
 
 -- name: open
 -- Waits, or is in work.
-({{waiting}} OR q.status = 'PROCESSING')
+({{waiting}} OR q.status OPERATOR(pg_catalog.=) 'PROCESSING')
 
 -- name: open_unit
 -- The same about a unit; a condition for the index of "organization", so it does not look at attempts and expiry.
-(q.entity_type = 'UNIT' AND coalesce(q.status, 'PENDING'::sync_status_enum) IN ('PENDING'::sync_status_enum, 'PROCESSING'::sync_status_enum))
+(q.entity_type OPERATOR(pg_catalog.=) 'UNIT'
+    AND coalesce(q.status, 'PENDING'::sync_status_enum) OPERATOR(pg_catalog.=) ANY ('{PENDING,PROCESSING}'::sync_status_enum[]))
 
 -- name: organization
 -- The SIORG code, as text, of the organization that the payload names; null where it names none.
@@ -65,4 +68,4 @@ coalesce(q.needed_at, q.created_at)
 
 -- name: work
 -- CREATION, UPDATE and HIERARCHY_CHANGE are one and the same work: fetch, bring in line.
-CASE WHEN q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN 'UPDATE' ELSE q.operation::text END
+CASE WHEN q.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN 'UPDATE' ELSE q.operation::text END

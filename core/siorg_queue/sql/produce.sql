@@ -18,7 +18,8 @@ WITH wanted AS (
     ORDER BY n.entity_type, n.siorg_code, n.work, n.position
 ), found AS MATERIALIZED (
     SELECT q.id, {{waiting}} AS waits, n.position, n.needed_at
-    FROM wanted AS n JOIN siorg_sync_queue AS q ON q.entity_type = n.entity_type AND q.siorg_code = n.siorg_code AND {{work}} = n.work
+    FROM wanted AS n JOIN siorg_sync_queue AS q ON q.entity_type OPERATOR(pg_catalog.=) n.entity_type
+        AND q.siorg_code = n.siorg_code AND {{work}} = n.work
     WHERE {{open}}
     ORDER BY q.id
     FOR NO KEY UPDATE OF q
@@ -44,12 +45,14 @@ WITH told AS (
     WHERE o.siorg_code = %(organization)s
 ), about AS MATERIALIZED (
     SELECT q.id FROM siorg_sync_queue AS q
-    WHERE q.entity_type IN ('UNIT', 'ORGANIZATION') AND q.siorg_code = ANY (ARRAY(SELECT told.code FROM told)) AND ({{open}}) IS TRUE
+    WHERE q.entity_type OPERATOR(pg_catalog.=) ANY ('{UNIT,ORGANIZATION}'::siorg_entity_type_enum[])
+        AND q.siorg_code = ANY (ARRAY(SELECT told.code FROM told)) AND ({{open}}) IS TRUE
     UNION
     SELECT q.id FROM siorg_sync_queue AS q WHERE {{open_unit}} AND {{organization}} = %(organization)s::text
     UNION
     SELECT q.id FROM siorg_sync_queue AS q
-    WHERE q.status = 'PROCESSING' AND q.entity_type = 'UNIT' AND {{organization}} IS NULL AND %(organization)s::text IS NOT NULL
+    WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.entity_type OPERATOR(pg_catalog.=) 'UNIT'
+        AND {{organization}} IS NULL AND %(organization)s::text IS NOT NULL
 ), found AS MATERIALIZED (
     SELECT q.id FROM about JOIN siorg_sync_queue AS q ON q.id = about.id WHERE {{open}} ORDER BY q.id FOR NO KEY UPDATE OF q
 )
@@ -60,7 +63,8 @@ RETURNING q.id
 -- name: note_table
 -- An answer asked for at %(asked_at)s told of all categories, or of all types: the same for them.
 WITH found AS MATERIALIZED (
-    SELECT q.id FROM siorg_sync_queue AS q WHERE q.entity_type = %(entity_type)s AND {{open}} ORDER BY q.id FOR NO KEY UPDATE OF q
+    SELECT q.id FROM siorg_sync_queue AS q WHERE q.entity_type OPERATOR(pg_catalog.=) %(entity_type)s AND {{open}}
+    ORDER BY q.id FOR NO KEY UPDATE OF q
 )
 UPDATE siorg_sync_queue AS q SET needed_at = least(%(asked_at)s, now()) FROM found AS f
 WHERE q.id = f.id AND {{needed}} < least(%(asked_at)s, now())

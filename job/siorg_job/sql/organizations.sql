@@ -2,8 +2,8 @@
 SELECT o.siorg_code, o.acronym, o.name, o.cnpj, o.ug_code, coalesce(o.is_main, false) AS is_main,
        coalesce(o.is_active, true) AS is_active,
        (SELECT count(*) FROM organizational_units AS u WHERE u.organization_id = o.id AND u.is_active) AS units,
-       (SELECT (s.value #>> '{}')::boolean FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code) AS exists_in_siorg,
-       (SELECT s.value #>> '{}' FROM system_settings AS s WHERE s.key = 'siorg_versao:' || o.siorg_code) AS version,
+       (SELECT (s.value #>> '{}')::boolean FROM system_settings AS s WHERE s.key::text = 'siorg_existe:' || o.siorg_code::text) AS exists_in_siorg,
+       (SELECT s.value #>> '{}' FROM system_settings AS s WHERE s.key::text = 'siorg_versao:' || o.siorg_code::text) AS version,
        o.siorg_synced_at AS synced_at
 FROM organizations AS o
 ORDER BY o.siorg_code
@@ -12,7 +12,7 @@ ORDER BY o.siorg_code
 -- Who has this code, and who this CNPJ.
 SELECT o.siorg_code AS code, o.acronym, o.cnpj, coalesce(o.is_active, true) AS is_active
 FROM organizations AS o
-WHERE o.siorg_code = %(code)s::integer OR o.cnpj = %(cnpj)s::text
+WHERE o.siorg_code = %(code)s::integer OR o.cnpj::text = %(cnpj)s::text
 ORDER BY o.siorg_code
 
 -- name: add
@@ -46,10 +46,11 @@ WHERE c.conrelid = to_regclass('organizations') AND c.conname = %(name)s
 SELECT o.siorg_code AS code, o.acronym, o.name, coalesce(o.is_active, true) AS is_active,
        (SELECT count(*) FROM organizational_units AS u WHERE u.organization_id = o.id AND u.is_active AND u.siorg_code IS NOT NULL) AS units,
        (SELECT count(*) FROM organizational_units AS u WHERE u.organization_id = o.id AND u.is_active AND u.siorg_code IS NULL) AS unofficial,
-       coalesce((SELECT s.value = 'false' FROM system_settings AS s WHERE s.key = 'siorg_existe:' || o.siorg_code), false)
+       coalesce((SELECT s.value = 'false' FROM system_settings AS s WHERE s.key::text = 'siorg_existe:' || o.siorg_code::text), false)
            OR EXISTS (
                SELECT FROM siorg_sync_queue AS q
-               WHERE q.entity_type = 'ORGANIZATION' AND q.siorg_code = o.siorg_code AND q.operation = 'EXTINCTION' AND q.status = 'CONFLICT'
+               WHERE q.entity_type OPERATOR(pg_catalog.=) 'ORGANIZATION' AND q.siorg_code = o.siorg_code
+                   AND q.operation OPERATOR(pg_catalog.=) 'EXTINCTION' AND q.status OPERATOR(pg_catalog.=) 'CONFLICT'
            ) AS has_ended
 FROM organizations AS o WHERE o.siorg_code = ANY (%(codes)s::integer[])
 ORDER BY o.siorg_code
@@ -62,7 +63,8 @@ WITH decision AS (
     FROM unnest(%(codes)s::integer[]) AS c (code)
 ), asked AS MATERIALIZED (
     SELECT q.id, d.code, d.details, d.changes FROM decision AS d JOIN siorg_sync_queue AS q ON q.siorg_code = d.code
-    WHERE q.entity_type = 'ORGANIZATION' AND q.operation = 'EXTINCTION' AND coalesce(q.status, 'PENDING') IN ('CONFLICT', 'PENDING')
+    WHERE q.entity_type OPERATOR(pg_catalog.=) 'ORGANIZATION' AND q.operation OPERATOR(pg_catalog.=) 'EXTINCTION'
+        AND coalesce(q.status, 'PENDING')::text IN ('CONFLICT', 'PENDING')
     ORDER BY q.id FOR NO KEY UPDATE OF q
 ), answered AS (
     UPDATE siorg_sync_queue AS q
@@ -86,8 +88,8 @@ WITH before AS (
 ), done AS (
     UPDATE organizations AS o SET is_active = true FROM before WHERE o.id = before.id
 ), forgotten AS (
-    UPDATE system_settings AS s SET value = CASE WHEN s.key LIKE 'siorg_em_dia:%%' THEN 'false'::jsonb ELSE 'null' END
-    FROM before WHERE s.key IN ('siorg_versao:' || before.siorg_code, 'siorg_em_dia:' || before.siorg_code)
+    UPDATE system_settings AS s SET value = CASE WHEN s.key::text LIKE 'siorg_em_dia:%%' THEN 'false'::jsonb ELSE 'null' END
+    FROM before WHERE s.key::text IN ('siorg_versao:' || before.siorg_code::text, 'siorg_em_dia:' || before.siorg_code::text)
 )
 INSERT INTO siorg_history (entity_type, siorg_code, local_id, change_type, previous_data, new_data, affected_fields, source, review_notes)
 SELECT 'ORGANIZATION', before.siorg_code, before.id, 'CREATION', before.data, before.data || '{"is_active": true}', '{is_active}', 'MANUAL',

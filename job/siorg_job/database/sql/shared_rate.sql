@@ -14,7 +14,7 @@ WITH pace AS MATERIALIZED (
                AND turn.paused_until <= turn.now + make_interval(secs => %(longest_pause)s) AS reserved
     FROM turn
 ), taken AS (
-    UPDATE siorg_request_pace AS p SET next_at = judged.at + make_interval(secs => %(count)s / %(per_second)s::float8)
+    UPDATE siorg_request_pace AS p SET next_at = judged.at + make_interval(secs => %(count)s::float8 / %(per_second)s::float8)
     FROM judged WHERE p.name = judged.name AND judged.reserved
 )
 SELECT judged.seconds AS wait_seconds, judged.reserved FROM judged

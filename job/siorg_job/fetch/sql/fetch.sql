@@ -5,7 +5,8 @@ FROM (
     SELECT u.organization_id, 1 AS rank FROM organizational_units AS u WHERE u.siorg_code = %(code)s
     UNION ALL
     SELECT u.organization_id, 2 FROM siorg_mappings AS m JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
-    WHERE m.entity_type = 'UNIT' AND m.siorg_code = %(code)s AND m.mapping_status = 'ACTIVE'
+    WHERE m.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND m.siorg_code = %(code)s
+        AND m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE'
     UNION ALL
     SELECT u.organization_id, 3 FROM organizational_units AS u WHERE u.id = %(local_id)s::uuid AND u.siorg_code IS NULL
 ) AS holder

@@ -10,13 +10,14 @@ WITH meant AS (
     SELECT c.id FROM organizational_units AS p JOIN organizational_units AS c ON c.parent_id = p.id
     WHERE p.siorg_code = ANY (%(ending)s::integer[]) AND c.is_active
 )
-SELECT coalesce(u.siorg_code::text, 'local:' || u.id) AS key, u.name, o.siorg_code AS organization,
-       CASE WHEN u.parent_id IS NOT NULL THEN coalesce(p.siorg_code::text, 'local:' || p.id) END AS parent,
+SELECT coalesce(u.siorg_code::text, 'local:' || u.id::text) AS key, u.name, o.siorg_code AS organization,
+       CASE WHEN u.parent_id IS NOT NULL THEN coalesce(p.siorg_code::text, 'local:' || p.id::text) END AS parent,
        u.is_active, u.path_names AS path, u.level,
        CASE WHEN coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO' AND NOT EXISTS (
            SELECT FROM siorg_sync_queue AS q
-           WHERE q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND q.detected_changes ? 'is_active'
-             AND (q.status = 'CONFLICT' OR (q.status = 'COMPLETED' AND NOT coalesce(q.error_details ? 'resolution', false)))
+           WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = u.siorg_code AND q.detected_changes ? 'is_active'
+             AND (q.status OPERATOR(pg_catalog.=) 'CONFLICT' OR (q.status OPERATOR(pg_catalog.=) 'COMPLETED'
+                 AND NOT coalesce(q.error_details ? 'resolution', false)))
        ) THEN u.siorg_parent_code END AS named
 FROM wanted
 JOIN organizational_units AS u ON u.id = wanted.id
@@ -26,7 +27,7 @@ LEFT JOIN organizational_units AS p ON p.id = u.parent_id
 -- name: organizations
 -- What the paths of an organization's units begin with: which of its names that is, is the database's trigger's business.
 SELECT o.siorg_code AS code, coalesce(
-    (SELECT left(u.path_names, -length(' > ' || u.name)) FROM organizational_units AS u
+    (SELECT left(u.path_names, -length(' > ' || u.name::text)) FROM organizational_units AS u
      WHERE u.organization_id = o.id AND u.parent_id IS NULL AND u.path_names LIKE '%% > %%' LIMIT 1), o.name) AS path
 FROM organizations AS o WHERE o.siorg_code IS NOT NULL
 

@@ -17,12 +17,13 @@ WITH found (code, how) AS (
     UNION ALL
     SELECT code, 2 FROM unnest(%(codes)s::integer[]) AS n (code)
     UNION ALL
-    SELECT q.siorg_code, 3 FROM siorg_sync_queue AS q WHERE {{held}} AND q.entity_type = 'UNIT' AND q.detected_changes ? 'is_active'
+    SELECT q.siorg_code, 3 FROM siorg_sync_queue AS q WHERE {{held}} AND q.entity_type OPERATOR(pg_catalog.=) 'UNIT'
+        AND q.detected_changes ? 'is_active'
 ), counted AS (
     SELECT u.organization_id, min(found.how) AS how
     FROM found JOIN organizational_units AS u ON u.siorg_code = found.code
     WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (found.how > 1) AND NOT EXISTS (
-        SELECT FROM organizations AS o JOIN system_settings AS s ON s.key = 'siorg_existe:' || o.siorg_code
+        SELECT FROM organizations AS o JOIN system_settings AS s ON s.key::text = 'siorg_existe:' || o.siorg_code::text
         WHERE o.id = u.organization_id AND s.value = 'false' AND o.siorg_code <> ALL (%(alive)s::integer[])
     )
     GROUP BY u.organization_id, u.id
@@ -43,13 +44,13 @@ WHERE active.units > 0 OR ends.ends > 0 OR o.siorg_code = ANY (%(organizations)s
 
 -- name: end_in_history
 -- The condition of an index.
-h.entity_type = 'UNIT' AND (h.change_type = 'EXTINCTION'
-    OR (h.change_type = 'HIERARCHY_CHANGE' AND 'is_active' = ANY (h.affected_fields)))
+h.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND (h.change_type OPERATOR(pg_catalog.=) 'EXTINCTION'
+    OR (h.change_type OPERATOR(pg_catalog.=) 'HIERARCHY_CHANGE' AND 'is_active' = ANY (h.affected_fields)))
 
 -- name: open_end
 -- The condition of an index.
-q.entity_type = 'UNIT' AND q.operation = 'EXTINCTION'
-    AND coalesce(q.status, 'PENDING'::sync_status_enum) IN ('PENDING'::sync_status_enum, 'PROCESSING'::sync_status_enum)
+q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.operation OPERATOR(pg_catalog.=) 'EXTINCTION'
+    AND coalesce(q.status, 'PENDING'::sync_status_enum) OPERATOR(pg_catalog.=) ANY ('{PENDING,PROCESSING}'::sync_status_enum[])
 
 -- name: names
 -- What names of these organizations' units became within 24 hours, or would become: just found, else held, else written. What was
@@ -60,11 +61,12 @@ FROM (
     SELECT n.code, n.name, 1 AS how FROM unnest(%(codes)s::integer[], %(names)s::text[]) AS n (code, name)
     UNION ALL
     SELECT q.siorg_code, q.detected_changes #>> '{name,remote}', 2
-    FROM siorg_sync_queue AS q WHERE {{held}} AND q.entity_type = 'UNIT' AND q.detected_changes ? 'name'
+    FROM siorg_sync_queue AS q WHERE {{held}} AND q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.detected_changes ? 'name'
     UNION ALL
     SELECT h.siorg_code, h.new_data ->> 'name', 3
     FROM siorg_history AS h LEFT JOIN siorg_sync_queue AS q ON q.id = h.sync_queue_id
-    WHERE {{name_in_history}} AND h.created_at > now() - interval '24 hours' AND (h.change_type = 'HIERARCHY_CHANGE' OR NOT coalesce(h.requires_review, false))
+    WHERE {{name_in_history}} AND h.created_at > now() - interval '24 hours'
+        AND (h.change_type OPERATOR(pg_catalog.=) 'HIERARCHY_CHANGE' OR NOT coalesce(h.requires_review, false))
       AND NOT coalesce(q.error_details ? 'resolution', false)
 ) AS found
 JOIN organizational_units AS u ON u.siorg_code = found.code
@@ -74,7 +76,9 @@ ORDER BY found.code, found.how
 
 -- name: name_in_history
 -- The condition of an index.
-h.entity_type = 'UNIT' AND h.change_type IN ('UPDATE', 'HIERARCHY_CHANGE') AND 'name' = ANY (h.affected_fields)
+h.entity_type OPERATOR(pg_catalog.=) 'UNIT'
+    AND h.change_type OPERATOR(pg_catalog.=) ANY ('{UPDATE,HIERARCHY_CHANGE}'::siorg_change_type_enum[])
+    AND 'name' = ANY (h.affected_fields)
 
 -- name: units
 SELECT o.siorg_code AS organization, count(*) AS units
@@ -84,7 +88,7 @@ GROUP BY o.siorg_code
 
 -- name: questions
 -- Fields that are held, or were and a person has decided: that is carried out by the row itself, and nobody else writes them.
-SELECT q.id, q.entity_type, q.siorg_code AS code, q.status <> 'CONFLICT' AS decided, q.detected_changes AS changes
+SELECT q.id, q.entity_type, q.siorg_code AS code, q.status::text <> 'CONFLICT' AS decided, q.detected_changes AS changes
 FROM siorg_sync_queue AS q
-WHERE q.held_at IS NOT NULL AND q.status IN ('CONFLICT', 'PENDING', 'PROCESSING') AND q.siorg_code = ANY (%(codes)s::integer[])
-  AND jsonb_typeof(q.detected_changes) = 'object'
+WHERE q.held_at IS NOT NULL AND q.status::text IN ('CONFLICT', 'PENDING', 'PROCESSING')
+  AND q.siorg_code = ANY (%(codes)s::integer[]) AND jsonb_typeof(q.detected_changes) = 'object'

@@ -41,11 +41,11 @@ coalesce((
     SELECT jsonb_object_agg(f.name, jsonb_build_array(f.here, f.due))
     FROM (VALUES
         ('level', to_jsonb(u.level), to_jsonb(coalesce(p.level, 0) + 1)),
-        ('path_ids', to_jsonb(u.path_ids), to_jsonb(coalesce(p.path_ids, '{}'::uuid[]) || u.id)),
+        ('path_ids', to_jsonb(u.path_ids), to_jsonb(coalesce(p.path_ids, '{}'::uuid[]) OPERATOR(pg_catalog.||) u.id)),
         ('path_names', to_jsonb(u.path_names), to_jsonb(CASE
-            WHEN p.id IS NOT NULL THEN coalesce(p.path_names || ' > ' || u.name, u.path_names)
-            WHEN u.path_names = o.acronym || ' > ' || u.name THEN u.path_names
-            ELSE o.name || ' > ' || u.name END))
+            WHEN p.id IS NOT NULL THEN coalesce(p.path_names || ' > ' || u.name::text, u.path_names)
+            WHEN u.path_names = o.acronym::text || ' > ' || u.name::text THEN u.path_names
+            ELSE o.name::text || ' > ' || u.name::text END))
     ) AS f (name, here, due)
     WHERE f.here IS DISTINCT FROM f.due
 ), '{}'::jsonb)
@@ -59,7 +59,8 @@ WITH wanted AS (
     SELECT u.id, w.code FROM wanted AS w JOIN organizational_units AS u ON u.siorg_code = w.code
     UNION
     SELECT u.id, w.code FROM wanted AS w
-    JOIN siorg_mappings AS m ON m.entity_type = 'UNIT' AND m.siorg_code = w.code AND m.mapping_status = 'ACTIVE'
+    JOIN siorg_mappings AS m ON m.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND m.siorg_code = w.code
+        AND m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE'
     JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
     UNION
     SELECT u.id, w.code FROM wanted AS w JOIN organizational_units AS u ON u.id = w.local_id AND u.siorg_code IS NULL
@@ -125,13 +126,15 @@ SELECT u.parent_id, u.id, u.siorg_code AS code, u.name,
            AND coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO'
            AND NOT EXISTS (
                SELECT FROM siorg_sync_queue AS q
-               WHERE q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND q.detected_changes ? 'is_active'
-                 AND (q.status = 'CONFLICT' OR (q.status = 'COMPLETED' AND NOT coalesce(q.error_details ? 'resolution', false)))
+               WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = u.siorg_code
+                   AND q.detected_changes ? 'is_active'
+                 AND (q.status OPERATOR(pg_catalog.=) 'CONFLICT' OR (q.status OPERATOR(pg_catalog.=) 'COMPLETED'
+                     AND NOT coalesce(q.error_details ? 'resolution', false)))
            ) AS is_named,
-       (SELECT min(CASE WHEN q.status = 'PROCESSING' OR {{scheduled}} <= now() THEN 0
+       (SELECT min(CASE WHEN q.status::text = 'PROCESSING' OR {{scheduled}} <= now() THEN 0
                         ELSE extract(epoch FROM {{scheduled}} - now()) END)::float8
         FROM siorg_sync_queue AS q
-        WHERE q.entity_type = 'UNIT' AND q.siorg_code = u.siorg_code AND ({{waiting}} OR q.status = 'PROCESSING')) AS item_due_seconds
+        WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = u.siorg_code AND {{open}}) AS item_due_seconds
 FROM organizational_units AS u
 WHERE u.parent_id = ANY (%(ids)s::uuid[]) AND u.is_active
 ORDER BY u.siorg_code
@@ -151,7 +154,7 @@ FROM (
 ) AS found (code)
 WHERE found.code IS NOT NULL AND NOT EXISTS (
     SELECT FROM siorg_sync_queue AS q
-    WHERE q.entity_type = 'UNIT' AND q.siorg_code = found.code AND ({{waiting}} OR q.status = 'PROCESSING')
+    WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = found.code AND {{open}}
 )
 ORDER BY 1
 
@@ -188,7 +191,8 @@ SELECT w.code AS unit, w.parent AS code, CASE WHEN p.is_active THEN o.siorg_code
        ) AS below,
        EXISTS (
            SELECT FROM siorg_sync_queue AS q
-           WHERE q.entity_type = 'UNIT' AND q.siorg_code = w.parent AND q.status NOT IN ('COMPLETED', 'SKIPPED')
+           WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = w.parent
+               AND q.status::text NOT IN ('COMPLETED', 'SKIPPED')
        ) OR coalesce(substring(p.siorg_raw_data ->> 'codigoOrgaoEntidade' FROM '0*([0-9]+)/?\s*$') <> o.siorg_code::text, false) AS touched
 FROM unnest(%(codes)s::integer[], %(parents)s::integer[]) AS w (code, parent)
 JOIN organizational_units AS p ON p.siorg_code = w.parent
@@ -207,20 +211,22 @@ SELECT siorg_code AS code FROM organizational_unit_categories WHERE siorg_code =
 -- Conflicts that the API server ended as COMPLETED because a person keeps the local values: what SIORG said there was seen
 -- and turned down. Of an end, a merge or a split that is the end alone: the rest was shown, and is not in dispute.
 SELECT q.entity_type, q.siorg_code AS code,
-       CASE WHEN q.operation IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN q.detected_changes
+       CASE WHEN q.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN q.detected_changes
             ELSE jsonb_build_object('is_active', q.detected_changes -> 'is_active') END AS detected_changes,
        coalesce(q.processed_at, q.last_attempt_at, q.created_at) AS decided_at
 FROM siorg_sync_queue AS q
-WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')
-  AND q.status = 'COMPLETED' AND jsonb_typeof(q.detected_changes) = 'object'
+WHERE q.siorg_code = ANY (%(codes)s::integer[])
+    AND q.entity_type OPERATOR(pg_catalog.=) ANY ('{ORGANIZATION,UNIT,CATEGORY,TYPE}'::siorg_entity_type_enum[])
+  AND q.status OPERATOR(pg_catalog.=) 'COMPLETED' AND jsonb_typeof(q.detected_changes) = 'object'
   AND NOT coalesce(q.error_details ? 'resolution', false)
 ORDER BY decided_at, q.id
 
 -- name: open_conflicts
 SELECT q.entity_type, q.siorg_code AS code, q.detected_changes
 FROM siorg_sync_queue AS q
-WHERE q.siorg_code = ANY (%(codes)s::integer[]) AND q.entity_type IN ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')
-  AND q.status = 'CONFLICT' AND jsonb_typeof(q.detected_changes) = 'object'
+WHERE q.siorg_code = ANY (%(codes)s::integer[])
+    AND q.entity_type OPERATOR(pg_catalog.=) ANY ('{ORGANIZATION,UNIT,CATEGORY,TYPE}'::siorg_entity_type_enum[])
+  AND q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND jsonb_typeof(q.detected_changes) = 'object'
 
 -- name: registered
 SELECT o.siorg_code AS code FROM organizations AS o WHERE coalesce(o.is_active, true)

@@ -98,7 +98,8 @@ WITH RECURSIVE tree AS (
     SELECT u.id, u.organization_id, u.level, u.path_ids, u.path_names, u.level AS was, 0 AS below
     FROM organizational_units AS u WHERE u.id = ANY (%(ids)s::uuid[])
     UNION ALL
-    SELECT u.id, u.organization_id, t.level + 1, t.path_ids || u.id, t.path_names || ' > ' || u.name, u.level, t.below + 1
+    SELECT u.id, u.organization_id, t.level + 1, t.path_ids OPERATOR(pg_catalog.||) u.id,
+        t.path_names || ' > ' || u.name::text, u.level, t.below + 1
     FROM organizational_units AS u JOIN tree AS t ON u.parent_id = t.id
     WHERE u.id <> ALL (t.path_ids)
 ), right_path AS (
@@ -108,7 +109,7 @@ WITH RECURSIVE tree AS (
     UPDATE organizational_units AS u SET level = r.level, path_ids = r.path_ids, path_names = r.path_names
     FROM right_path AS r
     WHERE u.id = r.id AND r.below > 0
-      AND (u.level, u.path_ids, u.path_names) IS DISTINCT FROM (r.level, r.path_ids, r.path_names)
+      AND (u.level, u.path_ids::text, u.path_names) IS DISTINCT FROM (r.level, r.path_ids::text, r.path_names)
 )
 SELECT coalesce(max(level) FILTER (WHERE level > was), 0) AS deepest FROM right_path
 
@@ -124,27 +125,27 @@ ON CONFLICT (entity_type, siorg_code) DO UPDATE
 SET local_id = excluded.local_id, siorg_parent_code = coalesce(excluded.siorg_parent_code, siorg_mappings.siorg_parent_code),
     siorg_hierarchy_path = coalesce(excluded.siorg_hierarchy_path, siorg_mappings.siorg_hierarchy_path),
     -- MERGED and UNMAPPED are a person's words.
-    mapping_status = CASE WHEN siorg_mappings.mapping_status IN ('MERGED', 'UNMAPPED') THEN siorg_mappings.mapping_status
+    mapping_status = CASE WHEN siorg_mappings.mapping_status::text IN ('MERGED', 'UNMAPPED') THEN siorg_mappings.mapping_status
         ELSE excluded.mapping_status END
 
 -- name: refresh_mapping_paths
 -- The hierarchy path of everything below units that were moved.
 -- Each table is asked by key (OFFSET 0 keeps the lookups inside): the organization is locked meanwhile.
 WITH moved AS MATERIALIZED (
-    SELECT u.id, u.path_ids FROM organizational_units AS u WHERE u.path_ids && %(ids)s::uuid[]
+    SELECT u.id, u.path_ids FROM organizational_units AS u WHERE u.path_ids OPERATOR(pg_catalog.&&) %(ids)s::uuid[]
 ), differing AS MATERIALIZED (
     SELECT m.id, now.path
     FROM moved
     CROSS JOIN LATERAL (
         SELECT x.id, x.siorg_hierarchy_path FROM siorg_mappings AS x
-        WHERE x.entity_type = 'UNIT' AND x.local_id = moved.id OFFSET 0
+        WHERE x.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND x.local_id = moved.id OFFSET 0
     ) AS m
     CROSS JOIN LATERAL (
         SELECT array_agg(p.siorg_code ORDER BY n.position) FILTER (WHERE p.siorg_code IS NOT NULL) AS path
         FROM unnest(moved.path_ids) WITH ORDINALITY AS n (id, position)
         CROSS JOIN LATERAL (SELECT y.siorg_code FROM organizational_units AS y WHERE y.id = n.id OFFSET 0) AS p
     ) AS now
-    WHERE m.siorg_hierarchy_path IS DISTINCT FROM now.path
+    WHERE m.siorg_hierarchy_path::text IS DISTINCT FROM now.path::text
 )
 UPDATE siorg_mappings AS m SET siorg_hierarchy_path = differing.path
 FROM differing WHERE m.id = differing.id AND m.id = ANY (ARRAY(SELECT d.id FROM differing AS d))
