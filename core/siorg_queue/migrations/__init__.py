@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS siorg_sync_migrations (
 REQUIRED_COLUMNS = {
     "siorg_sync_queue": "id entity_type siorg_code local_id operation priority payload detected_changes status attempts"
     " max_attempts last_attempt_at processed_at scheduled_for expires_at last_error error_details processed_by"
-    " resolution_notes created_at lease_token lease_expires_at claimed_by needed_at held_at failures",
+    " resolution_notes created_at lease_token lease_expires_at claimed_by needed_at held_at failures losses",
     "siorg_history": "id entity_type siorg_code local_id change_type previous_data new_data affected_fields siorg_version"
     " source sync_queue_id requires_review created_at",
     "siorg_mappings": "entity_type local_id siorg_code siorg_parent_code siorg_hierarchy_path mapping_status",

@@ -70,6 +70,7 @@ SET status = CASE
         WHEN f.outcome <> 'CONFLICT' OR f.changes IS NULL THEN q.held_at  -- the decision cannot be used: the question is what it was
         WHEN f.held THEN coalesce(q.held_at, clock_timestamp())
     END,
+    losses = CASE WHEN f.outcome = 'RELEASED' THEN q.losses ELSE 0 END,
     local_id = coalesce(f.local_id, q.local_id),
     needed_at = greatest(q.needed_at, f.needed_at),
     processed_at = CASE

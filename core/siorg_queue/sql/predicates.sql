@@ -33,6 +33,23 @@ coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
 (q.status = 'PROCESSING' AND (q.lease_expires_at <= now() OR (
     q.lease_expires_at IS NULL AND coalesce(q.last_attempt_at, '-infinity'::timestamptz) <= now() - interval '10 minutes')))
 
+-- name: alone
+-- Workers that held it, and others beside it, were lost twice (the one it is abandoned by is counted): the next has nothing else.
+(q.losses > 0 AND (q.losses > 1 OR q.status OPERATOR(pg_catalog.=) 'PROCESSING'))
+
+-- name: deaths_allowed
+greatest(coalesce(q.max_attempts, 3), 1)
+
+-- name: killer
+-- Of an abandoned row: it was alone with its worker, as often as attempts allow.
+q.losses > {{deaths_allowed}}
+
+-- name: loss
+-- What is said of an abandoned row.
+'worker ' || coalesce(q.claimed_by, '(unknown)') || ' was lost while it held ' || CASE
+    WHEN q.losses < 2 THEN 'this item: no attempt is counted'
+    ELSE 'nothing but this item (' || (q.losses - 1)::text || ' of ' || ({{deaths_allowed}})::text || ')' END
+
 -- name: claimable
 ({{due}} OR {{abandoned}})
 

@@ -129,7 +129,7 @@ class Drain:
         batch, concurrency = self._settings.worker_batch_size, self._settings.worker_concurrency
         if not self._in_flight:
             self._next_claim = 0.0  # nothing else will wake us
-        room = concurrency - len(self._in_flight)
+        room = 0 if self._in_flight.is_alone else concurrency - len(self._in_flight)
         has_room = room >= min(batch, max(1, concurrency // 4)) or not self._in_flight
         now = time.monotonic()
         if has_room and now >= self._next_claim and not self._fetching.has_ready:

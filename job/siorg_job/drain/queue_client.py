@@ -47,7 +47,8 @@ class QueueClient:
         """Claim at most ``limit`` items. ``in_flight``: the ids of the items that this process knows it holds."""
         self._in_flight = in_flight
         self.has_claimed = True
-        return await self.call(lambda _, store: store.claim(limit, lease=self._lease, worker=self._worker))
+        alone = not in_flight()
+        return await self.call(lambda _, store: store.claim(limit, lease=self._lease, worker=self._worker, alone=alone))
 
     async def has_claimable(self) -> bool:
         """Whether a claim would take anything."""

@@ -23,7 +23,7 @@ def test_a_process_that_was_stopped_beyond_its_leases_changes_nothing(scene: Sce
     scene.latency("0")
 
     scene.run(0, name="other")
-    assert scene.states() == {("COMPLETED", 2): 6}
+    assert scene.states() == {("COMPLETED", 1): 6}
     before = scene.connection.execute("SELECT * FROM siorg_sync_queue ORDER BY id").fetchall()
     history = scene.number(HISTORY)
 
@@ -47,7 +47,7 @@ def test_a_process_that_was_stopped_and_alone_takes_its_own_items_again(scene: S
 
     job.send(signal.SIGCONT)
     assert job.ends() == 0, job.stderr
-    assert scene.states() == {("COMPLETED", 2): 6}, job.stderr
+    assert scene.states() == {("COMPLETED", 1): 6}, job.stderr
     assert (job.summary["stale"], job.summary["completed"]) == (6, 6)
     assert scene.audit()["finish"] == 6
     assert scene.number(f"{HISTORY} WHERE change_type = 'CREATION'") >= 6
@@ -71,12 +71,12 @@ def test_a_process_that_was_stopped_inside_its_transaction_frees_its_row(scene: 
     mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'siorg-job' AND state = 'idle in transaction'"
     eventually(lambda: scene.number(mine) == 0, seconds=20)
     assert scene.drain()[0] == "exhausted"
-    assert scene.states() == {("COMPLETED", 2): 1}
+    assert scene.states() == {("COMPLETED", 1): 1}
     history = scene.number(HISTORY)
 
     slow.send(signal.SIGCONT)
     assert slow.ends() == 0, slow.stderr
     assert (slow.summary["stale"], slow.summary["completed"]) == (1, 0)
     assert scene.number(HISTORY) == history
-    assert scene.states() == {("COMPLETED", 2): 1}
+    assert scene.states() == {("COMPLETED", 1): 1}
     scene.audit()
