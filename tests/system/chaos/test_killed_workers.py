@@ -14,8 +14,9 @@ from support.poison import PoisonedSiorg
 
 from .conftest import QUICK, Scene
 
-HOLDERS = "SELECT claimed_by, count(*) AS n FROM siorg_sync_queue WHERE status = 'PROCESSING' AND lease_expires_at > now() GROUP BY 1"
-LEASED = "SELECT count(*) FROM siorg_sync_queue WHERE status = 'PROCESSING' AND lease_expires_at > now()"
+IN_WORK = "FROM siorg_sync_queue WHERE status = 'PROCESSING' AND lease_expires_at > now()"
+HOLDERS = f"SELECT claimed_by, count(*) AS n {IN_WORK} GROUP BY 1"
+LEASED = f"SELECT count(*) {IN_WORK}"
 UNFINISHED = "SELECT count(*) FROM siorg_sync_queue WHERE status IN ('PENDING', 'PROCESSING')"
 
 
@@ -25,7 +26,7 @@ def test_ten_killed_workers_end_no_innocent_item(scene: Scene) -> None:
     scene.latency("150:100")
     crew = [scene.start() for _ in range(2)]
     for _ in range(10):
-        victim = eventually(lambda: next(iter(holding_several(scene, crew)), None))
+        victim = eventually(lambda: holding_several(scene, crew))[0]
         victim.send(signal.SIGKILL)
         victim.ends()
         crew[crew.index(victim)] = scene.start()
@@ -43,7 +44,7 @@ def holding_several(scene: Scene, crew: list[Job]) -> list[Job]:
     for place, job in enumerate(crew):
         if not job.running:
             crew[place] = scene.start()
-    holders = {int(row["claimed_by"].split(":")[1]) for row in scene.connection.execute(HOLDERS) if row["n"] > 1}
+    holders = {int(row["claimed_by"].split(":")[1]) for row in scene.connection.execute(HOLDERS.encode()) if row["n"] > 1}
     return [job for job in crew if job.process.pid in holders]
 
 
