@@ -98,6 +98,11 @@ class QueueStore:
         rows = self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held).fetchall()
         return {row["id"]: row["needed_at"] for row in rows}
 
+    def hurry_within(self, items: Collection[Item], seconds: float) -> None:
+        """Inside the caller's transaction, after ``fence``: wait for a lock at most so long, and as the leases allow it."""
+        parameters = {"ids": [item.id for item in items], "seconds": seconds}
+        self._connection.execute(load("siorg_queue", "lease.sql")["hurry"], parameters)
+
     def finish_within(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Inside the caller's transaction: write the outcomes. Ids that are missing in the answer were refused."""
         rows = self._connection.execute(

@@ -72,6 +72,17 @@ q.losses > {{deaths_allowed}}
 -- The same about a unit; a condition for the index of "organization", so it does not look at attempts and expiry.
 (q.entity_type = 'UNIT' AND coalesce(q.status, 'PENDING'::sync_status_enum) IN ('PENDING'::sync_status_enum, 'PROCESSING'::sync_status_enum))
 
+-- name: await_older
+-- Jobs of release 0.1.0 exclude each other, and us, by the advisory lock (k.class, k.object). It is waited for where its holder may
+-- write the queue; any other role is no Job, and may hold it for ever.
+CASE WHEN NOT pg_try_advisory_xact_lock(k.class, k.object) THEN CASE WHEN EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND l.classid = (k.class::bigint & 4294967295)::oid AND l.objid = (k.object::bigint & 4294967295)::oid
+      AND has_table_privilege(a.usesysid, 'siorg_sync_queue', 'UPDATE')
+) THEN pg_advisory_xact_lock(k.class, k.object) END END
+
 -- name: organization
 -- The SIORG code, as text, of the organization that the payload names; null where it names none.
 substring(q.payload ->> 'codigoOrgaoEntidade' FROM '0*([0-9]+)/?\s*$')

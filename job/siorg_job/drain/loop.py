@@ -32,8 +32,9 @@ from siorg_job.metrics import JobMetrics
 from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
 from siorg_job.sync.apply import Work, apply
+from siorg_job.sync.blocked import look_at_tables
 from siorg_job.sync.limits import Limits
-from siorg_queue import DatabaseUnavailable, Outcome, Verdict
+from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Outcome, Verdict
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
@@ -90,8 +91,9 @@ class Drain:
             if reason != "exhausted":
                 await self._wind_down()
         except GiveUp as error:
-            if error.reason != "database_unavailable":
-                await self._give_back(str(error))
+            if error.can_give_back:
+                with contextlib.suppress(GiveUp):  # what happened first is what has to be told
+                    await self._give_back(str(error))
             raise
         except Exception:
             with contextlib.suppress(Exception):  # what happened first is what has to be told
@@ -197,6 +199,8 @@ class Drain:
                     if result[0] in self._in_flight:
                         works.append(result)
                 elif result.item in self._in_flight:
+                    if isinstance(result.error, DatabaseBlocked):  # while a table is locked, nothing goes on
+                        await self._queue.call(lambda connection, _: look_at_tables(connection))
                     verdict = self._health.failed(result, now=time.monotonic(), jitter=random.random())  # noqa: S311
                     if verdict is not None:
                         works.append((result.item, verdict))

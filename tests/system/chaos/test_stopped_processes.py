@@ -55,13 +55,14 @@ def test_a_process_that_was_stopped_and_alone_takes_its_own_items_again(scene: S
 
 def test_a_process_that_was_stopped_inside_its_transaction_frees_its_row(scene: Scene) -> None:
     scene.waiting(1)
-    # Every applying transaction takes this lock of its organization; whoever waits for it has its queue row locked.
-    scene.connection.execute("BEGIN")
-    scene.connection.execute("SELECT pg_advisory_xact_lock(hashtext('siorg_sync_apply'), 471)")
+    scene.connection.execute(
+        "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF current_setting('ledger.actor', true) = 'slow' THEN PERFORM pg_sleep(2); END IF; RETURN NULL; END $$;"
+        "CREATE TRIGGER linger AFTER INSERT ON siorg_history EXECUTE FUNCTION linger()"
+    )
     slow = scene.start(name="slow")
-    eventually(lambda: scene.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1)
+    eventually(lambda: scene.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1)
     slow.send(signal.SIGSTOP)
-    scene.connection.execute("COMMIT")
 
     # The lease runs out long before the server ends the session. The row is locked and cannot be claimed: for others, there is
     # nothing.
