@@ -58,6 +58,8 @@ class Drain:
         url = settings.database_url.get_secret_value()
         self._reader = DatabaseThread(url, "siorg-job fetch")
         breaker, patience = breaker_for(settings), math.inf if run.forever else settings.worker_unavailable_secs
+        self._patience_seconds = patience
+        self._blocked_since: float | None = None
         paused = max(patience, settings.worker_linger_secs)
         self._health = SiorgHealth(breaker, unavailable_seconds=patience, paused_seconds=paused)
         fresh, longest = settings.siorg_fresh_secs, settings.worker_item_timeout_secs
@@ -196,15 +198,29 @@ class Drain:
             for result in part:
                 if not isinstance(result, FetchFailure):
                     self._health.answered()
+                    self._blocked_since = None
                     if result[0] in self._in_flight:
                         works.append(result)
                 elif result.item in self._in_flight:
-                    if isinstance(result.error, DatabaseBlocked):  # while a table is locked, nothing goes on
-                        await self._queue.call(lambda connection, _: look_at_tables(connection))
+                    if isinstance(result.error, DatabaseBlocked):
+                        await self._wait_for_locks(result.error)
                     verdict = self._health.failed(result, now=time.monotonic(), jitter=random.random())  # noqa: S311
                     if verdict is not None:
                         works.append((result.item, verdict))
             await self._finish(works)
+
+    async def _wait_for_locks(self, error: DatabaseBlocked) -> None:
+        """A fetch waited for a lock in vain: while a table is locked, nothing goes on.
+
+        Raises:
+            GiveUp: nothing was fetched for too long.
+        """
+        now = time.monotonic()
+        if self._blocked_since is None:
+            self._blocked_since = now
+        if now - self._blocked_since > self._patience_seconds:
+            raise GiveUp("database_unavailable", f"others hold a lock: {error}", can_give_back=True)
+        await self._queue.call(lambda connection, _: look_at_tables(connection))
 
     async def _finish(self, works: Sequence[Work]) -> None:
         """Apply, and write down each item's outcome, in one transaction."""

@@ -82,12 +82,21 @@ def test_new_units_below_an_organization_that_somebody_holds_go_back(scene: Scen
     assert scene.states() == {("COMPLETED", 1): ITEMS}
 
 
-@pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"])
-def test_a_locked_table_ends_the_run_with_its_name_and_everything_given_back(scene: Scene, database_url: str, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("LOCK TABLE organizational_units IN SHARE MODE", "organizational_units"),
+        ("LOCK TABLE organizational_units IN ACCESS EXCLUSIVE MODE", "organizational_units"),  # nothing can be looked up either
+        ("UPDATE siorg_request_pace SET next_at = next_at WHERE name = 'siorg'", "others hold a lock"),
+    ],
+)
+def test_a_lock_that_stops_all_ends_the_run_with_its_name_and_everything_given_back(
+    scene: Scene, database_url: str, sql: str, named: str
+) -> None:
     scene.waiting(ITEMS)
-    with forgotten(database_url, f"LOCK TABLE organizational_units IN {mode} MODE"):
-        job = scene.run(75, within=60)
-    assert "organizational_units" in job.stderr.splitlines()[-1]
+    with forgotten(database_url, sql):
+        job = scene.run(75, within=60, SIORG_MAX_REQUESTS_PER_SECOND="100")
+    assert named in job.stderr.splitlines()[-1]
     assert job.summary["reason"] == "database_unavailable"
     assert scene.states() == {("PENDING", 0): ITEMS}, job.stderr
     assert scene.drain()[0] == "exhausted"
