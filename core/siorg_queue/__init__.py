@@ -3,7 +3,18 @@
 Knows nothing of SIORG, of the job or of the operator; both of those stand on it.
 """
 
-from siorg_queue.database import Connection, DatabaseUnavailable, clock, connect, describe, is_transient, query, transaction
+from siorg_queue.database import (
+    Connection,
+    DatabaseBlocked,
+    DatabaseUnavailable,
+    clock,
+    connect,
+    describe,
+    is_blocked,
+    is_transient,
+    query,
+    transaction,
+)
 from siorg_queue.decisions import Decisions
 from siorg_queue.model import (
     Attention,
@@ -27,6 +38,7 @@ __all__ = [
     "Attention",
     "Claim",
     "Connection",
+    "DatabaseBlocked",
     "DatabaseUnavailable",
     "Decision",
     "Decisions",
@@ -46,6 +58,7 @@ __all__ = [
     "clock",
     "connect",
     "describe",
+    "is_blocked",
     "is_transient",
     "query",
     "transaction",

@@ -21,6 +21,8 @@ Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 _TRANSIENT_CLASSES = ("08", "53", "57", "58")
 _TRANSIENT_CODES = ("40001", "40P01", "55P03", "25006", "25P03")
 
+_BLOCKED_CODES = ("55P03", "57014")
+
 
 class DatabaseUnavailable(Exception):
     """The database cannot be used right now: try again later. The message names no secret."""
@@ -47,6 +49,10 @@ def connect(url: str, *, application_name: str) -> Connection:
         )
     except psycopg.Error as error:
         raise DatabaseUnavailable(describe(error)) from None
+
+
+class DatabaseBlocked(DatabaseUnavailable):
+    """Others hold a lock that was waited for in vain, or a statement was cancelled. The connection is well."""
 
 
 @contextmanager
@@ -93,6 +99,11 @@ def is_transient(error: psycopg.Error) -> bool:
     if code is None:  # libpq's own errors: the connection broke
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
+
+
+def is_blocked(error: psycopg.Error) -> bool:
+    """Whether others are in the way: a lock was waited for in vain, or the statement was cancelled, also by its limit of time."""
+    return error.sqlstate in _BLOCKED_CODES
 
 
 def describe(error: psycopg.Error) -> str:

@@ -74,11 +74,13 @@ class Item:
     """What is known of earlier trouble; a person's resolution is carried here."""
     detected_changes: Any = None
     """The differences of an earlier conflict: what the person was asked about."""
+    alone: bool = False
+    """Workers that held it were lost twice: nothing is worked on beside it, so that it shows whether it kills them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostItem:
-    """An abandoned item that a claim ended: its attempts were spent by workers that died."""
+    """An abandoned item that a claim ended: its workers died with nothing else in their hands."""
 
     id: UUID
     entity_type: EntityType

@@ -63,12 +63,20 @@ class QueueStore:
 
     # -- working on items ---------------------------------------------------------------------------------------------
 
-    def claim(self, limit: int, *, lease: timedelta, worker: str) -> Claim:
+    def claim(self, limit: int, *, lease: timedelta, worker: str, alone: bool = True) -> Claim:
         """Take at most ``limit`` claimable items, best priority first, for the time of ``lease``.
 
-        Abandoned items whose attempts are spent are ended (FAILED) and returned as ``lost``; they count towards the limit.
+        An item that was alone with its worker when that died, as often as attempts allow, is ended (FAILED) and returned as
+        ``lost``; it counts towards the limit.
+
+        Args:
+            limit: items.
+            lease: from now.
+            worker: who takes them.
+            alone: the worker holds nothing: where there is nothing else, one that has to be worked on alone may be taken.
         """
-        rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=lease.total_seconds(), worker=worker)
+        seconds = lease.total_seconds()
+        rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=seconds, worker=worker, alone=alone)
         return Claim(
             items=tuple(_item(row) for row in rows if not row["ended"]),
             lost=tuple(_lost(row) for row in rows if row["ended"]),
@@ -89,6 +97,11 @@ class QueueStore:
         held = {**_held(items), "needed_ats": [item.needed_at for item in items]}
         rows = self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held).fetchall()
         return {row["id"]: row["needed_at"] for row in rows}
+
+    def hurry_within(self, items: Collection[Item], seconds: float) -> None:
+        """Inside the caller's transaction, after ``fence``: wait for a lock at most so long, and as the leases allow it."""
+        parameters = {"ids": [item.id for item in items], "seconds": seconds}
+        self._connection.execute(load("siorg_queue", "lease.sql")["hurry"], parameters)
 
     def finish_within(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Inside the caller's transaction: write the outcomes. Ids that are missing in the answer were refused."""
@@ -173,7 +186,7 @@ class QueueStore:
     def reap(self, limit: int = 1000) -> dict[Status, int]:
         """End or reopen at most ``limit`` dangling rows; returns how many became what.
 
-        Expired → SKIPPED; attempts spent → FAILED; abandoned → PENDING, or FAILED with its attempts spent.
+        Expired → SKIPPED; attempts spent → FAILED; abandoned → PENDING with its attempt, or FAILED: see ``claim``.
         """
         return Counter(Status(row["status"]) for row in self._run("dangling.sql", "reap", limit=limit))
 
@@ -403,4 +416,5 @@ def _item(row: Mapping[str, Any]) -> Item:
         local_id=row["local_id"],
         error_details=row["error_details"],
         detected_changes=row["detected_changes"],
+        alone=row["alone"],
     )

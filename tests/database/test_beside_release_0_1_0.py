@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from siorg_queue import Connection, connect
+from siorg_queue import Connection, connect, transaction
 from siorg_queue.migrations import available, migrate
-from siorg_queue.statements import expand, parse
+from siorg_queue.statements import expand, load, parse
 from support.local_structure import UFMT, Row, World, check_tree, siorg_row
 
 _FROZEN = Path(__file__).parent / "release_0_1_0"
@@ -198,6 +198,51 @@ def test_what_is_held_is_left_alone_by_the_old_one(world: World, old: OldJob) ->
     (page,) = old.run("dangling", "cleanup", after="00000000-0000-0000-0000-000000000000", limit=1000, retention_days=1)
     assert id_ not in (page["old_ids"] or ())
     assert world.item(id_) == before
+
+
+def _take_our_turn(connection: Connection, turn: str) -> None:
+    if turn == "apply":
+        connection.execute(load("siorg_job.sync", "read.sql")["lock"], {"organizations": [UFMT], "codes": [], "domains": False})
+    else:
+        connection.execute(load("siorg_queue", "produce.sql")["enqueue_lock"])
+
+
+def _take_its_turn(old: OldJob, turn: str) -> None:
+    if turn == "apply":
+        old.run("read", "lock_organizations", organizations=[UFMT], codes=[])
+    else:
+        old.run("produce", "enqueue_lock")
+
+
+@pytest.mark.parametrize("turn", ["apply", "enqueue"])
+@pytest.mark.parametrize("a_stranger_is_in_the_way", [False, True])
+def test_they_take_turns_with_each_other_and_ours_among_themselves(
+    world: World, old: OldJob, turn: str, a_stranger_is_in_the_way: bool
+) -> None:
+    """A stranger's advisory lock stops the old one, as it always did, and none of ours."""
+    key = f"hashtext('siorg_sync_apply'), {UFMT}" if turn == "apply" else "hashtext('siorg_sync_queue'), hashtext('enqueue')"
+    world.connection.execute("DROP ROLE IF EXISTS siorg_stranger; CREATE ROLE siorg_stranger LOGIN")
+    with (
+        connect(world.url.replace("//postgres@", "//siorg_stranger@"), application_name="a stranger") as stranger,
+        connect(world.url, application_name="ours") as ours,
+        connect(world.url, application_name="ours") as another,
+    ):
+        if a_stranger_is_in_the_way:
+            stranger.execute(f"SELECT pg_advisory_lock({key})".encode())
+        with transaction(ours):
+            _take_our_turn(ours, turn)
+            with pytest.raises(psycopg.errors.LockNotAvailable), transaction(another, lock_seconds=0.1):
+                _take_our_turn(another, turn)
+            with pytest.raises(psycopg.errors.LockNotAvailable), transaction(old.connection, lock_seconds=0.1):
+                _take_its_turn(old, turn)
+        if not a_stranger_is_in_the_way:
+            with transaction(old.connection):
+                _take_its_turn(old, turn)
+                with pytest.raises(psycopg.errors.LockNotAvailable), transaction(ours, lock_seconds=0.1):
+                    _take_our_turn(ours, turn)
+        with transaction(another):
+            _take_our_turn(another, turn)
+    world.connection.execute("DROP ROLE siorg_stranger")
 
 
 def test_what_the_old_one_holds_is_finished_after_the_migrations(empty_database_url: str) -> None:

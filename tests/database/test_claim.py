@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from siorg_queue import Operation, QueueStore, Status, connect
+from siorg_queue import Operation, Outcome, QueueStore, Status, Verdict, connect
 from support.queue import LEASE, Queue
 
 
@@ -60,22 +60,59 @@ def test_takes_over_what_a_dead_worker_left_and_the_first_worker_without_a_lease
     lease = {"lease_token": "4", "lease_expires_at": "now() - interval '1 second'", "claimed_by": "'dead'"}
     queue.insert(7, status="'PROCESSING'", attempts="1", **lease)
     queue.insert(8, status="'PROCESSING'", attempts="1", last_attempt_at="now() - interval '1 day'")
+    queue.insert(9, status="'PROCESSING'", attempts="6", last_attempt_at="now() - interval '1 day'")  # it counted twice
     claimed = {item.siorg_code: (item.attempts, item.lease_token) for item in queue.claim()}
-    assert claimed == {7: (2, 5), 8: (2, 1)}
+    assert claimed == {7: (1, 5), 8: (1, 1), 9: (3, 1)}  # that a worker was lost counts no attempt
 
 
-def test_ends_an_item_that_keeps_killing_its_worker(queue: Queue) -> None:
-    queue.insert(7)
-    for attempt in (1, 2, 3):
-        (item,) = queue.claim(worker=f"w{attempt}")
-        assert item.attempts == attempt
-        queue.expire_leases()
-    claim = queue.store.claim(5, lease=LEASE, worker="w4")
-    assert (claim.items, [lost.siorg_code for lost in claim.lost]) == ((), [7])
+# -- lost workers ---------------------------------------------------------------------------------------------------------
+
+
+def lose(queue: Queue, *, reaps: bool) -> None:
+    queue.expire_leases()
+    if reaps:
+        queue.store.reap()
+
+
+@pytest.mark.parametrize("reaps", [False, True])
+def test_what_was_lost_with_others_twice_is_given_out_last_and_alone(queue: Queue, reaps: bool) -> None:
+    for code in (1, 2, 3):
+        queue.insert(code, priority="1")
+    for _ in range(2):
+        assert [(item.attempts, item.alone) for item in queue.claim()] == [(1, False)] * 3
+        lose(queue, reaps=reaps)
+    queue.insert(4)
+    assert [item.siorg_code for item in queue.claim(worker="busy")] == [4]
+    assert not queue.store.claim(5, lease=LEASE, worker="busy", alone=False)  # which holds that one
+    assert [[(item.attempts, item.alone) for item in queue.claim()] for _ in range(4)] == [[(1, True)]] * 3 + [[]]
+
+
+@pytest.mark.parametrize("reaps", [False, True])
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_ends_an_item_that_kills_its_worker_when_it_is_alone_with_it(queue: Queue, max_attempts: int, reaps: bool) -> None:
+    queue.insert(7, max_attempts=str(max_attempts))
+    for worker in range(1, 2 + max_attempts + 1):
+        (item,) = queue.claim(worker=f"w{worker}")
+        assert (item.attempts, item.alone) == (1, worker > 2)
+        lose(queue, reaps=reaps)
+    claim = queue.store.claim(5, lease=LEASE, worker="w9")
+    assert (claim.items, [lost.siorg_code for lost in claim.lost]) == ((), [] if reaps else [7])
     row = queue.row()
-    assert (row["status"], row["attempts"]) == ("FAILED", 3)
-    assert "w3 was lost during attempt 3" in row["last_error"]
-    assert not queue.store.claim(5, lease=LEASE, worker="w5")
+    assert (row["status"], row["error_details"]["kind"]) == ("FAILED", "worker_lost")
+    said = f"worker w{2 + max_attempts} was lost while it held nothing but this item ({max_attempts} of {max_attempts})"
+    assert row["last_error"] == said
+    queue.decisions.retry()
+    (item,) = queue.claim()
+    assert (item.attempts, item.alone) == (1, True)
+
+
+@pytest.mark.parametrize(("outcome", "alone"), [(Outcome.RETRY, False), (Outcome.COMPLETED, False), (Outcome.RELEASED, True)])
+def test_what_its_worker_survived_is_no_suspect_any_more(queue: Queue, outcome: Outcome, alone: bool) -> None:
+    item = queue.claim_one(losses="2")
+    assert item.alone
+    queue.store.finish([Verdict(item, outcome, delay_seconds=0)])
+    queue.connection.execute("UPDATE siorg_sync_queue SET status = 'PENDING', scheduled_for = now()")
+    assert [item.alone for item in queue.claim()] == [alone]
 
 
 def test_gives_no_item_to_two_of_many_claimers(queue: Queue, database_url: str) -> None:

@@ -133,6 +133,20 @@ def test_two_at_once_each_end_well(empty_database_url: str) -> None:
         assert sorted(map(len, pool.map(run, [empty_database_url] * 3))) == [0, 0, len(available())]
 
 
+def test_an_advisory_lock_of_a_stranger_stops_no_migration(existing_url: str) -> None:
+    with opened(existing_url) as owner:
+        owner.execute("DROP ROLE IF EXISTS siorg_stranger; CREATE ROLE siorg_stranger LOGIN")
+        with opened(existing_url.replace("//postgres@", "//siorg_stranger@")) as stranger:
+            stranger.execute("SELECT pg_advisory_lock(hashtext('siorg_sync_queue'), hashtext('migrate'))")
+            assert len(run(existing_url, patience_seconds=5)) == len(available())
+            owner.execute("BEGIN")
+            owner.execute("LOCK TABLE siorg_sync_migrations IN SHARE UPDATE EXCLUSIVE MODE")  # as another migration does
+            with pytest.raises(DatabaseUnavailable, match="another migration"):
+                run(existing_url, patience_seconds=0.1)
+            owner.execute("ROLLBACK")
+        owner.execute("DROP ROLE siorg_stranger")
+
+
 def test_nobody_queues_behind_a_migration_that_waits_for_a_lock_and_it_gives_up_when_that_is_never_had(existing_url: str) -> None:
     with opened(existing_url) as busy, opened(existing_url) as reader:
         busy.execute("BEGIN")

@@ -48,7 +48,7 @@ def explained(connection: Connection, statement: str, **parameters: object) -> t
 
 def claimed(connection: Connection) -> tuple[int, dict[str, Any]]:
     """The same of one claim."""
-    return explained(connection, _CLAIM, limit=BATCH, lease_seconds=60.0, worker="plan")
+    return explained(connection, _CLAIM, limit=BATCH, lease_seconds=60.0, worker="plan", alone=True)
 
 
 def per_node(plan: dict[str, Any], depth: int = 0) -> str:
@@ -105,7 +105,7 @@ def large(idle: Connection) -> Connection:
     add(idle, 15_000, first=60_000_000, priority="1 + n % 3", scheduled_for="now() - interval '1 day'")
     # As workers do it, only coarser: each row is updated twice, at the very head of the queue.
     for _ in range(15):
-        idle.execute(_CLAIM, {"limit": 1_000, "lease_seconds": 60.0, "worker": "plan"})
+        idle.execute(_CLAIM, {"limit": 1_000, "lease_seconds": 60.0, "worker": "plan", "alone": True})
         idle.execute(
             "UPDATE siorg_sync_queue SET status = 'COMPLETED', processed_at = now(), lease_expires_at = NULL,"
             " claimed_by = NULL WHERE status = 'PROCESSING'"

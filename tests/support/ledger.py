@@ -64,7 +64,7 @@ def audit(connection: Connection) -> Counter[str]:
         """
         SELECT q.id, q.attempts, q.lease_token, l.claims, l.released
         FROM siorg_sync_queue AS q
-        JOIN (SELECT id, count(*) FILTER (WHERE new_status = 'PROCESSING') AS claims,
+        JOIN (SELECT id, count(*) FILTER (WHERE new_status = 'PROCESSING' AND old_status = 'PENDING') AS claims,
                      count(*) FILTER (WHERE new_attempts < old_attempts) AS released
               FROM test_ledger GROUP BY id) AS l USING (id)
         WHERE q.attempts <> l.claims - l.released
@@ -82,19 +82,21 @@ def _kind(row: dict[str, Any]) -> str | None:  # the rules, one a line
     if old in TERMINAL:
         return None
     if new == "PROCESSING":
-        if tokens != 1 or attempts != 1 or row["new_owner"] is None:
+        if tokens != 1 or row["new_owner"] is None:
             return None
-        return "claim" if old == "PENDING" else ("reclaim" if ran_out else None)
+        if old == "PENDING":
+            return "claim" if attempts == 1 else None
+        return "reclaim" if ran_out and attempts == 0 else None  # a lost worker counts no attempt
     if old == "PENDING":  # ended without a claim
         return "ended" if tokens == 0 and attempts == 0 and new in {"FAILED", "SKIPPED"} else None
-    if tokens == 1:  # a claim that found the attempts of a dead worker's item spent
+    if tokens == 1:  # a claim that found an item which had been alone with dead workers
         return "ended" if attempts == 0 and new == "FAILED" and ran_out else None
     if tokens != 0:
         return None
     if new == "PENDING":
         if attempts == -1:
-            return "release"
-        return None if attempts != 0 else ("reaped" if ran_out else "retry")
+            return "reaped" if ran_out else "release"
+        return "retry" if attempts == 0 and not ran_out else None
     if attempts != 0:
         return None
     return "reaped" if ran_out else "finish"

@@ -1,10 +1,10 @@
-"""A proxy before the simulator that answers chosen units with an error of the server, always."""
+"""A proxy before the simulator that answers chosen units with an error of the server, always, or does worse."""
 
 from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from support.loopback_http import Answering, LoopbackServer
 
@@ -12,13 +12,15 @@ from support.loopback_http import Answering, LoopbackServer
 class PoisonedSiorg(LoopbackServer):
     """``with PoisonedSiorg(simulator.url, {471}) as siorg: siorg.url``."""
 
-    def __init__(self, behind: str, poisoned: Collection[int]) -> None:
+    def __init__(self, behind: str, poisoned: Collection[int], strike: Callable[[], object] = lambda: None) -> None:
+        """``strike`` is called, on a thread of the server's, before the answer."""
         origin = behind.removesuffix("/doc")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
         class Handler(Answering):
             def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
                 if any(f"/unidade-organizacional/{code}/" in self.path for code in poisoned):
+                    strike()
                     self.answer(500, b"<html>Internal Server Error</html>", "text/html")
                     return
                 try:

@@ -18,7 +18,18 @@ from psycopg import sql
 
 from siorg_queue.database import Connection, DatabaseUnavailable, describe, transaction
 
-_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('siorg_sync_queue'), hashtext('migrate')) AS held"
+_LOCK = """
+SELECT pg_try_advisory_xact_lock(k.class, k.object) OR NOT EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND l.classid = (k.class::bigint & 4294967295)::oid AND l.objid = (k.object::bigint & 4294967295)::oid
+      AND coalesce(pg_has_role(a.usesysid, (
+          SELECT c.relowner FROM pg_class AS c WHERE c.oid = to_regclass('siorg_sync_queue')
+      ), 'USAGE'), true)
+) AS held, to_regclass('siorg_sync_migrations') IS NOT NULL AS has_ledger
+FROM (SELECT hashtext('siorg_sync_queue') AS class, hashtext('migrate') AS object) AS k
+"""
 _LOCK_SECONDS = 0.3  # how long readers may have to queue behind us at a time
 _INDEX_NAME = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+)", re.IGNORECASE)
 _LEDGER = """
@@ -30,7 +41,7 @@ CREATE TABLE IF NOT EXISTS siorg_sync_migrations (
 REQUIRED_COLUMNS = {
     "siorg_sync_queue": "id entity_type siorg_code local_id operation priority payload detected_changes status attempts"
     " max_attempts last_attempt_at processed_at scheduled_for expires_at last_error error_details processed_by"
-    " resolution_notes created_at lease_token lease_expires_at claimed_by needed_at held_at failures",
+    " resolution_notes created_at lease_token lease_expires_at claimed_by needed_at held_at failures losses",
     "siorg_history": "id entity_type siorg_code local_id change_type previous_data new_data affected_fields siorg_version"
     " source sync_queue_id requires_review created_at",
     "siorg_mappings": "entity_type local_id siorg_code siorg_parent_code siorg_hierarchy_path mapping_status",
@@ -146,8 +157,7 @@ def _exclusive(connection: Connection, deadline: float, report: Callable[[str], 
     reported = False
     while True:
         connection.execute("BEGIN")
-        row = connection.execute(_LOCK).fetchone()
-        if row is not None and row["held"]:
+        if _is_our_turn(connection):
             break
         connection.execute("ROLLBACK")
         if time.monotonic() > deadline:
@@ -161,6 +171,23 @@ def _exclusive(connection: Connection, deadline: float, report: Callable[[str], 
     finally:
         if not connection.closed:
             connection.execute("ROLLBACK")
+
+
+def _is_our_turn(connection: Connection) -> bool:
+    """Take the migration lock, to the end of the transaction; False: another migration has it.
+
+    The table of migrations is what excludes, once there is one. An advisory lock excludes release 0.1.0, and on a fresh database;
+    any role may take that, for ever, so it counts only where its holder may migrate.
+    """
+    row = connection.execute(_LOCK).fetchone()
+    if row is None or not row["held"]:
+        return False
+    try:
+        if row["has_ledger"]:
+            connection.execute("LOCK TABLE siorg_sync_migrations IN SHARE UPDATE EXCLUSIVE MODE NOWAIT")
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def _apply(connection: Connection, migration: Migration, deadline: float, report: Callable[[str], None]) -> None:

@@ -6,7 +6,9 @@
 -- changed between its snapshot and its lock; it finds its rows by key and by nothing else: as an array, and with
 -- a condition that no index can serve (IS TRUE), for with statistics from before a bulk insert the planner would rather
 -- read every due row.
--- An abandoned row whose attempts are spent is not handed out again but ended here, and returned so that it is counted.
+-- That a worker was lost proves nothing against what it held: the attempt is given back. After two such losses a row is handed out
+-- alone, when there is nothing else to take and %(alone)s: the worker holds nothing. One that was alone with its worker when it died,
+-- as often as attempts allow, is not handed out again but ended here, and returned so that it is counted.
 -- A needed_at beyond the clock (another clock wrote it) is now: else no answer would ever do.
 WITH candidate AS MATERIALIZED (
     SELECT found.id
@@ -14,7 +16,7 @@ WITH candidate AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT due.id FROM (
             SELECT q.id FROM siorg_sync_queue AS q
-            WHERE {{priority}} = p.priority AND {{due}}
+            WHERE {{priority}} = p.priority AND {{due}} AND NOT {{alone}}
             ORDER BY {{scheduled}}
             LIMIT %(limit)s
             FOR NO KEY UPDATE SKIP LOCKED
@@ -22,37 +24,44 @@ WITH candidate AS MATERIALIZED (
         UNION ALL
         SELECT abandoned.id FROM (
             SELECT q.id FROM siorg_sync_queue AS q
-            WHERE {{priority}} = p.priority AND {{abandoned}}
+            WHERE {{priority}} = p.priority AND {{abandoned}} AND NOT {{alone}}
             LIMIT %(limit)s
             FOR NO KEY UPDATE SKIP LOCKED
         ) AS abandoned
     ) AS found
     LIMIT %(limit)s
+), solitary AS MATERIALIZED (
+    SELECT q.id FROM siorg_sync_queue AS q
+    WHERE %(alone)s AND NOT EXISTS (SELECT FROM candidate) AND {{alone}} AND {{claimable}}
+    ORDER BY q.losses, {{priority}}, {{scheduled}}
+    LIMIT least(1, %(limit)s)
+    FOR NO KEY UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE siorg_sync_queue AS q
-    SET status = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN 'FAILED' ELSE 'PROCESSING' END::sync_status_enum,
+    SET status = CASE WHEN {{abandoned}} AND {{killer}} THEN 'FAILED' ELSE 'PROCESSING' END::sync_status_enum,
         attempts = CASE
+            WHEN {{abandoned}} THEN greatest(least(coalesce(q.attempts, 1), coalesce(q.max_attempts, 3)), 1)
             WHEN {{attempts_counted}} THEN coalesce(q.attempts, 0) + 1
-            WHEN {{abandoned}} THEN q.attempts
             ELSE 1  -- opened again by a person: it starts afresh
         END,
+        losses = CASE WHEN NOT {{abandoned}} THEN q.losses WHEN {{killer}} THEN 2 ELSE q.losses + 1 END,
         lease_token = q.lease_token + 1,
         last_attempt_at = now(),
-        lease_expires_at = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN NULL
+        lease_expires_at = CASE WHEN {{abandoned}} AND {{killer}} THEN NULL
             ELSE now() + make_interval(secs => %(lease_seconds)s) END,
-        claimed_by = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN NULL ELSE %(worker)s END,
-        processed_at = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN now() END,
-        last_error = CASE WHEN {{abandoned}} THEN 'worker ' || coalesce(q.claimed_by, '(unknown)')
-            || ' was lost during attempt ' || coalesce(q.attempts, 0)::text ELSE q.last_error END,
-        error_details = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}}
+        claimed_by = CASE WHEN {{abandoned}} AND {{killer}} THEN NULL ELSE %(worker)s END,
+        processed_at = CASE WHEN {{abandoned}} AND {{killer}} THEN now() END,
+        last_error = CASE WHEN {{abandoned}} THEN {{loss}} ELSE q.last_error END,
+        error_details = CASE WHEN {{abandoned}} AND {{killer}}
             THEN coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
                 || '{"kind": "worker_lost", "retryable": false}'
             ELSE q.error_details END
-    WHERE q.id = ANY (ARRAY(SELECT c.id FROM candidate AS c)) AND ({{claimable}}) IS TRUE
+    WHERE q.id = ANY (ARRAY(SELECT c.id FROM candidate AS c UNION ALL SELECT s.id FROM solitary AS s)) AND ({{claimable}}) IS TRUE
     RETURNING q.*
 )
 SELECT q.id, q.entity_type, q.siorg_code, q.local_id, q.operation, {{priority}} AS priority, q.payload, q.attempts,
        coalesce(q.max_attempts, 3) AS max_attempts, q.error_details, q.detected_changes, q.lease_token,
-       least({{needed}}, now()) AS needed_at, q.status::text = 'FAILED' AS ended, q.last_error
+       least({{needed}}, now()) AS needed_at, q.status::text = 'FAILED' AS ended, q.losses > 1 AS alone,
+       q.last_error
 FROM claimed AS q
 ORDER BY {{priority}}, {{scheduled}}, q.id

@@ -24,20 +24,24 @@ WITH dangling AS MATERIALIZED (
     SELECT q.id,
         CASE
             WHEN {{pending}} AND NOT {{unexpired}} THEN 'SKIPPED'
-            WHEN {{pending}} OR NOT {{attempts_counted}} THEN 'FAILED'
+            WHEN {{pending}} OR {{killer}} THEN 'FAILED'
             ELSE 'PENDING'
         END::sync_status_enum AS verdict,
         CASE
             WHEN {{pending}} AND NOT {{unexpired}} THEN 'expired at ' || q.expires_at::text || ' before it could be worked on'
             WHEN {{pending}} THEN coalesce(q.last_error,
                 'no attempts left (' || q.attempts::text || ' of ' || coalesce(q.max_attempts, 3)::text || ')')
-            ELSE 'worker ' || coalesce(q.claimed_by, '(unknown)') || ' was lost during attempt ' || coalesce(q.attempts, 0)::text
+            ELSE {{loss}}
         END AS reason,
         CASE WHEN {{pending}} AND NOT {{unexpired}} THEN 'expired' WHEN {{pending}} THEN 'attempts_spent' ELSE 'worker_lost' END AS kind
     FROM siorg_sync_queue AS q JOIN dangling AS d ON d.id = q.id
 )
 UPDATE siorg_sync_queue AS q
 SET status = j.verdict,
+    attempts = CASE WHEN {{abandoned}} AND NOT {{killer}}
+        THEN greatest(least(coalesce(q.attempts, 1), coalesce(q.max_attempts, 3)) - 1, 0) ELSE q.attempts END,
+    losses = CASE WHEN NOT {{abandoned}} THEN q.losses WHEN {{killer}} THEN 2 ELSE q.losses + 1 END,
+    scheduled_for = CASE WHEN {{abandoned}} AND {{alone}} THEN now() ELSE q.scheduled_for END,  -- claims do not pass by it
     last_error = j.reason,
     error_details = coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
         || jsonb_build_object('kind', j.kind, 'retryable', j.verdict::text = 'PENDING'),

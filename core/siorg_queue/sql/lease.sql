@@ -8,7 +8,8 @@ WITH held AS (
     WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
     FOR NO KEY UPDATE OF q SKIP LOCKED
 ), renewed AS (
-    UPDATE siorg_sync_queue AS q SET lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+    UPDATE siorg_sync_queue AS q
+    SET lease_expires_at = greatest(q.lease_expires_at, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
     FROM free WHERE q.id = free.id
 )
 SELECT q.id FROM siorg_sync_queue AS q JOIN held AS h ON h.id = q.id AND h.lease_token = q.lease_token
@@ -24,6 +25,12 @@ JOIN unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(needed_ats)s::timestamptz[]
 WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 ORDER BY q.id
 FOR NO KEY UPDATE OF q
+
+-- name: hurry
+-- From here on a lock is waited for no longer than half of what is left of these leases, for renewing them waits for us.
+SELECT set_config('lock_timeout', greatest(least(%(seconds)s::float8, min(extract(epoch FROM q.lease_expires_at - clock_timestamp()))::float8 / 2)
+    * 1000, 1)::integer::text, true)
+FROM siorg_sync_queue AS q WHERE q.id = ANY (%(ids)s::uuid[])
 
 -- name: settled
 -- What became of rows under our very token: tells a commit whose answer was lost from a lease that was lost.
@@ -71,6 +78,7 @@ SET status = CASE
         WHEN f.outcome <> 'CONFLICT' OR f.changes IS NULL THEN q.held_at  -- the decision cannot be used: the question is what it was
         WHEN f.held THEN coalesce(q.held_at, clock_timestamp())
     END,
+    losses = CASE WHEN f.outcome = 'RELEASED' THEN q.losses ELSE 0 END,
     local_id = coalesce(f.local_id, q.local_id),
     needed_at = greatest(q.needed_at, f.needed_at),
     processed_at = CASE

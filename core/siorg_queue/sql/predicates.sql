@@ -35,6 +35,23 @@ coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
 (q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND (q.lease_expires_at <= now() OR (
     q.lease_expires_at IS NULL AND coalesce(q.last_attempt_at, '-infinity'::timestamptz) <= now() - interval '10 minutes')))
 
+-- name: alone
+-- Workers that held it, and others beside it, were lost twice (the one it is abandoned by is counted): the next has nothing else.
+(q.losses > 0 AND (q.losses > 1 OR q.status OPERATOR(pg_catalog.=) 'PROCESSING'))
+
+-- name: deaths_allowed
+greatest(coalesce(q.max_attempts, 3), 1)
+
+-- name: killer
+-- Of an abandoned row: it was alone with its worker, as often as attempts allow.
+q.losses > {{deaths_allowed}}
+
+-- name: loss
+-- What is said of an abandoned row.
+'worker ' || coalesce(q.claimed_by, '(unknown)') || ' was lost while it held ' || CASE
+    WHEN q.losses < 2 THEN 'this item: no attempt is counted'
+    ELSE 'nothing but this item (' || (q.losses - 1)::text || ' of ' || ({{deaths_allowed}})::text || ')' END
+
 -- name: claimable
 ({{due}} OR {{abandoned}})
 
@@ -57,6 +74,17 @@ coalesce(q.attempts, 0) < coalesce(q.max_attempts, 3)
 -- The same about a unit; a condition for the index of "organization", so it does not look at attempts and expiry.
 (q.entity_type OPERATOR(pg_catalog.=) 'UNIT'
     AND coalesce(q.status, 'PENDING'::sync_status_enum) OPERATOR(pg_catalog.=) ANY ('{PENDING,PROCESSING}'::sync_status_enum[]))
+
+-- name: await_older
+-- Jobs of release 0.1.0 exclude each other, and us, by the advisory lock (k.class, k.object). It is waited for where its holder may
+-- write the queue; any other role is no Job, and may hold it for ever.
+CASE WHEN NOT pg_try_advisory_xact_lock(k.class, k.object) THEN CASE WHEN EXISTS (
+    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND l.classid = (k.class::bigint & 4294967295)::oid AND l.objid = (k.object::bigint & 4294967295)::oid
+      AND has_table_privilege(a.usesysid, 'siorg_sync_queue', 'UPDATE')
+) THEN pg_advisory_xact_lock(k.class, k.object) END END
 
 -- name: organization
 -- The SIORG code, as text, of the organization that the payload names; null where it names none.

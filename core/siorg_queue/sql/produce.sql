@@ -1,6 +1,11 @@
 -- name: enqueue_lock
 -- Producers take turns: between one's look and its insert no other may insert the same. Held to the end of the transaction.
-SELECT pg_advisory_xact_lock(hashtext('siorg_sync_queue'), hashtext('enqueue'))
+-- The row is locked, and never changed: whoever may not write our tables cannot hold it.
+WITH older AS MATERIALIZED (
+    SELECT {{await_older}} FROM (SELECT hashtext('siorg_sync_queue') AS class, hashtext('enqueue') AS object) AS k
+)
+INSERT INTO siorg_request_pace AS t (name) SELECT 'enqueue' WHERE (SELECT count(*) FROM older) > 0
+ON CONFLICT (name) DO UPDATE SET next_at = t.next_at WHERE false
 
 -- name: enqueue
 -- Adds what is not waiting already. On what is open for the same work it is noted how young an answer has to be from now on;

@@ -10,7 +10,17 @@ from typing import Any, LiteralString, TypeVar
 
 import psycopg
 
-from siorg_queue import Connection, DatabaseUnavailable, clock, connect, describe, is_transient, query
+from siorg_queue import (
+    Connection,
+    DatabaseBlocked,
+    DatabaseUnavailable,
+    clock,
+    connect,
+    describe,
+    is_blocked,
+    is_transient,
+    query,
+)
 
 T = TypeVar("T")
 
@@ -31,6 +41,7 @@ class DatabaseThread:
 
         Raises:
             DatabaseUnavailable: no connection, or it broke, or a transient error; the caller may call again.
+            DatabaseBlocked: others hold a lock.
         """
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._call, function)
 
@@ -73,6 +84,8 @@ class DatabaseThread:
         try:
             return function(self._connection)
         except psycopg.Error as error:
+            if is_blocked(error):
+                raise DatabaseBlocked(describe(error)) from None
             if not is_transient(error):
                 raise
             self._disconnect()  # whatever state it is in, a new one has none of it

@@ -63,6 +63,11 @@ class InFlight:
     def items(self) -> list[Item]:
         return [item for item, _ in self._by_id.values()]
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether what is held has to be worked on alone: nothing else may be claimed meanwhile."""
+        return any(item.alone for item, _ in self._by_id.values())
+
     def add(self, items: Sequence[Item]) -> None:
         batch = Batch(time.monotonic(), len(items))
         self._summary.claimed += len(items)
@@ -74,7 +79,7 @@ class InFlight:
         self._metrics.in_flight.set(len(self._by_id))
 
     def count_lost(self, lost: Sequence[LostItem]) -> None:
-        """A claim ended these: their workers died too often."""
+        """A claim ended these: they kill their workers."""
         for item in lost:
             self._summary.failed += 1
             log.error(

@@ -32,8 +32,9 @@ from siorg_job.metrics import JobMetrics
 from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
 from siorg_job.sync.apply import Work, apply
+from siorg_job.sync.blocked import look_at_tables
 from siorg_job.sync.limits import Limits
-from siorg_queue import DatabaseUnavailable, Outcome, Verdict
+from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Outcome, Verdict
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
@@ -57,6 +58,8 @@ class Drain:
         url = settings.database_url.get_secret_value()
         self._reader = DatabaseThread(url, "siorg-job fetch")
         breaker, patience = breaker_for(settings), math.inf if run.forever else settings.worker_unavailable_secs
+        self._patience_seconds = patience
+        self._blocked_since: float | None = None
         paused = max(patience, settings.worker_linger_secs)
         self._health = SiorgHealth(breaker, unavailable_seconds=patience, paused_seconds=paused)
         fresh, longest = settings.siorg_fresh_secs, settings.worker_item_timeout_secs
@@ -90,8 +93,9 @@ class Drain:
             if reason != "exhausted":
                 await self._wind_down()
         except GiveUp as error:
-            if error.reason != "database_unavailable":
-                await self._give_back(str(error))
+            if error.can_give_back:
+                with contextlib.suppress(GiveUp):  # what happened first is what has to be told
+                    await self._give_back(str(error))
             raise
         except Exception:
             with contextlib.suppress(Exception):  # what happened first is what has to be told
@@ -129,7 +133,7 @@ class Drain:
         batch, concurrency = self._settings.worker_batch_size, self._settings.worker_concurrency
         if not self._in_flight:
             self._next_claim = 0.0  # nothing else will wake us
-        room = concurrency - len(self._in_flight)
+        room = 0 if self._in_flight.is_alone else concurrency - len(self._in_flight)
         has_room = room >= min(batch, max(1, concurrency // 4)) or not self._in_flight
         now = time.monotonic()
         if has_room and now >= self._next_claim and not self._fetching.has_ready:
@@ -194,13 +198,29 @@ class Drain:
             for result in part:
                 if not isinstance(result, FetchFailure):
                     self._health.answered()
+                    self._blocked_since = None
                     if result[0] in self._in_flight:
                         works.append(result)
                 elif result.item in self._in_flight:
+                    if isinstance(result.error, DatabaseBlocked):
+                        await self._wait_for_locks(result.error)
                     verdict = self._health.failed(result, now=time.monotonic(), jitter=random.random())  # noqa: S311
                     if verdict is not None:
                         works.append((result.item, verdict))
             await self._finish(works)
+
+    async def _wait_for_locks(self, error: DatabaseBlocked) -> None:
+        """A fetch waited for a lock in vain: while a table is locked, nothing goes on.
+
+        Raises:
+            GiveUp: nothing was fetched for too long.
+        """
+        now = time.monotonic()
+        if self._blocked_since is None:
+            self._blocked_since = now
+        if now - self._blocked_since > self._patience_seconds:
+            raise GiveUp("database_unavailable", f"others hold a lock: {error}", can_give_back=True)
+        await self._queue.call(lambda connection, _: look_at_tables(connection))
 
     async def _finish(self, works: Sequence[Work]) -> None:
         """Apply, and write down each item's outcome, in one transaction."""

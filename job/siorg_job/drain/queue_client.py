@@ -16,7 +16,7 @@ from uuid import UUID
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.run import GiveUp, Run
-from siorg_queue import Claim, Connection, DatabaseUnavailable, QueueStore
+from siorg_queue import Claim, Connection, DatabaseBlocked, DatabaseUnavailable, QueueStore
 from siorg_runtime.backoff import exponential
 from siorg_runtime.logs import logger
 
@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+
+
+_WAITS = {False: "The database is unavailable; trying again", True: "Others hold a lock in the database; trying again"}
 
 
 class QueueClient:
@@ -47,7 +50,8 @@ class QueueClient:
         """Claim at most ``limit`` items. ``in_flight``: the ids of the items that this process knows it holds."""
         self._in_flight = in_flight
         self.has_claimed = True
-        return await self.call(lambda _, store: store.claim(limit, lease=self._lease, worker=self._worker))
+        alone = not in_flight()
+        return await self.call(lambda _, store: store.claim(limit, lease=self._lease, worker=self._worker, alone=alone))
 
     async def has_claimable(self) -> bool:
         """Whether a claim would take anything."""
@@ -75,11 +79,13 @@ class QueueClient:
                     await self._release_unknown()
                 result = await self._thread.call(run)
             except DatabaseUnavailable as error:
+                is_blocked = isinstance(error, DatabaseBlocked)
                 if since is None:
                     since = time.monotonic()
-                    log.warning("The database is unavailable; trying again", reason=str(error))
+                    log.warning(_WAITS[is_blocked], reason=str(error))
                 if time.monotonic() - since > self._patience_seconds():
-                    raise GiveUp("database_unavailable", f"the database is unavailable: {error}") from None
+                    said = str(error) if is_blocked else f"the database is unavailable: {error}"
+                    raise GiveUp("database_unavailable", said, can_give_back=is_blocked) from None
                 failures += 1
                 jitter = 0.5 + random.random() / 2  # noqa: S311 - half of it is kept: a database that restarts is not hammered
                 await self._sleep(exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter))

@@ -61,7 +61,18 @@ class Linger:
 class GiveUp(Exception):
     """The run cannot go on now: try again later (exit 75). The message says what is unavailable."""
 
-    def __init__(self, reason: Literal["database_unavailable", "siorg_unavailable", "siorg_rate_limited"], message: str) -> None:
-        """``reason``: the summary's word for it."""
+    def __init__(
+        self,
+        reason: Literal["database_unavailable", "siorg_unavailable", "siorg_rate_limited"],
+        message: str,
+        *,
+        can_give_back: bool | None = None,
+    ) -> None:
+        """Args:
+        reason: the summary's word for it.
+        message: what is unavailable.
+        can_give_back: whether the queue can be written; None: as the reason says.
+        """
         super().__init__(message)
         self.reason = reason
+        self.can_give_back = reason != "database_unavailable" if can_give_back is None else can_give_back

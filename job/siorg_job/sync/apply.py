@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
 import psycopg
 
 from siorg_job.sync import domain, organization, unit
+from siorg_job.sync.blocked import look, put_back
 from siorg_job.sync.held import IS_OVER, look_at_limits, over
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.model import PLACE, Fetched, UnitField
 from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, says_all, unusable
-from siorg_job.sync.read import hanging_wrong, read
+from siorg_job.sync.read import hanging_wrong, read, take_turns
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_job.sync.write import HierarchyTooDeep, write
 from siorg_queue import (
     Connection,
+    DatabaseBlocked,
     EntityType,
     Item,
     NewItem,
@@ -33,6 +35,7 @@ from siorg_queue import (
     Verdict,
     asked_at_text,
     describe,
+    is_blocked,
     is_transient,
     transaction,
 )
@@ -46,6 +49,11 @@ _BRING_IN_LINE = {
     EntityType.CATEGORY: domain.bring_in_line,
     EntityType.TYPE: domain.bring_in_line,
 }
+_TURN_SECONDS = 20.0  # a process that stopped within a transaction is out of the way by then
+_LOCK_SECONDS = 2.0  # for what people write at the moment; what takes longer goes back, which harms nobody
+_SHORT_LOCK_SECONDS = 0.2  # once something was waited for in vain
+_LONGER = timedelta(seconds=10)
+
 _ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CONFLICT, Status.SKIPPED})
 
 
@@ -60,7 +68,11 @@ class Applied:
     verdicts: dict[UUID, Verdict] = field(default_factory=dict)
     settled: dict[UUID, Settled] = field(default_factory=dict)
     stale: set[UUID] = field(default_factory=set)
-    """Items whose lease had run out: nothing of them was written."""
+    """Items whose lease had run out, or whose rows others hold: nothing of them was written."""
+    waited: bool = False
+    """Others were in the way already."""
+    in_vain: bool = False
+    """An item waited in vain although nobody holds a row of it."""
     changes: int = 0
     """History rows written."""
 
@@ -77,6 +89,7 @@ def apply(connection: Connection, store: QueueStore, works: Sequence[Work], limi
     Raises:
         psycopg.Error: a passing trouble of the database (see ``is_transient``); nothing was written, or everything was and
             the answer was lost. Calling it again with the same works is right in both cases.
+        DatabaseBlocked: others are in the way of all; likewise.
     """
     result = Applied()
     _apply(connection, store, _in_tree_order(works), result, limits)
@@ -97,17 +110,22 @@ def _apply(
     try:
         _apply_together(connection, store, works, result, limits)
     except _LeaseLost:
-        # The fence will leave out the late ones now.
-        _apply(connection, store, works, result, limits)
+        if again and len(works) == 1:
+            result.stale.add(works[0][0].id)  # it takes longer than a lease
+        elif again:
+            _apply_halves(connection, store, works, result, limits)
+        else:  # the fence will leave out the late ones now
+            _apply(connection, store, works, result, limits, again=True)
     except Exception as error:
-        if isinstance(error, psycopg.Error) and is_transient(error):
+        if isinstance(error, psycopg.Error) and is_blocked(error):
+            _apply_around(connection, store, works, result, limits, error)
+            return
+        if isinstance(error, DatabaseBlocked) or (isinstance(error, psycopg.Error) and is_transient(error)):
             raise
         if len(works) == 1 and isinstance(works[0][1], Verdict):
             raise  # not the item's fault: its outcome alone could not be written
         if len(works) > 1:
-            middle = len(works) // 2
-            _apply(connection, store, works[:middle], result, limits)
-            _apply(connection, store, works[middle:], result, limits)
+            _apply_halves(connection, store, works, result, limits)
             return
         item, fetched = works[0]
         if isinstance(error, psycopg.errors.UniqueViolation) and not again:
@@ -117,12 +135,50 @@ def _apply(
         _apply(connection, store, [(item, _refusal(item, fetched, error))], result, limits)
 
 
+def _apply_halves(
+    connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, limits: Limits | None
+) -> None:
+    middle = len(works) // 2
+    _apply(connection, store, works[:middle], result, limits)
+    _apply(connection, store, works[middle:], result, limits)
+
+
+def _apply_around(
+    connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, limits: Limits | None, error: psycopg.Error
+) -> None:
+    """Others hold what some of these items need: those go back for a while, the others are applied without them.
+
+    Raises:
+        DatabaseBlocked: they hold a table; or a second item waits in vain although nobody holds its rows.
+    """
+    held = look(connection, works)
+    result.waited = True
+    # Whoever renews leases finds these rows locked by us, again and again.
+    store.renew({item.id: item.lease_token for item, _ in works}, lease=_LONGER)
+    if held.items:
+        result.stale |= held.queue_rows
+        left = [work for work in works if work[0].id not in held.queue_rows]
+        around = [(item, put_back(item, held.items[item.id]) if item.id in held.items else found) for item, found in left]
+        _apply(connection, store, around, result, limits)
+    elif len(works) > 1:
+        _apply_halves(connection, store, works, result, limits)
+    elif result.in_vain:
+        raise DatabaseBlocked(f"one item after another waits in vain, and nobody holds their rows: {describe(error)}")
+    else:
+        result.in_vain = True
+        item, _ = works[0]
+        _apply(connection, store, [(item, put_back(item, "something that it needs"))], result, limits)
+
+
 def _apply_together(
     connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, limits: Limits | None
 ) -> None:
     items = [item for item, _ in works]
-    with transaction(connection):
+    with transaction(connection, lock_seconds=_TURN_SECONDS):
+        if fetched_works := [(item, found) for item, found in works if isinstance(found, Fetched)]:
+            take_turns(connection, fetched_works)
         ours = store.fence(items)
+        store.hurry_within(items, _SHORT_LOCK_SECONDS if result.waited else _LOCK_SECONDS)
         verdicts: list[Verdict] = []
         open_works: list[tuple[Item, Fetched]] = []
         for item, found in works:

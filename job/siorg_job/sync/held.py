@@ -13,6 +13,8 @@ from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType, Item, Outcome, Verdict
 from siorg_queue.statements import load
 
+_TURN = "10s"
+
 IS_OVER = "nothing is held any more: SIORG says something else, or what is here"
 
 
@@ -35,10 +37,19 @@ def look_at_limits(connection: Connection, verdicts: Sequence[Verdict], copy: Wo
     if names:
         copy.names_beyond = _names_beyond(connection, names)
     if ends:
-        connection.execute(load("siorg_job.sync", "held.sql")["lock"])
+        _take_turn(connection)
         settled = [verdict.item.id for verdict in verdicts if verdict.outcome not in (Outcome.RELEASED, Outcome.RETRY)]
         copy.ends_beyond = ends_beyond(count_ends(connection, ends, settled), set(ends.values()), limits)
     return bool(copy.ends_beyond or copy.names_beyond)
+
+
+def _take_turn(connection: Connection) -> None:
+    """Other jobs that count ends may have much to write: waited for longer than for people."""
+    before = connection.execute("SELECT current_setting('lock_timeout') AS seconds").fetchone()
+    assert before is not None
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", [_TURN])
+    connection.execute(load("siorg_job.sync", "held.sql")["lock"])
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", [before["seconds"]])
 
 
 def _names_beyond(connection: Connection, found: Mapping[int, tuple[int, str]]) -> dict[int, str]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 from uuid import UUID
 
+import psycopg
+
 from siorg_job.siorg.model import DomainRow
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.domain_rows import pairs
@@ -16,7 +18,7 @@ from siorg_job.sync.merge_base import read_base
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.resolution import codes_named
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, EntityType, Item, Operation
+from siorg_queue import Connection, DatabaseBlocked, EntityType, Item, Operation, describe
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 
@@ -26,12 +28,27 @@ _DEFAULT_DEPTH = 10
 _DOMAINS = {EntityType.TYPE: "types", EntityType.CATEGORY: "categories"}
 
 
+def take_turns(connection: Connection, works: _Works) -> None:
+    """Wait until no other process applies to the organizations, or changes the domain tables, that these items touch.
+
+    Inside the caller's transaction, to the end of which it is our turn, and before the fence: a lease can be renewed while its
+    item waits for its turn.
+
+    Raises:
+        DatabaseBlocked: the other one does not end.
+    """
+    organizations, codes, domains = sorted(_organizations_said(works)), sorted(_local_ids(works)), _changes_domains(works)
+    parameters = {"organizations": organizations, "codes": codes, "domains": domains}
+    try:
+        connection.execute(load("siorg_job.sync", "read.sql")["lock"], parameters)
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseBlocked(f"another process applies to the same organization, and does not end: {describe(error)}") from None
+
+
 def read(connection: Connection, works: _Works) -> WorkingCopy:
-    """Lock and read what the items touch. Inside the caller's transaction, fence first."""
+    """Lock and read what the items touch. Inside the caller's transaction, after ``take_turns`` and the fence."""
     copy = _empty(connection)
-    local_ids: dict[int, UUID | None] = {unit.code: None for _, fetched in works for unit in fetched.units}
-    local_ids |= {code: None for _, fetched in works for code in fetched.gone}
-    local_ids |= {item.siorg_code: item.local_id for item, _ in works if item.entity_type is EntityType.UNIT}
+    local_ids = _local_ids(works)
     _read_organizations(connection, works, sorted(local_ids), copy)
     if local_ids:
         _read_units(connection, works, local_ids, copy)
@@ -72,16 +89,29 @@ def _read_domains(connection: Connection, names: Iterable[str], copy: WorkingCop
             copy.put(Domain(**row | {"entity_type": EntityType(row["entity_type"])}))
 
 
+def _local_ids(works: _Works) -> dict[int, UUID | None]:
+    """The units that these items touch, by code; with the local id where an item names one."""
+    local_ids: dict[int, UUID | None] = {unit.code: None for _, fetched in works for unit in fetched.units}
+    local_ids |= {code: None for _, fetched in works for code in fetched.gone}
+    local_ids |= {item.siorg_code: item.local_id for item, _ in works if item.entity_type is EntityType.UNIT}
+    return local_ids
+
+
+def _organizations_said(works: _Works) -> set[int]:
+    """The organizations that these items are about, or whose units they are as SIORG says."""
+    said = {unit.organization_code for _, fetched in works for unit in fetched.units}
+    return {code for code in said if code is not None} | {
+        item.siorg_code for item, _ in works if item.entity_type is EntityType.ORGANIZATION
+    }
+
+
 def _changes_domains(works: _Works) -> bool:
     """Whether categories or types may be written: items about them, or units with a category that was not here."""
     return any(fetched.rows or item.entity_type in (EntityType.CATEGORY, EntityType.TYPE) for item, fetched in works)
 
 
 def _read_organizations(connection: Connection, works: _Works, unit_codes: list[int], copy: WorkingCopy) -> None:
-    said = {unit.organization_code for _, fetched in works for unit in fetched.units}
-    codes = {code for code in said if code is not None}
-    codes |= {item.siorg_code for item, _ in works if item.entity_type is EntityType.ORGANIZATION}
-    _rows(connection, "lock", organizations=sorted(codes), codes=unit_codes, domains=_changes_domains(works))
+    codes = _organizations_said(works)
     if changing := sorted(item.siorg_code for item, _ in works if item.siorg_code in codes):
         _rows(connection, "organizations_for_change", codes=changing)
     named = {code for item, _ in works for code in codes_named(item.error_details)}

@@ -23,7 +23,7 @@ def test_a_process_that_was_stopped_beyond_its_leases_changes_nothing(scene: Sce
     scene.latency("0")
 
     scene.run(0, name="other")
-    assert scene.states() == {("COMPLETED", 2): 6}
+    assert scene.states() == {("COMPLETED", 1): 6}
     before = scene.connection.execute("SELECT * FROM siorg_sync_queue ORDER BY id").fetchall()
     history = scene.number(HISTORY)
 
@@ -47,7 +47,7 @@ def test_a_process_that_was_stopped_and_alone_takes_its_own_items_again(scene: S
 
     job.send(signal.SIGCONT)
     assert job.ends() == 0, job.stderr
-    assert scene.states() == {("COMPLETED", 2): 6}, job.stderr
+    assert scene.states() == {("COMPLETED", 1): 6}, job.stderr
     assert (job.summary["stale"], job.summary["completed"]) == (6, 6)
     assert scene.audit()["finish"] == 6
     assert scene.number(f"{HISTORY} WHERE change_type = 'CREATION'") >= 6
@@ -55,13 +55,14 @@ def test_a_process_that_was_stopped_and_alone_takes_its_own_items_again(scene: S
 
 def test_a_process_that_was_stopped_inside_its_transaction_frees_its_row(scene: Scene) -> None:
     scene.waiting(1)
-    # Every applying transaction takes this lock of its organization; whoever waits for it has its queue row locked.
-    scene.connection.execute("BEGIN")
-    scene.connection.execute("SELECT pg_advisory_xact_lock(hashtext('siorg_sync_apply'), 471)")
+    scene.connection.execute(
+        "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF current_setting('ledger.actor', true) = 'slow' THEN PERFORM pg_sleep(2); END IF; RETURN NULL; END $$;"
+        "CREATE TRIGGER linger AFTER INSERT ON siorg_history EXECUTE FUNCTION linger()"
+    )
     slow = scene.start(name="slow")
-    eventually(lambda: scene.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1)
+    eventually(lambda: scene.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1)
     slow.send(signal.SIGSTOP)
-    scene.connection.execute("COMMIT")
 
     # The lease runs out long before the server ends the session. The row is locked and cannot be claimed: for others, there is
     # nothing.
@@ -71,12 +72,12 @@ def test_a_process_that_was_stopped_inside_its_transaction_frees_its_row(scene: 
     mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'siorg-job' AND state = 'idle in transaction'"
     eventually(lambda: scene.number(mine) == 0, seconds=20)
     assert scene.drain()[0] == "exhausted"
-    assert scene.states() == {("COMPLETED", 2): 1}
+    assert scene.states() == {("COMPLETED", 1): 1}
     history = scene.number(HISTORY)
 
     slow.send(signal.SIGCONT)
     assert slow.ends() == 0, slow.stderr
     assert (slow.summary["stale"], slow.summary["completed"]) == (1, 0)
     assert scene.number(HISTORY) == history
-    assert scene.states() == {("COMPLETED", 2): 1}
+    assert scene.states() == {("COMPLETED", 1): 1}
     scene.audit()

@@ -1,6 +1,6 @@
 -- name: lock
 -- Who counts ends takes turns with all others who do, to the end of the transaction: they have one limit together.
-SELECT pg_advisory_xact_lock(hashtext('siorg_sync_ends'), 0)
+INSERT INTO siorg_request_pace AS t (name) VALUES ('ends') ON CONFLICT (name) DO UPDATE SET next_at = t.next_at WHERE false
 
 -- name: ends
 -- The ends of each organization: within 24 hours, waiting, just found, and held. Not what a person decided, nor units that were

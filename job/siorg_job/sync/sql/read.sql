@@ -1,19 +1,28 @@
 -- name: lock
 -- Applies to one organization take turns: new units cannot be locked as rows, and a tree is no place for two at once.
--- So do applies that change the domain tables (0; no organization has that code): one may rename several of their rows. The
--- others share them, for each unit written locks the rows that it refers to, in no order.
--- In one order for everybody, so that nobody waits in a circle.
-SELECT CASE WHEN o.code = 0 AND NOT %(domains)s THEN pg_advisory_xact_lock_shared(hashtext('siorg_sync_apply'), 0)
-            ELSE pg_advisory_xact_lock(hashtext('siorg_sync_apply'), o.code) END
-FROM (
-    SELECT 0 AS code
-    UNION
+-- So do applies that change the domain tables: one may rename several of their rows. The others share them, for each unit written
+-- locks the rows that it refers to, in no order.
+-- In one order for everybody, so that nobody waits in a circle. The rows are locked, and never changed.
+WITH touched AS MATERIALIZED (
     SELECT code FROM unnest(%(organizations)s::integer[]) AS w (code)
     UNION
     SELECT o.siorg_code FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
     WHERE u.siorg_code = ANY (%(codes)s::integer[])
-    ORDER BY 1
-) AS o
+), shared AS MATERIALIZED (
+    SELECT t.name FROM siorg_request_pace AS t WHERE t.name = 'domains' AND NOT %(domains)s FOR SHARE
+), changed AS MATERIALIZED (
+    SELECT t.name FROM siorg_request_pace AS t WHERE t.name = 'domains' AND %(domains)s FOR NO KEY UPDATE
+), older AS MATERIALIZED (
+    SELECT {{await_older}}
+    FROM (
+        SELECT hashtext('siorg_sync_apply') AS class, touched.code AS object FROM touched
+        WHERE (SELECT count(*) FROM shared) + (SELECT count(*) FROM changed) >= 0
+        ORDER BY touched.code
+    ) AS k
+)
+INSERT INTO siorg_request_pace AS t (name)
+SELECT 'organization ' || touched.code::text FROM touched WHERE (SELECT count(*) FROM older) >= 0 ORDER BY touched.code
+ON CONFLICT (name) DO UPDATE SET next_at = t.next_at WHERE false
 
 -- name: organizations
 -- Here and below: a time of the last sync that lies in the future (another clock wrote it) is unknown, or it would outdo
