@@ -5,6 +5,7 @@ Knows nothing of SIORG, of the job or of the operator; both of those stand on it
 
 from siorg_queue.database import Connection, DatabaseUnavailable, clock, connect, describe, is_transient, query, transaction
 from siorg_queue.decisions import Decisions
+from siorg_queue.loaders import Unreadable
 from siorg_queue.model import (
     Attention,
     Claim,
@@ -41,6 +42,7 @@ __all__ = [
     "RetryPolicy",
     "Settled",
     "Status",
+    "Unreadable",
     "Verdict",
     "asked_at_text",
     "clock",

@@ -36,7 +36,7 @@ WITH candidate AS MATERIALIZED (
             WHEN {{abandoned}} THEN q.attempts
             ELSE 1  -- opened again by a person: it starts afresh
         END,
-        lease_token = q.lease_token + 1,
+        lease_token = CASE WHEN q.lease_token < 9223372036854775807 THEN q.lease_token + 1 ELSE 1 END,  -- no other row pays for it
         last_attempt_at = now(),
         lease_expires_at = CASE WHEN {{abandoned}} AND NOT {{attempts_counted}} THEN NULL
             ELSE now() + make_interval(secs => %(lease_seconds)s) END,

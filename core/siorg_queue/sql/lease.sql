@@ -50,7 +50,7 @@ SET status = CASE
     attempts = CASE WHEN f.outcome = 'RELEASED' THEN greatest(coalesce(q.attempts, 0) - 1, 0) ELSE q.attempts END,
     scheduled_for = CASE
         WHEN f.outcome = 'RETRY' THEN clock_timestamp() + make_interval(secs => coalesce(f.delay_seconds,
-            random() * least(%(retry_max_seconds)s::float8, %(retry_base_seconds)s::float8 * 2 ^ least(coalesce(q.attempts, 1) - 1, 30))))
+            random() * least(%(retry_max_seconds)s::float8, %(retry_base_seconds)s::float8 * 2 ^ greatest(least(coalesce(q.attempts, 1) - 1, 30), 0))))
         WHEN f.outcome = 'RELEASED' AND f.delay_seconds > 0 THEN clock_timestamp() + make_interval(secs => f.delay_seconds)
         ELSE q.scheduled_for
     END,
@@ -84,4 +84,4 @@ FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(error
      AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id, needed_at, held)
 WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status = 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
 RETURNING q.id, q.status, q.attempts,
-    CASE q.status WHEN 'PENDING' THEN extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 END AS delay_seconds
+    CASE WHEN q.status = 'PENDING' AND isfinite(q.scheduled_for) THEN extract(epoch FROM q.scheduled_for - clock_timestamp()) END::float8 AS delay_seconds
