@@ -16,6 +16,7 @@ from siorg_queue.database import (
     transaction,
 )
 from siorg_queue.decisions import Decisions
+from siorg_queue.loaders import Unreadable
 from siorg_queue.model import (
     Attention,
     Claim,
@@ -53,6 +54,7 @@ __all__ = [
     "RetryPolicy",
     "Settled",
     "Status",
+    "Unreadable",
     "Verdict",
     "asked_at_text",
     "clock",

@@ -14,6 +14,8 @@ from typing import Any, LiteralString, TypeAlias
 import psycopg
 from psycopg.rows import dict_row
 
+from siorg_queue.loaders import register
+
 Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 
 # Classes and codes of SQLSTATE that say "not now" rather than "not this": connection, resources, operator intervention,
@@ -29,13 +31,13 @@ class DatabaseUnavailable(Exception):
 
 
 def connect(url: str, *, application_name: str) -> Connection:
-    """Open an autocommit connection whose rows are dictionaries.
+    """Open an autocommit connection whose rows are dictionaries; how their values are read, ``loaders`` says.
 
     Raises:
         DatabaseUnavailable: no connection in time, or the server refused it.
     """
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             url,
             autocommit=True,
             prepare_threshold=None,
@@ -49,6 +51,8 @@ def connect(url: str, *, application_name: str) -> Connection:
         )
     except psycopg.Error as error:
         raise DatabaseUnavailable(describe(error)) from None
+    register(connection)
+    return connection
 
 
 class DatabaseBlocked(DatabaseUnavailable):

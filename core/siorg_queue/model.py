@@ -55,7 +55,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A claimed item: ours until the lease runs out, proved by ``lease_token``."""
+    """A claimed item: ours until the lease runs out, proved by ``lease_token``. What is JSON in it may be ``Unreadable``."""
 
     id: UUID
     entity_type: EntityType

@@ -45,7 +45,7 @@ WITH candidate AS MATERIALIZED (
             ELSE 1  -- opened again by a person: it starts afresh
         END,
         losses = CASE WHEN NOT {{abandoned}} THEN q.losses WHEN {{killer}} THEN 2 ELSE q.losses + 1 END,
-        lease_token = q.lease_token + 1,
+        lease_token = CASE WHEN q.lease_token < 9223372036854775807 THEN q.lease_token + 1 ELSE 1 END,  -- no other row pays for it
         last_attempt_at = now(),
         lease_expires_at = CASE WHEN {{abandoned}} AND {{killer}} THEN NULL
             ELSE now() + make_interval(secs => %(lease_seconds)s) END,

@@ -15,7 +15,8 @@ NOT EXISTS (
 -- name: pause_is_over
 -- A little less than an hour at first, and than a day at last: who discovers each hour, or each day, asks the next time.
 coalesce(q.processed_at, q.last_attempt_at, q.created_at)
-    + least(interval '50 minutes' * 2::float8 ^ least(coalesce(q.failures, 0), 10)::float8, interval '23 hours') <= clock_timestamp()
+    <= clock_timestamp()
+        - least(interval '50 minutes' * 2::float8 ^ greatest(least(coalesce(q.failures, 0), 10), 0)::float8, interval '23 hours')
 
 -- name: waits
 -- For units that FAILED themselves, or are on the queue: it is opened when they come to their place. By key (OFFSET 0 keeps the
@@ -52,7 +53,7 @@ WITH due AS MATERIALIZED (
     ORDER BY q.id
     FOR NO KEY UPDATE SKIP LOCKED
 )
-UPDATE siorg_sync_queue AS q SET {{opened}}, failures = coalesce(q.failures, 0) + 1
+UPDATE siorg_sync_queue AS q SET {{opened}}, failures = least(coalesce(q.failures, 0), 1000) + 1
 FROM due WHERE q.id = due.id AND q.status OPERATOR(pg_catalog.=) 'FAILED'
 RETURNING q.id
 
@@ -72,7 +73,8 @@ WITH wanted AS (
     CROSS JOIN LATERAL (
         SELECT q.payload IS DISTINCT FROM n.payload OR coalesce(q.error_details ->> 'kind' = 'unknown_organization', false)
             OR (coalesce(q.error_details ->> 'kind' = 'parent_failed', false) AND NOT coalesce(n.above ?| ARRAY(
-                SELECT above.code FROM jsonb_array_elements_text(q.error_details #> '{details,waits_for}') AS above (code)
+                SELECT above.code FROM jsonb_array_elements_text(CASE jsonb_typeof(q.error_details #> '{details,waits_for}')
+                    WHEN 'array' THEN q.error_details #> '{details,waits_for}' ELSE '[]' END) AS above (code)
             ), true)) AS is_new
     ) AS news
     WHERE {{may_be_asked_again}} AND {{newest}}
@@ -80,7 +82,7 @@ WITH wanted AS (
     FOR NO KEY UPDATE OF q
 ), again AS (
     UPDATE siorg_sync_queue AS q
-    SET {{opened}}, payload = f.payload, failures = CASE WHEN NOT f.is_new THEN coalesce(q.failures, 0) + 1 END
+    SET {{opened}}, payload = f.payload, failures = CASE WHEN NOT f.is_new THEN least(coalesce(q.failures, 0), 1000) + 1 END
     FROM failed AS f WHERE q.id = f.id AND f.is_due
     RETURNING q.id
 )

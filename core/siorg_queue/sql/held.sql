@@ -1,7 +1,7 @@
 -- name: held
 -- What is held: of each row the one field that it is about, with both values, oldest first, of one time by path.
 SELECT q.id, q.entity_type, q.siorg_code AS code,
-       coalesce(home.siorg_code, {{organization}}::integer, q.siorg_code) AS organization,
+       coalesce(home.siorg_code, {{organization_code}}, q.siorg_code) AS organization,
        coalesce(u.name, home.name, q.payload ->> 'nome', q.siorg_code::text) AS name, coalesce(u.path_names, home.name, '') AS path,
        about.field, about.sides -> 'local' AS local, about.sides -> 'remote' AS remote, q.held_at,
        coalesce(q.last_error, '') AS reason
@@ -15,8 +15,12 @@ LEFT JOIN organizational_units AS u ON q.entity_type OPERATOR(pg_catalog.=) 'UNI
 LEFT JOIN organizations AS home ON home.id = u.organization_id OR (q.entity_type OPERATOR(pg_catalog.=) 'ORGANIZATION'
     AND home.siorg_code = q.siorg_code)
 WHERE {{held}}
-  AND (%(organization)s::integer IS NULL OR coalesce(home.siorg_code, {{organization}}::integer, q.siorg_code) = %(organization)s)
+  AND (%(organization)s::integer IS NULL OR coalesce(home.siorg_code, {{organization_code}}, q.siorg_code) = %(organization)s)
 ORDER BY q.held_at, path, q.siorg_code, q.id
+
+-- name: organization_code
+-- As a number, where it is one that an organization can have.
+CASE WHEN length({{organization}}) < 10 THEN {{organization}}::integer END
 
 -- name: release
 -- As the API server writes it when a person accepts SIORG's values. held_at stays: what a person released counts against no limit.
@@ -30,7 +34,8 @@ RETURNING q.id
 -- The local value stays; the next run records what SIORG said and was turned down.
 UPDATE siorg_sync_queue AS q
 SET status = 'PENDING', error_details = jsonb_build_object('resolution', 'MERGE', 'resolved_by', %(by)s::text,
-        'field_resolutions', (SELECT jsonb_object_agg(field, 'LOCAL') FROM jsonb_object_keys(q.detected_changes) AS k (field))),
+        'field_resolutions', (SELECT jsonb_object_agg(field, 'LOCAL') FROM jsonb_object_keys(
+            CASE jsonb_typeof(q.detected_changes) WHEN 'object' THEN q.detected_changes ELSE '{"is_active": null}' END) AS k (field))),
     resolution_notes = coalesce(%(notes)s, q.resolution_notes), scheduled_for = now(), processed_at = NULL
 WHERE q.id = ANY (%(ids)s::uuid[]) AND {{held}}
 RETURNING q.id

@@ -58,7 +58,7 @@ SET status = CASE
     scheduled_for = CASE
         WHEN f.outcome = 'RETRY' THEN clock_timestamp() + make_interval(secs => coalesce(f.delay_seconds,
             random() * least(%(retry_max_seconds)s::float8,
-                %(retry_base_seconds)s::float8 * 2::float8 ^ least(coalesce(q.attempts, 1) - 1, 30)::float8)))
+                %(retry_base_seconds)s::float8 * 2::float8 ^ greatest(least(coalesce(q.attempts, 1) - 1, 30), 0)::float8)))
         WHEN f.outcome = 'RELEASED' AND f.delay_seconds > 0::float8 THEN clock_timestamp() + make_interval(secs => f.delay_seconds)
         ELSE q.scheduled_for
     END,
@@ -94,4 +94,5 @@ FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(error
 WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status OPERATOR(pg_catalog.=) 'PROCESSING'
     AND q.lease_expires_at > clock_timestamp()
 RETURNING q.id, q.status, q.attempts,
-    CASE q.status::text WHEN 'PENDING' THEN extract(epoch FROM q.scheduled_for - clock_timestamp())::float8 END AS delay_seconds
+    CASE WHEN q.status::text = 'PENDING' AND isfinite(q.scheduled_for)
+        THEN extract(epoch FROM q.scheduled_for - clock_timestamp()) END::float8 AS delay_seconds

@@ -11,7 +11,7 @@ from uuid import UUID
 from siorg_job.commands.context import CommandError, Context, Exit, at_most
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField
 from siorg_job.sync.resolution import ResolutionError, read_resolution
-from siorg_queue import Attention, EntityType, Operation
+from siorg_queue import Attention, EntityType, Operation, Unreadable
 
 _FIELDS = {EntityType.UNIT: UnitField, EntityType.ORGANIZATION: OrganizationField}
 
@@ -59,7 +59,7 @@ def run_list(arguments: argparse.Namespace, context: Context) -> int:
         if arguments.json:
             print(_as_json(conflict))
         else:
-            fields = ", ".join(conflict.detected_changes or {})
+            fields = ", ".join(_changes(conflict))
             print(f"{conflict.id}  {conflict.entity_type} {conflict.siorg_code}  {conflict.operation}  {fields}")
     if not arguments.json and len(found) in (0, arguments.limit):
         print(f"the newest {arguments.limit}; --limit shows more" if found else "no conflicts")
@@ -72,10 +72,12 @@ def run_show(arguments: argparse.Namespace, context: Context) -> int:
         print(_as_json(conflict))
         return Exit.DONE
     print(f"{conflict.entity_type} {conflict.siorg_code}  {conflict.operation}\n{conflict.last_error or ''}")
-    for field, sides in (conflict.detected_changes or {}).items():
+    for field, sides in _changes(conflict).items():
         print(f"  {field}")
         for side in ("base", "local", "remote"):
             print(f"    {side:>6}: {json.dumps(sides.get(side), ensure_ascii=False)}")
+    if isinstance(conflict.detected_changes, Unreadable):
+        print(f"  detected_changes {conflict.detected_changes}")
     return Exit.DONE
 
 
@@ -99,6 +101,12 @@ def run_resolve(arguments: argparse.Namespace, context: Context) -> int:
     return Exit.DONE
 
 
+def _changes(conflict: Attention) -> dict[str, dict[str, Any]]:
+    """What the conflict is about, by field; nothing where that cannot be read."""
+    found = conflict.detected_changes
+    return {field: sides for field, sides in found.items() if isinstance(sides, dict)} if isinstance(found, dict) else {}
+
+
 def _decision(arguments: argparse.Namespace, conflict: Attention, fields: Iterable[str]) -> dict[str, Any]:
     if arguments.accept_siorg:
         return {"resolution": "ACCEPT_SIORG"}
@@ -109,7 +117,7 @@ def _decision(arguments: argparse.Namespace, conflict: Attention, fields: Iterab
 
 def _disputed(conflict: Attention) -> list[str]:
     """What both sides want otherwise: of an end, a merge or a split, the end, and not all else that differs."""
-    changes = conflict.detected_changes or {}
+    changes = _changes(conflict)
     if conflict.operation not in (Operation.EXTINCTION, Operation.MERGE, Operation.SPLIT):
         return list(changes)
     edited = {field for field, sides in changes.items() if sides.get("base") != sides.get("local")}
@@ -146,4 +154,4 @@ def _conflict(id_: UUID, context: Context) -> Attention:
 def _as_json(conflict: Attention) -> str:
     keys = ("entity_type", "siorg_code", "operation", "detected_changes", "last_error", "error_details")
     values = {"id": str(conflict.id), **{key: getattr(conflict, key) for key in keys}}
-    return json.dumps({**values, "created_at": conflict.created_at.isoformat()}, ensure_ascii=False)
+    return json.dumps({**values, "created_at": conflict.created_at.isoformat()}, ensure_ascii=False, default=str)

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
-from siorg_queue import EntityType, QueueStore
+from siorg_queue import EntityType, QueueStore, describe
 from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
@@ -90,11 +92,14 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
                 started = time.monotonic()
                 try:
                     found = await discover(organization, client, connection, store, full=full, limits=limits, elsewhere=elsewhere)
-                except SiorgError as error:
+                except (SiorgError, psycopg.DataError) as error:  # of the database: a value of its own rows, none of the others'
                     later = isinstance(error, TransientError | AccessRefused)
                     failures.add(Exit.TRY_LATER if later else Exit.ERROR)
                     log.error(
-                        "Discovery failed; nothing was recorded", organization=organization.code, reason=str(error), later=later
+                        "Discovery failed; nothing was recorded",
+                        organization=organization.code,
+                        reason=_reason(error),
+                        later=later,
                     )
                     continue
                 if found.how == "later":
@@ -102,6 +107,10 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
                     continue
                 _tell(organization, found, time.monotonic() - started)
     return min(failures, default=Exit.DONE)
+
+
+def _reason(error: Exception) -> str:
+    return f"its rows cannot be read: {describe(error)}" if isinstance(error, psycopg.DataError) else str(error)
 
 
 def _tell(organization: Organization, found: Discovery, seconds: float) -> None:

@@ -184,7 +184,7 @@ def _as_text(listing: Listing) -> str:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _as_json(listing: Listing) -> str:
@@ -203,4 +203,4 @@ def _as_json(listing: Listing) -> str:
         for row in listing.rows
     ]
     told = {"organization": listing.code, "acronym": listing.acronym, "counts": listing.counts, "digest": listing.digest}
-    return json.dumps({**told, "reasons": listing.reasons, "rows": rows}, ensure_ascii=False)
+    return json.dumps({**told, "reasons": listing.reasons, "rows": rows}, ensure_ascii=False, default=str)

@@ -142,7 +142,7 @@ async def discover(
 def _read_questions(connection: Connection, organization: int, units: Collection[int]) -> list[Question]:
     """What people are asked about an organization and its units, and those that SIORG had in it then."""
     return [
-        Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"], row["children"])
+        Question(EntityType(row["entity_type"]), row["code"], Operation(row["operation"]), row["changes"] or {}, row["children"])
         for row in query(connection, _SQL["questions"], organization=organization, codes=[organization, *units])
     ]
 

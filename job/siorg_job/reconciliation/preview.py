@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import psycopg
+
 from siorg_job.reconciliation import ended
 from siorg_job.reconciliation.changes import Change, Key, Node, Tree, What, changes_of, end_of, hold_back, settle
 from siorg_job.reconciliation.compared import Compared, compared
@@ -29,7 +31,7 @@ from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitFi
 from siorg_job.sync.place import base_of
 from siorg_job.sync.read import read_for_comparison, read_table
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, EntityType, query, transaction
+from siorg_queue import Connection, EntityType, describe, query, transaction
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "preview.sql")
@@ -112,11 +114,15 @@ async def preview(
             moved |= await _compare_organization(organization.code, siorg, connection, limits, elsewhere, found)
         except SiorgError as error:
             found.untold[str(organization.code)] = str(error)
+        except psycopg.DataError as error:
+            found.untold[str(organization.code)] = f"its rows cannot be read: {describe(error)}"
     for code in gone:  # by now most structures were read anyway
         try:
             moved |= await _look_at_ended(code, siorg, connection, elsewhere, found)
         except SiorgError as error:
             found.untold[str(code)] = str(error)
+        except psycopg.DataError as error:
+            found.untold[str(code)] = f"its rows cannot be read: {describe(error)}"
     known = {change.code for change in found.changes}
     await _compare_singly([unit for code, unit in moved.items() if code not in known], siorg, connection, homes, found)
     done = {each.code for each in organizations if each.is_active and str(each.code) not in found.untold} - {*gone}

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from siorg_job.reconciliation.departures import Departure, Kind
@@ -17,7 +18,7 @@ from siorg_job.reconciliation.verify import Subject, Verified, verify
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import BreakerOpen, SiorgError, TransientError
 from siorg_job.sync.limits import Limits
-from siorg_queue import Connection, EntityType, QueueStore, query
+from siorg_queue import Connection, EntityType, QueueStore, describe, query
 from siorg_queue.statements import load
 
 _ORGANIZATIONS_AT_ONCE = 4  # structures in memory; the rows here are read for one of them at a time
@@ -77,7 +78,7 @@ class VerifyAll:
         self._verify = partial(verify, siorg=siorg, connection=connection, store=store, limits=limits, at_once=at_once)
         self._tell = tell
         self._found: dict[Subject, Verified] = {}
-        self._failures: dict[Subject, SiorgError] = {}
+        self._failures: dict[Subject, SiorgError | psycopg.DataError] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._stopped = False
 
@@ -99,7 +100,7 @@ class VerifyAll:
             await self._run([asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, max(map(_pause_seconds, passing.values()))))])
             await self._work_off(list(passing))
         untold = [subject for subject in subjects if subject not in self._found]
-        return Verification(self._found, {subject: str(self._failures.get(subject, "it was stopped")) for subject in untold})
+        return Verification(self._found, {subject: _reason(self._failures.get(subject)) for subject in untold})
 
     async def _work_off(self, subjects: Sequence[Subject]) -> None:
         left = deque(subjects)
@@ -124,10 +125,16 @@ class VerifyAll:
             subject = left.popleft()
             try:
                 self._found[subject] = await self._verify(subject)
-            except SiorgError as error:
+            except (SiorgError, psycopg.DataError) as error:  # what cannot be read here is of its own rows
                 self._failures[subject] = error
             else:
                 self._tell(subject)
+
+
+def _reason(error: SiorgError | psycopg.DataError | None) -> str:
+    if isinstance(error, psycopg.DataError):
+        return f"its rows cannot be read: {describe(error)}"
+    return "it was stopped" if error is None else str(error)
 
 
 def _pause_seconds(error: TransientError) -> float:

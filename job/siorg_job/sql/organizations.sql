@@ -2,7 +2,8 @@
 SELECT o.siorg_code, o.acronym, o.name, o.cnpj, o.ug_code, coalesce(o.is_main, false) AS is_main,
        coalesce(o.is_active, true) AS is_active,
        (SELECT count(*) FROM organizational_units AS u WHERE u.organization_id = o.id AND u.is_active) AS units,
-       (SELECT (s.value #>> '{}')::boolean FROM system_settings AS s WHERE s.key::text = 'siorg_existe:' || o.siorg_code::text) AS exists_in_siorg,
+       (SELECT CASE s.value #>> '{}' WHEN 'true' THEN true WHEN 'false' THEN false END
+        FROM system_settings AS s WHERE s.key::text = 'siorg_existe:' || o.siorg_code::text) AS exists_in_siorg,
        (SELECT s.value #>> '{}' FROM system_settings AS s WHERE s.key::text = 'siorg_versao:' || o.siorg_code::text) AS version,
        o.siorg_synced_at AS synced_at
 FROM organizations AS o

@@ -24,6 +24,7 @@ from siorg_queue import EntityType, Item, Operation, Verdict
 def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one CATEGORY or TYPE item and change the working copy accordingly."""
     row, remote = _meant(item, fetched, copy)
+    copy.check_readable(row, item.siorg_code)
     resolution = resolution_of(item, DomainField)
     if row is not None and fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, row.synced_at, decided=resolution is not None)
@@ -93,7 +94,9 @@ def _settle_names(item: Item, freed: str | None, needed: str, fetched: Fetched, 
     while renamed:
         freed, needed = renamed.pop()
         for row in copy.domains_of(EntityType.CATEGORY):
-            if row.code is None or row.name == names.get(row.code) or not follows(row, table.get(row.code), fetched):
+            if row.id in copy.unreadable or row.code is None or row.name == names.get(row.code):
+                continue
+            if not follows(row, table.get(row.code), fetched):
                 continue
             remote, name = table[row.code], names[row.code]
             if row.name == needed or name == freed:

@@ -14,7 +14,7 @@ from typing import Any
 
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.siorg.values import normalise
-from siorg_job.sync.model import OrganizationField, UnitField, Value, Values, comparable, plain
+from siorg_job.sync.model import OrganizationField, UnitField, Values, comparable, plain
 
 _FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -79,11 +79,15 @@ def read_base(record: Any, synced_at: datetime | None, fields: Iterable[str]) ->
 
 
 def _read(found: Any, fields: Iterable[str]) -> Values:
-    return {name: _value(found[_SHORT[name]]) for name in fields if _SHORT[name] in found} if isinstance(found, dict) else {}
+    """What is recorded, but for what no field can have: somebody wrote that by hand."""
+    stored = {name: found[_SHORT[name]] for name in fields if _SHORT[name] in found} if isinstance(found, dict) else {}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if _is_value(value)}
 
 
-def _value(stored: Any) -> Value:
-    return tuple(stored) if isinstance(stored, list) else stored
+def _is_value(stored: Any) -> bool:
+    if isinstance(stored, list):
+        return all(isinstance(entry, str) for entry in stored)
+    return stored is None or isinstance(stored, str | int)
 
 
 def next_record(

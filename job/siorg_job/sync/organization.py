@@ -25,6 +25,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
             f"organization {item.siorg_code} is not registered here (SIORG serves no CNPJ): siorg-job organizations add",
             "unknown_organization",
         )
+    copy.check_readable(row)
     resolution = resolution_of(item, OrganizationField, remote_organization_values)
     if fetched.is_older_than(row.synced_at):
         return superseded(item, row.id, row.synced_at, decided=resolution is not None)
@@ -134,6 +135,7 @@ def _extinguish(item: Item, fetched: Fetched, row: Organization, copy: WorkingCo
     if newer := [unit.synced_at for unit in ending if fetched.is_older_than(unit.synced_at) and unit.synced_at]:
         return asked_too_early(item, max(newer), "a newer answer of SIORG about its units was applied meanwhile")
     for unit in sorted(ending, key=lambda unit: (-unit.level, unit.code)):
+        copy.check_readable(unit)
         _end_unit(item, fetched, unit, row, copy)
     copy.ask_again |= units & fetched.elsewhere
     after = replace(noted, is_active=False, base=next_record(row.base, ended, ended, ()))

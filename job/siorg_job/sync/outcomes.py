@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job.sync.model import Value, plain
-from siorg_queue import Item, Operation, Outcome, Verdict
+from siorg_queue import Item, Operation, Outcome, Unreadable, Verdict
 
 
 def completed(item: Item, local_id: UUID | None) -> Verdict:
@@ -78,6 +78,19 @@ def not_extinct(item: Item, subject: str, local_id: UUID | None = None) -> Verdi
     """The end that the item reports is not confirmed."""
     error = f"SIORG still has {subject}: it is not extinct"
     return Verdict(item, Outcome.SKIPPED, error, _details("not_extinct"), local_id=local_id)
+
+
+def unreadable(item: Item) -> Verdict | None:
+    """The end of an item of which a value cannot be read that it needs, and the payload is only a hint; None where all can."""
+    for column, value in (("error_details", item.error_details), ("detected_changes", item.detected_changes)):
+        if isinstance(value, Unreadable) and (column == "error_details" or "resolution" in (item.error_details or ())):
+            return refused(item, unreadable_value("siorg_sync_queue", item.id, column, value), "unreadable")
+    return None
+
+
+def unreadable_value(table: str, id_: UUID, column: str, value: Unreadable) -> str:
+    """For people: what cannot be read, and what they can do."""
+    return f"column {column} of {table} {id_} cannot be read ({value.reason}): correct it, then siorg-job retry"
 
 
 def part_of_an_end(item: Item, organization: int) -> Verdict:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -16,13 +17,15 @@ from siorg_job.sync.domain_rows import pairs
 from siorg_job.sync.local_rows import FALLBACK_CATEGORY, Ancestor, Child, Domain, HeldField, Kept, Organization, Unit
 from siorg_job.sync.merge_base import read_base
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
+from siorg_job.sync.outcomes import unreadable_value
 from siorg_job.sync.resolution import codes_named
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, DatabaseBlocked, EntityType, Item, Operation, describe
+from siorg_queue import Connection, DatabaseBlocked, EntityType, Item, Operation, Unreadable, describe
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 
 _Works: TypeAlias = Sequence[tuple[Item, Fetched]]
+_Reading: TypeAlias = Callable[[], list[dict[str, Any]]]
 
 _DEFAULT_DEPTH = 10
 _DOMAINS = {EntityType.TYPE: "types", EntityType.CATEGORY: "categories"}
@@ -52,10 +55,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     _read_organizations(connection, works, sorted(local_ids), copy)
     if local_ids:
         _read_units(connection, works, local_ids, copy)
-    if _changes_domains(works):
-        for name in ("types_for_change", "categories_for_change"):
-            _rows(connection, name)
-    _read_domains(connection, _DOMAINS.values(), copy)
+    _read_domains(connection, _DOMAINS.values(), copy, for_change=_changes_domains(works))
     codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
     codes |= {code for _, fetched in works for code in fetched.gone}
     _read_kept(connection, codes, copy)
@@ -82,9 +82,11 @@ def read_table(connection: Connection, entity_type: EntityType, table: Sequence[
     return copy
 
 
-def _read_domains(connection: Connection, names: Iterable[str], copy: WorkingCopy) -> None:
+def _read_domains(connection: Connection, names: Iterable[str], copy: WorkingCopy, *, for_change: bool = False) -> None:
     for name in names:
-        for row in _rows(connection, name):
+        read = partial(_rows, connection, name)
+        for row in _locked(partial(_rows, connection, f"{name}_for_change"), read) if for_change else read():
+            _note_unreadable(row, f"organizational_unit_{name}", copy)
             row |= {"base": read_base(row.pop("record"), row["synced_at"], DomainField), "base_raw": _raw(row)}
             copy.put(Domain(**row | {"entity_type": EntityType(row["entity_type"])}))
 
@@ -112,10 +114,12 @@ def _changes_domains(works: _Works) -> bool:
 
 def _read_organizations(connection: Connection, works: _Works, unit_codes: list[int], copy: WorkingCopy) -> None:
     codes = _organizations_said(works)
-    if changing := sorted(item.siorg_code for item, _ in works if item.siorg_code in codes):
-        _rows(connection, "organizations_for_change", codes=changing)
+    changing = sorted(item.siorg_code for item, _ in works if item.siorg_code in codes)
     named = {code for item, _ in works for code in codes_named(item.error_details)}
-    for row in _rows(connection, "organizations", codes=sorted(codes | named), unit_codes=unit_codes):
+    lock = partial(_rows, connection, "organizations_for_change", codes=changing)
+    read = partial(_rows, connection, "organizations", codes=sorted(codes | named), unit_codes=unit_codes)
+    for row in _locked(lock, read, lambda row: row["code"] in changing) if changing else read():
+        _note_unreadable(row, "organizations", copy)
         copy.put(Organization(**_with_base(row, OrganizationField)))
     ending = [
         copy.organizations[item.siorg_code].id
@@ -128,8 +132,10 @@ def _read_organizations(connection: Connection, works: _Works, unit_codes: list[
 
 
 def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID | None], copy: WorkingCopy) -> None:
-    for row in _rows(connection, "units", codes=sorted(local_ids), local_ids=[local_ids[code] for code in sorted(local_ids)]):
+    meant = {"codes": sorted(local_ids), "local_ids": [local_ids[code] for code in sorted(local_ids)]}
+    for row in _locked(partial(_rows, connection, "units_for_change", **meant), partial(_rows, connection, "units", **meant)):
         if row["code"] not in copy.units:
+            _note_unreadable(row, "organizational_units", copy)
             copy.put(_unit(row))
     parents = {code for item, _ in works for code in codes_named(item.error_details)}
     parents |= {unit.parent_code for _, fetched in works for unit in fetched.units if unit.parent_code}
@@ -152,6 +158,10 @@ def _read_kept(connection: Connection, codes: Iterable[int], copy: WorkingCopy) 
         entity_type = EntityType(row["entity_type"])
         if entity_type is EntityType.UNIT and row["code"] in copy.organizations and row["code"] not in copy.units:
             entity_type = EntityType.ORGANIZATION  # an organization that was enqueued as a unit
+        if isinstance(row["detected_changes"], Unreadable):
+            reason = unreadable_value("siorg_sync_queue", row["id"], "detected_changes", row["detected_changes"])
+            copy.unreadable[entity_type, row["code"]] = reason
+            continue
         found = row["detected_changes"].items()
         remote = {field: sides["remote"] for field, sides in found if isinstance(sides, dict) and "remote" in sides}
         copy.kept.setdefault((entity_type, row["code"]), []).append(Kept(row["decided_at"], remote))
@@ -189,6 +199,7 @@ def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCo
     return {
         (EntityType(row["entity_type"]), row["code"], field, json.dumps(sides["remote"]))
         for row in _rows(connection, "open_conflicts", codes=list(codes))
+        if isinstance(row["detected_changes"], dict)
         for field, sides in row["detected_changes"].items()
         if isinstance(sides, dict) and "remote" in sides
     }
@@ -197,7 +208,11 @@ def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCo
 def read_questions(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
     """What is held about these entities, into ``copy``."""
     for row in connection.execute(load("siorg_job.sync", "held.sql")["questions"], {"codes": list(codes)}).fetchall():
-        copy.held_fields.setdefault((EntityType(row["entity_type"]), row["code"]), []).extend(
+        entity = EntityType(row["entity_type"]), row["code"]
+        if isinstance(row["changes"], Unreadable):
+            copy.unreadable[entity] = unreadable_value("siorg_sync_queue", row["id"], "detected_changes", row["changes"])
+            continue
+        copy.held_fields.setdefault(entity, []).extend(
             HeldField(row["id"], name, sides["remote"], row["decided"])
             for name, sides in row["changes"].items()
             if isinstance(sides, dict) and "remote" in sides
@@ -211,6 +226,26 @@ def hanging_wrong(connection: Connection, copy: WorkingCopy) -> list[int]:
 
 def _rows(connection: Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
     return connection.execute(load("siorg_job.sync", "read.sql")[name], parameters).fetchall()
+
+
+def _locked(lock: _Reading, read: _Reading, must_be: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[dict[str, Any]]:
+    """What ``read`` returns, of which those rows that ``must_be`` were locked before, and stay as they were read.
+
+    Another row may be meant by the time that the lock is there: a person has given it the code, or made it.
+    """
+    locked: set[UUID] = set()
+    while True:
+        locked |= {row["id"] for row in lock()}
+        rows = read()
+        if all(row["id"] in locked for row in rows if must_be(row)):
+            return rows
+
+
+def _note_unreadable(row: dict[str, Any], table: str, copy: WorkingCopy) -> None:
+    """Note of a row which value of it cannot be read, if one is."""
+    for key, column in (("base_raw", "siorg_raw_data"), ("record", "siorg_base"), ("contact_info", "contact_info")):
+        if isinstance(row.get(key), Unreadable):
+            copy.unreadable[row["id"]] = unreadable_value(table, row["id"], column, row[key])
 
 
 def _unit(row: dict[str, Any]) -> Unit:

@@ -39,6 +39,7 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one UNIT item and change the working copy accordingly."""
     if fetched.unit is not None and (fetched.unit.organization_code == fetched.unit.code or fetched.unit.is_organization):
         return _promoted(item, fetched.unit, fetched, copy)
+    copy.check_readable(copy.units.get(item.siorg_code))
     resolution = resolution_of(item, UnitField, remote_unit_values)
     try:
         return _decide(item, fetched, copy, resolution)
@@ -70,6 +71,8 @@ def _decide(item: Item, fetched: Fetched, copy: WorkingCopy, resolution: Resolut
     ancestors = fetched.ancestors if remote.organization_code is None or (home is not None and home.is_active) else ()
     for ancestor in reversed(ancestors):
         above = copy.units.get(ancestor.code)
+        if above is not None and copy.unreadable_of(above):
+            continue  # its own items say so; what is below it hangs there as it is
         if above is None or above.synced_at is None or above.synced_at < fetched.asked_at:
             # It was not applied yet from this answer or a newer one. Where it is in conflict it has, or will have, an item of
             # its own; a loop that remains is refused below.
@@ -259,6 +262,7 @@ def _place(remote: RemoteUnit, unit: Unit | None, home: Organization, fetched: F
 def _promoted(item: Item, remote: RemoteUnit, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """SIORG has an organization of that code: a unit of that code has left the organization that held it."""
     unit = copy.units.get(remote.code)
+    copy.check_readable(unit)
     if unit is not None:
         if unit.synced_at is not None and fetched.is_older_than(unit.synced_at):
             return superseded(item, unit.id, unit.synced_at, decided="resolution" in (item.error_details or ()))

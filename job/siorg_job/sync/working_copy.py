@@ -27,7 +27,7 @@ from siorg_job.sync.local_rows import (
     Row,
     Unit,
 )
-from siorg_job.sync.model import Values, plain
+from siorg_job.sync.model import Refused, Values, plain
 from siorg_queue import EntityType, Item, Operation
 
 
@@ -45,6 +45,8 @@ class WorkingCopy:
     """Every row as the database has it, by id."""
     ancestors: dict[UUID, Ancestor] = field(default_factory=dict)
     children: dict[UUID, list[Child]] = field(default_factory=dict)
+    unreadable: dict[UUID | tuple[EntityType, int], str] = field(default_factory=dict)
+    """Rows, by id, and entities about which people decided, of which a value cannot be read: which one, for people."""
     active_units: dict[UUID, frozenset[int]] = field(default_factory=dict)
     """Codes of the active units, of organizations that may end."""
     kept: dict[tuple[EntityType, int], list[Kept]] = field(default_factory=dict)
@@ -193,6 +195,25 @@ class WorkingCopy:
         now = {code: self.units[code] for code in listed if code in self.units}
         left = {code for code, unit in now.items() if unit.organization_id != organization.id or not unit.is_active}
         return {*listed} - left
+
+    # -- what cannot be read ------------------------------------------------------------------------------------------
+
+    def unreadable_of(self, row: Row, number: int | None = None) -> str | None:
+        """What of the row, or of what people decided about it, cannot be read.
+
+        ``number``: by which items name it, where that is not its code.
+        """
+        code = row.code if number is None else number
+        return self.unreadable.get(row.id) or (None if code is None else self.unreadable.get((row.entity_type, code)))
+
+    def check_readable(self, row: Row | None, number: int | None = None) -> None:
+        """Whether the row, if there is one, can be worked with.
+
+        Raises:
+            Refused: it cannot; see ``unreadable_of``.
+        """
+        if row is not None and (reason := self.unreadable_of(row, number)):
+            raise Refused(reason, "unreadable")
 
     # -- what a person kept -------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
+from siorg_queue.loaders import register
+
 APPLICATION_NAME: Final = "siorg-operator"
 """By this the server knows our connections; those of jobs begin with ``siorg-job``."""
 
@@ -53,7 +55,7 @@ async def connect(url: str, limits: Limits) -> Connection:
     """
     hosts = 1 + str(conninfo_to_dict(url).get("host", "")).count(",")
     async with asyncio.timeout(limits.connect * hosts):
-        return await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             url,
             autocommit=True,
             prepare_threshold=None,
@@ -65,6 +67,8 @@ async def connect(url: str, limits: Limits) -> Connection:
             keepalives_count=3,
             tcp_user_timeout=5_000,  # a dead connection is noticed before a reading's time is up, and a new one tried
         )
+    register(connection)
+    return connection
 
 
 async def last_row(connection: Connection, statements: str) -> dict[str, Any]:

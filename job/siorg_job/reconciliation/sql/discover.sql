@@ -5,8 +5,9 @@ SELECT o.siorg_code AS code, o.acronym, o.name,
            SELECT FROM system_settings AS s
            JOIN system_settings AS v ON v.key::text = 'siorg_versao:' || o.siorg_code::text  -- updated_at: when it moved
            WHERE s.key::text = 'siorg_em_dia:' || o.siorg_code::text AND s.value = 'true'
-               AND s.updated_at > now() - interval '7 days'
-             AND (s.updated_at >= v.updated_at + interval '1 day' OR now() < v.updated_at + interval '1 day')
+             AND s.updated_at > now() - interval '7 days'
+             AND (greatest(s.updated_at, timestamptz '2000-01-01Z') - interval '1 day' >= v.updated_at
+                 OR now() - interval '1 day' < v.updated_at)
        ) AS at_rest,
        EXISTS (SELECT FROM organizational_units AS u WHERE u.organization_id = o.id AND u.siorg_code IS NOT NULL) AS has_units,
        coalesce(o.is_active, true) AS is_active,

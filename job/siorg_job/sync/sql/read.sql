@@ -37,7 +37,12 @@ WHERE o.siorg_code = ANY (%(codes)s::integer[])
 ORDER BY o.id
 
 -- name: organizations_for_change
-SELECT o.id FROM organizations AS o WHERE o.siorg_code = ANY (%(codes)s::integer[]) ORDER BY o.id FOR NO KEY UPDATE
+-- Rows are locked here by their ids and by nothing else, and read by the statement after this one. A statement that waits for a
+-- lock looks at the locked row anew, and at all rows joined to it as they were before: where they do not fit together any more,
+-- it drops the row, as if there were none.
+SELECT o.id FROM organizations AS o
+WHERE o.id = ANY (ARRAY(SELECT x.id FROM organizations AS x WHERE x.siorg_code = ANY (%(codes)s::integer[])))
+ORDER BY o.id FOR NO KEY UPDATE
 
 -- name: active_units
 SELECT u.organization_id, array_agg(u.siorg_code) AS codes FROM organizational_units AS u
@@ -59,35 +64,39 @@ coalesce((
     WHERE f.here IS DISTINCT FROM f.due
 ), '{}'::jsonb)
 
+-- name: units_for_change
+-- See organizations_for_change.
+SELECT u.id FROM organizational_units AS u
+WHERE u.id = ANY (ARRAY(SELECT target.id FROM ({{units_meant}}) AS target))
+ORDER BY u.id FOR NO KEY UPDATE
+
+-- name: units_meant
+-- By their SIORG code, else (an unofficial unit that a person mapped, or that the item names) by mapping or local id.
+SELECT u.id, w.code FROM unnest(%(codes)s::integer[]) AS w (code) JOIN organizational_units AS u ON u.siorg_code = w.code
+UNION
+SELECT u.id, w.code FROM unnest(%(codes)s::integer[]) AS w (code)
+JOIN siorg_mappings AS m ON m.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND m.siorg_code = w.code
+    AND m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE'
+JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
+UNION
+SELECT u.id, w.code FROM unnest(%(codes)s::integer[], %(local_ids)s::uuid[]) AS w (code, local_id)
+JOIN organizational_units AS u ON u.id = w.local_id AND u.siorg_code IS NULL
+
 -- name: units
--- The units meant by codes: by their SIORG code, else (an unofficial unit that a person mapped, or that the item names)
--- by mapping or local id.
-WITH wanted AS (
-    SELECT * FROM unnest(%(codes)s::integer[], %(local_ids)s::uuid[]) AS w (code, local_id)
-), target AS (
-    SELECT u.id, w.code FROM wanted AS w JOIN organizational_units AS u ON u.siorg_code = w.code
-    UNION
-    SELECT u.id, w.code FROM wanted AS w
-    JOIN siorg_mappings AS m ON m.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND m.siorg_code = w.code
-        AND m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE'
-    JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
-    UNION
-    SELECT u.id, w.code FROM wanted AS w JOIN organizational_units AS u ON u.id = w.local_id AND u.siorg_code IS NULL
-)
+-- After units_for_change.
 SELECT target.code, u.id, u.organization_id, o.siorg_code AS organization_code, u.parent_id,
        p.siorg_code AS parent_code, u.siorg_parent_code,
        u.category_id, c.siorg_code AS category_code, c.name AS category_name, u.unit_type_id, t.code AS type_slug, u.name, u.acronym,
        u.activity_area, u.contact_info, u.level, {{off_path}} AS off_path, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
        u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
-FROM target
+FROM ({{units_meant}}) AS target
 JOIN organizational_units AS u ON u.id = target.id
 JOIN organizations AS o ON o.id = u.organization_id
 JOIN organizational_unit_categories AS c ON c.id = u.category_id
 JOIN organizational_unit_types AS t ON t.id = u.unit_type_id
 LEFT JOIN organizational_units AS p ON p.id = u.parent_id
-ORDER BY u.id, u.siorg_code NULLS LAST
-FOR NO KEY UPDATE OF u
+ORDER BY u.siorg_code NULLS LAST, u.id
 
 -- name: units_to_compare
 -- All units of one organization that SIORG may know, and those named by code wherever they are.
@@ -141,7 +150,7 @@ SELECT u.parent_id, u.id, u.siorg_code AS code, u.name,
                      AND NOT coalesce(q.error_details ? 'resolution', false)))
            ) AS is_named,
        (SELECT min(CASE WHEN q.status::text = 'PROCESSING' OR {{scheduled}} <= now() THEN 0
-                        ELSE extract(epoch FROM {{scheduled}} - now()) END)::float8
+                        ELSE extract(epoch FROM least({{scheduled}}, now() + interval '1 year') - now()) END)::float8
         FROM siorg_sync_queue AS q
         WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = u.siorg_code AND {{open}}) AS item_due_seconds
 FROM organizational_units AS u
@@ -219,7 +228,7 @@ SELECT siorg_code AS code FROM organizational_unit_categories WHERE siorg_code =
 -- name: kept
 -- Conflicts that the API server ended as COMPLETED because a person keeps the local values: what SIORG said there was seen
 -- and turned down. Of an end, a merge or a split that is the end alone: the rest was shown, and is not in dispute.
-SELECT q.entity_type, q.siorg_code AS code,
+SELECT q.id, q.entity_type, q.siorg_code AS code,
        CASE WHEN q.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN q.detected_changes
             ELSE jsonb_build_object('is_active', q.detected_changes -> 'is_active') END AS detected_changes,
        coalesce(q.processed_at, q.last_attempt_at, q.created_at) AS decided_at
