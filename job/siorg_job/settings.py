@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from siorg_job.siorg import certificates
 from siorg_job.siorg.address import check_base_url
 from siorg_queue import RetryPolicy
 from siorg_queue.address import check_database_url
@@ -32,12 +32,6 @@ def _token(text: str) -> Secret:
     if len(text) > _LONGEST_TOKEN:
         raise ValueError(f"must have at most {_LONGEST_TOKEN} characters")
     return Secret(text)
-
-
-def _existing_file(text: str) -> Path:
-    if not os.path.isfile(text):  # noqa: PTH113 - False, too, where the path may not be looked at
-        raise ValueError("must be a file that exists")
-    return Path(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +62,7 @@ class Settings:
         "Also http, loopback and private addresses for SIORG: the simulator, a test cluster", default=False
     )
     siorg_ca_bundle: Path | None = setting(
-        Kind("a PEM file that exists", _existing_file),
+        Kind("a PEM file with at least one certificate", certificates.check_bundle),
         "Certificates of further authorities to trust for SIORG, beside the system's",
         default=None,
     )
@@ -139,6 +133,7 @@ class Settings:
         """
         reading = ENVIRONMENT.read(environ)
         _check_together(reading)
+        reading.errors += certificates.unusable(environ)
         unread = environ.get("RUST_LOG", "").strip() and "log_level" not in reading.given
         notices = ("RUST_LOG is not read any more; use LOG_LEVEL",) if unread else ()
         return cls(**reading.checked(), notices=notices)

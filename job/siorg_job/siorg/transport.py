@@ -247,10 +247,12 @@ class Transport:
 
     def _open(self) -> httpx2.AsyncClient:
         """Make the pool of connections, at the first request: reading the certificates takes its time."""
-        verify = (self._tls or httpx2.create_ssl_context()) if self._origin[0] == "https" else False
         try:
+            verify = (self._tls or httpx2.create_ssl_context()) if self._origin[0] == "https" else False
             self._http = self._client(verify=verify)
             return self._http
+        except OSError:  # they were there when the settings were read; ssl.SSLError is one
+            failure = AccessRefused("the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be read any more")
         except (ValueError, ImportError, httpx2.InvalidURL):
             failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
         raise failure

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import ssl
 import subprocess
 import sys
 import traceback
@@ -15,10 +16,23 @@ from psycopg.conninfo import conninfo_to_dict
 from siorg_job.settings import ENVIRONMENT, Settings, env_example
 from siorg_queue.address import check_database_url
 from siorg_runtime.environment import Secret, SettingsError
+from support.rows import holds_for
 
 ROOT = Path(__file__).resolve().parents[3]
 URL = "postgresql://siorg:hunter2-word@db:5432/siorg"
 TOKEN = "tok-3f9a-secret"
+CERTIFICATE = b"""\
+-----BEGIN CERTIFICATE-----
+MIIBdTCCARugAwIBAgIUFMijm/aRmnBOmDgN7eiqYACGvhcwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjgwNDMwMjZaGA8yMTI2MTEwNDA0MzAy
+NlowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABEb8
+2NApoOCpRPPuh8qeCnGwBSHjXjkbORK6bgjyhPd+qskA+Y6/1JPBacg/k3gml/gt
+/W1/Z/XJElcy5cugKVujUzBRMB0GA1UdDgQWBBTNG+YShRsDEdBTohPxFFDuxOUu
+5zAfBgNVHSMEGDAWgBTNG+YShRsDEdBTohPxFFDuxOUu5zAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0gAMEUCIQCx4ufkjHup7l4rlgyHoqbuXX+IefkpHV2U
+BqyjkzmmWgIgLsWgUmEfgk7igdoPRXqsyHwpPWNEow8bFpujXnIpJZ8=
+-----END CERTIFICATE-----
+"""
 
 
 def read(**environ: str) -> Settings:
@@ -27,7 +41,7 @@ def read(**environ: str) -> Settings:
 
 def test_values_are_read_trimmed_and_typed(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
-    bundle.touch()
+    bundle.write_bytes(CERTIFICATE)
     address = {"SIORG_API_URL": "http://127.0.0.1:8900/doc/", "SIORG_ALLOW_INSECURE": "Yes", "SIORG_CA_BUNDLE": str(bundle)}
     settings = read(SIORG_API_TOKEN=f" {TOKEN}\n", WORKER_METRICS_PORT="9100", LOG_FORMAT="JSON", **address)
     assert (settings.siorg_api_token, settings.siorg_ca_bundle) == (Secret(TOKEN), bundle)
@@ -61,7 +75,9 @@ WRONG = [
     ("SIORG_API_TOKEN", "hunter2-word" * 400, "at most 4096 characters"),
     ("SIORG_ALLOW_INSECURE", "maybe", "true, false"),
     ("SIORG_CA_BUNDLE", "/nowhere/ca.pem", "exists"),
-    ("SIORG_CA_BUNDLE", "/", "exists"),
+    ("SIORG_CA_BUNDLE", "/", "is a directory"),
+    ("SSL_CERT_FILE", "/nowhere/ca.pem", "exists"),
+    ("SSL_CERT_DIR", "/nowhere", "exists"),
     ("SIORG_TIMEOUT_SECS", "0", "0.001 to 600"),
     ("SIORG_TIMEOUT_SECS", "nan", "must be a number"),
     ("SIORG_MAX_BODY_BYTES", "64MB", "1024 to 1073741824"),
@@ -95,6 +111,41 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_allowed() -> None:
         if not (alone and found and said in found[0] and found[0].isprintable() and "hunter2" not in told):
             failed.append((name, value, raised.value.errors))
     assert failed == []
+
+
+def test_certificates_that_cannot_be_used_are_refused_with_the_variables_name(tmp_path: Path) -> None:
+    files = {
+        "der": (ssl.PEM_cert_to_DER_cert(CERTIFICATE.decode()), "is DER; must be PEM"),
+        "not-pem": (b"no certificate", "is not PEM"),
+        "empty": (b"", "is not PEM"),
+        "key": (b"-----BEGIN PRIVATE KEY-----\nMC4=\n-----END PRIVATE KEY-----\n", "has no certificate"),
+        "torn": (CERTIFICATE[:300], "cannot be read"),
+        "damaged": (CERTIFICATE.replace(b"MII", b"AAA"), "cannot be read"),
+        "second-damaged": (CERTIFICATE + CERTIFICATE.replace(b"MII", b"AAA"), "cannot be read"),
+        "folder/file": (b"", "is not PEM"),
+    }
+    (tmp_path / "folder").mkdir()
+    cases = [("folder", "is a directory"), ("absent", "must be a file that exists")]
+    for name, (content, said) in files.items():
+        (tmp_path / name).write_bytes(content)
+        cases.append((name, said))
+    wrong = [(variable, name, said) for variable in ("SIORG_CA_BUNDLE", "SSL_CERT_FILE") for name, said in cases]
+    folders = (("key", "is a file"), ("folder", "hashed name"), ("absent", "exists"))
+    wrong += [("SSL_CERT_DIR", name, said) for name, said in folders]
+
+    def check(case: tuple[str, str, str]) -> None:
+        variable, name, said = case
+        with pytest.raises(SettingsError) as raised:
+            read(**{variable: str(tmp_path / name)})
+        (error,) = raised.value.errors
+        assert re.fullmatch(rf"{variable}: .*; allowed: .*", error)
+        assert said in error
+
+    holds_for(wrong, check)
+    (tmp_path / "good").write_bytes(b"# whose it is\n" + CERTIFICATE * 2)
+    (tmp_path / "folder" / "0a1b2c3d.0").write_bytes(CERTIFICATE)
+    read(SSL_CERT_FILE=str(tmp_path / "good"), SSL_CERT_DIR=f"{tmp_path}/folder:/etc")
+    read(SSL_CERT_FILE="", SSL_CERT_DIR="")
 
 
 def test_a_wrong_switch_is_told_alone() -> None:
