@@ -233,8 +233,9 @@ def _rules(one: Schema) -> list[dict[str, str]]:
 def _job_variables() -> Iterator[str]:
     yield "## Variables of the job\n"
     yield (
-        "Of `siorg-job`, in a Job, in a Deployment and by hand; `siorg-job settings` prints this table. A variable with the"
-        " prefix `SIORG_` or `WORKER_` that is not in it is refused. [.env.example](../.env.example) has them all.\n"
+        "Of `siorg-job`, in a Job, in a Deployment and by hand; `siorg-job settings` lists them with their values in force. A"
+        " variable with the prefix `SIORG_` or `WORKER_` that is not in it is refused."
+        " [.env.example](../.env.example) has them all.\n"
     )
     yield job_settings.ENVIRONMENT.markdown_table()
     yield "### Where a resource sets them\n"

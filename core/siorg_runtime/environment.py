@@ -182,13 +182,14 @@ class Variable:
 
 def _variable(declared: Field[Any], prefix: str) -> Variable:
     required = declared.default is MISSING and declared.default_factory is MISSING
-    default = None if declared.default is MISSING or declared.default is None else _as_written(declared.default)
+    default = None if declared.default is MISSING or declared.default is None else as_written(declared.default)
     shown = declared.metadata["shown"] or ("required" if required else "not set" if default is None else f"`{default}`")
     given = {name: declared.metadata[name] for name in ("kind", "unit", "meaning", "hidden")}
     return Variable(prefix + declared.name.upper(), default=default, required=required, shown=shown, **given)
 
 
-def _as_written(value: object) -> str:
+def as_written(value: object) -> str:
+    """A value as it would be written in the environment."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -219,6 +220,11 @@ class Environment:
     def variables(self) -> tuple[Variable, ...]:
         """Every variable that is read, in the order in which people should meet them."""
         return tuple(self._by_field.values())
+
+    @property
+    def by_field(self) -> Mapping[str, Variable]:
+        """The same, each by the name of its field."""
+        return MappingProxyType(self._by_field)
 
     def markdown_table(self) -> str:
         """All variables as a table, for the documentation and the command ``settings``."""

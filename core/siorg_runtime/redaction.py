@@ -2,11 +2,13 @@
 
 Two nets, one behind the other:
 
-* **Known secrets** (database URLs, passwords, tokens) are replaced wherever they stand, also percent-encoded,
-  JSON-escaped and in base64, as Kubernetes keeps them. Only from four characters on: a password ``a`` would turn every
-  log into stars.
-* **Known places** hold secrets whatever these are: ``scheme://user:password@host``, ``password=…``,
-  ``Authorization: …``, ``Bearer …``, and fields of those names. Here short ones are replaced too.
+* **Known secrets** (database URLs and libpq's keyword strings, the passwords in them, tokens) are replaced wherever they
+  stand, also percent-encoded (any part of it, more than once), escaped with backslashes, and in base64, alone or amid
+  other text, wrapped or not. Only from four characters on (amid base64 from five bytes on): a password ``a`` would turn
+  every log into stars.
+* **Known places** hold secrets whatever these are: ``scheme://user:password@host`` (of PostgreSQL's URLs also what was cut
+  before the ``@``), ``password=…``, ``Authorization: …``, ``Bearer …``, and fields of those names. Here short ones are
+  replaced too.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import json
 import re
 import threading
 from bisect import insort
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
 from urllib.parse import quote, quote_plus, unquote
 
 STARS: Final = "***"
@@ -26,7 +28,10 @@ LONGEST_TEXT: Final = 16_384
 
 _SHORTEST_SECRET = 4  # characters
 _DEEPEST = 16  # levels: what is deeper is cut, and a structure that contains itself comes to an end
-_SECRET_PARAMETERS = frozenset({"password", "sslpassword"})  # of a database's URL
+# Of libpq's.
+_SECRET_PARAMETERS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
+_MANY = 100  # secrets, from which on it is worth to look for their beginnings first
+_SHORTEST_CORE = 6  # characters of base64: 36 bits, which do not occur by chance
 _SECRET_FIELDS = frozenset(
     {
         "authorization", "proxy-authorization", "password", "passwd", "sslpassword", "pgpassword",
@@ -36,6 +41,10 @@ _SECRET_FIELDS = frozenset(
 
 # PostgreSQL's own URLs first, and greedily: a password with an unencoded / or ? or @ must not stick out.
 _DATABASE_URL_USER = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://)[^\s\"'<>]*@", re.IGNORECASE)
+# Cut before its @, as PostgreSQL cuts names at 63 bytes: what is behind the user and is no port.
+_CUT_DATABASE_URL = re.compile(
+    r"(postgres(?:ql)?(?:\+\w+)?://[^\s/:@?\"'<>]+:)(?![0-9]{1,5}(?:[^0-9A-Za-z%._~-]|$)|\*{3})[^\s\"'<>]+", re.IGNORECASE
+)
 _URL_USER = re.compile(r"([a-z][a-z0-9+.-]{0,30}://)[^\s/?#\"'<>]*@", re.IGNORECASE)
 _AUTHORIZATION = re.compile(
     r"((?:proxy-)?authorization\\?[\"']?\s*[:=,]\s*(?:b?\\?[\"'])?)(?:(basic|bearer|digest|negotiate|token)\s+)?[^\s\"',;\\]+",
@@ -43,21 +52,49 @@ _AUTHORIZATION = re.compile(
 )
 _BEARER = re.compile(r"\b(bearer)\s+(?=[^\s]*[0-9._~+/=-])[A-Za-z0-9._~+/=-]+", re.IGNORECASE)
 _PASSWORD = re.compile(
-    r"\b((?:ssl|db|pg)?_?(?:password|passwd|pwd)|access_token|api_?key|client_secret)(\s*=\s*)"
-    r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;'\")]+)",
+    r"\b((?:ssl|db|pg)?_?(?:password|passwd|pwd)|access_token|api_?key|(?:oauth_)?client_secret|scram_(?:client|server)_key)"
+    # In quotes, or to the next space, as libpq reads it.
+    r"(\s*=\s*)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(?:\\.|[^\s&'\"])(?:\\.|[^\s&\"])*)",
     re.IGNORECASE,
 )
+_KEYWORD = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*)", re.DOTALL)
+_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{6,}=*")
+
+
+class _Writing(NamedTuple):
+    """A way to write text, and how it is undone."""
+
+    mark: bytes
+    """Where this is not, nothing is written so."""
+    pattern: re.Pattern[bytes]
+    plain: Callable[[re.Match[bytes]], bytes]
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    code, byte, letter = match.groups()
+    if code:
+        return chr(int(code, 16)).encode("utf-8", "surrogatepass")
+    return bytes.fromhex(byte.decode()) if byte else {b"n": b"\n", b"r": b"\r", b"t": b"\t"}.get(letter, letter)
+
+
+_PERCENT = _Writing(b"%", re.compile(rb"%([0-9A-Fa-f]{2})"), lambda match: bytes.fromhex(match[1].decode()))
+_BACKSLASH = _Writing(b"\\", re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|([^ux]))", re.DOTALL), _unescaped)
+_WRAPPED = _Writing(b"\n", re.compile(rb"(?<=[A-Za-z0-9+/_-])\r?\n[ \t]*(?=[A-Za-z0-9+/_=-])"), lambda _: b"")
+_CHAINS = ((_PERCENT, _PERCENT, _BACKSLASH, _WRAPPED), (_BACKSLASH, _PERCENT, _WRAPPED))
 
 
 class Redactor:
     """Replaces secrets with ``***``. Learns at run time, forgets nothing; safe to use from several threads."""
 
-    __slots__ = ("_known", "_lock", "_remembered")
+    __slots__ = ("_cores", "_known", "_lock", "_plain", "_remembered", "_starts")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Know these ``secrets``, as ``remember`` does."""
         self._remembered: set[str] = set()
         self._known: tuple[str, ...] = ()
+        self._plain: frozenset[bytes] = frozenset()
+        self._cores: frozenset[bytes] = frozenset()
+        self._starts: frozenset[bytes] = frozenset()
         self._lock = threading.Lock()
         for secret in secrets:
             self.remember(secret)
@@ -72,13 +109,18 @@ class Redactor:
         """
         if secret in self._remembered:  # the usual case: Secrets are read again and again
             return
-        forms = {form for part in secrets_of(secret.strip()) for form in _forms_of(part) if len(form) >= _SHORTEST_SECRET}
+        parts = set(secrets_of(secret.strip()))
+        forms = {form for part in parts for form in _forms_of(part) if len(form) >= _SHORTEST_SECRET}
+        plain = {part.encode("utf-8", "surrogatepass") for part in parts if len(part) >= _SHORTEST_SECRET}
         with self._lock:
             # Put in their places, not sorted anew: with hundreds of resources that took more than a second at the start.
             known = list(self._known)
             for form in forms.difference(known):
                 insort(known, form, key=lambda form: -len(form))  # of a URL and its password, the URL goes as a whole
             self._known = tuple(known)
+            self._plain |= plain
+            self._cores |= {core for part in plain for core in _cores_of(part)}
+            self._starts = frozenset(needle[:_SHORTEST_SECRET] for needle in self._plain | self._cores)
             self._remembered.add(secret)
 
     def text(self, text: str) -> str:
@@ -87,7 +129,7 @@ class Redactor:
         for known in self._known:
             if known in text:
                 text = text.replace(known, STARS)
-        return without_known_places(text)
+        return without_known_places(self._without_other_writings(text))
 
     def value(self, value: object, name: str = "") -> object:
         """Return ``value`` without the secrets, and so that ``json.dumps`` takes it. Never raises.
@@ -100,6 +142,44 @@ class Redactor:
             name: of the field that it is the value of: ``***`` stands for a text where that says it is a secret.
         """
         return self._value(value, name, _DEEPEST)
+
+    def _without_other_writings(self, text: str) -> str:
+        """``text`` without the known secrets that only show once it is decoded, or amid base64."""
+        data = text.encode("utf-8", "surrogatepass")
+        spans = self._spans(data, [])
+        for chain in _CHAINS:
+            ways, view = list[_Writing](), data
+            for way in chain:
+                if way.mark in view:
+                    ways.append(way)
+                    view = way.pattern.sub(way.plain, view)
+                    spans |= self._spans(data, ways) if self._is_in(view) else set()
+        if not spans:
+            return text
+        parts, done = list[bytes](), 0
+        for start, end in sorted(spans):
+            if start >= done:
+                parts += [data[done:start], STARS.encode()]
+            done = max(done, end)
+        return b"".join([*parts, data[done:]]).decode("utf-8", "surrogatepass")
+
+    def _is_in(self, data: bytes) -> bool:
+        # Of thousands of secrets, as 500 resources may bring, nearly always none even begins here.
+        if len(self._cores) > _MANY and not any(data[at : at + _SHORTEST_SECRET] in self._starts for at in range(len(data))):
+            return False
+        return any(plain in data for plain in self._plain) or any(core in data for core in self._cores)
+
+    def _spans(self, data: bytes, ways: Iterable[_Writing]) -> set[tuple[int, int]]:
+        """Where in ``data`` a known secret begins and ends, after these ways of writing were undone one after the other."""
+        if not self._is_in(data) and not ways:
+            return set()
+        places = [(at, at + 1) for at in range(len(data))]
+        for way in ways:
+            data, places = _undone(way, data, places)
+        found = [match.span() for plain in self._plain for match in re.finditer(re.escape(plain), data)]
+        # Of base64 the run as a whole: its first and last characters hold bits of the secret, too.
+        found += [run.span() for run in _BASE64_RUN.finditer(data) if any(core in run[0] for core in self._cores)]
+        return {(places[start][0], places[end - 1][1]) for start, end in found}
 
     def _value(self, value: object, name: object, levels: int) -> object:
         if value is None or isinstance(value, bool):
@@ -151,6 +231,7 @@ def without_known_places(text: str) -> str:
     # Most lines have none of these in them; a plain search is much cheaper than the patterns.
     if "://" in text:
         text = _DATABASE_URL_USER.sub(rf"\1{STARS}@", text)
+        text = _CUT_DATABASE_URL.sub(rf"\1{STARS}", text)
         text = _URL_USER.sub(rf"\1{STARS}@", text)
     lower = text.lower()
     if "authorization" in lower:
@@ -163,8 +244,12 @@ def without_known_places(text: str) -> str:
 
 
 def secrets_of(secret: str) -> Iterator[str]:
-    """The secret itself and, where it is a URL, the passwords in it; also of a URL that was refused."""
+    """The secret itself and, of a URL or libpq's keyword string, the passwords in it; also of one that was refused."""
     yield secret
+    for keyword in _KEYWORD.finditer(secret):
+        if keyword[1].lower() in _SECRET_PARAMETERS:
+            yield keyword[2]
+            yield from _written(re.sub(r"\\(.)", r"\1", keyword[2][1:-1] if keyword[2].startswith("'") else keyword[2]))
     rest = secret.partition("://")[2]
     if "@" in rest:
         # Both readings of a URL that is ambiguous: up to the first @, as libpq does it, and up to the last one.
@@ -198,6 +283,29 @@ def _forms_of(secret: str) -> Iterator[str]:
     if len(secret) >= _SHORTEST_SECRET:
         for kept in (encodable, encodable + b"\n"):  # the second as `echo … | base64` makes it
             yield base64.b64encode(kept).decode()
+        yield encodable.hex()
+
+
+def _cores_of(secret: bytes) -> Iterator[bytes]:
+    """What is in base64 of any text with this secret in it: at each of the three places where it may begin, in both alphabets."""
+    for shift in range(3):
+        encoded = base64.b64encode(bytes(shift) + secret)
+        core = encoded[(8 * shift + 5) // 6 : 8 * (shift + len(secret)) // 6]
+        if len(core) >= _SHORTEST_CORE:
+            yield core
+            yield core.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def _undone(way: _Writing, data: bytes, places: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, int]]]:
+    """``data`` with a way of writing undone, and of each byte of it where that stands. ``places``: of the bytes of ``data``."""
+    plain, at, done = bytearray(), [], 0
+    for match in way.pattern.finditer(data):
+        start, end = match.span()
+        written = way.plain(match)
+        plain += data[done:start] + written
+        at += [*places[done:start], *[(places[start][0], places[end - 1][1])] * len(written)]
+        done = end
+    return bytes(plain + data[done:]), at + places[done:]
 
 
 def _unreadable(value: object) -> str:

@@ -28,20 +28,24 @@ from siorg_job.commands import (
     preview,
     retry,
     run,
+    settings,
     status,
     verify,
 )
 from siorg_job.commands.context import CommandError, Context, Exit
-from siorg_job.settings import ENVIRONMENT, Settings
+from siorg_job.settings import Settings
 from siorg_queue import DatabaseUnavailable, describe, is_transient
 from siorg_runtime.environment import SettingsError
 from siorg_runtime.logs import capture_uncaught, configure, logger
-from siorg_runtime.redaction import Redactor
+from siorg_runtime.output import Output, guarded
 from siorg_runtime.version import version
 
 _COMMANDS = (
     run, discover, verify, preview, cleanup, status, conflicts, held, adopted, retry, enqueue, organizations, migrate, doctor,
+    settings,
 )  # fmt: skip
+_WORKING = frozenset({run.run, discover.run, cleanup.run, enqueue.run, migrate.run})
+"""What these do is what was asked for; of the others, what they print."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,28 +60,33 @@ def parser() -> argparse.ArgumentParser:
     subparsers = root.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_to(subparsers)
-    subparsers.add_parser("settings", help="list every setting with its default").set_defaults(run=None)
     return root
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command; returns its exit code."""
-    chosen = parser().parse_args(arguments)
-    if chosen.run is None:
-        print(ENVIRONMENT.markdown_table())
-        return Exit.DONE
+    with guarded() as outputs:
+        chosen = parser().parse_args(arguments)
+        code = settings.run(chosen, environ) if chosen.run is settings.run else _run(chosen, environ, outputs)
+        return _with_output(code, chosen, outputs[0])
+
+
+def _run(chosen: argparse.Namespace, environ: Mapping[str, str], outputs: Sequence[Output | None]) -> int:
     try:
-        settings = Settings.from_environment(environ)
+        given = Settings.from_environment(environ)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return Exit.USAGE
-    redactor = settings.redactor()
-    configure(settings.log_format, settings.log_level, redactor)
+    redactor = given.redactor()
+    for output in outputs:
+        if output is not None:
+            output.redactor = redactor
+    configure(given.log_format, given.log_level, redactor)
     capture_uncaught("siorg_job")
     log = logger("siorg_job")
-    for notice in settings.notices:
+    for notice in given.notices:
         log.warning(notice)
-    context = Context(settings)
+    context = Context(given)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         context.stop.set()
@@ -88,16 +97,26 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         signal.signal(number, on_signal)
         # The interpreter puts the defaults back while it ends: a second signal would then spoil an exit code that is decided.
         atexit.register(signal.signal, number, signal.SIG_IGN)
-    return _guarded(lambda: chosen.run(chosen, context), redactor)
+    return _guarded(lambda: chosen.run(chosen, context))
 
 
-def _guarded(command: Callable[[], int], redactor: Redactor) -> int:
+def _with_output(code: int, chosen: argparse.Namespace, output: Output | None) -> int:
+    """The exit code where what was printed may not have arrived."""
+    if output is not None:
+        output.flush()
+        if output.failed is not None:
+            print(f"Standard output could not be written: {output.failed.strerror or output.failed}", file=sys.stderr)
+            return Exit.ERROR if code == Exit.DONE and chosen.run not in _WORKING else code
+    return code
+
+
+def _guarded(command: Callable[[], int]) -> int:
     """Run a command; whatever it raises becomes a sentence for a person and an exit code."""
     log = logger("siorg_job")
     try:
         return int(command())
     except CommandError as error:
-        print(redactor.text(str(error)), file=sys.stderr)
+        print(error, file=sys.stderr)
         return error.exit_code
     except DatabaseUnavailable as error:
         log.error("The database is unavailable; try again later", reason=str(error))
@@ -108,8 +127,6 @@ def _guarded(command: Callable[[], int], redactor: Redactor) -> int:
     except psycopg.Error as error:
         log.error("The database refused", reason=describe(error), sqlstate=error.sqlstate)
         return Exit.TRY_LATER if is_transient(error) else Exit.ERROR
-    except BrokenPipeError:
-        return Exit.ERROR
     except Exception as error:
         log.error("Unexpected error; this is a fault of ours", error=f"{type(error).__name__}: {error}", exc_info=error)
         return Exit.ERROR

@@ -131,9 +131,7 @@ class Settings:
         Raises:
             SettingsError: with every error; neither it nor anything it refers to holds a secret.
         """
-        reading = ENVIRONMENT.read(environ)
-        _check_together(reading)
-        reading.errors += certificates.unusable(environ)
+        reading = read(environ)
         unread = environ.get("RUST_LOG", "").strip() and "log_level" not in reading.given
         notices = ("RUST_LOG is not read any more; use LOG_LEVEL",) if unread else ()
         return cls(**reading.checked(), notices=notices)
@@ -151,6 +149,14 @@ class Settings:
 ENVIRONMENT: Final = Environment(
     Settings, ours=("WORKER_", "SIORG_"), others=("SIORG_OPERATOR_", "SIORG_SIMULATOR_"), listing="siorg-job settings"
 )
+
+
+def read(environ: Mapping[str, str]) -> Reading:
+    """What an environment says, and all that is wrong with it."""
+    reading = ENVIRONMENT.read(environ)
+    _check_together(reading)
+    reading.errors += certificates.unusable(environ)
+    return reading
 
 
 def _check_together(reading: Reading) -> None:

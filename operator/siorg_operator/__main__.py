@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from siorg_operator.api.errors import ResourceError
 from siorg_operator.cli import DONE, USAGE, UsageError
-from siorg_operator.settings import ENVIRONMENT, OperatorSettings
+from siorg_operator.settings import ENVIRONMENT, OperatorSettings, read
 from siorg_runtime.environment import SettingsError
+from siorg_runtime.listing import add_options, print_listing
 from siorg_runtime.version import version
 
 
@@ -77,12 +79,16 @@ def parser() -> argparse.ArgumentParser:
     explain.set_defaults(command=_explain)
 
     commands.add_parser("crd", help="print the CustomResourceDefinition").set_defaults(command=_crd)
-    commands.add_parser("settings", help="list every setting of run with its default").set_defaults(command=_settings)
+    listing = commands.add_parser("settings", help="list every setting of run, its value in force and where that comes from")
+    add_options(listing)
+    listing.set_defaults(command=_settings)
     return root
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command; returns its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what PYTHONIOENCODING or the locale does not have
     chosen = parser().parse_args(arguments)
     try:
         code: int = chosen.command(chosen, environ)
@@ -130,8 +136,8 @@ def _crd(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
     return DONE
 
 
-def _settings(_arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
-    print(ENVIRONMENT.markdown_table(), end="")
+def _settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    print_listing(arguments, ENVIRONMENT, read(environ))
     return DONE
 
 

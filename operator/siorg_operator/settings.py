@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from siorg_operator.decide.job_failures import Pacing
-from siorg_runtime.environment import LOG_FORMAT, LOG_LEVEL, Environment, Kind, seconds, setting, switch, whole
+from siorg_runtime.environment import LOG_FORMAT, LOG_LEVEL, Environment, Kind, Reading, seconds, setting, switch, whole
 from siorg_runtime.logs import LogFormat, LogLevel
 
 PREFIX: Final = "SIORG_OPERATOR_"
@@ -130,13 +130,7 @@ class OperatorSettings:
         Raises:
             SettingsError: with every error.
         """
-        of_pod = environ.get("POD_NAMESPACE", "").strip()
-        namespace = ("POD_NAMESPACE", of_pod) if of_pod else (str(namespace_file), _content(namespace_file))
-        reading = ENVIRONMENT.read(environ, {"namespace": namespace})
-        for name, other, what in _misfits(reading.value):
-            if not reading.is_wrong(name) and not reading.is_wrong(other):
-                reading.refuse(name, what)
-        return cls(**reading.checked())
+        return cls(**read(environ, namespace_file).checked())
 
     @property
     def quiet_loggers(self) -> tuple[str, ...]:
@@ -158,6 +152,17 @@ class OperatorSettings:
 
 
 ENVIRONMENT: Final = Environment(OperatorSettings, prefix=PREFIX, ours=(PREFIX,), listing="siorg-operator settings")
+
+
+def read(environ: Mapping[str, str], namespace_file: Path = NAMESPACE_FILE) -> Reading:
+    """What an environment says, and all that is wrong with it."""
+    of_pod = environ.get("POD_NAMESPACE", "").strip()
+    namespace = ("POD_NAMESPACE", of_pod) if of_pod else (str(namespace_file), _content(namespace_file))
+    reading = ENVIRONMENT.read(environ, {"namespace": namespace})
+    for name, other, what in _misfits(reading.value):
+        if not reading.is_wrong(name) and not reading.is_wrong(other):
+            reading.refuse(name, what)
+    return reading
 
 
 def _misfits(value: Callable[[str], Any]) -> Iterator[tuple[str, str, str]]:

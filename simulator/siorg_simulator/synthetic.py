@@ -23,6 +23,9 @@ _WIDEST = 255
 _CODES = 668_873
 """Codes were this large in 2026; they are sparse."""
 
+_ABOVE = (244, 26)
+"""Codes above an organization, the second for the first: of no unit in it, or the structure would be a circle."""
+
 _AREAS = (
     "Administração", "Agronomia", "Arquitetura", "Artes", "Biologia", "Ciência da Computação", "Ciências Contábeis",
     "Ciências Sociais", "Comunicação", "Direito", "Economia", "Educação Física", "Enfermagem", "Engenharia Civil",
@@ -87,10 +90,12 @@ def generate(count: int, *, seed: int = 0, organization: int = 471, dirt: bool =
     """
     draw = _random(seed, "generate")
     highest = max(_CODES, count * 8)
-    codes = [code for code in draw.sample(range(1, highest), count) if code != organization][: count - 1]
+    top, spare = _ABOVE[organization == _ABOVE[0]], max(highest, organization + 1)
+    drawn = [code for code in draw.sample(range(1, highest), count) if code != organization][: count - 1]
+    codes = [spare if code == top else code for code in drawn]
     root = Unit(
         code=organization,
-        parent=244,
+        parent=top,
         organization=organization,
         type_slug="entidade",
         name="Fundação Universidade Federal de Mato Grosso",
@@ -267,7 +272,7 @@ class _Evolution:
         """Add a unit."""
         parent = self._find(lambda _: True) or self.root.code
         code = self.draw.randint(1, max(_CODES, len(self.units) * 8))
-        while code in self.units or code in self.touched:
+        while code in self.units or code in self.touched or code == self.root.parent:
             code += 1
         unit = _unit(self.draw, self.root, code, parent, 2, dirt=self.dirt, seed=self.seed)
         self.children.setdefault(parent, []).append(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import locale
 import os
 import shlex
 import signal
@@ -40,7 +41,8 @@ class Postgres:
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self._folder = folder
-        self._server = get_server(folder, cleanup_mode="stop", postgres_version=VERSION)
+        with _any_locale():
+            self._server = get_server(folder, cleanup_mode="stop", postgres_version=VERSION)
         setting = "on" if durable else "off"
         with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as conf:
             conf.write(_SETTINGS.format(durable=setting))
@@ -108,6 +110,23 @@ class Postgres:
 
     def close(self) -> None:
         self._server.cleanup()
+
+
+@contextmanager
+def _any_locale() -> Iterator[None]:
+    """A locale that every machine has: initdb refuses one that was never generated here, as ssh brings from elsewhere."""
+    ours = {name: value for name, value in os.environ.items() if name == "LANG" or name.startswith("LC_")}
+    before = locale.setlocale(locale.LC_COLLATE)
+    try:
+        os.environ["LC_ALL"] = locale.setlocale(locale.LC_COLLATE, "C.UTF-8")
+    except locale.Error:
+        os.environ["LC_ALL"] = "C"
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_COLLATE, before)
+        del os.environ["LC_ALL"]
+        os.environ.update(ours)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from siorg_job.commands.context import CommandError, Context, Exit, says_yes, siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, free_text, says_yes, siorg_code
 from siorg_job.commands.preview import look
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def add_to(subparsers: Any) -> None:
         " overwritten is in history with what stood there before, and asks for no further review. Other fields are left alone.",
     )
     _add_organization(accept)
-    accept.add_argument("--by", default="siorg-job", metavar="NAME", help="who decides; kept with the items (default siorg-job)")
-    accept.add_argument("--note", metavar="TEXT", help="kept with the items")
+    accept.add_argument(
+        "--by", type=free_text, default="siorg-job", metavar="NAME", help="who decides; kept with the items (default siorg-job)"
+    )
+    accept.add_argument("--note", type=free_text, metavar="TEXT", help="kept with the items")
     accept.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     accept.set_defaults(run=run_accept)
 

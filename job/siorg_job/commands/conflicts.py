@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from siorg_job.commands.context import CommandError, Context, Exit, at_most
+from siorg_job.commands.context import CommandError, Context, Exit, at_most, free_text
 from siorg_job.sync.model import DomainField, OrganizationField, UnitField
 from siorg_job.sync.resolution import ResolutionError, read_resolution
 from siorg_queue import Attention, EntityType, Operation, Unreadable
@@ -48,7 +48,7 @@ def add_to(subparsers: Any) -> None:
         dest="merge",
         help="write this value (repeatable); VALUE is JSON or plain text, LOCAL, or SIORG",
     )
-    resolve.add_argument("--notes", help="kept with the item")
+    resolve.add_argument("--notes", type=free_text, help="kept with the item")
     resolve.set_defaults(run=run_resolve)
 
 

@@ -43,6 +43,15 @@ siorg_code = integer(1, 2**31 - 1)
 """Reads a SIORG code."""
 
 
+def free_text(text: str) -> str:
+    """Reads what a person says, for the command line: at most 2000 characters that can be printed, line ends too."""
+    if len(text) > 2000:
+        raise argparse.ArgumentTypeError(f"is text of {len(text)} characters; allowed: at most 2000")
+    if not "".join(text.split()).isprintable():  # which undecodable bytes are not, either
+        raise argparse.ArgumentTypeError("has characters that cannot be printed; allowed: text that can")
+    return text
+
+
 class CommandError(Exception):
     """The command cannot do what was asked; the message says why and what to do."""
 

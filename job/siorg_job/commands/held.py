@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from siorg_job import organizations
-from siorg_job.commands.context import CommandError, Context, Exit, says_yes, siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, free_text, says_yes, siorg_code
 from siorg_queue import Decisions, HeldRow
 
 _LISTING = """\
@@ -39,8 +39,8 @@ def add_to(subparsers: Any) -> None:
         decide = verbs.add_parser(verb, help=meaning, description=f"{verb.capitalize()}: {meaning}. {_DECIDING}")
         decide.add_argument("--organization", type=siorg_code, required=True, metavar="CODE", help="that holds the units here")
         decide.add_argument("--digest", help="of the rows as they were listed")
-        decide.add_argument("--by", metavar="NAME", help="who decided (default: this account's name)")
-        decide.add_argument("--note", metavar="TEXT", help="kept with the rows")
+        decide.add_argument("--by", type=free_text, metavar="NAME", help="who decided (default: this account's name)")
+        decide.add_argument("--note", type=free_text, metavar="TEXT", help="kept with the rows")
         decide.add_argument("--yes", action="store_true", help="do not ask")
         decide.set_defaults(run=run)
 

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from siorg_job import organizations
-from siorg_job.commands.context import CommandError, Context, Exit, TryLater, integer, says_yes, siorg_code
+from siorg_job.commands.context import CommandError, Context, Exit, TryLater, free_text, integer, says_yes, siorg_code
 from siorg_job.commands.organization_fields import ALLOWED, option, read_fields
 from siorg_job.organizations import Refused
 from siorg_job.siorg.errors import AccessRefused, NotAnOrganization, NotFound, SiorgError, TransientError
@@ -96,8 +96,8 @@ def add_to(subparsers: Any) -> None:
     reactivate = _verb(verbs, "reactivate", "bring back those that SIORG has again", _REACTIVATE, _REACTIVATE_EXAMPLES)
     for verb, carry_out in ((deactivate, run_deactivate), (reactivate, run_reactivate)):
         verb.add_argument("codes", type=siorg_code, nargs="+", metavar="CODE", help="SIORG code of a registered organization")
-        verb.add_argument("--by", metavar="NAME", help="who decides; kept with the decision")
-        verb.add_argument("--note", metavar="TEXT", help="why; kept with the decision")
+        verb.add_argument("--by", type=free_text, metavar="NAME", help="who decides; kept with the decision")
+        verb.add_argument("--note", type=free_text, metavar="TEXT", help="why; kept with the decision")
         verb.set_defaults(run=carry_out)
     deactivate.add_argument("--yes", action="store_true", help="do not ask; without a terminal it is needed")
 

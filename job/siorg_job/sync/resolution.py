@@ -215,9 +215,9 @@ def _merged_value(field: str, value: Any) -> Value:
         ResolutionError: the value is not of the field's type.
     """
     if field in (UnitField.PHONES, UnitField.EMAILS, UnitField.WEBSITES):
-        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        if isinstance(value, list) and all(isinstance(entry, str) and _is_printable(entry) for entry in value):
             return tuple(value)
-        raise ResolutionError(f"merged_payload.{field} must be a list of texts, not {type(value).__name__}")
+        raise ResolutionError(f"merged_payload.{field} must be a list of texts that can be printed, not {type(value).__name__}")
     if value is None and field in _CLEARABLE:
         return None
     if field in (UnitField.PARENT, UnitField.ORGANIZATION, UnitField.CATEGORY):
@@ -231,9 +231,13 @@ def _merged_value(field: str, value: Any) -> Value:
     if field == UnitField.ACTIVITY_AREA and value not in ("CORE", "SUPPORT"):
         raise ResolutionError("merged_payload.activity_area must be CORE or SUPPORT")
     longest = _LONGEST.get(field, 255)
-    if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > longest:
-        raise ResolutionError(f"merged_payload.{field} must be a text of 1 to {longest} characters")
+    if not isinstance(value, str) or not value.strip() or not _is_printable(value) or len(value) > longest:
+        raise ResolutionError(f"merged_payload.{field} must be a text of 1 to {longest} characters that can be printed")
     return " ".join(value.split())
+
+
+def _is_printable(text: str) -> bool:
+    return "".join(text.split()).isprintable()
 
 
 def _is_code(value: object) -> bool:

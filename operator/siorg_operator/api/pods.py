@@ -94,7 +94,7 @@ VariableName = Annotated[
             or name in {*LEFT_TO_PEOPLE, *SET_BY_THE_OPERATOR}
         ),
         wrong="begins as the job's settings do and is none of them: the job would refuse to start",
-        allowed="another name, or a setting that siorg-job --help lists",
+        allowed="another name, or a setting that siorg-job settings lists",
     ),
 ]
 
@@ -289,7 +289,7 @@ class PodSpec(Part):
     """Secrets of this namespace for the image's registry."""
     env: Annotated[tuple[Variable, ...], LISTS, Field(max_length=128), UniqueBy("name")] = ()
     """Further environment variables: the job's settings that have no field of their own here (SIORG_CA_BUNDLE,
-    WORKER_LEASE_SECS …; siorg-job --help lists them), proxies, libpq's."""
+    WORKER_LEASE_SECS …; siorg-job settings lists them), proxies, libpq's."""
     env_from: Annotated[tuple[VariableSource, ...], LISTS, Field(max_length=32)] = ()
     """Further environment variables from whole Secrets and ConfigMaps. What the operator and env set wins."""
     volumes: Annotated[tuple[Volume, ...], LISTS, Field(max_length=32), UniqueBy("name")] = ()

@@ -65,6 +65,11 @@ WRONG = [
     ("DATABASE_URL", "postgresql://u:hunter2-word@h/d?sslmode", "name=value"),
     ("DATABASE_URL", "postgresql://u:hunter2-word@h/d?sslmod=require", "does not know"),
     ("DATABASE_URL", "postgresql://u:hunter2%80word@h/d", "UTF-8"),
+    ("DATABASE_URL", "postgresql://u:hunter2-word@h/d?sslmode=no-verify", "sslmode (or the environment has)"),
+    ("DATABASE_URL", "postgresql://u:hunter2-word@h/d?sslmode=require&sslrootcert=system", "too weak"),
+    ("DATABASE_URL", "postgresql://u:hunter2-word@h/d?service=nowhere", "no service file defines"),
+    ("DATABASE_URL", "postgresql://u:hunter2-word@h/d?target_session_attrs=best", "it may be any, read-write"),
+    ("DATABASE_URL", "postgresql://u:hunter2-word@h/d?connect_timeout=soon", "it may be a whole number"),
     ("SIORG_API_URL", "http://api.siorg.gov.br", "https"),
     ("SIORG_API_URL", "https://hunter2-word@api.siorg.gov.br", "https://host[:port][/path]"),
     ("SIORG_API_URL", "https://localhost/doc", "allowed"),
@@ -146,6 +151,19 @@ def test_certificates_that_cannot_be_used_are_refused_with_the_variables_name(tm
     (tmp_path / "folder" / "0a1b2c3d.0").write_bytes(CERTIFICATE)
     read(SSL_CERT_FILE=str(tmp_path / "good"), SSL_CERT_DIR=f"{tmp_path}/folder:/etc")
     read(SSL_CERT_FILE="", SSL_CERT_DIR="")
+
+
+def test_what_libpq_takes_from_the_environment_is_checked_with_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, said in (
+        ("PGSSLMODE", "no-verify", "sslmode"),
+        ("PGSERVICE", "nowhere", "PGSERVICE"),
+        ("PGPORT", "x", "port"),
+    ):
+        monkeypatch.setenv(name, value)
+        if name != "PGPORT":  # the URL's own counts
+            with pytest.raises(SettingsError, match=f"DATABASE_URL: .*{said}"):
+                read()
+        monkeypatch.delenv(name)
 
 
 def test_a_wrong_switch_is_told_alone() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import textwrap
 from urllib.parse import quote
 
 import pytest
@@ -51,6 +52,43 @@ def test_of_a_url_the_passwords_are_known_too(written: str) -> None:
     assert Redactor([URL]).text(f"before {written} after") == "before *** after"
 
 
+KEYWORDS = r"host=db password='it\'s a s3cr3t' user=siorg"
+
+
+@pytest.mark.parametrize(
+    ("secret", "written"),
+    [
+        # Any part percent-encoded, in either case, and once more.
+        ("tok-en/1", "".join(f"%{byte:02x}" for byte in b"tok-en/1")),
+        ("tok-en/1", "tok%2Den%2f1"),
+        ("tok-en/1", quote(quote("tok-en/1", safe=""), safe="")),
+        (PASSWORD, quote(json.dumps(PASSWORD)[1:-1], safe="")),
+        # As PHP writes JSON.
+        ("tok-en/1", "tok-en\\/1"),
+        # Base64: amid other text at each of the three places, without padding, of URLs, wrapped, percent-encoded.
+        *((PASSWORD, base64.b64encode(f"{before}{PASSWORD};x".encode()).decode()) for before in ("", "a", "ab", "siorg:")),
+        (PASSWORD, base64.b64encode(PASSWORD.encode()).decode().rstrip("=")),
+        ("??>>~~token", base64.urlsafe_b64encode(b"u:??>>~~token").decode()),
+        (PASSWORD, "\n".join(textwrap.wrap(base64.b64encode(f"DATABASE_PASSWORD={PASSWORD}".encode()).decode(), 20))),
+        (PASSWORD, quote(base64.b64encode(f"a{PASSWORD}".encode()).decode(), safe="")),
+        (URL, base64.b64encode(f"DATABASE_URL={URL}\nOTHER=x".encode()).decode()),
+        (PASSWORD, PASSWORD.encode().hex()),
+        # A password within libpq's keyword string.
+        (KEYWORDS, "it's a s3cr3t"),
+        (KEYWORDS, r"'it\'s a s3cr3t'"),
+        (KEYWORDS, quote("it's a s3cr3t")),
+        (r"password=a\ b\\c1 host=db", r"a b\c1"),
+    ],
+)
+def test_a_known_secret_is_replaced_where_it_only_shows_once_it_is_decoded(secret: str, written: str) -> None:
+    assert Redactor([secret]).text(f"before {written} after") == "before *** after"
+
+
+def test_what_only_looks_encoded_stays() -> None:
+    text = "100% of %41 in C:\\new \\u0041 aGVsbG8gd29ybGQ=\nabc"
+    assert Redactor([PASSWORD, URL]).text(text) == text
+
+
 def test_of_secrets_within_each_other_the_longest_goes_as_a_whole() -> None:
     assert Redactor(["word", "user:password@host"]).text("user:password@host") == "***"
 
@@ -88,6 +126,10 @@ def test_an_empty_password_makes_no_stars_of_the_users_name() -> None:
         ("sent Bearer eyJh.b-c_d=", "sent Bearer ***"),
         ("host=h password=x user=u", "host=h password=*** user=u"),
         ("password = 'a b\\' c' user=u", "password = *** user=u"),
+        (r"password=a\ b'c,d user=u", "password=*** user=u"),
+        ("oauth_client_secret=x scram_client_key=y", "oauth_client_secret=*** scram_client_key=***"),
+        ('database "postgresql://siorg:Sup3rS3cr" does not', 'database "postgresql://siorg:***" does not'),
+        ("at postgresql://db:5432/siorg and postgresql://db:5432", "at postgresql://db:5432/siorg and postgresql://db:5432"),
         ("?sslpassword=x&a=b", "?sslpassword=***&a=b"),
         ("PGPASSWORD=x", "PGPASSWORD=***"),
         ("mail to pessoa@ufmt.br about https://www.ufmt.br/a?b=c", "mail to pessoa@ufmt.br about https://www.ufmt.br/a?b=c"),

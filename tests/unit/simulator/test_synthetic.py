@@ -44,6 +44,16 @@ def test_the_count_is_exact_and_the_root_is_one_of_them() -> None:
         assert all(unit.parent in units for unit in units.values() if unit.code != 471), count
 
 
+def test_whatever_codes_are_drawn_the_structure_is_a_tree() -> None:
+    # Each of these draws, or is, the code above the organization.
+    drawn = [(1001, 1, 471), (20_001, 10, 471), (1001, 1, 668_873), (40, 0, 244)]
+    for count, seed, organization in drawn:
+        old = generate(count, seed=seed, organization=organization)
+        for snapshot in (old, evolve(old, 20, seed=seed)):
+            assert sum(depths(snapshot, organization).values()) == len(snapshot.units)
+            assert snapshot.units[organization].parent not in snapshot.units
+
+
 def test_same_seed_same_bytes_other_seed_other_structure() -> None:
     for seed, same in ((5, True), (6, False)):
         assert (text(generate(300, seed=seed)) == text(generate(300, seed=5))) is same
