@@ -6,12 +6,9 @@ Exit codes: 0 done · 1 error · 2 wrong settings or usage · 3 drift (verify) �
 from __future__ import annotations
 
 import argparse
-import atexit
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
 
 import psycopg
 
@@ -38,6 +35,7 @@ from siorg_queue import DatabaseUnavailable, describe, is_transient
 from siorg_runtime.environment import SettingsError
 from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.output import Output, guarded
+from siorg_runtime.stopping import StopRequest
 from siorg_runtime.version import version
 
 _COMMANDS = (
@@ -63,15 +61,17 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """Run one command; returns its exit code."""
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ, stop: StopRequest | None = None) -> int:
+    """Run one command; returns its exit code. ``stop`` is given by whoever listens already."""
     with guarded() as outputs:
         chosen = parser().parse_args(arguments)
-        code = settings.run(chosen, environ) if chosen.run is settings.run else _run(chosen, environ, outputs)
+        code = settings.run(chosen, environ) if chosen.run is settings.run else _run(chosen, environ, outputs, stop)
         return _with_output(code, chosen, outputs[0])
 
 
-def _run(chosen: argparse.Namespace, environ: Mapping[str, str], outputs: Sequence[Output | None]) -> int:
+def _run(
+    chosen: argparse.Namespace, environ: Mapping[str, str], outputs: Sequence[Output | None], stop: StopRequest | None
+) -> int:
     try:
         given = Settings.from_environment(environ)
     except SettingsError as error:
@@ -86,17 +86,10 @@ def _run(chosen: argparse.Namespace, environ: Mapping[str, str], outputs: Sequen
     log = logger("siorg_job")
     for notice in given.notices:
         log.warning(notice)
-    context = Context(given)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        context.stop.set()
-        for wake in context.on_stop:
-            wake()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-        # The interpreter puts the defaults back while it ends: a second signal would then spoil an exit code that is decided.
-        atexit.register(signal.signal, number, signal.SIG_IGN)
+    if stop is None:
+        stop = StopRequest()
+        stop.listen()
+    context = Context(given, stop.event, stop.wakes)
     return _guarded(lambda: chosen.run(chosen, context))
 
 
