@@ -83,7 +83,7 @@ def too_many(before: Tallies, now: Tallies, alive: Collection[int]) -> list[str]
         if ended > max(limit, before.get(code, none).ended):
             found.append(f"organization {code}: {ended} of {now[code].units} units ended, the limit is {limit}")
     ended, limit = sum(each.ended for each in now.values()), max(_together(before), _together(now))
-    if set(alive) >= now.keys() and ended > max(limit, sum(each.ended for each in before.values())):
+    if now.keys() <= set(alive) and ended > max(limit, sum(each.ended for each in before.values())):
         found.append(f"{ended} units of all organizations ended, the limit is {limit}")
     return found
 

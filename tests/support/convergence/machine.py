@@ -837,7 +837,7 @@ class Machine:
                 found.append(f"{key}: verify lists {kind!r}, and it is {sorted(allowed)}")
             elif kind == "drift":
                 found.append(f"{key}: drift")
-        for code in asked.held:
+        for code in asked.held if self.limits else ():  # a discovery without limits leaves what is held alone
             row, home = here.units.get(code), organization_of(self.siorg.rows[code]) if code in self.siorg.rows else None
             ends = row is not None and row["is_active"] and row["organization"] in alive and (home not in alive or home == code)
             if not ends and code not in self._damaged():

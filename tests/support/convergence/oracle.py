@@ -14,6 +14,7 @@ from support.convergence.siorg import Rows, is_organization, organization_of, pa
 from support.local_structure import Row
 
 NOT_ASKED_YET: dict[int, str] = {
+    6: "of an item in conflict again nothing is carried out: no other field comes into dispute while a decision waits",
     5: "limits for names: no program overwrites more than ten of an organization",
 }
 """By the fault of the issue *Convergence*; build one, take its entry out, and what the machine does about it."""
@@ -292,7 +293,7 @@ class _Unit:
         if code in self.damaged or self._below_damaged():
             return  # failed
         if row is None:
-            if wanted:
+            if wanted and not self.is_held_up():
                 yield f"is not here; SIORG has it below {parent_of(siorg[code])} in {home}"
             return
         if not row["at_home"]:
@@ -323,7 +324,7 @@ class _Unit:
                 yield from self._ended(row)
         elif row is None:
             if wanted:
-                yield "*", _FAILED if self._below_damaged() else _DRIFT
+                yield "*", _FAILED if self._below_damaged() or self.is_held_up() else _DRIFT
         elif wanted:
             yield from self._differing(row)
         elif row["at_home"]:

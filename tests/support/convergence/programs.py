@@ -290,12 +290,18 @@ class Proposals:
         decide: Step = (
             ("decide", "UNIT", code, how, f"Decidido {self._code()}") if how == "set" else ("decide", "UNIT", code, how)
         )
+        beside: list[list[Step | None]] = [  # one of them at most: see ``oracle.NOT_ASKED_YET``
+            [None, None],
+            [("edit", "UNIT", code, "acronym", f"N{self._code()}"), None],
+            [None, ("abbreviate", code, f"Q{self._rng.randrange(9)}")],
+        ]
+        ours, theirs = self._rng.choice(beside)
         story: list[Step | None] = [
-            self._some([None, ("edit", "UNIT", code, "acronym", f"N{self._code()}")]),
+            ours,
             ("edit", "UNIT", code, "name", f"Nosso nome {self._code()}"),
             ("rename", code, self._name()),
             *work,
-            self._some([None, ("abbreviate", code, f"Q{self._rng.randrange(9)}")]),
+            theirs,
             decide,
             *self._rng.choice([[], work, [("drain", 1, 100)]]),
             self._some([("undo", 1), ("undo", 2), ("rename", code, self._name()), None]),

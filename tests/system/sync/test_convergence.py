@@ -156,6 +156,16 @@ FOUND: dict[str, list[Step]] = {
         ("move", 1004, 1008, "along"),
         ("quiet",),
     ],
+    "a unit is new below one that cannot come to its place": [
+        ("create", 1001, 500, "Unidade 1001"),
+        ("create", 1002, 1001, "Unidade 1002"),
+        ("quiet",),
+        ("create", 1007, 1001, "Unidade 1007"),
+        ("edit", "UNIT", 1002, "name", "Nosso nome"),
+        ("rename", 1002, "Nome 4"),
+        ("invert", 1002),
+        ("quiet",),
+    ],
     "a unit in dispute ends, and its end is held": [
         ("organizations", 1),
         ("limits",),
