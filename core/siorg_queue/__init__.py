@@ -20,6 +20,7 @@ from siorg_queue.model import (
     Status,
     Verdict,
 )
+from siorg_queue.session import UnsuitableDatabase
 from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy, asked_at_text
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "RetryPolicy",
     "Settled",
     "Status",
+    "UnsuitableDatabase",
     "Verdict",
     "asked_at_text",
     "clock",

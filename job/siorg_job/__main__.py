@@ -33,7 +33,7 @@ from siorg_job.commands import (
 )
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.settings import ENVIRONMENT, Settings
-from siorg_queue import DatabaseUnavailable, describe, is_transient
+from siorg_queue import DatabaseUnavailable, UnsuitableDatabase, describe, is_transient
 from siorg_runtime.environment import SettingsError
 from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.redaction import Redactor
@@ -99,6 +99,9 @@ def _guarded(command: Callable[[], int], redactor: Redactor) -> int:
     except CommandError as error:
         print(redactor.text(str(error)), file=sys.stderr)
         return error.exit_code
+    except UnsuitableDatabase as error:
+        print(redactor.text(str(error)), file=sys.stderr)
+        return Exit.USAGE
     except DatabaseUnavailable as error:
         log.error("The database is unavailable; try again later", reason=str(error))
         return Exit.TRY_LATER
