@@ -32,6 +32,7 @@ from siorg_queue.model import (
     Status,
     Verdict,
 )
+from siorg_queue.session import UnsuitableDatabase
 from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy, asked_at_text
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Settled",
     "Status",
     "Unreadable",
+    "UnsuitableDatabase",
     "Verdict",
     "asked_at_text",
     "clock",

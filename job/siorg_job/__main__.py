@@ -31,7 +31,7 @@ from siorg_job.commands import (
 )
 from siorg_job.commands.context import CommandError, Context, Exit
 from siorg_job.settings import Settings
-from siorg_queue import DatabaseUnavailable, describe, is_transient
+from siorg_queue import DatabaseUnavailable, UnsuitableDatabase, describe, is_transient
 from siorg_runtime.environment import SettingsError
 from siorg_runtime.logs import capture_uncaught, configure, logger
 from siorg_runtime.output import Output, guarded
@@ -111,6 +111,9 @@ def _guarded(command: Callable[[], int]) -> int:
     except CommandError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except UnsuitableDatabase as error:
+        print(error, file=sys.stderr)
+        return Exit.USAGE
     except DatabaseUnavailable as error:
         log.error("The database is unavailable; try again later", reason=str(error))
         return Exit.TRY_LATER

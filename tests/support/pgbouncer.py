@@ -22,8 +22,8 @@ def program() -> str | None:
 
 
 @contextmanager
-def pgbouncer(postgres: Postgres, *, pool_size: int = 4) -> Iterator[int]:
-    """Run it; its port on loopback. Lets everybody in as ``postgres``."""
+def pgbouncer(postgres: Postgres, *, pool_size: int = 4, user: str = "postgres", **settings: str) -> Iterator[int]:
+    """Run it; its port on loopback. Lets everybody in as ``user``; ``settings`` are further ones of its own."""
     path = program()
     assert path is not None
     with socket.socket() as probe:
@@ -33,13 +33,14 @@ def pgbouncer(postgres: Postgres, *, pool_size: int = 4) -> Iterator[int]:
     with tempfile.TemporaryDirectory(prefix="siorg-pgbouncer-") as name:
         folder = Path(name)
         users = folder / "users.txt"
-        users.write_text('"postgres" ""\n')
+        users.write_text("".join(f'"{name}" ""\n' for name in {"postgres", user}))
         ini = folder / "pgbouncer.ini"
         ini.write_text(
-            f"[databases]\n* = host={postgres.socket_folder} user=postgres\n"
+            f"[databases]\n* = host={postgres.socket_folder} user={user}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
             f"auth_file = {users}\nlogfile = {folder}/log\npool_mode = transaction\n"
             f"default_pool_size = {pool_size}\nmax_client_conn = 100\n"
+            + "".join(f"{name} = {value}\n" for name, value in settings.items())
         )
         command = [path, str(ini)]
         if os.geteuid() == 0:  # it refuses to run as root

@@ -1,7 +1,8 @@
 """Numbered plain-SQL migrations, and the small runner that applies them once each, in order.
 
 Only additions; safe to run twice, by two at once, and on a database in use: a lock that is not had at once is given up and
-tried again, so that nobody queues behind a migration; indexes are built CONCURRENTLY.
+tried again, so that nobody queues behind a migration; indexes are built CONCURRENTLY. Whatever stopped it, it goes on from there
+the next time; an index that was left invalid, or a trigger or an index that somebody dropped, is made again.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 
 import psycopg
 from psycopg import sql
 
-from siorg_queue.database import Connection, DatabaseUnavailable, describe, transaction
+from siorg_queue.database import Connection, DatabaseUnavailable, describe, is_transient, transaction
+from siorg_queue.session import UnsuitableDatabase, for_indexes
 
 _LOCK = """
 SELECT pg_try_advisory_xact_lock(k.class, k.object) OR NOT EXISTS (
@@ -31,7 +34,14 @@ SELECT pg_try_advisory_xact_lock(k.class, k.object) OR NOT EXISTS (
 FROM (SELECT hashtext('siorg_sync_queue') AS class, hashtext('migrate') AS object) AS k
 """
 _LOCK_SECONDS = 0.3  # how long readers may have to queue behind us at a time
-_INDEX_NAME = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+)", re.IGNORECASE)
+_MADE = re.compile(r"^CREATE (?:OR REPLACE TRIGGER|INDEX (?:CONCURRENTLY )?IF NOT EXISTS) (\w+)[^;]*", re.MULTILINE)
+"""What is made again where it is missing: indexes and triggers beside those of the old tables."""
+_BROKEN = """
+SELECT m.name FROM unnest(%(names)s::text[]) WITH ORDINALITY AS m (name, position)
+WHERE NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = to_regclass(m.name) AND i.indisvalid)
+  AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgname = m.name::name AND pg_table_is_visible(t.tgrelid))
+ORDER BY m.position
+"""
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS siorg_sync_migrations (
     version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
@@ -120,21 +130,35 @@ def migrate(
 
     Raises:
         MigrationError: the database refused a statement, or is not what the migrations expect.
-        DatabaseUnavailable: a lock could not be had within the patience.
+        DatabaseUnavailable: a lock could not be had within the patience, or nothing may be written now.
+        UnsuitableDatabase: a setting, such as a limit of time in which no index can be built, and that we may not change.
     """
     deadline = time.monotonic() + patience_seconds
     with _exclusive(lock_connection, deadline, report):
-        with transaction(connection):
-            connection.execute(_LEDGER)
+        _patiently("the table of migrations", partial(_run, connection, _LEDGER, deadline), deadline, report)
         done = []
         for migration in pending(connection):
             report(f"applying {migration.version:04} {migration.name}")
             _apply(connection, migration, deadline, report)
             done.append(migration)
+        for name in broken(connection):
+            report(f"making {name} again")
+            _patiently(f"making {name}", partial(_run, connection, _made()[name], deadline), deadline, report)
         missing = missing_columns(connection)
     if missing:
         raise MigrationError("the database has tables of these names that lack columns this version needs: " + ", ".join(missing))
     return done
+
+
+def broken(connection: Connection) -> list[str]:
+    """Names of the indexes and triggers of ours that are missing, or (an index) invalid, although their migration was applied."""
+    with transaction(connection):
+        return [row["name"] for row in connection.execute(_BROKEN, {"names": list(_made())})]
+
+
+def _made() -> dict[str, str]:
+    """The statement that makes each of them, by name; where several migrations do, the last one."""
+    return {match[1]: match[0] for migration in available() for match in _MADE.finditer(migration.script)}
 
 
 def missing_columns(connection: Connection) -> list[str]:
@@ -156,21 +180,18 @@ def _exclusive(connection: Connection, deadline: float, report: Callable[[str], 
     # of the one before us would wait for that snapshot for ever.
     reported = False
     while True:
-        connection.execute("BEGIN")
-        if _is_our_turn(connection):
-            break
-        connection.execute("ROLLBACK")
+        # Without a snapshot and for as long as it takes, whatever the role's settings are: else that build would wait for this
+        # transaction, or the lock be lost with it.
+        with transaction(connection, idle_seconds=0):
+            if _is_our_turn(connection):
+                yield
+                return
         if time.monotonic() > deadline:
             raise DatabaseUnavailable("another migration is running on this database")
         if not reported:
             report("waiting for another migration of this database")
             reported = True
         time.sleep(0.2)
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute("ROLLBACK")
 
 
 def _is_our_turn(connection: Connection) -> bool:
@@ -192,36 +213,51 @@ def _is_our_turn(connection: Connection) -> bool:
 
 def _apply(connection: Connection, migration: Migration, deadline: float, report: Callable[[str], None]) -> None:
     record = "INSERT INTO siorg_sync_migrations (version, name) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+
+    def once() -> None:
+        if not migration.transactional:
+            for statement in migration.statements():
+                _run(connection, statement, deadline)
+        with transaction(connection, lock_seconds=_LOCK_SECONDS):
+            if migration.transactional:
+                connection.execute(migration.script.encode())
+            connection.execute(record, (migration.version, migration.name))
+
+    _patiently(f"migration {migration.version:04} ({migration.name})", once, deadline, report)
+
+
+def _patiently(what: str, work: Callable[[], None], deadline: float, report: Callable[[str], None]) -> None:
+    """Do ``work``, again and again while somebody else is in the way, until the deadline."""
     while True:
         try:
-            if migration.transactional:
-                with transaction(connection, lock_seconds=_LOCK_SECONDS):
-                    connection.execute(migration.script.encode())
-                    connection.execute(record, (migration.version, migration.name))
-            else:
-                for statement in migration.statements():
-                    _build_index(connection, statement)
-                with transaction(connection):
-                    connection.execute(record, (migration.version, migration.name))
-        except psycopg.errors.LockNotAvailable:
+            work()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if time.monotonic() > deadline:
-                raise DatabaseUnavailable(
-                    f"migration {migration.version:04} could not lock its table: a long transaction is in the way"
-                ) from None
+                raise DatabaseUnavailable(f"{what} could not lock its table: a long transaction is in the way") from None
             report("a table is in use; trying again")
             time.sleep(0.5)
+        except psycopg.errors.InvalidSchemaName as error:
+            raise UnsuitableDatabase(f"search_path names no schema to make tables in: {describe(error)}") from None
         except psycopg.Error as error:
-            raise MigrationError(f"migration {migration.version:04} ({migration.name}) was refused: {describe(error)}") from error
+            if is_transient(error):
+                raise DatabaseUnavailable(f"{what}: {describe(error)}") from None
+            raise MigrationError(f"{what} was refused: {describe(error)}") from error
         else:
             return
 
 
-def _build_index(connection: Connection, statement: str) -> None:
-    match = _INDEX_NAME.search(statement)
-    if match:
-        row = connection.execute(
-            "SELECT 1 AS broken FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", (match[1],)
-        ).fetchone()
-        if row is not None:
-            connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(match[1])))
-    connection.execute(statement.encode())
+def _run(connection: Connection, statement: str, deadline: float) -> None:
+    """Run one statement of its own: one that builds an index with no limit but for the wait for others, which ends."""
+    match = _MADE.match(statement)
+    if "CONCURRENTLY" not in statement:
+        with transaction(connection, lock_seconds=_LOCK_SECONDS):
+            connection.execute(statement.encode())
+        return
+    with for_indexes(connection, lock_seconds=max(deadline - time.monotonic(), 1.0)):
+        if match:
+            row = connection.execute(
+                "SELECT 1 AS broken FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", (match[1],)
+            ).fetchone()
+            if row is not None:
+                connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(match[1])))
+        connection.execute(statement.encode())

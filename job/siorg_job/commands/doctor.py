@@ -59,9 +59,11 @@ def run(_: argparse.Namespace, context: Context) -> int:
 
 def _database(connection: Connection) -> Iterator[Finding]:
     from siorg_queue.migrations import missing_columns, pending
+    from siorg_queue.surroundings import findings
 
     version = connection.info.server_version // 10000
     yield (("ok", f"PostgreSQL {version}") if version >= 15 else ("error", f"PostgreSQL {version}: 15 or later is needed"))
+    yield from findings(connection)
     if waiting := pending(connection):
         yield "error", f"{len(waiting)} migrations are pending: siorg-job migrate"
         return

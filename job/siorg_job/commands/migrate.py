@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from siorg_job.commands.context import Context, Exit
+from siorg_job.commands.context import CommandError, Context, Exit
 
 
 def add_to(subparsers: Any) -> None:
@@ -14,23 +14,32 @@ def add_to(subparsers: Any) -> None:
         "migrate",
         help="make or complete the tables",
         description="A fresh database gets every table; an existing Waterswamp database gets only additions, without blocking"
-        " it. Run again, or twice at once, it changes nothing.",
+        " it. Run again, or twice at once, it changes nothing; what was stopped goes on, and an index or a trigger that is"
+        " missing or invalid is made again.",
     )
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when something is pending")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when something is pending or missing")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> int:
-    from siorg_queue.migrations import migrate, pending
+    from siorg_queue.migrations import MigrationError, broken, migrate, missing_columns, pending
+
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        print(line, file=sys.stderr)
 
     with context.database() as connection, context.database() as lock_connection:
         if arguments.check:
-            missing = pending(connection)
-            for migration in missing:
-                print(f"pending: {migration.version:04} {migration.name}")
-            if not missing:
-                print("up to date: nothing is pending")
-            return Exit.ERROR if missing else Exit.DONE
-        done = migrate(connection, lock_connection, report=lambda line: print(line, file=sys.stderr))
-    print(f"{len(done)} migrations applied" if done else "nothing to do: the database is up to date")
+            lines = [f"pending: {migration.version:04} {migration.name}" for migration in pending(connection)]
+            if not lines:
+                lines = [f"missing or invalid: {name}" for name in (*broken(connection), *missing_columns(connection))]
+            print("\n".join(lines or ["up to date: nothing is pending"]))
+            return Exit.ERROR if lines else Exit.DONE
+        try:
+            done = migrate(connection, lock_connection, report=tell)
+        except MigrationError as error:
+            raise CommandError(str(error)) from None
+    print(f"{len(done)} migrations applied" if done else "done" if told else "nothing to do: the database is up to date")
     return Exit.DONE

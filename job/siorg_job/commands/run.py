@@ -16,6 +16,7 @@ from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import GiveUp, Linger, Run
 from siorg_job.run_summary import RunSummary, write_termination_log
+from siorg_queue import UnsuitableDatabase
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
@@ -44,6 +45,9 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     except GiveUp as error:
         logger("siorg_job.run").error("Giving up for now; try again later", reason=str(error))
         reason, code = error.reason, Exit.TRY_LATER
+    except UnsuitableDatabase:
+        reason, code = "wrong_settings", Exit.USAGE
+        raise
     finally:
         line = summary.line(reason, code)
         print(line, flush=True)

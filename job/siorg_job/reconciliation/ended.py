@@ -20,7 +20,7 @@ from siorg_job.sync.model import OrganizationField, UnitField
 from siorg_job.sync.organization import is_kept_active, lives_elsewhere
 from siorg_job.sync.place import is_brought_here
 from siorg_job.sync.read import read_decisions, read_for_comparison, read_registered
-from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, query
+from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, query, transaction
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "ended.sql")
@@ -150,11 +150,12 @@ async def look(organization: int, connection: Connection, elsewhere: Elsewhere |
     Raises:
         SiorgError: a unit could not be asked for.
     """
-    copy = read_for_comparison(connection, organization, [])
-    asked = read_decisions(connection, [organization, *copy.units], copy)
+    with transaction(connection):
+        copy = read_for_comparison(connection, organization, [])
+        asked = read_decisions(connection, [organization, *copy.units], copy)
+        known = read_registered(connection)
     units = {code for code, unit in copy.units.items() if unit.is_active and unit.organization_code == organization}
     homes = {} if elsewhere is None else await elsewhere.find(units, organization)
-    known = read_registered(connection)
     in_question = {  # not the end of one that has a place elsewhere, held or not; of one that leaves, nothing is in question
         code
         for entity_type, code, name, _ in asked

@@ -137,7 +137,9 @@ async def _compare_organization(
     """Compare one whole structure; returns the units that are here, and in another organization there."""
     structure = await ended.structure_of(code, siorg)
     elsewhere.add(structure)
-    result = compared(Told(structure, await each_unit(parents_elsewhere(structure), siorg)), connection)
+    told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
+    with transaction(connection):
+        result = compared(told, connection)
     answers = await each_unit(result.comparison.gone, siorg)
     found.organizations += 1
     found.rows += len(structure.units)
@@ -174,7 +176,7 @@ async def _look_at_ended(
     """An organization that SIORG has no more: its end waits for a person; returns those of its units that live on elsewhere."""
     waits = await ended.look(code, connection, elsewhere, datetime.now(UTC))
     if any(item.entity_type is EntityType.ORGANIZATION for item in waits.items) or not waits.is_kept:
-        row = read_for_comparison(connection, code, []).organizations[code]
+        row = _read(connection, code, []).organizations[code]
         end = Difference(
             EntityType.ORGANIZATION, code, OrganizationField.IS_ACTIVE, Rule.TAKE, base=True, local=True, remote=False
         )
@@ -258,7 +260,7 @@ async def _compare_singly(
             groups.setdefault(unit.organization_code, {})[unit.code] = unit
     for home, group in groups.items():
         if home not in homes:
-            copy = read_for_comparison(connection, 0, list(group))
+            copy = _read(connection, 0, list(group))
             ends = [end_of(copy.units[code], copy, unit, homes) for code, unit in group.items() if code in copy.units]
             found.changes += [end for end in ends if end is not None]
             continue
@@ -268,7 +270,8 @@ async def _compare_singly(
         except SiorgError as error:
             found.untold["units of organization " + str(home)] = str(error)
             continue
-        result = compared(told, connection)
+        with transaction(connection):
+            result = compared(told, connection)
         found.changes += _changes_of(replace(result, comparison=replace(result.comparison, gone=(), kept=())), found)
 
 
@@ -276,7 +279,7 @@ async def _complete(structure: Structure, siorg: SiorgClient, connection: Connec
     """The units with what is above them and not in its place here."""
     home, told = structure.organization, Told(structure)
     while parents := parents_elsewhere(structure) - told.answers.keys():
-        here = read_for_comparison(connection, home, sorted(parents)).units
+        here = _read(connection, home, sorted(parents)).units
         for parent, said in (await each_unit(parents, siorg)).items():
             row = here.get(parent)
             in_place = row is not None and row.is_active and row.organization_code == home
@@ -313,7 +316,7 @@ async def _look_at_left_behind(
         except SiorgError as error:
             found.untold["units left behind"] = str(error)
             return
-        units = read_for_comparison(connection, 0, codes).units
+        units = _read(connection, 0, codes).units
         for code, unit in said.items():
             if not isinstance(unit, RemoteUnit) or unit.ended:
                 reason = (
@@ -366,6 +369,11 @@ def _of_table(row: ComparedRow) -> Iterable[Change]:
             yield replace(change, what=What.END, differences=state, reason="SIORG's table has it no more, or says so")
 
 
+def _read(connection: Connection, organization: int, codes: Sequence[int]) -> WorkingCopy:
+    with transaction(connection):
+        return read_for_comparison(connection, organization, codes)
+
+
 def _tree(connection: Connection, changes: Iterable[Change]) -> Tree:
     units = [change for change in changes if change.entity_type is EntityType.UNIT and change.what is not What.FAILED]
     placed = [change for change in units if change.what is not What.UPDATE]
@@ -378,7 +386,7 @@ def _tree(connection: Connection, changes: Iterable[Change]) -> Tree:
             row["path"], row["level"], row["named"],
         )  # fmt: skip
     organizations = {row["code"]: row["path"] for row in query(connection, _SQL["organizations"])}
-    max_depth = read_for_comparison(connection, 0, []).max_depth
+    max_depth = _read(connection, 0, []).max_depth
     return Tree(nodes, organizations, max_depth)
 
 

@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from siorg_queue.loaders import register
+from siorg_queue.session import ENCODING
 
 APPLICATION_NAME: Final = "siorg-operator"
 """By this the server knows our connections; those of jobs begin with ``siorg-job``."""
@@ -62,6 +63,7 @@ async def connect(url: str, limits: Limits) -> Connection:
             row_factory=dict_row,
             connect_timeout=math.ceil(limits.connect),
             application_name=APPLICATION_NAME,
+            client_encoding=ENCODING,
             keepalives_idle=20,
             keepalives_interval=5,
             keepalives_count=3,

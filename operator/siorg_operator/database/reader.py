@@ -19,6 +19,7 @@ from siorg_operator.database.connection import FAILURES, Connection, Limits, con
 from siorg_operator.database.errors import unreadable, unverifiable
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import DEPARTURES, Reading, Unreadable, Verification, Verifications
+from siorg_queue.session import beginning
 from siorg_queue.statements import load
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
 from siorg_runtime.logs import logger
@@ -111,7 +112,7 @@ class QueueReader:
         return _reading(row, why)
 
     async def _row(self, connection: Connection, name: str, before: str = "") -> dict[str, Any]:
-        statement = before + _reading_statement(name, round(self._limits.read * 800))
+        statement = before + _reading_statement(name, connection.info.server_version, round(self._limits.read * 800))
         return await within(connection, last_row(connection, statement), self._limits.read)
 
     async def _disconnect(self) -> None:
@@ -121,11 +122,12 @@ class QueueReader:
 
 
 @cache
-def _reading_statement(name: str, milliseconds: int) -> str:
+def _reading_statement(name: str, server_version: int, milliseconds: int) -> str:
     # One message: a round trip is what a reading costs most, and a pooler keeps no session for us. Compiling the statement
     # would take longer than running it does.
     return (
-        f"BEGIN READ ONLY; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL jit = off;"
+        f"{beginning(server_version, read_only=True).decode()}; SET LOCAL statement_timeout = {milliseconds};"
+        " SET LOCAL jit = off;"
         f" {load('siorg_queue', 'observe.sql')[name]}; COMMIT"
     )
 

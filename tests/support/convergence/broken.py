@@ -69,7 +69,7 @@ FAULTS = (
     _fault("an older answer over a newer one", "sync/model.py", "return synced_at is not None and synced_at > self.asked_at",
            "return False"),
     _fault("an answer from before the change", "sync/apply.py", "elif found.asked_at < ours[item.id]:", "elif False:"),
-    _fault("skip is keep", "sync/sql/read.sql", "AND q.status = 'COMPLETED' AND jsonb",
+    _fault("skip is keep", "sync/sql/read.sql", "AND q.status OPERATOR(pg_catalog.=) 'COMPLETED' AND jsonb",
            "AND q.status IN ('COMPLETED', 'SKIPPED') AND jsonb"),
     _fault("who left stays active", "sync/unit.py", "after = replace(after, is_active=False, deactivation_reason=reason)\n",
            "after = replace(after, deactivation_reason=reason)\n"),
