@@ -68,7 +68,9 @@ class Settings:
     )
     siorg_timeout_secs: float = seconds(30.0, 0.001, 600, "A whole request to SIORG may take so long")
     siorg_connect_timeout_secs: float = seconds(10.0, 0.001, 600, "Connecting to SIORG may take so long")
-    siorg_max_body_bytes: int = whole(67_108_864, 1024, 1_073_741_824, "A larger answer of SIORG is refused", unit="bytes")
+    siorg_max_body_bytes: int = whole(
+        67_108_864, 1024, 1_073_741_824, "A larger answer of SIORG is refused; where memory is limited, less", unit="bytes"
+    )
     siorg_max_requests_per_second: int = whole(
         50, 0, 10_000, "Requests to SIORG of all processes on one database together; 0: no limit", unit="requests per second"
     )

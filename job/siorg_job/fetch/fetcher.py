@@ -21,17 +21,19 @@ from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.rows import parse_stored
+from siorg_job.siorg_session import largest_answer
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.organization import ends_with_its_units, lives_elsewhere
 from siorg_job.sync.outcomes import internal_error, part_of_an_end
 from siorg_queue import DatabaseUnavailable, EntityType, Item
 from siorg_queue.statements import load
+from siorg_runtime import memory
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.fetch.fetcher")
 
-_CACHED_UNITS = 20_000  # units of all cached structures together, about 3 kB each
+_CACHED_BYTES = 64 * 1024 * 1024  # of memory, all cached structures together; some 20,000 units
 
 FetchResult: TypeAlias = Work | FetchFailure
 
@@ -48,8 +50,8 @@ class Fetcher:
             siorg.structure,
             database.now,
             fresh_seconds=fresh_seconds,
-            capacity=_CACHED_UNITS,
-            weight=lambda structure: len(structure.units),
+            capacity=min(_CACHED_BYTES, largest_answer(memory.limit())),
+            weight=lambda structure: structure.weight,
         )
         self._exists: Cache[int, bool] = Cache(self._ask_whether_it_exists, database.now, fresh_seconds=fresh_seconds)
         self._tables: Cache[DomainTable, list[DomainRow]] = Cache(siorg.domain, database.now, fresh_seconds=fresh_seconds)

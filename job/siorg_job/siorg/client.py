@@ -15,9 +15,10 @@ from typing import Self, TypeAlias, TypeVar
 
 from siorg_job.siorg import rows
 from siorg_job.siorg.breaker import Breaker, BreakerState
-from siorg_job.siorg.envelope import Body, check_envelope
+from siorg_job.siorg.envelope import check_envelope
 from siorg_job.siorg.errors import (
     AccessRefused,
+    AnswerTooLarge,
     MalformedResponse,
     NotAnOrganization,
     NotFound,
@@ -26,6 +27,7 @@ from siorg_job.siorg.errors import (
     SiorgError,
     SiorgUnavailable,
 )
+from siorg_job.siorg.json_reader import Body
 from siorg_job.siorg.model import MAX_CODE, DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.transport import Answer, Budget, Transport, ignore
 from siorg_runtime.backoff import exponential
@@ -36,6 +38,8 @@ _IDENTITY = "/esfera"  # what SIORG always has: who answers as SIORG to this is 
 _PAUSE_SECONDS = 5.0  # after a 429 that does not say for how long
 _RETRY_BASE_SECONDS = 0.2
 _RETRY_CAP_SECONDS = 2.0
+_SMALL_BYTES = 4 * 1024 * 1024  # cap of every answer but a structure: many of them are in hand at a time
+_MEMORY_OF_A_BYTE = 2  # that may be received: what the units of a structure may take
 _THREAD_BYTES = 256 * 1024  # larger bodies are read on a thread: 16 MB take half a second, and the event loop should live on
 
 ErrorObserver: TypeAlias = Callable[[str, str], None]
@@ -150,8 +154,11 @@ class SiorgClient:
         if filters is not None:
             path += f"codigoPoder={filters[0]}&codigoEsfera={filters[1]}&"
         path += f"codigoUnidade={organization}&retornarOrgaoEntidadeVinculados=NAO"
+        max_bytes = _MEMORY_OF_A_BYTE * self._transport.max_body_bytes
         try:
-            return await self._call("structure", path, lambda body: rows.read_structure(body, organization), self._max_structure)
+            return await self._call(
+                "structure", path, lambda body: rows.read_structure(body, organization, max_bytes), self._max_structure
+            )
         except NotFound as error:
             if error.details.get("siorg_error") == 101:
                 return None
@@ -235,10 +242,14 @@ class SiorgClient:
 
     async def _ask(self, endpoint: str, path: str, read: Callable[[Body], _T], budget: Budget) -> _T:
         started = time.monotonic()
-        answer = await self._transport.get(endpoint, path, budget)
-        status = answer.status
-        if 200 <= status < 300:
-            return await self._read(answer.body, read)
+        async with contextlib.AsyncExitStack() as held:
+            answer = await self._transport.get(endpoint, path, budget, held, None if endpoint == "structure" else _SMALL_BYTES)
+            status = answer.status
+            if 200 <= status < 300:
+                try:
+                    return await self._read(answer.body, read)
+                finally:
+                    answer.body.clear()  # an error's traceback would keep it
         await self._raise_transient(answer)
         if status in {401, 403, 407}:
             message = f"access to SIORG is refused (HTTP {status}); are SIORG_API_TOKEN and the proxy right?"
@@ -253,10 +264,10 @@ class SiorgClient:
     async def _read(self, body: Body, read: Callable[[Body], _T]) -> _T:
         try:
             result = read(body) if len(body) <= _THREAD_BYTES else await asyncio.to_thread(read, body)
-        except MalformedResponse:
-            raise
-        except SiorgError:
-            self._seen_at = time.monotonic()
+        except SiorgError as error:
+            if not isinstance(error, MalformedResponse | AnswerTooLarge):
+                self._seen_at = time.monotonic()
+            error.__traceback__ = None  # which would keep all that has been read
             raise
         self._seen_at = time.monotonic()
         return result
@@ -277,11 +288,12 @@ class SiorgClient:
         async with self._identity:  # many such refusals at a time share one question
             if self._seen_at < started and self._missed_at < started:
                 await self._limiter.wait()
-                answer = await self._transport.get("identity", _IDENTITY, budget)
-                await self._raise_transient(answer)
-                with contextlib.suppress(SiorgError):  # an error that SIORG reports is SIORG
-                    if not await self._is_envelope(answer.body):
-                        self._missed_at = time.monotonic()
+                async with contextlib.AsyncExitStack() as held:
+                    answer = await self._transport.get("identity", _IDENTITY, budget, held, _SMALL_BYTES)
+                    await self._raise_transient(answer)
+                    with contextlib.suppress(SiorgError):  # an error that SIORG reports is SIORG
+                        if not await self._is_envelope(answer.body):
+                            self._missed_at = time.monotonic()
             return self._seen_at >= started
 
     async def _raise_transient(self, answer: Answer) -> None:

@@ -92,12 +92,14 @@ class Structure:
         units: what could be read, by code. Rows of other organizations may be among them: each carries its own.
         invalid: codes whose row cannot be used, and why.
         unidentified: rows that have no readable code. While there are any, a code that is missing may be one of them.
+        weight: bytes of memory that it takes, about.
     """
 
     organization: int
     units: dict[int, RemoteUnit]
     invalid: dict[int, InvalidData]
     unidentified: int = 0
+    weight: int = field(default=0, compare=False)
 
     @property
     def is_whole(self) -> bool:

@@ -9,20 +9,23 @@ may raise the first two. Pure.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from siorg_job.siorg import values
-from siorg_job.siorg.envelope import DECODER, Body, check_usable, read_envelope
-from siorg_job.siorg.errors import InvalidData, MalformedResponse
+from siorg_job.siorg.envelope import check_usable, read_envelope
+from siorg_job.siorg.errors import AnswerTooLarge, InvalidData, MalformedResponse
+from siorg_job.siorg.json_reader import DECODER, Body
 from siorg_job.siorg.model import MAX_ACRONYM, MAX_CODE, MAX_NAME, DomainRow, DomainTable, Operation, RemoteUnit, Structure
 from siorg_job.siorg.values import Row, Unusable, camel, check_text, excerpt, member, reject
 
 _T = TypeVar("_T")
 
 _DEEPEST = 50  # levels of nesting inside one row; a real one has four. Every reader of ``raw`` has its limit
+_ROW_BYTES = 1024  # of memory for a row beside its texts: the objects, or what is wrong with it
 _UNIT_KEYS = ("unidades", "unidade")
 _VERSION_KEYS = ("unidades", "unidade", "versao", "tipoVersao")
 _NAME = partial(values.text, limit=MAX_NAME)
@@ -147,7 +150,14 @@ def parse_unit(body: Body, code: int) -> RemoteUnit:
         MalformedResponse: also when it holds no unit at all.
         InvalidData: the unit cannot be used, or is another one.
     """
-    rows = read_envelope(body, _UNIT_KEYS, lambda row: row)
+    seen = 0
+
+    def read(row: Any) -> Any:  # thousands are none that was asked for, and are not kept
+        nonlocal seen
+        seen += 1
+        return row if seen <= 2 else None
+
+    rows = read_envelope(body, _UNIT_KEYS, read)
     if not rows:
         raise MalformedResponse(f"SIORG reports success for unit {code} but sends no unit", code=code)
     if len(rows) > 1:
@@ -160,15 +170,21 @@ def parse_unit(body: Body, code: int) -> RemoteUnit:
     return unit
 
 
-def read_structure(body: Body, organization: int) -> Structure:
+def read_structure(body: Body, organization: int, max_bytes: int | None = None) -> Structure:
     """Read the answer to ``/estrutura-organizacional/completa``; its ``is_whole`` tells whether to believe it.
 
+    Args:
+        body: the whole body.
+        organization: the code that was asked for.
+        max_bytes: of memory that the units may take; None: as many as they do.
+
     Raises:
+        AnswerTooLarge: they would take more.
         UnusableAnswer: of several rows none can be used. Of one alone, what is wrong is that row's own.
     """
     units: dict[int, RemoteUnit] = {}
     invalid: dict[int, InvalidData] = {}
-    unidentified = 0
+    unidentified = weight = 0
 
     def read(row: Any) -> None:
         nonlocal unidentified
@@ -180,18 +196,33 @@ def read_structure(body: Body, organization: int) -> Structure:
         try:
             unit = _unit(fields, code, _raw(fields))
         except InvalidData as error:
-            invalid[code] = error
+            invalid[code] = error.with_traceback(None)  # which holds the row
+            weigh(_ROW_BYTES)
             return
+        weigh(_weight(unit))
         known = units.setdefault(code, unit)
         if known is not unit and replace(known, raw=unit.raw) != unit:
             message = f"SIORG lists unit {code} more than once, with different data"
             invalid[code] = InvalidData(message, field="codigoUnidade", code=code)
 
+    def weigh(more: int) -> None:
+        nonlocal weight
+        weight += more
+        if max_bytes is not None and weight > max_bytes:
+            message = f"the units of SIORG's answer take over {max_bytes} bytes of memory"
+            raise AnswerTooLarge(message, max_bytes=max_bytes)
+
     read_envelope(body, _UNIT_KEYS, read)
     for code in invalid:
         units.pop(code, None)
     check_usable(units, len(invalid) + unidentified, next(iter(invalid.values()), None))
-    return Structure(organization, units, invalid, unidentified)
+    return Structure(organization, units, invalid, unidentified, weight)
+
+
+def _weight(unit: RemoteUnit) -> int:
+    """Bytes of memory that a unit takes, about."""
+    texts = [unit.raw, unit.name, unit.acronym, unit.address, *(unit.phones or ()), *(unit.emails or ()), *(unit.websites or ())]
+    return _ROW_BYTES + sum(map(sys.getsizeof, texts)) + 8 * len(texts)
 
 
 def power_and_sphere(unit: RemoteUnit) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -33,6 +33,8 @@ MAX_REDIRECTS = 3
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
 _ERROR_BODY_BYTES = 64 * 1024
+_SMALL_BODY_BYTES = 256 * 1024  # larger ones are in hand one at a time
+_PIECE_BYTES = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Why a connection does not come about, the most telling first: the library's errors stand for several of these.
 _FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
@@ -75,6 +77,7 @@ class Transport:
 
     Attributes:
         limiter: to be asked before every request; redirects ask it by themselves.
+        max_body_bytes: cap of a body, after decompression.
     """
 
     def __init__(
@@ -108,7 +111,8 @@ class Transport:
         self._base_url = base_url
         self._origin = _origin(httpx2.URL(base_url))
         self._token = token
-        self._max_body = max_body_bytes
+        self.max_body_bytes = max_body_bytes
+        self._large = asyncio.Lock()
         self._observe = observe
         # Gzip alone, because its decompression is bounded here.
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
@@ -127,13 +131,17 @@ class Transport:
         if self._http is not None:
             await self._http.aclose()
 
-    async def get(self, endpoint: str, path: str, budget: Budget) -> Answer:
+    async def get(
+        self, endpoint: str, path: str, budget: Budget, held: contextlib.AsyncExitStack, max_bytes: int | None = None
+    ) -> Answer:
         """Send a request that the limiter has let pass, and follow redirects within the origin.
 
         Args:
             endpoint: the kind of question, for the observer.
             path: under the base address, with its query.
-            budget: what the request takes is taken from it.
+            budget: what the request takes is taken from it; waiting for another large answer to be read does not count.
+            held: to be left when the body has been read: until then no other large body is received.
+            max_bytes: cap of this body, where it is lower than that of all.
 
         Raises:
             SiorgUnavailable: no answer came, or not within the budget.
@@ -143,7 +151,7 @@ class Transport:
         """
         url = self._base_url + path
         for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._exchange(endpoint, url, budget)
+            answer = await self._exchange(endpoint, url, budget, held, min(max_bytes or self.max_body_bytes, self.max_body_bytes))
             if answer.status not in _REDIRECTS:
                 return answer
             url = self._redirected(url, answer)
@@ -169,17 +177,28 @@ class Transport:
         message = f"SIORG redirects elsewhere (HTTP {answer.status}), which is not followed; is SIORG_API_URL right?"
         raise AccessRefused(message, status=answer.status)
 
-    async def _exchange(self, endpoint: str, url: str, budget: Budget) -> Answer:
+    async def _exchange(self, endpoint: str, url: str, budget: Budget, held: contextlib.AsyncExitStack, cap: int) -> Answer:
         """Send one request and read its answer within the budget."""
         started = time.monotonic()
         status = "error"
         cancelled = False
+
+        async def become_large() -> None:
+            nonlocal started
+            before, ends_at = time.monotonic(), deadline.when()
+            assert ends_at is not None
+            deadline.reschedule(None)
+            await held.enter_async_context(self._large)
+            waited = time.monotonic() - before
+            started += waited
+            deadline.reschedule(ends_at + waited)
+
         try:
-            async with asyncio.timeout(max(budget.left, 0)):
+            async with asyncio.timeout(max(budget.left, 0)) as deadline:
                 response = await self._send(url)
                 try:
                     status = str(response.status_code)
-                    body = await self._body(response)
+                    body = await self._body(response, cap, become_large)
                     location, retry_after = response.headers.get("location"), _retry_after(response.headers)
                     return Answer(response.status_code, body, location, retry_after)
                 finally:
@@ -205,13 +224,13 @@ class Transport:
         # Raised here, so that it is not chained to an error that knows the request and its headers.
         raise failure
 
-    async def _body(self, response: httpx2.Response) -> bytearray:
+    async def _body(self, response: httpx2.Response, cap: int, become_large: Callable[[], Awaitable[None]]) -> bytearray:
         """The body, decompressed; of an HTTP error at most the beginning, as far as it comes."""
         whole = response.is_success
         failure: SiorgError | None = None
         body = bytearray()
         try:
-            await self._receive(response, body, self._max_body if whole else min(self._max_body, _ERROR_BODY_BYTES))
+            await self._receive(response, body, cap if whole else min(cap, _ERROR_BODY_BYTES), become_large)
         except (AnswerTooLarge, MalformedResponse) as error:
             failure = error
         except zlib.error:
@@ -219,31 +238,37 @@ class Transport:
         except _HTTP_ERRORS:
             failure = MalformedResponse("SIORG's answer broke off before its end", received=len(body))
         if failure is not None and whole:
+            body.clear()  # the error's traceback would keep it
             raise failure
         return body
 
-    async def _receive(self, response: httpx2.Response, body: bytearray, cap: int) -> None:
-        """Fill a body. Never unpack more than the cap: a few kilobytes of gzip can hold a gigabyte."""
+    async def _receive(
+        self, response: httpx2.Response, body: bytearray, cap: int, become_large: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Fill a body, of which no more is there than the cap."""
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in {"", "identity", "gzip", "x-gzip"}:
             raise MalformedResponse("SIORG's answer is compressed in a way that was not asked for")
         length = response.headers.get("content-length", "")
-        if length.isdecimal() and len(length) < 20 and int(length) > self._max_body:
-            raise AnswerTooLarge(f"SIORG's answer has over {self._max_body} bytes", max_bytes=self._max_body)
-        inflate = None
-        is_packed = encoding.endswith("gzip")
+        if length.isdecimal() and len(length) < 20 and int(length) > self.max_body_bytes:
+            raise self._too_large(self.max_body_bytes)
+        packed = _Gzip() if encoding.endswith("gzip") else None
+        is_large = False
         async for chunk in response.aiter_raw():
-            if not is_packed:
-                body += chunk
-            while is_packed and chunk and len(body) <= cap:
-                if inflate is None or inflate.eof:  # the first member, or a further one
-                    inflate = zlib.decompressobj(wbits=31)
-                body += inflate.decompress(chunk, cap - len(body) + 1)
-                chunk = inflate.unused_data if inflate.eof else inflate.unconsumed_tail  # noqa: PLW2901 - what is left of it
-            if len(body) > cap:
-                raise AnswerTooLarge(f"SIORG's answer has over {cap} bytes", max_bytes=cap)
-        if inflate is not None and not inflate.eof:
+            for piece in (chunk,) if packed is None else packed.unpack(chunk):
+                body += piece
+                if len(body) > cap:
+                    raise self._too_large(cap)
+                if len(body) > _SMALL_BODY_BYTES and not is_large:
+                    is_large = True
+                    await become_large()
+        if packed is not None and not packed.is_whole:
             raise MalformedResponse("SIORG's answer is gzip that breaks off before its end")
+
+    def _too_large(self, cap: int) -> AnswerTooLarge:
+        # A person may want to raise it: which setting it is, and that memory may set a lower one.
+        whose = ", the lower of SIORG_MAX_BODY_BYTES and what the memory limit allows" if cap == self.max_body_bytes else ""
+        return AnswerTooLarge(f"SIORG's answer has over {cap} bytes{whose}", max_bytes=cap)
 
     def _open(self) -> httpx2.AsyncClient:
         """Make the pool of connections, at the first request: reading the certificates takes its time."""
@@ -256,6 +281,24 @@ class Transport:
         except (ValueError, ImportError, httpx2.InvalidURL):
             failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
         raise failure
+
+
+class _Gzip:
+    """Unpacks gzip of one or more members, piece by piece: a few kilobytes of it can hold a gigabyte."""
+
+    def __init__(self) -> None:
+        self._member: zlib._Decompress | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return self._member is None or self._member.eof
+
+    def unpack(self, chunk: bytes) -> Iterator[bytes]:
+        while chunk:
+            if self._member is None or self._member.eof:
+                self._member = zlib.decompressobj(wbits=31)
+            yield self._member.decompress(chunk, _PIECE_BYTES)
+            chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siorg_job.siorg.breaker import Breaker
-from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, RateLimited, SiorgUnavailable
+from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, RateLimited, SiorgUnavailable
+from support.event_loop import until
 from support.scripted_server import Received, ScriptedServer, by_path, envelope, in_turn, raw, reply, unit_row
 from support.siorg_client import TOKEN, UNIT, WHOLE, Recorder, asking, client_of, error_of
 
@@ -99,6 +100,42 @@ async def test_a_body_over_the_cap_is_not_read_to_its_end() -> None:
         async with client_of(server.url, max_body_bytes=len(WHOLE) - 1) as narrow:
             with pytest.raises(AnswerTooLarge):
                 await narrow.unit(471)
+
+
+async def test_large_answers_are_in_hand_one_at_a_time_and_waiting_costs_no_time() -> None:
+    rows = [unit_row(code, nota="x" * 1000) for code in range(471, 871)]
+    large, small = reply(200, envelope("unidades", rows)), reply(200, envelope("unidades", rows[:1]))
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def stalls(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b" " * 300_000)
+        begun.set()
+        await until_closed(writer, b" ")
+
+    async def held(_request: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 300001\r\n\r\n" + b" " * 300_000)
+        begun.set()
+        await may_end.wait()
+        writer.write(b"x")
+
+    # One that is given up lets the next go on, which has all of its own time.
+    async with asking(in_turn(stalls, large), max_structure_seconds=0.5) as (_, client):
+        first = asyncio.create_task(error_of(client.structure(471)))
+        await begun.wait()
+        assert len((await client.structure(471)).units) == 400
+        assert isinstance(await first, SiorgUnavailable)
+    # Small ones do not wait.
+    begun.clear()
+    async with asking(in_turn(held, large, small)) as (server, client):
+        first = asyncio.create_task(error_of(client.structure(471)))
+        await begun.wait()
+        second = asyncio.create_task(client.structure(471))
+        await until(lambda: len(server.received) == 2, seconds=30)
+        assert (await client.unit(471)).code == 471
+        assert not second.done()
+        may_end.set()
+        assert isinstance(await first, MalformedResponse)
+        assert len((await second).units) == 400
 
 
 async def test_gzip_is_read_also_in_several_members_and_tiny_pieces() -> None:

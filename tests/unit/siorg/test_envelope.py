@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from siorg_job.siorg.envelope import Body, read_envelope
+from siorg_job.siorg.envelope import read_envelope
 from siorg_job.siorg.errors import (
     InvalidData,
     MalformedResponse,
@@ -18,6 +18,7 @@ from siorg_job.siorg.errors import (
     SiorgUnavailable,
     UnusableAnswer,
 )
+from siorg_job.siorg.json_reader import Body
 from support.scripted_server import envelope
 
 KEYS = ("unidades", "unidade")
