@@ -14,12 +14,12 @@ import psycopg
 from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.held import IS_OVER, look_at_limits, over
 from siorg_job.sync.limits import Limits
-from siorg_job.sync.model import PLACE, Fetched, UnitField
-from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unusable
+from siorg_job.sync.model import PLACE, Fetched, Refused, UnitField
+from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, unreadable, unusable
 from siorg_job.sync.read import hanging_wrong, read
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_job.sync.write import HierarchyTooDeep, write
+from siorg_job.sync.write import HierarchyTooDeep, LookedTooEarly, write
 from siorg_queue import (
     Connection,
     EntityType,
@@ -96,8 +96,8 @@ def _apply(
         return
     try:
         _apply_together(connection, store, works, result, limits)
-    except _LeaseLost:
-        # The fence will leave out the late ones now.
+    except (_LeaseLost, LookedTooEarly):
+        # The fence will leave out the late ones now; what a person has written meanwhile is read.
         _apply(connection, store, works, result, limits)
     except Exception as error:
         if isinstance(error, psycopg.Error) and is_transient(error):
@@ -110,8 +110,9 @@ def _apply(
             _apply(connection, store, works[middle:], result, limits)
             return
         item, fetched = works[0]
-        if isinstance(error, psycopg.errors.UniqueViolation) and not again:
-            # Somebody else made the same row (a category, a unit) since it was looked for: now it is found.
+        if isinstance(error, psycopg.Error) and not again:
+            # Somebody else may have made the same row (a category, a unit) since it was looked for, or removed one that was found
+            # (a parent, a category), whatever trigger or constraint says so: all is looked for again.
             _apply(connection, store, works, result, limits, again=True)
             return
         _apply(connection, store, [(item, _refusal(item, fetched, error))], result, limits)
@@ -184,9 +185,11 @@ def _bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one item and change the working copy accordingly; an item that does not complete changes nothing."""
     savepoint = copy.savepoint()
     try:
-        verdict = _BRING_IN_LINE[item.entity_type](item, fetched, copy)
+        verdict = unreadable(item) or _BRING_IN_LINE[item.entity_type](item, fetched, copy)
     except ResolutionError as error:
         verdict = unusable(item, error)
+    except Refused as refusal:
+        verdict = refused(item, refusal.reason, refusal.kind, waits_for=refusal.waits_for)
     if verdict.outcome is not Outcome.COMPLETED:
         copy.roll_back(savepoint)
     return verdict
