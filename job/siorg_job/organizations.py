@@ -100,6 +100,7 @@ def edit(connection: Connection, code: int, columns: Columns) -> Edit | None:
             connection.execute(_sql()["edit"], {**row, **columns})
         if changed.keys() & _IN_PATHS:
             roots = [unit["id"] for unit in connection.execute(write["refresh_roots"], {"ids": [row["id"]]}).fetchall()]
+            connection.execute(write["descendants_for_change"], {"ids": roots})
             connection.execute(write["refresh_descendants"], {"ids": roots})
         main = connection.execute(_sql()["other_main"], {"code": code}).fetchall()
     siorg_raw = row["base_raw"] if row["was_synced"] else None

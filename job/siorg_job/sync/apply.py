@@ -15,12 +15,12 @@ from siorg_job.sync import domain, organization, unit
 from siorg_job.sync.blocked import look, put_back
 from siorg_job.sync.held import IS_OVER, look_at_limits, over
 from siorg_job.sync.limits import Limits
-from siorg_job.sync.model import PLACE, Fetched, UnitField
-from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, says_all, unusable
+from siorg_job.sync.model import PLACE, Fetched, Refused, UnitField
+from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, says_all, unreadable, unusable
 from siorg_job.sync.read import hanging_wrong, read, take_turns
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_job.sync.write import HierarchyTooDeep, write
+from siorg_job.sync.write import HierarchyTooDeep, LookedTooEarly, write
 from siorg_queue import (
     Connection,
     DatabaseBlocked,
@@ -116,6 +116,8 @@ def _apply(
             _apply_halves(connection, store, works, result, limits)
         else:  # the fence will leave out the late ones now
             _apply(connection, store, works, result, limits, again=True)
+    except LookedTooEarly:
+        _apply(connection, store, works, result, limits, again=again)  # what a person has written meanwhile is read
     except Exception as error:
         if isinstance(error, psycopg.Error) and is_blocked(error):
             _apply_around(connection, store, works, result, limits, error)
@@ -128,8 +130,9 @@ def _apply(
             _apply_halves(connection, store, works, result, limits)
             return
         item, fetched = works[0]
-        if isinstance(error, psycopg.errors.UniqueViolation) and not again:
-            # Somebody else made the same row (a category, a unit) since it was looked for: now it is found.
+        if isinstance(error, psycopg.Error) and not again:
+            # Somebody else may have made the same row (a category, a unit) since it was looked for, or removed one that was found
+            # (a parent, a category), whatever trigger or constraint says so: all is looked for again.
             _apply(connection, store, works, result, limits, again=True)
             return
         _apply(connection, store, [(item, _refusal(item, fetched, error))], result, limits)
@@ -236,9 +239,11 @@ def _bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
     """Decide one item and change the working copy accordingly; an item that does not complete changes nothing."""
     savepoint = copy.savepoint()
     try:
-        verdict = _BRING_IN_LINE[item.entity_type](item, fetched, copy)
+        verdict = unreadable(item) or _BRING_IN_LINE[item.entity_type](item, fetched, copy)
     except ResolutionError as error:
         verdict = unusable(item, error)
+    except Refused as refusal:
+        verdict = refused(item, refusal.reason, refusal.kind, waits_for=refusal.waits_for)
     if verdict.outcome is not Outcome.COMPLETED:
         copy.roll_back(savepoint)
     return verdict

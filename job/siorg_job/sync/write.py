@@ -22,6 +22,10 @@ _unit_path = attrgetter("organization_id", "parent_id", "name")
 _organization_path = attrgetter("name", "acronym")  # which of them, is the database's trigger's business
 
 
+class LookedTooEarly(Exception):
+    """What was read is not so any more: the transaction has to be rolled back, and begun anew."""
+
+
 class HierarchyTooDeep(Exception):
     """A move would push units below it over ``units.max_hierarchy_depth``."""
 
@@ -30,13 +34,14 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
     """Write everything that differs from what was read, parents before children, and one history row a change.
 
     Raises:
-        HierarchyTooDeep: see there; the transaction has to be rolled back.
+        HierarchyTooDeep, LookedTooEarly: see there; the transaction has to be rolled back.
         psycopg.Error: a constraint or trigger refused a row; likewise.
     """
 
-    def run(name: str, rows: Iterable[Row | HistoryRow]) -> None:
+    def run(name: str, rows: Iterable[Row | HistoryRow]) -> int:
         if records := [{column: getattr(row, column) for column in _columns(name)} for row in rows]:
-            connection.execute(load("siorg_job.sync", "write.sql")[name], {"rows": Jsonb(records, dumps=_dumps)})
+            return connection.execute(load("siorg_job.sync", "write.sql")[name], {"rows": Jsonb(records, dumps=_dumps)}).rowcount
+        return 0
 
     read = copy.as_read
     run("set_aside_categories", _names_taken_over(copy))
@@ -67,7 +72,11 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
     renamed = [row.id for before, row in organizations if _organization_path(row) != _organization_path(before)]
     beside = {unit.parent_id for unit in stale if unit.parent_id is not None}  # so are the paths of what no item is about
     _refresh_paths(connection, copy, [*beside, *(unit.id for unit in relocated)], renamed)
-    run("upsert_mappings", [*new, *changed])
+    if run("insert_mappings", new) < len(new):
+        if run("mapped_elsewhere", new):
+            raise LookedTooEarly
+        run("upsert_mappings", new)
+    run("upsert_mappings", changed)
     if relocated:
         sql = load("siorg_job.sync", "write.sql")["refresh_mapping_paths"]
         connection.execute(sql, {"ids": [unit.id for unit in relocated]})
@@ -92,6 +101,7 @@ def _refresh_paths(connection: Connection, copy: WorkingCopy, units: list[UUID],
         units = units + [row["id"] for row in connection.execute(sql["refresh_roots"], {"ids": organizations}).fetchall()]
     if not units:
         return
+    connection.execute(sql["descendants_for_change"], {"ids": units})
     row = connection.execute(sql["refresh_descendants"], {"ids": units}).fetchone()
     if row is not None and row["deepest"] > copy.max_depth:
         raise HierarchyTooDeep(

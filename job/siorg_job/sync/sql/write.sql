@@ -92,8 +92,8 @@ WHERE u.id = r.id
 UPDATE organizational_units AS u SET name = u.name WHERE u.parent_id IS NULL AND u.organization_id = ANY (%(ids)s::uuid[])
 RETURNING u.id
 
--- name: refresh_descendants
--- Level and path of everything below the given units, from the top down; returns how deep it pushed any of them (0: none).
+-- name: right_paths
+-- The given units and everything below them, from the top down, with level and path as they follow from the given ones.
 WITH RECURSIVE tree AS (
     SELECT u.id, u.organization_id, u.level, u.path_ids, u.path_names, u.level AS was, 0 AS below
     FROM organizational_units AS u WHERE u.id = ANY (%(ids)s::uuid[])
@@ -105,7 +105,22 @@ WITH RECURSIVE tree AS (
 ), right_path AS (
     -- A unit reached from two of the given ones: the longest way starts at the topmost, whose path is right.
     SELECT DISTINCT ON (id) * FROM tree ORDER BY id, below DESC
-), refreshed AS (
+)
+
+-- name: descendants_for_change
+-- What refresh_descendants will write, as far as it can be seen before. By id, and before that reads it: a unit that a person is
+-- moving hangs elsewhere once the person is done.
+{{right_paths}}
+SELECT u.id FROM organizational_units AS u
+WHERE u.id = ANY (ARRAY(
+    SELECT r.id FROM right_path AS r JOIN organizational_units AS x ON x.id = r.id
+    WHERE r.below > 0 AND (x.level, x.path_ids, x.path_names) IS DISTINCT FROM (r.level, r.path_ids, r.path_names)))
+ORDER BY u.id FOR NO KEY UPDATE
+
+-- name: refresh_descendants
+-- After descendants_for_change. Returns how deep it pushed any of them (0: none).
+{{right_paths}}
+, refreshed AS (
     UPDATE organizational_units AS u SET level = r.level, path_ids = r.path_ids, path_names = r.path_names
     FROM right_path AS r
     WHERE u.id = r.id AND r.below > 0
@@ -113,7 +128,29 @@ WITH RECURSIVE tree AS (
 )
 SELECT coalesce(max(level) FILTER (WHERE level > was), 0) AS deepest FROM right_path
 
+-- name: insert_mappings
+-- Of new units. A person who is mapping one of them has done so after this statement.
+{{mapping}}
+ON CONFLICT (entity_type, siorg_code) DO NOTHING
+
+-- name: mapped_elsewhere
+-- Of new units those that a person has mapped to an unofficial one: that one is meant.
+SELECT m.siorg_code AS code
+FROM jsonb_to_recordset(%(rows)s) AS r (code integer)
+JOIN siorg_mappings AS m ON m.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND m.siorg_code = r.code
+    AND m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE'
+JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
+
 -- name: upsert_mappings
+{{mapping}}
+ON CONFLICT (entity_type, siorg_code) DO UPDATE
+SET local_id = excluded.local_id, siorg_parent_code = coalesce(excluded.siorg_parent_code, siorg_mappings.siorg_parent_code),
+    siorg_hierarchy_path = coalesce(excluded.siorg_hierarchy_path, siorg_mappings.siorg_hierarchy_path),
+    -- MERGED and UNMAPPED are a person's words.
+    mapping_status = CASE WHEN siorg_mappings.mapping_status::text IN ('MERGED', 'UNMAPPED') THEN siorg_mappings.mapping_status
+        ELSE excluded.mapping_status END
+
+-- name: mapping
 INSERT INTO siorg_mappings (entity_type, local_id, siorg_code, siorg_parent_code, siorg_hierarchy_path, mapping_status)
 SELECT 'UNIT', r.id, r.code, r.siorg_parent_code,
     (SELECT array_agg(p.siorg_code ORDER BY n.position) FILTER (WHERE p.siorg_code IS NOT NULL)
@@ -121,12 +158,6 @@ SELECT 'UNIT', r.id, r.code, r.siorg_parent_code,
      JOIN organizational_units AS p ON p.id = n.id WHERE u.id = r.id),
     CASE WHEN r.is_active THEN 'ACTIVE' ELSE 'DEPRECATED' END::mapping_status_enum
 FROM jsonb_to_recordset(%(rows)s) AS r (id uuid, code integer, siorg_parent_code integer, is_active boolean)
-ON CONFLICT (entity_type, siorg_code) DO UPDATE
-SET local_id = excluded.local_id, siorg_parent_code = coalesce(excluded.siorg_parent_code, siorg_mappings.siorg_parent_code),
-    siorg_hierarchy_path = coalesce(excluded.siorg_hierarchy_path, siorg_mappings.siorg_hierarchy_path),
-    -- MERGED and UNMAPPED are a person's words.
-    mapping_status = CASE WHEN siorg_mappings.mapping_status::text IN ('MERGED', 'UNMAPPED') THEN siorg_mappings.mapping_status
-        ELSE excluded.mapping_status END
 
 -- name: refresh_mapping_paths
 -- The hierarchy path of everything below units that were moved.
