@@ -10,8 +10,12 @@ import psycopg
 import pytest
 
 from siorg_queue import Connection, connect
+from siorg_queue.migrations import migrate
 from siorg_queue.statements import load
-from support.siorg_server import REPOSITORY
+from siorg_queue.surroundings import findings
+from support.job import job_environment, run_job
+from support.queue_databases import reading, run
+from support.siorg_server import REPOSITORY, SiorgServer
 
 _TYPES = (
     "sync_status_enum", "siorg_entity_type_enum", "siorg_change_type_enum", "mapping_status_enum", "activity_area_enum",
@@ -103,3 +107,81 @@ def test_no_statement_is_resolved_to_an_operator_of_anybody_else(planted: Connec
     found = {where: _operators(planted, sql) for where, sql in _statements()}
     assert len(found) > 80
     assert {where: operators for where, operators in found.items() if operators} == {}
+
+
+def test_no_index_trigger_or_constraint_of_ours_is_made_with_one(empty_database_url: str) -> None:
+    with (
+        connect(empty_database_url, application_name="test") as work,
+        connect(empty_database_url, application_name="test") as lock,
+    ):
+        for enum in (
+            "CREATE TYPE activity_area_enum AS ENUM ('SUPPORT', 'CORE')",
+            "CREATE TYPE siorg_entity_type_enum AS ENUM ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')",
+            "CREATE TYPE siorg_change_type_enum AS ENUM"
+            " ('CREATION', 'UPDATE', 'EXTINCTION', 'HIERARCHY_CHANGE', 'MERGE', 'SPLIT')",
+            "CREATE TYPE sync_status_enum AS ENUM ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CONFLICT', 'SKIPPED')",
+            "CREATE TYPE mapping_status_enum AS ENUM ('ACTIVE', 'DEPRECATED', 'MERGED', 'UNMAPPED')",
+        ):
+            work.execute(enum)
+        plant(empty_database_url)
+        migrate(work, lock)
+        assert [row["operator"] for row in work.execute(_USED)] == []
+
+
+def test_every_function_of_ours_has_a_search_path_of_its_own(connection: Connection) -> None:
+    functions = connection.execute(
+        "SELECT proname, array_to_string(proconfig, ' ') AS config FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+    ).fetchall()
+    assert len(functions) >= 6
+    assert all((row["config"] or "").startswith("search_path=pg_catalog, ") for row in functions), functions
+
+
+def _work(url: str, siorg: SiorgServer) -> None:
+    """Every command, at a first sync and at a change."""
+    env = job_environment(url, siorg.url)
+    for snapshot in (0, 1):
+        siorg.control("PUT", "snapshot", {"index": snapshot})
+        for words in ("preview", "discover", "run", "verify", "held", "conflicts", "status", "retry", "cleanup", "doctor"):
+            run_job(*words.split(), env=env)
+    run_job("organizations", "edit", "471", "--city", "Sinop", env=env)
+
+
+@pytest.fixture(scope="module")
+def siorg() -> Iterator[SiorgServer]:
+    with SiorgServer("--synthetic", "30", "--synthetic-changes", "8") as server:
+        yield server
+
+
+def test_no_command_runs_what_others_plant(planted: Connection, database_url: str, siorg: SiorgServer) -> None:
+    _work(database_url, siorg)
+    ended = planted.execute("SELECT status::text, count(*) AS items FROM siorg_sync_queue GROUP BY 1").fetchall()
+    assert [row["status"] for row in ended] == ["COMPLETED"]
+
+
+def test_the_tables_may_stand_in_another_schema(empty_database_url: str, siorg: SiorgServer) -> None:
+    """That is the first of the search path of the URL, or of the role."""
+    url = f"{empty_database_url}&options=-csearch_path%3Dregistry"
+    with connect(empty_database_url, application_name="test") as connection:
+        connection.execute("CREATE SCHEMA registry")
+        run_job("migrate", env=job_environment(url))
+        _work(url, siorg)
+        run_job("migrate", "--check", env=job_environment(url))
+        schemas = connection.execute(
+            "SELECT DISTINCT n.nspname AS name FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE c.relname ~ '^(siorg|organi|system_settings)'"
+        ).fetchall()
+        assert [row["name"] for row in schemas] == ["registry"]
+        assert connection.execute("SELECT FROM registry.siorg_sync_queue WHERE status <> 'COMPLETED'").rowcount == 0
+    assert reading(run(lambda databases: databases.read(url))).claimable == 0
+
+
+@pytest.mark.parametrize("other", ["PUBLIC", '"an other"'])
+def test_who_may_create_in_our_schema_is_told_with_the_statement_that_ends_it(connection: Connection, other: str) -> None:
+    connection.execute('DROP ROLE IF EXISTS "an other"; CREATE ROLE "an other"')
+    try:
+        connection.execute(f"GRANT CREATE ON SCHEMA public TO {other}".encode())
+        (told,) = [sentence for level, sentence in findings(connection) if level == "error"]
+        connection.execute(told.partition("Let its owner run: ")[2].encode())
+        assert [finding for finding in findings(connection) if finding[0] == "error"] == []
+    finally:
+        connection.execute('DROP OWNED BY "an other"; DROP ROLE "an other"')
