@@ -138,6 +138,10 @@ def test_what_cannot_work_is_found_and_its_remedy_mends_it(
 _RENAME = "ALTER TABLE siorg_history RENAME COLUMN new_data TO newer"
 _BUG = "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM 1 / 0; RETURN NEW; END $$;"
 _SWALLOW = "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+_HIDE = (
+    "ALTER TABLE siorg_sync_queue ENABLE ROW LEVEL SECURITY;"
+    f"CREATE POLICY mine ON siorg_sync_queue TO {ROLE} USING (false) WITH CHECK (true)"
+)
 REFUSED: dict[str, tuple[str, str]] = {
     "a column that was renamed": (_RENAME, "columns are missing: siorg_history.new_data"),
     "and what does not work without it": (_RENAME, "run, organizations cannot work: column"),
@@ -162,8 +166,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "DROP TRIGGER trg_org_unit_integrity ON organizational_units", "no trigger gives units their level and path",
     ),
     "a policy that hides items": (
-        "ALTER TABLE siorg_sync_queue ENABLE ROW LEVEL SECURITY;"
-        + f"CREATE POLICY mine ON siorg_sync_queue TO {ROLE} USING (false) WITH CHECK (true)",
+        _HIDE,
         "cannot work",
     ),
 }  # fmt: skip
