@@ -9,7 +9,7 @@ from siorg_queue.database import Connection, transaction
 from siorg_queue.session import FOR_INDEXES, SET, differing_settings
 
 Finding: TypeAlias = tuple[str, str]
-"""``ok``, ``warning`` or ``error``, and a sentence."""
+"""``ok`` or ``error``, and a sentence."""
 
 # Owners of the schema and of our tables are no others, nor is who has their rights.
 _OPEN_SCHEMAS = """
@@ -46,15 +46,6 @@ def _settings(connection: Connection) -> Iterator[Finding]:
             (
                 f"{name} is {value} for this role or database; we set a limit of our own, but siorg-job migrate has to be"
                 f" connected to the server itself, not to a pooler: else {FOR_INDEXES[name].otherwise}"
-            ),
-        )
-    read_only = connection.execute("SELECT current_setting('default_transaction_read_only') = 'on' AS found").fetchone()
-    if read_only is not None and read_only["found"]:
-        yield (
-            "error",
-            (
-                "default_transaction_read_only is on for this role or database: nothing can be written, every command that has to"
-                " ends with 75. End it: ALTER ROLE … RESET default_transaction_read_only, or the same with ALTER DATABASE"
             ),
         )
 

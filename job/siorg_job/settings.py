@@ -17,6 +17,11 @@ from siorg_runtime.environment import LOG_FORMAT, LOG_LEVEL, Environment, Kind, 
 from siorg_runtime.logs import LogFormat, LogLevel
 from siorg_runtime.redaction import Redactor
 
+OPEN_DATA: Final = "https://estruturaorganizacional.dados.gov.br/doc"
+"""SIORG as everybody may ask it, without a token."""
+FIRST_WORKERS: Final = "https://api.siorg.gov.br"
+"""What the first worker asks; it wants a token, and no answer of it was ever captured."""
+
 _DAY = 86_400
 _LONGEST_TOKEN = 4096  # characters
 
@@ -48,8 +53,8 @@ class Settings:
     )
     siorg_api_url: str = setting(
         Kind("https://host[:port][/path] without user information", str),
-        "Address of SIORG; the public open-data service is https://estruturaorganizacional.dados.gov.br/doc",
-        default="https://api.siorg.gov.br",
+        f"Address of SIORG; the public open-data service is {OPEN_DATA}",
+        default=FIRST_WORKERS,
         hidden=True,
     )
     siorg_api_token: Secret | None = setting(
@@ -175,14 +180,18 @@ def _check_together(reading: Reading) -> None:
         reading.refuse("worker_retry_max_delay_ms", f"must not be less than WORKER_RETRY_BASE_DELAY_MS ({base})")
 
 
+_EXAMPLES = {"DATABASE_URL": "postgresql://siorg:change-me@localhost:5432/siorg", "SIORG_API_URL": OPEN_DATA}
+
+
 def env_example() -> str:
     """All settings with their defaults, as a file for ``docker run --env-file``: no quotes, no comment behind."""
     lines = [
-        "# Settings of siorg-job, with their defaults. An empty value is the same as none.",
+        "# Settings of siorg-job, with their defaults, but for the two addresses. An empty value is the same as none.",
+        "# SIORG_API_URL is the public open-data service here, which asks for no token; the default is the first worker's.",
         "# Made by siorg_job.settings.env_example(); for `docker run --env-file`.",
     ]
     for variable in ENVIRONMENT.variables:
         unit = f" ({variable.unit})" if variable.unit else ""
-        value = "postgresql://siorg:change-me@localhost:5432/siorg" if variable.required else variable.default or ""
+        value = _EXAMPLES.get(variable.name, variable.default or "")
         lines += ["", f"# {variable.meaning}. Allowed: {variable.kind.allowed}{unit}", f"{variable.name}={value}"]
     return "\n".join(lines) + "\n"

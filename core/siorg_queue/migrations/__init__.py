@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from siorg_queue.database import Connection, DatabaseUnavailable, describe, is_transient, transaction
+from siorg_queue.database import Connection, DatabaseUnavailable, describe, is_transient, query, transaction
 from siorg_queue.session import UnsuitableDatabase, for_indexes
 
 _LOCK = """
@@ -34,8 +35,13 @@ SELECT pg_try_advisory_xact_lock(k.class, k.object) OR NOT EXISTS (
 FROM (SELECT hashtext('siorg_sync_queue') AS class, hashtext('migrate') AS object) AS k
 """
 _LOCK_SECONDS = 0.3  # how long readers may have to queue behind us at a time
-_MADE = re.compile(r"^CREATE (?:OR REPLACE TRIGGER|INDEX (?:CONCURRENTLY )?IF NOT EXISTS) (\w+)[^;]*", re.MULTILINE)
+_MADE = re.compile(
+    r"^CREATE (?:OR REPLACE TRIGGER (?P<trigger>\w+)\s[^;]*?|INDEX (?:CONCURRENTLY )?IF NOT EXISTS (?P<index>\w+))"
+    r"\s+ON (?P<table>\w+)[^;]*",
+    re.MULTILINE,
+)
 """What is made again where it is missing: indexes and triggers beside those of the old tables."""
+_DROPPED = re.compile(r"^DROP (?:INDEX|TRIGGER) (?:CONCURRENTLY )?(?:IF EXISTS )?(?P<name>\w+)", re.MULTILINE)
 _BROKEN = """
 SELECT m.name FROM unnest(%(names)s::text[]) WITH ORDINALITY AS m (name, position)
 WHERE NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = to_regclass(m.name) AND i.indisvalid)
@@ -141,24 +147,41 @@ def migrate(
             report(f"applying {migration.version:04} {migration.name}")
             _apply(connection, migration, deadline, report)
             done.append(migration)
-        for name in broken(connection):
-            report(f"making {name} again")
-            _patiently(f"making {name}", partial(_run, connection, _made()[name], deadline), deadline, report)
+        for each in broken(connection):
+            report(f"making {each.name} again")
+            _patiently(f"making {each.name}", partial(_run, connection, each.statement, deadline), deadline, report)
         missing = missing_columns(connection)
     if missing:
         raise MigrationError("the database has tables of these names that lack columns this version needs: " + ", ".join(missing))
     return done
 
 
-def broken(connection: Connection) -> list[str]:
-    """Names of the indexes and triggers of ours that are missing, or (an index) invalid, although their migration was applied."""
-    with transaction(connection):
-        return [row["name"] for row in connection.execute(_BROKEN, {"names": list(_made())})]
+class Made(NamedTuple):
+    """An index or a trigger that a migration made, beside those of the old tables."""
+
+    name: str
+    table: str
+    statement: str
+    """That makes it again."""
+    is_index: bool
 
 
-def _made() -> dict[str, str]:
-    """The statement that makes each of them, by name; where several migrations do, the last one."""
-    return {match[1]: match[0] for migration in available() for match in _MADE.finditer(migration.script)}
+def made() -> list[Made]:
+    """What the migrations make and do not drop again; where several make one, as the last one does."""
+    found: dict[str, Made] = {}
+    for migration in available():
+        for match in _DROPPED.finditer(migration.script):
+            found.pop(match["name"], None)
+        for match in _MADE.finditer(migration.script):
+            name = match["index"] or match["trigger"]
+            found[name] = Made(name, match["table"], match[0], match["index"] is not None)
+    return list(found.values())
+
+
+def broken(connection: Connection) -> list[Made]:
+    """The indexes and triggers of ours that are missing, or (an index) invalid, although their migration was applied."""
+    by_name = {each.name: each for each in made()}
+    return [by_name[row["name"]] for row in query(connection, _BROKEN, names=list(by_name))]
 
 
 def missing_columns(connection: Connection) -> list[str]:
@@ -256,8 +279,8 @@ def _run(connection: Connection, statement: str, deadline: float) -> None:
     with for_indexes(connection, lock_seconds=max(deadline - time.monotonic(), 1.0)):
         if match:
             row = connection.execute(
-                "SELECT 1 AS broken FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", (match[1],)
+                "SELECT 1 AS broken FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid", (match["index"],)
             ).fetchone()
             if row is not None:
-                connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(match[1])))
+                connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(match["index"])))
         connection.execute(statement.encode())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from siorg_job.__main__ import main
-from siorg_queue import Connection
+from siorg_queue import Connection, connect
 from support.queue import insert, rows
 
 Job = Callable[..., int]
@@ -162,6 +162,14 @@ def test_migrate_check_tells_what_is_pending(empty_database_url: str, capsys: py
     capsys.readouterr()
     assert main(["migrate", "--check"], environ) == 0
     assert "up to date" in capsys.readouterr().out
+    for gone, said in (
+        ("DROP INDEX siorg_sync_queue_claim_idx", "siorg_sync_queue_claim_idx of siorg_sync_queue is missing: CREATE INDEX"),
+        ("ALTER TABLE siorg_history RENAME COLUMN new_data TO newer", "columns are missing: siorg_history.new_data"),
+    ):
+        with connect(empty_database_url, application_name="test") as connection:
+            connection.execute(gone.encode())
+        assert main(["migrate", "--check"], environ) == 1
+        assert said in capsys.readouterr().out
 
 
 def test_an_empty_queue_ends_at_once_with_a_summary(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

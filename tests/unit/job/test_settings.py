@@ -13,7 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from siorg_job.settings import ENVIRONMENT, Settings, env_example
+from siorg_job.settings import ENVIRONMENT, OPEN_DATA, Settings, env_example
 from siorg_queue.address import check_database_url
 from siorg_runtime.environment import Secret, SettingsError
 from support.rows import holds_for
@@ -250,7 +250,8 @@ def test_the_example_file_is_up_to_date_and_covers_exactly_the_settings() -> Non
     assert text == env_example()
     given = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
     assert given.keys() == {one.name for one in ENVIRONMENT.variables}
-    assert dataclasses.replace(Settings.from_environment(given), database_url=Secret(URL)) == read()
+    assert given["SIORG_API_URL"] == OPEN_DATA
+    assert dataclasses.replace(Settings.from_environment(given), database_url=Secret(URL)) == read(SIORG_API_URL=OPEN_DATA)
 
 
 def test_a_run_that_finds_nothing_loads_neither_http_client_nor_metrics_nor_a_framework() -> None:
