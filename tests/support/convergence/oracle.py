@@ -341,7 +341,9 @@ class _Unit:
         if self.code in self.asked.held:
             yield "is_active", frozenset({"held"})
             return
-        yield "is_active", self._kinds("is_active", "is_active", "what is above it, or below" if failed else None)
+        kinds = self._kinds("is_active", "is_active", "what is above it, or below" if failed else None)
+        kept = not gone and "is_active" in self.edits  # a person did not let it go: outside all the same
+        yield "is_active", kinds | {"outside"} if kept else kinds
 
     def _differing(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
         failed = "what is above it" if self._below_damaged() or self.is_held_up() else None
