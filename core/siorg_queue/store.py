@@ -76,7 +76,9 @@ class QueueStore:
             alone: the worker holds nothing: where there is nothing else, one that has to be worked on alone may be taken.
         """
         seconds = lease.total_seconds()
-        rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=seconds, worker=worker, alone=alone)
+        rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=seconds, worker=worker)
+        if not rows and alone and limit:
+            rows = self._run("claim.sql", "claim_alone", lease_seconds=seconds, worker=worker)
         return Claim(
             items=tuple(_item(row) for row in rows if not row["ended"]),
             lost=tuple(_lost(row) for row in rows if row["ended"]),

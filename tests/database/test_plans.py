@@ -48,7 +48,7 @@ def explained(connection: Connection, statement: str, **parameters: object) -> t
 
 def claimed(connection: Connection) -> tuple[int, dict[str, Any]]:
     """The same of one claim."""
-    return explained(connection, _CLAIM, limit=BATCH, lease_seconds=60.0, worker="plan", alone=True)
+    return explained(connection, _CLAIM, limit=BATCH, lease_seconds=60.0, worker="plan")
 
 
 def per_node(plan: dict[str, Any], depth: int = 0) -> str:
@@ -105,7 +105,7 @@ def large(idle: Connection) -> Connection:
     add(idle, 15_000, first=60_000_000, priority="1 + n % 3", scheduled_for="now() - interval '1 day'")
     # As workers do it, only coarser: each row is updated twice, at the very head of the queue.
     for _ in range(15):
-        idle.execute(_CLAIM, {"limit": 1_000, "lease_seconds": 60.0, "worker": "plan", "alone": True})
+        idle.execute(_CLAIM, {"limit": 1_000, "lease_seconds": 60.0, "worker": "plan"})
         idle.execute(
             "UPDATE siorg_sync_queue SET status = 'COMPLETED', processed_at = now(), lease_expires_at = NULL,"
             " claimed_by = NULL WHERE status = 'PROCESSING'"
@@ -178,6 +178,20 @@ def test_the_claim_reads_no_more_of_a_huge_table_than_of_a_small_one(large: Conn
     print(f"large table: {buffers} buffers, small: {small}\n{per_node(plan)}")  # noqa: T201
     assert buffers <= 2 * small, per_node(plan)
     assert plan["Actual Rows"] == BATCH
+    assert not walks_the_queue(plan), per_node(plan)
+
+
+def test_what_has_to_be_worked_on_alone_is_found_by_its_own_index(large: Connection) -> None:
+    large.execute("BEGIN")
+    large.execute("UPDATE siorg_sync_queue SET losses = 2 WHERE siorg_code IN (1, 2, 3) AND status = 'PENDING'")
+    with psycopg.ClientCursor(large) as cursor:
+        text = cursor.mogrify(load("siorg_queue", "claim.sql")["claim_alone"], {"lease_seconds": 60.0, "worker": "plan"})
+    row = large.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}".encode()).fetchone()
+    large.execute("ROLLBACK")
+    assert row is not None
+    plan = row["QUERY PLAN"][0]["Plan"]
+    assert plan["Actual Rows"] == 1
+    assert _buffers(plan) <= 200, per_node(plan)
     assert not walks_the_queue(plan), per_node(plan)
 
 

@@ -6,10 +6,7 @@
 -- changed between its snapshot and its lock; it finds its rows by key and by nothing else: as an array, and with
 -- a condition that no index can serve (IS TRUE), for with statistics from before a bulk insert the planner would rather
 -- read every due row.
--- That a worker was lost proves nothing against what it held: the attempt is given back. After two such losses a row is handed out
--- alone, when there is nothing else to take and %(alone)s: the worker holds nothing. One that was alone with its worker when it died,
--- as often as attempts allow, is not handed out again but ended here, and returned so that it is counted.
--- A needed_at beyond the clock (another clock wrote it) is now: else no answer would ever do.
+-- What has to be worked on alone is left to claim_alone.
 WITH candidate AS MATERIALIZED (
     SELECT found.id
     FROM generate_series(1, 10) AS p (priority)
@@ -30,13 +27,23 @@ WITH candidate AS MATERIALIZED (
         ) AS abandoned
     ) AS found
     LIMIT %(limit)s
-), solitary AS MATERIALIZED (
+), {{lease}}
+
+-- name: claim_alone
+-- The same for a worker that holds nothing, when there is nothing else: one row whose workers were lost, the fewest times first.
+WITH candidate AS MATERIALIZED (
     SELECT q.id FROM siorg_sync_queue AS q
-    WHERE %(alone)s AND NOT EXISTS (SELECT FROM candidate) AND {{alone}} AND {{claimable}}
+    WHERE {{alone}} AND {{claimable}}
     ORDER BY q.losses, {{priority}}, {{scheduled}}
-    LIMIT least(1, %(limit)s)
+    LIMIT 1
     FOR NO KEY UPDATE SKIP LOCKED
-), claimed AS (
+), {{lease}}
+
+-- name: lease
+-- Of both. That a worker was lost proves nothing against what it held: the attempt is given back. A row that was alone with its
+-- worker when that died, as often as attempts allow, is not handed out again but ended here, and returned so that it is counted.
+-- A needed_at beyond the clock (another clock wrote it) is now: else no answer would ever do.
+claimed AS (
     UPDATE siorg_sync_queue AS q
     SET status = CASE WHEN {{abandoned}} AND {{killer}} THEN 'FAILED' ELSE 'PROCESSING' END::sync_status_enum,
         attempts = CASE
@@ -56,7 +63,7 @@ WITH candidate AS MATERIALIZED (
             THEN coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
                 || '{"kind": "worker_lost", "retryable": false}'
             ELSE q.error_details END
-    WHERE q.id = ANY (ARRAY(SELECT c.id FROM candidate AS c UNION ALL SELECT s.id FROM solitary AS s)) AND ({{claimable}}) IS TRUE
+    WHERE q.id = ANY (ARRAY(SELECT c.id FROM candidate AS c)) AND ({{claimable}}) IS TRUE
     RETURNING q.*
 )
 SELECT q.id, q.entity_type, q.siorg_code, q.local_id, q.operation, {{priority}} AS priority, q.payload, q.attempts,

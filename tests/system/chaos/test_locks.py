@@ -71,6 +71,19 @@ def test_items_whose_rows_are_held_go_back_and_the_others_are_done(
     scene.audit()
 
 
+def test_three_jobs_beside_a_forgotten_lock_leave_nothing_in_work(scene: Scene, database_url: str) -> None:
+    one, *_ = scene.waiting(60)
+    assert scene.drain()[0] == "exhausted"
+    scene.waiting(60)
+    scene.latency("50")
+    with forgotten(database_url, f"SELECT FROM organizational_units WHERE siorg_code = {one} FOR UPDATE"):
+        jobs = [scene.start() for _ in range(3)]
+        for job in jobs:
+            assert job.ends(within=60) == 0, job.stderr
+    assert scene.states() == {("COMPLETED", 1): 119, ("PENDING", 0): 1}
+    scene.audit()
+
+
 def test_new_units_below_an_organization_that_somebody_holds_go_back(scene: Scene, database_url: str) -> None:
     scene.waiting(ITEMS)
     with forgotten(database_url, f"SELECT FROM organizations WHERE siorg_code = {UFMT} FOR UPDATE"):
