@@ -92,7 +92,7 @@ def test_dangling_rows_each_get_their_end(queue: Queue) -> None:
     queue.insert(1, attempts="3")
     queue.insert(2, expires_at="now() - interval '1 h'")
     queue.insert(3, status="'PROCESSING'", last_attempt_at="now() - interval '1 h'")
-    queue.insert(4, status="'PROCESSING'", attempts="3", lease_expires_at="now() - interval '1 h'")
+    queue.insert(4, status="'PROCESSING'", attempts="3", losses="4", lease_expires_at="now() - interval '1 h'")
     queue.insert(5)
     queue.insert(6, status="'PROCESSING'", lease_expires_at="now() + interval '1 h'")
     queue.insert(7, status="'CONFLICT'")

@@ -28,8 +28,8 @@ FOR NO KEY UPDATE OF q
 
 -- name: hurry
 -- From here on a lock is waited for no longer than half of what is left of these leases, for renewing them waits for us.
-SELECT set_config('lock_timeout', greatest(least(%(seconds)s::float8, min(extract(epoch FROM q.lease_expires_at - clock_timestamp()))::float8 / 2)
-    * 1000, 1)::integer::text, true)
+SELECT set_config('lock_timeout', greatest(least(%(seconds)s::float8, min(extract(epoch FROM q.lease_expires_at - clock_timestamp()))::float8 / 2::float8)
+    * 1000::float8, 1)::integer::text, true)
 FROM siorg_sync_queue AS q WHERE q.id = ANY (%(ids)s::uuid[])
 
 -- name: settled

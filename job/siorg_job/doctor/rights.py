@@ -21,7 +21,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
         ),
         _READ_AND_WRITE,
     ),
-    "siorg_request_pace": ("SELECT", "UPDATE"),
+    "siorg_request_pace": _READ_AND_WRITE,
     "siorg_verifications": ("SELECT", "INSERT"),
     "siorg_sync_migrations": ("SELECT",),
 }

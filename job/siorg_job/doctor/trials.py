@@ -24,7 +24,13 @@ _ENTITIES = ((_SYNC, "read.sql"), (_SYNC, "held.sql"))
 STATEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "run": (
         *((_QUEUE, f"{name}.sql") for name in ("claim", "depth", "dangling", "lease", "people", "failures", "produce")),
-        *(*_ENTITIES, (_SYNC, "write.sql"), ("siorg_job.fetch", "fetch.sql"), ("siorg_job.database", "shared_rate.sql")),
+        *(
+            *_ENTITIES,
+            (_SYNC, "write.sql"),
+            (_SYNC, "blocked.sql"),
+            ("siorg_job.fetch", "fetch.sql"),
+            ("siorg_job.database", "shared_rate.sql"),
+        ),
     ),
     "discover": (
         *((_QUEUE, f"{name}.sql") for name in ("produce", "failures", "held")),
@@ -148,7 +154,7 @@ class _Trial:
                     found = self._connection.execute(self._sql["touch_organization"]).fetchone()
                     if found is not None:
                         with self.of("run", "writing organizational_units"):
-                            self._units({"organization": found["id"], "category": category, "type": type_})
+                            self._units({"organization_id": found["id"], "category": category, "type": type_})
 
     def _units(self, common: Mapping[str, Any]) -> None:
         above = self._write("add_unit", parent=None, **common)

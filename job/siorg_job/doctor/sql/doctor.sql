@@ -102,7 +102,7 @@ UPDATE organizational_unit_types AS t SET siorg_name = 'siorg-job doctor' WHERE 
 
 -- name: add_unit
 INSERT INTO organizational_units (organization_id, parent_id, category_id, unit_type_id, name, acronym, is_siorg_managed, activity_area)
-VALUES (%(organization)s, %(parent)s, %(category)s, %(type)s, 'siorg-job doctor', 'DOCTOR', true, 'SUPPORT')
+VALUES (%(organization_id)s, %(parent)s, %(category)s, %(type)s, 'siorg-job doctor', 'DOCTOR', true, 'SUPPORT')
 RETURNING id, level, path_ids
 
 -- name: touch_unit
@@ -120,7 +120,7 @@ VALUES ('siorg-job doctor', 'null', 'string', 'siorg-job doctor', 'siorg')
 RETURNING key
 
 -- name: touch_setting
-UPDATE system_settings AS s SET value = 'true' WHERE s.key = 'siorg-job doctor' RETURNING s.key
+UPDATE system_settings AS s SET value = 'true' WHERE s.key::text = 'siorg-job doctor' RETURNING s.key
 
 -- name: add_verification
 INSERT INTO siorg_verifications (started_at, finished_at, complete, organizations, compared, drift, departures, reason)

@@ -88,7 +88,7 @@ WITH above AS MATERIALIZED (
     FROM unnest(%(positions)s::integer[], %(kinds)s::text[], %(codes)s::integer[]) AS w (position, kind, code)
     JOIN organizations AS o ON o.siorg_code = w.code WHERE w.kind = 'organization'
 ), needed AS MATERIALIZED (
-    SELECT a.position, u.id, u.siorg_code FROM above AS a JOIN organizational_units AS u ON u.path_ids && ARRAY[a.unit]
+    SELECT a.position, u.id, u.siorg_code FROM above AS a JOIN organizational_units AS u ON u.path_ids OPERATOR(pg_catalog.&&) ARRAY[a.unit]
     UNION ALL
     SELECT a.position, u.id, u.siorg_code FROM above AS a JOIN organizational_units AS u ON u.organization_id = a.organization
 ), free AS MATERIALIZED (

@@ -94,7 +94,7 @@ RETURNING u.id
 
 -- name: right_paths
 -- The given units and everything below them, from the top down, with level and path as they follow from the given ones.
-WITH RECURSIVE tree AS (
+RECURSIVE tree AS (
     SELECT u.id, u.organization_id, u.level, u.path_ids, u.path_names, u.level AS was, 0 AS below
     FROM organizational_units AS u WHERE u.id = ANY (%(ids)s::uuid[])
     UNION ALL
@@ -110,16 +110,16 @@ WITH RECURSIVE tree AS (
 -- name: descendants_for_change
 -- What refresh_descendants will write, as far as it can be seen before. By id, and before that reads it: a unit that a person is
 -- moving hangs elsewhere once the person is done.
-{{right_paths}}
+WITH {{right_paths}}
 SELECT u.id FROM organizational_units AS u
 WHERE u.id = ANY (ARRAY(
     SELECT r.id FROM right_path AS r JOIN organizational_units AS x ON x.id = r.id
-    WHERE r.below > 0 AND (x.level, x.path_ids, x.path_names) IS DISTINCT FROM (r.level, r.path_ids, r.path_names)))
+    WHERE r.below > 0 AND (x.level, x.path_ids::text, x.path_names) IS DISTINCT FROM (r.level, r.path_ids::text, r.path_names)))
 ORDER BY u.id FOR NO KEY UPDATE
 
 -- name: refresh_descendants
 -- After descendants_for_change. Returns how deep it pushed any of them (0: none).
-{{right_paths}}
+WITH {{right_paths}}
 , refreshed AS (
     UPDATE organizational_units AS u SET level = r.level, path_ids = r.path_ids, path_names = r.path_names
     FROM right_path AS r
