@@ -14,6 +14,7 @@ from siorg_job.doctor.trials import STATEMENTS
 from siorg_job.settings import Settings
 from siorg_queue import Connection, connect
 from siorg_queue.statements import load
+from support.job import job_environment, run_job
 from support.loopback_http import Answering, LoopbackServer
 from support.siorg_server import REPOSITORY, SiorgServer
 
@@ -101,8 +102,10 @@ BROKEN: dict[str, tuple[str, str]] = {
         "the database is read-only for this user",
     ),
     "another schema": (
-        "ALTER SCHEMA public RENAME TO elsewhere;"
-        " ALTER FUNCTION elsewhere.fn_org_unit_integrity() SET search_path = pg_catalog, elsewhere, pg_temp",
+        (
+            "ALTER SCHEMA public RENAME TO elsewhere;"
+            " ALTER FUNCTION elsewhere.fn_org_unit_integrity() SET search_path = pg_catalog, elsewhere, pg_temp"
+        ),
         "stand in the schema elsewhere, which is not on the",
     ),
 }  # fmt: skip
@@ -132,7 +135,7 @@ def test_what_cannot_work_is_found_and_its_remedy_mends_it(
         for finding in errors(findings):
             for statement in (finding["remedy"] or "").split("; "):
                 if statement.startswith("siorg-job migrate"):
-                    assert main(["migrate"], {"DATABASE_URL": database_url}) == 0
+                    run_job("migrate", env=job_environment(database_url, "http://127.0.0.1:9/doc"))
                 elif statement:
                     connection.execute(statement.encode())
         code, findings = doctor(worker_url)
