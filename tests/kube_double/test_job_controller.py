@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Running
+from kube_double.store import now
 from support.cluster import Cluster
 from support.fleet import eventually
 from support.kube import Body, Kube, condition
@@ -137,8 +138,10 @@ def test_a_policy_looks_at_the_pods_conditions(cluster: Cluster, kube: Kube, nam
     rules = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]
     kube.create(job(name, LONG, backoffLimit=0, podFailurePolicy={"rules": rules}))
     (first,) = eventually(lambda: processes_of(cluster, name))
-    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
-    seen = kube.wait_for("pods", first.pod)["status"]["conditions"]
+    # Without its time Kubernetes' disruption controller takes it for one of long ago, and sets it to False.
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "lastTransitionTime": now()}
+    # Only then the node has nothing to tell that would replace all conditions.
+    seen = kube.wait_for("pods", first.pod, lambda body: body["status"]["phase"] == "Running")["status"]["conditions"]
     kube.patch_status("pods", first.pod, {"conditions": [*seen, disrupted]})
     kube.delete("pods", first.pod)
     eventually(lambda: [each.pod for each in processes_of(cluster, name) if each.pod != first.pod], seconds=60)
