@@ -1,4 +1,4 @@
-"""A proxy before the simulator that answers chosen units with an error of the server, always."""
+"""A proxy before the simulator that answers chosen units, or a whole endpoint, with an error of the server, always."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from support.loopback_http import Answering, LoopbackServer
 
 
 class PoisonedSiorg(LoopbackServer):
-    """``with PoisonedSiorg(simulator.url, {471}) as siorg: siorg.url``."""
+    """``with PoisonedSiorg(simulator.url, {471}) as siorg: siorg.url``; ``endpoint``: also everything under this path."""
 
-    def __init__(self, behind: str, poisoned: Collection[int]) -> None:
-        origin = behind.removesuffix("/doc")
+    def __init__(self, behind: str, poisoned: Collection[int] = (), endpoint: str | None = None) -> None:
+        self.endpoint = endpoint
+        proxy, origin = self, behind.removesuffix("/doc")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
         class Handler(Answering):
             def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
                 if any(f"/unidade-organizacional/{code}/" in self.path for code in poisoned):
                     self.answer(500, b"<html>Internal Server Error</html>", "text/html")
+                    return
+                if proxy.endpoint is not None and self.path.startswith("/doc" + proxy.endpoint):
+                    self.answer(503, b"<html>Service Unavailable</html>", "text/html")
                     return
                 try:
                     with opener.open(origin + self.path, timeout=30) as answer:
