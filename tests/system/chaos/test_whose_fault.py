@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from siorg_job.siorg import rows as siorg_rows
 from siorg_job.siorg.model import RemoteUnit
+from siorg_job.sync.working_copy import WorkingCopy
 from support.fleet import eventually
 from support.pages import Page
 from support.poison import PoisonedSiorg
@@ -105,10 +105,15 @@ def test_certificates_that_are_not_there_claim_nothing(scene: Scene) -> None:
     check_unburnt(scene)
 
 
-def test_the_workers_own_bug_gives_everything_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stage", ["fetch", "apply"])
+def test_the_workers_own_bug_gives_everything_back(scene: Scene, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     scene.waiting(ITEMS)
-    with buggy(monkeypatch, lambda _: True):
-        assert scene.drain()[0] == "worker_fault"
+    with monkeypatch.context() as patched:
+        if stage == "apply":
+            patched.setattr(WorkingCopy, "chain", ours)
+        else:
+            buggy(patched, lambda _: True)
+        assert scene.drain(WORKER_LEASE_SECS="30")[0] == "worker_fault"
     assert scene.states() == {("PENDING", 0): ITEMS}
     check_unburnt(scene)
 
@@ -116,8 +121,11 @@ def test_the_workers_own_bug_gives_everything_back(scene: Scene, monkeypatch: py
 # -- the items' -------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def buggy(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> Iterator[None]:
+def ours(*_: object) -> None:
+    raise LookupError("ours")
+
+
+def buggy(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> None:
     """We have a bug that some units bring out."""
     parse = siorg_rows.parse_unit
 
@@ -126,17 +134,15 @@ def buggy(monkeypatch: pytest.MonkeyPatch, when: Callable[[int], bool]) -> Itera
             raise TypeError(f"odd: {code}")
         return parse(body, code)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(siorg_rows, "parse_unit", parse_unit)
-        yield
+    monkeypatch.setattr(siorg_rows, "parse_unit", parse_unit)
 
 
 def test_forty_rows_alike_that_come_first_pay_and_block_nobody(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = scene.waiting(ITEMS)
     odd = set(codes[:40])
     scene.connection.execute("UPDATE siorg_sync_queue SET priority = 1 WHERE siorg_code = ANY (%s)", [list(odd)])
-    with buggy(monkeypatch, odd.__contains__):
-        assert scene.drain(WORKER_LINGER_SECS="5")[0] == "exhausted"
+    buggy(monkeypatch, odd.__contains__)
+    assert scene.drain(WORKER_LINGER_SECS="5")[0] == "exhausted"
     assert scene.states() == {("FAILED", 3): 40, ("COMPLETED", 1): ITEMS - 40}
     assert {row["siorg_code"] for row in rows(scene.connection) if row["status"] == "FAILED"} == odd
 
