@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from siorg_job.settings import Settings
 from siorg_job.siorg.breaker import Breaker
@@ -34,8 +35,10 @@ def client_for(
     limiter: RateLimiter,
     breaker: Breaker,
     *,
+    structure_breaker: Breaker | None = None,
     observe: CallObserver = ignore,
     observe_error: ErrorObserver = ignore,
+    observe_answer: Callable[[str], object] = ignore,
 ) -> SiorgClient:
     """A client that has connected to nothing yet."""
     transport = Transport(
@@ -48,4 +51,11 @@ def client_for(
         ca_bundle=settings.siorg_ca_bundle,
         observe=observe,
     )
-    return SiorgClient(transport, breaker=breaker, timeout_seconds=settings.siorg_timeout_secs, observe_error=observe_error)
+    return SiorgClient(
+        transport,
+        breaker=breaker,
+        structure_breaker=structure_breaker,
+        timeout_seconds=settings.siorg_timeout_secs,
+        observe_error=observe_error,
+        observe_answer=observe_answer,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from types import TracebackType
@@ -19,13 +19,15 @@ from psycopg.types.json import Jsonb
 
 from siorg_job.__main__ import main
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.fetch.failure import FetchFailure
+from siorg_job.fetch.failure import FetchFailure, FetchFault
 from siorg_job.fetch.fetcher import Fetcher, FetchResult
 from siorg_job.siorg import rows, values
 from siorg_job.siorg.errors import InvalidData, MalformedResponse, SiorgError
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
-from siorg_job.sync.apply import Applied, Work, apply
+from siorg_job.sync import apply as applying
+from siorg_job.sync.apply import Applied, Work
 from siorg_job.sync.limits import Limits
+from siorg_job.sync.outcomes import internal_error
 from siorg_queue import Connection, Decisions, Item, Outcome, QueueStore, Verdict, connect
 from support.scripted_server import envelope
 
@@ -135,6 +137,17 @@ class MadeUpSiorg:
             raise self.down
 
 
+def apply(connection: Connection, store: QueueStore, works: Sequence[Work], limits: Limits | None = None) -> Applied:
+    """Apply, and let those pay that cannot be applied even alone: as where others get past what they fail at."""
+    applied = applying.apply(connection, store, works, limits)
+    if applied.refusals:
+        paid = applying.apply(connection, store, [(refusal.item, refusal.verdict) for refusal in applied.refusals])
+        applied.verdicts |= paid.verdicts
+        applied.settled |= paid.settled
+        applied.stale |= paid.stale
+    return applied
+
+
 class World:
     """A fresh database and a SIORG."""
 
@@ -180,6 +193,8 @@ class World:
         for entry in entries:
             if isinstance(entry, FetchFailure):
                 works.append((entry.item, Verdict(entry.item, Outcome.RETRY, error=str(entry.error), delay_seconds=60.0)))
+            elif isinstance(entry, FetchFault):
+                works.append((entry.item, internal_error(entry.item, entry.error)))
             else:
                 works.append(entry)
         return works
@@ -188,8 +203,8 @@ class World:
         """What waits, claimed and fetched, to be applied later."""
         return self.fetch(self.claim())
 
-    def fetcher(self, fresh_seconds: float = 60.0) -> Fetcher:
-        return Fetcher(cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=20.0)
+    def fetcher(self, fresh_seconds: float = 60.0, item_seconds: float = 20.0) -> Fetcher:
+        return Fetcher(cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=item_seconds)
 
     def apply(self, works: Iterable[Work]) -> Applied:
         return apply(self.connection, self.store, list(works), self.limits)

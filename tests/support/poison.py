@@ -1,4 +1,4 @@
-"""A proxy before the simulator that answers chosen units with an error of the server, always, or does worse."""
+"""A proxy before the simulator that answers chosen units, or a whole endpoint, with an error, always, or does worse."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from support.loopback_http import Answering, LoopbackServer
 
 
 class PoisonedSiorg(LoopbackServer):
-    """``with PoisonedSiorg(simulator.url, {471}) as siorg: siorg.url``."""
+    """``with PoisonedSiorg(simulator.url, {471}) as siorg: siorg.url``; ``endpoint``: also everything under this path."""
 
-    def __init__(self, behind: str, poisoned: Collection[int], strike: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        behind: str,
+        poisoned: Collection[int] = (),
+        endpoint: str | None = None,
+        *,
+        strike: Callable[[], object] = lambda: None,
+    ) -> None:
         """``strike`` is called, on a thread of the server's, before the answer."""
-        origin = behind.removesuffix("/doc")
+        self.endpoint = endpoint
+        proxy, origin = self, behind.removesuffix("/doc")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
         class Handler(Answering):
@@ -22,6 +30,9 @@ class PoisonedSiorg(LoopbackServer):
                 if any(f"/unidade-organizacional/{code}/" in self.path for code in poisoned):
                     strike()
                     self.answer(500, b"<html>Internal Server Error</html>", "text/html")
+                    return
+                if proxy.endpoint is not None and self.path.startswith("/doc" + proxy.endpoint):
+                    self.answer(503, b"<html>Service Unavailable</html>", "text/html")
                     return
                 try:
                     with opener.open(origin + self.path, timeout=30) as answer:

@@ -11,12 +11,15 @@ import time
 from contextlib import aclosing, nullcontext
 from typing import Any
 
+import psycopg
+
 from siorg_job.commands.context import CommandError, Context, Exit
+from siorg_job.database.grants import missing_grants, told
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.drain.run import GiveUp, Linger, Run
+from siorg_job.drain.run import Broken, GiveUp, Linger, Run
 from siorg_job.run_summary import RunSummary, write_termination_log
-from siorg_queue import UnsuitableDatabase
+from siorg_queue import UnsuitableDatabase, describe
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
@@ -28,7 +31,8 @@ def add_to(subparsers: Any) -> None:
         help="drain the queue and exit",
         description="Claims items, fetches from SIORG, applies, and exits 0 when nothing is claimable and nothing is in flight."
         " Exits 75 when the database or SIORG stays unavailable, or SIORG wants no requests for longer than a run waits:"
-        " every claimed item was given back."
+        " every claimed item was given back. Exits 1, likewise, when a table or the worker itself is at fault: no item"
+        " gets through, and several fail alike."
         " SIGTERM: finishes what finishes within WORKER_SHUTDOWN_GRACE_SECS, gives the rest back, exits 0."
         " The last line on stdout is a JSON summary.",
     )
@@ -48,6 +52,9 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     except UnsuitableDatabase:
         reason, code = "wrong_settings", Exit.USAGE
         raise
+    except Broken as error:
+        logger("siorg_job.run").error("No item gets through, and none pays for it", reason=str(error))
+        reason = error.reason
     finally:
         line = summary.line(reason, code)
         print(line, flush=True)
@@ -72,6 +79,7 @@ async def drain(run: Run) -> str:
 
     Raises:
         GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
+        Broken: no item gets through; likewise.
         CommandError: the port for metrics cannot be opened.
     """
     async with aclosing(QueueClient(run)) as queue:
@@ -81,6 +89,9 @@ async def drain(run: Run) -> str:
             if reason is not None and (reason == "stopped" or not run.forever):
                 return reason
             return await _work(run, queue, maintenance)
+        except psycopg.errors.InsufficientPrivilege as error:
+            grants = await queue.call(lambda connection, _: missing_grants(connection))
+            raise Broken("database_refuses", f"the database refuses: {describe(error)}{told(grants)}") from None
         except GiveUp:
             if run.stop.is_set() and not queue.has_claimed:
                 return "stopped"  # while it waited for the database: nothing is held, nothing is to be given back

@@ -3,8 +3,8 @@
 One event loop holds the items in flight (at most ``WORKER_CONCURRENCY``). Fetches run beside each other; what has been
 fetched is applied in groups on the database thread, so a group grows by itself while the one before it is applied.
 
-What a failed fetch means for its item, when to wait for SIORG and when to give up is decided by ``siorg_health``; how long to
-wait for more work by ``run.Linger``.
+What a failed fetch means for its item, when to wait for SIORG and when to give up is decided by ``siorg_health``; whose fault a
+failure is by ``suspects``; how long to wait for more work by ``run.Linger``.
 """
 
 from __future__ import annotations
@@ -14,33 +14,42 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import psycopg
+
+from siorg_job.database.grants import missing_grants, told
 from siorg_job.database.shared_rate import SharedRate
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.in_flight import InFlight
 from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.maintenance import Maintenance
 from siorg_job.drain.queue_client import QueueClient
-from siorg_job.drain.run import GiveUp, Linger, Run
+from siorg_job.drain.run import Broken, GiveUp, Linger, Run
 from siorg_job.drain.siorg_health import SiorgHealth, State
-from siorg_job.fetch.failure import FetchFailure
+from siorg_job.drain.suspects import APPLYING, FETCHING, UNIT, Place, Suspects, Suspicion, Where
+from siorg_job.fetch.failure import FetchFailure, FetchFault
 from siorg_job.fetch.fetcher import Fetcher, Fetching
 from siorg_job.metrics import JobMetrics
-from siorg_job.siorg.errors import AccessRefused, RateLimited, SiorgError, SiorgUnavailable
+from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
-from siorg_job.sync.apply import Work, apply
+from siorg_job.sync.apply import Refusal, Work, apply
 from siorg_job.sync.blocked import look_at_tables
 from siorg_job.sync.limits import Limits
-from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Outcome, Verdict
+from siorg_job.sync.outcomes import internal_error
+from siorg_job.sync.write import table_of
+from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Item, Outcome, Status, Verdict, describe
+from siorg_queue.statements import load
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
 
 _APPLY_AT_MOST = 200  # items a transaction: short locks, and little to do again after a deadlock
 _RECLAIM_SECONDS = 1.0  # after a claim that found nothing while items are in flight
+_SUSPECTS_AT_MOST = 1000  # of what nobody gets past: more would tell nothing new
+_TURN_SECONDS = 0.001  # what is given back for another's fault waits behind the others: the next run begins with these
 _LONGEST_WAIT_SECONDS = 10.0  # with everything in flight: the chores beside the items have to be done too
 
 
@@ -61,10 +70,19 @@ class Drain:
         self._patience_seconds = patience
         self._blocked_since: float | None = None
         paused = max(patience, settings.worker_linger_secs)
-        self._health = SiorgHealth(breaker, unavailable_seconds=patience, paused_seconds=paused)
+        self._suspects = Suspects()
+        self._health = SiorgHealth(breaker, self._suspects, unavailable_seconds=patience, paused_seconds=paused)
         fresh, longest = settings.siorg_fresh_secs, settings.worker_item_timeout_secs
         self._rate = SharedRate(self._reader, settings.siorg_max_requests_per_second, longest_wait_seconds=longest / 2)
-        self._client = client_for(settings, self._rate, breaker, observe=self._on_call, observe_error=self._on_call_error)
+        self._client = client_for(
+            settings,
+            self._rate,
+            breaker,
+            structure_breaker=breaker_for(settings),
+            observe=self._on_call,
+            observe_error=self._on_call_error,
+            observe_answer=lambda endpoint: self._suspects.passed(Place(Where.SIORG, endpoint)),
+        )
         self._fetching = Fetching(Fetcher(self._client, self._reader, fresh_seconds=fresh, item_seconds=longest))
         self._keeper = LeaseKeeper(url, timedelta(seconds=settings.worker_lease_secs), self._on_leases_lost)
 
@@ -73,6 +91,7 @@ class Drain:
 
         Raises:
             GiveUp: database or SIORG stayed unavailable; what was claimed has been given back where that was possible.
+            Broken: no item gets through; likewise.
         """
         self._keeper.start()
         stop_watch = asyncio.create_task(self._stop.wait())
@@ -96,6 +115,9 @@ class Drain:
             if error.can_give_back:
                 with contextlib.suppress(GiveUp):  # what happened first is what has to be told
                     await self._give_back(str(error))
+            raise
+        except Broken as error:
+            await self._give_back(str(error), delay_seconds=_TURN_SECONDS)
             raise
         except Exception:
             with contextlib.suppress(Exception):  # what happened first is what has to be told
@@ -131,20 +153,24 @@ class Drain:
         Not for every slot that becomes free: a claim costs the same for one item as for many.
         """
         batch, concurrency = self._settings.worker_batch_size, self._settings.worker_concurrency
-        if not self._in_flight:
+        busy = self._busy
+        if not busy:
             self._next_claim = 0.0  # nothing else will wake us
-        room = 0 if self._in_flight.is_alone else concurrency - len(self._in_flight)
-        has_room = room >= min(batch, max(1, concurrency // 4)) or not self._in_flight
+        room = 0 if self._in_flight.is_alone else min(concurrency - busy, _SUSPECTS_AT_MOST - len(self._suspects))
+        has_room = room >= min(batch, max(1, concurrency // 4)) or not busy
         now = time.monotonic()
         if has_room and now >= self._next_claim and not self._fetching.has_ready:
             pause = await self._pause_left()
             if pause > 0:
                 return await self._sit_out(pause)
-            if await self._claim(min(room, batch)):
+            if room > 0 and await self._claim(min(room, batch)):
                 self._next_claim = 0.0
                 return False
             if not self._in_flight:
                 return await self._is_exhausted()
+            if not busy:
+                await self._judge_without_comparison()
+                return False
             self._next_claim = now + _RECLAIM_SECONDS
         await self._sleep(max(self._next_claim - now, 0.05) if has_room else _LONGEST_WAIT_SECONDS)
         return False
@@ -154,6 +180,7 @@ class Drain:
         self._in_flight.count_lost(claim.lost)
         if claim.items:
             self._linger.claimed()
+            self._suspects.give_back({item.id for item in claim.items})  # held by us until their leases ran out
             self._in_flight.add(claim.items)
             self._keeper.hold(claim.items)
             self._fetching.start(claim.items)
@@ -178,6 +205,8 @@ class Drain:
 
     async def _sit_out(self, pause: float) -> bool:
         """Claim nothing during a pause. True: there is nothing to claim after it either."""
+        if not self._busy:
+            await self._give_back("given back: SIORG wants no requests, and there is nothing to compare with")
         if not self._in_flight:  # else they end by themselves, and soon: they are not allowed to send either
             # Is there anything that waits for the end of the pause: claimable, or postponed because it met the 429 itself?
             idle = not self._forever and not await self._queue.has_claimable()
@@ -196,9 +225,13 @@ class Drain:
         while part := self._fetching.take(_APPLY_AT_MOST):
             works: list[Work] = []
             for result in part:
-                if not isinstance(result, FetchFailure):
+                if isinstance(result, FetchFault):
+                    if result.item in self._in_flight:
+                        self._suspects.add(_internal(result.item, result.error, FETCHING))
+                elif not isinstance(result, FetchFailure):
                     self._health.answered()
                     self._blocked_since = None
+                    self._suspects.passed(FETCHING)
                     if result[0] in self._in_flight:
                         works.append(result)
                 elif result.item in self._in_flight:
@@ -227,32 +260,42 @@ class Drain:
         if not works:
             return
         applied = await self._queue.call(lambda connection, store: apply(connection, store, works, self._limits))
-        for item, _ in works:
-            if self._in_flight.end(item, applied):
-                verdict = applied.verdicts.get(item.id)
-                self._health.ended(item.id, released=verdict is not None and verdict.outcome is Outcome.RELEASED)
-        self._keeper.drop(item for item, _ in works)
+        for refusal in applied.refusals:
+            self._suspects.add(_refused(refusal))
+        got_through = any(item.id in applied.settled and not isinstance(found, Verdict) for item, found in works)
+        self._suspects.passed(*(Place(Where.DATABASE, step) for step in applied.passed), *([APPLYING] if got_through else []))
+        refused = {refusal.item.id for refusal in applied.refusals}
+        ended = [item for item, _ in works if item.id not in refused]
+        for item in ended:
+            settled = applied.settled.get(item.id)
+            if self._in_flight.end(item, applied) and settled is not None and settled.status is not Status.PENDING:
+                self._suspects.ended(item.id)
+        self._keeper.drop(ended)
 
-    async def _finish_failed(self, verdicts: Sequence[Verdict]) -> None:
+    async def _finish_judged(self) -> None:
+        """What others got past: it goes back and is tried again, or pays."""
+        verdicts = self._suspects.judged()
         for verdict in verdicts:
-            self._metrics.retries.labels(verdict.item.entity_type).inc()
+            if verdict.outcome is Outcome.RETRY:
+                self._metrics.retries.labels(verdict.item.entity_type).inc()
         await self._finish([(verdict.item, verdict) for verdict in verdicts])
 
-    async def _give_back(self, reason: str) -> None:
-        """Stop what is under way and release every item in flight."""
+    async def _give_back(self, reason: str, *, but: Collection[UUID] = (), delay_seconds: float | None = None) -> None:
+        """Stop what is under way and release every item in flight, ``but`` these."""
         await self._fetching.cancel()
-        self._health.take_suspects()
-        await self._finish([(item, Verdict(item, Outcome.RELEASED, error=reason)) for item in self._in_flight.items])
+        items = [item for item in self._in_flight.items if item.id not in but]
+        self._suspects.give_back({item.id for item in items})
+        verdicts = [Verdict(item, Outcome.RELEASED, error=reason, delay_seconds=delay_seconds) for item in items]
+        await self._finish([(verdict.item, verdict) for verdict in verdicts])
 
     async def _wind_down(self) -> None:
         """Asked to end: finish what finishes within the grace, release the rest."""
         log.info("Stopping: no further claims", in_flight=len(self._in_flight))
         deadline = time.monotonic() + self._settings.worker_shutdown_grace_secs
-        while (
-            len(self._in_flight) > self._health.suspects and time.monotonic() < deadline and self._health.state is not State.DOWN
-        ):
+        while self._busy and time.monotonic() < deadline and self._health.state is not State.DOWN:
             await self._apply_ready()
-            if len(self._in_flight) > self._health.suspects:
+            await self._finish_judged()
+            if self._busy:
                 await self._fetching.wait(min(0.2, deadline - time.monotonic()))
         await self._apply_ready()
         await self._give_back("given back at shutdown")
@@ -260,62 +303,120 @@ class Drain:
     # -- SIORG's health -----------------------------------------------------------------------------------------------
 
     async def _judge_suspects(self) -> None:
-        """Probe, where nothing else can tell, until it is known whether the suspects or SIORG are at fault."""
+        """Ask the control, where nothing else can tell, until it is known whether the suspects or SIORG are at fault."""
+        await self._finish_judged()
         asks = not self._fetching.has_ready
-        while asks and self._health.needs_probe(len(self._in_flight)) and not self._stop.is_set():
+        while asks and self._health.needs_control(len(self._in_flight)) and not self._stop.is_set():
             try:
-                await self._probe(self._settings.siorg_timeout_secs)
+                await self._ask_control(self._settings.siorg_timeout_secs + 1.0)  # that it is late is for the breaker to know
             except AccessRefused as error:
                 raise GiveUp("siorg_unavailable", str(error)) from None
             except RateLimited as error:
-                # It wants to be left alone: the suspects wait as everybody does, and are judged by their next attempt.
-                self._fetching.add([FetchFailure(suspect.item, error) for suspect in self._health.take_suspects()])
+                verdicts = self._health.limit_suspects(error, now=time.monotonic(), jitter=random.random())  # noqa: S311
+                await self._finish([(verdict.item, verdict) for verdict in verdicts])
             except SiorgError as error:
                 log.warning("SIORG does not answer", reason=str(error))
                 await self._sleep(0.2)
-        await self._finish_failed(self._health.own_faults())
+            await self._finish_judged()
 
     async def _wait_for_siorg(self) -> None:
-        """SIORG is down: give everything back unharmed, then probe until it answers."""
+        """SIORG is down: give everything back unharmed, then ask the control until it is answered."""
         health = self._health
-        repeated = health.went_down(time.monotonic())
+        health.went_down(time.monotonic())
         reason = health.down_reason
-        await self._finish_failed(repeated)
-        await self._give_back(f"SIORG is unavailable: {reason}")
+        await self._give_back(f"SIORG is unavailable: {reason}", but=self._suspects.repeated())
         self._metrics.siorg_available.set(0)
         log.warning("SIORG is unavailable; every item was given back", reason=reason)
         while health.state is State.DOWN and not self._stop.is_set():
             now = time.monotonic()
             health.check_patience(now, in_flight=0)
             try:
-                await self._probe(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
+                await self._ask_control(min(health.probe_seconds(now), self._settings.siorg_timeout_secs))
             except SiorgError as error:
+                if self._in_flight and not isinstance(error, BreakerOpen):
+                    await self._give_back(f"SIORG is unavailable: {error}")
                 await self._sleep(health.probe_failed(error, time.monotonic()))
         if health.state is not State.DOWN:
             self._metrics.siorg_available.set(1)
             log.info("SIORG answers again")
 
-    async def _probe(self, seconds: float) -> None:
-        """Ask whether SIORG is alive, for so long at most and not beyond being asked to end.
+    async def _ask_control(self, seconds: float) -> None:
+        """Ask what the suspects' endpoint is asked, about another organization: for so long at most, and until asked to end.
 
         Raises:
-            SiorgError: it is not, or that was not to be learnt in time.
+            SiorgError: it does not answer, or that was not to be learnt in time.
             GiveUp: the database, which holds the rate of all requests, stayed away.
         """
-        probing = asyncio.create_task(self._client.probe())
+        suspects = self._suspects.of(Where.SIORG)
+        place = suspects[0].place if suspects else self._health.trouble
+        asking = asyncio.create_task(self._control(place))
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait({probing, stopping}, timeout=max(seconds, 0.1), return_when=asyncio.FIRST_COMPLETED)
-            if not probing.done():
+            await asyncio.wait({asking, stopping}, timeout=max(seconds, 0.1), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
                 raise SiorgUnavailable("SIORG did not answer in time")
-            await probing
+            await asking
+            self._suspects.passed(place)
         except DatabaseUnavailable as error:
             await self._queue.has_claimable()  # waits until it answers, or gives up
             raise SiorgUnavailable(f"the shared request rate could not be read: {error}") from None
         finally:
-            probing.cancel()
+            asking.cancel()
             stopping.cancel()
-            await asyncio.gather(probing, stopping, return_exceptions=True)
+            await asyncio.gather(asking, stopping, return_exceptions=True)
+
+    async def _control(self, place: Place) -> None:
+        code = None
+        if place == UNIT:
+            codes = [suspicion.item.siorg_code for suspicion in self._suspects.of(Where.SIORG)]
+            rows = await self._reader.rows(load("siorg_job.fetch", "fetch.sql")["another"], codes=codes)
+            code = rows[0]["code"] if rows else None
+        await self._client.probe(code)
+
+    # -- faults of ours -----------------------------------------------------------------------------------------------
+
+    async def _judge_without_comparison(self) -> None:
+        """Nothing else is under way or claimable, and nobody got past where these failed.
+
+        Raises:
+            Broken: several failed alike, or it is certain without that: no item is at fault.
+        """
+        if alike := self._suspects.common():
+            raise await self._broken(alike)
+        for suspicion in self._suspects.alone():
+            if await self._is_ours(suspicion):
+                raise await self._broken([suspicion])
+        self._suspects.passed(*{suspicion.place for suspicion in self._suspects.of(Where.DATABASE, Where.WORKER)})
+
+    async def _is_ours(self, suspicion: Suspicion) -> bool:
+        """Whether an item that is alone with its failure is certainly not at fault."""
+        error = suspicion.error
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):  # else a policy refuses this very row
+            return bool(await self._queue.call(lambda connection, _: missing_grants(connection)))
+        if isinstance(error, psycopg.Error):  # a value or a constraint is the row's own business
+            return not isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+        if suspicion.place != FETCHING:
+            return False
+        try:
+            await self._ask_control(self._settings.siorg_timeout_secs)
+        except SiorgError:
+            return False
+        except (GiveUp, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001 - another question fails by a fault of ours too
+            return True
+        return False
+
+    async def _broken(self, alike: Sequence[Suspicion]) -> Broken:
+        """What is at fault, for a person."""
+        first, error = alike[0], alike[0].error
+        if not isinstance(error, psycopg.Error):
+            what = f"{type(error).__name__}: {error}"
+            return Broken("worker_fault", f"{len(alike)} items end in the same internal error, and no other gets through: {what}")
+        grants = await self._queue.call(lambda connection, _: missing_grants(connection))
+        table = table_of(first.place.name)
+        message = f"the database refuses {len(alike)} items{f' at table {table}' if table else ''}, and no other gets past that"
+        return Broken("database_refuses", f"{message}: {describe(error)} (SQLSTATE {error.sqlstate}){told(grants)}")
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -334,7 +435,28 @@ class Drain:
             self._summary.request_errors += 1
         self._metrics.call_errors.labels(endpoint, error_type).inc()
 
+    @property
+    def _busy(self) -> int:
+        """How many items in flight are no suspects."""
+        return len(self._in_flight) - len(self._suspects)
+
     async def _sleep(self, seconds: float) -> None:
         """Until something happens, or for so long; not at all when asked to end."""
         if not self._stop.is_set():
             await self._fetching.wait(seconds)
+
+
+def _internal(item: Item, error: Exception, place: Place) -> Suspicion:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+    return Suspicion(item, place, error, internal_error(item, error), alike=f"{type(error).__name__} {where}")
+
+
+def _refused(refusal: Refusal) -> Suspicion:
+    item, error = refusal.item, refusal.error
+    if not isinstance(error, psycopg.Error):
+        return _internal(item, error, APPLYING)
+    alike = f"{error.sqlstate} {error.diag.constraint_name or ''}"
+    return Suspicion(item, Place(Where.DATABASE, refusal.step), error, refusal.verdict, alike, refusal.above)

@@ -58,6 +58,15 @@ class Linger:
         return _LOCKED_SECONDS if now - self._locked_since <= max(self._linger_seconds, _LOCKED_SECONDS) else None
 
 
+class Broken(Exception):
+    """Nothing gets through, and waiting does not mend it (exit 1). The message says what is at fault; no item is."""
+
+    def __init__(self, reason: Literal["database_refuses", "worker_fault"], message: str) -> None:
+        """``reason``: the summary's word for it."""
+        super().__init__(message)
+        self.reason = reason
+
+
 class GiveUp(Exception):
     """The run cannot go on now: try again later (exit 75). The message says what is unavailable."""
 

@@ -1,14 +1,15 @@
-"""SIORG's health as one run sees it: whose fault a failed fetch is, when to wait, when to give up. Pure.
+"""SIORG's health as one run sees it: what a failed fetch means, when to wait, when to give up. Pure.
 
-An item pays an attempt only for what is its own fault. One failed fetch does not say whose fault it was: SIORG may be down,
-or fail at this one unit. So the item becomes a *suspect* and stays in flight until something else tells: another answer, the
-answer to a probe, or the breaker.
+An item pays an attempt only for what is its own fault. One failed fetch does not say whose fault it was: SIORG may be down, one
+of its endpoints may be in trouble, or it may fail at this one unit. So the item becomes a *suspect* (``suspects``) and stays in
+flight until something else tells: another answer of the same endpoint, be it to the *control*, the same question about another
+organization, or the breaker. A structure is no suspect's place: what it does not serve is fetched singly meanwhile.
 
 States::
 
     CLOSED    SIORG answers, or was not asked yet. Items are claimed.
-    SUSPECT   Fetches failed, and nothing was heard of SIORG since. Items are claimed as before; suspects are undecided.
-    DOWN      The breaker is open. Every item was given back, none is claimed; SIORG is probed as the breaker allows.
+    SUSPECT   Fetches failed, and the endpoint has answered nobody since. Items are claimed as before; suspects are undecided.
+    DOWN      The breaker is open. Items were given back, none is claimed; the control is asked as the breaker allows.
     PAUSED    SIORG asks for no requests (429, Retry-After). Nothing is claimed; what is in flight ends by itself.
 
 Transitions::
@@ -19,14 +20,16 @@ Transitions::
                that is away                                                       a 429: for the time that SIORG names)
     CLOSED     of a whole answer not one row can be used               CLOSED     likewise, for a minute
     CLOSED     a pause is on when something could be claimed           PAUSED
-    SUSPECT    SIORG answers another item                              CLOSED     the suspects pay: retried later
-    SUSPECT    nothing else is under way, and a probe is answered      CLOSED     the suspects pay: retried later
-    SUSPECT    the probe meets a 429                                   CLOSED     the suspects are given back, as after any 429
-    any        the breaker opens                                       DOWN       all is given back; who was a suspect at an
-                                                                                  earlier opening pays, or a few such items
-                                                                                  would open the breaker for ever
-    DOWN       a probe is answered                                     CLOSED     the time without an answer runs on until an
-                                                                                  item is answered
+    SUSPECT    the endpoint answers another item                       CLOSED     suspects are given back and tried again; who
+                                                                                  has been already pays: retried later
+    SUSPECT    nothing else is under way, and the control is answered  CLOSED     likewise
+    SUSPECT    the control meets a 429                                 CLOSED     the suspects are given back, as after any 429
+    any        the breaker opens                                       DOWN       all is given back but for those who failed
+                                                                                  before, or a few such items would open the
+                                                                                  breaker for ever
+    DOWN       the control is answered                                 CLOSED     those pay; the time without an answer runs on
+                                                                                  until an item is answered
+    DOWN       the control is not answered                             DOWN       those are given back too
     DOWN       no item was answered for ``unavailable_seconds``        (give up)  siorg_unavailable
     CLOSED     the same, and nothing is in flight                      (give up)  siorg_unavailable
     any        401, 403, a redirect to elsewhere                       (give up)  siorg_unavailable: a person has to act
@@ -49,9 +52,9 @@ run and no attempt. A process that dies leaves nothing behind: the next run begi
 from __future__ import annotations
 
 from enum import StrEnum
-from uuid import UUID
 
 from siorg_job.drain.run import GiveUp
+from siorg_job.drain.suspects import UNIT, Place, Suspects, Suspicion, Where
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, UnusableAnswer
@@ -72,16 +75,16 @@ class State(StrEnum):
 class SiorgHealth:
     """The state machine of the module's table. Not for use by two threads at once."""
 
-    def __init__(self, breaker: Breaker, *, unavailable_seconds: float, paused_seconds: float) -> None:
+    def __init__(self, breaker: Breaker, suspects: Suspects, *, unavailable_seconds: float, paused_seconds: float) -> None:
         """How long a run goes on without an answer while SIORG is down, and while it wants no requests."""
         self._breaker = breaker
+        self._suspects = suspects
         self._unavailable_seconds = unavailable_seconds
         self._paused_seconds = paused_seconds
-        self._suspects: dict[UUID, FetchFailure] = {}
-        self._suspected_before: set[UUID] = set()
-        """Suspects of an earlier opening of the breaker that have not come to an outcome since."""
-        self.down_reason = ""
+        self.down_reason = "SIORG is unavailable"
         """What SIORG last said or did that it counts as down for."""
+        self.trouble = UNIT
+        """The endpoint that failed last: what the control is to be asked at."""
         self._down_since: float | None = None
         """The first opening of the breaker since an item was answered."""
         self._limited_since: float | None = None
@@ -96,12 +99,7 @@ class SiorgHealth:
             return State.DOWN
         if self._paused_since is not None:
             return State.PAUSED
-        return State.SUSPECT if self._suspects else State.CLOSED
-
-    @property
-    def suspects(self) -> int:
-        """How many items wait for it to be known whose fault their failure was."""
-        return len(self._suspects)
+        return State.SUSPECT if self._suspects.of(Where.SIORG) else State.CLOSED
 
     @property
     def is_limited(self) -> bool:
@@ -140,49 +138,29 @@ class SiorgHealth:
             case BreakerOpen() | DatabaseUnavailable():
                 return Verdict(item, Outcome.RELEASED, error=str(error))
             case _:
-                self._suspects[item.id] = failure
+                self.trouble, self.down_reason = Place(Where.SIORG, failure.endpoint), str(error)
+                self._suspects.add(Suspicion(item, self.trouble, error, failure.verdict()))
                 return None
-
-    def ended(self, item_id: UUID, *, released: bool) -> None:
-        """The item has come to its end in this process, or (``released``) went back unharmed."""
-        self._suspects.pop(item_id, None)
-        if not released:
-            self._suspected_before.discard(item_id)
 
     # -- suspects -----------------------------------------------------------------------------------------------------
 
-    def needs_probe(self, in_flight: int) -> bool:
-        """Whether nothing but a probe will tell about the suspects: none of the others ``in_flight`` is under way."""
-        return len(self._suspects) >= max(in_flight, 1) and not self._is_answering and self.state is not State.DOWN
+    def needs_control(self, in_flight: int) -> bool:
+        """Whether nothing but the control will tell about the suspects: none of the others ``in_flight`` is under way."""
+        return bool(self._suspects.of(Where.SIORG)) and len(self._suspects) >= in_flight and self.state is not State.DOWN
 
-    def own_faults(self) -> list[Verdict]:
-        """The suspects' verdicts once SIORG is known to answer: they pay. Empty while that is not known."""
-        if not self._suspects or not self._is_answering:
-            return []
-        self.answered()
-        return [failure.verdict() for failure in self.take_suspects()]
-
-    def take_suspects(self) -> list[FetchFailure]:
-        """The suspects, which are none any more: somebody else decides about them."""
-        suspects = list(self._suspects.values())
-        self._suspects.clear()
-        return suspects
-
-    @property
-    def _is_answering(self) -> bool:
-        return self._breaker.consecutive_failures == 0
+    def limit_suspects(self, error: RateLimited, *, now: float, jitter: float) -> list[Verdict]:
+        """The control met a 429: the suspects wait as everybody does."""
+        found = [FetchFailure(suspicion.item, error) for suspicion in self._suspects.of(Where.SIORG)]
+        verdicts = [self.failed(failure, now=now, jitter=jitter) for failure in found]
+        self._suspects.give_back({failure.item.id for failure in found})
+        return [verdict for verdict in verdicts if verdict is not None]
 
     # -- down ---------------------------------------------------------------------------------------------------------
 
-    def went_down(self, now: float) -> list[Verdict]:
-        """The breaker is open: the verdicts of those who pay for it. All other items are to be given back."""
-        suspects = self.take_suspects()
-        self.down_reason = str(suspects[0].error) if suspects else "SIORG is unavailable"
-        repeated = [failure.verdict() for failure in suspects if failure.item.id in self._suspected_before]
-        self._suspected_before.update(failure.item.id for failure in suspects)
+    def went_down(self, now: float) -> None:
+        """The breaker is open."""
         if self._down_since is None:
             self._down_since = now
-        return repeated
 
     def probe_seconds(self, now: float) -> float:
         """For how long a probe may still be waited for while DOWN (seconds); may be negative."""

@@ -15,6 +15,11 @@ class FetchFailure:
     item: Item
     error: SiorgError | DatabaseUnavailable
 
+    @property
+    def endpoint(self) -> str:
+        """The kind of question that failed."""
+        return getattr(self.error, "endpoint", None) or "unit"
+
     def verdict(self) -> Verdict:
         """The item pays: it ends where the answer will not get better, else it is tried again.
 
@@ -30,3 +35,11 @@ class FetchFailure:
             delay_seconds=getattr(error, "retry_after", None),
             details={"kind": error.kind, "retryable": retryable, "details": dict(error.details)},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFault:
+    """An item whose answer could not be worked with, for a reason that is none of SIORG's."""
+
+    item: Item
+    error: Exception

@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.fetch.ancestors import Ancestors
 from siorg_job.fetch.cache import Cache
-from siorg_job.fetch.failure import FetchFailure
+from siorg_job.fetch.failure import FetchFailure, FetchFault
 from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
-from siorg_job.siorg.errors import InvalidData, MalformedResponse, NotFound, PermanentError, SiorgError, SiorgUnavailable
+from siorg_job.siorg.errors import (
+    InvalidData,
+    MalformedResponse,
+    NotFound,
+    PermanentError,
+    SiorgError,
+    SiorgUnavailable,
+    UnusableAnswer,
+)
 from siorg_job.siorg.model import DomainRow, DomainTable, RemoteUnit, Structure
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.siorg_session import largest_answer
 from siorg_job.sync.apply import Work
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.organization import ends_with_its_units, lives_elsewhere
-from siorg_job.sync.outcomes import internal_error, part_of_an_end
+from siorg_job.sync.outcomes import part_of_an_end
 from siorg_queue import DatabaseUnavailable, EntityType, Item
 from siorg_queue.statements import load
 from siorg_runtime import memory
@@ -35,7 +43,7 @@ log = logger("siorg_job.fetch.fetcher")
 
 _CACHED_BYTES = 64 * 1024 * 1024  # of memory, all cached structures together; some 20,000 units
 
-FetchResult: TypeAlias = Work | FetchFailure
+FetchResult: TypeAlias = Work | FetchFailure | FetchFault
 
 
 class Fetcher:
@@ -68,10 +76,14 @@ class Fetcher:
             return
         wanted = plan(items, organizations, self._is_at_hand)
         async with asyncio.TaskGroup() as tasks:
-            for organization, group in wanted.structures.items():
-                tasks.create_task(self._guard(group, self._from_structure(organization, group), ready))
-            for code, group in wanted.units.items():
+
+            def singly(code: int, group: Sequence[Item]) -> None:
                 tasks.create_task(self._guard(group, self._alone(code, group), ready))
+
+            for organization, group in wanted.structures.items():
+                tasks.create_task(self._guard(group, self._from_structure(organization, group, singly), ready))
+            for code, group in wanted.units.items():
+                singly(code, group)
             for table, group in wanted.tables.items():
                 tasks.create_task(self._guard(group, self._from_table(table, group), ready))
 
@@ -95,17 +107,24 @@ class Fetcher:
             result = [_failed(item, error) for item in group]
         except Exception as error:  # noqa: BLE001 - one odd answer must not end the drain of all others
             log.error("An answer could not be worked with; this is a fault of ours", error=repr(error), items=len(group))
-            result = [(item, internal_error(item, error)) for item in group]
+            result = [FetchFault(item, error) for item in group]
         ready(result)
 
     # -- where an item's answer comes from ----------------------------------------------------------------------------
 
-    async def _from_structure(self, organization: int, group: Sequence[Item]) -> list[FetchResult]:
+    async def _from_structure(
+        self, organization: int, group: Sequence[Item], singly: Callable[[int, Sequence[Item]], None]
+    ) -> list[FetchResult]:
+        """``singly``: starts to fetch one unit that the structure does not serve."""
         try:
-            answer = await self._structures.get(organization, max(item.needed_at for item in group))
-        except PermanentError:
-            # The hint was wrong, or SIORG does not list it: each unit is asked for by itself.
-            return await self._each_alone(group)
+            async with asyncio.timeout(self._item_seconds / 2):
+                answer = await self._structures.get(organization, max(item.needed_at for item in group))
+        except UnusableAnswer:
+            raise
+        except (PermanentError, SiorgUnavailable, MalformedResponse, TimeoutError):
+            # The hint was wrong, SIORG does not list it, or cannot now: each unit is asked for by itself.
+            _start_singly(group, singly)
+            return []
         structure = answer.value
         result: list[FetchResult] = []
         missing: list[Item] = []
@@ -118,16 +137,7 @@ class Fetcher:
             else:
                 missing.append(item)  # absence in a list proves nothing
         result += await self._complete(found, answer.asked_at, structure)
-        result += await self._each_alone(missing)
-        return result
-
-    async def _each_alone(self, items: Iterable[Item]) -> list[FetchResult]:
-        result: list[FetchResult] = []
-        for item in items:
-            try:
-                result += await self._alone(item.siorg_code, [item])
-            except SiorgError as error:
-                result.append(_failed(item, error))
+        _start_singly(missing, singly)
         return result
 
     async def _alone(self, code: int, group: Sequence[Item]) -> list[FetchResult]:
@@ -317,6 +327,14 @@ class Fetching:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fault = error
         self._happened.set()
+
+
+def _start_singly(items: Sequence[Item], singly: Callable[[int, Sequence[Item]], None]) -> None:
+    by_code: dict[int, list[Item]] = {}
+    for item in items:
+        by_code.setdefault(item.siorg_code, []).append(item)
+    for code, group in by_code.items():
+        singly(code, group)
 
 
 def _failed(item: Item, error: SiorgError | DatabaseUnavailable) -> FetchResult:

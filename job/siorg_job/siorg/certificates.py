@@ -71,7 +71,7 @@ def _check_folders(text: str) -> None:
     found = False
     for folder in filter(None, text.split(os.pathsep)):
         try:
-            names = [entry.name for entry in Path(folder).iterdir()]
+            names = [path.name for path in Path(folder).iterdir()]
         except NotADirectoryError:
             raise ValueError("is a file; must be a directory") from None
         except FileNotFoundError:

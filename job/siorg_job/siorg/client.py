@@ -60,9 +60,11 @@ class SiorgClient:
         transport: Transport,
         *,
         breaker: Breaker,
+        structure_breaker: Breaker | None = None,
         timeout_seconds: float = 30.0,
         max_structure_seconds: float = 300.0,
         observe_error: ErrorObserver = ignore,
+        observe_answer: Callable[[str], object] = ignore,
         retries: int = 2,
     ) -> None:
         """Make a client.
@@ -70,17 +72,22 @@ class SiorgClient:
         Args:
             transport: asked through; closed with the client.
             breaker: told of every attempt.
+            structure_breaker: told of the attempts for whole structures in its place, where these can be done without: an
+                endpoint's trouble is not SIORG's.
             timeout_seconds: budget of a call: its requests, retries and the pauses between them.
             max_structure_seconds: budget of a call for a whole structure.
             observe_error: called for every failed attempt.
+            observe_answer: called with the endpoint that answered, whatever the answer says.
             retries: how often a call asks again at once after a transient failure.
         """
         self._transport = transport
         self._limiter = transport.limiter
         self._breaker = breaker
+        self._structure_breaker = structure_breaker or breaker
         self._timeout = timeout_seconds
         self._max_structure = max_structure_seconds
         self._observe_error = observe_error
+        self._observe_answer = observe_answer
         self._retries = retries
         self._identity = asyncio.Lock()
         self._seen_at = self._missed_at = float("-inf")
@@ -104,15 +111,11 @@ class SiorgClient:
             InvalidData: its data cannot be used, or are those of another unit.
         """
         _check_code(code)
-        path = f"/unidade-organizacional/{code}/completa"
         try:
-            return await self._call("unit", path, lambda body: rows.parse_unit(body, code), self._timeout)
+            return await self._call("unit", _unit_path(code), lambda body: rows.parse_unit(body, code), self._timeout)
         except NotFound as error:
-            if error.details.get("siorg_error") != 101:
-                raise
-            failure = MalformedResponse(f"{error}; of one unit that is no answer")
-            failure.details = {**error.details, "code": code}
-        raise failure  # not for the breaker: SIORG is well, and answered whole
+            _refuse_empty_search(error, code)  # not for the breaker: SIORG is well, and answered whole
+            raise
 
     async def structure(self, organization: int) -> Structure:
         """All units of an organization in one request (two or three for one outside the federal executive).
@@ -178,8 +181,11 @@ class SiorgClient:
         """A whole domain table."""
         return await self._call("domain", f"/{table.value}", lambda body: rows.parse_domain(body, table), self._timeout)
 
-    async def probe(self) -> None:
+    async def probe(self, unit: int | None = None) -> None:
         """Ask whether SIORG is alive: whether it speaks in its envelope. Never retried.
+
+        Args:
+            unit: ask for this one, to learn whether SIORG answers about single units; None: for what it always has.
 
         Raises:
             SiorgUnavailable: it is not, or something else answers in its place; ``BreakerOpen``: it is too early to ask.
@@ -189,16 +195,21 @@ class SiorgClient:
         """
 
         async def ask() -> None:
+            path = _IDENTITY if unit is None else _unit_path(unit)
             # An error that SIORG reports there, other than that it failed, is an answer of SIORG.
-            with contextlib.suppress(NotFound, NotAnOrganization, RequestRefused):
-                await self._ask("probe", _IDENTITY, check_envelope, Budget(self._timeout))
+            with contextlib.suppress(NotAnOrganization, RequestRefused):
+                try:
+                    await self._ask("probe", path, check_envelope, Budget(self._timeout))
+                except NotFound as error:
+                    if unit is not None:
+                        _refuse_empty_search(error, unit)
 
         await self._attempt("probe", ask)
 
     # ── A call: attempts, breaker, retries ───────────────────────────────────────────────────────────────────────────
 
     async def _call(self, endpoint: str, path: str, read: Callable[[Body], _T], seconds: float) -> _T:
-        budget = Budget(seconds)
+        budget, breaker = Budget(seconds), self._breaker_of(endpoint)
         attempt = 1
         while True:
             try:
@@ -207,11 +218,11 @@ class SiorgClient:
                 # Full jitter, so that many workers do not come back together.
                 pause = exponential(attempt, _RETRY_BASE_SECONDS, _RETRY_CAP_SECONDS, random.random())  # noqa: S311
                 # Not while SIORG is left alone, wants time, or ours has run out.
-                is_worth_it = self._breaker.state is BreakerState.CLOSED and (error.retry_after or 0.0) <= pause < budget.left
+                is_worth_it = breaker.state is BreakerState.CLOSED and (error.retry_after or 0.0) <= pause < budget.left
                 if attempt > self._retries or not is_worth_it:
                     raise
                 await asyncio.sleep(pause)
-                if self._breaker.state is not BreakerState.CLOSED:
+                if breaker.state is not BreakerState.CLOSED:
                     raise  # the reason, rather than that the breaker has opened meanwhile
                 budget.left -= pause
                 attempt += 1
@@ -219,24 +230,32 @@ class SiorgClient:
 
     async def _attempt(self, endpoint: str, ask: Callable[[], Awaitable[_T]]) -> _T:
         """One attempt, its result told to the breaker however it ends; to the observer what came of being sent."""
-        self._breaker.check()  # do not queue for a request that would be refused
+        breaker = self._breaker_of(endpoint)
+        breaker.check()  # do not queue for a request that would be refused
         await self._limiter.wait()
-        permit = self._breaker.before_request()
-        settle = self._breaker.abandon  # cancelled, or a fault of our own
+        permit = breaker.before_request()
+        settle = breaker.abandon  # cancelled, or a fault of our own
         try:
             result = await ask()
-            settle = self._breaker.success
+            settle = breaker.success
+            self._observe_answer(endpoint)
             return result
         except SiorgError as error:
+            error.endpoint = endpoint
             if isinstance(error, SiorgUnavailable | MalformedResponse):
-                settle = self._breaker.failure
+                settle = breaker.failure
             elif not isinstance(error, RateLimited):
-                settle = self._breaker.success
+                settle = breaker.success
+                if not _is_empty_search(error) or endpoint != "unit":
+                    self._observe_answer(endpoint)
             self._observe_error(endpoint, error.error_type)
             self._transport.redact(error)
             raise
         finally:
             settle(permit)
+
+    def _breaker_of(self, endpoint: str) -> Breaker:
+        return self._structure_breaker if endpoint == "structure" else self._breaker
 
     # ── An attempt: from the answer to the model ─────────────────────────────────────────────────────────────────────
 
@@ -305,6 +324,26 @@ class SiorgClient:
         if answer.status >= 500 or answer.status in {408, 425}:
             message = f"SIORG cannot answer now (HTTP {answer.status})"
             raise SiorgUnavailable(message, retry_after=answer.retry_after, status=answer.status)
+
+
+def _refuse_empty_search(error: NotFound, code: int) -> None:
+    """Of one unit, that nothing meets the criteria is no answer.
+
+    Raises:
+        MalformedResponse: that is what SIORG says.
+    """
+    if _is_empty_search(error):
+        failure = MalformedResponse(f"{error}; of one unit that is no answer")
+        failure.details = {**error.details, "code": code}
+        raise failure from None
+
+
+def _is_empty_search(error: SiorgError) -> bool:
+    return error.details.get("siorg_error") == 101
+
+
+def _unit_path(code: int) -> str:
+    return f"/unidade-organizacional/{code}/completa"
 
 
 def _check_code(code: int) -> None:

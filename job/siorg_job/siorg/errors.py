@@ -35,6 +35,8 @@ class SiorgError(Exception):
 
     kind: ClassVar[str] = "siorg_error"
     """The word for it in ``error_details.kind``."""
+    endpoint: str | None = None
+    """The kind of question that it came of, where that is known."""
 
     def __init__(self, message: str, **details: Detail) -> None:
         super().__init__(message)

@@ -61,6 +61,20 @@ class _LeaseLost(Exception):
     """Between fence and finish a lease ran out: nothing of this transaction may stay."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An item that cannot be applied even alone. Whose fault that is, who calls has to find out; it is still under its lease."""
+
+    item: Item
+    error: Exception
+    step: str
+    """What was being done: a statement's name, or a word for something else."""
+    verdict: Verdict
+    """The item's outcome, if it is its own."""
+    above: frozenset[int] = frozenset()
+    """Codes of the units that were written with it."""
+
+
 @dataclass(slots=True)
 class Applied:
     """What became of a group."""
@@ -73,12 +87,15 @@ class Applied:
     """Others were in the way already."""
     in_vain: bool = False
     """An item waited in vain although nobody holds a row of it."""
+    refusals: list[Refusal] = field(default_factory=list)
+    passed: set[str] = field(default_factory=set)
+    """The steps that others got past: what was written by them was committed."""
     changes: int = 0
     """History rows written."""
 
 
 def apply(connection: Connection, store: QueueStore, works: Sequence[Work], limits: Limits | None = None) -> Applied:
-    """Decide and apply a group; an item that the database refuses ends alone, the others are applied without it.
+    """Decide and apply a group; an item that the database refuses is told of, the others are applied without it.
 
     Args:
         connection: the one that ``store`` uses.
@@ -107,8 +124,9 @@ def _apply(
 ) -> None:
     if not works:
         return
+    steps: list[str] = []
     try:
-        _apply_together(connection, store, works, result, limits)
+        _apply_together(connection, store, works, result, limits, steps)
     except _LeaseLost:
         if again and len(works) == 1:
             result.stale.add(works[0][0].id)  # it takes longer than a lease
@@ -118,24 +136,44 @@ def _apply(
             _apply(connection, store, works, result, limits, again=True)
     except LookedTooEarly:
         _apply(connection, store, works, result, limits, again=again)  # what a person has written meanwhile is read
-    except Exception as error:
-        if isinstance(error, psycopg.Error) and is_blocked(error):
+    except DatabaseBlocked:
+        raise
+    except psycopg.Error as error:
+        if is_blocked(error):
             _apply_around(connection, store, works, result, limits, error)
-            return
-        if isinstance(error, DatabaseBlocked) or (isinstance(error, psycopg.Error) and is_transient(error)):
+        elif is_transient(error):
             raise
-        if len(works) == 1 and isinstance(works[0][1], Verdict):
-            raise  # not the item's fault: its outcome alone could not be written
-        if len(works) > 1:
-            _apply_halves(connection, store, works, result, limits)
-            return
-        item, fetched = works[0]
-        if isinstance(error, psycopg.Error) and not again:
+        elif len(works) == 1 and isinstance(works[0][1], Fetched) and not again:
             # Somebody else may have made the same row (a category, a unit) since it was looked for, or removed one that was found
             # (a parent, a category), whatever trigger or constraint says so: all is looked for again.
             _apply(connection, store, works, result, limits, again=True)
-            return
-        _apply(connection, store, [(item, _refusal(item, fetched, error))], result, limits)
+        else:
+            _apply_apart(connection, store, works, result, limits, error, steps[-1])
+    except Exception as error:
+        _apply_apart(connection, store, works, result, limits, error, steps[-1])
+
+
+def _apply_apart(
+    connection: Connection,
+    store: QueueStore,
+    works: Sequence[Work],
+    result: Applied,
+    limits: Limits | None,
+    error: Exception,
+    step: str,
+) -> None:
+    """Something failed: find the item at which it does, and apply the others without it."""
+    if len(works) > 1:
+        _apply_halves(connection, store, works, result, limits)
+        return
+    item, fetched = works[0]
+    if isinstance(fetched, Verdict):
+        raise error  # not the item's fault: its outcome alone could not be written
+    verdict, above = _refusal(item, fetched, error)
+    if isinstance(error, HierarchyTooDeep):
+        _apply(connection, store, [(item, verdict)], result, limits)
+        return
+    result.refusals.append(Refusal(item, error, step, verdict, frozenset(above)))
 
 
 def _apply_halves(
@@ -174,12 +212,15 @@ def _apply_around(
 
 
 def _apply_together(
-    connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, limits: Limits | None
+    connection: Connection, store: QueueStore, works: Sequence[Work], result: Applied, limits: Limits | None, steps: list[str]
 ) -> None:
+    """``steps``: grows by what is being done, also where it fails."""
     items = [item for item, _ in works]
+    steps.append("begin")
     with transaction(connection, lock_seconds=_TURN_SECONDS):
         if fetched_works := [(item, found) for item, found in works if isinstance(found, Fetched)]:
             take_turns(connection, fetched_works)
+        steps.append("fence")
         ours = store.fence(items)
         store.hurry_within(items, _SHORT_LOCK_SECONDS if result.waited else _LOCK_SECONDS)
         verdicts: list[Verdict] = []
@@ -195,15 +236,19 @@ def _apply_together(
                 open_works.append((item, found))
         changes, copy = 0, None
         if open_works:
+            steps.append("read")
             copy = read(connection, open_works)
+            steps.append("decide")
             verdicts += _within_limits(connection, open_works, copy, limits)
-            write(connection, copy)
+            write(connection, copy, steps)
             changes = len(copy.history)
         asked_at = {item.id: fetched.asked_at for item, fetched in open_works}
         verdicts = [_with_time(verdict, asked_at.get(verdict.item.id)) for verdict in verdicts]
+        steps.append("finish")
         settled = store.finish_within(verdicts) if verdicts else {}
         if len(settled) != len(verdicts):
             raise _LeaseLost
+        steps.append("follow")
         if copy is not None:  # after the outcomes: what this group has decided about is open no more
             again = [*hanging_wrong(connection, copy), *sorted(copy.ask_again)]
             store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
@@ -215,6 +260,8 @@ def _apply_together(
         store.end_older_conflicts(
             [(verdict, asked_at[verdict.item.id]) for verdict in verdicts if says_all(verdict) and verdict.item.id in asked_at]
         )
+        steps.append("commit")
+    result.passed.update(steps)
     result.verdicts.update({verdict.item.id: verdict for verdict in verdicts})
     result.settled.update(settled)
     result.changes += changes
@@ -324,15 +371,16 @@ def _ends_last(works: Sequence[tuple[Item, Fetched]], copy: WorkingCopy) -> list
     return sorted(works, key=key)
 
 
-def _refusal(item: Item, fetched: Fetched | Verdict, error: Exception) -> Verdict:
+def _refusal(item: Item, fetched: Fetched | Verdict, error: Exception) -> tuple[Verdict, list[int]]:
+    """What becomes of an item that cannot be applied, if it is its own fault; and the units that were written with it."""
     if not isinstance(error, psycopg.Error | HierarchyTooDeep):
-        return internal_error(item, error)
+        return internal_error(item, error), []
     reason = f"refused by the database: {describe(error)}" if isinstance(error, psycopg.Error) else str(error)
     above = [unit.code for unit in fetched.ancestors] if isinstance(fetched, Fetched) else []
     if above:
         reason = f"{reason}; written with it were the units {', '.join(map(str, above))} above it"
     if isinstance(item.error_details, dict) and item.error_details.get("resolution") == "MERGE":
-        return unusable(item, reason)
+        return unusable(item, reason), above
     if isinstance(error, HierarchyTooDeep):
-        return refused(item, reason, "too_deep", waits_for=above)
-    return refused(item, reason, "refused_by_database", {"sqlstate": error.sqlstate}, above)
+        return refused(item, reason, "too_deep", waits_for=above), above
+    return refused(item, reason, "refused_by_database", {"sqlstate": error.sqlstate}, above), above

@@ -29,14 +29,15 @@ def refused(
     return Verdict(item, Outcome.FAILED, error=reason, details=_details(kind, details))
 
 
-def failed_for_now(item: Item, reason: str, kind: str) -> Verdict:
+def failed_for_now(item: Item, reason: str, kind: str, details: Mapping[str, Any] | None = None) -> Verdict:
     """The item is tried again while it has attempts."""
-    return Verdict(item, Outcome.RETRY, error=reason, details=_details(kind, retryable=True))
+    return Verdict(item, Outcome.RETRY, error=reason, details=_details(kind, details, retryable=True))
 
 
 def internal_error(item: Item, error: Exception) -> Verdict:
-    """A fault of ours: the item alone is tried again, the others go on."""
-    return failed_for_now(item, f"internal error: {type(error).__name__}: {error}", "internal_error")
+    """A fault of ours that this item alone brings out: it is tried again, the others go on."""
+    name = type(error).__name__
+    return failed_for_now(item, f"internal error: {name}: {error}", "internal_error", {"error": name})
 
 
 def conflict(

@@ -16,6 +16,7 @@ from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Connection, EntityType
 from siorg_queue.statements import load
 
+_WRITTEN = re.compile(r"\b(?:INSERT INTO|UPDATE) (?!SET\b)(\w+)")
 _RECORD = re.compile(r" AS r \(([^)]*)\)")
 _dumps = partial(json.dumps, default=str, ensure_ascii=False)  # default: ids and times
 _unit_path = attrgetter("organization_id", "parent_id", "name")
@@ -30,8 +31,13 @@ class HierarchyTooDeep(Exception):
     """A move would push units below it over ``units.max_hierarchy_depth``."""
 
 
-def write(connection: Connection, copy: WorkingCopy) -> None:
+def write(connection: Connection, copy: WorkingCopy, steps: list[str]) -> None:
     """Write everything that differs from what was read, parents before children, and one history row a change.
+
+    Args:
+        connection: within a transaction.
+        copy: what is to be.
+        steps: each statement's name is added before it is run.
 
     Raises:
         HierarchyTooDeep, LookedTooEarly: see there; the transaction has to be rolled back.
@@ -40,6 +46,7 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
 
     def run(name: str, rows: Iterable[Row | HistoryRow]) -> int:
         if records := [{column: getattr(row, column) for column in _columns(name)} for row in rows]:
+            steps.append(name)
             return connection.execute(load("siorg_job.sync", "write.sql")[name], {"rows": Jsonb(records, dumps=_dumps)}).rowcount
         return 0
 
@@ -71,6 +78,7 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
 
     renamed = [row.id for before, row in organizations if _organization_path(row) != _organization_path(before)]
     beside = {unit.parent_id for unit in stale if unit.parent_id is not None}  # so are the paths of what no item is about
+    steps.append("refresh_descendants")
     _refresh_paths(connection, copy, [*beside, *(unit.id for unit in relocated)], renamed)
     if run("insert_mappings", new) < len(new):
         if run("mapped_elsewhere", new):
@@ -78,9 +86,16 @@ def write(connection: Connection, copy: WorkingCopy) -> None:
         run("upsert_mappings", new)
     run("upsert_mappings", changed)
     if relocated:
+        steps.append("refresh_mapping_paths")
         sql = load("siorg_job.sync", "write.sql")["refresh_mapping_paths"]
         connection.execute(sql, {"ids": [unit.id for unit in relocated]})
     run("insert_history", copy.history)
+
+
+def table_of(step: str) -> str | None:
+    """The table that a statement of ``write`` writes; None where the step is none of these."""
+    found = _WRITTEN.search(load("siorg_job.sync", "write.sql").get(step, ""))
+    return None if found is None else found[1]
 
 
 def _names_taken_over(copy: WorkingCopy) -> list[Domain]:

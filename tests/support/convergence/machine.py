@@ -18,7 +18,7 @@ import psycopg
 from siorg_job.reconciliation.discover import asked_for, discover, registered
 from siorg_job.reconciliation.verify import Verified, verify
 from siorg_job.siorg.errors import SiorgError
-from siorg_job.sync.apply import Work, apply
+from siorg_job.sync.apply import Work
 from siorg_job.sync.limits import Limits
 from siorg_queue import Connection, Item, Outcome, QueueStore, Verdict
 from support.convergence import limits, oracle
@@ -37,7 +37,7 @@ from support.convergence.siorg import (
     placed,
     subtree_of,
 )
-from support.local_structure import World, check_tree, contact
+from support.local_structure import World, apply, check_tree, contact
 
 Step = tuple[Any, ...]
 

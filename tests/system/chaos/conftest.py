@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from siorg_job.commands.run import drain
-from siorg_job.drain.run import GiveUp, Run
+from siorg_job.drain.run import Broken, GiveUp, Run
 from siorg_job.run_summary import RunSummary
 from siorg_job.settings import Settings
 from siorg_job.siorg.model import Structure
@@ -98,8 +98,8 @@ class Scene:
         summary = RunSummary()
         try:
             return asyncio.run(drain(Run(Settings.from_environment({**self._env, **env}), summary))), summary
-        except GiveUp as given_up:
-            return given_up.reason, summary
+        except (GiveUp, Broken) as ended:
+            return ended.reason, summary
 
     def waiting(self, number: int) -> Sequence[int]:
         """Put that many units into the queue; their codes."""

@@ -61,7 +61,7 @@ def test_one_item_that_kills_its_worker_is_the_only_one_that_ends_failed(scene: 
         os.kill(int(row["claimed_by"].split(":")[1]), signal.SIGKILL)
 
     deaths = 0
-    with PoisonedSiorg(scene.siorg.url, {killer}, kill_the_holder) as siorg:
+    with PoisonedSiorg(scene.siorg.url, {killer}, strike=kill_the_holder) as siorg:
         env = job_environment(database_url, siorg.url, **QUICK, **ledger.acting_as("job"))
         with Fleet(env, tmp_path, named=False) as fleet:
             while scene.number(UNFINISHED):

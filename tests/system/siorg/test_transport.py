@@ -231,6 +231,11 @@ async def test_tls_is_verified_and_a_bundle_adds_an_authority(certificate: tuple
 
 
 async def test_an_unusable_bundle_or_proxy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as unmounted:
+        unmounted.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")  # since the settings were read
+        async with client_of("https://api.siorg.gov.br") as client:
+            with pytest.raises(AccessRefused, match="certificates"):
+                await client.unit(471)
     (tmp_path / "empty.pem").write_text("no certificate")
     for bundle in (tmp_path / "absent.pem", tmp_path / "empty.pem"):
         with pytest.raises(ValueError, match="CA bundle"):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
+from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable
+from siorg_job.siorg.model import Structure
 from support.job import job_environment, run_job, summary_of
 from support.local_structure import World, siorg_row
 from support.siorg_server import SiorgServer
@@ -36,6 +42,31 @@ def test_a_wrong_hint_costs_requests_and_nothing_else(world: World) -> None:
     world.drain()
     assert world.siorg.requests == ["structure 471", "unit 901"]
     assert world.statuses()[901] == "FAILED"
+
+
+async def _hangs(_organization: int) -> Structure:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def _is_down(_organization: int) -> Structure:
+    raise SiorgUnavailable("SIORG cannot answer now (HTTP 503)")
+
+
+async def _is_torn(_organization: int) -> Structure:
+    raise MalformedResponse("SIORG's answer broke off before its end")
+
+
+@pytest.mark.parametrize("structure", [_hangs, _is_down, _is_torn])
+def test_while_structures_are_not_served_each_unit_is_asked_for(
+    world: World, structure: Callable[[int], Awaitable[Structure]]
+) -> None:
+    world.siorg.publish(*[siorg_row(code) for code in range(900, 910)])
+    world.enqueue(*range(900, 910), 900, payload=siorg_row(1))
+    world.siorg.structure = structure  # type: ignore[assignment, method-assign]
+    world.apply(world.fetch(world.claim(), world.fetcher(item_seconds=2.0)))
+    assert set(world.statuses().values()) == {"COMPLETED"}
+    assert sorted(world.siorg.requests) == [f"unit {code}" for code in range(900, 910)]
 
 
 def test_a_whole_organization_takes_at_most_one_request_for_100_items(database_url: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from siorg_job.drain.run import GiveUp
 from siorg_job.drain.siorg_health import SiorgHealth, State
+from siorg_job.drain.suspects import UNIT, Place, Suspects, Where
 from siorg_job.fetch.failure import FetchFailure
 from siorg_job.siorg.breaker import Breaker, BreakerState
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable, UnusableAnswer
@@ -28,7 +29,8 @@ class World:
     def __init__(self, unavailable: float = UNAVAILABLE, paused: float = PAUSED) -> None:
         self.time = 0.0
         self.breaker = Breaker(3, 5.0, 60.0, clock=lambda: self.time)
-        self.health = SiorgHealth(self.breaker, unavailable_seconds=unavailable, paused_seconds=paused)
+        self.suspects = Suspects()
+        self.health = SiorgHealth(self.breaker, self.suspects, unavailable_seconds=unavailable, paused_seconds=paused)
 
     def state(self) -> State:
         return self.health.state
@@ -46,16 +48,17 @@ class World:
         assert self.fails(item, error or SiorgUnavailable("HTTP 500")) is None
         return item
 
-    def opens(self) -> list[Item]:
-        """The breaker opens; who pays for it."""
+    def opens(self) -> None:
         while self.breaker.state is not BreakerState.OPEN:
             self.breaker.failure(self.breaker.before_request())
-        return [verdict.item for verdict in self.health.went_down(NOW) if verdict.outcome is Outcome.RETRY]
+        self.health.went_down(NOW)
 
-    def answers(self) -> None:
-        """SIORG answers a probe, or somebody's request."""
+    def answers(self, place: Place = UNIT) -> list[tuple[Item, Outcome]]:
+        """SIORG answers the control, or somebody's request; what becomes of the suspects."""
         self.time += 100.0
         self.breaker.success(self.breaker.before_request())
+        self.suspects.passed(place)
+        return [(verdict.item, verdict.outcome) for verdict in self.suspects.judged()]
 
 
 @pytest.fixture
@@ -78,7 +81,7 @@ def test_closed_to_suspect(world: World) -> None:
     assert world.state() is State.CLOSED
     world.suspect()
     assert world.state() is State.SUSPECT
-    assert world.health.own_faults() == []  # not known yet
+    assert world.suspects.judged() == []  # not known yet
 
 
 def test_closed_stays_and_the_item_goes_back_with_its_attempt(world: World) -> None:
@@ -104,53 +107,55 @@ def test_refused_access_ends_the_run_from_any_state(world: World) -> None:
         world.health.probe_failed(AccessRefused("HTTP 401"), NOW)
 
 
-def test_suspect_to_closed_when_another_item_is_answered(world: World) -> None:
-    first, second = world.suspect(), world.suspect(error=SiorgUnavailable("HTTP 503", retry_after=7.0))
-    assert not world.health.needs_probe(in_flight=3)  # the third will tell
-    world.answers()
-    verdicts = world.health.own_faults()
-    assert [(verdict.item, verdict.outcome, verdict.delay_seconds) for verdict in verdicts] == [
-        (first, Outcome.RETRY, None),
-        (second, Outcome.RETRY, 7.0),
-    ]
-    assert verdicts[0].details == {"kind": "siorg_unavailable", "retryable": True, "details": {}}
+def test_suspect_to_closed_when_the_endpoint_answers_another_item_and_who_failed_again_pays(world: World) -> None:
+    first = world.suspect()
+    assert not world.health.needs_control(in_flight=2)  # the other will tell
+    assert world.answers(Place(Where.SIORG, "domain")) == []
+    assert world.state() is State.SUSPECT
+    assert world.answers() == [(first, Outcome.RELEASED)]
     assert world.state() is State.CLOSED
+    second = world.suspect()
+    world.suspect(first)
+    assert world.answers() == [(second, Outcome.RELEASED), (first, Outcome.RETRY)]
 
 
-def test_suspect_to_closed_when_nothing_else_is_under_way_and_a_probe_is_answered(world: World) -> None:
-    world.suspect()
-    assert world.health.needs_probe(in_flight=1)
-    world.answers()
-    assert not world.health.needs_probe(in_flight=1)
-    assert [verdict.outcome for verdict in world.health.own_faults()] == [Outcome.RETRY]
-
-
-def test_suspect_to_closed_when_the_probe_meets_a_429(world: World) -> None:
+def test_suspect_to_closed_when_nothing_else_is_under_way_and_the_control_is_answered(world: World) -> None:
     item = world.suspect()
-    assert [suspect.item for suspect in world.health.take_suspects()] == [item]
-    world.fails(item, RateLimited("429", retry_after=2.0))
+    assert world.health.needs_control(in_flight=1)
+    assert world.answers() == [(item, Outcome.RELEASED)]
+    assert not world.health.needs_control(in_flight=0)
+
+
+def test_suspect_to_closed_when_the_control_meets_a_429(world: World) -> None:
+    item = world.suspect()
+    limited = RateLimited("429", retry_after=2.0)
+    assert world.health.limit_suspects(limited, now=NOW, jitter=0.0) == [
+        Verdict(item, Outcome.RELEASED, error="429", delay_seconds=2.0)
+    ]
     assert (world.state(), world.health.is_limited) == (State.CLOSED, True)
 
 
-def test_suspect_to_down_and_nobody_pays_the_first_time(world: World) -> None:
-    world.suspect()
-    assert world.opens() == []
-    assert (world.state(), world.health.down_reason, world.health.suspects) == (State.DOWN, "HTTP 500", 0)
-    world.fails(an_item(), SiorgUnavailable("it was on its way"))
-    assert not world.health.needs_probe(in_flight=1)
-    assert world.health.own_faults() == []
+def test_a_suspect_pays_as_its_failure_says(world: World) -> None:
+    item = an_item()
+    for _ in range(2):
+        world.suspect(item, SiorgUnavailable("HTTP 503", retry_after=7.0))
+        world.suspects.passed(UNIT)
+    (_, verdict) = world.suspects.judged()
+    assert verdict.delay_seconds == 7.0
+    assert verdict.details == {"kind": "siorg_unavailable", "retryable": True, "details": {"retry_after": 7.0}}
 
 
-def test_a_suspect_of_an_earlier_opening_pays_and_is_then_forgotten(world: World) -> None:
-    first, second = an_item(), an_item()
-    for suspects, expected in (([first, second], []), ([first], [first]), ([first, second], [second]), ([first], [first])):
-        for item in suspects:
-            world.suspect(item)
-        paying = world.opens()
-        assert paying == expected
-        for item in suspects:
-            world.health.ended(item.id, released=item not in paying)
-        world.answers()
+def test_suspect_to_down_where_nobody_is_judged_but_who_failed_before(world: World) -> None:
+    first, second = world.suspect(), world.suspect()
+    world.opens()
+    assert (world.state(), world.health.down_reason, world.suspects.repeated()) == (State.DOWN, "HTTP 500", set())
+    world.suspects.give_back([first.id, second.id])
+    assert world.answers() == []
+    world.suspect(first)
+    world.opens()
+    assert world.suspects.repeated() == {first.id}
+    assert not world.health.needs_control(in_flight=1)  # it is asked as the breaker allows
+    assert world.answers() == [(first, Outcome.RETRY)]
 
 
 def test_down_to_closed_when_a_probe_is_answered_but_only_an_item_ends_the_time_without_an_answer(world: World) -> None:
@@ -195,7 +200,7 @@ def test_closed_to_paused_and_back_and_what_goes_before_it(world: World) -> None
     world.breaker.failure(world.breaker.before_request())
     world.breaker.failure(world.breaker.before_request())
     assert world.state() is State.DOWN
-    world.answers()
+    world.answers(Place(Where.SIORG, "domain"))
     world.health.paused(0.0, NOW + 10)
     assert world.state() is State.SUSPECT
 

@@ -18,3 +18,18 @@ LIMIT 1
 -- The active units of an organization that SIORG may know.
 SELECT u.siorg_code AS code FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
 WHERE o.siorg_code = %(code)s AND u.is_active AND u.siorg_code IS NOT NULL
+
+-- name: another
+-- What SIORG can be asked for to compare with these units: an organization that none of them belongs to, else another one, else
+-- any other unit. Not always the same: one of them may be SIORG's trouble itself.
+SELECT found.code FROM (
+    SELECT o.siorg_code AS code, CASE WHEN EXISTS (
+        SELECT FROM organizational_units AS u WHERE u.organization_id = o.id AND u.siorg_code = ANY (%(codes)s::integer[])
+    ) THEN 2 ELSE 1 END AS rank
+    FROM organizations AS o WHERE o.siorg_code <> ALL (%(codes)s::integer[]) AND coalesce(o.is_active, true)
+    UNION ALL
+    (SELECT u.siorg_code, 3 FROM organizational_units AS u
+     WHERE u.siorg_code <> ALL (%(codes)s::integer[]) AND u.is_active LIMIT 20)
+) AS found
+ORDER BY found.rank, random()
+LIMIT 1
