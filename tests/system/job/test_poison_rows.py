@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from siorg_job.__main__ import main
-from siorg_queue import Connection
+from siorg_queue import Connection, Decisions
 from support.queue import number
 from support.rows import holds_for
 from support.simulated import row
@@ -22,7 +22,17 @@ _READING = (
     "status", "status --json", "conflicts", "conflicts --json", "held", "held --json", "retry", "organizations",
     "organizations --json", "doctor", "preview", "preview --json", "adopted", "verify", "verify --json", "migrate --check",
 )  # fmt: skip
-_WRITING = ("enqueue 16467", "verify --enqueue", "discover", "discover --full", "run", "retry --all", "run", "cleanup")
+_WRITING = (
+    "organizations edit 471 --city Cuiabá",
+    "enqueue 16467",
+    "verify --enqueue",
+    "discover",
+    "discover --full",
+    "run",
+    "retry --all",
+    "run",
+    "cleanup",
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +104,16 @@ def test_no_command_stops_at_a_row_that_cannot_be_held(
     _poison(connection)
     holds_for(_READING, run)
     connection.execute("UPDATE organizational_units SET name = 'Nosso', siorg_base = NULL WHERE siorg_code = 16467")
+    (asked,) = connection.execute(
+        "SELECT array_agg(id) AS ids FROM siorg_sync_queue WHERE status = 'CONFLICT' AND entity_type = 'UNIT' AND held_at IS NULL"
+    ).fetchall()
+    holds_for([f"conflicts show {id_}" for id_ in asked["ids"]], run)
+    decisions = ("--accept-siorg", "--keep-local", "--skip", "--set name=SIORG")
+    holds_for([f"conflicts resolve {id_} {word}" for id_, word in zip(asked["ids"], decisions, strict=False)], run)
+    held = [row.id for row in Decisions(connection).held()]
+    assert len(held) > 0
+    assert Decisions(connection).drop_held(held[::2], notes=None, by="me") == len(held[::2])
+    assert Decisions(connection).release_held(held[1::2], notes=None, by="me") == len(held[1::2])
     holds_for(_WRITING, run)
     assert number(connection, "SELECT count(*) FROM siorg_sync_queue WHERE siorg_code = 16467 AND status = 'COMPLETED'") > 0
     assert (
