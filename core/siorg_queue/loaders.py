@@ -52,7 +52,7 @@ def _load_json(data: str | bytes) -> Any:
     if text.count(b"{") + text.count(b"[") > _DEEPEST and _depth(text) > _DEEPEST:
         return Unreadable(f"JSON nested deeper than {_DEEPEST} levels")
     try:
-        return json.loads(text, parse_float=_finite)
+        return _DECODER.decode(text.decode())
     except ValueError:  # all else is valid: PostgreSQL has read it
         return Unreadable("JSON with a number that is too large")
 
@@ -62,6 +62,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError
     return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite)
 
 
 def _depth(text: bytes) -> int:

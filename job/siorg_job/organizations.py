@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from siorg_queue import Connection, describe, transaction
+from siorg_queue import Connection, Unreadable, describe, transaction
 from siorg_queue.statements import load
 
 Columns: TypeAlias = Mapping[str, Any]
@@ -104,6 +104,7 @@ def edit(connection: Connection, code: int, columns: Columns) -> Edit | None:
             connection.execute(write["refresh_descendants"], {"ids": roots})
         main = connection.execute(_sql()["other_main"], {"code": code}).fetchall()
     siorg_raw = row["base_raw"] if row["was_synced"] else None
+    siorg_raw = {} if isinstance(siorg_raw, Unreadable) else siorg_raw
     others = tuple(f"{one['acronym']} ({one['code']})" for one in main)
     return Edit(columns.get("acronym", row["acronym"]), changed, siorg_raw, others)
 

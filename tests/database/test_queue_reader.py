@@ -28,6 +28,7 @@ from support.queue import age, insert, verify
 from support.queue_databases import QUICK, Proxied, reading, run, sessions, unreadable, until
 
 PASSWORD = "p@ss/W0rd:Zx81#%"
+_DEEP, _LONG = "[" * 1500 + "]" * 1500, "9" * 5000
 
 
 def read(url: str, limits: Limits | None = None) -> Reading | Unreadable:
@@ -124,7 +125,7 @@ def test_the_switch_is_taken_as_jobs_take_it_and_said_once_where_it_cannot_be_re
 ) -> None:
     async def taken(databases: Databases) -> dict[str, bool]:
         found = {}
-        for value in ("true", '"no"', "0", "null", '"perchance"', '["chance"]'):
+        for value in ("true", '"no"', "0", "null", '"perchance"', '["chance"]', _DEEP, _LONG):
             connection.execute("UPDATE system_settings SET value = %s::jsonb WHERE key = 'siorg.sync_enabled'", (value,))
             await databases.read(database_url)
             found[value] = reading(await databases.read(database_url)).sync_enabled
@@ -132,9 +133,10 @@ def test_the_switch_is_taken_as_jobs_take_it_and_said_once_where_it_cannot_be_re
         return {**found, "unset": reading(await databases.read(database_url)).sync_enabled}
 
     expected = {"true": True, '"no"': False, "0": False, "null": True, '"perchance"': False, '["chance"]': False, "unset": True}
+    expected |= {_DEEP: False, _LONG: False}
     assert run(taken) == expected
     said = [message for message in caplog.messages if "siorg.sync_enabled must be a boolean" in message]
-    assert len(said) == 2  # of each value once
+    assert len(said) == 4  # of each value once
     assert all("taken as false" in message for message in said)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 import psycopg
 
@@ -31,7 +30,7 @@ from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitFi
 from siorg_job.sync.place import base_of
 from siorg_job.sync.read import read_for_comparison, read_table
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, EntityType, describe, query, transaction
+from siorg_queue import Connection, EntityType, clock, describe, query, transaction
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "preview.sql")
@@ -174,7 +173,7 @@ async def _look_at_ended(
     code: int, siorg: SiorgClient, connection: Connection, elsewhere: Elsewhere, found: Preview
 ) -> dict[int, RemoteUnit]:
     """An organization that SIORG has no more: its end waits for a person; returns those of its units that live on elsewhere."""
-    waits = await ended.look(code, connection, elsewhere, datetime.now(UTC))
+    waits = await ended.look(code, connection, elsewhere, clock(connection))
     if any(item.entity_type is EntityType.ORGANIZATION for item in waits.items) or not waits.is_kept:
         row = _read(connection, code, []).organizations[code]
         end = Difference(
@@ -330,12 +329,13 @@ async def _look_at_left_behind(
 
 async def _compare_tables(siorg: SiorgClient, connection: Connection, found: Preview) -> None:
     for entity_type, table in TABLES.items():
+        asked_at = clock(connection)
         try:
             rows = await siorg.domain(table)
         except SiorgError as error:
             found.untold[table.value] = str(error)
             continue
-        fetched = Fetched(datetime.now(UTC), rows=tuple(rows))
+        fetched = Fetched(asked_at, rows=tuple(rows))
         with transaction(connection):
             rows_compared = compare_tables(entity_type, fetched, read_table(connection, entity_type, rows))
         found.rows += len(rows)

@@ -149,7 +149,7 @@ def _apply(
             _apply(connection, store, works, result, limits, again=True)
         else:
             _apply_apart(connection, store, works, result, limits, error, steps[-1])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a bug of ours, at whose item is to be found
         _apply_apart(connection, store, works, result, limits, error, steps[-1])
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from siorg_job.__main__ import main
-from siorg_queue import Connection
+from siorg_job.reconciliation import compared
+from siorg_job.sync.read import read_for_comparison
+from siorg_job.sync.working_copy import WorkingCopy
+from siorg_queue import Connection, Decisions
 from support.queue import number
 from support.rows import holds_for
 from support.simulated import row
@@ -22,7 +25,17 @@ _READING = (
     "status", "status --json", "conflicts", "conflicts --json", "held", "held --json", "retry", "organizations",
     "organizations --json", "doctor", "preview", "preview --json", "adopted", "verify", "verify --json", "migrate --check",
 )  # fmt: skip
-_WRITING = ("enqueue 16467", "verify --enqueue", "discover", "discover --full", "run", "retry --all", "run", "cleanup")
+_WRITING = (
+    "organizations edit 471 --city Cuiabá",
+    "enqueue 16467",
+    "verify --enqueue",
+    "discover",
+    "discover --full",
+    "run",
+    "retry --all",
+    "run",
+    "cleanup",
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +49,12 @@ def siorg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiorgServer]:
     snapshot.write_text(json.dumps({"servico": {}, "unidades": rows}), encoding="utf-8")
     with SiorgServer("--snapshot", snapshot) as server:
         yield server
+
+
+def _environment(database_url: str, siorg: SiorgServer) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database_url, "SIORG_API_URL": siorg.url, "SIORG_ALLOW_INSECURE": "true", "SIORG_TIMEOUT_SECS": "10",
+    }  # fmt: skip
 
 
 def _poison(connection: Connection) -> None:
@@ -76,12 +95,33 @@ def _poison(connection: Connection) -> None:
     connection.execute("UPDATE siorg_request_pace SET next_at = '294276-12-31', paused_until = '-infinity'")
 
 
+def test_an_organization_that_cannot_be_read_does_not_stop_the_others(
+    database_url: str, connection: Connection, siorg: SiorgServer, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    connection.execute(
+        "INSERT INTO organizations (siorg_code, acronym, name, cnpj, ug_code) VALUES (26, 'MIN', 'MEC', '00000000000026', 9)"
+    )
+
+    def refuse(connection: Connection, organization: int, codes: Sequence[int]) -> WorkingCopy:
+        if organization == 26:
+            connection.execute("SELECT 1 / 0")
+        return read_for_comparison(connection, organization, codes)
+
+    monkeypatch.setattr(compared, "read_for_comparison", refuse)
+    environment = _environment(database_url, siorg)
+    assert main(["discover"], environment) == 1
+    assert number(connection, "SELECT count(*) FROM siorg_sync_queue WHERE siorg_code = 16467") == 1
+    assert main(["verify"], environment) == 75
+    assert "26 MIN could not be told: its rows cannot be read: division by zero" in capsys.readouterr().out
+    assert main(["preview"], environment) == 75
+    assert "26 could not be compared: its rows cannot be read: division by zero" in capsys.readouterr().out
+
+
 def test_no_command_stops_at_a_row_that_cannot_be_held(
     database_url: str, connection: Connection, siorg: SiorgServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    environment = {
-        "DATABASE_URL": database_url, "SIORG_API_URL": siorg.url, "SIORG_ALLOW_INSECURE": "true", "SIORG_TIMEOUT_SECS": "10",
-    }  # fmt: skip
+    environment = _environment(database_url, siorg)
 
     def run(words: str) -> None:
         code = main(words.split(), environment)
@@ -94,6 +134,16 @@ def test_no_command_stops_at_a_row_that_cannot_be_held(
     _poison(connection)
     holds_for(_READING, run)
     connection.execute("UPDATE organizational_units SET name = 'Nosso', siorg_base = NULL WHERE siorg_code = 16467")
+    (asked,) = connection.execute(
+        "SELECT array_agg(id) AS ids FROM siorg_sync_queue WHERE status = 'CONFLICT' AND entity_type = 'UNIT' AND held_at IS NULL"
+    ).fetchall()
+    holds_for([f"conflicts show {id_}" for id_ in asked["ids"]], run)
+    decisions = ("--accept-siorg", "--keep-local", "--skip", "--set name=SIORG")
+    holds_for([f"conflicts resolve {id_} {word}" for id_, word in zip(asked["ids"], decisions, strict=False)], run)
+    held = [row.id for row in Decisions(connection).held()]
+    assert len(held) > 0
+    assert Decisions(connection).drop_held(held[::2], notes=None, by="me") == len(held[::2])
+    assert Decisions(connection).release_held(held[1::2], notes=None, by="me") == len(held[1::2])
     holds_for(_WRITING, run)
     assert number(connection, "SELECT count(*) FROM siorg_sync_queue WHERE siorg_code = 16467 AND status = 'COMPLETED'") > 0
     assert (

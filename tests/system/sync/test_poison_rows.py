@@ -140,6 +140,14 @@ def test_what_a_person_decided_or_is_asked_and_cannot_be_read_is_not_overwritten
     assert (world.item(good)["status"], world.unit(GOOD)["name"]) == ("COMPLETED", "Nova")
 
 
+def test_a_level_at_the_end_of_its_range_is_mended(world: World) -> None:
+    world.have(siorg_row(902, BAD), siorg_row(903, 902))
+    world.edit(902, level=2**31 - 1)
+    world.siorg.change(903, nome="Abaixo")
+    world.sync(903, 902)
+    assert (world.unit(903)["name"], world.unit(902)["level"], world.unit(903)["level"]) == ("Abaixo", 2, 3)
+
+
 def test_a_record_by_hand_counts_for_nothing(world: World) -> None:
     world.connection.execute(
         'UPDATE organizational_units SET siorg_base = siorg_base || \'{"f": [1, null], "n": {"x": 1}, "no": {"a": [[]]}}\''

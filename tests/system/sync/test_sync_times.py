@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,27 @@ def test_a_time_in_the_future_loses_no_change_and_no_edit(synced: World) -> None
     assert synced.rows("SELECT name FROM organizational_unit_categories WHERE siorg_code = 6") == [{"name": "Comitê"}]
     for table in _TABLES:
         assert synced.rows(f"SELECT siorg_code FROM {table} WHERE siorg_synced_at > now()") == []
+
+
+@pytest.mark.parametrize("entity", ["UNIT", "ORGANIZATION", "CATEGORY"])
+def test_in_the_hour_that_comes_twice_the_later_answer_is_the_newer_one(synced: World, entity: str) -> None:
+    # In São Paulo it was a quarter to midnight, and 45 minutes later half past eleven.
+    synced.connection.execute("SET TIME ZONE 'America/Sao_Paulo'")
+    _stamp(synced, "'2018-02-18 01:45:00Z'")
+    (later,) = synced.rows("SELECT timestamptz '2018-02-18 02:30:00Z' AS at")
+    synced.siorg.change(CODE, nome="Nova")
+    synced.siorg.change(UFMT, nome="Nova")
+    synced.siorg.tables[DomainTable.UNIT_CATEGORY] = [_category("Nova")]
+    code = {"UNIT": CODE, "ORGANIZATION": UFMT, "CATEGORY": 6}[entity]
+    (id_,) = synced.enqueue(code, created_at=later["at"], needed_at=later["at"], entity=entity)
+    works = [(item, replace(found, asked_at=later["at"])) for item, found in synced.fetched() if isinstance(found, Fetched)]
+    synced.apply(works)
+    assert synced.item(id_)["status"] == "COMPLETED"
+    names = {
+        "UNIT": synced.unit(CODE)["name"], "ORGANIZATION": synced.organization()["name"],
+        "CATEGORY": synced.rows("SELECT name FROM organizational_unit_categories WHERE siorg_code = 6")[0]["name"],
+    }  # fmt: skip
+    assert names[entity] == "Nova"
 
 
 def test_an_end_is_believed_although_the_stored_time_is_in_the_future(synced: World) -> None:

@@ -54,7 +54,7 @@ WHERE u.is_active AND u.siorg_code IS NOT NULL AND u.organization_id = ANY (%(id
 coalesce((
     SELECT jsonb_object_agg(f.name, jsonb_build_array(f.here, f.due))
     FROM (VALUES
-        ('level', to_jsonb(u.level), to_jsonb(coalesce(p.level, 0) + 1)),
+        ('level', to_jsonb(u.level), to_jsonb(coalesce(p.level, 0)::bigint + 1)),
         ('path_ids', to_jsonb(u.path_ids), to_jsonb(coalesce(p.path_ids, '{}'::uuid[]) OPERATOR(pg_catalog.||) u.id)),
         ('path_names', to_jsonb(u.path_names), to_jsonb(CASE
             WHEN p.id IS NOT NULL THEN coalesce(p.path_names || ' > ' || u.name::text, u.path_names)

@@ -98,7 +98,7 @@ RECURSIVE tree AS (
     SELECT u.id, u.organization_id, u.level, u.path_ids, u.path_names, u.level AS was, 0 AS below
     FROM organizational_units AS u WHERE u.id = ANY (%(ids)s::uuid[])
     UNION ALL
-    SELECT u.id, u.organization_id, t.level + 1, t.path_ids OPERATOR(pg_catalog.||) u.id,
+    SELECT u.id, u.organization_id, least(t.level, 1000) + 1, t.path_ids OPERATOR(pg_catalog.||) u.id,
         t.path_names || ' > ' || u.name::text, u.level, t.below + 1
     FROM organizational_units AS u JOIN tree AS t ON u.parent_id = t.id
     WHERE u.id <> ALL (t.path_ids)
