@@ -117,8 +117,10 @@ def test_no_index_trigger_or_constraint_of_ours_is_made_with_one(empty_database_
         for enum in (
             "CREATE TYPE activity_area_enum AS ENUM ('SUPPORT', 'CORE')",
             "CREATE TYPE siorg_entity_type_enum AS ENUM ('ORGANIZATION', 'UNIT', 'CATEGORY', 'TYPE')",
-            "CREATE TYPE siorg_change_type_enum AS ENUM"
-            " ('CREATION', 'UPDATE', 'EXTINCTION', 'HIERARCHY_CHANGE', 'MERGE', 'SPLIT')",
+            (
+                "CREATE TYPE siorg_change_type_enum AS ENUM"
+                " ('CREATION', 'UPDATE', 'EXTINCTION', 'HIERARCHY_CHANGE', 'MERGE', 'SPLIT')"
+            ),
             "CREATE TYPE sync_status_enum AS ENUM ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CONFLICT', 'SKIPPED')",
             "CREATE TYPE mapping_status_enum AS ENUM ('ACTIVE', 'DEPRECATED', 'MERGED', 'UNMAPPED')",
         ):
