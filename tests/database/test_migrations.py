@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from siorg_queue import Connection, DatabaseUnavailable, EntityType, NewItem, Operation, QueueStore, connect
-from siorg_queue.migrations import MigrationError, available, migrate, missing_columns, pending
+from siorg_queue import Connection, DatabaseUnavailable, EntityType, NewItem, Operation, QueueStore, connect, migrations
+from siorg_queue.migrations import MigrationError, available, broken, migrate, missing_columns, pending
 from support.postgres import Postgres
 from support.queue import number
 
@@ -174,6 +179,60 @@ def test_an_index_left_invalid_by_an_interrupted_build_is_built_again(existing_u
         run(existing_url)
         (row,) = connection.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'siorg_sync_queue_claim_idx'::regclass")
         assert row == {"indisvalid": True}
+
+
+def test_what_is_missing_or_invalid_is_named_and_made_again(existing_url: str) -> None:
+    run(existing_url)
+    with opened(existing_url) as connection:
+        before = catalog(connection)
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'siorg_sync_queue_claim_idx'::regclass")
+        connection.execute("DROP INDEX siorg_sync_queue_lease_idx, siorg_verifications_complete_idx")
+        connection.execute("DROP TRIGGER siorg_sync_queue_added ON siorg_sync_queue")
+        assert broken(connection) == [
+            "siorg_sync_queue_added", "siorg_sync_queue_claim_idx", "siorg_sync_queue_lease_idx",
+            "siorg_verifications_complete_idx",
+        ]  # fmt: skip
+        assert run(existing_url) == []
+        assert broken(connection) == []
+        assert catalog(connection) == before
+
+
+def test_it_goes_on_from_wherever_it_was_stopped(existing_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    statement = migrations._run
+    for number_of_statements in itertools.count(1):
+        left = iter(range(number_of_statements))
+
+        def some(*arguments: Any, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            statement(*arguments)
+
+        monkeypatch.setattr(migrations, "_run", some)
+        with suppress(KeyboardInterrupt):
+            run(existing_url)
+            break
+    with opened(existing_url) as connection:
+        assert pending(connection) == broken(connection) == missing_columns(connection) == []
+
+
+def test_its_lock_outlasts_the_roles_limits_and_is_in_no_index_builds_way(existing_url: str) -> None:
+    name = existing_url.rsplit("@/", 1)[1].split("?", 1)[0]
+    with opened(existing_url) as admin:
+        for setting in ("idle_in_transaction_session_timeout = '50ms'", "default_transaction_isolation = 'repeatable read'"):
+            admin.execute(f"ALTER DATABASE {name} SET {setting}".encode())
+        with (
+            opened(existing_url) as lock,
+            opened(existing_url) as other,
+            migrations._exclusive(lock, time.monotonic(), lambda _: None),
+        ):
+            admin.execute("SELECT pg_sleep(0.2)")
+            (holder,) = admin.execute("SELECT state, backend_xmin FROM pg_stat_activity WHERE pid = %s", [lock.info.backend_pid])
+            assert holder == {"state": "idle in transaction", "backend_xmin": None}
+            with (
+                pytest.raises(DatabaseUnavailable, match="another migration"),
+                migrations._exclusive(other, time.monotonic(), lambda _: None),
+            ):
+                pytest.fail("two at once")
 
 
 def test_a_table_of_the_same_name_that_is_another_one_is_refused_by_name(empty_database_url: str) -> None:

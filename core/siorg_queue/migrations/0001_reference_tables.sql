@@ -71,8 +71,8 @@ BEGIN
             siorg_raw_data jsonb,
             created_at timestamptz NOT NULL DEFAULT now(),
             updated_at timestamptz NOT NULL DEFAULT now(),
-            CONSTRAINT chk_cnpj_format CHECK (cnpj::text ~ '^\d{14}$'),
-            CONSTRAINT chk_state_code CHECK (state IS NULL OR state::text ~ '^[A-Z]{2}$')
+            CONSTRAINT chk_cnpj_format CHECK (cnpj ~ '^\d{14}$'::text),
+            CONSTRAINT chk_state_code CHECK (state IS NULL OR state ~ '^[A-Z]{2}$'::text)
         );
         CREATE TRIGGER set_organizations_updated_at BEFORE UPDATE ON organizations
             FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
