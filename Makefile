@@ -34,6 +34,12 @@ export PIP_CACHE_DIR := $(CURDIR)/$(VENV)/.cache/pip
 export XDG_CACHE_HOME := $(CURDIR)/$(VENV)/.cache
 endif
 
+# Python before 3.13 reads in the locale's encoding where its packages are, and dies where that path has an accent and the locale is
+# C, or none that this machine has (LANG=pt_BR.UTF-8 over ssh); initdb refuses the latter.
+ifneq ($(shell locale charmap 2>/dev/null),UTF-8)
+export LC_ALL := C.UTF-8
+endif
+
 # Sets $$python to the first interpreter that fits. Each is really run: a version manager may leave names on the PATH
 # behind which there is nothing.
 define find_python
