@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import os
 import ssl
 import time
 import zlib
@@ -25,7 +25,9 @@ from urllib.parse import urljoin
 import httpx2
 
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, SiorgError, SiorgUnavailable
+from siorg_job.siorg.proxies import proxy_for
 from siorg_job.siorg.rate_limiter import RateLimiter
+from siorg_job.siorg.unreachable import Way, refused_by_proxy, why
 from siorg_runtime.redaction import STARS
 from siorg_runtime.version import version
 
@@ -36,15 +38,6 @@ _ERROR_BODY_BYTES = 64 * 1024
 _SMALL_BODY_BYTES = 256 * 1024  # larger ones are in hand one at a time
 _PIECE_BYTES = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Why a connection does not come about, the most telling first: the library's errors stand for several of these.
-_FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
-    (httpx2.ConnectTimeout, "connect-timeout", "SIORG does not take the connection in time"),
-    (ssl.SSLError, "tls", "no TLS connection with SIORG comes about"),
-    (socket.gaierror, "name", "the name of SIORG's host cannot be resolved"),
-    (ConnectionRefusedError, "refused", "SIORG's host refuses the connection"),
-    (httpx2.ProxyError, "proxy", "the proxy does not lead to SIORG"),
-    (httpx2.ConnectError, "connect", "no connection with SIORG comes about"),
-)
 _HTTP_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError)
 
 CallObserver: TypeAlias = Callable[[str, str, float], None]
@@ -116,6 +109,7 @@ class Transport:
         self._observe = observe
         # Gzip alone, because its decompression is bounded here.
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
+        self._proxy = proxy_for(base_url, os.environ)
         self._tls = _tls_with(ca_bundle) if ca_bundle is not None else None
         self._client = partial(
             httpx2.AsyncClient,
@@ -123,6 +117,7 @@ class Transport:
             timeout=httpx2.Timeout(None, connect=connect_timeout_seconds),
             limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
             follow_redirects=False,
+            trust_env=False,  # which proxy it is, is decided here, so that it can be named
         )
         self._http: httpx2.AsyncClient | None = None
 
@@ -182,6 +177,7 @@ class Transport:
         started = time.monotonic()
         status = "error"
         cancelled = False
+        way = Way(self._proxy)
 
         async def become_large() -> None:
             nonlocal started
@@ -195,7 +191,7 @@ class Transport:
 
         try:
             async with asyncio.timeout(max(budget.left, 0)) as deadline:
-                response = await self._send(url)
+                response = await self._send(url, way)
                 try:
                     status = str(response.status_code)
                     body = await self._body(response, cap, become_large)
@@ -213,14 +209,17 @@ class Transport:
             budget.left -= seconds
             if not cancelled:  # whether it was sent is not known, and nobody waits for its answer
                 self._observe(endpoint, status, seconds)
-        raise SiorgUnavailable(f"SIORG did not answer completely within {seconds:.1f} s", reason="timeout")
+        raise SiorgUnavailable(f"SIORG did not answer completely within {seconds:.1f} s{way}", reason="timeout")
 
-    async def _send(self, url: str) -> httpx2.Response:
+    async def _send(self, url: str, way: Way) -> httpx2.Response:
         http = self._http or self._open()
         try:
-            return await http.send(http.build_request("GET", url), stream=True)
+            return await http.send(http.build_request("GET", url, extensions={"trace": way.trace}), stream=True)
+        except httpx2.ProxyError as error:
+            status = str(error)[:3]
+            failure = refused_by_proxy(int(status) if status.isdecimal() else None, way)
         except _HTTP_ERRORS as error:
-            failure = _connection_failure(error)
+            failure = why(error, way)
         # Raised here, so that it is not chained to an error that knows the request and its headers.
         raise failure
 
@@ -272,14 +271,17 @@ class Transport:
 
     def _open(self) -> httpx2.AsyncClient:
         """Make the pool of connections, at the first request: reading the certificates takes its time."""
+        proxies_tls = self._proxy is not None and self._proxy.url.lower().startswith("https:")
         try:
-            verify = (self._tls or httpx2.create_ssl_context()) if self._origin[0] == "https" else False
-            self._http = self._client(verify=verify)
+            tls = (self._tls or httpx2.create_ssl_context()) if self._origin[0] == "https" or proxies_tls else None
+            proxy = httpx2.Proxy(self._proxy.url, ssl_context=tls if proxies_tls else None) if self._proxy is not None else None
+            self._http = self._client(verify=tls or False, proxy=proxy)
             return self._http
         except OSError:  # they were there when the settings were read; ssl.SSLError is one
             failure = AccessRefused("the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be read any more")
         except (ValueError, ImportError, httpx2.InvalidURL):
-            failure = AccessRefused("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) is unusable")
+            variable = self._proxy.variable if self._proxy is not None else "the environment"
+            failure = AccessRefused(f"the proxy that {variable} names is unusable; give it as http://host:port")
         raise failure
 
 
@@ -311,6 +313,8 @@ def _tls_with(bundle: Path) -> ssl.SSLContext:
         context.load_verify_locations(cafile=bundle)
     except OSError:  # ssl.SSLError is one
         raise ValueError("the CA bundle cannot be read, or is not a file of PEM certificates") from None
+    # Who names an authority wants it to be trusted as it is: Python 3.13 demands extensions that many authorities have not.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
@@ -333,27 +337,3 @@ def _http_date(text: str) -> datetime | None:
     except (ValueError, IndexError, OverflowError):
         return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
-
-
-def _connection_failure(error: BaseException) -> SiorgUnavailable:
-    """Say why no answer came."""
-    causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            message = f"SIORG's certificate is not trusted ({cause.verify_message}); does it need SIORG_CA_BUNDLE?"
-            return SiorgUnavailable(message, reason="tls")
-    for kind, reason, message in _FAILURES:
-        if any(isinstance(cause, kind) for cause in causes):
-            return SiorgUnavailable(message, reason=reason)
-    return SiorgUnavailable("SIORG closed the connection without an answer", reason="closed")
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error and what led to it, in some 20 steps."""
-    causes = [error]
-    for cause in causes:  # grows meanwhile
-        if isinstance(cause, BaseExceptionGroup):
-            causes += cause.exceptions
-        if len(causes) < 20 and (following := cause.__cause__ or cause.__context__):
-            causes.append(following)
-    return causes

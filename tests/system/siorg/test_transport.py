@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import socket
 import ssl
+import struct
 import subprocess
 import traceback
 import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siorg_job.siorg.breaker import Breaker
-from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, RateLimited, SiorgUnavailable
+from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, RateLimited, SiorgError, SiorgUnavailable
 from support.event_loop import until
 from support.scripted_server import Received, ScriptedServer, by_path, envelope, in_turn, raw, reply, unit_row
 from support.siorg_client import TOKEN, UNIT, WHOLE, Recorder, asking, client_of, error_of
@@ -193,7 +196,11 @@ async def test_why_no_connection_comes_about_is_told() -> None:
         for url, said, reason in (
             (closed, "refuses the connection", "refused"),
             ("http://no-such-host.invalid/doc", "cannot be resolved", "name"),
-            (f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "TLS", "tls"),
+            (
+                f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}",
+                r"no TLS connection .* \((wrong version|record layer)",
+                "tls",
+            ),
         ):
             async with client_of(url) as client:
                 with pytest.raises(SiorgUnavailable, match=said) as caught:
@@ -201,19 +208,24 @@ async def test_why_no_connection_comes_about_is_told() -> None:
                 assert caught.value.details["reason"] == reason
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of localhost that nobody has signed, and its key."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
+def made(folder: Path, name: str, *more: str) -> tuple[Path, Path]:
+    """A certificate of that name, and its key."""
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    done = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", *more,
+         "-keyout", str(key), "-out", str(certificate)],
         capture_output=True,
         check=False,
     )  # fmt: skip
-    if made.returncode != 0:
+    if done.returncode != 0:
         pytest.skip("openssl cannot make a certificate here")
     return certificate, key
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of localhost that nobody has signed, and its key."""
+    return made(tmp_path, "localhost", "-addext", "subjectAltName=DNS:localhost")
 
 
 async def test_tls_is_verified_and_a_bundle_adds_an_authority(certificate: tuple[Path, Path]) -> None:
@@ -230,6 +242,143 @@ async def test_tls_is_verified_and_a_bundle_adds_an_authority(certificate: tuple
                 assert caught.value.details["reason"] == "tls"
 
 
+async def test_why_a_handshake_fails_is_told() -> None:
+    def alert(number: int) -> bytes:
+        return bytes([21, 3, 3, 0, 2, 2, number])
+
+    for answered, said in (
+        (alert(40), "handshake failure"),
+        (alert(70), "protocol version"),
+        (alert(112), "unrecognized name"),
+        (b"", "unexpected eof while reading"),
+        (None, "the connection is closed in the middle of the handshake"),
+    ):
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answered: bytes | None = answered) -> None:
+            await reader.read(65536)
+            if answered is None:  # a reset, and no orderly end
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.write(answered or b"")
+            writer.close()
+
+        async with (
+            await asyncio.start_server(answer, "127.0.0.1", 0) as listener,
+            client_of(f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}/doc") as client,
+        ):
+            with pytest.raises(SiorgUnavailable, match=rf"no TLS connection with SIORG comes about \(.*{said}\)") as caught:
+                await client.unit(471)
+            assert caught.value.details["reason"] == "tls"
+
+
+async def test_strictness_of_a_newer_python_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, key = made(tmp_path, "authority")  # as many are: without key usage
+    signed = ("-CA", str(authority), "-CAkey", str(key), "-addext", "basicConstraints=critical,CA:FALSE")
+    certificate = made(tmp_path, "localhost", "-addext", "subjectAltName=DNS:localhost", *signed)
+    make = ssl.create_default_context
+
+    def as_from_3_13_on(*arguments: Any, **more: Any) -> ssl.SSLContext:
+        made = make(*arguments, **more)
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
+        return made
+
+    context = make(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    monkeypatch.setattr(ssl, "create_default_context", as_from_3_13_on)
+    async with ScriptedServer(UNIT, tls=context) as server:
+        url = f"https://localhost:{server.port}/doc"
+        async with client_of(url) as client:
+            with pytest.raises(SiorgUnavailable, match=r"key usage.* Python .*VERIFY_X509_STRICT.* SIORG_CA_BUNDLE"):
+                await client.unit(471)
+        async with client_of(url, ca_bundle=authority) as client:
+            assert (await client.unit(471)).code == 471
+
+
+# ── Proxies ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_a_proxy_does_is_told_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedServer(UNIT) as server:
+        dead = f"http://name:hunter2secret@127.0.0.1:{server.port}"
+    for scheme in ("http", "https"):
+        for proxy, said in (
+            (dead, "refuses the connection"),
+            (dead.replace("127.0.0.1", "no-such-host.invalid"), "cannot be resolved"),
+            (dead.replace("http", "https", 1), "refuses the connection"),
+        ):
+            monkeypatch.setenv(f"{scheme}_proxy", proxy)
+            async with client_of(f"{scheme}://siorg.example/doc") as client:
+                with pytest.raises(SiorgUnavailable, match=rf"the proxy that {scheme}_proxy names {said}") as caught:
+                    await client.unit(471)
+            assert caught.value.details["reason"] == "proxy"
+            assert "hunter2secret" not in shown(caught.value)
+
+
+async def test_what_a_proxy_answers_in_siorg_s_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals: tuple[tuple[int, type[SiorgError], str], ...] = (
+        (502, SiorgUnavailable, r"does not reach SIORG \(HTTP 502\)"), (504, SiorgUnavailable, "does not reach SIORG"),
+        (407, AccessRefused, "wants a user and a password"), (403, AccessRefused, "does not let anybody through"),
+    )  # fmt: skip
+    for status, kind, said in refusals:
+        async with ScriptedServer(reply(status)) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            async with client_of("https://siorg.example/doc") as client:
+                with pytest.raises(kind, match=f"the proxy that HTTPS_PROXY names {said}"):
+                    await client.unit(471)
+            assert (proxy.received[0].method, proxy.targets) == ("CONNECT", ["siorg.example:443"])
+
+
+async def test_behind_a_proxy_what_siorg_does_is_told_of_siorg(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    targets: list[str] = []
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while piece := await source.read(65536):
+            sink.write(piece)
+        sink.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        targets.append((await reader.readuntil(b"\r\n\r\n")).split()[1].decode())
+        there, back = await asyncio.open_connection("127.0.0.1", int(targets[-1].rpartition(":")[2]))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
+
+    async with ScriptedServer(UNIT, tls=context) as server, await asyncio.start_server(tunnel, "127.0.0.1", 0) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+        url = f"https://localhost:{server.port}/doc"
+        async with client_of(url, ca_bundle=certificate[0]) as client:
+            assert (await client.unit(471)).code == 471
+        assert targets == [f"localhost:{server.port}"]
+        async with client_of(url) as client:
+            with pytest.raises(SiorgUnavailable, match=r"^SIORG's certificate is not trusted"):
+                await client.unit(471)
+        monkeypatch.setenv("NO_PROXY", f"localhost:{server.port}")
+        async with client_of(url, ca_bundle=certificate[0]) as client:
+            assert (await client.unit(471)).code == 471
+        assert len(targets) == 2
+    # And what a proxy's own certificate lacks is told of the proxy.
+    async with ScriptedServer(UNIT, tls=context) as untrusted:
+        monkeypatch.setenv("https_proxy", f"https://localhost:{untrusted.port}")
+        async with client_of("https://siorg.example/doc") as client:
+            with pytest.raises(SiorgUnavailable, match=r"^the proxy that https_proxy names: its certificate is not trusted"):
+                await client.unit(471)
+
+
+async def test_a_proxy_that_says_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(_request: Received, writer: asyncio.StreamWriter) -> None:
+        await until_closed(writer, b"")
+
+    async with ScriptedServer(silent) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
+        async with client_of("https://siorg.example/doc", timeout_seconds=0.2) as client:
+            with pytest.raises(SiorgUnavailable, match=r"within .* s \(through the proxy that ALL_PROXY names\)"):
+                await client.unit(471)
+
+
 async def test_an_unusable_bundle_or_proxy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as unmounted:
         unmounted.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")  # since the settings were read
@@ -242,7 +391,7 @@ async def test_an_unusable_bundle_or_proxy_is_told(tmp_path: Path, monkeypatch: 
             client_of("https://api.siorg.gov.br", ca_bundle=bundle)
     monkeypatch.setenv("HTTP_PROXY", "gopher://user:hunter2secret@proxy:1")
     async with client_of("http://siorg.example/doc") as client:
-        with pytest.raises(AccessRefused, match="proxy") as caught:
+        with pytest.raises(AccessRefused, match="the proxy that HTTP_PROXY names is unusable") as caught:
             await client.unit(471)
         assert "hunter2secret" not in shown(caught.value)
 
