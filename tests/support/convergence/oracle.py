@@ -197,8 +197,8 @@ def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: s
         return frozenset({"edited", *(["conflict"] if shown is not None else []), *(["failed"] if failed is not None else [])})
     if shown is not None and not edited:
         return frozenset({"conflict"})  # while a question about a unit is open, nothing of it is written
-    if edited and edit is not None and not edit.weak:
-        return frozenset({"edited"})
+    if edited and edit is not None and not edit.weak:  # the decision to keep it fails with the rest
+        return frozenset({"edited", "failed"} if edit.kept and failed is not None else {"edited"})
     if failed is not None:
         return frozenset({"failed", *(["edited"] if edit is not None and edit.weak else [])})
     if edit is not None and edit.weak:
