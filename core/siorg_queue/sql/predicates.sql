@@ -77,11 +77,11 @@ q.losses > {{deaths_allowed}}
 
 -- name: await_older
 -- Jobs of release 0.1.0 exclude each other, and us, by the advisory lock (k.class, k.object). It is waited for where its holder may
--- write the queue; any other role is no Job, and may hold it for ever.
+-- write the queue; any other role is no Job, and may hold it for ever. (The functions below pg_locks and pg_stat_activity: to plan
+-- those views costs more than the rest.)
 CASE WHEN NOT pg_try_advisory_xact_lock(k.class, k.object) THEN CASE WHEN EXISTS (
-    SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+    SELECT FROM pg_lock_status() AS l, pg_stat_get_activity(l.pid) AS a
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.database = a.datid
       AND l.classid = (k.class::bigint & 4294967295)::oid AND l.objid = (k.object::bigint & 4294967295)::oid
       AND has_table_privilege(a.usesysid, 'siorg_sync_queue', 'UPDATE')
 ) THEN pg_advisory_xact_lock(k.class, k.object) END END

@@ -63,13 +63,14 @@ def test_a_process_that_was_stopped_inside_its_transaction_frees_its_row(scene: 
     slow = scene.start(name="slow")
     eventually(lambda: scene.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1)
     slow.send(signal.SIGSTOP)
+    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'siorg-job' AND state = 'idle in transaction'"
+    eventually(lambda: scene.number(mine) == 1)
 
     # The lease runs out long before the server ends the session. The row is locked and cannot be claimed: for others, there is
     # nothing.
     eventually(lambda: scene.number(RUN_OUT) == 1)
     assert scene.drain()[0] == "exhausted"
     assert scene.states() == {("PROCESSING", 1): 1}
-    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'siorg-job' AND state = 'idle in transaction'"
     eventually(lambda: scene.number(mine) == 0, seconds=20)
     assert scene.drain()[0] == "exhausted"
     assert scene.states() == {("COMPLETED", 1): 1}
