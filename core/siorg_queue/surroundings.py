@@ -11,27 +11,42 @@ from siorg_queue.session import FOR_INDEXES, SET, differing_settings
 Finding: TypeAlias = tuple[str, str]
 """``ok`` or ``error``, and a sentence."""
 
-# Owners of the schema and of our tables are no others, nor is who has their rights.
-_OPEN_SCHEMAS = """
-SELECT n.nspname AS schema, quote_ident(n.nspname) AS quoted,
-       array_agg(CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END ORDER BY a.grantee) AS others
-FROM pg_namespace AS n
-CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
-LEFT JOIN pg_class AS queue ON queue.oid = to_regclass('siorg_sync_queue')
-LEFT JOIN pg_roles AS r ON r.oid = a.grantee
-WHERE n.nspname = ANY (current_schemas(false)) AND a.privilege_type = 'CREATE'
-  AND a.grantee <> n.nspowner AND a.grantee IS DISTINCT FROM queue.relowner AND NOT coalesce(r.rolsuper, false)
-  AND (a.grantee = 0 OR r.rolname <> current_user)
-GROUP BY n.oid, n.nspname
-ORDER BY n.nspname
+_MOST = 5  # names in a sentence
+
+# Owners of the schema and of our tables are no others; nor is a superuser, who may do everything anyway.
+_OTHERS = """
+WITH home AS (
+    SELECT n.oid, n.nspname, n.nspowner, n.nspacl FROM pg_namespace AS n WHERE n.nspname = ANY (current_schemas(false))
+), other AS (
+    SELECT home.oid AS home, r.oid AS role, r.rolname FROM home CROSS JOIN pg_roles AS r
+    WHERE NOT r.rolsuper AND r.rolname <> current_user AND r.oid <> home.nspowner
+      AND r.oid IS DISTINCT FROM (SELECT c.relowner FROM pg_class AS c WHERE c.oid = to_regclass('siorg_sync_queue'))
+)
+SELECT quote_ident(home.nspname) AS schema,
+       ARRAY(
+           SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(o.rolname) END
+           FROM aclexplode(coalesce(home.nspacl, acldefault('n', home.nspowner))) AS a
+           LEFT JOIN other AS o ON o.home = home.oid AND o.role = a.grantee
+           WHERE a.privilege_type = 'CREATE' AND (a.grantee = 0 OR o.role IS NOT NULL)
+           ORDER BY 1
+       ) AS creators,
+       ARRAY(
+           SELECT p.oid::regprocedure::text FROM pg_proc AS p JOIN other AS o ON o.home = home.oid AND o.role = p.proowner
+           WHERE p.pronamespace = home.oid
+           UNION
+           SELECT p.oid::regoperator::text FROM pg_operator AS p JOIN other AS o ON o.home = home.oid AND o.role = p.oprowner
+           WHERE p.oprnamespace = home.oid
+           ORDER BY 1
+       ) AS planted
+FROM home ORDER BY home.nspname
 """
 
 
 def findings(connection: Connection) -> list[Finding]:
-    """Settings of a new session of this role that differ from what we rely on, and schemas in which others may create."""
+    """Settings of a new session of this role that differ from what we rely on, and schemas in which others may create, or did."""
     with transaction(connection):
-        open_schemas = connection.execute(_OPEN_SCHEMAS).fetchall()
-    return [*_settings(connection), *(_open_schema(row["quoted"], row["others"]) for row in open_schemas)]
+        schemas = connection.execute(_OTHERS).fetchall()
+    return [*_settings(connection), *(finding for row in schemas for finding in _others(**row))]
 
 
 def _settings(connection: Connection) -> Iterator[Finding]:
@@ -50,9 +65,22 @@ def _settings(connection: Connection) -> Iterator[Finding]:
         )
 
 
-def _open_schema(schema: str, others: list[str]) -> Finding:
+def _others(schema: str, creators: list[str], planted: list[str]) -> Iterator[Finding]:
     """Whoever may create there can have functions and operators of their own run with our rights."""
-    return "error", (
-        f"others may create objects in the schema {schema}, which we use: one of theirs could be run with our rights."
-        f" Let its owner run: REVOKE CREATE ON SCHEMA {schema} FROM {', '.join(others)}"
-    )
+    if planted:
+        yield (
+            "error",
+            (
+                f"others have made functions or operators in the schema {schema}, which we use; they could be run with our"
+                f" rights: {', '.join(planted[:_MOST])}{' …' if len(planted) > _MOST else ''}."
+                " Let its owner look at them, and drop them"
+            ),
+        )
+    if creators:
+        yield (
+            "error",
+            (
+                f"others may create objects in the schema {schema}, which we use: one of theirs could be run with our rights."
+                f" Let its owner run: REVOKE CREATE ON SCHEMA {schema} FROM {', '.join(creators)}"
+            ),
+        )

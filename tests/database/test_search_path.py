@@ -177,13 +177,25 @@ def test_the_tables_may_stand_in_another_schema(empty_database_url: str, siorg: 
     assert reading(run(lambda databases: databases.read(url))).claimable == 0
 
 
+def errors(connection: Connection) -> list[str]:
+    return [sentence for level, sentence in findings(connection) if level == "error"]
+
+
 @pytest.mark.parametrize("other", ["PUBLIC", '"an other"'])
 def test_who_may_create_in_our_schema_is_told_with_the_statement_that_ends_it(connection: Connection, other: str) -> None:
     connection.execute('DROP ROLE IF EXISTS "an other"; CREATE ROLE "an other"')
     try:
         connection.execute(f"GRANT CREATE ON SCHEMA public TO {other}".encode())
-        (told,) = [sentence for level, sentence in findings(connection) if level == "error"]
+        (told,) = errors(connection)
+        connection.execute(
+            'SET ROLE "an other"; CREATE FUNCTION public.lower(varchar) RETURNS text LANGUAGE sql RETURN $1; RESET ROLE'
+        )
+        (planted, again) = errors(connection)
+        assert again == told
         connection.execute(told.partition("Let its owner run: ")[2].encode())
-        assert [finding for finding in findings(connection) if finding[0] == "error"] == []
+        assert errors(connection) == [planted]  # what they made already stays
+        assert "lower(character varying)" in planted
+        connection.execute("DROP FUNCTION public.lower(varchar)")
+        assert errors(connection) == []
     finally:
         connection.execute('DROP OWNED BY "an other"; DROP ROLE "an other"')
