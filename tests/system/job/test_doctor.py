@@ -43,7 +43,7 @@ def doctor(siorg: str, capsys: pytest.CaptureFixture[str]) -> Doctor:
     def run(url: str, **more: str) -> tuple[int, list[dict[str, Any]]]:
         environ = {"DATABASE_URL": url, "SIORG_API_URL": siorg, "SIORG_ALLOW_INSECURE": "true", **more}
         code = main(["doctor", "--json"], environ)
-        told = json.loads(capsys.readouterr().out)
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert told["exit_code"] == code
         return code, told["findings"]
 
@@ -222,3 +222,17 @@ def test_people_read_lines_with_remedies_below(
     lines = capsys.readouterr().out.splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("   error  the index siorg_sync_queue_claim_idx"))
     assert lines[at + 1] == "          → siorg-job migrate makes it again"
+
+
+def test_a_database_of_the_first_worker_passes_once_it_is_migrated(doctor: Doctor, empty_database_url: str) -> None:
+    existing = (REPOSITORY / "tests" / "database" / "waterswamp.sql").read_text()
+    with connect(empty_database_url, application_name="test") as connection:
+        connection.execute(existing.encode())
+    code, findings = doctor(empty_database_url)
+    assert code == 1
+    assert [finding["remedy"] for finding in errors(findings)] == ["siorg-job migrate"]
+    assert main(["migrate"], {"DATABASE_URL": empty_database_url}) == 0
+    # That file has no trigger for units' level and path; an installation has.
+    assert [finding["finding"] for finding in errors(doctor(empty_database_url)[1])] == [
+        "no trigger gives units their level and path"
+    ]
