@@ -20,9 +20,9 @@ from uuid import UUID
 
 import psycopg
 
-from siorg_job.database.grants import missing_grants, told
 from siorg_job.database.shared_rate import SharedRate
 from siorg_job.database.thread import DatabaseThread
+from siorg_job.drain.faults import broken, of_our_own, of_refusal, refuses_all
 from siorg_job.drain.in_flight import InFlight
 from siorg_job.drain.lease_keeper import LeaseKeeper
 from siorg_job.drain.maintenance import Maintenance
@@ -35,12 +35,10 @@ from siorg_job.fetch.fetcher import Fetcher, Fetching
 from siorg_job.metrics import JobMetrics
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
-from siorg_job.sync.apply import Refusal, Work, apply
+from siorg_job.sync.apply import Work, apply
 from siorg_job.sync.blocked import look_at_tables
 from siorg_job.sync.limits import Limits
-from siorg_job.sync.outcomes import internal_error
-from siorg_job.sync.write import table_of
-from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Item, Outcome, Status, Verdict, describe
+from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Outcome, Status, Verdict
 from siorg_queue.statements import load
 from siorg_runtime.logs import logger
 
@@ -227,7 +225,7 @@ class Drain:
             for result in part:
                 if isinstance(result, FetchFault):
                     if result.item in self._in_flight:
-                        self._suspects.add(_internal(result.item, result.error, FETCHING))
+                        self._suspects.add(of_our_own(result.item, result.error, FETCHING))
                 elif not isinstance(result, FetchFailure):
                     self._health.answered()
                     self._blocked_since = None
@@ -261,7 +259,7 @@ class Drain:
             return
         applied = await self._queue.call(lambda connection, store: apply(connection, store, works, self._limits))
         for refusal in applied.refusals:
-            self._suspects.add(_refused(refusal))
+            self._suspects.add(of_refusal(refusal))
         got_through = any(item.id in applied.settled and not isinstance(found, Verdict) for item, found in works)
         self._suspects.passed(*(Place(Where.DATABASE, step) for step in applied.passed), *([APPLYING] if got_through else []))
         refused = {refusal.item.id for refusal in applied.refusals}
@@ -382,19 +380,16 @@ class Drain:
             Broken: several failed alike, or it is certain without that: no item is at fault.
         """
         if alike := self._suspects.common():
-            raise await self._broken(alike)
+            raise await broken(alike, self._queue)
         for suspicion in self._suspects.alone():
             if await self._is_ours(suspicion):
-                raise await self._broken([suspicion])
+                raise await broken([suspicion], self._queue)
         self._suspects.passed(*{suspicion.place for suspicion in self._suspects.of(Where.DATABASE, Where.WORKER)})
 
     async def _is_ours(self, suspicion: Suspicion) -> bool:
         """Whether an item that is alone with its failure is certainly not at fault."""
-        error = suspicion.error
-        if isinstance(error, psycopg.errors.InsufficientPrivilege):  # else a policy refuses this very row
-            return bool(await self._queue.call(lambda connection, _: missing_grants(connection)))
-        if isinstance(error, psycopg.Error):  # a value or a constraint is the row's own business
-            return not isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+        if isinstance(suspicion.error, psycopg.Error):
+            return await refuses_all(suspicion.error, self._queue)
         if suspicion.place != FETCHING:
             return False
         try:
@@ -406,17 +401,6 @@ class Drain:
         except Exception:  # noqa: BLE001 - another question fails by a fault of ours too
             return True
         return False
-
-    async def _broken(self, alike: Sequence[Suspicion]) -> Broken:
-        """What is at fault, for a person."""
-        first, error = alike[0], alike[0].error
-        if not isinstance(error, psycopg.Error):
-            what = f"{type(error).__name__}: {error}"
-            return Broken("worker_fault", f"{len(alike)} items end in the same internal error, and no other gets through: {what}")
-        grants = await self._queue.call(lambda connection, _: missing_grants(connection))
-        table = table_of(first.place.name)
-        message = f"the database refuses {len(alike)} items{f' at table {table}' if table else ''}, and no other gets past that"
-        return Broken("database_refuses", f"{message}: {describe(error)} (SQLSTATE {error.sqlstate}){told(grants)}")
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -444,19 +428,3 @@ class Drain:
         """Until something happens, or for so long; not at all when asked to end."""
         if not self._stop.is_set():
             await self._fetching.wait(seconds)
-
-
-def _internal(item: Item, error: Exception, place: Place) -> Suspicion:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
-    return Suspicion(item, place, error, internal_error(item, error), alike=f"{type(error).__name__} {where}")
-
-
-def _refused(refusal: Refusal) -> Suspicion:
-    item, error = refusal.item, refusal.error
-    if not isinstance(error, psycopg.Error):
-        return _internal(item, error, APPLYING)
-    alike = f"{error.sqlstate} {error.diag.constraint_name or ''}"
-    return Suspicion(item, Place(Where.DATABASE, refusal.step), error, refusal.verdict, alike, refusal.above)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
-from typing import Any
 from uuid import UUID, uuid4
 
 from siorg_job.siorg.model import RemoteUnit
 from siorg_job.sync import organization
-from siorg_job.sync.category_names import names_here, possible_names
-from siorg_job.sync.local_rows import Domain, HeldName, Organization, Unit
+from siorg_job.sync.local_rows import HeldName, Organization, Unit
 from siorg_job.sync.merge import Rule, differences, differing, end, merge, remote_unit_values, stays_active
-from siorg_job.sync.merge_base import Base, ended_raw, next_raw, next_record
+from siorg_job.sync.merge_base import Base, ended_raw, next_record
 from siorg_job.sync.model import PLACE, Conflict, Fetched, Refused, UnitField, Value, Values
 from siorg_job.sync.outcomes import (
     completed,
@@ -27,11 +24,11 @@ from siorg_job.sync.outcomes import (
 )
 from siorg_job.sync.place import AREA_UNLESS_SAID, base_of, place_of
 from siorg_job.sync.resolution import Resolution, resolution_of
+from siorg_job.sync.unit_columns import category_for, columns_of, notes_of, unknown_organization
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_queue import Item, Operation, Outcome, Verdict
 
 _WAIT_FOR_CHILDREN_SECONDS = 2.0
-_AT_THE_TOP = {"parent_id": None, "parent_code": None}
 _SAME_WORK = (Operation.CREATION, Operation.UPDATE, Operation.HIERARCHY_CHANGE)
 
 
@@ -189,7 +186,7 @@ def _apply(
     if home is None or not home.is_active:
         subject = f"unit {remote.code} belongs to organization {code}, which"
         if unit is None:
-            raise _unknown_organization(subject)
+            raise unknown_organization(subject)
         return _leave(item, f"moved to organization {code}, which is not registered here", remote, fetched, unit, copy)
     values = dict(remote_unit_values(remote)) | _place(remote, unit, home, fetched, copy)
     if unit is None:
@@ -213,7 +210,7 @@ def _apply(
     )
     if isinstance(decision, Conflict):
         return decision
-    after = replace(unit, **_columns(unit, decision, fetched, copy), **_notes(unit, remote, fetched))
+    after = replace(unit, **columns_of(unit, decision, fetched, copy), **notes_of(unit, remote, fetched))
     record = _recorded(unit, after, values, resolution, copy)
     if waits and base is not None:  # where nothing is recorded, what SIORG says now must not stand in
         record = replace(record, values={**{field: base.get(field) for field in waits}, **record.values})
@@ -288,7 +285,7 @@ def _leave(item: Item, reason: str, remote: RemoteUnit, fetched: Fetched, unit: 
     resolution = resolution_of(item, UnitField, remote_unit_values) if item.siorg_code == unit.code else None
     if decision and resolution is None and copy.asked_by_others(unit, said, item):
         return None
-    after = replace(unit, **_notes(unit, remote, fetched) | {"siorg_parent_code": unit.siorg_parent_code})
+    after = replace(unit, **notes_of(unit, remote, fetched) | {"siorg_parent_code": unit.siorg_parent_code})
     if decision and stays_active(resolution, copy.turned_down(unit)):
         copy.put(replace(after, base=next_record(unit.base, local, said, decided=said)))
         return None
@@ -323,7 +320,7 @@ def _create(
     for word, value in (("nome", remote.name), ("codigoTipoUnidade", remote.type_slug)):
         if value is None:
             raise Refused(f"SIORG gives no {word} for unit {remote.code}: it cannot be created", "invalid_answer")
-    category = _category(remote.category_code, fetched, copy)
+    category = category_for(remote.category_code, fetched, copy)
     unit_type = copy.type_for(str(values[UnitField.UNIT_TYPE]))
     unit = Unit(
         id=uuid4(),
@@ -340,106 +337,11 @@ def _create(
         siorg_parent_code=remote.parent_code,
     )
     given = {field: value for field, value in values.items() if value is not None}
-    unit = replace(unit, **_columns(unit, given, fetched, copy), **_notes(unit, remote, fetched))
+    unit = replace(unit, **columns_of(unit, given, fetched, copy), **notes_of(unit, remote, fetched))
     ours = unit.values()
     unit = replace(unit, base=next_record(None, ours, {**ours, **{k: v for k, v in said.items() if v is not None}}, given))
     copy.change(item, Operation.CREATION, None, unit, given, remote.version)
     copy.resettled.add(unit.id)
-
-
-def _columns(unit: Unit, values: Values, fetched: Fetched, copy: WorkingCopy) -> dict[str, Any]:
-    """What to write of the unit so that it has these values."""
-    columns = _place_columns(unit, values, copy)
-    contact = dict(unit.contact_info)
-    for field, value in values.items():
-        match field:
-            case UnitField.NAME | UnitField.ACRONYM | UnitField.ACTIVITY_AREA:
-                columns[field] = value
-            case UnitField.UNIT_TYPE:
-                columns |= {"unit_type_id": copy.type_for(str(value)).id, "type_slug": value}
-            case UnitField.CATEGORY:
-                assert isinstance(value, int)
-                columns |= {"category_id": _category(value, fetched, copy).id, "category_code": value, "own_category": False}
-            case UnitField.IS_ACTIVE:
-                columns |= {"is_active": value, "deactivation_reason": None}
-            case UnitField.PHONES | UnitField.EMAILS | UnitField.WEBSITES | UnitField.ADDRESS:
-                contact[field.removeprefix("contact_info.")] = list(value) if isinstance(value, tuple) else value
-    return {**columns, "contact_info": contact}
-
-
-def _category(code: int | None, fetched: Fetched, copy: WorkingCopy) -> Domain:
-    if code is None:
-        return copy.fallback_category()
-    said = next((row.name for row in fetched.rows if row.code == code), None)
-    names = possible_names(said or f"Categoria SIORG {code}", code)
-    if said is not None:
-        # Others keep their names here: this answer is about a unit. An item about a category sets right what is left.
-        names = chain([names_here(fetched, copy)[code]], names)
-    return copy.category_for(code, names, said)
-
-
-def _notes(unit: Unit, remote: RemoteUnit, fetched: Fetched) -> dict[str, Any]:
-    """What SIORG manages alone: what was said replaces, what was not said stays."""
-    raw = next_raw(unit.base_raw, remote.raw)
-    url = raw.get("codigoUnidade")
-    return {
-        "base_raw": raw,
-        "siorg_parent_code": unit.siorg_parent_code if remote.parent_code is None else remote.parent_code,
-        "version": remote.version or unit.version,
-        "url": url if isinstance(url, str) else unit.url,
-        "synced_at": fetched.asked_at,
-    }
-
-
-# -- its place: organization and parent, which move together -----------------------------------------------------------
-
-
-def _place_columns(unit: Unit, values: Values, copy: WorkingCopy) -> dict[str, Any]:
-    """What to write to bring the unit into the organization, and below the parent, that ``values`` name.
-
-    Raises:
-        Refused: the organization or the parent is not known here, or the unit cannot hang there.
-    """
-    found: dict[str, Any] = {}
-    organization_code = unit.organization_code
-    if UnitField.ORGANIZATION in values:
-        code = values[UnitField.ORGANIZATION]
-        row = copy.organizations.get(code) if isinstance(code, int) else None
-        if row is None:
-            raise _unknown_organization(f"organization {code}")
-        organization_code = row.code
-        above = None if unit.parent_id is None else copy.unit_by_id(unit.parent_id) or copy.ancestors.get(unit.parent_id)
-        if above is not None and above.organization_code != row.code:
-            found |= _AT_THE_TOP  # unless it moves too, its parent stays in the organization that the unit leaves
-        found |= {"organization_id": row.id, "organization_code": row.code}
-    if UnitField.PARENT in values:
-        parent = values[UnitField.PARENT]
-        assert isinstance(parent, int)
-        found |= _AT_THE_TOP if parent == organization_code else _below(unit, parent, copy)
-    return found
-
-
-def _unknown_organization(subject: str) -> Refused:
-    """The end of what belongs to an organization that nobody has registered."""
-    return Refused(f"{subject} is not registered here: siorg-job organizations add", "unknown_organization")
-
-
-def _below(unit: Unit, parent_code: int, copy: WorkingCopy) -> dict[str, Any]:
-    parent = copy.locate(parent_code)
-    if parent is None:
-        raise Refused(f"the parent {parent_code} of unit {unit.code} is not known here", "unknown_parent")
-    chain = copy.chain(parent.id)
-    if unit.id in chain:
-        raise Refused(
-            f"below unit {parent_code} unit {unit.code} would be its own ancestor: SIORG's hierarchy has a loop", "loop"
-        )
-    if len(chain) + 1 > copy.max_depth:
-        raise Refused(
-            f"below unit {parent_code} unit {unit.code} would be on level {len(chain) + 1}; setting"
-            f" units.max_hierarchy_depth allows {copy.max_depth}",
-            "too_deep",
-        )
-    return {"parent_id": parent.id, "parent_code": parent_code}
 
 
 def _with_parent(resolution: Resolution | None, unit: Unit, siorgs_organization: int) -> Resolution | None:
