@@ -55,9 +55,9 @@ FAULTS = (
             ("sync/apply.py", "is not Outcome.COMPLETED:\n", "not in (Outcome.COMPLETED, Outcome.CONFLICT):\n"),
             (
                 "sync/unit.py",
-                "        return decision\n    after = replace(unit, **_columns",
+                "        return decision\n    after = replace(unit, **columns_of",
                 "        copy.put(replace(unit, base=next_record(unit.base, values, values, ())))\n"  # noqa: ISC004
-                "        return decision\n    after = replace(unit, **_columns",
+                "        return decision\n    after = replace(unit, **columns_of",
             ),
         ),
     ),
