@@ -104,9 +104,6 @@ def test_a_job_process_that_is_killed_is_replaced_and_nothing_is_lost(world: Wor
     eventually(lambda: world.status()["jobs"]["failed"] == 1)
     eventually(lambda: world.condition("Degraded")["reason"] == "JobsFailing" or world.depth() == 0)
     world.wait_until_drained()
-    left = world.outcomes()
-    assert set(left) <= {"COMPLETED/1", "COMPLETED/2"}, left
-    assert sum(left.values()) == 40
-    assert left["COMPLETED/2"] <= 8  # what it had in hand
+    assert world.outcomes() == {"COMPLETED/1": 40}  # what it had in hand paid nothing for it
     world.wait_for_condition("Degraded", "False")
     world.wait_for_condition("Ready", "True")

@@ -51,7 +51,7 @@ claimed AS (
             WHEN {{attempts_counted}} THEN coalesce(q.attempts, 0) + 1
             ELSE 1  -- opened again by a person: it starts afresh
         END,
-        losses = CASE WHEN NOT {{abandoned}} THEN q.losses WHEN {{killer}} THEN 2 ELSE q.losses + 1 END,
+        losses = CASE WHEN NOT {{abandoned}} THEN q.losses WHEN {{killer}} THEN 2 ELSE least(q.losses, 1000) + 1 END,
         lease_token = CASE WHEN q.lease_token < 9223372036854775807 THEN q.lease_token + 1 ELSE 1 END,  -- no other row pays for it
         last_attempt_at = now(),
         lease_expires_at = CASE WHEN {{abandoned}} AND {{killer}} THEN NULL

@@ -28,6 +28,7 @@ STATEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
             *_ENTITIES,
             (_SYNC, "write.sql"),
             (_SYNC, "blocked.sql"),
+            ("siorg_job.database", "grants.sql"),
             ("siorg_job.fetch", "fetch.sql"),
             ("siorg_job.database", "shared_rate.sql"),
         ),

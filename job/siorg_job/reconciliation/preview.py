@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import psycopg
@@ -125,7 +125,7 @@ async def preview(
     known = {change.code for change in found.changes}
     await _compare_singly([unit for code, unit in moved.items() if code not in known], siorg, connection, homes, found)
     done = {each.code for each in organizations if each.is_active and str(each.code) not in found.untold} - {*gone}
-    await _look_at_left_behind(done, siorg, connection, homes, found)
+    await _look_at_left_behind(done, gone, siorg, connection, homes, found)
     found.changes = settle(found.changes, _tree(connection, found.changes))
     return found
 
@@ -290,9 +290,12 @@ async def _complete(structure: Structure, siorg: SiorgClient, connection: Connec
 
 
 async def _look_at_left_behind(
-    compared: set[int], siorg: SiorgClient, connection: Connection, homes: set[int], found: Preview
+    compared: set[int], gone: Collection[int], siorg: SiorgClient, connection: Connection, homes: set[int], found: Preview
 ) -> None:
-    """Units of organizations that were not compared, which the run asks for since one above them comes or leaves."""
+    """Units of organizations that were not compared, which the run asks for since one above them comes or leaves.
+
+    Those that SIORG has nowhere end with their organization where that is ``gone``, and fail otherwise.
+    """
     seen: set[int] = set()
     while True:
         changing = [change for change in found.changes if change.entity_type is EntityType.UNIT]
@@ -317,7 +320,7 @@ async def _look_at_left_behind(
             return
         units = _read(connection, 0, codes).units
         for code, unit in said.items():
-            if not isinstance(unit, RemoteUnit) or unit.ended:
+            if (not isinstance(unit, RemoteUnit) or unit.ended) and units[code].organization_code not in gone:
                 reason = (
                     str(unit) if isinstance(unit, PermanentError) else "SIORG has it no more; its organization was not compared"
                 )

@@ -14,6 +14,7 @@ from siorg_job.siorg.proxies import Proxy
 # X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to X509_V_ERR_EC_KEY_EXPLICIT_PARAMS.
 _STRICT_CODES: Final = range(80, 95)
 _TRIED_IN_TLS = ".start_tls"
+_CLOSED = "the connection is closed in the middle of the handshake"
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ def why(error: BaseException, way: Way) -> SiorgError:
             return SiorgUnavailable(message, reason=reason or "tls")
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
-            said = (cause.reason or type(cause).__name__).replace("_", " ").lower()
+            said = (cause.reason or _CLOSED).replace("_", " ").lower()
             return SiorgUnavailable(f"no TLS connection with {who} comes about ({said})", reason=reason or "tls")
     subject = who if way.ends_at_proxy else "SIORG's host"
     failures: tuple[tuple[type[BaseException], str, str], ...] = (
@@ -70,7 +71,7 @@ def why(error: BaseException, way: Way) -> SiorgError:
         if any(isinstance(cause, kind) for cause in causes):
             return SiorgUnavailable(message, reason=reason or word)
     if way.step.endswith(_TRIED_IN_TLS):
-        message = f"no TLS connection with {who} comes about (the connection is closed in the middle of the handshake)"
+        message = f"no TLS connection with {who} comes about ({_CLOSED})"
         return SiorgUnavailable(message, reason=reason or "tls")
     if way.step == "connection.connect_tcp":
         return SiorgUnavailable(f"no connection with {who} comes about", reason=reason or "connect")

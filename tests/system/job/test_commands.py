@@ -163,7 +163,7 @@ def test_migrate_check_tells_what_is_pending(empty_database_url: str, capsys: py
     assert main(["migrate", "--check"], environ) == 0
     assert "up to date" in capsys.readouterr().out
     for gone, said in (
-        ("DROP INDEX siorg_sync_queue_claim_idx", "siorg_sync_queue_claim_idx of siorg_sync_queue is missing: CREATE INDEX"),
+        ("DROP INDEX siorg_sync_queue_claim_idx", "siorg_sync_queue_claim_idx of siorg_sync_queue is missing: siorg-job migrate"),
         ("ALTER TABLE siorg_history RENAME COLUMN new_data TO newer", "columns are missing: siorg_history.new_data"),
     ):
         with connect(empty_database_url, application_name="test") as connection:

@@ -226,7 +226,8 @@ def test_it_says_line_by_line_what_discovery_and_drain_write(machine: Machine, s
     machine.begin()
     proposals = Proposals(rng, machine)
     for step in proposals.opening():
-        machine.do(step)
+        if step[0] != "limits":  # what is held has tests of its own
+            machine.do(step)
     connection, world = machine.connection, machine.world
     partly = seed % 3 == 0
     for _ in range(4):

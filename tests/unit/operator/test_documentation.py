@@ -24,11 +24,10 @@ def test_every_word_is_explained_and_what_holds_launches_stands_in_its_table(pag
     assert [str(reason) for reason in Reason if reason.holds and not any(f"`{reason}`" in cell for cell in table)] == []
 
 
-def test_the_example_is_a_resource_that_names_its_secrets_and_leaves_the_image_to_the_operator() -> None:
+def test_the_example_is_a_resource_that_names_its_secret_and_leaves_the_image_to_the_operator() -> None:
     worker = read_file(EXAMPLE)
     assert "namespace" not in yaml.safe_load(EXAMPLE)["metadata"]  # kubectl -n says it
     assert not worker.spec.job.image
-    assert worker.spec.siorg.token_secret_ref is not None
-    for name in (worker.spec.database.url_secret_ref.name, worker.spec.siorg.token_secret_ref.name):
-        assert f"create secret generic {name} --from-env-file" in EXAMPLE
+    assert worker.spec.siorg.token_secret_ref is None  # the public service answers without one
+    assert f"create secret generic {worker.spec.database.url_secret_ref.name} --from-env-file" in EXAMPLE
     assert "--from-literal" not in EXAMPLE
