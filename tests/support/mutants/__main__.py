@@ -27,6 +27,7 @@ from pathlib import Path
 
 from support.mutants import python, sql
 from support.mutants.areas import AREAS, REASONS, Area
+from support.mutants.kinds import KINDS
 from support.mutants.mutation import Mutation
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
@@ -125,6 +126,15 @@ def _mutants(area: Area) -> tuple[Mutant, ...]:
     )
 
 
+def kinds() -> list[Mutant]:
+    """Those that were put in by hand."""
+    found = []
+    for kind in KINDS:
+        mutation, source = kind.mutation(_REPOSITORY), (_REPOSITORY / kind.file).read_text(encoding="utf-8")
+        found.append(Mutant(kind.area, kind.file, mutation, mutation.line(source), mutation.change(source)))
+    return found
+
+
 def _run(mutants: Sequence[Mutant], workers: int) -> Iterator[Result]:
     """Each thread has a tree; in the end, what was killed only by tests that fail anyhow counts as a survivor."""
     here = threading.local()
@@ -156,20 +166,22 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 2))
     parser.add_argument("--areas", default=",".join(area.name for area in AREAS), help="which, with commas (default: all)")
     parser.add_argument("--words", default="", help="only those in whose line these words are: a file, a statement")
+    parser.add_argument("--kinds", action="store_true", help="the faults that were put in by hand, instead of a sample")
     parser.add_argument("--list", action="store_true", help="only say which they are")
     arguments = parser.parse_args()
     wanted = arguments.areas.split(",")
     if unknown := set(wanted) - {area.name for area in AREAS}:
         parser.error(f"--areas: no {', '.join(sorted(unknown))}; there are {', '.join(area.name for area in AREAS)}")
     areas = [area for area in AREAS if area.name in wanted]
-    shuffled = sample(sys.maxsize, arguments.seed, areas)
+    shuffled = kinds() if arguments.kinds else sample(sys.maxsize, arguments.seed, areas)
     chosen = [mutant for mutant in shuffled if arguments.words in str(mutant)][: arguments.count]
     if arguments.list:
         print(*chosen, sep="\n")  # noqa: T201
         return 0
     survivors = [result.mutant for result in _run(chosen, arguments.workers) if result.survived]
     unexplained = [mutant for mutant in survivors if mutant.reason is None]
-    print(f"seed {arguments.seed}: {len(chosen)} mutants, {len(survivors)} survived, {len(unexplained)} without a reason")  # noqa: T201
+    source = "kinds" if arguments.kinds else f"seed {arguments.seed}"
+    print(f"{source}: {len(chosen)} mutants, {len(survivors)} survived, {len(unexplained)} without a reason")  # noqa: T201
     for mutant in survivors:
         print(f"  {mutant}: {mutant.reason or 'no test noticed'}")  # noqa: T201
     return 1 if unexplained else 0

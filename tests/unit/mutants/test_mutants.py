@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from support.mutants import python, sql
-from support.mutants.__main__ import sample
+from support.mutants.__main__ import kinds, sample
 from support.mutants.areas import AREAS
 from support.siorg_server import REPOSITORY
 
@@ -88,3 +88,14 @@ def test_sql_is_changed_in_its_conditions_locks_order_bounds_and_in_what_it_writ
         ("take", "q.status <> 'DONE' → true"),
         ("take", "<> → ="),
     }
+
+
+def test_the_kinds_that_were_put_in_by_hand_fit_the_product_and_name_tests_that_are_there() -> None:
+    for mutant in kinds():
+        source = (REPOSITORY / mutant.file).read_text(encoding="utf-8")
+        assert mutant.mutation.of(source) != source
+        if mutant.file.endswith(".py"):
+            ast.parse(mutant.mutation.of(source))
+        assert all((REPOSITORY / test).exists() for test in mutant.area.tests), mutant
+    for area in AREAS:
+        assert all((REPOSITORY / test).exists() for test in area.tests), area
