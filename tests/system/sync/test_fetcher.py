@@ -97,9 +97,9 @@ def test_an_answer_is_as_old_as_its_question(world: World, payload: dict[str, An
 
         return noted
 
-    world.siorg.unit = noting(world.siorg.unit)  # type: ignore[method-assign]
-    world.siorg.structure = noting(world.siorg.structure)  # type: ignore[method-assign]
-    world.enqueue(*range(900, 904), **({} if payload is None else {"payload": payload}))
+    siorg: Any = world.siorg
+    siorg.unit, siorg.structure = noting(siorg.unit), noting(siorg.structure)
+    world.enqueue(*range(900, 904), payload=payload)
     answers = [(item.siorg_code, found.asked_at) for item, found in world.fetched() if isinstance(found, Fetched)]
     assert len(answers) == 4
     assert all(asked_at <= (received.get(code) or received[UFMT]) for code, asked_at in answers)
