@@ -20,7 +20,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv tools demo test test-fast soak soak-captured test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
+.PHONY: help venv tools demo test test-fast soak soak-captured mutants test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -97,6 +97,9 @@ soak-captured: $(INSTALLED) ## follow the captured dates, edited and decided in 
 
 soak: $(INSTALLED) ## run the convergence machine for 20,000 steps and more (ARGS='--seeds 17' runs one program again)
 	@PYTHONPATH=tests $(BIN)/python -m support.convergence $(ARGS)
+
+mutants: $(INSTALLED) ## change the product in 100 places, one at a time: do its tests notice? (ARGS='--count 20 --seed 2')
+	@PYTHONPATH=tests $(BIN)/python -m support.mutants $(ARGS)
 
 # The component tests that `make test` runs on the small API server, on a real one. They make namespaces of their own and
 # the CRD. Real pods come with `make e2e`.

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable
 from siorg_job.siorg.model import Structure
+from siorg_job.sync.model import Fetched
+from siorg_queue import clock
 from support.job import job_environment, run_job, summary_of
-from support.local_structure import World, siorg_row
+from support.local_structure import UFMT, World, siorg_row
 from support.siorg_server import SiorgServer
 
 
@@ -79,3 +83,23 @@ def test_a_whole_organization_takes_at_most_one_request_for_100_items(database_u
         asked = [request["path"].split("?")[0] for request in server.requests()[before:]]
     assert summary["completed"] == 500
     assert len(asked) <= 5, Counter(asked)
+
+
+@pytest.mark.parametrize("payload", [None, siorg_row(1)], ids=["unit", "structure"])
+def test_an_answer_is_as_old_as_its_question(world: World, payload: dict[str, Any] | None) -> None:
+    world.siorg.publish(*map(siorg_row, range(900, 904)))
+    received: dict[int, datetime] = {}
+
+    def noting(ask: Callable[[int], Awaitable[Any]]) -> Callable[[int], Awaitable[Any]]:
+        async def noted(code: int) -> Any:
+            received[code] = clock(world.connection)
+            return await ask(code)
+
+        return noted
+
+    siorg: Any = world.siorg
+    siorg.unit, siorg.structure = noting(siorg.unit), noting(siorg.structure)
+    world.enqueue(*range(900, 904), payload=payload)
+    answers = [(item.siorg_code, found.asked_at) for item, found in world.fetched() if isinstance(found, Fetched)]
+    assert len(answers) == 4
+    assert all(asked_at <= (received.get(code) or received[UFMT]) for code, asked_at in answers)

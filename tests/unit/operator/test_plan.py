@@ -291,11 +291,12 @@ def test_probes_leave_at_growing_intervals(ending: Ending, pauses: list[float]) 
         ([crashed(-30), ended(-1, slot=0, round_=2, summary=summary(50))], {}, "c0ffee"),
         ([crashed(-1)], {"job": {"image": "registry.example/siorg-job:2"}}, "c0ffee"),
         ([crashed(-1)], {}, "changed"),
+        ([crashed(-1)], {}, ""),
         # With successfulJobsHistoryLimit 0 the failed Job is still there, and the one that succeeded after it is not.
         ([crashed(-60)], {"status": {"jobs": {"lastFinishedTime": rfc3339(at(-10))}}}, "c0ffee"),
         ([], {"status": {"backoff": {"reason": "Nonsense"}, "rate": 0, "jobs": {}}}, "c0ffee"),
     ],
-    ids=["it did its work", "changed template", "changed Secret", "over, and its end is gone", "nonsense"],
+    ids=["it did its work", "changed template", "changed Secret", "no Secret any more", "over, and its end is gone", "nonsense"],
 )
 def test_failures_are_over(jobs: list[Job], given: dict[str, Any], secrets_hash: str) -> None:
     decided = plan(worker(**given), queue_of(500, secrets_hash=secrets_hash), jobs, NOW)

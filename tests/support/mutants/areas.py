@@ -1,0 +1,62 @@
+"""What is changed, and which tests have to notice: those that belong to it, the quickest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Part of the product."""
+
+    name: str
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+def _files(folder: str, pattern: str, words: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{pattern.replace('*', word)}" for word in words.split())
+
+
+_CHAOS = "tests/system/chaos"
+_SYNC = "tests/system/sync"
+_QUEUE_TESTS = (
+    *_files("tests/database", "test_*.py", "claim finish turns held needed_at produce_and_people observe values"),
+    *_files(_SYNC, "test_*.py", "failures open_conflicts changes_while_waiting held"),
+    *_files(_CHAOS, "test_*.py", "killed_workers claims lease_keeper locks"),
+)
+_SYNC_TESTS = (
+    "tests/unit/sync",
+    *_files(_SYNC, "test_*.py", "people hierarchy history reforms odd_answers domain_tables sync_times failures open_conflicts"),
+    *_files(_SYNC, "test_*.py", "changes_while_waiting ends_in_masses ends_and_the_rest held poison_rows told_alike"),
+    *_files(_SYNC, "test_*.py", "people_at_the_same_moment convergence"),
+    *_files(_CHAOS, "test_*.py", "locks"),
+)
+_DRAIN_TESTS = (
+    *_files("tests/unit/job", "test_*.py", "suspects siorg_health linger in_flight"),
+    "tests/system/job/test_run.py",
+    *_files(_CHAOS, "test_*.py", "lease_keeper claims signals rate_limited siorg_away not_siorg locks whose_fault"),
+    *_files(_CHAOS, "test_*.py", "killed_workers database_away"),
+)
+_PLAN_TESTS = _files("tests/unit/operator", "test_*.py", "plan jobs plan_properties plan_simulated status reconcile")
+
+AREAS = (
+    Area("queue", _files("core/siorg_queue", "*.py", "store decisions session"), _QUEUE_TESTS),
+    Area("merge", _files("job/siorg_job/sync", "*.py", "merge merge_base place resolution limits"), _SYNC_TESTS),
+    Area("apply", _files("job/siorg_job/sync", "*.py", "apply unit organization domain write working_copy"), _SYNC_TESTS),
+    Area(
+        "drain",
+        _files("job/siorg_job/drain", "*.py", "loop in_flight lease_keeper maintenance queue_client run siorg_health suspects"),
+        _DRAIN_TESTS,
+    ),
+    Area("plan", _files("operator/siorg_operator/decide", "*.py", "plan sizing state jobs"), _PLAN_TESTS),
+    Area(
+        "queue-sql",
+        _files("core/siorg_queue/sql", "*.sql", "predicates claim lease dangling depth failures held produce people"),
+        _QUEUE_TESTS,
+    ),
+    Area("apply-sql", _files("job/siorg_job/sync/sql", "*.sql", "read write held blocked"), _SYNC_TESTS),
+)
+
+REASONS: dict[tuple[str, str, str], str] = {}
+"""Why nothing can notice: (file, function or statement, change) → reason."""
