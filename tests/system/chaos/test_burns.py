@@ -268,7 +268,7 @@ def role(scene: Scene) -> Iterator[str]:
     scene.connection.execute(f"DROP OWNED BY {_ROLE}; DROP ROLE {_ROLE}".encode())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600 if LONG else 180)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_that_is_no_items_comes_and_goes_and_nothing_has_been(scene: Scene, role: str, name: str) -> None:
     fault = FAULTS[name]

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from siorg_queue import Connection, connect
+from siorg_queue import Connection, DatabaseUnavailable, connect
 from support import ledger
 from support.database_proxy import on_a_thread
 from support.fleet import Fleet, Job, eventually
@@ -26,7 +26,7 @@ from support.siorg_server import SiorgServer
 
 from .conftest import LONG, UFMT, structure_of
 
-ITEMS, EDITS, KILLS, PATIENCE = (20_000, 1_000, 60, 1_800) if LONG else (500, 100, 10, 60)
+ITEMS, EDITS, KILLS, PATIENCE = (20_000, 1_000, 60, 1_800) if LONG else (500, 100, 10, 120)
 """A kill each time that a share of the items is done, however fast that goes; the last share is done in peace."""
 PROCESSES = 4
 
@@ -52,7 +52,7 @@ COMPLETED = "SELECT count(*) FROM siorg_sync_queue WHERE status = 'COMPLETED'"
 UNFINISHED = "SELECT count(*) FROM siorg_sync_queue WHERE status IN ('PENDING', 'PROCESSING')"
 
 
-@pytest.mark.timeout(3_600 if LONG else 300)
+@pytest.mark.timeout(3_600 if LONG else 600)
 def test_every_item_is_accounted_for(own_postgres: Postgres, tmp_path: Path) -> None:
     dice = random.Random(471)
     with (
@@ -61,7 +61,8 @@ def test_every_item_is_accounted_for(own_postgres: Postgres, tmp_path: Path) -> 
         ) as siorg,
         on_a_thread(own_postgres.socket_folder) as proxy,
     ):
-        siorg.control("PUT", "snapshot", {"index": 0})
+        after, before = in_force(siorg, 1), in_force(siorg, 0)
+        lasting = sorted(before & after)
         url = own_postgres.database()
         env = job_environment(proxy.url(url), siorg.url, **SETTINGS)
         with connect(url, application_name="test") as connection:
@@ -84,7 +85,10 @@ def test_every_item_is_accounted_for(own_postgres: Postgres, tmp_path: Path) -> 
                     own_postgres.restart()
                 elif kill % 3 == 0:
                     terminate_a_backend(own_postgres.url(), dice)
-                siorg_changes(siorg, kill, dice)
+                if kill == KILLS // 2:
+                    siorg.control("PUT", "snapshot", {"index": 1})
+                for code in dice.sample(lasting, 3):
+                    siorg.control("PUT", "unit", {"code": code, "set": {"nome": f"Nome {kill} de {code}"}})
                 if kill % 2 == 0:
                     fleet.start("discover")
             lost, proxy.losing = PROCESSES * KILLS - proxy.losing, 0
@@ -103,7 +107,7 @@ def test_every_item_is_accounted_for(own_postgres: Postgres, tmp_path: Path) -> 
             assert kinds["reclaim"] + kinds["reaped"] > KILLS  # hardly anyone was killed that held nothing
             assert lost > KILLS
             assert people.done > KILLS
-            check_queue(connection)
+            check_queue(connection, gone=before - after)
             check_structure(connection, siorg)
             check_history(connection)
             people.check(connection)
@@ -139,7 +143,7 @@ class People:
             try:
                 with connect(self._url, application_name="a person") as connection:
                     self._edits(connection)
-            except psycopg.Error:
+            except (psycopg.Error, DatabaseUnavailable):
                 continue  # the server was restarted
 
     def _edits(self, connection: Connection) -> None:
@@ -158,14 +162,10 @@ class People:
             self.done += len(units)
 
 
-def siorg_changes(siorg: SiorgServer, turn: int, dice: random.Random) -> None:
-    """In the middle it is reformed; before and after, some units get other names."""
-    if turn == KILLS // 2:
-        siorg.control("PUT", "snapshot", {"index": 1})
-        return
-    units = sorted(code for code, unit in structure_of(siorg).units.items() if code != UFMT and not unit.ended)
-    for code in dice.sample(units, 3):
-        siorg.control("PUT", "unit", {"code": code, "set": {"nome": f"Nome {turn} de {code}"}})
+def in_force(siorg: SiorgServer, index: int) -> set[int]:
+    """Codes of the units in force once SIORG is at this snapshot."""
+    siorg.control("PUT", "snapshot", {"index": index})
+    return {code for code, unit in structure_of(siorg).units.items() if code != UFMT and not unit.ended}
 
 
 def read(url: str, sql: str) -> int:
@@ -194,11 +194,16 @@ def terminate_a_backend(url: str, dice: random.Random) -> None:
             admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
 
-def check_queue(connection: Connection) -> None:
+def check_queue(connection: Connection, gone: set[int]) -> None:
+    """All are done, but for units that SIORG has no more: to make one that went while it waited is its own failure."""
     found = connection.execute(
-        "SELECT status::text, count(*) AS n, min(last_error) AS error FROM siorg_sync_queue GROUP BY 1"
+        "SELECT siorg_code, operation, status::text, last_error FROM siorg_sync_queue WHERE status <> 'COMPLETED'"
     ).fetchall()
-    assert [row["status"] for row in found] == ["COMPLETED"], found
+    innocent = [
+        row for row in found
+        if row["status"] != "FAILED" or row["siorg_code"] not in gone or not row["last_error"].startswith("SIORG has no unit")
+    ]  # fmt: skip
+    assert not innocent, innocent[:10]
     stranded = "SELECT count(*) AS n FROM siorg_sync_queue WHERE claimed_by IS NOT NULL OR lease_expires_at IS NOT NULL"
     assert number(connection, stranded) == 0
 
@@ -238,4 +243,4 @@ def check_history(connection: Connection) -> None:
     """
     assert not connection.execute(twice).fetchall()
     changes = number(connection, "SELECT count(*) AS n FROM siorg_history WHERE change_type <> 'CREATION'")
-    assert changes >= EDITS / 2  # some are in time for the creation
+    assert changes >= EDITS / 4  # some are in time for the creation
