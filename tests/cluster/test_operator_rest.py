@@ -29,12 +29,8 @@ class _Timed(DatabaseProxy):
         super().__init__(server, folder)
         self.said: list[tuple[float, bytes]] = []
 
-    async def _questions(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            self.said.append((time.monotonic(), data))
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    def _heard(self, data: bytes) -> None:
+        self.said.append((time.monotonic(), data))
 
 
 class CountedDatabase:

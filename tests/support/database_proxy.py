@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +26,8 @@ class DatabaseProxy:
         self._connections: set[asyncio.Task[None]] = set()
         self.asked = bytearray()
         """All that clients sent."""
+        self.losing = 0
+        """Of how many COMMITs from now on the answer is lost: they are done, and then the connection breaks."""
 
     async def __aenter__(self) -> Self:
         self._listening = await asyncio.start_unix_server(self._accept, self._folder / ".s.PGSQL.5432")
@@ -56,6 +61,9 @@ class DatabaseProxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def _heard(self, data: bytes) -> None:
+        self.asked += data
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -64,23 +72,48 @@ class DatabaseProxy:
         with suppress(OSError):
             from_server, to_server = await asyncio.open_unix_connection(self._server)
             self._writers |= {writer, to_server}
+            loses = asyncio.Event()
             try:
-                await asyncio.gather(self._questions(reader, to_server), self._pass_answers(from_server, writer))
+                await asyncio.gather(self._questions(reader, to_server, loses), self._pass_answers(from_server, writer, loses))
             finally:
                 self._writers -= {writer, to_server}
                 to_server.close()
         writer.close()
 
-    async def _questions(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _questions(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loses: asyncio.Event) -> None:
         while data := await reader.read(65_536):
-            self.asked += data
+            self._heard(data)
+            if self.losing > 0 and b"COMMIT" in data:
+                self.losing -= 1
+                loses.set()
             writer.write(data)
             await writer.drain()
         writer.close()
 
-    async def _pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loses: asyncio.Event) -> None:
         while data := await reader.read(65_536):
+            if loses.is_set():
+                writer.transport.abort()
+                return
             await self._answers.wait()
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+@contextmanager
+def on_a_thread(server: Path) -> Iterator[DatabaseProxy]:
+    """A proxy for tests without an event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    with tempfile.TemporaryDirectory(prefix="siorg-proxy-") as folder:
+        proxy = DatabaseProxy(server, Path(folder))
+        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(30)
+        try:
+            yield proxy
+        finally:
+            asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(30)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

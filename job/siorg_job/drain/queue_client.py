@@ -74,9 +74,11 @@ class QueueClient:
         since: float | None = None
         failures = 0
         while True:
+            takes_updates = False
             try:
                 if since is not None:
                     await self._release_unknown()
+                    takes_updates = True
                 result = await self._thread.call(run)
             except DatabaseUnavailable as error:
                 is_blocked = isinstance(error, DatabaseBlocked)
@@ -85,7 +87,7 @@ class QueueClient:
                     log.warning(_WAITS[is_blocked], reason=str(error))
                 if time.monotonic() - since > self._patience_seconds():
                     said = str(error) if is_blocked else f"the database is unavailable: {error}"
-                    raise GiveUp("database_unavailable", said, can_give_back=is_blocked) from None
+                    raise GiveUp("database_unavailable", said, can_give_back=is_blocked or takes_updates) from None
                 failures += 1
                 jitter = 0.5 + random.random() / 2  # noqa: S311 - half of it is kept: a database that restarts is not hammered
                 await self._sleep(exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, jitter))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,15 +18,18 @@ from siorg_job.run_summary import RunSummary
 from siorg_job.settings import Settings
 from siorg_job.siorg.model import Structure
 from siorg_job.siorg.rows import read_structure
-from siorg_queue import Connection
+from siorg_queue import Connection, connect
 from support import ledger
 from support.fleet import Fleet, Job
 from support.job import job_environment
 from support.queue import number
 from support.siorg_server import SiorgServer
 
+LONG = os.environ.get("SOAK") == "1"
+"""Whether what can be run long is, as `make soak` does."""
 UFMT = 471
-UNITS = 200
+UNITS = 1500 if LONG else 200
+PAUSES_ARE_OVER = "UPDATE siorg_sync_queue SET scheduled_for = now() WHERE status = 'PENDING'"
 QUICK = {
     "WORKER_CONCURRENCY": "16",
     "WORKER_LEASE_SECS": "2",
@@ -77,6 +82,44 @@ def fill(connection: Connection, codes: Sequence[int]) -> None:
     )
 
 
+@contextmanager
+def stranger(connection: Connection, url: str) -> Iterator[Connection]:
+    """Somebody who may do nothing here but connect, and holds what older Jobs excluded each other by."""
+    connection.execute("DROP ROLE IF EXISTS siorg_stranger; CREATE ROLE siorg_stranger LOGIN")
+    theirs = url.replace("//postgres@", "//siorg_stranger@")
+    assert theirs != url
+    with connect(theirs, application_name="a stranger") as made:
+        for name, key in (("apply", str(UFMT)), ("apply", "0"), ("ends", "0"), ("queue", "hashtext('enqueue')")):
+            made.execute(f"SELECT pg_advisory_lock(hashtext('siorg_sync_{name}'), {key})".encode())
+        yield made
+    connection.execute("DROP ROLE siorg_stranger")
+
+
+def somebodys_trigger(when: str = "true", code: str = "P0001") -> str:
+    """Makes somebody's own trigger on new units, which raises an error; ``NO_TRIGGER`` undoes it."""
+    return f"""
+        CREATE FUNCTION somebodys() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF {when} THEN RAISE EXCEPTION 'odd' USING ERRCODE = '{code}'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER somebodys BEFORE INSERT ON organizational_units FOR EACH ROW EXECUTE FUNCTION somebodys()
+    """
+
+
+NO_TRIGGER = "DROP FUNCTION somebodys() CASCADE"
+
+
+@contextmanager
+def forgotten(url: str, sql: str) -> Iterator[None]:
+    """A transaction that has done this and is left open."""
+    with connect(url, application_name="a person") as person:
+        person.execute("BEGIN")
+        person.execute(sql.encode())
+        yield
+        person.execute("ROLLBACK")
+
+
 class Scene:
     """A queue, a SIORG that can misbehave, and the jobs between them; a ledger is kept of what becomes of the queue's rows."""
 
@@ -84,6 +127,7 @@ class Scene:
         self, connection: Connection, siorg: SiorgServer, fleet: Fleet, codes: Sequence[int], env: Mapping[str, str]
     ) -> None:
         self.connection, self.siorg, self._codes, self._env = connection, siorg, codes, env
+        self.url = env["DATABASE_URL"]
         self.start = fleet.start
         ledger.install(connection)
 

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
-from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, connect
+from siorg_queue import EntityType, NewItem, Operation, QueueStore
 
-from .conftest import UFMT, Scene
+from .conftest import PAUSES_ARE_OVER, UFMT, Scene, forgotten, stranger
 
 ITEMS = 20
-PAUSES_ARE_OVER = "UPDATE siorg_sync_queue SET scheduled_for = now() WHERE status = 'PENDING'"
-
-
-@contextmanager
-def forgotten(url: str, sql: str) -> Iterator[None]:
-    """A transaction that has done this and is left open."""
-    with connect(url, application_name="a person") as person:
-        person.execute("BEGIN")
-        person.execute(sql.encode())
-        yield
-        person.execute("ROLLBACK")
-
-
-@contextmanager
-def stranger(connection: Connection, url: str) -> Iterator[Connection]:
-    """Somebody who may do nothing here but connect."""
-    connection.execute("DROP ROLE IF EXISTS siorg_stranger; CREATE ROLE siorg_stranger LOGIN")
-    theirs = url.replace("//postgres@", "//siorg_stranger@")
-    assert theirs != url
-    with connect(theirs, application_name="a stranger") as made:
-        yield made
-    connection.execute("DROP ROLE siorg_stranger")
 
 
 @pytest.mark.parametrize(
@@ -95,51 +70,6 @@ def test_new_units_below_an_organization_that_somebody_holds_go_back(scene: Scen
     assert scene.states() == {("COMPLETED", 1): ITEMS}
 
 
-@pytest.mark.parametrize(
-    ("sql", "named"),
-    [
-        ("LOCK TABLE organizational_units IN SHARE MODE", "organizational_units"),
-        ("LOCK TABLE organizational_units IN ACCESS EXCLUSIVE MODE", "organizational_units"),  # nothing can be looked up either
-        ("UPDATE siorg_request_pace SET next_at = next_at WHERE name = 'siorg'", "others hold a lock"),
-    ],
-)
-def test_a_lock_that_stops_all_ends_the_run_with_its_name_and_everything_given_back(
-    scene: Scene, database_url: str, sql: str, named: str
-) -> None:
-    scene.waiting(ITEMS)
-    with forgotten(database_url, sql):
-        job = scene.run(75, within=60, SIORG_MAX_REQUESTS_PER_SECOND="100")
-    assert named in job.stderr.splitlines()[-1]
-    assert job.summary["reason"] == "database_unavailable"
-    assert scene.states() == {("PENDING", 0): ITEMS}, job.stderr
-    assert scene.drain()[0] == "exhausted"
-    assert scene.states() == {("COMPLETED", 1): ITEMS}
-    scene.audit()
-
-
-def test_what_waits_in_vain_though_nobody_holds_its_rows_is_the_databases_fault(scene: Scene, database_url: str) -> None:
-    """A lock that no row tells of: somebody's trigger takes it."""
-    scene.waiting(ITEMS)
-    scene.connection.execute(
-        "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM pg_advisory_xact_lock(900); RETURN NULL; END $$;"
-        "CREATE TRIGGER theirs AFTER INSERT ON organizational_units FOR EACH ROW EXECUTE FUNCTION theirs()"
-    )
-    with forgotten(database_url, "SELECT pg_advisory_xact_lock(900)"):
-        assert scene.drain(WORKER_UNAVAILABLE_SECS="0")[0] == "database_unavailable"
-    states = scene.states()
-    assert states.keys() == {("PENDING", 0)}, states
-    scene.connection.execute(PAUSES_ARE_OVER)
-    assert scene.drain()[0] == "exhausted"
-    assert scene.states() == {("COMPLETED", 1): ITEMS}
-
-
-def test_advisory_locks_of_a_stranger_stop_nobody(scene: Scene, database_url: str) -> None:
-    scene.waiting(ITEMS)
-    with stranger(scene.connection, database_url) as other:
-        for name, key in (("apply", "471"), ("apply", "0"), ("ends", "0"), ("queue", "hashtext('enqueue')")):
-            other.execute(f"SELECT pg_advisory_lock(hashtext('siorg_sync_{name}'), {key})".encode())
+def test_advisory_locks_of_a_stranger_stop_nobody_who_enqueues(scene: Scene, database_url: str) -> None:
+    with stranger(scene.connection, database_url):
         assert QueueStore(scene.connection).enqueue([NewItem(EntityType.UNIT, UFMT, Operation.UPDATE)]) == 1
-        assert scene.drain()[0] == "exhausted"
-    assert scene.number("SELECT count(*) FROM siorg_sync_queue WHERE status <> 'COMPLETED'") <= 1  # the organization is no unit
-    assert scene.states()["COMPLETED", 1] >= ITEMS

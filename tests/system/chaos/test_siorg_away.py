@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
-import pytest
-
 from support.fleet import eventually
 from support.poison import PoisonedSiorg
 from support.queue import rows
-from support.siorg_server import SiorgServer
 
 from .conftest import Scene
-
-
-@pytest.mark.parametrize("how", ["503", "hanging", "garbage", "nobody listens", "401", "503 with Retry-After"])
-def test_from_the_start(scene: Scene, how: str) -> None:
-    scene.waiting(20)
-    faults = {"503": "status=503:1", "hanging": "timeout=1", "garbage": "garbage=1", "401": "status=401:1"}
-    with ExitStack() as stack:
-        env = {"SIORG_TIMEOUT_SECS": "0.7"} if how == "hanging" else {}
-        if how == "nobody listens":
-            env = {"SIORG_API_URL": "http://127.0.0.1:9/doc"}
-        elif how == "503 with Retry-After":
-            other = SiorgServer("--synthetic", "5", "--faults", "status=503:1", "--retry-after", "3600")
-            env = {"SIORG_API_URL": stack.enter_context(other).url}
-        else:
-            scene.faults(faults[how])
-        job = scene.run(75, **env, within=20)
-    assert scene.states() == {("PENDING", 0): 20}, job.stderr
-    assert (job.summary["reason"], job.summary["exit_code"]) == ("siorg_unavailable", 75)
-    assert job.summary["claimed"] == job.summary["released"] > 0
-    assert set(scene.audit()) == {"claim", "release"}
 
 
 def test_in_the_middle_and_back_in_a_later_run(scene: Scene) -> None:
