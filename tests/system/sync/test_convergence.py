@@ -187,6 +187,11 @@ FOUND: dict[str, list[Step]] = {
         ("edit", "UNIT", 1001, "acronym", "N1"),
         ("quiet",),
     ],
+    "a person deactivates an organization before its first item is applied": [
+        ("discover", 0, 471),
+        ("activate", 471, False),
+        ("quiet",),
+    ],
 }
 """What the machine has found, as small as it could make it."""
 
