@@ -192,6 +192,17 @@ FOUND: dict[str, list[Step]] = {
         ("activate", 471, False),
         ("quiet",),
     ],
+    "the parent of a unit stays in another organization, by a person's edit, below that unit": [
+        ("create", 1001, 471, "Unidade 1001"),
+        ("create", 1002, 1001, "Unidade 1002"),
+        ("create", 1005, 1002, "Unidade 1005"),
+        ("create", 1008, 1002, "Unidade 1008"),
+        ("quiet",),
+        ("edit", "UNIT", 1005, "place", 1008),
+        ("invert", 1005),
+        ("move", 1005, 500, "along"),
+        ("quiet",),
+    ],
 }
 """What the machine has found, as small as it could make it."""
 
