@@ -196,7 +196,8 @@ def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: s
     shown = asked.open.get(entity)
     edited = edit is not None and not edit.accepted and not contested
     if edit is not None and edit.wavered:
-        return frozenset({"edited", *(["conflict"] if shown is not None else []), *(["failed"] if entity in asked.failed else [])})
+        asks, failed_too = shown is not None, entity in asked.failed
+        return frozenset({"edited", *(["conflict"] if asks else []), *(["failed"] if failed_too else [])})
     if shown is not None and not edited:
         return frozenset({"conflict"})  # while a question about a unit is open, nothing of it is written
     if edited and edit is not None and not edit.weak:  # SIORG contested it, and the decision to keep it came to nothing
