@@ -192,6 +192,17 @@ FOUND: dict[str, list[Step]] = {
         ("activate", 471, False),
         ("quiet",),
     ],
+    "a person did not let go a unit that is an organization of its own now, and registers that": [
+        ("organizations", 1),
+        ("limits",),
+        ("create", 1001, 471, "Unidade 1001"),
+        ("quiet",),
+        ("promote", 1001),
+        ("discover", 0, 471),
+        ("held", 471, "drop"),
+        ("register", 1001),
+        ("quiet",),
+    ],
     "the parent of a unit stays in another organization, by a person's edit, below that unit": [
         ("create", 1001, 471, "Unidade 1001"),
         ("create", 1002, 1001, "Unidade 1002"),
