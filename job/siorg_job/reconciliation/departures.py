@@ -278,9 +278,11 @@ class _Judge:
     def of_kept(self, unit: Unit, registered: Collection[int]) -> Departure:
         """Likewise, but people want it so."""
         home, was_synced = home_of(self.told.answers.get(unit.code)), unit.synced_at is not None
+        if home in registered and home not in (unit.code, unit.organization_code):
+            return self.of_gone(unit, registered)  # what they want is no end: it has moved
         kind, reason = Kind.EDITED, "SIORG has ended it, and a person keeps it" if was_synced else "SIORG never had it"
-        if home not in (None, unit.organization_code, *registered):
-            kind, reason = Kind.OUTSIDE, f"it is in organization {home}"
+        if home not in (None, unit.organization_code):
+            kind, reason = Kind.OUTSIDE, _elsewhere(unit.code, home)
         return _departure(_end(EntityType.UNIT, unit.code), unit.name, kind, reason)
 
     def _is_parent(self, unit: Unit) -> bool:
@@ -327,8 +329,11 @@ def _outside(told: Told, copy: WorkingCopy, registered: Collection[int]) -> Iter
         if here is None or here.is_active or here.organization_code != organization or home in (None, organization):
             continue
         if home == code or home not in registered:
-            reason = "it is an organization of its own in SIORG" if home == code else f"it is in organization {home}"
-            yield code, _Outside(UnitField.IS_ACTIVE, Kind.OUTSIDE, reason, local=False, remote=True)
+            yield code, _Outside(UnitField.IS_ACTIVE, Kind.OUTSIDE, _elsewhere(code, home), local=False, remote=True)
+
+
+def _elsewhere(code: int, home: int | None) -> str:
+    return "it is an organization of its own in SIORG" if home == code else f"it is in organization {home}"
 
 
 def _name(entity_type: EntityType, code: int, structure: Structure, copy: WorkingCopy) -> str:

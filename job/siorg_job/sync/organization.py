@@ -44,6 +44,8 @@ def bring_in_line(item: Item, fetched: Fetched, copy: WorkingCopy) -> Verdict:
         return _extinguish(item, fetched, row, copy, resolution)
     if item.operation is Operation.EXTINCTION and resolution is None:
         return not_extinct(item, f"organization {row.code}", row.id)
+    if not row.is_active:
+        return completed(item, row.id)  # it counts as not registered: nothing of it is kept in line until a person reactivates it
     return _merge(item, remote, fetched, row, copy, resolution)
 
 

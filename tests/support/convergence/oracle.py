@@ -135,6 +135,8 @@ class Asked:
     """Entities about which more than one question is open."""
     held: Collection[int] = ()
     """Units of which the end is held: verification keeps the limits always, discovery where the program says so."""
+    failed: Collection[Entity] = ()
+    """Entities about which the newest decision failed."""
 
 
 Departures = dict[tuple[str, int, str], frozenset[str]]
@@ -194,11 +196,12 @@ def _kinds(entity: Entity, name: str, edit: Edit | None, asked: Asked, failed: s
     shown = asked.open.get(entity)
     edited = edit is not None and not edit.accepted and not contested
     if edit is not None and edit.wavered:
-        return frozenset({"edited", *(["conflict"] if shown is not None else []), *(["failed"] if failed is not None else [])})
+        asks, failed_too = shown is not None, entity in asked.failed
+        return frozenset({"edited", *(["conflict"] if asks else []), *(["failed"] if failed_too else [])})
     if shown is not None and not edited:
         return frozenset({"conflict"})  # while a question about a unit is open, nothing of it is written
-    if edited and edit is not None and not edit.weak:  # the decision to keep it fails with the rest
-        return frozenset({"edited", "failed"} if edit.kept and failed is not None else {"edited"})
+    if edited and edit is not None and not edit.weak:  # SIORG contested it, and the decision to keep it came to nothing
+        return _FAILED if edit.kept and entity in asked.failed else frozenset({"edited"})
     if failed is not None:
         return frozenset({"failed", *(["edited"] if edit is not None and edit.weak else [])})
     if edit is not None and edit.weak:
@@ -341,9 +344,10 @@ class _Unit:
         if self.code in self.asked.held:
             yield "is_active", frozenset({"held"})
             return
-        kinds = self._kinds("is_active", "is_active", "what is above it, or below" if failed else None)
-        kept = not gone and "is_active" in self.edits  # a person did not let it go: outside all the same
-        yield "is_active", kinds | {"outside"} if kept else kinds
+        if not gone and "is_active" in self.edits:  # a person did not let it go: outside all the same
+            yield "is_active", frozenset({"conflict" if ("UNIT", self.code) in self.asked.open else "outside"})
+            return
+        yield "is_active", self._kinds("is_active", "is_active", "what is above it, or below" if failed else None)
 
     def _differing(self, row: dict[str, Any]) -> Iterable[tuple[str, frozenset[str]]]:
         failed = "what is above it" if self._below_damaged() or self.is_held_up() else None
@@ -479,6 +483,8 @@ class _Unit:
     def _is_below(self, code: int) -> bool:
         """Whether the parent that SIORG names for that unit hangs below it here, and may."""
         above, may = parent_of(self.siorg[code]), False
+        if not self._is_in(above, organization_of(self.siorg[code])):
+            return False  # in another organization here, it is no parent
         seen: set[int] = set()
         while above in self.here.units and above not in seen and above != code:
             seen.add(above)
@@ -507,6 +513,12 @@ _HELD = """
 SELECT siorg_code AS code FROM siorg_sync_queue
 WHERE entity_type = 'UNIT' AND status = 'CONFLICT' AND held_at IS NOT NULL AND detected_changes ? 'is_active'
 """
+_FAILED_DECISIONS = """
+SELECT type, code FROM (
+    SELECT DISTINCT ON (entity_type, siorg_code) entity_type::text AS type, siorg_code AS code, status
+    FROM siorg_sync_queue WHERE error_details ? 'resolution' ORDER BY entity_type, siorg_code, created_at DESC, id
+) AS newest WHERE status = 'FAILED'
+"""
 
 
 def asked_of_people(connection: Connection) -> Asked:
@@ -517,4 +529,6 @@ def asked_of_people(connection: Connection) -> Asked:
         if entity in found:
             several.add(entity)
         found[entity] = found.get(entity, {}) | (row["changes"] or {})
-    return Asked(found, several, {row["code"] for row in connection.execute(_HELD).fetchall()})
+    held = {row["code"] for row in connection.execute(_HELD).fetchall()}
+    failed = {(row["type"], row["code"]) for row in connection.execute(_FAILED_DECISIONS).fetchall()}
+    return Asked(found, several, held, failed)
