@@ -22,8 +22,6 @@ OTHERS, OWN = 9_700, 300
 MEMORY_MIB = 250
 NOBODYS = {"managedBy": "tests.siorg.dev/nobody"}
 """No controller touches such a Job."""
-A_STEP = 50
-"""Finished Jobs that one pass removes at most."""
 
 
 def finished(number: int) -> dict[str, Any]:
@@ -86,11 +84,9 @@ def test_ten_thousand_finished_jobs_are_no_burden(full: World) -> None:
     assert operator.memory_mib() < MEMORY_MIB, f"{operator.memory_mib():.0f} MiB"
     assert len(server.objects("jobs", world.namespace, labels="app=report")) == OTHERS
     asked = [one for one in server.requests[before:] if one.namespace == world.namespace and "siorg-operator" in one.user_agent]
-    deletions = [one.time for one in asked if one.verb == "delete" and one.resource == "jobs"]
-    assert len(deletions) < OWN * 1.5  # few are asked for twice, on a busy machine too, where the watch lags behind
-    # Bounded steps: never more of them in one moment than a pass may remove.
-    for start in range(len(deletions) - A_STEP - 1):
-        assert deletions[start + A_STEP + 1] - deletions[start] > 0.05
+    deletions = sum(one.verb == "delete" and one.resource == "jobs" for one in asked)
+    # Few are asked for twice, on a busy machine too, where the watch lags behind. How many at a time is the plan's own test.
+    assert deletions < OWN * 1.5
     assert operator.metric("siorg_operator_items_total", "completed") == 70  # of Jobs that ended long ago nothing is counted
 
 
