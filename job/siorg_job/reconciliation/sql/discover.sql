@@ -50,8 +50,9 @@ SELECT q.entity_type, q.siorg_code AS code, q.operation,
        ) AS children
 FROM siorg_sync_queue AS q
 WHERE {{conflict}} AND q.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE', 'EXTINCTION')
-  AND q.entity_type OPERATOR(pg_catalog.=) ANY ('{UNIT,ORGANIZATION}'::siorg_entity_type_enum[])
-      AND (q.siorg_code = ANY (%(codes)s::integer[]) OR (
+  -- A unit here may have been an organization: the question about its end is asked where that is looked at.
+  AND ((q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = ANY (%(codes)s::integer[]))
+      OR (q.entity_type OPERATOR(pg_catalog.=) 'ORGANIZATION' AND q.siorg_code = %(organization)s) OR (
       {{organization}} = %(organization)s::text AND EXISTS (
           SELECT FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
           WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND u.siorg_code = q.siorg_code AND NOT coalesce(o.is_active, true))))
