@@ -47,11 +47,7 @@ class DatabaseThread:
 
     async def rows(self, sql: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Run one statement in a transaction of its own and return its rows."""
-
-        def run(connection: Connection) -> list[dict[str, Any]]:
-            return query(connection, sql, **parameters)
-
-        return await self.call(run)
+        return await self.call(lambda connection: query(connection, sql, **parameters))
 
     async def now(self) -> datetime:
         """The database's clock, read after this was called.

@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from siorg_job.database.grants import NEEDED_TO_RUN, READ_AND_WRITE, pairs
 from siorg_job.doctor.findings import Finding, error, warning
 from siorg_job.settings import Settings
 from siorg_queue import Connection, transaction
 from siorg_queue.statements import load
 
-_READ_AND_WRITE = ("SELECT", "INSERT", "UPDATE")
-
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
-    "siorg_sync_queue": (*_READ_AND_WRITE, "DELETE"),
-    **dict.fromkeys(
-        (
-            *("siorg_history", "siorg_mappings", "organizations", "organizational_units", "organizational_unit_types"),
-            *("organizational_unit_categories", "system_settings"),
-        ),
-        _READ_AND_WRITE,
-    ),
-    "siorg_request_pace": _READ_AND_WRITE,
+    **NEEDED_TO_RUN,
+    "siorg_sync_queue": (*READ_AND_WRITE, "DELETE"),
     "siorg_verifications": ("SELECT", "INSERT"),
     "siorg_sync_migrations": ("SELECT",),
 }
@@ -48,7 +40,7 @@ def schema(connection: Connection, _: Settings) -> Iterator[Finding]:
 
 def tables(connection: Connection, _: Settings) -> Iterator[Finding]:
     with transaction(connection):
-        rows = connection.execute(load("siorg_job.doctor", "doctor.sql")["missing_rights"], _pairs()).fetchall()
+        rows = connection.execute(load("siorg_job.doctor", "doctor.sql")["missing_rights"], pairs(NEEDED)).fetchall()
     for row in rows:
         remedy = f"GRANT {row['rights']} ON {row['table']} TO {row['role']};"
         yield error(f"this database user ({row['role']}) has no {row['rights']} on {row['table']}", remedy)
@@ -56,7 +48,7 @@ def tables(connection: Connection, _: Settings) -> Iterator[Finding]:
 
 def row_security(connection: Connection, _: Settings) -> Iterator[Finding]:
     with transaction(connection):
-        rows = connection.execute(load("siorg_job.doctor", "doctor.sql")["row_security"], _pairs()).fetchall()
+        rows = connection.execute(load("siorg_job.doctor", "doctor.sql")["row_security"], pairs(NEEDED)).fetchall()
     for row in rows:
         what, role = f"row-level security of {row['table']}", row["role"]
         if row["without"]:
@@ -66,8 +58,3 @@ def row_security(connection: Connection, _: Settings) -> Iterator[Finding]:
         else:
             remedy = f"compare the number of rows of {row['table']} with that which its owner sees"
             yield warning(f"{what} applies to this user ({role}): what its policies hide is not worked on", remedy)
-
-
-def _pairs() -> dict[str, list[str]]:
-    pairs = [(table, right) for table, rights in NEEDED.items() for right in rights]
-    return {"tables": [table for table, _ in pairs], "rights": [right for _, right in pairs]}
