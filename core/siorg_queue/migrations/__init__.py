@@ -42,10 +42,15 @@ _MADE = re.compile(
 )
 """What is made again where it is missing: indexes and triggers beside those of the old tables."""
 _DROPPED = re.compile(r"^DROP (?:INDEX|TRIGGER) (?:CONCURRENTLY )?(?:IF EXISTS )?(?P<name>\w+)", re.MULTILINE)
-_BROKEN = """
-SELECT m.name FROM unnest(%(names)s::text[]) WITH ORDINALITY AS m (name, position)
-WHERE NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = to_regclass(m.name) AND i.indisvalid)
-  AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgname = m.name::name AND pg_table_is_visible(t.tgrelid))
+_STATES = """
+SELECT CASE
+    WHEN i.indexrelid IS NULL AND t.oid IS NULL THEN 'missing'
+    WHEN NOT (i.indisvalid AND i.indisready) THEN 'invalid'
+    WHEN t.tgenabled::text = 'D' THEN 'disabled'
+END AS state
+FROM unnest(%(names)s::text[], %(tables)s::text[]) WITH ORDINALITY AS m (name, "table", position)
+LEFT JOIN pg_index AS i ON i.indexrelid = to_regclass(m.name) AND i.indrelid = to_regclass(m."table")
+LEFT JOIN pg_trigger AS t ON t.tgrelid = to_regclass(m."table") AND t.tgname = m.name::name
 ORDER BY m.position
 """
 _LEDGER = """
@@ -178,10 +183,16 @@ def made() -> list[Made]:
     return list(found.values())
 
 
+def states(connection: Connection) -> list[tuple[Made, str | None]]:
+    """What became of what the migrations made: ``missing``, an index ``invalid``, a trigger ``disabled``; None: it is well."""
+    every = made()
+    rows = query(connection, _STATES, names=[each.name for each in every], tables=[each.table for each in every])
+    return [(each, row["state"]) for each, row in zip(every, rows, strict=True)]
+
+
 def broken(connection: Connection) -> list[Made]:
     """The indexes and triggers of ours that are missing, or (an index) invalid, although their migration was applied."""
-    by_name = {each.name: each for each in made()}
-    return [by_name[row["name"]] for row in query(connection, _BROKEN, names=list(by_name))]
+    return [each for each, state in states(connection) if state in ("missing", "invalid")]
 
 
 def missing_columns(connection: Connection) -> list[str]:

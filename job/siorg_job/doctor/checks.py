@@ -14,7 +14,7 @@ from siorg_queue import Connection, DatabaseUnavailable, describe
 CHECKS: tuple[Check, ...] = (
     *(server.version, server.writable, server.encryption, server.surroundings),
     *(rights.schema, rights.tables, rights.row_security),
-    *(structure.migrations, structure.columns, structure.indexes, structure.triggers),
+    *(structure.migrations, structure.columns, structure.objects),
     *(trials.statements, trials.writes),
     *(state.settings, state.organizations, state.pause, state.queue),
 )

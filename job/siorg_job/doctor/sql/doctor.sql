@@ -1,13 +1,3 @@
--- name: indexes
-SELECT w.name, i.indisvalid AND i.indisready AS usable
-FROM unnest(%(names)s::text[], %(tables)s::text[]) AS w (name, "table")
-JOIN pg_index AS i ON i.indexrelid = to_regclass(w.name) AND i.indrelid = to_regclass(w."table")
-
--- name: triggers
-SELECT w.name, t.tgenabled <> 'D' AS enabled
-FROM unnest(%(names)s::text[], %(tables)s::text[]) AS w (name, "table")
-JOIN pg_trigger AS t ON t.tgrelid = to_regclass(w."table") AND t.tgname = w.name
-
 -- name: schemas
 -- Where the tables stand, whether this user may look there, and whether it looks there first.
 SELECT n.nspname AS name, quote_ident(n.nspname) AS quoted, has_schema_privilege(n.oid, 'USAGE') AS usable,
