@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -63,3 +64,12 @@ def connection(database_url: str) -> Iterator[Connection]:
 def store(connection: Connection) -> QueueStore:
     """The queue in the fresh database."""
     return QueueStore(connection)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """``main`` takes over the signals of its process; here that is pytest's."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Thread
@@ -62,13 +61,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """``main`` takes over the signals of its process; here that is pytest's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("handlers")
 
 
 WANTS_THE_SERVER = ("standard_conforming_strings", "statement_timeout", "lock_timeout")

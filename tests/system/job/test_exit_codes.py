@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-
 import pytest
 
 from siorg_job.__main__ import main
@@ -13,13 +10,7 @@ from support.job import job_environment, run_job
 DATABASE = "postgresql://u:p@127.0.0.1:9/d"
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """``main`` takes over the signals of its process; here that is pytest's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("handlers")
 
 
 def test_all_wrong_settings_are_told_at_once_by_the_real_process() -> None:

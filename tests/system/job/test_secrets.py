@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -64,13 +63,7 @@ def check(text: str) -> None:
         assert shape not in text, text
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """``main`` takes over the signals of its process; here that is pytest's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("handlers")
 
 
 @pytest.mark.parametrize("kind", SIORGS)
