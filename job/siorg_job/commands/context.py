@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -97,13 +100,24 @@ class Context:
 def says_yes(question: str) -> bool:
     """Ask on the terminal; whatever is no yes is a no, also the end of input and a signal to end."""
     ending = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in ending}  # else input() goes on after it
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ending}
+    heard, told = os.pipe()  # a signal just before the wait would else be noticed after it only
+    os.set_blocking(told, False)
+    told_before = signal.set_wakeup_fd(told)
     try:
-        return input(f"{question} [y/N] ").strip().casefold() in ("y", "yes", "s", "sim")
-    except (EOFError, KeyboardInterrupt):
+        print(f"{question} [y/N] ", end="", flush=True)
+        select.select([sys.stdin, heard], [], [])
+        answer = sys.stdin.readline()
+        if not answer:
+            print()
+        return answer.strip().casefold() in ("y", "yes", "s", "sim")
+    except KeyboardInterrupt:
         print()
         return False
     finally:
+        signal.set_wakeup_fd(told_before)
+        os.close(heard)
+        os.close(told)
         for number, handler in before.items():
             signal.signal(number, handler)
 
