@@ -27,7 +27,7 @@ import httpx2
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, SiorgError, SiorgUnavailable
 from siorg_job.siorg.proxies import proxy_for
 from siorg_job.siorg.rate_limiter import RateLimiter
-from siorg_job.siorg.unreachable import Way, refused_by_proxy, why
+from siorg_job.siorg.unreachable import Way, out_of_memory, refused_by_proxy, why
 from siorg_runtime.redaction import STARS
 from siorg_runtime.version import version
 
@@ -213,20 +213,21 @@ class Transport:
 
     async def _send(self, url: str, way: Way) -> httpx2.Response:
         http = self._http or self._open()
+        failure: SiorgError | MemoryError
         try:
             return await http.send(http.build_request("GET", url, extensions={"trace": way.trace}), stream=True)
         except httpx2.ProxyError as error:
             status = str(error)[:3]
             failure = refused_by_proxy(int(status) if status.isdecimal() else None, way)
         except _HTTP_ERRORS as error:
-            failure = why(error, way)
+            failure = out_of_memory(error) or why(error, way)
         # Raised here, so that it is not chained to an error that knows the request and its headers.
         raise failure
 
     async def _body(self, response: httpx2.Response, cap: int, become_large: Callable[[], Awaitable[None]]) -> bytearray:
         """The body, decompressed; of an HTTP error at most the beginning, as far as it comes."""
         whole = response.is_success
-        failure: SiorgError | None = None
+        failure: SiorgError | MemoryError | None = None
         body = bytearray()
         try:
             await self._receive(response, body, cap if whole else min(cap, _ERROR_BODY_BYTES), become_large)
@@ -234,8 +235,8 @@ class Transport:
             failure = error
         except zlib.error:
             failure = MalformedResponse("SIORG's answer is damaged gzip", received=len(body))
-        except _HTTP_ERRORS:
-            failure = MalformedResponse("SIORG's answer broke off before its end", received=len(body))
+        except _HTTP_ERRORS as error:
+            failure = out_of_memory(error) or MalformedResponse("SIORG's answer broke off before its end", received=len(body))
         if failure is not None and whole:
             body.clear()  # the error's traceback would keep it
             raise failure
@@ -277,8 +278,10 @@ class Transport:
             proxy = httpx2.Proxy(self._proxy.url, ssl_context=tls if proxies_tls else None) if self._proxy is not None else None
             self._http = self._client(verify=tls or False, proxy=proxy)
             return self._http
-        except OSError:  # they were there when the settings were read; ssl.SSLError is one
-            failure = AccessRefused("the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be read any more")
+        except OSError as error:  # they were there when the settings were read; ssl.SSLError is one
+            failure = out_of_memory(error) or AccessRefused(
+                "the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be read any more"
+            )
         except (ValueError, ImportError, httpx2.InvalidURL):
             variable = self._proxy.variable if self._proxy is not None else "the environment"
             failure = AccessRefused(f"the proxy that {variable} names is unusable; give it as http://host:port")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -76,6 +78,18 @@ def why(error: BaseException, way: Way) -> SiorgError:
     if way.step == "connection.connect_tcp":
         return SiorgUnavailable(f"no connection with {who} comes about", reason=reason or "connect")
     return SiorgUnavailable(f"SIORG closed the connection without an answer{way}", reason="closed")
+
+
+def out_of_memory(error: BaseException) -> MemoryError | None:
+    """Our own want of memory, which libraries tell as a connection that broke or a file that cannot be read; None: it is none."""
+    for cause in _causes(error):
+        if isinstance(cause, MemoryError):
+            return cause
+        if isinstance(cause, ssl.SSLError) and cause.reason == "MALLOC_FAILURE":
+            return MemoryError("OpenSSL has no memory left")
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return MemoryError(os.strerror(errno.ENOMEM))
+    return None
 
 
 def refused_by_proxy(status: int | None, way: Way) -> SiorgError:
