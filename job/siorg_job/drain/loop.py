@@ -174,7 +174,7 @@ class Drain:
         return False
 
     async def _claim(self, limit: int) -> bool:
-        claim = await self._queue.claim(limit, lambda: [item.id for item in self._in_flight.items])
+        claim = await self._queue.claim(limit, lambda: {item.id: item.lease_token for item in self._in_flight.items})
         self._in_flight.count_lost(claim.lost)
         if claim.items:
             self._linger.claimed()

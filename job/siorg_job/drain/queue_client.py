@@ -9,7 +9,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -42,12 +42,12 @@ class QueueClient:
         self._lease = timedelta(seconds=settings.worker_lease_secs)
         self._retry = settings.retry_policy()
         self._thread = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job")
-        self._in_flight: Callable[[], Collection[UUID]] = tuple
+        self._in_flight: Callable[[], Mapping[UUID, int]] = dict
         self.has_claimed = False
         """Whether this process ever tried to claim: before that, nothing can be held by it."""
 
-    async def claim(self, limit: int, in_flight: Callable[[], Collection[UUID]]) -> Claim:
-        """Claim at most ``limit`` items. ``in_flight``: the ids of the items that this process knows it holds."""
+    async def claim(self, limit: int, in_flight: Callable[[], Mapping[UUID, int]]) -> Claim:
+        """Claim at most ``limit`` items. ``in_flight``: the items that this process knows it holds: {id: lease token}."""
         self._in_flight = in_flight
         self.has_claimed = True
         alone = not in_flight()
@@ -77,7 +77,7 @@ class QueueClient:
             takes_updates = False
             try:
                 if since is not None:
-                    await self._release_unknown()
+                    await self._recover()
                     takes_updates = True
                 result = await self._thread.call(run)
             except DatabaseUnavailable as error:
@@ -99,12 +99,22 @@ class QueueClient:
     async def aclose(self) -> None:
         await self._thread.aclose()
 
-    async def _release_unknown(self) -> None:
-        """After a lost connection: a claim may have been committed without our hearing of it."""
+    async def _recover(self) -> None:
+        """Before another try: a claim may have been committed without our hearing of it, and leases have gone unrenewed.
+
+        An apply that waits for somebody's lock keeps the lease keeper from the rows it applies, as often as it is tried.
+        """
         if not self.has_claimed:
             return
-        known = list(self._in_flight())
-        returned = await self._thread.call(lambda connection: QueueStore(connection).release_unknown(self._worker, known))
+        known = dict(self._in_flight())
+
+        def recover(connection: Connection) -> int:
+            store = QueueStore(connection)
+            if known:
+                store.renew(known, lease=self._lease)
+            return store.release_unknown(self._worker, list(known))
+
+        returned = await self._thread.call(recover)
         if returned:
             log.info("Gave back items of a claim whose answer was lost", items=returned)
 

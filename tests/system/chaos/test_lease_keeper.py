@@ -15,7 +15,7 @@ from siorg_job.fetch.fetcher import Fetcher, FetchResult
 from siorg_queue import Item, Outcome, QueueStore, Verdict
 from support.fleet import eventually
 
-from .conftest import Scene
+from .conftest import Scene, forgotten
 
 LEASE = timedelta(seconds=2)
 
@@ -33,6 +33,17 @@ def test_a_blocked_event_loop_loses_no_lease(scene: Scene, monkeypatch: pytest.M
     assert reason == "exhausted"
     assert scene.states() == {("COMPLETED", 1): 5}
     assert (summary.completed, summary.stale) == (5, 0)
+    assert scene.audit() == {"claim": 5, "finish": 5}
+
+
+def test_an_apply_that_waits_for_somebodys_lock_loses_no_lease(scene: Scene) -> None:
+    scene.waiting(5)
+    with forgotten(scene.url, "LOCK TABLE organizational_units IN SHARE MODE"):
+        job = scene.start(WORKER_UNAVAILABLE_SECS="60")
+        eventually(lambda: "Others hold a lock" in job.stderr)
+        time.sleep(3 * LEASE.total_seconds())
+    assert job.ends(within=60) == 0, job.stderr
+    assert scene.states() == {("COMPLETED", 1): 5}
     assert scene.audit() == {"claim": 5, "finish": 5}
 
 
