@@ -111,17 +111,21 @@ def assess(
     ``remembered``: the failures that status tells of; the Jobs behind it may be gone. ``template``: hash of the template that
     the next Job would be made from; None: not known now, so nothing is forgotten. ``patience``: seconds that a job waits for
     SIORG or the database before it gives up. ``settled``: Jobs that ended up to then were judged before, and nothing is wrong
-    with them any more: the Job that proved it may be gone while those that failed are still there.
+    with them any more: the Job that proved it may be gone while those that failed are still there. One that failed within that
+    very second may have done so after it was judged.
     """
     jobs = list(jobs)
     current = remembered if remembered is not None and (template is None or remembered.template in {"", template}) else None
     # Kubernetes tells whole seconds: of two in one second the failure counts.
     ends = [(job.finished_at, job.ending is not Ending.DONE, job) for job in jobs if job.finished_at is not None]
     for ended_at, _, job in sorted(ends, key=lambda end: end[:2]):
-        if (settled is not None and ended_at <= settled) or (current is not None and ended_at <= current.last_failure):
-            continue  # judged or counted already
+        failed = _failed(job, pacing)
+        if settled is not None and (ended_at < settled or (ended_at == settled and not failed)):
+            continue  # judged already
+        if current is not None and ended_at <= current.last_failure:
+            continue  # counted already
         new = current is None or current.ending is Ending.NOTHING
-        if _failed(job, pacing) or (new and _found_nothing(job, jobs)):
+        if failed or (new and _found_nothing(job, jobs)):
             if template is None or job.template == template:
                 current = _again(current, job, ended_at)
         elif current is not None and _proves_health(job, current):

@@ -217,8 +217,10 @@ def test_is_remembered_when_its_jobs_are_gone(jobs: list[Job], remembered: Failu
 def test_what_is_new_counts_on_and_what_was_settled_before_is_not_raised_again() -> None:
     one = ended(-5, SIORG, lived=3, made=-20, message="new")
     assert found([one], failures_at(-30, times=3)) == Failures(SIORG, 4, at(-30), at(-5), f"{one.name}: new", template_of())
-    jobs = [ended(-90, FAILED), ended(-60, FAILED, round_=2)]
+    jobs = [ended(-90, FAILED), ended(-61, FAILED, round_=2), ended(-60, round_=2)]
     assert streak(*jobs, settled=at(-60)) == 0
+    # Kubernetes tells whole seconds: this one was still running when the one before it was judged.
+    assert streak(*jobs, ended(-60, FAILED, round_=3), settled=at(-60)) == 1
     assert streak(*jobs, ended(-30, FAILED, round_=3), settled=at(-60)) == 1
 
 
