@@ -19,8 +19,9 @@ class PoisonedSiorg(LoopbackServer):
         endpoint: str | None = None,
         *,
         strike: Callable[[], object] = lambda: None,
+        answers: tuple[int, bytes] = (500, b"<html>Internal Server Error</html>"),
     ) -> None:
-        """``strike`` is called, on a thread of the server's, before the answer."""
+        """``strike`` is called, on a thread of the server's, before a chosen unit is answered with ``answers``."""
         self.endpoint = endpoint
         proxy, origin = self, behind.removesuffix("/doc")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -29,7 +30,7 @@ class PoisonedSiorg(LoopbackServer):
             def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
                 if any(f"/unidade-organizacional/{code}/" in self.path for code in poisoned):
                     strike()
-                    self.answer(500, b"<html>Internal Server Error</html>", "text/html")
+                    self.answer(*answers, "text/html")
                     return
                 if proxy.endpoint is not None and self.path.startswith("/doc" + proxy.endpoint):
                     self.answer(503, b"<html>Service Unavailable</html>", "text/html")

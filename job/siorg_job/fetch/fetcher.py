@@ -19,6 +19,7 @@ from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
 from siorg_job.siorg.errors import (
+    AnswerTooLarge,
     InvalidData,
     MalformedResponse,
     NotFound,
@@ -339,7 +340,8 @@ def _start_singly(items: Sequence[Item], singly: Callable[[int, Sequence[Item]],
 
 def _failed(item: Item, error: SiorgError | DatabaseUnavailable) -> FetchResult:
     failure = FetchFailure(item, error)
-    return (item, failure.verdict()) if isinstance(error, PermanentError) else failure
+    is_its_own = isinstance(error, PermanentError) and not isinstance(error, AnswerTooLarge)  # that may be of every answer
+    return (item, failure.verdict()) if is_its_own else failure
 
 
 def _organization_in(payload: Any) -> int | None:

@@ -242,7 +242,7 @@ class SiorgClient:
             return result
         except SiorgError as error:
             error.endpoint = endpoint
-            if isinstance(error, SiorgUnavailable | MalformedResponse):
+            if isinstance(error, SiorgUnavailable | MalformedResponse | AnswerTooLarge):
                 settle = breaker.failure
             elif not isinstance(error, RateLimited):
                 settle = breaker.success

@@ -14,7 +14,7 @@
     │   ├─ InvalidData         the envelope is right, this row's data cannot be used
     │   ├─ ParentFailed        the row can be used, one above it cannot
     │   ├─ NotAnOrganization   codigoErro 104
-    │   ├─ AnswerTooLarge      the body is over the cap
+    │   ├─ AnswerTooLarge      the body is over the cap; counts toward the breaker, for every answer may be
     │   └─ RequestRefused      any other codigoErro, or 4xx from who is known to be SIORG
     └─ AccessRefused           401, 403, a redirect elsewhere: nothing can be fetched until a person acts
 

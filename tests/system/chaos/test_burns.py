@@ -18,6 +18,7 @@ from typing import TypeAlias
 import pytest
 
 from support.fleet import Job, eventually
+from support.loopback_http import Gateway
 from support.pages import Page
 from support.poison import PoisonedSiorg
 from support.siorg_server import REPOSITORY, SiorgServer
@@ -154,10 +155,14 @@ def is_killed(scene: Scene, env: Mapping[str, str]) -> Job:
 
 
 def has_no_memory_left(scene: Scene, env: Mapping[str, str]) -> Job:
-    """What it has it keeps; more it does not get. An interpreter that needs some for itself dies of it."""
+    """What it has it keeps; more it does not get. An interpreter that needs some for itself dies of it, or stands still."""
     job = starts_and_holds_several(scene, env)
     resource.prlimit(job.process.pid, resource.RLIMIT_AS, (1, 1))
-    job.ends(within=60)
+    try:
+        job.process.wait(20)
+    except subprocess.TimeoutExpired:
+        job.process.kill()
+    job.ends()
     scene.latency("0")
     eventually(lambda: scene.number(_HELD) == 0)
     return job
@@ -169,6 +174,12 @@ def has_no_memory_left(scene: Scene, env: Mapping[str, str]) -> Job:
 @contextmanager
 def endpoint_down(scene: Scene) -> Iterator[Mapping[str, str]]:
     with PoisonedSiorg(scene.siorg.url, endpoint="/unidade-organizacional/") as siorg:
+        yield {"SIORG_API_URL": siorg.url}
+
+
+@contextmanager
+def large_answers(_: Scene) -> Iterator[Mapping[str, str]]:
+    with Gateway(200, body=b" " * (4 * 1024 * 1024 + 1)) as siorg:
         yield {"SIORG_API_URL": siorg.url}
 
 
@@ -190,7 +201,7 @@ def siorg(faults: str) -> On:
 
 _REFUSES, _AWAY, _SIORG = "database_refuses", "database_unavailable", "siorg_unavailable"
 _AT_UNITS = "at table organizational_units"
-_NO_MEMORY = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS)
+_NO_MEMORY = (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGKILL)
 FAULTS = {
     "a grant for history is revoked": Fault(
         revoked("INSERT", "siorg_history"), 1, _REFUSES, f"GRANT INSERT ON siorg_history TO {_ROLE}"
@@ -249,11 +260,12 @@ FAULTS = {
     ),
     "the proxy is dead": Fault(environment(HTTP_PROXY=_NOWHERE, http_proxy=_NOWHERE), 75, _SIORG, "proxy"),
     "batches are killed": Fault(environment(), -signal.SIGKILL, run=is_killed),
-    "the memory limit": Fault(environment(), 1, says="MemoryError", run=has_no_memory_left, or_dies=_NO_MEMORY),
+    "the memory limit": Fault(environment(), 1, says="a fault of ours", run=has_no_memory_left, or_dies=_NO_MEMORY),
     "an endpoint is down": Fault(endpoint_down, 75, _SIORG),
     "SIORG is down": Fault(siorg("status=503:1"), 75, _SIORG),
     "SIORG hangs": Fault(siorg("timeout=1"), 75, _SIORG),
     "SIORG talks nonsense": Fault(siorg("garbage=1"), 75, _SIORG),
+    "SIORG's answers are all too large": Fault(large_answers, 75, _SIORG, "has over"),
     "SIORG wants another token": Fault(siorg("status=401:1"), 75, _SIORG),
     "SIORG wants to be left alone": Fault(asked_to_leave_it_alone, 75, _SIORG),
     "nobody listens": Fault(environment(SIORG_API_URL=f"{_NOWHERE}/doc"), 75, _SIORG),

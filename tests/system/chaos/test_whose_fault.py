@@ -120,6 +120,19 @@ def test_what_whole_structures_do_not_serve_is_fetched_singly_meanwhile(scene: S
     assert scene.states() == {("COMPLETED", 1): waiting}
 
 
+@pytest.mark.parametrize("items", [1, 30])
+def test_one_of_which_the_answer_is_too_large_ends_and_no_other(scene: Scene, items: int) -> None:
+    code, *_ = scene.waiting(items)
+    with PoisonedSiorg(scene.siorg.url, {code}, answers=(200, b" " * (4 * 1024 * 1024 + 1))) as siorg:
+        job = scene.run(0, SIORG_API_URL=siorg.url)
+    others = {("COMPLETED", 1): items - 1} if items > 1 else {}
+    assert scene.states() == {("FAILED", 1): 1, **others}, job.stderr
+    assert (
+        scene.number(f"SELECT siorg_code FROM siorg_sync_queue WHERE last_error LIKE '%has over%' AND siorg_code = {code}")
+        == code
+    )
+
+
 def test_one_that_fails_alone_is_compared_with_another_unit_and_pays(scene: Scene) -> None:
     (code,) = scene.waiting(1)
     with PoisonedSiorg(scene.siorg.url, {code}) as siorg:
