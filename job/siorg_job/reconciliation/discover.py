@@ -126,7 +126,8 @@ async def discover(
         found = compared(told, connection)
     # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
     known = {**dict.fromkeys(ends_held(found.copy)), **told.answers}
-    alone = await each_unit(set(found.comparison.gone) - known.keys(), siorg)
+    away = {*found.comparison.gone, *(question.code for question in _read_questions(connection, code, found.copy.units))}
+    alone = await each_unit(away - known.keys() - structure.units.keys() - structure.invalid.keys(), siorg)
     found = replace(found, told=told.with_answers(known | alone))
     new = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
     # Of an answer that is not to be used as a whole, or is older than one that was applied, the version is none to rely on.
@@ -235,14 +236,15 @@ def enqueue_differences(
         each.had_ended for each in asked_for(connection, [structure.organization])
     ):  # before anything is counted: the limits are for it again
         ended.record_existence(connection, structure.organization, None)
+    if limits is None:
+        ends = tuple(code for code in ends if code not in ends_held(copy))
     within = Within(replace(found.comparison, gone=ends))
     if limits is not None and not found.told.ended:
         within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
     questions = _read_questions(connection, structure.organization, copy.units)
-    differing = with_questions(items_for(structure, within.comparison, found.disputed), questions, structure, within.comparison,
-                         strict=copy.strict_hierarchy)  # fmt: skip
-    new = [*differing, *map(_moved, absent.moved.values())]
-    new += [NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in absent.unusable]
+    differing = [*items_for(structure, within.comparison, found.disputed), *map(_moved, absent.moved.values())]
+    differing += [NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in absent.unusable]
+    new = list(with_questions(differing, questions, replace(found, comparison=within.comparison)))
     if ended.remembers_an_end(connection, structure.organization):
         new.append(NewItem(EntityType.ORGANIZATION, structure.organization, Operation.UPDATE))
     items = [replace(item, needed_at=asked_at) for item in new if only is None or (item.entity_type, item.siorg_code) in only]

@@ -878,10 +878,15 @@ class Machine:
 
     def _look_for_writing(self, here: Local) -> None:
         """Another discovery of everything writes nothing."""
-        number = len(self.told)
+        number, queue = len(self.told), self._queue()
         self._rest(self.processes[0])
         if len(self.told) != number or oracle.local(self.connection) != here:
             raise Broken("another discovery and drain still wrote something")
+        if self._queue() != queue:
+            raise Broken("another discovery enqueued something, asked people anew, or ended what they are asked")
+
+    def _queue(self) -> dict[UUID, str]:
+        return {row["id"]: row["status"] for row in self.world.rows("SELECT id, status::text AS status FROM siorg_sync_queue")}
 
     def _compare_with_fresh(self, here: Local, asked: oracle.Asked) -> None:
         """Whatever happened on the way: the same rows as of a fresh load, but for departures."""

@@ -13,7 +13,7 @@ import pytest
 
 from siorg_job.reconciliation.discover import Discovery, discover, registered
 from siorg_job.reconciliation.verify import verify
-from support.local_structure import UFMT, World, siorg_row
+from support.local_structure import ANOTHER, UFMT, World, siorg_row
 
 Do = Callable[[World], object]
 
@@ -22,10 +22,10 @@ async def _version(organization: int) -> str:
     return "99.0.0"
 
 
-def _discover(world: World) -> Discovery:
+def _discover(world: World, organization: int = UFMT) -> Discovery:
     """SIORG's version stands still."""
     world.siorg.version = _version  # type: ignore[attr-defined]
-    (found,) = registered(world.connection, [UFMT])
+    (found,) = registered(world.connection, [organization])
     return asyncio.run(discover(found, cast("Any", world.siorg), world.connection, world.store))
 
 
@@ -164,6 +164,20 @@ def test_an_end_that_waits_for_a_person_is_not_asked_again(world: World) -> None
     _work(world)
     assert _questions(world) == {910: ["is_active"]}
     assert [item.siorg_code for item in _discover(world).items] == []
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_what_another_organization_asks_about_a_unit_is_not_asked_again(world: World, active: bool) -> None:
+    """It is still here where it was: nothing is written of it before a person has decided."""
+    world.register()
+    world.siorg.publish(siorg_row(ANOTHER, None, organization=ANOTHER))
+    world.edit(920, name="Nossa", is_active=active)
+    world.siorg.change(920, nome="Nova", parent=ANOTHER, organization=ANOTHER)
+    _discover(world, ANOTHER)
+    world.drain()
+    assert _questions(world) == {920: ["name"]}
+    for organization in (UFMT, ANOTHER):
+        assert [item for item in _discover(world, organization).items if item.siorg_code == 920] == []
 
 
 NEW: dict[str, tuple[Do, list[str]]] = {
