@@ -89,21 +89,20 @@ class QueueStore:
         rows = self._run("lease.sql", "renew", ids=list(held), tokens=list(held.values()), lease_seconds=lease.total_seconds())
         return {row["id"] for row in rows}
 
-    def fence(self, items: Collection[Item]) -> dict[UUID, datetime]:
+    def fence(self, items: Collection[Item], *, lock_seconds: float) -> dict[UUID, datetime]:
         """Inside the caller's transaction: lock the rows whose lease still holds.
+
+        Args:
+            items: as they were claimed.
+            lock_seconds: from then on a lock is waited for no longer, and as the leases allow it.
 
         Returns:
             By their ids, when an answer must have been asked for to be applied: ``needed_at``, and what was noted since the
             claim.
         """
-        held = {**_held(items), "needed_ats": [item.needed_at for item in items]}
+        held = {**_held(items), "needed_ats": [item.needed_at for item in items], "lock_seconds": lock_seconds}
         rows = self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held).fetchall()
         return {row["id"]: row["needed_at"] for row in rows}
-
-    def hurry_within(self, items: Collection[Item], seconds: float) -> None:
-        """Inside the caller's transaction, after ``fence``: wait for a lock at most so long, and as the leases allow it."""
-        parameters = {"ids": [item.id for item in items], "seconds": seconds}
-        self._connection.execute(load("siorg_queue", "lease.sql")["hurry"], parameters)
 
     def finish_within(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Inside the caller's transaction: write the outcomes. Ids that are missing in the answer were refused."""

@@ -74,7 +74,7 @@ def test_a_time_that_has_not_come_yet_is_taken_for_now(queue: Queue, column: str
 
 def fence(queue: Queue, item: Item) -> datetime:
     with transaction(queue.connection):
-        return queue.store.fence([item])[item.id]
+        return queue.store.fence([item], lock_seconds=2)[item.id]
 
 
 def test_a_row_in_work_is_noted_on_and_gets_a_successor(queue: Queue, started: datetime) -> None:

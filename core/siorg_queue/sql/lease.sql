@@ -17,20 +17,23 @@ WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > cloc
 
 -- name: fence
 -- Locks those of our rows whose lease still holds: only what this returns may be applied in this transaction, and only from
--- answers that were asked for at needed_at or later: what was needed at the claim, or has been noted since.
-SELECT q.id, greatest(h.needed_at, CASE WHEN q.needed_at <= clock_timestamp() THEN q.needed_at END) AS needed_at
-FROM siorg_sync_queue AS q
-JOIN unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(needed_ats)s::timestamptz[]) AS h (id, lease_token, needed_at)
-    ON h.id = q.id AND h.lease_token = q.lease_token
-WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
-ORDER BY q.id
-FOR NO KEY UPDATE OF q
-
--- name: hurry
--- From here on a lock is waited for no longer than half of what is left of these leases, for renewing them waits for us.
-SELECT set_config('lock_timeout', greatest(least(%(seconds)s::float8, min(extract(epoch FROM q.lease_expires_at - clock_timestamp()))::float8 / 2::float8)
-    * 1000::float8, 1)::integer::text, true)
-FROM siorg_sync_queue AS q WHERE q.id = ANY (%(ids)s::uuid[])
+-- answers that were asked for at needed_at or later: what was needed at the claim, or has been noted since. From here on a lock
+-- is waited for no longer than half of what is left of these leases, for renewing them waits for us.
+WITH ours AS MATERIALIZED (
+    SELECT q.id, q.lease_expires_at,
+           greatest(h.needed_at, CASE WHEN q.needed_at <= clock_timestamp() THEN q.needed_at END) AS needed_at
+    FROM siorg_sync_queue AS q
+    JOIN unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(needed_ats)s::timestamptz[]) AS h (id, lease_token, needed_at)
+        ON h.id = q.id AND h.lease_token = q.lease_token
+    WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING' AND q.lease_expires_at > clock_timestamp()
+    ORDER BY q.id
+    FOR NO KEY UPDATE OF q
+), hurried AS (
+    SELECT set_config('lock_timeout', greatest(least(%(lock_seconds)s::float8,
+        extract(epoch FROM min(o.lease_expires_at) - clock_timestamp())::float8 / 2::float8) * 1000::float8, 1)::integer::text, true)
+    FROM ours AS o
+)
+SELECT o.id, o.needed_at, hurried.* FROM ours AS o, hurried
 
 -- name: settled
 -- What became of rows under our very token: tells a commit whose answer was lost from a lease that was lost.

@@ -221,8 +221,7 @@ def _apply_together(
         if fetched_works := [(item, found) for item, found in works if isinstance(found, Fetched)]:
             take_turns(connection, fetched_works)
         steps.append("fence")
-        ours = store.fence(items)
-        store.hurry_within(items, _SHORT_LOCK_SECONDS if result.waited else _LOCK_SECONDS)
+        ours = store.fence(items, lock_seconds=_SHORT_LOCK_SECONDS if result.waited else _LOCK_SECONDS)
         verdicts: list[Verdict] = []
         open_works: list[tuple[Item, Fetched]] = []
         for item, found in works:

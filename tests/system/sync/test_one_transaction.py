@@ -21,8 +21,8 @@ def test_a_lease_that_runs_out_while_effects_are_applied_leaves_nothing(world: W
     works, before = world.fetched(), whole_tables(world.connection)
     fence = world.store.fence
 
-    def and_then_they_run_out(items: Collection[Item]) -> dict[UUID, datetime]:
-        found = fence(items)
+    def and_then_they_run_out(items: Collection[Item], *, lock_seconds: float) -> dict[UUID, datetime]:
+        found = fence(items, lock_seconds=lock_seconds)
         world.connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() WHERE status = 'PROCESSING'")
         return found
 
