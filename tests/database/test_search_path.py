@@ -9,10 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from siorg_job.doctor.findings import Finding
+from siorg_job.doctor.surroundings import others
+from siorg_job.settings import Settings
 from siorg_queue import Connection, connect
 from siorg_queue.migrations import migrate
 from siorg_queue.statements import load
-from siorg_queue.surroundings import findings
 from support.job import job_environment, run_job
 from support.queue_databases import reading, run
 from support.siorg_server import REPOSITORY, SiorgServer
@@ -177,8 +179,8 @@ def test_the_tables_may_stand_in_another_schema(empty_database_url: str, siorg: 
     assert reading(run(lambda databases: databases.read(url))).claimable == 0
 
 
-def errors(connection: Connection) -> list[str]:
-    return [sentence for level, sentence in findings(connection) if level == "error"]
+def errors(connection: Connection) -> list[Finding]:
+    return list(others(connection, Settings.from_environment({"DATABASE_URL": "postgresql://x"})))
 
 
 @pytest.mark.parametrize("other", ["PUBLIC", '"an other"'])
@@ -192,9 +194,9 @@ def test_who_may_create_in_our_schema_is_told_with_the_statement_that_ends_it(co
         )
         (planted, again) = errors(connection)
         assert again == told
-        connection.execute(told.partition("Let its owner run: ")[2].encode())
+        connection.execute(told.remedy.encode())
         assert errors(connection) == [planted]  # what they made already stays
-        assert "lower(character varying)" in planted
+        assert "lower(character varying)" in planted.sentence
         connection.execute("DROP FUNCTION public.lower(varchar)")
         assert errors(connection) == []
     finally:

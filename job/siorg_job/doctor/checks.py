@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import psycopg
 
-from siorg_job.doctor import rights, server, state, structure, trials
+from siorg_job.doctor import rights, server, state, structure, surroundings, trials
 from siorg_job.doctor.findings import Check, Finding, Level, error
 from siorg_job.settings import Settings
 from siorg_queue import Connection, DatabaseUnavailable, describe
 
 CHECKS: tuple[Check, ...] = (
-    *(server.version, server.writable, server.encryption, server.surroundings),
+    *(server.version, server.writable, server.encryption, surroundings.session, surroundings.others),
     *(rights.schema, rights.tables, rights.row_security),
     *(structure.migrations, structure.columns, structure.objects),
     *(trials.statements, trials.writes),

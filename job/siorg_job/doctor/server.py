@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from siorg_job.doctor.findings import Finding, Level, error, ok, warning
+from siorg_job.doctor.findings import Finding, error, ok, warning
 from siorg_job.settings import Settings
 from siorg_queue import Connection, transaction
-from siorg_queue.surroundings import findings as surroundings_of
 
 _OLDEST = 15
 _VERIFY = "add ?sslmode=verify-full&sslrootcert=/certs/ca.pem to DATABASE_URL"
@@ -53,11 +52,6 @@ def encryption(connection: Connection, _: Settings) -> Iterator[Finding]:
         yield ok("the connection stays on this machine: TLS is not used")
     else:
         yield warning("the connection does not use TLS: whoever is on the way can read and change everything", _VERIFY)
-
-
-def surroundings(connection: Connection, _: Settings) -> Iterator[Finding]:
-    """Settings of the role that differ from what we rely on, and schemas of ours in which others may create."""
-    yield from (Finding(Level(level), sentence) for level, sentence in surroundings_of(connection))
 
 
 def _is_loopback(host: str) -> bool:
