@@ -35,6 +35,7 @@ def test_a_long_pause_postpones_only_what_met_it_and_ends_the_run(scene: Scene, 
     ).fetchall()
     assert 1 <= len(delays) <= 16
     assert all(100 < row["seconds"] < 140 for row in delays)
+    assert 100 < scene.number("SELECT extract(epoch FROM max(paused_until) - now()) FROM siorg_request_pace") <= 120
     assert summary.claimed == summary.released <= 16
     assert requests["total"] <= 16  # those that were on their way; then nobody asked
     assert set(scene.audit()) == {"claim", "release"}
