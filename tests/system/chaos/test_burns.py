@@ -37,7 +37,7 @@ On: TypeAlias = Callable[[Scene], AbstractContextManager[Mapping[str, str]]]
 
 def ends(scene: Scene, env: Mapping[str, str]) -> Job:
     job = scene.start(**env)
-    job.ends(within=60)
+    job.ends(within=180 if LONG else 60)
     return job
 
 

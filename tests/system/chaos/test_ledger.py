@@ -94,12 +94,13 @@ def test_every_item_is_accounted_for(own_postgres: Postgres, tmp_path: Path) -> 
             lost, proxy.losing = PROCESSES * KILLS - proxy.losing, 0
             for job in fleet.jobs:
                 assert job.ends(within=PATIENCE) in {0, 75, -9}, job.stderr
-            eventually(lambda: run_job("run", env=env, code=None) and read(url, UNFINISHED) == 0, seconds=PATIENCE, every=0.5)
+            run = partial(run_job, "run", env=env, timeout=PATIENCE)
+            eventually(lambda: run(code=None) and read(url, UNFINISHED) == 0, seconds=PATIENCE, every=0.5)
             codes = Counter(job.process.returncode for job in fleet.jobs)
             assert codes[-9] == deaths >= KILLS
         siorg.control("PUT", "faults", {"faults": ""})
         run_job("discover", env=env)
-        run_job("run", env=env)
+        run()
 
         with connect(url, application_name="test") as connection:
             kinds = ledger.audit(connection)
