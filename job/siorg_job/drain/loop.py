@@ -36,7 +36,7 @@ from siorg_job.metrics import JobMetrics
 from siorg_job.siorg.errors import AccessRefused, BreakerOpen, RateLimited, SiorgError, SiorgUnavailable
 from siorg_job.siorg_session import breaker_for, client_for
 from siorg_job.sync.apply import Work, apply
-from siorg_job.sync.blocked import look_at_tables
+from siorg_job.sync.blocked import AGAIN_SECONDS, look_at_tables
 from siorg_job.sync.limits import Limits
 from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Outcome, Status, Verdict
 from siorg_queue.statements import load
@@ -67,6 +67,8 @@ class Drain:
         breaker, patience = breaker_for(settings), math.inf if run.forever else settings.worker_unavailable_secs
         self._patience_seconds = patience
         self._blocked_since: float | None = None
+        self._waited_at = -math.inf
+        """When others were last in the way of what was applied (monotonic seconds)."""
         paused = max(patience, settings.worker_linger_secs)
         self._suspects = Suspects()
         self._health = SiorgHealth(breaker, self._suspects, unavailable_seconds=patience, paused_seconds=paused)
@@ -257,7 +259,11 @@ class Drain:
         """Apply, and write down each item's outcome, in one transaction."""
         if not works:
             return
-        applied = await self._queue.call(lambda connection, store: apply(connection, store, works, self._limits))
+        # Else a forgotten transaction that is in the way of a whole organization costs each group of its items the whole wait.
+        hurried = time.monotonic() - self._waited_at < AGAIN_SECONDS
+        applied = await self._queue.call(lambda conn, store: apply(conn, store, works, self._limits, hurried=hurried))
+        if applied.waited:
+            self._waited_at = time.monotonic()
         for refusal in applied.refusals:
             self._suspects.add(of_refusal(refusal))
         got_through = any(item.id in applied.settled and not isinstance(found, Verdict) for item, found in works)

@@ -83,6 +83,8 @@ class Applied:
     settled: dict[UUID, Settled] = field(default_factory=dict)
     stale: set[UUID] = field(default_factory=set)
     """Items whose lease had run out, or whose rows others hold: nothing of them was written."""
+    hurried: bool = False
+    """Others were in the way of what was applied a moment before: for a lock hardly anything is waited."""
     waited: bool = False
     """Others were in the way already."""
     in_vain: bool = False
@@ -94,7 +96,9 @@ class Applied:
     """History rows written."""
 
 
-def apply(connection: Connection, store: QueueStore, works: Sequence[Work], limits: Limits | None = None) -> Applied:
+def apply(
+    connection: Connection, store: QueueStore, works: Sequence[Work], limits: Limits | None = None, *, hurried: bool = False
+) -> Applied:
     """Decide and apply a group; an item that the database refuses is told of, the others are applied without it.
 
     Args:
@@ -102,13 +106,14 @@ def apply(connection: Connection, store: QueueStore, works: Sequence[Work], limi
         store: the queue.
         works: claimed items, each once.
         limits: beyond these, ends are held; None: who calls answers for them.
+        hurried: others were in the way of what was applied a moment before: then hardly anything is waited for locks.
 
     Raises:
         psycopg.Error: a passing trouble of the database (see ``is_transient``); nothing was written, or everything was and
             the answer was lost. Calling it again with the same works is right in both cases.
         DatabaseBlocked: others are in the way of all; likewise.
     """
-    result = Applied()
+    result = Applied(hurried=hurried)
     _apply(connection, store, _in_tree_order(works), result, limits)
     return result
 
@@ -221,7 +226,7 @@ def _apply_together(
         if fetched_works := [(item, found) for item, found in works if isinstance(found, Fetched)]:
             take_turns(connection, fetched_works)
         steps.append("fence")
-        ours = store.fence(items, lock_seconds=_SHORT_LOCK_SECONDS if result.waited else _LOCK_SECONDS)
+        ours = store.fence(items, lock_seconds=_SHORT_LOCK_SECONDS if result.waited or result.hurried else _LOCK_SECONDS)
         verdicts: list[Verdict] = []
         open_works: list[tuple[Item, Fetched]] = []
         for item, found in works:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -14,7 +14,8 @@ from siorg_job.sync.read import take_turns
 from siorg_queue import Connection, DatabaseBlocked, EntityType, Item, Outcome, Verdict, describe, transaction
 from siorg_queue.statements import load
 
-_AGAIN_SECONDS = 60.0  # until somebody's transaction may have ended: one that was forgotten lasts for hours
+AGAIN_SECONDS: Final = 60.0
+"""Until somebody's transaction may have ended: one that was forgotten lasts for hours."""
 _LOOK_SECONDS = 5.0
 
 _Want: TypeAlias = tuple[int, str, int | None, UUID | None]
@@ -33,7 +34,7 @@ class Held:
 
 def put_back(item: Item, what: str) -> Verdict:
     """The item waits unharmed until somebody else's transaction may have ended."""
-    return Verdict(item, Outcome.RELEASED, error=f"somebody else's transaction holds {what}", delay_seconds=_AGAIN_SECONDS)
+    return Verdict(item, Outcome.RELEASED, error=f"somebody else's transaction holds {what}", delay_seconds=AGAIN_SECONDS)
 
 
 def look_at_tables(connection: Connection) -> None:
