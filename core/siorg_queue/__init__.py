@@ -13,6 +13,7 @@ from siorg_queue.database import (
     is_blocked,
     is_transient,
     query,
+    reading,
     transaction,
 )
 from siorg_queue.decisions import Decisions
@@ -65,5 +66,6 @@ __all__ = [
     "is_blocked",
     "is_transient",
     "query",
+    "reading",
     "transaction",
 ]

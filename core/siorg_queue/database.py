@@ -7,7 +7,7 @@ statement is prepared on the server.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, LiteralString, TypeAlias, TypeVar
@@ -21,6 +21,8 @@ from siorg_queue.loaders import register
 Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 _T = TypeVar("_T")
 
+
+_THINKING_SECONDS = 600.0
 # Classes and codes of SQLSTATE that say "not now" rather than "not this": connection, resources, operator intervention,
 # deadlock, serialization, lock and statement timeouts, a standby or a server that is starting up.
 _TRANSIENT_CLASSES = ("08", "53", "57", "58")
@@ -104,6 +106,11 @@ def transaction(connection: Connection, *, lock_seconds: float = 10.0, idle_seco
             except psycopg.Error:
                 connection.close()
         raise
+
+
+def reading(connection: Connection) -> AbstractContextManager[Connection]:
+    """A transaction that locks no row, so that nobody waits for it: a large organization is thought over long."""
+    return transaction(connection, idle_seconds=_THINKING_SECONDS)
 
 
 def _first(connection: Connection, work: Callable[[], _T]) -> _T:

@@ -26,7 +26,7 @@ from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, UnitField
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, Decisions, EntityType, NewItem, Operation, QueueStore, clock, query, transaction
+from siorg_queue import Connection, Decisions, EntityType, NewItem, Operation, QueueStore, clock, query, reading
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "discover.sql")
@@ -122,7 +122,7 @@ async def discover(
     told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
     # Noted before the local rows are looked at: see QueueStore.note.
     store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
-    with transaction(connection):
+    with reading(connection):
         found = compared(told, connection)
     # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
     known = {**dict.fromkeys(ends_held(found.copy)), **told.answers}

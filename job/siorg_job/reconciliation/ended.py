@@ -20,7 +20,7 @@ from siorg_job.sync.model import OrganizationField, UnitField
 from siorg_job.sync.organization import is_kept_active, lives_elsewhere
 from siorg_job.sync.place import is_brought_here
 from siorg_job.sync.read import read_decisions, read_for_comparison, read_registered
-from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, query, transaction
+from siorg_queue import Connection, EntityType, NewItem, Operation, QueueStore, query, reading
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "ended.sql")
@@ -150,7 +150,7 @@ async def look(organization: int, connection: Connection, elsewhere: Elsewhere |
     Raises:
         SiorgError: a unit could not be asked for.
     """
-    with transaction(connection):
+    with reading(connection):
         copy = read_for_comparison(connection, organization, [])
         asked = read_decisions(connection, [organization, *copy.units], copy)
         known = read_registered(connection)

@@ -30,7 +30,7 @@ from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitFi
 from siorg_job.sync.place import base_of
 from siorg_job.sync.read import read_for_comparison, read_table
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, EntityType, clock, describe, query, transaction
+from siorg_queue import Connection, EntityType, clock, describe, query, reading, transaction
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "preview.sql")
@@ -137,7 +137,7 @@ async def _compare_organization(
     structure = await ended.structure_of(code, siorg)
     elsewhere.add(structure)
     told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
-    with transaction(connection):
+    with reading(connection):
         result = compared(told, connection)
     answers = await each_unit(result.comparison.gone, siorg)
     found.organizations += 1
@@ -269,7 +269,7 @@ async def _compare_singly(
         except SiorgError as error:
             found.untold["units of organization " + str(home)] = str(error)
             continue
-        with transaction(connection):
+        with reading(connection):
             result = compared(told, connection)
         found.changes += _changes_of(replace(result, comparison=replace(result.comparison, gone=(), kept=())), found)
 
@@ -339,7 +339,7 @@ async def _compare_tables(siorg: SiorgClient, connection: Connection, found: Pre
             found.untold[table.value] = str(error)
             continue
         fetched = Fetched(asked_at, rows=tuple(rows))
-        with transaction(connection):
+        with reading(connection):
             rows_compared = compare_tables(entity_type, fetched, read_table(connection, entity_type, rows))
         found.rows += len(rows)
         for row in rows_compared:
@@ -373,7 +373,7 @@ def _of_table(row: ComparedRow) -> Iterable[Change]:
 
 
 def _read(connection: Connection, organization: int, codes: Sequence[int]) -> WorkingCopy:
-    with transaction(connection):
+    with reading(connection):
         return read_for_comparison(connection, organization, codes)
 
 

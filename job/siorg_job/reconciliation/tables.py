@@ -14,7 +14,7 @@ from siorg_job.siorg.model import DomainTable
 from siorg_job.sync.domain_difference import ComparedRow, compare
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.read import read_table
-from siorg_queue import Connection, EntityType, NewItem, QueueStore, clock, transaction
+from siorg_queue import Connection, EntityType, NewItem, QueueStore, clock, reading
 from siorg_queue.statements import load
 from siorg_runtime.logs import logger
 
@@ -64,7 +64,7 @@ async def discover_table(
     asked_at = clock(connection)
     rows = await siorg.domain(TABLES[entity_type])
     store.note_table(asked_at, entity_type)  # before the rows here are looked at: see QueueStore.note
-    with transaction(connection):
+    with reading(connection):
         compared = compare(entity_type, Fetched(asked_at, rows=tuple(rows)), read_table(connection, entity_type, rows))
         conflicts = open_conflicts(connection, entity_type)
     items = list(items_of(compared, conflicts, asked_at))

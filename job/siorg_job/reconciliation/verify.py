@@ -25,7 +25,7 @@ from siorg_job.sync.domain_difference import compare as compare_table
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.model import Fetched
 from siorg_job.sync.read import read_table
-from siorg_queue import Connection, EntityType, NewItem, QueueStore, clock, query, transaction
+from siorg_queue import Connection, EntityType, NewItem, QueueStore, clock, query, reading
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "verify.sql")
@@ -120,7 +120,7 @@ class _Reader:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """A transaction in which all is read as it was at one moment."""
-        with transaction(self.connection):
+        with reading(self.connection):
             self.connection.execute(_SQL["snapshot"])
             yield
 

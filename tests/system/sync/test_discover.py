@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from siorg_job.reconciliation.discover import Discovery, asked_for, discover, registered
 from siorg_job.siorg.errors import SiorgUnavailable
 from siorg_job.siorg.model import RemoteUnit, Structure
+from siorg_job.sync.compare import Comparison, compare
 from siorg_queue import NewItem, QueueStore
 from support.job import job_environment, run_job
 from support.local_structure import ANOTHER, UFMT, Row, World, siorg_row
@@ -269,6 +270,22 @@ def test_a_unit_that_two_structures_claim_moves_at_most_once_a_discovery(world: 
         assert len(world.history(900)) - moves <= 1
         places.append(world.unit(900)["organization_code"])
     assert places == ([ANOTHER, UFMT, ANOTHER] if many else [UFMT] * 3)
+
+
+def test_a_comparison_may_take_long_on_a_slow_machine(world: World, versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends a transaction in which nothing is asked for long; this one holds no rows that others wait for."""
+    world.siorg.publish(siorg_row(900))
+    silences: list[float] = []
+
+    def slowly(*arguments: Any) -> Comparison:
+        sql = "SELECT extract(epoch FROM current_setting('idle_in_transaction_session_timeout')::interval)::float8 AS seconds"
+        silences.extend(row["seconds"] for row in world.connection.execute(sql))
+        return compare(*arguments)
+
+    monkeypatch.setattr("siorg_job.reconciliation.compared.compare", slowly)
+    _discover(world, versions)
+    assert silences
+    assert min(silences) >= 300
 
 
 def test_siorg_unavailable_records_nothing(world: World, versions: Versions) -> None:
