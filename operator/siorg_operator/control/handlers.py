@@ -9,6 +9,7 @@ from typing import Any
 import kopf
 
 from siorg_operator.api.resource import FINALIZER, GROUP, PLURAL, VERSION
+from siorg_operator.cluster.sessions import Sessions
 from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
 from siorg_operator.control.resync import Resync
@@ -57,7 +58,11 @@ class NothingCompared(kopf.DiffBaseStorage):
 
 
 def registry(  # noqa: C901 - every handler of the operator, each of a few lines
-    controller: Controller, cache: Cache, list_uids: Callable[[str], Awaitable[set[str]]], stopped: asyncio.Event
+    controller: Controller,
+    cache: Cache,
+    list_uids: Callable[[str], Awaitable[set[str]]],
+    sessions: Sessions,
+    stopped: asyncio.Event,
 ) -> kopf.OperatorRegistry:
     """What kopf is to call. ``list_uids``: see ``Resync``. ``stopped``: is set once kopf has come to its end."""
     registry = kopf.OperatorRegistry()
@@ -76,8 +81,8 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
     tasks: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=sessions.server, aiohttp_session=await sessions.open())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource_changed(*, type: str | None, uid: str, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
