@@ -17,6 +17,8 @@ from siorg_operator.decide.manifests import MANAGED_BY
 
 _OWNED = {"jobs": ("batch", "v1"), "pods": ("", "v1"), "cronjobs": ("batch", "v1")}
 """Kinds of the things that belong to resources, by their plurals."""
+WATCHED = (PLURAL, *_OWNED)
+"""Kinds that are listed and watched."""
 _OURS = {"app.kubernetes.io/managed-by": MANAGED_BY}
 
 
@@ -77,7 +79,7 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
             cache.drop(kind, uids)
             controller.wake()
 
-    resync = Resync(list_uids, (PLURAL, *_OWNED), known, deleted)
+    resync = Resync(list_uids, WATCHED, known, deleted)
     tasks: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)

@@ -36,6 +36,7 @@ def run(settings: OperatorSettings) -> None:
     """Run until a signal comes. ``UsageError``: no cluster is configured, or the port for probes and metrics is taken."""
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
+    metrics.watch_unanswered.set_function(lambda: health.unanswered_seconds)
     api = api_client()
     http = HttpServer(health, registry)
     port = http.start(settings.http_address, settings.http_port)
@@ -52,10 +53,10 @@ def run(settings: OperatorSettings) -> None:
         if leadership is not None:
             health.standing_by()
         if leadership is None or leadership.wait_until_leading(stop):
-            health.leading()
+            health.leading(handlers.WATCHED)
             metrics.leader.set(1)
             log.info("Leading", namespace=settings.namespace)
-            asyncio.run(_lead(settings, kubernetes, Sessions(api.configuration), metrics, health, stop))
+            asyncio.run(_lead(settings, kubernetes, Sessions(api.configuration, health), metrics, health, stop))
     finally:
         if leadership is not None:
             leadership.release()
@@ -94,7 +95,6 @@ async def _lead(
     beating = asyncio.create_task(_beat(health, stop, stopped))
     try:
         if await _access(settings, kubernetes, stop):
-            health.listed()
             # From here on SIGTERM and SIGINT are kopf's: it stops every control loop and returns. A watch that fails raises.
             await kopf.operator(
                 registry=registry,

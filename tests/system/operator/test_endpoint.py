@@ -19,6 +19,7 @@ from siorg_operator.cluster.connection import request
 from siorg_operator.cluster.endpoint import configuration, connected
 from siorg_operator.cluster.sessions import Sessions
 from siorg_operator.decide.ports import ClusterError
+from siorg_operator.serving.health import Health
 from support.certificates import made, strict
 from support.event_loop import in_a_loop
 from support.scripted_server import ScriptedServer, reply
@@ -36,7 +37,7 @@ async def kubernetes_own(configuration: client.Configuration) -> None:
 
 async def of_kopf(configuration: client.Configuration) -> None:
     """What is watched with."""
-    made = Sessions(configuration)
+    made = Sessions(configuration, Health())
     async with await made.open() as session, session.get(f"{made.server}/version/") as answer:
         answer.raise_for_status()
 
@@ -124,7 +125,7 @@ def test_a_pod_asks_the_address_that_it_is_told_and_a_proxy_where_the_environmen
     in_a_pod: None, environ: Mapping[str, str], proxy: str
 ) -> None:
     found = configuration(environ)
-    assert (Sessions(found).server, found.host, found.proxy) == (IN_CLUSTER, IN_CLUSTER, proxy)
+    assert (Sessions(found, Health()).server, found.host, found.proxy) == (IN_CLUSTER, IN_CLUSTER, proxy)
 
 
 @pytest.mark.parametrize("proxy", ["https://a:1", "socks5://a:1", "http://:1", "nonsense://"])
@@ -167,7 +168,7 @@ async def test_a_session_has_the_token_of_its_time_and_a_refused_one_is_not_trie
     monkeypatch.setattr(sessions, "exponential", noted)
     found = client.Configuration(host="http://localhost")
     monkeypatch.setattr(found, "refresh_api_key_hook", lambda own: own.api_key.update(BearerToken=next(tokens)))
-    asked = Sessions(found)
+    asked = Sessions(found, Health())
     for token in "abc":
         async with await asked.open() as session:
             assert session.headers["Authorization"] == token
