@@ -160,6 +160,16 @@ def test_while_the_api_server_is_gone_jobs_go_on_and_afterwards_so_does_the_oper
         drain(world)
 
 
+def test_a_leader_whose_watches_are_not_answered_is_not_ready_and_tells_for_how_long(world: World, server: ApiServer) -> None:
+    operator = world.operator(constants=HASTE | {"siorg_operator.serving.health.WATCH_SECONDS": 0.5})
+    with server.fault(verb="watch", resource="jobs", namespace=world.namespace, user_agent="kopf", hang=True):
+        server.cut()
+        eventually(lambda: operator.probe("readyz")[1].startswith("jobs: no list or watch was answered for"))
+        assert operator.metric("siorg_operator_watch_unanswered_seconds") > 0.5
+        assert operator.probe("healthz")[0] == 200
+    eventually(lambda: operator.probe("readyz")[0] == 200)
+
+
 def test_an_api_server_that_is_gone_at_the_start_is_waited_for(world: World, server: ApiServer) -> None:
     world.secret()
     world.enqueue(10)

@@ -148,6 +148,18 @@ def cannot_create_jobs(world: World, who: Account) -> str:
     return told
 
 
+def cannot_block_deletion(world: World, who: Account) -> str:
+    if world.cluster.server is None:
+        pytest.skip("a real API server asks only where its plugin OwnerReferencesPermissionEnforcement is on")
+    world.secret()
+    world.enqueue()
+    started(world, who)
+    world.create()
+    told = str(world.wait_for_condition("Ready", "False", "LaunchFailed")["message"])
+    assert "let the operator's Role update siorgsyncworkers/finalizers" in told
+    return told
+
+
 def cannot_get_jobs(world: World, who: Account) -> str:
     world.secret()
     world.create()
@@ -239,6 +251,7 @@ BREAKAGES: Mapping[str, Callable[[World, Account], str]] = {
     "watch cronjobs": cannot_watch,
     "watch pods": cannot_watch,
     "get siorgsyncworkers": cannot_read_the_resource,
+    "update siorgsyncworkers/finalizers": cannot_block_deletion,
     "patch siorgsyncworkers/status": cannot_write_the_status,
     "create jobs": cannot_create_jobs,
     "get jobs": cannot_get_jobs,

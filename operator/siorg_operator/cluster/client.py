@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +43,8 @@ _CRON_JOB_ADVICE: Final = {
     403: "raise the quota, mend the admission rule, or let the operator's Role get, create and patch CronJobs",
     422: "correct spec.cleanup, spec.discovery or spec.job: they are what the CronJob is made from",
 }
+_OWNER_ADVICE: Final = f"let the operator's Role update {PLURAL}/finalizers"
+"""Where the admission plugin OwnerReferencesPermissionEnforcement refuses what we own: OpenShift has it."""
 _LONGEST_EVENT = 1024  # bytes that Kubernetes takes of an event's message
 
 log = logger(__name__)
@@ -88,7 +90,7 @@ class Kubernetes:
             await self._call("create", "jobs", create, namespace, manifest, field_manager=FIELD_MANAGER)
         except ClusterError as error:
             if error.code != 409:
-                raise ClusterError(f"{error}; {_JOB_ADVICE.get(error.code, 'it is tried again by itself')}", error.code) from None
+                raise ClusterError(f"{error}; {_advice(error, _JOB_ADVICE)}", error.code) from None
         else:
             return True
         # The name is taken: by the very Job that an earlier pass made without hearing of it, most likely.
@@ -160,8 +162,7 @@ class Kubernetes:
                 manifest, field_manager=FIELD_MANAGER, force=True, _content_type=_APPLY_PATCH,
             )  # fmt: skip
         except ClusterError as error:
-            advice = _CRON_JOB_ADVICE.get(error.code, "it is tried again by itself")
-            raise ClusterError(f"CronJob {name}: {error}; {advice}", error.code) from None
+            raise ClusterError(f"CronJob {name}: {error}; {_advice(error, _CRON_JOB_ADVICE)}", error.code) from None
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
         """Remove a CronJob. One that is gone is no error."""
@@ -253,6 +254,12 @@ class Kubernetes:
             if error.code != 404:
                 raise
             return None
+
+
+def _advice(error: ClusterError, by_code: Mapping[int, str]) -> str:
+    if error.code == 403 and "blockOwnerDeletion" in str(error):
+        return _OWNER_ADVICE
+    return by_code.get(error.code, "it is tried again by itself")
 
 
 def _without_secrets(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The connection to the API server: where it is, and one request with its time limit. Synchronous, for any thread.
+"""The connection to the API server, and one request with its time limit. Synchronous, for any thread.
 
 Bodies are dictionaries and answers are read as JSON: the models of Kubernetes' client cost more than the requests.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from siorg_operator.cli import UsageError
+from siorg_operator.cluster.endpoint import configuration, connected
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.settings import NAMESPACE_FILE
 
@@ -31,21 +30,12 @@ def api_client() -> client.ApiClient:
     """A client of the cluster: the service account's inside one, the kubeconfig's current context elsewhere.
 
     Raises:
-        UsageError: neither exists.
+        UsageError: neither exists, or the proxy cannot be used.
     """
-    configuration = client.Configuration()
-    try:
-        if Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists():
-            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError) as error:
-        raise UsageError(f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster") from None
-    configuration.connection_pool_maxsize = POOL_SIZE
-    configuration.retries = False  # urllib3's own would make four limits of each call's limit
-    made = client.ApiClient(configuration)
-    made.user_agent = "siorg-operator"
-    return made
+    found = configuration()
+    found.connection_pool_maxsize = POOL_SIZE
+    found.retries = False  # urllib3's own would make four limits of each call's limit
+    return connected(found)
 
 
 def namespace_of_context() -> str:

@@ -33,6 +33,7 @@ from typing import Final
 from kubernetes import client
 
 from siorg_operator.cluster.connection import Body, request
+from siorg_operator.cluster.endpoint import connected
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.settings import OperatorSettings
 from siorg_runtime.logs import logger
@@ -143,7 +144,7 @@ class Leadership:
         self._on_try = on_try
         configuration = copy.deepcopy(api_client.configuration)
         configuration.retries = False  # urllib3 would try again three times, each with the whole time limit
-        own = client.ApiClient(configuration)
+        own = connected(configuration)
         own.user_agent = api_client.user_agent
         self._api = client.CoordinationV1Api(own)
         self._timeout = settings.lease_renew_secs / _REQUESTS_A_DEADLINE
