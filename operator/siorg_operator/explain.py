@@ -19,13 +19,12 @@ from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
-from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
+from siorg_operator.decide.jobs import controller_uid
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable, Verifications
 from siorg_operator.settings import OperatorSettings
-from siorg_runtime.redaction import redactor
 
 _NOTHING_READ: Final = Reading(0, verifications=Verifications(unreadable="the database was not read"))
 """A queue whose depth is supposed."""
@@ -124,7 +123,7 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
     # Half a second of imports that a file does not need.
     from prometheus_client import CollectorRegistry
 
-    from siorg_operator.cluster.client import Kubernetes
+    from siorg_operator.cluster.client import Kubernetes, owned_jobs
     from siorg_operator.cluster.connection import api_client, namespace_of_context
     from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
     from siorg_operator.serving.metrics import OperatorMetrics
@@ -145,12 +144,7 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
     finally:
         await databases.close()
         kubernetes.close()
-    now = datetime.now(UTC)
-    jobs = [
-        combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redactor.text)
-        for job in bodies
-        if (record := job_record(job)) is not None
-    ]
+    jobs = owned_jobs(resource, bodies, pods, datetime.now(UTC))
     newest = max(bodies, key=lambda job: str(job["metadata"].get("creationTimestamp") or ""), default=None)
     return Subject(resource, queue, jobs, newest)
 

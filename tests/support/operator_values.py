@@ -99,6 +99,7 @@ def job(slot: int = 0, round_: int = 1, *, template: str | None = None, **fields
         "state": JobState.PENDING,
         "created_at": at(-60),
         "template": _TEMPLATE if template is None else template,
+        "uid": f"uid of {slot}-{round_}",
     }
     return Job(**(values | fields))
 

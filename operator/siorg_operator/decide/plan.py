@@ -46,6 +46,7 @@ class Removal:
 
     name: str
     stuck: Stuck
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +303,7 @@ def _graces(unfinished: Sequence[Job], now: datetime, pacing: Pacing) -> list[tu
     """Jobs whose pod cannot start, and the seconds that are left of their grace."""
     return [
         (
-            Removal(job.name, job.stuck),
+            Removal(job.name, job.stuck, job.uid),
             (pacing.unschedulable_grace if job.stuck.reason == "Unschedulable" else pacing.stuck_grace)
             - (now - job.stuck.since).total_seconds(),
         )

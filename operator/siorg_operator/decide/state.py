@@ -112,6 +112,8 @@ class Job:
     """For a finished Job that failed: what is known, in one line, without secrets."""
     stuck: Stuck | None = None
     summary: Summary | None = None
+    uid: str = ""
+    """Which of all that ever had its name; empty: nobody has seen it yet."""
 
     @property
     def unfinished(self) -> bool:
