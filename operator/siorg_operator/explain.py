@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ class Subject:
     jobs: list[Job]
     newest: Mapping[str, Any] | None = None
     """The newest Job in the cluster, which the operator made."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     assumed: list[str] = field(default_factory=list)
     """What was taken for granted, in words that follow "Assumed: "."""
 
@@ -92,7 +93,7 @@ def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     subject.assume_image(settings.job_image)
     if depth is not None:
         subject.assume_depth(depth)
-    decided = plan(subject.resource, subject.queue, subject.jobs, datetime.now(UTC), settings.pacing)
+    decided = plan(subject.resource, subject.queue, subject.jobs, subject.now(), settings.pacing)
     show(Console(), subject, decided)
     reading = subject.queue.reading
     if is_file and isinstance(reading, Unreadable) and reading.reason is Reason.WRONG_URL:
@@ -144,9 +145,9 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
     finally:
         await databases.close()
         kubernetes.close()
-    jobs = owned_jobs(resource, bodies, pods, datetime.now(UTC))
+    jobs = owned_jobs(resource, bodies, pods, kubernetes.clock.now())
     newest = max(bodies, key=lambda job: str(job["metadata"].get("creationTimestamp") or ""), default=None)
-    return Subject(resource, queue, jobs, newest)
+    return Subject(resource, queue, jobs, newest, kubernetes.clock.now)
 
 
 def show(console: Console, subject: Subject, plan: Plan) -> None:

@@ -10,16 +10,18 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent import futures
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
 from kubernetes import client
 
 from siorg_operator.api.resource import GROUP, KIND, PLURAL, VERSION, SiorgSyncWorker
+from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.cluster.connection import POOL_SIZE, Body, request
 from siorg_operator.decide import manifests
-from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
+from siorg_operator.decide.clocks import not_ahead
+from siorg_operator.decide.jobs import PodRecord, combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, JobState, rfc3339
@@ -58,19 +60,28 @@ class Kubernetes:
     Whatever asks raises ``ClusterError`` where the API server refuses or does not answer.
     """
 
-    def __init__(self, api: client.ApiClient, metrics: OperatorMetrics, *, may_write: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        metrics: OperatorMetrics,
+        *,
+        may_write: Callable[[], bool] | None = None,
+        clock: ClusterClock | None = None,
+    ) -> None:
         """Prepare; nothing is asked yet.
 
         Args:
             api: its configuration decides which cluster it is.
             metrics: counts every request.
             may_write: asked before each write: a replica that slept past its Lease must not act on what it saw before.
+            clock: is kept right by each answer; None: a new one.
         """
         self._batch = client.BatchV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
         self._metrics = metrics
         self._may_write = may_write or (lambda: True)
+        self.clock = clock or ClusterClock()
         self._threads = futures.ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="kubernetes")
         self._in_flight: set[futures.Future[Body]] = set()
 
@@ -123,7 +134,7 @@ class Kubernetes:
 
     async def find(self, resource: SiorgSyncWorker) -> list[Job]:
         bodies, pods = await self.list_owned(resource.metadata.namespace, resource.metadata.name)
-        return owned_jobs(resource, bodies, pods, datetime.now(UTC))
+        return owned_jobs(resource, bodies, pods, self.clock.now())
 
     async def _read_job(self, namespace: str, name: str) -> Body | None:
         return await self._or_none("get", "jobs", self._batch.read_namespaced_job, name, namespace)
@@ -140,7 +151,7 @@ class Kubernetes:
         return await _of_uid(uid, patched, partial(self.read_resource, namespace, name))
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
-        now = rfc3339(datetime.now(UTC))
+        now = rfc3339(self.clock.now())
         namespace, name = resource.metadata.namespace, resource.metadata.name
         body = {
             "apiVersion": "v1",
@@ -250,7 +261,7 @@ class Kubernetes:
         def call() -> Body:
             if verb not in _READS and not self._may_write():
                 raise ClusterError(f"{verb} {what}: not done, another replica may lead by now")
-            return request(verb, what, method, *arguments, **options)
+            return request(verb, what, method, *arguments, clock=self.clock, **options)
 
         began, code = time.monotonic(), 0
         try:
@@ -288,10 +299,10 @@ def _without_secrets(value: Any) -> Any:
 def owned_jobs(resource: SiorgSyncWorker, bodies: Iterable[Body], pods: Sequence[Body], now: datetime) -> list[Job]:
     """The Jobs that a resource controls, out of lists of Jobs and pods."""
     records = [record for body in bodies if controller_uid(body) == resource.metadata.uid and (record := job_record(body))]
-    return [
-        combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redactor.text)
-        for record in records
-    ]
+    found: dict[str, list[PodRecord]] = {record.uid: [] for record in records}
+    for pod in pods:
+        found.get(controller_uid(pod, "Job") or "", []).append(not_ahead(pod_record(pod), None, now))
+    return [combine(not_ahead(record, None, now), found[record.uid], now, redactor.text) for record in records]
 
 
 def _launched(body: Body) -> Job:

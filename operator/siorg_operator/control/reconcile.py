@@ -63,6 +63,7 @@ class Context:
     secrets_seconds: float = 60.0
     """A loop that rests looks for changed Secrets so often."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """Of the cluster: what it dates is compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class Reconciler:
     def _count(self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result) -> None:
         if self._counted_until is None:
             last = resource.status.jobs.last_finished_time
-            self._counted_until = "" if last is None else rfc3339(last)
+            self._counted_until = "" if last is None else rfc3339(min(last, self._context.clock()))
         finished = {f"{job.name}/{job.finished_at}": (job, rfc3339(job.finished_at)) for job in observed.jobs if job.finished_at}
         for key, (job, at) in finished.items():
             if key not in self._counted and at > self._counted_until:

@@ -80,6 +80,7 @@ async def _lead(
         pacing=settings.pacing,
         default_image=settings.job_image,
         secrets_seconds=max(settings.secret_refresh_secs, 1.0),
+        clock=kubernetes.clock.now,
     )
     # kopf would wait for a threading.Event on a thread, which nothing could end.
     stopped = asyncio.Event()

@@ -188,7 +188,7 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     known = isinstance(queue.reading, Reading) or queue.secrets_hash  # else its Secrets cannot be read now
     failures = assess(
         jobs,
-        _remembered(resource),
+        _remembered(resource, now),
         settled=settled,
         template=template_hash(resource, queue.secrets_hash) if known else None,
         now=now,
@@ -201,14 +201,15 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     return Backoff(failures, retry_at, dormant=queue.depth == 0 and retry_at <= now)
 
 
-def _remembered(resource: SiorgSyncWorker) -> Failures | None:
-    """The failures that status tells of; what cannot be understood is none."""
+def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
+    """The failures that status tells of, none of them ahead of ``now``; what cannot be understood is none."""
     backoff = resource.status.backoff
     if backoff is None or backoff.last_failure_time is None or backoff.reason not in set(Ending) - {Ending.DONE}:
         return None
-    since = backoff.since or backoff.last_failure_time
+    last = min(backoff.last_failure_time, now)
+    since = min(backoff.since or last, last)
     ending, streak = Ending(backoff.reason), min(max(backoff.streak, 1), _LONGEST_STREAK)
-    return Failures(ending, streak, since, backoff.last_failure_time, backoff.message, backoff.template)
+    return Failures(ending, streak, since, last, backoff.message, backoff.template)
 
 
 def _patience(resource: SiorgSyncWorker) -> float:
