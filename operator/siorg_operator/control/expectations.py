@@ -22,28 +22,32 @@ class Expectations:
         """``clock``: seconds of a clock that nobody sets."""
         self._clock = clock
         self._jobs: dict[str, Job] = {}
+        self._doubtful = False
         self._ask_at = 0.0
 
-    def expect(self, job: Job, *, ask: bool = False) -> None:
-        """A Job will be shown. ``ask``: whether it was made is not known, or how it stands; a list has to say."""
-        if ask:
-            self._ask_at = self._clock()
-        elif not self._jobs:
+    def expect(self, job: Job) -> None:
+        """A Job will be shown."""
+        if self.seconds() is None:
             self._ask_at = self._clock() + _SHOWN_WITHIN_SECONDS
         self._jobs[job.name] = job
+
+    def doubt(self) -> None:
+        """How things stand is not known: a list has to say, at once."""
+        self._doubtful, self._ask_at = True, self._clock()
 
     def deleted(self, uid: str) -> None:
         """The watch told that a Job is gone."""
         self._jobs = {name: job for name, job in self._jobs.items() if job.uid != uid}
 
     def seconds(self) -> float | None:
-        """Until a list is due; None: nothing is expected."""
-        return max(self._ask_at - self._clock(), 0.0) if self._jobs else None
+        """Until a list is due; None: nothing is expected, and nothing in doubt."""
+        return max(self._ask_at - self._clock(), 0.0) if self._jobs or self._doubtful else None
 
     async def ask(self, find: Callable[[], Awaitable[Sequence[Job]]]) -> None:
         """Let a list say what there is, whatever the watch has shown. Raises what ``find`` raises: nothing ends by that."""
         self._ask_at = self._clock() + _SHOWN_WITHIN_SECONDS
         self._jobs = {job.name: job for job in await find()}
+        self._doubtful = False
 
     def beside(self, shown: Sequence[Job]) -> list[Job]:
         """The Jobs that the watch shows, and those that are expected still."""

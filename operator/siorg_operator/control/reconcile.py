@@ -142,14 +142,15 @@ class Reconciler:
         now, template = self._context.clock(), manifests.template_hash(resource, secrets_hash)
         launched: list[Job] = []
         for at, answer in zip(planned.launches, answers, strict=True):
-            if isinstance(answer, Job):
-                # One that has finished is behind what the watch shows: nothing was launched, and its name is used up.
-                self._expectations.expect(answer, ask=not answer.unfinished)
-                launched += [answer] if answer.unfinished else []
+            if isinstance(answer, Job) and answer.unfinished:
+                self._expectations.expect(answer)
+                launched.append(answer)
+            elif isinstance(answer, Job):  # it has come and gone unseen: nothing was launched, and its name is used up
+                self._expectations.doubt()
             elif answer.may_be_done:
                 name = manifests.job_name(resource, at.slot, at.round)
-                job = Job(name, at.slot, at.round, JobState.PENDING, now, template)
-                self._expectations.expect(job, ask=True)
+                self._expectations.expect(Job(name, at.slot, at.round, JobState.PENDING, now, template))
+                self._expectations.doubt()
         if launched and planned.unfinished == 0 and isinstance(queue.reading, Reading):
             waited = (queue.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
             self._context.metrics.enqueue_to_launch.labels(*self._names).observe(waited)

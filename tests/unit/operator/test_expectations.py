@@ -84,11 +84,25 @@ def test_of_a_launch_without_an_answer_a_list_says_whether_it_was_made() -> None
     scene = expecting()
     for made in (True, False):
         scene.lists, scene.there = 1, [job(0)] if made else []
-        scene.expectations.expect(replace(job(0), uid=""), ask=True)
+        scene.expectations.expect(replace(job(0), uid=""))
+        scene.expectations.doubt()
         assert scene.expectations.seconds() == 0.0
         assert scene.seen() == names([job(0)])
         scene.ask()
         assert scene.seen() == (names([job(0)]) if made else [])
-    scene.expectations.expect(replace(job(0), uid=""), ask=True)
+    scene.expectations.expect(replace(job(0), uid=""))
     scene.shown = [job(0)]
     assert scene.seen() == names([job(0)])
+
+
+def test_a_doubt_lasts_until_a_list_has_answered() -> None:
+    scene = expecting(there=[ended()])
+    scene.expectations.doubt()
+    with pytest.raises(ClusterError):
+        scene.ask()
+    assert scene.expectations.seconds() == 5.0
+    scene.ask()
+    assert scene.seen() == names([ended()])
+    scene.shown = [ended()]
+    assert scene.seen() == names([ended()])
+    assert scene.expectations.seconds() is None
