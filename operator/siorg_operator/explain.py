@@ -126,6 +126,7 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
 
     from siorg_operator.cluster.client import Kubernetes, owned_jobs
     from siorg_operator.cluster.connection import api_client, namespace_of_context
+    from siorg_operator.cluster.fingerprint import Fingerprints
     from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
     from siorg_operator.serving.metrics import OperatorMetrics
 
@@ -141,7 +142,8 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
         bodies = [job for job in bodies if controller_uid(job) == resource.metadata.uid]
         secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
-        queue = await SecretQueueReader(secrets, databases.read).read(resource)
+        fingerprints = Fingerprints(namespace, kubernetes.read_secret, None)
+        queue = await SecretQueueReader(secrets, fingerprints, databases.read).read(resource)
     finally:
         await databases.close()
         kubernetes.close()

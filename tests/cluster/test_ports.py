@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.cluster.fingerprint import Fingerprints
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.control.cache import Cache
 from siorg_operator.database.databases import Databases
@@ -71,7 +72,8 @@ def on_kubernetes(world: World) -> Side:
 
     def reader(url: str) -> QueueReader:
         world.secret(url)
-        return SecretQueueReader(Secrets(kubernetes.read_secret, refresh_seconds=0), databases.read)
+        fingerprints = Fingerprints(world.namespace, kubernetes.read_secret, kubernetes.patch_secret)
+        return SecretQueueReader(Secrets(kubernetes.read_secret, refresh_seconds=0), fingerprints, databases.read)
 
     async def close() -> None:
         await databases.close()

@@ -207,6 +207,11 @@ class Kubernetes:
         """A Secret; None when none has that name."""
         return await self._or_none("get", "secrets", self._core.read_namespaced_secret, name, namespace)
 
+    async def patch_secret(self, namespace: str, name: str, change: Body) -> Body | None:
+        """Merge ``change`` (RFC 7386) into a Secret; the object as it is now, or None when none has that name."""
+        method = self._core.patch_namespaced_secret
+        return await self._or_none("patch", "secrets", method, name, namespace, change, _content_type=_MERGE_PATCH)
+
     async def read_resource(self, namespace: str, name: str) -> Body | None:
         """A resource; None when none has that name."""
         method = self._custom.get_namespaced_custom_object

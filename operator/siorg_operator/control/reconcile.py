@@ -136,7 +136,7 @@ class Reconciler:
     ) -> tuple[tuple[Job, ...], ClusterError | None]:
         """Launch what was planned; the Jobs that are there now, and the first refusal."""
         decision = wording.intent(resource, planned)
-        secrets_hash = queue.secrets_hash
+        secrets_hash = queue.secrets_hash or ""  # nothing is launched while it is not known
         send = partial(self._context.launcher.launch, resource, secrets_hash=secrets_hash, decision=decision)
         answers = await send_all(send(launch) for launch in planned.launches)
         now, template = self._context.clock(), manifests.template_hash(resource, secrets_hash)

@@ -185,12 +185,11 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     last = resource.status.jobs.last_finished_time
     # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
     settled = last if resource.status.backoff is None and last is not None and last <= now else None
-    known = isinstance(queue.reading, Reading) or queue.secrets_hash  # else its Secrets cannot be read now
     failures = assess(
         jobs,
         _remembered(resource, now),
         settled=settled,
-        template=template_hash(resource, queue.secrets_hash) if known else None,
+        template=None if queue.secrets_hash is None else template_hash(resource, queue.secrets_hash),
         now=now,
         pacing=pacing,
         patience=_patience(resource),

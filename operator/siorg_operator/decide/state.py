@@ -207,8 +207,8 @@ class QueueState:
     """The queue as it was read, or why it could not be: unknown is not zero."""
 
     reading: Reading | Unreadable
-    secrets_hash: str = ""
-    """Fingerprint of the Secrets in use (their versions, nothing of their content): changes when they change."""
+    secrets_hash: str | None = ""
+    """Fingerprint of what is used of the Secrets: changes with that alone. None: not known now; empty: there are none."""
     siorg_token_error: str | None = None
     """What is wrong with the Secret of SIORG's token, if anything: Jobs could not start with it."""
 

@@ -328,7 +328,7 @@ def test_failures_are_remembered_when_their_jobs_are_gone_or_the_secrets_cannot_
     assert decided.backoff is not None
     assert (decided.backoff.failures.streak, decided.launches, decided.reason) == (3, (), "SiorgUnavailable")
     failed = [ended(-5, Ending.SIORG_UNAVAILABLE)]
-    assert plan(worker(), unreadable("SecretMissing", secrets_hash=""), failed, NOW).backoff is not None
+    assert plan(worker(), unreadable("SecretMissing", secrets_hash=None), failed, NOW).backoff is not None
 
 
 def test_a_status_that_is_dated_ahead_neither_silences_what_fails_nor_holds_launches_until_then() -> None:
