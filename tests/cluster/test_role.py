@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from siorg_operator.api.resource import parse
+from siorg_operator.cluster.fingerprint import KEY_SECRET
 from siorg_operator.decide.manifests import job_name
 from support.fleet import eventually
 from support.kube import ApiError, Kube, condition
@@ -218,6 +219,15 @@ def cannot_read_secrets(world: World, who: Account) -> str:
     return told
 
 
+def cannot_keep_the_key(world: World, who: Account) -> str:
+    world.secret()
+    operator = started(world, who)
+    world.create()
+    told = said(operator, "The key of the Secrets' fingerprints cannot be kept")
+    world.wait_for_condition("Ready", "True")
+    return told
+
+
 def cannot_tell_events(world: World, who: Account) -> str:
     operator = started(world, who)
     world.create()
@@ -262,6 +272,7 @@ BREAKAGES: Mapping[str, Callable[[World, Account], str]] = {
     "patch cronjobs": cannot_apply_cron_jobs,
     "delete cronjobs": cannot_delete_cron_jobs,
     "get secrets": cannot_read_secrets,
+    "patch secrets": cannot_keep_the_key,
     "create events": cannot_tell_events,
     "create leases": cannot_stand_for_election,
     "get leases": cannot_stand_for_election,
@@ -326,6 +337,8 @@ def test_secrets_are_read_one_by_one_and_in_no_other_namespace(world: World, ask
     assert refused(lambda: asking.list("secrets"))
     assert refused(lambda: asking.get("secrets", "database", "kube-system"))
     assert refused(lambda: asking.create_secret("another", {"key": "value"}))
+    assert refused(lambda: asking.patch("secrets", "database", {"data": {"key": "dmFsdWU="}}))
+    assert asking.patch("secrets", KEY_SECRET, {"data": {"key": "dmFsdWU="}})
 
 
 def test_nothing_works_in_another_namespace_or_in_all_of_them(asking: Kube) -> None:

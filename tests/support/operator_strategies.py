@@ -92,7 +92,7 @@ _UNREADABLE = [Unreadable(Reason.DATABASE_UNAVAILABLE, "away"), Unreadable(Reaso
 QUEUE_STATES = st.builds(
     QueueState,
     reading=st.integers(0, 4).flatmap(lambda kind: READINGS if kind < 3 else st.sampled_from(_UNREADABLE)),
-    secrets_hash=st.sampled_from([CREDENTIALS, CREDENTIALS, ""]),
+    secrets_hash=st.sampled_from([CREDENTIALS, CREDENTIALS, "", None]),
     siorg_token_error=st.sampled_from([None, None, None, "the Secret is not there"]),
 )
 

@@ -14,6 +14,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.cluster.endpoint import configuration, connected
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.settings import NAMESPACE_FILE
@@ -54,19 +55,27 @@ def request(
     method: Callable[..., Any],
     *arguments: Any,
     timeout: float | None = None,
+    clock: ClusterClock | None = None,
     **options: Any,
 ) -> Body:
     """Call ``method`` of one of the client's APIs with ``arguments`` and ``options``; its answer as JSON.
 
     ``verb`` (as RBAC has it: get, create, patch, …) and ``resource`` (the plural) are for messages. ``timeout``: seconds for
-    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read.
+    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read. ``clock``: learns from the answer.
 
     Raises:
         ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.
     """
+    asked_at = 0.0 if clock is None else clock.monotonic()
+
+    def learn(headers: Any) -> None:
+        if clock is not None and headers is not None:
+            clock.answered(headers.get("Date"), asked_at, clock.monotonic())
+
     try:
         limits = (CONNECT_SECONDS, READ_SECONDS) if timeout is None else timeout
         answer = method(*arguments, **options, _preload_content=False, _request_timeout=limits)
+        learn(answer.headers)
         try:
             status, data = answer.status, answer.read()
         finally:
@@ -75,6 +84,7 @@ def request(
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
     except ApiException as error:
+        learn(error.headers)
         status, data = error.status or 0, error.body or error.reason
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise ClusterError(f"{verb} {resource}: the API server did not answer: {_cause(error)}") from None

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.control.cron_jobs import CronJobState, CronRun, cron_job_state, cron_run
 from siorg_operator.control.reconcile import Observed
+from siorg_operator.decide.clocks import not_ahead
 from siorg_operator.decide.jobs import JobRecord, PodRecord, combine, controller_uid, job_record, pod_record
 from siorg_operator.decide.manifests import COMPONENT_LABEL
 from siorg_operator.decide.state import Job
@@ -25,6 +26,8 @@ _Entry = TypeVar("_Entry")
 @dataclass(slots=True)
 class _Job:
     record: JobRecord
+    seen: JobRecord | None = None
+    """The record as it was observed last."""
     started_at: datetime | None = None
     """When its container started, as a pod told that may be gone: the Job controller removes it when a deadline is over."""
 
@@ -32,16 +35,19 @@ class _Job:
 @dataclass(slots=True)
 class _Pod:
     record: PodRecord
+    seen: PodRecord | None = None
+    """The record as it was observed last."""
     stuck_since: datetime | None = None
     """When it was first seen stuck. It tells only when a node took it, and then it may have pulled for minutes."""
 
     def at(self, now: datetime) -> PodRecord:
-        stuck = self.record.stuck
+        self.seen = not_ahead(self.record, self.seen, now)
+        stuck = self.seen.stuck
         if stuck is None or stuck.reason == "Unschedulable":  # of which its condition tells since when
             self.stuck_since = None
-            return self.record
+            return self.seen
         self.stuck_since = self.stuck_since or now
-        return replace(self.record, stuck=replace(stuck, since=max(stuck.since, self.stuck_since)))
+        return replace(self.seen, stuck=replace(stuck, since=max(stuck.since, self.stuck_since)))
 
 
 class Cache:
@@ -62,14 +68,15 @@ class Cache:
         if kind == "pods":
             is_drain = (body["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "drain"
             pod = self._pods.get(uid)
-            entry = _Pod(pod_record(body), None if pod is None else pod.stuck_since) if is_drain and not deleted else None
+            told = pod_record(body)
+            entry = None if deleted or not is_drain else replace(pod or _Pod(told), record=told)
             return self._jobs.owners.get(self._pods.keep(uid, controller_uid(body, "Job"), entry), "")
         if kind == "cronjobs":
             return self._cron_jobs.keep(uid, controller_uid(body), None if deleted else cron_job_state(body))
         if (cron_job := controller_uid(body, "CronJob")) is not None:
             return self._cron_jobs.owners.get(self._cron_runs.keep(uid, cron_job, None if deleted else cron_run(body)), "")
         record, job = job_record(body), self._jobs.get(uid)
-        kept = None if deleted or record is None else _Job(record, None if job is None else job.started_at)
+        kept = None if deleted or record is None else replace(job or _Job(record), record=record)
         return self._jobs.keep(uid, controller_uid(body), kept)
 
     def drop(self, kind: str, uids: set[str]) -> None:
@@ -94,7 +101,8 @@ class Cache:
 
     def _job(self, entry: _Job, now: datetime) -> Job:
         pods = [pod.at(now) for pod in self._pods.of(entry.record.uid)]
-        job = combine(entry.record, pods, now, redactor.text)
+        entry.seen = not_ahead(entry.record, entry.seen, now)
+        job = combine(entry.seen, pods, now, redactor.text)
         entry.started_at = job.started_at or entry.started_at
         return job if job.started_at else replace(job, started_at=entry.started_at)
 

@@ -103,7 +103,7 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
         if (loop := controller.loops.get(owner)) is None:
             return
         if kind == "jobs" and type == "DELETED":
-            loop.job_deleted(body.metadata.name or "")
+            loop.job_deleted(uid)
         else:
             loop.wake()
 

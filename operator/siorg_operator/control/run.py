@@ -12,6 +12,7 @@ import kopf
 
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.cluster.connection import api_client
+from siorg_operator.cluster.fingerprint import Fingerprints
 from siorg_operator.cluster.leader import Leadership
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.cluster.sessions import Sessions
@@ -75,10 +76,11 @@ async def _lead(
     """Reconcile every resource of the namespace until ``stop``."""
     databases, cache = Databases(), Cache()
     secrets = Secrets(kubernetes.read_secret, refresh_seconds=settings.secret_refresh_secs)
+    fingerprints = Fingerprints(settings.namespace, kubernetes.read_secret, kubernetes.patch_secret)
     context = Context(
         launcher=kubernetes,
         reporter=kubernetes,
-        new_reader=lambda: SecretQueueReader(secrets, databases.read),
+        new_reader=lambda: SecretQueueReader(secrets, fingerprints, databases.read),
         observe=cache.observe,
         databases=databases,
         metrics=metrics,
@@ -87,6 +89,7 @@ async def _lead(
         pacing=settings.pacing,
         default_image=settings.job_image,
         secrets_seconds=max(settings.secret_refresh_secs, 1.0),
+        clock=kubernetes.clock.now,
     )
     # kopf would wait for a threading.Event on a thread, which nothing could end.
     stopped = asyncio.Event()

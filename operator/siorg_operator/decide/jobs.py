@@ -162,6 +162,7 @@ def combine(job: JobRecord, pods: Iterable[PodRecord], now: datetime, clean: Cal
         message="" if ending in {None, Ending.DONE} else _one_line(clean(_message(job, ended, summary))),
         stuck=stuck and replace(stuck, message=_one_line(clean(stuck.message))),
         summary=None if job.finished_at is None else summary,
+        uid=job.uid,
     )
 
 

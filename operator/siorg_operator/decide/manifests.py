@@ -75,7 +75,7 @@ def cron_job_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
 
 
 def template_hash(resource: SiorgSyncWorker, secrets_hash: str = "") -> str:
-    """Hash of what a drain pod is made from: the template, and the versions of the Secrets that it refers to."""
+    """Hash of what a drain pod is made from: the template, and what is used of the Secrets that it refers to."""
     return _hash([_pod_template(resource, "drain", "run"), secrets_hash])
 
 

@@ -46,6 +46,7 @@ class Removal:
 
     name: str
     stuck: Stuck
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +185,11 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     last = resource.status.jobs.last_finished_time
     # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
     settled = last if resource.status.backoff is None and last is not None and last <= now else None
-    known = isinstance(queue.reading, Reading) or queue.secrets_hash  # else its Secrets cannot be read now
     failures = assess(
         jobs,
-        _remembered(resource),
+        _remembered(resource, now),
         settled=settled,
-        template=template_hash(resource, queue.secrets_hash) if known else None,
+        template=None if queue.secrets_hash is None else template_hash(resource, queue.secrets_hash),
         now=now,
         pacing=pacing,
         patience=_patience(resource),
@@ -200,14 +200,15 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     return Backoff(failures, retry_at, dormant=queue.depth == 0 and retry_at <= now)
 
 
-def _remembered(resource: SiorgSyncWorker) -> Failures | None:
-    """The failures that status tells of; what cannot be understood is none."""
+def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
+    """The failures that status tells of, none of them ahead of ``now``; what cannot be understood is none."""
     backoff = resource.status.backoff
     if backoff is None or backoff.last_failure_time is None or backoff.reason not in set(Ending) - {Ending.DONE}:
         return None
-    since = backoff.since or backoff.last_failure_time
+    last = min(backoff.last_failure_time, now)
+    since = min(backoff.since or last, last)
     ending, streak = Ending(backoff.reason), min(max(backoff.streak, 1), _LONGEST_STREAK)
-    return Failures(ending, streak, since, backoff.last_failure_time, backoff.message, backoff.template)
+    return Failures(ending, streak, since, last, backoff.message, backoff.template)
 
 
 def _patience(resource: SiorgSyncWorker) -> float:
@@ -302,7 +303,7 @@ def _graces(unfinished: Sequence[Job], now: datetime, pacing: Pacing) -> list[tu
     """Jobs whose pod cannot start, and the seconds that are left of their grace."""
     return [
         (
-            Removal(job.name, job.stuck),
+            Removal(job.name, job.stuck, job.uid),
             (pacing.unschedulable_grace if job.stuck.reason == "Unschedulable" else pacing.stuck_grace)
             - (now - job.stuck.since).total_seconds(),
         )

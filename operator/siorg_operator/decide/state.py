@@ -112,6 +112,8 @@ class Job:
     """For a finished Job that failed: what is known, in one line, without secrets."""
     stuck: Stuck | None = None
     summary: Summary | None = None
+    uid: str = ""
+    """Which of all that ever had its name; empty: nobody has seen it yet."""
 
     @property
     def unfinished(self) -> bool:
@@ -205,8 +207,8 @@ class QueueState:
     """The queue as it was read, or why it could not be: unknown is not zero."""
 
     reading: Reading | Unreadable
-    secrets_hash: str = ""
-    """Fingerprint of the Secrets in use (their versions, nothing of their content): changes when they change."""
+    secrets_hash: str | None = ""
+    """Fingerprint of what is used of the Secrets: changes with that alone. None: not known now; empty: there are none."""
     siorg_token_error: str | None = None
     """What is wrong with the Secret of SIORG's token, if anything: Jobs could not start with it."""
 

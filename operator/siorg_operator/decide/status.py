@@ -61,7 +61,8 @@ def compose(
     states = Counter(job.state for job in jobs)
     last_finished = max(
         [rfc3339(job.finished_at) for job in jobs if job.finished_at is not None]
-        + [(old.get("jobs") or {}).get("lastFinishedTime") or ""]
+        # One that lies ahead, as another clock had it, would stay the last for ever.
+        + [min((old.get("jobs") or {}).get("lastFinishedTime") or "", rfc3339(now))]
     )
     # The rounds of Jobs that are removed are used up, and all once nothing is left to do: then no name is on its way any more.
     at_rest = plan.depth == 0 and plan.unfinished == 0

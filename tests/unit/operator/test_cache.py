@@ -133,3 +133,12 @@ def test_a_job_that_began_is_remembered_when_its_deadline_removes_the_pod() -> N
         show(cache, pod(), deleted=True)
         show(cache, job())
         assert [observe(cache, seconds)["j1"].started_at for seconds in (10, 20)] == [began, began]
+
+
+def test_what_is_dated_ahead_is_taken_for_seen_now_however_often_it_is_told() -> None:
+    failed = [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": rfc3339(at(9e6))}]
+    ended = {"terminated": {"exitCode": 1, "finishedAt": rfc3339(at(9e6))}}
+    cache = shown(job() | {"status": {"conditions": failed}}, pod(state=ended))
+    assert observe(cache, 10)["j1"].finished_at == at(10)
+    show(cache, job() | {"status": {"conditions": failed, "failed": 1}})
+    assert observe(cache, 500)["j1"].finished_at == at(10)

@@ -12,8 +12,24 @@ from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, plan
 from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB, LimitName
 from siorg_operator.decide.state import Ending, Job, QueueState
+from siorg_operator.decide.status import compose
 from siorg_operator.decide.wording import intent, limit
-from support.operator_values import NOW, active, at, ended, job, pending, queue_of, rfc3339, stuck, summary, unreadable, worker
+from support.operator_values import (
+    NOW,
+    active,
+    at,
+    carried_out,
+    ended,
+    job,
+    pending,
+    queue_of,
+    rfc3339,
+    stuck,
+    summary,
+    unreadable,
+    with_status,
+    worker,
+)
 
 FULL = {"max_connections": 100, "other_connections": 80}
 """100 − 80 in use − 5 left free = 15, for 5 Jobs of 3 connections."""
@@ -312,10 +328,19 @@ def test_failures_are_remembered_when_their_jobs_are_gone_or_the_secrets_cannot_
     assert decided.backoff is not None
     assert (decided.backoff.failures.streak, decided.launches, decided.reason) == (3, (), "SiorgUnavailable")
     failed = [ended(-5, Ending.SIORG_UNAVAILABLE)]
-    assert plan(worker(), unreadable("SecretMissing", secrets_hash=""), failed, NOW).backoff is not None
-    # A clock that was ahead does not silence what fails after.
-    status = {"jobs": {"lastFinishedTime": rfc3339(at(86_400))}}
-    assert decide(500, [crashed(-1)], status=status).reason == "JobsFailing"
+    assert plan(worker(), unreadable("SecretMissing", secrets_hash=None), failed, NOW).backoff is not None
+
+
+def test_a_status_that_is_dated_ahead_neither_silences_what_fails_nor_holds_launches_until_then() -> None:
+    ahead = rfc3339(at(400 * 86_400))
+    assert decide(500, [crashed(-1)], status={"jobs": {"lastFinishedTime": ahead}}).reason == "JobsFailing"
+    remembered = {"reason": "JobFailed", "streak": 1, "since": ahead, "lastFailureTime": ahead, "template": job().template}
+    decided = decide(500, status={"backoff": remembered})
+    assert decided.backoff is not None
+    assert decided.backoff.retry_at <= at(15)
+    told = with_status(worker(), compose(worker(), queue_of(500), carried_out(decided), [], NOW))
+    assert len(plan(told, queue_of(500), [], at(15)).launches) == 1
+    assert len(plan(told, queue_of(500), [ended(16, summary=summary(9))], at(17)).launches) == 5
 
 
 def test_locked_rows_are_no_reason_for_one_empty_job_after_the_other() -> None:

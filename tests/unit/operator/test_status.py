@@ -341,6 +341,9 @@ def test_what_was_known_of_the_queue_and_the_newest_end_stays_and_an_age_that_is
     story.look(unreadable())
     assert story.status["queue"]["claimable"] == 480
     assert story.status["jobs"]["lastFinishedTime"] == rfc3339(at(-10))
+    ahead = with_status(worker(), {"jobs": {"lastFinishedTime": rfc3339(at(400 * 86_400))}})
+    told = compose(ahead, queue_of(0), carried_out(plan(ahead, queue_of(0), [], NOW)), [], NOW)
+    assert told["jobs"]["lastFinishedTime"] == rfc3339(NOW)  # no longer the last for ever
     assert story.look(queue_of(0))[0]["queue"]["oldestDueSeconds"] is None
     assert "queue" not in status_of(unreadable())
 
