@@ -19,8 +19,9 @@ from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
-from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
+from siorg_operator.decide.jobs import combine, controller_uid, job_record
 from siorg_operator.decide.plan import Plan, plan
+from siorg_operator.decide.pods import pod_record
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable, Verifications
@@ -177,7 +178,9 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
             table.add_row(name, "-" if allowed is None else str(allowed), how)
     table.add_row("desired", str(plan.desired), "", end_section=True)
     active = sum(job.state is JobState.ACTIVE for job in subject.jobs)
-    table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod; each is capacity")
+    others = f", {plan.suspended} pending admission" if plan.suspended else ""
+    lost = f"; {plan.lost} lost beside them" if plan.lost else ""
+    table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod{others}; each is capacity{lost}")
     table.add_row("maxLaunchesPerStep", str(resource.spec.scaling.max_launches_per_step), "spec.scaling.maxLaunchesPerStep")
     why: str = "" if plan.reason is Reason.LAUNCHED else plan.reason
     table.add_row("would launch", str(len(plan.launches)), f"{why}{' (held back)' if plan.held_back else ''}")

@@ -24,7 +24,7 @@ from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import Launcher, QueueReader, Reporter
-from siorg_operator.decide.state import Ending, Job, Stuck, Unreadable
+from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Unreadable
 from siorg_operator.decide.status import Event
 from siorg_operator.local.command import prepare
 from siorg_operator.local.machine import LocalMachine
@@ -161,7 +161,7 @@ async def test_a_job_tells_how_it_ended_and_is_kept_until_it_is_removed(side: Si
     assert job.ending is Ending.DONE
     assert job.summary is not None
     assert job.summary.claimed == 0
-    await side.launcher.remove(side.resource, job.name)
+    await side.launcher.remove(side.resource, job)
     await until(lambda: not side.jobs(), seconds=60)
 
 
@@ -169,7 +169,7 @@ async def test_a_job_tells_how_it_ended_and_is_kept_until_it_is_removed(side: Si
 async def test_a_job_that_is_gone_is_ended_and_removed_without_an_error(side: Side, world: World) -> None:
     name = job_name(side.resource, 0, 1)
     await side.launcher.end(side.resource, Removal(name, Stuck("ImagePullBackOff", "no such image", NOW)))
-    await side.launcher.remove(side.resource, name)
+    await side.launcher.remove(side.resource, Job(name, 0, 1, JobState.SUCCEEDED, NOW))
     assert side.jobs() == []
 
 

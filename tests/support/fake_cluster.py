@@ -124,8 +124,8 @@ class FakeCluster:
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         self._step(f"end {removal.name}", lambda: None)  # the Job controller takes its time
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        self._step(f"remove {name}", lambda: self.jobs.pop(name, None))
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
+        self._step(f"remove {job.name}", lambda: self.jobs.pop(job.name, None))
 
     # -- ports.Reporter -------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from siorg_operator.cluster.connection import POOL_SIZE, Body, request
 from siorg_operator.decide import manifests
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.decide.state import rfc3339
+from siorg_operator.decide.state import Job, JobState, rfc3339
 from siorg_operator.decide.status import Event
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_runtime.logs import logger
@@ -103,14 +103,28 @@ class Kubernetes:
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """A deadline in the past makes the Job controller end it, and keeps it as history."""
-        because = f"{removal.stuck.reason}: {removal.stuck.message}"
-        patch = {"metadata": {"annotations": {manifests.STUCK_ANNOTATION: because}}, "spec": {"activeDeadlineSeconds": 1}}
+        annotations = {manifests.STUCK_ANNOTATION: f"{removal.stuck.reason}: {removal.stuck.message}"}
+        if removal.last_words:
+            annotations = {manifests.WORKER_ENDED_ANNOTATION: removal.last_words}
+        metadata = {"annotations": annotations} | ({"uid": removal.uid} if removal.uid else {})
+        patch = {"metadata": metadata, "spec": {"activeDeadlineSeconds": 1}}
         method, namespace = self._batch.patch_namespaced_job, resource.metadata.namespace
-        await self._or_none("patch", "jobs", method, removal.name, namespace, patch, _content_type=_MERGE_PATCH)
+        await self._unless_changed("patch", method, removal.name, namespace, patch, _content_type=_MERGE_PATCH)
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        method = self._batch.delete_namespaced_job
-        await self._or_none("delete", "jobs", method, name, resource.metadata.namespace, propagation_policy="Background")
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
+        # One that is suspended may be admitted this very moment.
+        seen = {"uid": job.uid, "resourceVersion": job.version if job.state is JobState.SUSPENDED else ""}
+        options = {"propagationPolicy": "Background", "preconditions": {key: value for key, value in seen.items() if value}}
+        method, namespace = self._batch.delete_namespaced_job, resource.metadata.namespace
+        await self._unless_changed("delete", method, job.name, namespace, body=options)
+
+    async def _unless_changed(self, verb: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        """Ask it of a Job, if that is still what was seen: the next pass looks at what is there."""
+        try:
+            await self._or_none(verb, "jobs", method, *arguments, **options)
+        except ClusterError as error:
+            if error.code != 409:
+                raise
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 

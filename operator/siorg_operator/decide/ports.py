@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.plan import Launch, Removal
-from siorg_operator.decide.state import QueueState
+from siorg_operator.decide.state import Job, QueueState
 from siorg_operator.decide.status import Event
 
 
@@ -25,7 +25,7 @@ class ClusterError(Exception):
 
 
 class Launcher(Protocol):
-    """Starts Jobs, ends those that cannot start, removes those that are history.
+    """Starts Jobs, ends those that do not go on, removes those that are history.
 
     Each method raises a ``ClusterError`` when it could not be done.
     """
@@ -34,10 +34,10 @@ class Launcher(Protocol):
         """Start a Job; False when this resource's Job of that slot and round was there already."""
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """End a Job whose pod cannot start; it stays as a failed one that says why. One that is gone is no error."""
+        """End a Job that does not go on; it stays as one that says why. One that is gone is no error."""
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        """Remove a finished Job. One that is gone is no error."""
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
+        """Remove a Job that is finished or suspended, as it was seen: one that is gone, or has changed, is no error."""
 
 
 class Reporter(Protocol):

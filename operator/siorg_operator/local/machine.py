@@ -17,8 +17,9 @@ from typing import Any
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
-from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
+from siorg_operator.decide.jobs import JobRecord, combine
 from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.pods import PodRecord
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, QueueState, Unreadable, later
 from siorg_operator.decide.status import Event
@@ -174,8 +175,8 @@ class LocalMachine:
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """Processes do not get stuck before they start."""
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:  # noqa: ARG002 - of the port
-        self._processes.pop(name, None)  # the log stays
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:  # noqa: ARG002 - of the port
+        self._processes.pop(job.name, None)  # the log stays
 
     async def _watch(self, process: Process, handle: asyncio.subprocess.Process) -> None:
         """Wait for the end of a process, and bring it about when its deadline is over."""
