@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from kube_double.server import ApiServer
+from kube_double.store import now
 from support.fleet import eventually
-from support.kube import condition
-from support.siorg_world import World
+from support.kube import Body, condition
+from support.siorg_world import HASTE, HELD_IMAGE, World
 
 
 @pytest.fixture
@@ -70,6 +71,34 @@ def test_a_probe_beside_a_sidecar_ends_the_trouble(world: World) -> None:
     world.wait_for_condition("SiorgAvailable", "True", "Answering")
     world.wait_until_drained()
     assert world.outcomes() == {"COMPLETED/1": 5}
+
+
+def test_a_job_on_a_node_that_does_not_answer_is_replaced_and_goes_on_when_the_node_does(world: World) -> None:
+    world.secret()
+    world.enqueue(5)
+    world.hold()
+    world.operator(constants={**HASTE, "siorg_operator.decide.pods._LOST_AFTER_SECONDS": 1.0})
+    world.create(world.resource(scaling={"maxJobs": 1}, job={"image": HELD_IMAGE}))
+    eventually(world.processes)
+    (pod,) = world.pods()
+
+    # So does the node controller: all else stays as the kubelet wrote it last.
+    world.kube.patch_status("pods", pod["metadata"]["name"], {"conditions": not_ready(pod)}, world.namespace)
+
+    eventually(lambda: len(world.processes()) == 2)
+    assert "0 unfinished, 1 lost → launched 1" in world.decision()["message"]
+    assert world.condition("Ready")["reason"] == "AsExpected"
+    world.release()
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": 5}
+    assert [condition(job, "Complete") for job in world.jobs()] == ["True", "True"]
+    assert not world.events("StuckJobEnded")
+
+
+def not_ready(pod: Body) -> list[Body]:
+    """The pod's conditions once its node is given up."""
+    others = [each for each in pod["status"]["conditions"] if each["type"] != "Ready"]
+    return [*others, {"type": "Ready", "status": "False", "lastTransitionTime": now()}]
 
 
 def test_a_suspended_job_is_told_and_works_once_it_is_admitted(world: World, server: ApiServer) -> None:

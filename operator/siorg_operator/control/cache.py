@@ -42,6 +42,7 @@ class _Pod:
     stuck_since: datetime | None = None
     """It tells only when a node took it, and then it may have pulled for minutes."""
     silent_since: datetime | None = None
+    ended_since: datetime | None = None
     deleted_since: datetime | None = None
 
     def at(self, now: datetime) -> PodRecord:
@@ -51,13 +52,14 @@ class _Pod:
         self.stuck_since = None if tells_when else self.stuck_since or now
         self.silent_since = None if silent is None else self.silent_since or now
         self.deleted_since = None if deleted is None else self.deleted_since or now
+        self.ended_since = None if record.exit_code is None else self.ended_since or now
         if stuck is not None and self.stuck_since is not None:
             record = replace(record, stuck=replace(stuck, since=max(stuck.since or now, self.stuck_since)))
         if silent is not None and self.silent_since is not None:
             record = replace(record, silent_since=max(silent, self.silent_since))
         if deleted is not None and self.deleted_since is not None:
             record = replace(record, deleted_at=max(deleted, later(self.deleted_since, record.deletion_grace)))
-        return record
+        return replace(record, ended_since=self.ended_since)
 
 
 class Cache:

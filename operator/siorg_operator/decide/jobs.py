@@ -18,7 +18,6 @@ from siorg_operator.decide.manifests import (
 )
 from siorg_operator.decide.pods import (
     LONG_AGO,
-    LOST_AFTER_SECONDS,
     NODE_SILENT,
     NOT_SCHEDULED,
     SCHEDULING_GATED,
@@ -26,6 +25,7 @@ from siorg_operator.decide.pods import (
     condition,
     ended_worker,
     last_words,
+    lost_from,
     moment,
 )
 from siorg_operator.decide.state import OUTCOMES, Ending, Job, JobState, Stuck, Summary, later
@@ -153,7 +153,8 @@ def combine(
     here = [pod for pod in pods if pod.lives and not pod.lost(now)]
     running = [pod for pod in here if pod.running]
     if ended is not None:
-        ended = replace(ended, termination_message=clean(ended.termination_message))
+        finished_at = min(filter(None, (ended.finished_at, ended.ended_since)), default=None)  # a node's clock may be ahead
+        ended = replace(ended, termination_message=clean(ended.termination_message), finished_at=finished_at)
     elif _ended_a_moment_ago(job, now):
         job = replace(job, failed_because=None, finished_at=None)
     summary = None if ended is None else read_summary(ended.termination_message)
@@ -210,7 +211,7 @@ def _is_outlived(job: JobRecord, ended: PodRecord, others: list[PodRecord], now:
             return False
     elif not (ended.succeeded and ended.exit_code == 0):
         return False
-    return not _a_moment_ago(ended.finished_at or LONG_AGO, now)
+    return not _a_moment_ago(ended.ended_since or ended.finished_at or LONG_AGO, now)
 
 
 def _state(
@@ -222,32 +223,26 @@ def _state(
         return JobState.ACTIVE
     if here:
         return JobState.PENDING
-    if any(pod.lives for pod in pods) or (job.ending_since is not None and _is_lost(job.ending_since, now)):
+    if any(pod.lives for pod in pods) or (job.ending_since is not None and now >= lost_from(job.ending_since)):
         return JobState.LOST
     return JobState.SUSPENDED if job.suspended else JobState.PENDING
 
 
 def _changes_at(job: JobRecord, pods: list[PodRecord], now: datetime, podless_since: datetime) -> datetime | None:
     """When some time that is given here to a Job or a pod is over."""
-    moments = [(job.ending_since, LOST_AFTER_SECONDS)]
+    silences = [job.ending_since, *(since for pod in pods for since in (pod.silent_since, pod.deleted_at))]
+    moments = [lost_from(since) for since in silences if since is not None]
+    moments += [later(pod.ended_since or pod.finished_at, _POD_LAGS_SECONDS) for pod in pods if pod.finished_at is not None]
+    on_their_way = [pod.on_its_way for pod in pods if pod.on_its_way is not None]
+    moments += [later(waits.since, _patience(waits)) for waits in on_their_way if waits.since is not None]
     if not any(pod.lives for pod in pods):
-        moments.append((podless_since, _STARTS_WITHIN_SECONDS if job.pods_failed else _TAKEN_UP_WITHIN_SECONDS))
-    for pod in pods:
-        moments += [(pod.silent_since, LOST_AFTER_SECONDS), (pod.deleted_at, LOST_AFTER_SECONDS)]
-        moments.append((pod.finished_at, _POD_LAGS_SECONDS))
-        if pod.on_its_way is not None:
-            moments.append((pod.on_its_way.since, _patience(pod.on_its_way)))
-    ends = [later(since, seconds) for since, seconds in moments if since is not None]
-    return min((end for end in ends if end > now), default=None)
+        moments.append(later(podless_since, _STARTS_WITHIN_SECONDS if job.pods_failed else _TAKEN_UP_WITHIN_SECONDS))
+    return min((then for then in moments if then > now), default=None)
 
 
 def _patience(waits: Stuck) -> float:
     """For how many seconds a pod may be on its way."""
     return _TAKEN_UP_WITHIN_SECONDS if waits.reason in _HAS_NO_NODE else _STARTS_WITHIN_SECONDS
-
-
-def _is_lost(since: datetime, now: datetime) -> bool:
-    return (now - since).total_seconds() >= LOST_AFTER_SECONDS
 
 
 def _why_not(
@@ -256,7 +251,7 @@ def _why_not(
     """Why a Job does not go on, if it does not."""
     if outlived is not None and outlived.lives:
         about = f"its worker has ended with exit code {outlived.exit_code}, and another container of its pod runs on"
-        return Stuck(WORKER_ENDED, about, outlived.finished_at)
+        return Stuck(WORKER_ENDED, about, outlived.ended_since or outlived.finished_at)
     if state is JobState.PENDING:
         return _stuck_job(job, pods, now, podless_since)
     return _lost_job(job, pods, now) if state is JobState.LOST else None

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from siorg_operator.decide.manifests import CONTAINER
-from siorg_operator.decide.state import Stuck, rfc3339
+from siorg_operator.decide.state import Stuck, later, rfc3339
 
 CANNOT_START: Final = frozenset({
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable",
@@ -31,7 +31,7 @@ _KUBELET_SAYS: Final = frozenset({
     "ReadinessGatesNotReady", "RestartAllContainersStarted",
 })  # fmt: skip
 """Why a pod is not Ready, where its kubelet says so. The node controller, for a node that does not answer, gives no reason."""
-LOST_AFTER_SECONDS: Final = 60.0
+_LOST_AFTER_SECONDS = 60.0
 """A node that does not answer may come back for so long; a pod that was deleted may take so long beyond its grace."""
 _KILLED: Final = frozenset({137, 143})
 LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
@@ -66,14 +66,17 @@ class PodRecord:
     exit_reason: str = ""
     termination_message: str = ""
     finished_at: datetime | None = None
+    """By its node's clock."""
+    ended_since: datetime | None = None
+    """When it was first seen to have ended; None: not known."""
 
     def lost(self, now: datetime) -> bool:
         """Whether nothing more is to be expected of it, although it is not said to have ended."""
-        return any(since is not None and _over(since, now) for since in (self.silent_since, self.deleted_at))
+        return any(since is not None and now >= lost_from(since) for since in (self.silent_since, self.deleted_at))
 
     def overdue(self, now: datetime) -> bool:
         """Whether it was deleted and should have gone by now."""
-        return self.deleted_at is not None and _over(self.deleted_at, now)
+        return self.deleted_at is not None and now >= lost_from(self.deleted_at)
 
     @property
     def was_killed(self) -> bool:
@@ -81,8 +84,9 @@ class PodRecord:
         return self.deleted_at is not None and self.exit_code in _KILLED and self.exit_reason != "OOMKilled"
 
 
-def _over(since: datetime, now: datetime) -> bool:
-    return (now - since).total_seconds() >= LOST_AFTER_SECONDS
+def lost_from(since: datetime) -> datetime:
+    """When something is given up that has not answered, or not gone, ``since`` then."""
+    return later(since, _LOST_AFTER_SECONDS)
 
 
 def pod_record(body: Mapping[str, Any]) -> PodRecord:

@@ -167,3 +167,15 @@ def test_a_pod_is_lost_so_long_after_it_was_first_seen_so_whatever_other_clocks_
         assert found == [JobState.ACTIVE, JobState.ACTIVE, JobState.LOST]
         show(cache, pod())  # its node is back
         assert observe(cache, 200)["j1"].state is JobState.ACTIVE
+
+
+def test_a_leftover_pod_has_its_time_from_when_its_worker_was_first_seen_to_have_ended() -> None:
+    """The end is of another clock: an operator's that is ahead must not end what is just about to end by itself."""
+    for finished in (-900, 900):
+        times = {"startedAt": rfc3339(at(-1000)), "finishedAt": rfc3339(at(finished))}
+        left = pod(state={"terminated": {"exitCode": 0, "reason": "Completed", **times}})
+        cache = shown(job(), left)
+        assert [observe(cache, seconds)["j1"].state for seconds in (0, 4, 5)] == [*[JobState.PENDING] * 2, JobState.SUCCEEDED]
+        found = observe(cache, 60)["j1"]
+        assert found.stuck is not None
+        assert (found.stuck.since, found.finished_at) == (NOW, min(at(finished), NOW))
