@@ -174,7 +174,9 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
             table.add_row(name, "-" if allowed is None else str(allowed), how)
     table.add_row("desired", str(plan.desired), "", end_section=True)
     active = sum(job.state is JobState.ACTIVE for job in subject.jobs)
-    table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod; each is capacity")
+    others = f", {plan.suspended} pending admission" if plan.suspended else ""
+    lost = f"; {plan.lost} lost beside them" if plan.lost else ""
+    table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod{others}; each is capacity{lost}")
     table.add_row("maxLaunchesPerStep", str(resource.spec.scaling.max_launches_per_step), "spec.scaling.maxLaunchesPerStep")
     why: str = "" if plan.reason is Reason.LAUNCHED else plan.reason
     table.add_row("would launch", str(len(plan.launches)), f"{why}{' (held back)' if plan.held_back else ''}")

@@ -77,6 +77,8 @@ class Registry:
     _pages: dict[str, tuple[int, list[Entry]]] = field(default_factory=dict)
     _owners: dict[str, Owners] = field(default_factory=dict)
     """Who wrote which fields of an object, by its uid."""
+    webhooks: list[tuple[str, Callable[[Body], object]]] = field(default_factory=list)
+    """Change what is created of a kind (its plural), as mutating webhooks do."""
 
     # Reading
 
@@ -138,6 +140,9 @@ class Registry:
             metadata |= {"uid": str(uuid4()), "creationTimestamp": now()}
             if builtin.has_generation(kind):
                 metadata["generation"] = 1
+            for plural, change in self.webhooks:
+                if plural == kind.plural:
+                    change(body)
             made = self._admitted(kind, body, None, options)
             key = (namespace, str(made["metadata"].get("name")))
             existing = self.store.get(kind.collection, key)

@@ -44,7 +44,8 @@ _SUMMARIES = st.builds(
     outcomes=st.dictionaries(st.sampled_from(OUTCOMES), _COUNTS),
     **dict.fromkeys(("claimed", "requests", "request_errors"), _COUNTS),
 )
-_STUCK = st.builds(Stuck, st.sampled_from(["ImagePullBackOff", "Unschedulable", "NoPod"]), st.text(max_size=5), _TIMES)
+_STUCK_REASONS = ["ImagePullBackOff", "Unschedulable", "NoPod"]
+_STUCK = st.builds(Stuck, st.sampled_from(_STUCK_REASONS), st.text(max_size=5), st.none() | _TIMES)
 JOBS = st.lists(
     st.builds(
         Job,

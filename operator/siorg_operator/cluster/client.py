@@ -21,8 +21,9 @@ from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.cluster.connection import POOL_SIZE, Body, request
 from siorg_operator.decide import manifests
 from siorg_operator.decide.clocks import not_ahead
-from siorg_operator.decide.jobs import PodRecord, combine, controller_uid, job_record, pod_record
+from siorg_operator.decide.jobs import combine, controller_uid, job_record
 from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.pods import PodRecord, pod_record
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, JobState, rfc3339
 from siorg_operator.decide.status import Event
@@ -120,19 +121,21 @@ class Kubernetes:
         """A deadline in the past makes the Job controller end it, and keeps it as history."""
         name, namespace = removal.name, resource.metadata.namespace
         pods = await self._list("pods", namespace, label_selector=f"{_CONTROLLER_UID_LABEL}={removal.uid}")
-        if any(_is_at_work(pod) for pod in pods["items"]):
+        if any(pod.running and pod.deleted_at is None for pod in map(pod_record, pods["items"])):
             raise ClusterError(f"Job {name} is not ended: its pod has come to run, although no watch has shown it yet")
-        because = f"{removal.stuck.reason}: {removal.stuck.message}"
-        metadata = {"uid": removal.uid, "annotations": {manifests.STUCK_ANNOTATION: because}}
-        patch = {"metadata": metadata, "spec": {"activeDeadlineSeconds": 1}}
+        annotations = {manifests.STUCK_ANNOTATION: f"{removal.stuck.reason}: {removal.stuck.message}"}
+        if removal.last_words:
+            annotations = {manifests.WORKER_ENDED_ANNOTATION: removal.last_words}
+        patch = {"metadata": {"uid": removal.uid, "annotations": annotations}, "spec": {"activeDeadlineSeconds": 1}}
         method = self._batch.patch_namespaced_job
         patched = self._or_none("patch", "jobs", method, name, namespace, patch, _content_type=_MERGE_PATCH)
         await _of_uid(removal.uid, patched, partial(self._read_job, namespace, name))
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
         name, namespace, method = job.name, resource.metadata.namespace, self._batch.delete_namespaced_job
-        deleted = self._or_none("delete", "jobs", method, name, namespace, body=_deletion(job.uid))
-        await _of_uid(job.uid, deleted, partial(self._read_job, namespace, name))
+        version = job.version if job.state is JobState.SUSPENDED else ""  # it may be admitted this very moment
+        deleted = self._or_none("delete", "jobs", method, name, namespace, body=_deletion(job.uid, version))
+        await _of_uid(job.uid, deleted, partial(self._read_job, namespace, name), version)
 
     async def find(self, resource: SiorgSyncWorker) -> list[Job]:
         bodies, pods = await self.list_owned(resource.metadata.namespace, resource.metadata.name)
@@ -329,26 +332,25 @@ def _launched(body: Body) -> Job:
     )  # fmt: skip
 
 
-def _is_at_work(pod: Body) -> bool:
-    """Whether its container runs, on a node that answers: what a lost node's pod says of itself is old."""
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    lost = any(condition.get("type") == "Ready" and condition.get("status") == "False" for condition in conditions)
-    return pod_record(pod).running and not lost and not pod["metadata"].get("deletionTimestamp")
+def _deletion(uid: str, version: str = "") -> Body:
+    preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+    return {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions, "propagationPolicy": "Background"}
 
 
-def _deletion(uid: str) -> Body:
-    return {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+async def _of_uid(
+    uid: str | None, sent: Awaitable[Body | None], read: Callable[[], Awaitable[Body | None]], version: str = ""
+) -> Body | None:
+    """The answer to a request that is meant for the object of that uid; None: it is gone, whoever has its name by now.
 
-
-async def _of_uid(uid: str | None, sent: Awaitable[Body | None], read: Callable[[], Awaitable[Body | None]]) -> Body | None:
-    """The answer to a request that is meant for the object of that uid; None: it is gone, whoever has its name by now."""
+    ``version``: the request was meant for that ``resourceVersion`` alone, and None may be that there is another one.
+    """
     try:
         return await sent
     except ClusterError as error:
         if error.code not in _REFUSED_FOR_ANOTHER:
             raise
-        there = await read()
-        if there is not None and there["metadata"]["uid"] == uid:
+        there = ((await read()) or {}).get("metadata", {})
+        if there.get("uid") == uid and version in {"", there.get("resourceVersion")}:
             raise
         return None
 

@@ -157,29 +157,30 @@ class Reconciler:
         return tuple(launched), next((answer for answer in answers if isinstance(answer, ClusterError)), None)
 
     async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
-        """Do the rest: end stuck Jobs, remove old ones, see to the CronJobs. Returns those that were ended now."""
+        """Do the rest: end Jobs that do not go on, remove old ones, see to the CronJobs. Returns those that were ended now."""
         launcher, refused = self._context.launcher, Reason.REMOVAL_REFUSED
-        old = [job for job in observed.jobs if job.name in planned.remove and not job.unfinished]
         requests = [
             # Once: it takes the Job controller a moment, and until then they look stuck.
             *(Request(f"end {job.name}", refused, partial(launcher.end, resource, job), once=True) for job in planned.end),
-            *(Request(f"remove {job.name}", refused, partial(launcher.remove, resource, job)) for job in old),
+            *(Request(f"remove {job.name}", refused, partial(launcher.remove, resource, job)) for job in planned.remove),
         ]
         if self._cron_jobs is not None:
             requests += self._cron_jobs.requests(resource, observed.cron_jobs, observed.cron_runs)
         done = await self._retries.send(requests, self._context.clock(), **self._where)
         ended = tuple(removal for removal in planned.end if f"end {removal.name}" in done)
         for removal in ended:
-            log.warning("Ended a stuck Job", **self._where, job=removal.name, reason=removal.stuck.message)
+            tell, what = (log.info, "Ended a leftover pod") if removal.last_words else (log.warning, "Ended a stuck Job")
+            tell(what, **self._where, job=removal.name, reason=removal.stuck.message)
         return ended
 
     def _count(self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result) -> None:
         if self._counted_until is None:
             last = resource.status.jobs.last_finished_time
             self._counted_until = "" if last is None else rfc3339(min(last, self._context.clock()))
-        finished = {f"{job.name}/{job.finished_at}": (job, rfc3339(job.finished_at)) for job in observed.jobs if job.finished_at}
-        for key, (job, at) in finished.items():
-            if key not in self._counted and at > self._counted_until:
+        # A worker may end before its Job does, which then has another time: it is one all the same.
+        finished = {job.uid: job for job in observed.jobs if job.finished_at is not None}
+        for uid, job in finished.items():
+            if uid not in self._counted and rfc3339(job.finished_at or job.created_at) > self._counted_until:
                 self._context.metrics.job_ended(*self._names, job)
         self._counted = set(finished)
         self._context.metrics.decided(*self._names, result, queue, observed.jobs)

@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from siorg_operator.decide.jobs import JobRecord, PodRecord
+from siorg_operator.decide.jobs import JobRecord
+from siorg_operator.decide.pods import PodRecord
 from siorg_operator.decide.state import Stuck
 
 _Record = TypeVar("_Record", JobRecord, PodRecord)
 
-_MOMENTS = ("created_at", "started_at", "finished_at")
+_MOMENTS = ("created_at", "started_at", "finished_at", "ending_since", "silent_since")
 _STATES = ("stuck", "on_its_way")
 
 
@@ -34,6 +35,9 @@ def not_ahead(record: _Record, before: _Record | None, now: datetime) -> _Record
     for name in _STATES:
         state: Stuck | None = getattr(record, name, None)
         was: Stuck | None = getattr(before, name, None)
-        if state is not None and state.since > (latest := now if was is None else was.since):
+        if state is None or state.since is None:
+            continue
+        latest = was.since if was is not None and was.since is not None and was.reason == state.reason else now
+        if state.since > latest:
             changes[name] = replace(state, since=latest)
     return replace(record, **changes) if changes else record

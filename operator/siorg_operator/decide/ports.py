@@ -31,7 +31,7 @@ class ClusterError(Exception):
 
 
 class Launcher(Protocol):
-    """Starts Jobs, ends those that cannot start, removes those that are history.
+    """Starts Jobs, ends those that do not go on, removes those that are history.
 
     Each method raises a ``ClusterError`` when it could not be done.
     """
@@ -40,12 +40,14 @@ class Launcher(Protocol):
         """Start a Job; this resource's Job of that slot and round as it is then: it may have been there, even finished."""
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """End a Job whose pod cannot start; it stays as a failed one that says why. One that is gone is no error, and another
-        one that has its name by now is left alone.
+        """End a Job that does not go on; it stays as one that says why. One that is gone is no error, and another one that has
+        its name by now is left alone.
         """
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
-        """Remove a finished Job. One that is gone is no error, and another one that has its name by now is left alone."""
+        """Remove a Job that is finished or suspended. One that is gone is no error; another one that has its name by now, and
+        one that was suspended and has changed, are left alone.
+        """
 
     async def find(self, resource: SiorgSyncWorker) -> Sequence[Job]:
         """All Jobs of a resource as they are now, whatever has been shown of them."""

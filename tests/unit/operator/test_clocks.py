@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.decide.clocks import not_ahead
-from siorg_operator.decide.jobs import JobRecord, PodRecord
+from siorg_operator.decide.jobs import JobRecord
+from siorg_operator.decide.pods import PodRecord
 from siorg_operator.decide.state import Stuck
 from support.operator_values import NOW, at
 
