@@ -224,9 +224,6 @@ async def test_nothing_can_be_told_of_a_resource_that_is_gone_and_that_is_no_err
     world.kube.delete(RESOURCE, side.resource.metadata.name)
     world.kube.wait_gone(RESOURCE, side.resource.metadata.name)
     assert await side.reporter.write_status(side.resource, {"rate": 0.5}) is None
-    world.create()  # another one of its name
-    assert await side.reporter.write_status(side.resource, {"rate": 0.5}) is None
-    assert "rate" not in world.status()
 
 
 # -- QueueReader ------------------------------------------------------------------------------------------------------

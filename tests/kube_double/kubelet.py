@@ -210,7 +210,7 @@ class Kubelet:
                          "lastTransitionTime": now()}  # fmt: skip
                 self.kube.patch_status("pods", name, {"conditions": [unfit]}, namespace)
         except ApiError as error:
-            if error.status not in (0, 404, 409):
+            if error.status not in (0, 404, 409, 422):
                 raise
 
 
@@ -268,7 +268,7 @@ class _Pod:
                 self._finish()
         except ApiError as error:
             # The object is gone, or another one has its name.
-            if error.status not in (0, 404, 409):
+            if error.status not in (0, 404, 409, 422):
                 raise
         finally:
             self._kill()
@@ -448,7 +448,7 @@ class _Pod:
         try:
             self._kube.patch("pods", metadata["name"], change, metadata["namespace"], subresource="status")
         except ApiError as error:
-            if error.status in (404, 409):
+            if error.status in (404, 409, 422):
                 raise
             return False
         self._said = status

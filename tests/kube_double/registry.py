@@ -195,6 +195,12 @@ class Registry:
                 raise Refused(415, "UnsupportedMediaType", f"accepted media types include: {MERGE_PATCH}, {APPLY_PATCH}")
             entry = self.entry(kind, namespace, name)
             new = self._decoded(kind, namespace, merge_patch(entry.copy(), patch), options)
+            uid, wanted = entry.body["metadata"]["uid"], new["metadata"].get("uid")
+            if subresource == "status" and kind.custom:
+                new["metadata"]["uid"] = uid  # of which nothing is looked at
+            elif wanted not in (None, uid):
+                fault = Fault("metadata.uid", "FieldValueInvalid", f'Invalid value: "{wanted}": field is immutable')
+                raise invalid_object(kind.group, kind.kind, name, [fault])
             return self._replace(kind, entry, new, options, subresource)
 
     def _apply(self, kind: Kind, namespace: str, name: str, config: Any, options: Options) -> Body:

@@ -51,7 +51,7 @@ _OWNER_ADVICE: Final = f"let the operator's Role update {PLURAL}/finalizers"
 """Where the admission plugin OwnerReferencesPermissionEnforcement refuses what we own: OpenShift has it."""
 _CONTROLLER_UID_LABEL: Final = "batch.kubernetes.io/controller-uid"
 _REFUSED_FOR_ANOTHER: Final = frozenset({409, 422})
-"""How the API server refuses what is meant for another uid: deletes as a conflict, patches also as a change of a fixed field."""
+"""How the API server refuses what is meant for another uid: a delete as a conflict, a patch as a change of a fixed field."""
 _LONGEST_EVENT = 1024  # bytes that Kubernetes takes of an event's message
 
 log = logger(__name__)
@@ -147,13 +147,11 @@ class Kubernetes:
     # -- the resource's other things ----------------------------------------------------------------------------------
 
     async def write_status(self, resource: SiorgSyncWorker, patch: Body) -> Body | None:
-        uid, namespace, name = resource.metadata.uid, resource.metadata.namespace, resource.metadata.name
-        patched = self._or_none(
-            "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status, GROUP, VERSION, namespace, PLURAL,
-            name, {"metadata": {"uid": uid}, "status": _without_secrets(patch)},
+        return await self._or_none(
+            "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
+            GROUP, VERSION, resource.metadata.namespace, PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
             field_manager=FIELD_MANAGER, _content_type=_MERGE_PATCH,
         )  # fmt: skip
-        return await _of_uid(uid, patched, partial(self.read_resource, namespace, name))
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
         now = rfc3339(self.clock.now())
@@ -338,7 +336,7 @@ def _deletion(uid: str, version: str = "") -> Body:
 
 
 async def _of_uid(
-    uid: str | None, sent: Awaitable[Body | None], read: Callable[[], Awaitable[Body | None]], version: str = ""
+    uid: str, sent: Awaitable[Body | None], read: Callable[[], Awaitable[Body | None]], version: str = ""
 ) -> Body | None:
     """The answer to a request that is meant for the object of that uid; None: it is gone, whoever has its name by now.
 
