@@ -12,9 +12,9 @@ import pytest
 
 from siorg_operator.api.resource import parse
 from siorg_operator.cluster.fingerprint import KEY_SECRET
-from siorg_operator.decide.manifests import job_name
+from siorg_operator.decide.manifests import cron_job, job_name
 from support.fleet import eventually
-from support.kube import ApiError, Kube, condition
+from support.kube import ApiError, Body, Kube, condition
 from support.operator_process import Operator
 from support.role import OPERATOR, Account, Right, account, may, rights, shipped, without
 from support.siorg_server import REPOSITORY
@@ -149,13 +149,22 @@ def cannot_create_jobs(world: World, who: Account) -> str:
     return told
 
 
+def blocking_is_enforced(world: World, who: Account, owner: Body) -> bool:
+    """Whether the account may not own a CronJob in the name of ``owner``; none is made."""
+    manifest = cron_job(parse(owner), "cleanup")
+    asking = Kube(who.kubeconfig, namespace=world.namespace)
+    enforced = refused(lambda: asking.request("POST", asking.path("cronjobs"), manifest, dryRun="All"))
+    asking.close()
+    return enforced
+
+
 def cannot_block_deletion(world: World, who: Account) -> str:
-    if world.cluster.server is None:
+    owner = world.create()
+    if not blocking_is_enforced(world, who, owner):
         pytest.skip("a real API server asks only where its plugin OwnerReferencesPermissionEnforcement is on")
     world.secret()
     world.enqueue()
     started(world, who)
-    world.create()
     told = str(world.wait_for_condition("Ready", "False", "LaunchFailed")["message"])
     assert "let the operator's Role update siorgsyncworkers/finalizers" in told
     return told

@@ -5,6 +5,7 @@ What one of them reaches, all do. A leader whose Lease went another way than its
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
@@ -43,9 +44,20 @@ def configuration(environ: Mapping[str, str] = os.environ) -> client.Configurati
         raise UsageError(f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster") from None
     if found.proxy:
         _use(found, Proxy("proxy-url of the kubeconfig", found.proxy))
-    elif (proxy := proxy_for(found.host, environ, other_names=_NAMES if in_cluster else ())) is not None:
-        _use(found, proxy)
+    elif not _is_loopback(found.host):
+        proxy = proxy_for(found.host, environ, other_names=_NAMES if in_cluster else ())
+        if proxy is not None:
+            _use(found, proxy)
     return found
+
+
+def _is_loopback(url: str) -> bool:
+    """This machine, as kind and minikube are reached: kubectl asks no proxy for it either."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _use(found: client.Configuration, proxy: Proxy) -> None:

@@ -128,6 +128,12 @@ def test_a_pod_asks_the_address_that_it_is_told_and_a_proxy_where_the_environmen
     assert (Sessions(found, Health()).server, found.host, found.proxy) == (IN_CLUSTER, IN_CLUSTER, proxy)
 
 
+@pytest.mark.parametrize("host", ["https://127.0.0.1:6443", "https://[::1]:6443", "http://localhost:8001"])
+def test_a_cluster_on_this_machine_is_asked_directly(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setattr(config, "load_kube_config", lambda client_configuration: setattr(client_configuration, "host", host))
+    assert configuration({"ALL_PROXY": PROXY}).proxy == ""
+
+
 @pytest.mark.parametrize("proxy", ["https://a:1", "socks5://a:1", "http://:1", "nonsense://"])
 def test_a_proxy_that_not_every_client_could_use_is_refused_by_its_variable(in_a_pod: None, proxy: str) -> None:
     with pytest.raises(UsageError, match=r"the proxy that https_proxy names; allowed: http://host:port"):
