@@ -101,6 +101,8 @@ def test_what_lies_ahead_happened_when_it_was_first_seen_also_once_its_own_time_
         for later in (20, 400):
             assert not_ahead(job(raw, created=raw), seen, at(later)) == seen
     assert not_ahead(pod(finished_at=AHEAD, started_at=at(1)), pod(), at(10)) == pod(finished_at=at(10), started_at=at(1))
+    assert not_ahead(pod(silent_since=AHEAD), None, at(10)) == pod(silent_since=at(10))
+    assert not_ahead(replace(job(None), ending_since=AHEAD), None, at(10)) == replace(job(None), ending_since=at(10))
 
 
 def test_what_has_happened_keeps_its_time() -> None:
@@ -115,3 +117,8 @@ def test_the_grace_of_a_pod_whose_trouble_is_dated_ahead_runs_from_when_it_was_s
         seen = not_ahead(record, pod(), at(10))
         assert getattr(seen, state) == Stuck("Unschedulable", "0/3 nodes", at(10))
         assert not_ahead(record, seen, at(500)) == seen
+
+
+def test_what_a_pod_waits_for_next_has_a_time_of_its_own() -> None:
+    gated, creating = Stuck("SchedulingGated", "", NOW), Stuck("ContainerCreating", "", at(900))
+    assert not_ahead(pod(on_its_way=creating), pod(on_its_way=gated), at(901)) == pod(on_its_way=creating)
