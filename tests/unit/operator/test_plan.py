@@ -402,7 +402,7 @@ def test_a_job_whose_worker_has_ended_or_is_lost_is_replaced_in_its_slot_and_end
     decided = decide(150, [outlived, lost, overdue])
     assert decided.launches == (Launch(0, 2), Launch(1, 2), Launch(2, 2))
     assert [(one.name, one.uid, one.last_words, one.reason) for one in decided.end] == [
-        (outlived.name, "its uid", "{}", "LeftoverPodEnded"), (overdue.name, "", "", "StuckJobEnded"),
+        (outlived.name, "its uid", "{}", "LeftoverPodEnded"), (overdue.name, overdue.uid, "", "StuckJobEnded"),
     ]  # fmt: skip
     assert decide(0, [outlived], job={"successfulJobsHistoryLimit": 0}).remove == ()  # not before its pod is gone
     assert said(150, [lost, *active(1)]).endswith("1 unfinished, 1 lost → launched 2")
