@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,15 +23,17 @@ from siorg_operator.control.cache import Cache
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Launch, Removal
-from siorg_operator.decide.ports import Launcher, QueueReader, Reporter
+from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
 from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Unreadable
 from siorg_operator.decide.status import Event
 from siorg_operator.local.command import prepare
 from siorg_operator.local.machine import LocalMachine
 from siorg_operator.serving.metrics import OperatorMetrics
+from support import admission
 from support.event_loop import until
 from support.fake_cluster import FakeCluster
 from support.job import job_environment
+from support.kube import condition
 from support.operator_values import NOW
 from support.queue import insert
 from support.siorg_world import RESOURCE, World
@@ -171,6 +173,25 @@ async def test_a_job_that_is_gone_is_ended_and_removed_without_an_error(side: Si
     await side.launcher.end(side.resource, Removal(name, Stuck("ImagePullBackOff", "no such image", NOW)))
     await side.launcher.remove(side.resource, Job(name, 0, 1, JobState.SUCCEEDED, NOW))
     assert side.jobs() == []
+
+
+@on([on_kubernetes])
+async def test_a_job_that_is_not_what_was_seen_is_neither_ended_nor_removed(side: Side, world: World) -> None:
+    with admission.suspended(world.cluster):
+        await launch(side)
+        await until(lambda: condition(world.jobs()[0], "Suspended") == "True", seconds=60)
+    (job,) = side.jobs()
+    assert job.state is JobState.SUSPENDED
+    stuck, changed = Stuck("ImagePullBackOff", "", NOW), "has changed meanwhile"
+    with pytest.raises(ClusterError, match=changed):
+        await side.launcher.end(side.resource, Removal(job.name, stuck, version="1"))
+    for seen in (replace(job, version="1"), replace(job, uid="5d3c7f2e-3a52-4d4b-9a53-0d5c1f4f3a99")):
+        with pytest.raises(ClusterError, match=changed):
+            await side.launcher.remove(side.resource, seen)
+    (there,) = world.jobs()
+    assert there["spec"]["activeDeadlineSeconds"] > 1
+    await side.launcher.remove(side.resource, job)
+    await until(lambda: not side.jobs(), seconds=60)
 
 
 # -- Reporter ---------------------------------------------------------------------------------------------------------

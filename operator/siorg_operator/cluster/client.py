@@ -106,25 +106,29 @@ class Kubernetes:
         annotations = {manifests.STUCK_ANNOTATION: f"{removal.stuck.reason}: {removal.stuck.message}"}
         if removal.last_words:
             annotations = {manifests.WORKER_ENDED_ANNOTATION: removal.last_words}
-        metadata = {"annotations": annotations} | ({"uid": removal.uid} if removal.uid else {})
-        patch = {"metadata": metadata, "spec": {"activeDeadlineSeconds": 1}}
-        method, namespace = self._batch.patch_namespaced_job, resource.metadata.namespace
-        await self._unless_changed("patch", method, removal.name, namespace, patch, _content_type=_MERGE_PATCH)
+        seen = {"resourceVersion": removal.version} if removal.version else {}
+        patch = {"metadata": seen | {"annotations": annotations}, "spec": {"activeDeadlineSeconds": 1}}
+        await self._if_as_seen(
+            "patch", self._batch.patch_namespaced_job, removal.name, resource, patch, _content_type=_MERGE_PATCH
+        )
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
         # One that is suspended may be admitted this very moment.
         seen = {"uid": job.uid, "resourceVersion": job.version if job.state is JobState.SUSPENDED else ""}
         options = {"propagationPolicy": "Background", "preconditions": {key: value for key, value in seen.items() if value}}
-        method, namespace = self._batch.delete_namespaced_job, resource.metadata.namespace
-        await self._unless_changed("delete", method, job.name, namespace, body=options)
+        await self._if_as_seen("delete", self._batch.delete_namespaced_job, job.name, resource, body=options)
 
-    async def _unless_changed(self, verb: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        """Ask it of a Job, if that is still what was seen: the next pass looks at what is there."""
+    async def _if_as_seen(
+        self, verb: str, method: Callable[..., Any], name: str, resource: SiorgSyncWorker, *arguments: Any, **options: Any
+    ) -> None:
+        """Ask it of a Job that is as it was seen. One that is gone is no error."""
         try:
-            await self._or_none(verb, "jobs", method, *arguments, **options)
+            await self._or_none(verb, "jobs", method, name, resource.metadata.namespace, *arguments, **options)
         except ClusterError as error:
             if error.code != 409:
                 raise
+            # No refusal that a person should know of: the next pass sees what it is now.
+            raise ClusterError(f"{verb} jobs: {name} has changed meanwhile; it is looked at again by itself") from None
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 

@@ -48,13 +48,13 @@ class Removal:
     Attributes:
         name: of the Job.
         stuck: why.
-        uid: of its object.
+        version: of its object, as it was seen: what has changed since is not ended.
         last_words: how its worker ended, of one that has done its work in a pod that lives on: no failure.
     """
 
     name: str
     stuck: Stuck
-    uid: str = ""
+    version: str = ""
     last_words: str = ""
 
     @property
@@ -324,7 +324,7 @@ def _graces(jobs: Sequence[Job], now: datetime, pacing: Pacing) -> list[tuple[Re
     """Jobs that do not go on, and the seconds that are left of their grace."""
     return [
         (
-            Removal(job.name, job.stuck, job.uid, job.last_words),
+            Removal(job.name, job.stuck, job.version, job.last_words),
             (pacing.unschedulable_grace if job.stuck.reason == "Unschedulable" else pacing.stuck_grace)
             - (now - job.stuck.since).total_seconds(),
         )

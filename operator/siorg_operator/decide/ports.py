@@ -34,10 +34,10 @@ class Launcher(Protocol):
         """Start a Job; False when this resource's Job of that slot and round was there already."""
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """End a Job that does not go on; it stays as one that says why. One that is gone is no error."""
+        """End a Job that does not go on, as it was seen; it stays as one that says why. One that is gone is no error."""
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
-        """Remove a Job that is finished or suspended, as it was seen: one that is gone, or has changed, is no error."""
+        """Remove a Job that is finished or suspended, as it was seen. One that is gone is no error."""
 
 
 class Reporter(Protocol):

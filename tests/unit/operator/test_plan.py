@@ -371,13 +371,13 @@ def test_never_ends_a_job_that_runs_and_patience_can_be_chosen() -> None:
 
 def test_a_job_whose_worker_has_ended_or_is_lost_is_replaced_in_its_slot_and_ended_where_that_is_due() -> None:
     since = Stuck("WorkerEnded", "", at(-30))
-    outlived = dataclasses.replace(ended(-30), stuck=since, uid="its uid", last_words="{}")
+    outlived = dataclasses.replace(ended(-30), stuck=since, version="7", last_words="{}")
     lost = job(1, state=JobState.LOST, stuck=Stuck("NodeLost", "its node does not answer", None))
     overdue = job(2, state=JobState.LOST, stuck=Stuck("NodeLost", "its pod does not go", at(-90)))
     decided = decide(150, [outlived, lost, overdue])
     assert decided.launches == (Launch(0, 2), Launch(1, 2), Launch(2, 2))
-    assert [(one.name, one.uid, one.last_words, one.reason) for one in decided.end] == [
-        (outlived.name, "its uid", "{}", "LeftoverPodEnded"), (overdue.name, "", "", "StuckJobEnded"),
+    assert [(one.name, one.version, one.last_words, one.reason) for one in decided.end] == [
+        (outlived.name, "7", "{}", "LeftoverPodEnded"), (overdue.name, "", "", "StuckJobEnded"),
     ]  # fmt: skip
     assert decide(0, [outlived], job={"successfulJobsHistoryLimit": 0}).remove == ()  # not before its pod is gone
     assert said(150, [lost, *active(1)]).endswith("1 unfinished, 1 lost → launched 2")
