@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from kube_double.server import ApiServer
 from kube_double.store import now
+from support import admission
 from support.fleet import eventually
 from support.kube import Body, condition
 from support.siorg_world import HASTE, HELD_IMAGE, World
 
 
 @pytest.fixture
-def sidecars(server: ApiServer) -> Iterator[None]:
-    """Istio's webhook: every pod gets a container more, which does not end by itself."""
-    with server.webhook("pods", lambda pod: pod["spec"]["containers"].append({"name": "istio-proxy", "image": "istio"})):
+def sidecars(world: World) -> Iterator[None]:
+    with admission.sidecars(world.cluster):
         yield
 
 
@@ -101,14 +100,14 @@ def not_ready(pod: Body) -> list[Body]:
     return [*others, {"type": "Ready", "status": "False", "lastTransitionTime": now()}]
 
 
-def test_a_suspended_job_is_told_and_works_once_it_is_admitted(world: World, server: ApiServer) -> None:
+def test_a_suspended_job_is_told_and_works_once_it_is_admitted(world: World) -> None:
     world.secret()
     world.operator()
     world.enqueue(5)
-    with server.webhook("jobs", lambda job: job["spec"].update(suspend=True)):  # as Kueue's does
+    with admission.suspended(world.cluster):
         world.create(world.resource(scaling={"maxJobs": 1}))
         told = world.wait_for_condition("ScalingActive", "True", "PendingAdmission")
-    assert "1 of 1 unfinished Job is suspended" in told["message"]
+    assert "1 of 1 unfinished Job waits for admission" in told["message"]
     assert world.condition("Ready")["reason"] == "PendingAdmission"
     (job,) = world.jobs()
     assert not world.pods()
@@ -120,22 +119,18 @@ def test_a_suspended_job_is_told_and_works_once_it_is_admitted(world: World, ser
     assert world.condition("Ready")["reason"] == "AsExpected"
 
 
-def test_a_suspended_job_goes_when_the_work_has_ended_without_it(world: World, server: ApiServer) -> None:
+def test_a_suspended_job_goes_when_the_work_has_ended_without_it(world: World) -> None:
     world.secret()
     world.operator()
     world.enqueue(5)
-    with server.webhook("jobs", lambda job: job["spec"].update(suspend=True)):
+    with admission.suspended(world.cluster):
         world.create(world.resource(scaling={"maxJobs": 1}))
         eventually(world.jobs)
-    (job,) = world.jobs()
+    assert len(world.jobs()) == 1
 
     world.connection.execute("DELETE FROM siorg_sync_queue")
 
     eventually(lambda: not world.jobs())
-    asked = [
-        each for each in server.requests if (each.verb, each.resource, each.namespace) == ("delete", "jobs", world.namespace)
-    ]
-    assert [(each.name, each.status) for each in asked] == [(job["metadata"]["name"], 200)]
     world.enqueue(5)
     world.wait_until_drained()  # and none is missed
     assert world.outcomes() == {"COMPLETED/1": 5}

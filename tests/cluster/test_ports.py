@@ -30,9 +30,11 @@ from siorg_operator.decide.status import Event
 from siorg_operator.local.command import prepare
 from siorg_operator.local.machine import LocalMachine
 from siorg_operator.serving.metrics import OperatorMetrics
+from support import admission
 from support.event_loop import until
 from support.fake_cluster import FakeCluster
 from support.job import job_environment
+from support.kube import condition
 from support.operator_values import NOW, job
 from support.queue import insert
 from support.siorg_world import HELD_IMAGE, RESOURCE, World
@@ -201,6 +203,19 @@ async def test_a_job_that_has_come_to_run_unseen_is_not_ended_as_stuck(side: Sid
         await side.launcher.end(side.resource, Removal(made.name, STUCK, made.uid))
     world.release()
     await until(lambda: [job.ending for job in side.jobs()] == [Ending.DONE], seconds=60)
+
+
+@on([on_kubernetes])
+async def test_a_suspended_job_that_has_changed_since_it_was_seen_is_not_removed(side: Side, world: World) -> None:
+    with admission.suspended(world.cluster):
+        await launch(side)
+        await until(lambda: condition(world.jobs()[0], "Suspended") == "True", seconds=60)
+    (job,) = side.jobs()
+    assert job.state is JobState.SUSPENDED
+    await side.launcher.remove(side.resource, replace(job, version="1"))
+    assert [one.uid for one in side.jobs()] == [job.uid]
+    await side.launcher.remove(side.resource, job)
+    await until(lambda: not side.jobs(), seconds=60)
 
 
 # -- Reporter ---------------------------------------------------------------------------------------------------------

@@ -191,10 +191,10 @@ _SIDECARS: Final = (
 
 def pending_admission(plan: Plan) -> str:
     """Jobs are suspended."""
-    are = "Job is" if plan.suspended == 1 else "Jobs are"
+    wait = "waits" if plan.suspended == 1 else "wait"
     return (
-        f"{plan.suspended} of {plan.unfinished} unfinished {are} suspended and begins once it is admitted (by Kueue: see kubectl"
-        " get workloads; by whoever set spec.suspend of the Job)"
+        f"{plan.suspended} of {plan.unfinished} unfinished {_plural(plan.unfinished, 'Job')} {wait} for admission: suspended, by"
+        " Kueue (kubectl get workloads) or by whoever set spec.suspend of the Job"
     )
 
 

@@ -194,7 +194,7 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
     # Neither lost nor waiting for their admission is a fault: others work in their place, or they will.
     (queue_of(9), [job(0, state=JobState.LOST, stuck=Stuck("NodeLost", "its node", None)), *active(1, first_slot=1)], {}, []),
     (queue_of(9), [job(0, state=JobState.SUSPENDED)], {}, [
-        f"{kind} True PendingAdmission: 1 of 1 unfinished Job is suspended and begins once it is admitted (by Kueue"
+        f"{kind} True PendingAdmission: 1 of 1 unfinished Job waits for admission: suspended, by Kueue (kubectl"
         for kind in ("Ready", "ScalingActive")
     ]),
     (queue_of(9, token_error=NO_TOKEN), [], {}, [
