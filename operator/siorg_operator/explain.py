@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +19,12 @@ from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
-from siorg_operator.decide.jobs import combine, controller_uid, job_record, pod_record
+from siorg_operator.decide.jobs import controller_uid
 from siorg_operator.decide.plan import Plan, plan
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable, Verifications
 from siorg_operator.settings import OperatorSettings
-from siorg_runtime.redaction import redactor
 
 _NOTHING_READ: Final = Reading(0, verifications=Verifications(unreadable="the database was not read"))
 """A queue whose depth is supposed."""
@@ -40,6 +39,7 @@ class Subject:
     jobs: list[Job]
     newest: Mapping[str, Any] | None = None
     """The newest Job in the cluster, which the operator made."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     assumed: list[str] = field(default_factory=list)
     """What was taken for granted, in words that follow "Assumed: "."""
 
@@ -93,7 +93,7 @@ def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     subject.assume_image(settings.job_image)
     if depth is not None:
         subject.assume_depth(depth)
-    decided = plan(subject.resource, subject.queue, subject.jobs, datetime.now(UTC), settings.pacing)
+    decided = plan(subject.resource, subject.queue, subject.jobs, subject.now(), settings.pacing)
     show(Console(), subject, decided)
     reading = subject.queue.reading
     if is_file and isinstance(reading, Unreadable) and reading.reason is Reason.WRONG_URL:
@@ -124,8 +124,9 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
     # Half a second of imports that a file does not need.
     from prometheus_client import CollectorRegistry
 
-    from siorg_operator.cluster.client import Kubernetes
+    from siorg_operator.cluster.client import Kubernetes, owned_jobs
     from siorg_operator.cluster.connection import api_client, namespace_of_context
+    from siorg_operator.cluster.fingerprint import Fingerprints
     from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
     from siorg_operator.serving.metrics import OperatorMetrics
 
@@ -141,18 +142,14 @@ async def _of_cluster(name: str, namespace: str | None, environ: Mapping[str, st
         bodies, pods = await kubernetes.list_owned(namespace, resource.metadata.name)
         bodies = [job for job in bodies if controller_uid(job) == resource.metadata.uid]
         secrets = Secrets(kubernetes.read_secret, refresh_seconds=0)
-        queue = await SecretQueueReader(secrets, databases.read).read(resource)
+        fingerprints = Fingerprints(namespace, kubernetes.read_secret, None)
+        queue = await SecretQueueReader(secrets, fingerprints, databases.read).read(resource)
     finally:
         await databases.close()
         kubernetes.close()
-    now = datetime.now(UTC)
-    jobs = [
-        combine(record, [pod_record(pod) for pod in pods if controller_uid(pod, "Job") == record.uid], now, redactor.text)
-        for job in bodies
-        if (record := job_record(job)) is not None
-    ]
+    jobs = owned_jobs(resource, bodies, pods, kubernetes.clock.now())
     newest = max(bodies, key=lambda job: str(job["metadata"].get("creationTimestamp") or ""), default=None)
-    return Subject(resource, queue, jobs, newest)
+    return Subject(resource, queue, jobs, newest, kubernetes.clock.now)
 
 
 def show(console: Console, subject: Subject, plan: Plan) -> None:
@@ -177,7 +174,9 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
             table.add_row(name, "-" if allowed is None else str(allowed), how)
     table.add_row("desired", str(plan.desired), "", end_section=True)
     active = sum(job.state is JobState.ACTIVE for job in subject.jobs)
-    table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod; each is capacity")
+    others = f", {plan.suspended} pending admission" if plan.suspended else ""
+    lost = f"; {plan.lost} lost beside them" if plan.lost else ""
+    table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod{others}; each is capacity{lost}")
     table.add_row("maxLaunchesPerStep", str(resource.spec.scaling.max_launches_per_step), "spec.scaling.maxLaunchesPerStep")
     why: str = "" if plan.reason is Reason.LAUNCHED else plan.reason
     table.add_row("would launch", str(len(plan.launches)), f"{why}{' (held back)' if plan.held_back else ''}")

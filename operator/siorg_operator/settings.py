@@ -82,7 +82,7 @@ class OperatorSettings:
     )
     lease_name: str = setting(
         _matching(_SUBDOMAIN, 253, "an object's name", "an object's name: lower-case letters, digits, - and ."),
-        "Name of the Lease",
+        "A Lease to hold beside the namespace's own, siorg-operator: the one by which an older version of this installation led",
         default="siorg-operator",
     )
     lease_secs: int = whole(15, 2, 600, "A standby takes over so long after the leader's last renewal", unit="seconds")

@@ -29,18 +29,21 @@ from support.lease_replicas import Replica, Replicas
 LEASE, RENEW, RETRY = 3, 2, 1  # seconds
 SLACK = 3  # seconds that a busy machine may add
 NAME = "siorg-operator"
+OTHERS = ("one-release", "another-release")
+"""By which older versions led."""
 
 
 @pytest.fixture(autouse=True)
 def no_lease(cluster: Cluster) -> Iterator[None]:
     yield
-    if cluster.kube.get("leases", NAME) is not None:
-        cluster.kube.delete("leases", NAME)
-        cluster.kube.wait_gone("leases", NAME)
+    for name in (NAME, *OTHERS):
+        if cluster.kube.get("leases", name) is not None:
+            cluster.kube.delete("leases", name)
+            cluster.kube.wait_gone("leases", name)
 
 
-def spec(cluster: Cluster) -> dict[str, Any]:
-    lease = cluster.kube.get("leases", NAME)
+def spec(cluster: Cluster, name: str = NAME) -> dict[str, Any]:
+    lease = cluster.kube.get("leases", name)
     return {} if lease is None else dict(lease["spec"])
 
 
@@ -50,9 +53,11 @@ def spec(cluster: Cluster) -> dict[str, Any]:
 class Member:
     """A replica on threads of this process, and what became of it."""
 
-    def __init__(self, server: ApiServer, namespace: str, lease: float, renew: float, on_try: Callable[[int], object]) -> None:
+    def __init__(
+        self, server: ApiServer, namespace: str, lease: float, renew: float, on_try: Callable[[int], object], name: str
+    ) -> None:
         settings: Any = SimpleNamespace(
-            namespace=namespace, lease_name=NAME, identity="me", lease_secs=lease, lease_renew_secs=renew, lease_retry_secs=0.1
+            namespace=namespace, lease_name=name, identity="me", lease_secs=lease, lease_renew_secs=renew, lease_retry_secs=0.1
         )
         api = client.ApiClient(client.Configuration(host=server.url))
         api.user_agent = "member"
@@ -90,8 +95,10 @@ def join(cluster: Cluster, server: ApiServer) -> Iterator[Join]:
     """Let a replica take part; by default with a lease that no busy machine loses."""
     members: list[Member] = []
 
-    def started(lease: float = 20, renew: float = 15, on_try: Callable[[int], object] = lambda _: None) -> Member:
-        members.append(Member(server, cluster.namespace, lease, renew, on_try))
+    def started(
+        lease: float = 20, renew: float = 15, on_try: Callable[[int], object] = lambda _: None, name: str = NAME
+    ) -> Member:
+        members.append(Member(server, cluster.namespace, lease, renew, on_try, name))
         return members[-1]
 
     yield started
@@ -105,15 +112,15 @@ def lost(member: Member) -> str:
     return reason
 
 
-def seize(cluster: Cluster, holder: str) -> None:
+def seize(cluster: Cluster, holder: str, name: str = NAME) -> None:
     """Write to the Lease as somebody else; it is made where there is none."""
     namespace = cluster.namespace
-    body = {"metadata": {"name": NAME, "namespace": namespace}, "spec": {"holderIdentity": holder, "leaseDurationSeconds": 60}}
+    body = {"metadata": {"name": name, "namespace": namespace}, "spec": {"holderIdentity": holder, "leaseDurationSeconds": 60}}
     assert cluster.server is not None
-    if cluster.server.get("leases", NAME, namespace) is None:
+    if cluster.server.get("leases", name, namespace) is None:
         cluster.server.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **body}, namespace)
     else:
-        cluster.server.patch("leases", NAME, {"spec": body["spec"]}, namespace)
+        cluster.server.patch("leases", name, {"spec": body["spec"]}, namespace)
 
 
 def test_the_lease_says_who_leads_and_nobody_after_the_release(
@@ -135,6 +142,36 @@ def test_the_lease_says_who_leads_and_nobody_after_the_release(
     successor.leads()
     assert successor.leadership.identity != member.leadership.identity  # the same setting, another random end
     assert spec(cluster)["leaseTransitions"] == 1
+
+
+@pytest.mark.parametrize("names", [OTHERS, (NAME, OTHERS[1]), (OTHERS[0], NAME)])
+def test_a_second_installation_in_the_namespace_stands_by_and_says_so(
+    cluster: Cluster, join: Join, caplog: pytest.LogCaptureFixture, names: tuple[str, str]
+) -> None:
+    caplog.set_level("INFO")
+    first = join(name=names[0])
+    first.leads()
+    second = join(name=names[1])
+    second.tries()
+    assert not second.leadership.is_leader
+    said = [entry for entry in caplog.records if entry.message.startswith("Standing by: another one reconciles this namespace")]
+    assert len(said) == 1
+    first.end()
+    second.leads()
+    assert spec(cluster)["holderIdentity"] == spec(cluster, names[1])["holderIdentity"] == second.leadership.identity
+    assert first.lost == second.lost == []
+
+
+def test_before_and_after_an_upgrade_replicas_never_lead_together(cluster: Cluster, join: Join) -> None:
+    """The older ones lead by a Lease of another name, and know of no other."""
+    seize(cluster, "an older one", OTHERS[0])
+    upgraded = join(name=OTHERS[0])
+    upgraded.tries()
+    assert not upgraded.leadership.is_leader
+    seize(cluster, "", OTHERS[0])
+    upgraded.leads()
+    seize(cluster, "an older one", OTHERS[0])  # by force; of itself it would wait
+    assert f"an older one holds the lease {cluster.namespace}/{OTHERS[0]}" in lost(upgraded)
 
 
 TROUBLES: dict[str, tuple[dict[str, Any], str]] = {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kube_double.server import ApiServer
+from siorg_operator.control.handlers import WATCHED
 from support.fleet import eventually
 from support.job_census import job_census
 from support.operator_process import Operator
@@ -158,6 +159,29 @@ def test_while_the_api_server_is_gone_jobs_go_on_and_afterwards_so_does_the_oper
         assert pids < {process.pid for process in world.processes()}
         world.release()
         drain(world)
+
+
+def test_a_token_that_is_refused_for_a_while_is_asked_for_again(world: World, server: ApiServer) -> None:
+    world.secret()
+    operator = world.operator()
+    world.create()
+    world.wait_for_condition("Ready", "True")
+    with server.fault(namespace=world.namespace, user_agent="kopf", status=401) as refused:
+        server.cut()
+        eventually(lambda: refused.hits > len(WATCHED))
+    world.enqueue(10)
+    drain(world, 10)
+    assert operator.running
+
+
+def test_a_leader_whose_watches_are_not_answered_is_not_ready_and_tells_for_how_long(world: World, server: ApiServer) -> None:
+    operator = world.operator(constants=HASTE | {"siorg_operator.serving.health.WATCH_SECONDS": 0.5})
+    with server.fault(verb="watch", resource="jobs", namespace=world.namespace, user_agent="kopf", hang=True):
+        server.cut()
+        eventually(lambda: operator.probe("readyz")[1].startswith("jobs: no list or watch was answered for"))
+        assert operator.metric("siorg_operator_watch_unanswered_seconds") > 0.5
+        assert operator.probe("healthz")[0] == 200
+    eventually(lambda: operator.probe("readyz")[0] == 200)
 
 
 def test_an_api_server_that_is_gone_at_the_start_is_waited_for(world: World, server: ApiServer) -> None:

@@ -94,7 +94,7 @@ def at_rest(world: World) -> bool:
     status = world.status()
     queue, jobs = status.get("queue") or {}, status.get("jobs") or {}
     return (
-        queue.get("claimable") == 0
+        queue.get("claimable") == world.depth() == 0  # what nobody has looked at since is not told yet
         and not jobs.get("active")
         and not jobs.get("pending")
         and not world.unfinished_jobs()

@@ -6,6 +6,7 @@ from typing import Any
 
 from kube_double.server import ApiServer
 from support.fleet import eventually
+from support.job_census import job_census
 from support.operator_process import Operator
 from support.siorg_world import HASTE, HELD_IMAGE, RESOURCE, World
 
@@ -69,3 +70,19 @@ def test_a_resource_that_was_made_anew_meanwhile_is_another_one(world: World, se
         world.release()
         world.wait_until_drained()
         assert {job["metadata"]["ownerReferences"][0]["uid"] for job in world.jobs()} == {uid}
+
+
+def test_a_watch_that_is_silent_neither_stops_the_work_nor_makes_the_jobs_too_many(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.create(world.resource(scaling={"maxJobs": 2}, job={"successfulJobsHistoryLimit": 0}))
+    constants = HASTE | {"siorg_operator.control.expectations._SHOWN_WITHIN_SECONDS": 0.5}
+    silent = server.fault(verb="watch", resource="jobs", user_agent="kopf", hang=True)
+    with (
+        silent,
+        job_census(world.cluster.kubeconfig, world.namespace) as census,
+        world.operator(start=False, constants=constants),
+    ):
+        for burst in range(1, 4):
+            world.enqueue(40)
+            eventually(lambda: world.outcomes() == {"COMPLETED/1": 40 * burst})  # noqa: B023
+    assert (census.most, census.doubled) == (2, [])

@@ -150,6 +150,25 @@ def test_a_changed_secret_is_noticed_however_seldom_the_queue_is_polled(world: W
     postgres.drop(other_url)
 
 
+def test_neither_a_touch_of_the_secret_nor_another_leader_resets_the_back_off(world: World) -> None:
+    """Reloader and external-secrets write Secrets all the time, with the data that they have."""
+    world.cluster.kubelet.images["siorg-job:failing"] = [sys.executable, "-c", "import sys; sys.exit(1)"]
+    world.secret()
+    world.enqueue(10)
+    operator = world.operator()
+    world.create(world.resource(job={"image": "siorg-job:failing", "failedJobsHistoryLimit": 50}, scaling={"maxJobs": 1}))
+
+    for streak in (1, 2, 3):
+        eventually(lambda: (world.status().get("backoff") or {}).get("streak") == streak, seconds=60)  # noqa: B023
+        world.kube.patch("secrets", SECRET, {"metadata": {"annotations": {"touched": str(streak)}}})
+        if streak == 2:
+            operator.stop()
+            operator.start()
+
+    assert len({job["metadata"]["labels"]["siorg.waterswamp.dev/template"] for job in world.jobs()}) == 1
+    assert len(world.jobs()) - world.status()["backoff"]["streak"] in {0, 1}  # one may be on its way
+
+
 def test_a_missing_token_is_named_and_nothing_is_launched_until_it_is_there(
     cluster: Cluster, database_url: str, tmp_path: Path
 ) -> None:

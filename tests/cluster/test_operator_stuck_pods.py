@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import format_datetime
+from typing import Any, Self
 
 import pytest
 
+from kube_double.server import ApiServer
 from support.fleet import eventually
 from support.kube import condition
 from support.siorg_world import IMAGE, World
@@ -118,3 +121,29 @@ def test_a_pod_that_becomes_ready_within_the_grace_is_left_alone(world: World) -
     assert [one["metadata"]["name"] for one in world.jobs()] == [job["metadata"]["name"]]
     world.wait_for_condition("Degraded", "False")
     assert not world.events("StuckJobEnded")
+
+
+def test_an_operator_whose_clock_is_ahead_ends_no_pod_before_its_grace_is_over(
+    world: World, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All clocks of the cluster are behind here, by more than every grace."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) - timedelta(minutes=16)
+
+    for module in ("store", "job_controller", "kubelet", "registry"):
+        monkeypatch.setattr(f"kube_double.{module}.datetime", Behind)
+    monkeypatch.setattr("aiohttp.web_response.rfc822_formatted_time", lambda: format_datetime(Behind.now(UTC), usegmt=True))
+    world.secret()
+    world.enqueue(10)
+    world.operator(UNSCHEDULABLE_GRACE_SECS=300)
+    world.create(world.resource(job={"podTemplate": {"spec": {"nodeSelector": {"disk": "none-of-these"}}}}))
+
+    told = world.wait_for_condition("Degraded", "True", "PodsStuck")
+
+    assert "nodes are available" in told["message"]
+    assert datetime.fromisoformat(told["lastTransitionTime"]) < Behind.now(UTC) + timedelta(minutes=1)
+    (job,) = world.unfinished_jobs()  # an end would have come before that was told
+    assert "siorg.waterswamp.dev/stuck" not in job["metadata"]["annotations"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,25 +18,29 @@ from prometheus_client import CollectorRegistry
 
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.cluster.client import Kubernetes
+from siorg_operator.cluster.fingerprint import Fingerprints
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.control.cache import Cache
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import job_name
 from siorg_operator.decide.plan import Launch, Removal
-from siorg_operator.decide.ports import Launcher, QueueReader, Reporter
-from siorg_operator.decide.state import Ending, Job, Stuck, Unreadable
+from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
+from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Unreadable
 from siorg_operator.decide.status import Event
 from siorg_operator.local.command import prepare
 from siorg_operator.local.machine import LocalMachine
 from siorg_operator.serving.metrics import OperatorMetrics
+from support import admission
 from support.event_loop import until
 from support.fake_cluster import FakeCluster
 from support.job import job_environment
-from support.operator_values import NOW
+from support.kube import condition
+from support.operator_values import NOW, job
 from support.queue import insert
-from support.siorg_world import RESOURCE, World
+from support.siorg_world import HELD_IMAGE, RESOURCE, World
 
 NOWHERE = "postgresql://nobody:correct-horse@127.0.0.1:1/nothing"
+STUCK = Stuck("ImagePullBackOff", "no such image", NOW)
 EVENT = Event("Warning", "JobsFailing", "Jobs fail")
 
 
@@ -70,7 +74,8 @@ def on_kubernetes(world: World) -> Side:
 
     def reader(url: str) -> QueueReader:
         world.secret(url)
-        return SecretQueueReader(Secrets(kubernetes.read_secret, refresh_seconds=0), databases.read)
+        fingerprints = Fingerprints(world.namespace, kubernetes.read_secret, kubernetes.patch_secret)
+        return SecretQueueReader(Secrets(kubernetes.read_secret, refresh_seconds=0), fingerprints, databases.read)
 
     async def close() -> None:
         await databases.close()
@@ -134,7 +139,7 @@ def on(sides: list[Any]) -> Callable[[Callable[..., Awaitable[None]]], Any]:
     return decorate
 
 
-async def launch(side: Side, slot: int = 0, round_: int = 1) -> bool:
+async def launch(side: Side, slot: int = 0, round_: int = 1) -> Job:
     return await side.launcher.launch(side.resource, Launch(slot, round_), secrets_hash="c0ffee", decision="launched 1")
 
 
@@ -145,12 +150,15 @@ async def launch(side: Side, slot: int = 0, round_: int = 1) -> bool:
 async def test_a_launched_job_is_capacity_at_its_place_and_one_that_is_launched_again_is_there_once(
     side: Side, world: World
 ) -> None:
-    assert [await launch(side, 2, 5), await launch(side, 2, 5)] == [True, False]
+    answered = [await launch(side, 2, 5), await launch(side, 2, 5)]
     (job,) = side.jobs()
     assert (job.name, job.slot, job.round) == (job_name(side.resource, 2, 5), 2, 5)
     assert job.template
-    assert sorted(await asyncio.gather(launch(side, 1), launch(side, 1))) == [False, True]
+    assert {(one.name, one.uid, one.template) for one in answered} == {(job.name, job.uid, job.template)}
+    first, second = await asyncio.gather(launch(side, 1), launch(side, 1))
+    assert first.uid == second.uid != job.uid
     assert sorted(job.slot for job in side.jobs()) == [1, 2]
+    assert {job.uid for job in await side.launcher.find(side.resource)} == {job.uid, first.uid}
 
 
 @on(REAL)
@@ -161,16 +169,53 @@ async def test_a_job_tells_how_it_ended_and_is_kept_until_it_is_removed(side: Si
     assert job.ending is Ending.DONE
     assert job.summary is not None
     assert job.summary.claimed == 0
-    await side.launcher.remove(side.resource, job.name)
+    again = await launch(side)
+    assert (again.uid, again.unfinished) == (job.uid, False)  # not launched once more
+    await side.launcher.remove(side.resource, job)
     await until(lambda: not side.jobs(), seconds=60)
 
 
 @on(ALL)
 async def test_a_job_that_is_gone_is_ended_and_removed_without_an_error(side: Side, world: World) -> None:
     name = job_name(side.resource, 0, 1)
-    await side.launcher.end(side.resource, Removal(name, Stuck("ImagePullBackOff", "no such image", NOW)))
-    await side.launcher.remove(side.resource, name)
+    await side.launcher.end(side.resource, Removal(name, STUCK, "gone"))
+    await side.launcher.remove(side.resource, job(uid="gone"))
     assert side.jobs() == []
+
+
+@on([on_kubernetes])
+async def test_what_is_meant_for_an_older_job_leaves_the_one_alone_that_has_its_name(side: Side, world: World) -> None:
+    made = replace(await launch(side), uid="older")
+    before = world.jobs()
+    await side.launcher.end(side.resource, Removal(made.name, STUCK, made.uid))
+    await side.launcher.remove(side.resource, made)
+    assert [one["metadata"]["uid"] for one in world.jobs()] == [before[0]["metadata"]["uid"]]
+    assert world.jobs()[0]["spec"]["activeDeadlineSeconds"] == before[0]["spec"]["activeDeadlineSeconds"]
+
+
+@on([on_kubernetes])
+async def test_a_job_that_has_come_to_run_unseen_is_not_ended_as_stuck(side: Side, world: World) -> None:
+    made = await side.launcher.launch(
+        side.resource.with_image(HELD_IMAGE), Launch(0, 1), secrets_hash="c0ffee", decision="launched 1"
+    )
+    await until(lambda: [job.state for job in side.jobs()] == [JobState.ACTIVE], seconds=60)
+    with pytest.raises(ClusterError, match="has come to run"):
+        await side.launcher.end(side.resource, Removal(made.name, STUCK, made.uid))
+    world.release()
+    await until(lambda: [job.ending for job in side.jobs()] == [Ending.DONE], seconds=60)
+
+
+@on([on_kubernetes])
+async def test_a_suspended_job_that_has_changed_since_it_was_seen_is_not_removed(side: Side, world: World) -> None:
+    with admission.suspended(world.cluster):
+        await launch(side)
+        await until(lambda: condition(world.jobs()[0], "Suspended") == "True", seconds=60)
+    (job,) = side.jobs()
+    assert job.state is JobState.SUSPENDED
+    await side.launcher.remove(side.resource, replace(job, version="1"))
+    assert [one.uid for one in side.jobs()] == [job.uid]
+    await side.launcher.remove(side.resource, job)
+    await until(lambda: not side.jobs(), seconds=60)
 
 
 # -- Reporter ---------------------------------------------------------------------------------------------------------

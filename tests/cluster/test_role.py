@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from siorg_operator.api.resource import parse
-from siorg_operator.decide.manifests import job_name
+from siorg_operator.cluster.fingerprint import KEY_SECRET
+from siorg_operator.decide.manifests import cron_job, job_name
 from support.fleet import eventually
-from support.kube import ApiError, Kube, condition
+from support.kube import ApiError, Body, Kube, condition
 from support.operator_process import Operator
 from support.role import OPERATOR, Account, Right, account, may, rights, shipped, without
 from support.siorg_server import REPOSITORY
@@ -148,6 +149,27 @@ def cannot_create_jobs(world: World, who: Account) -> str:
     return told
 
 
+def blocking_is_enforced(world: World, who: Account, owner: Body) -> bool:
+    """Whether the account may not own a CronJob in the name of ``owner``; none is made."""
+    manifest = cron_job(parse(owner), "cleanup")
+    asking = Kube(who.kubeconfig, namespace=world.namespace)
+    enforced = refused(lambda: asking.request("POST", asking.path("cronjobs"), manifest, dryRun="All"))
+    asking.close()
+    return enforced
+
+
+def cannot_block_deletion(world: World, who: Account) -> str:
+    owner = world.create()
+    if not blocking_is_enforced(world, who, owner):
+        pytest.skip("a real API server asks only where its plugin OwnerReferencesPermissionEnforcement is on")
+    world.secret()
+    world.enqueue()
+    started(world, who)
+    told = str(world.wait_for_condition("Ready", "False", "LaunchFailed")["message"])
+    assert "let the operator's Role update siorgsyncworkers/finalizers" in told
+    return told
+
+
 def cannot_get_jobs(world: World, who: Account) -> str:
     world.secret()
     world.create()
@@ -206,6 +228,15 @@ def cannot_read_secrets(world: World, who: Account) -> str:
     return told
 
 
+def cannot_keep_the_key(world: World, who: Account) -> str:
+    world.secret()
+    operator = started(world, who)
+    world.create()
+    told = said(operator, "The key of the Secrets' fingerprints cannot be kept")
+    world.wait_for_condition("Ready", "True")
+    return told
+
+
 def cannot_tell_events(world: World, who: Account) -> str:
     operator = started(world, who)
     world.create()
@@ -239,6 +270,7 @@ BREAKAGES: Mapping[str, Callable[[World, Account], str]] = {
     "watch cronjobs": cannot_watch,
     "watch pods": cannot_watch,
     "get siorgsyncworkers": cannot_read_the_resource,
+    "update siorgsyncworkers/finalizers": cannot_block_deletion,
     "patch siorgsyncworkers/status": cannot_write_the_status,
     "create jobs": cannot_create_jobs,
     "get jobs": cannot_get_jobs,
@@ -249,6 +281,7 @@ BREAKAGES: Mapping[str, Callable[[World, Account], str]] = {
     "patch cronjobs": cannot_apply_cron_jobs,
     "delete cronjobs": cannot_delete_cron_jobs,
     "get secrets": cannot_read_secrets,
+    "patch secrets": cannot_keep_the_key,
     "create events": cannot_tell_events,
     "create leases": cannot_stand_for_election,
     "get leases": cannot_stand_for_election,
@@ -313,6 +346,8 @@ def test_secrets_are_read_one_by_one_and_in_no_other_namespace(world: World, ask
     assert refused(lambda: asking.list("secrets"))
     assert refused(lambda: asking.get("secrets", "database", "kube-system"))
     assert refused(lambda: asking.create_secret("another", {"key": "value"}))
+    assert refused(lambda: asking.patch("secrets", "database", {"data": {"key": "dmFsdWU="}}))
+    assert asking.patch("secrets", KEY_SECRET, {"data": {"key": "dmFsdWU="}})
 
 
 def test_nothing_works_in_another_namespace_or_in_all_of_them(asking: Kube) -> None:

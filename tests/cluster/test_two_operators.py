@@ -110,6 +110,16 @@ def test_of_two_that_elect_the_leader_alone_writes(world: World, server: ApiServ
     assert {one.verb for one in second} == {"get"}
 
 
+def test_a_second_installation_in_the_namespace_writes_nothing(world: World, server: ApiServer) -> None:
+    start((elector(world, "first"), elector(world, "second", LEASE_NAME="another-release")), world)
+    world.secret()
+    world.create(manifest(world))
+    world.enqueue(60)
+    world.wait_until_drained()
+    assert writes(world, "first")
+    assert writes(world, "second") == []
+
+
 @pytest.mark.parametrize("ends", ["killed", "stopped"])
 def test_a_standby_takes_over(world: World, ends: str) -> None:
     """From a leader that died when its Lease has run out, from one that ended well at once: it gives the Lease back."""

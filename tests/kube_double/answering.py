@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from kube_double.authorizer import Accounts
 from kube_double.definitions import Definitions
-from kube_double.errors import Body, Refused, bad_request, forbidden
+from kube_double.errors import Body, Refused, bad_request, forbidden, qualified
 from kube_double.forms import Form, form_of, json_path
 from kube_double.kinds import Kinds, Route
 from kube_double.observed_requests import Hooks, Moment, Request, Trouble
@@ -134,6 +134,20 @@ class Answering:
         if not self._may(user, verb, target.kind.group, target.resource, target.place, target.name):
             raise forbidden(user, verb, target.kind.group, target.resource, target.name, target.place)
 
+    def _check_owners(self, user: str, target: Route, document: Any) -> None:
+        """As the plugin OwnerReferencesPermissionEnforcement: who blocks its owner's deletion may set its finalizers."""
+        if user == _ADMIN:
+            return
+        for owner in document["metadata"].get("ownerReferences") or ():
+            kind = self.kinds.of(owner)
+            finalizers = f"{kind.plural}/finalizers"
+            if owner.get("blockOwnerDeletion") and not self._may(
+                user, "update", kind.group, finalizers, target.place, owner["name"]
+            ):
+                what = f'{qualified(target.kind.group, target.kind.plural)} "{document["metadata"]["name"]}" is forbidden'
+                why = "if an ownerReference refers to a resource you can't set finalizers on: , <nil>"
+                raise Refused(403, "Forbidden", f"{what}: cannot set blockOwnerDeletion {why}")
+
     def _review(self, body: Body, user: str) -> Body:
         asked = body["spec"]["resourceAttributes"]
         resource = (
@@ -165,6 +179,7 @@ class Answering:
             case "list":
                 return 200, self._list(request, target, form)
             case "create" if not name and (place or not kind.namespaced):
+                self._check_owners(user, target, document)
                 return 201, serialized(self.registry.create(kind, place, document, options))
             case "update" if name:
                 return 200, serialized(self.registry.update(kind, place, name, document, options, subresource))
@@ -173,6 +188,7 @@ class Answering:
                 new = self.registry.store.get(kind.collection, (place, name)) is None
                 if content == APPLY_PATCH and new:
                     self._check(user, target, "create")  # what is not there is made
+                    self._check_owners(user, target, document)
                 return 201 if new else 200, serialized(
                     self.registry.patch(kind, place, name, content, document, options, subresource)
                 )

@@ -248,7 +248,7 @@ class JobController:
         try:
             self._pods.learn(self._kube.patch("pods", metadata["name"], {"metadata": left}, metadata["namespace"]))
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status not in (404, 409, 422):
                 raise
 
     def _collected(self, pod: Body) -> Body:

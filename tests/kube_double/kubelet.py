@@ -1,4 +1,6 @@
-"""Stands for a node, as a client of the API: runs the one container of each of its Pods as a real process.
+"""Stands for a node, as a client of the API: runs the first container of each of its Pods as a real process.
+
+Those beside it are sidecars: nothing runs for them, and they go on until the Pod is ended.
 
 On a server without a scheduler it also does the scheduler's part, for this one node. Containers are not restarted: what
 runs for us has the restartPolicy Never.
@@ -34,6 +36,7 @@ _LOG_MESSAGE_BYTES = 2048
 _HEARTBEAT_SECONDS = 8.0
 _END_SECONDS = 5.0
 _AGAIN_SECONDS = 0.2
+_NOT_YET: Body = {"waiting": {"reason": "ContainerCreating"}}
 _ALLOCATABLE = {"cpu": "64", "memory": "256Gi", "pods": "10000", "ephemeral-storage": "100Gi"}
 _UNFIT = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
 
@@ -207,7 +210,7 @@ class Kubelet:
                          "lastTransitionTime": now()}  # fmt: skip
                 self.kube.patch_status("pods", name, {"conditions": [unfit]}, namespace)
         except ApiError as error:
-            if error.status not in (0, 404, 409):
+            if error.status not in (0, 404, 409, 422):
                 raise
 
 
@@ -218,9 +221,10 @@ class _Pod:
         self.running: Running | None = None
         self.thread = threading.Thread(target=self._run, name=f"pod-{body['metadata']['name']}", daemon=True)
         self._body, self._kubelet, self._kube = body, kubelet, kubelet.kube
-        (self._container,) = body["spec"]["containers"]
+        self._container, *others = body["spec"]["containers"]
+        self._sidecars = {each["name"]: _NOT_YET for each in others}
         self._process: Process | None = None
-        self._state: Body = {"waiting": {"reason": "ContainerCreating"}}
+        self._state: Body = _NOT_YET
         self._again_at = 0.0
         self._pulls = 0
         self._started_at = ""
@@ -264,7 +268,7 @@ class _Pod:
                 self._finish()
         except ApiError as error:
             # The object is gone, or another one has its name.
-            if error.status not in (0, 404, 409):
+            if error.status not in (0, 404, 409, 422):
                 raise
         finally:
             self._kill()
@@ -282,7 +286,7 @@ class _Pod:
     def _over(self) -> bool:
         if self._gone or self._abandoned:
             return True
-        return self._process is None if self._going else self._ended is not None and self._told()
+        return self._process is None if self._going else self._ended is not None and not self._sidecars and self._told()
 
     def _pause(self) -> float:
         """How long nothing will happen that neither the watch nor the process' end tells."""
@@ -352,6 +356,7 @@ class _Pod:
         process = start(arguments, env, home, self._log)
         self._process, self._started_at = process, now()
         self._state = {"running": {"startedAt": self._started_at}}
+        self._sidecars = dict.fromkeys(self._sidecars, self._state)
         self.running = Running(
             metadata["namespace"], metadata["name"], process.pid, time.monotonic(), metadata.get("labels") or {}
         )
@@ -396,7 +401,8 @@ class _Pod:
 
     def _finish(self) -> None:
         """Say how it ended; if it was deleted, let its object go. The API may be away meanwhile."""
-        metadata = self._body["metadata"]
+        metadata, over = self._body["metadata"], {"exitCode": 0, "reason": "Completed", "finishedAt": now()}
+        self._sidecars = {name: {"terminated": over} for name in self._sidecars}
         while not (self._gone or self._abandoned):
             with suppress(ApiError):
                 if self._told():
@@ -410,21 +416,28 @@ class _Pod:
 
     def _status(self) -> Body:
         ended, is_running = self._ended, "running" in self._state
-        if ended is not None:
+        states = {self._container["name"]: self._state, **self._sidecars}
+        if any("running" in state for state in states.values()):
+            phase = "Running"
+        elif ended is not None:
             phase = "Failed" if ended["exitCode"] else "Succeeded"
         else:
-            phase = "Running" if is_running else "Failed" if self._going else "Pending"
+            phase = "Failed" if self._going else "Pending"
         kept = [each for each in (self._body.get("status") or {}).get("conditions") or () if each["type"] == "DisruptionTarget"]
         conditions = [self._condition("Ready", value=is_running), self._condition("PodScheduled", value=True), *kept]
-        container = {"name": self._container["name"], "image": self._container["image"], "imageID": "", "restartCount": 0,
-                     "state": self._state, "ready": is_running, "started": is_running}  # fmt: skip
-        return {"phase": phase, "startTime": self._begun, "conditions": conditions, "containerStatuses": [container]}
+        about = {"image": self._container["image"], "imageID": "", "restartCount": 0}
+        containers = [
+            {"name": name, **about, "state": state, "ready": "running" in state, "started": "running" in state}
+            for name, state in states.items()
+        ]
+        return {"phase": phase, "startTime": self._begun, "conditions": conditions, "containerStatuses": containers}
 
     def _condition(self, kind: str, *, value: bool) -> Body:
         status = "True" if value else "False"
         before = next((each for each in self._said.get("conditions") or () if each["type"] == kind), None)
         since = before["lastTransitionTime"] if before is not None and before["status"] == status else now()
-        return {"type": kind, "status": status, "lastTransitionTime": since}
+        why = {"reason": "ContainersNotReady"} if kind == "Ready" and not value else {}
+        return {"type": kind, "status": status, "lastTransitionTime": since, **why}
 
     def _told(self) -> bool:
         """Whether the API knows how the pod stands; tells it if not."""
@@ -435,7 +448,7 @@ class _Pod:
         try:
             self._kube.patch("pods", metadata["name"], change, metadata["namespace"], subresource="status")
         except ApiError as error:
-            if error.status in (404, 409):
+            if error.status in (404, 409, 422):
                 raise
             return False
         self._said = status

@@ -77,6 +77,8 @@ class Registry:
     _pages: dict[str, tuple[int, list[Entry]]] = field(default_factory=dict)
     _owners: dict[str, Owners] = field(default_factory=dict)
     """Who wrote which fields of an object, by its uid."""
+    webhooks: list[tuple[str, Callable[[Body], object]]] = field(default_factory=list)
+    """Change what is created of a kind (its plural), as mutating webhooks do."""
 
     # Reading
 
@@ -138,6 +140,9 @@ class Registry:
             metadata |= {"uid": str(uuid4()), "creationTimestamp": now()}
             if builtin.has_generation(kind):
                 metadata["generation"] = 1
+            for plural, change in self.webhooks:
+                if plural == kind.plural:
+                    change(body)
             made = self._admitted(kind, body, None, options)
             key = (namespace, str(made["metadata"].get("name")))
             existing = self.store.get(kind.collection, key)
@@ -190,6 +195,12 @@ class Registry:
                 raise Refused(415, "UnsupportedMediaType", f"accepted media types include: {MERGE_PATCH}, {APPLY_PATCH}")
             entry = self.entry(kind, namespace, name)
             new = self._decoded(kind, namespace, merge_patch(entry.copy(), patch), options)
+            uid, wanted = entry.body["metadata"]["uid"], new["metadata"].get("uid")
+            if subresource == "status" and kind.custom:
+                new["metadata"]["uid"] = uid  # of which nothing is looked at
+            elif wanted not in (None, uid):
+                fault = Fault("metadata.uid", "FieldValueInvalid", f'Invalid value: "{wanted}": field is immutable')
+                raise invalid_object(kind.group, kind.kind, name, [fault])
             return self._replace(kind, entry, new, options, subresource)
 
     def _apply(self, kind: Kind, namespace: str, name: str, config: Any, options: Options) -> Body:

@@ -124,6 +124,16 @@ class ApiServer:
             self._hooks.callbacks.remove(hook)
 
     @contextmanager
+    def webhook(self, resource: str, change: Callable[[Body], object]) -> Iterator[None]:
+        """Let ``change`` alter each object of a kind (its plural) that is created, as a mutating webhook does."""
+        webhook = resource, change
+        self._registry.webhooks.append(webhook)
+        try:
+            yield
+        finally:
+            self._registry.webhooks.remove(webhook)
+
+    @contextmanager
     def fault(self, **wanted: Any) -> Iterator[Trouble]:
         """A ``Trouble`` with these attributes, meanwhile."""
         trouble = Trouble(**wanted)

@@ -182,6 +182,9 @@ class TestUpdate:
         other = config_map(name, a="3")
         other["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111"
         assert refusal(lambda: kube.replace(other)).status == 409
+        patched = refusal(lambda: kube.patch("configmaps", name, {"metadata": {"uid": other["metadata"]["uid"]}}))
+        assert patched.status == 422
+        assert "metadata.uid: Invalid value" in patched.message
 
     def test_a_lease_is_renewed_only_with_the_version_that_was_read(self, kube: Kube, name: str) -> None:
         lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},

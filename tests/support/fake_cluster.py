@@ -46,6 +46,7 @@ class FakeCluster:
         self.jobs = {job.name: job for job in jobs or []}
         self.shown: list[Job] | None = None
         """What its watch shows of the Jobs; None: all that there are."""
+        self.lists_fail = False
         self.cron_jobs: dict[str, dict[str, Any]] = {}
         self.cron_runs: list[CronRun] = []
         self.events: list[Event] = []
@@ -56,6 +57,7 @@ class FakeCluster:
         self.loses_answer: Callable[[str], bool] = lambda step: False
         self.dies_after: int | None = None
         self.now = NOW
+        self._uids = 0
 
     @property
     def resource(self) -> SiorgSyncWorker:
@@ -114,18 +116,24 @@ class FakeCluster:
 
     # -- ports.Launcher -------------------------------------------------------------------------------------------------
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> Job:
         name = job_name(resource, launch.slot, launch.round)
-        made = Job(name, launch.slot, launch.round, JobState.PENDING, self.now, template_hash(resource, secrets_hash))
-        is_new = name not in self.jobs
+        template, self._uids = template_hash(resource, secrets_hash), self._uids + 1
+        made = Job(name, launch.slot, launch.round, JobState.PENDING, self.now, template, uid=f"made {self._uids}")
         self._step(f"launch {launch.slot}-{launch.round}", lambda: self.jobs.setdefault(name, made))
-        return is_new
+        return self.jobs[name]
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         self._step(f"end {removal.name}", lambda: None)  # the Job controller takes its time
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        self._step(f"remove {name}", lambda: self.jobs.pop(name, None))
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
+        there = self.jobs.get(job.name)
+        self._step(f"remove {job.name}", lambda: self.jobs.pop(job.name) if there is not None and there.uid == job.uid else None)
+
+    async def find(self, resource: SiorgSyncWorker) -> list[Job]:
+        if self.lists_fail:
+            raise ClusterError("list jobs: the API server did not answer")
+        return list(self.jobs.values())
 
     # -- ports.Reporter -------------------------------------------------------------------------------------------------
 
@@ -143,7 +151,8 @@ class FakeCluster:
         self._step(f"apply {name}", lambda: self.write_cron_job(name, manifest["spec"], manifest["metadata"]["annotations"]))
         return self.cron_jobs[name]
 
-    async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
+    async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
+        assert uid == self.cron_jobs[name]["metadata"]["uid"]
         self._step(f"delete {name}", lambda: self.cron_jobs.pop(name, None))
 
     def write_cron_job(

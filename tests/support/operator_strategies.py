@@ -44,7 +44,8 @@ _SUMMARIES = st.builds(
     outcomes=st.dictionaries(st.sampled_from(OUTCOMES), _COUNTS),
     **dict.fromkeys(("claimed", "requests", "request_errors"), _COUNTS),
 )
-_STUCK = st.builds(Stuck, st.sampled_from(["ImagePullBackOff", "Unschedulable", "NoPod"]), st.text(max_size=5), _TIMES)
+_STUCK_REASONS = ["ImagePullBackOff", "Unschedulable", "NoPod"]
+_STUCK = st.builds(Stuck, st.sampled_from(_STUCK_REASONS), st.text(max_size=5), st.none() | _TIMES)
 JOBS = st.lists(
     st.builds(
         Job,
@@ -92,7 +93,7 @@ _UNREADABLE = [Unreadable(Reason.DATABASE_UNAVAILABLE, "away"), Unreadable(Reaso
 QUEUE_STATES = st.builds(
     QueueState,
     reading=st.integers(0, 4).flatmap(lambda kind: READINGS if kind < 3 else st.sampled_from(_UNREADABLE)),
-    secrets_hash=st.sampled_from([CREDENTIALS, CREDENTIALS, ""]),
+    secrets_hash=st.sampled_from([CREDENTIALS, CREDENTIALS, "", None]),
     siorg_token_error=st.sampled_from([None, None, None, "the Secret is not there"]),
 )
 

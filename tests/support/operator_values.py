@@ -66,13 +66,15 @@ def with_status(resource: SiorgSyncWorker, status: Mapping[str, Any]) -> SiorgSy
     return parse({"metadata": metadata, "spec": resource.spec.body(), "status": dict(status)})
 
 
-def queue_of(depth: int = 0, *, secrets_hash: str = CREDENTIALS, token_error: str | None = None, **reading: Any) -> QueueState:
+def queue_of(
+    depth: int = 0, *, secrets_hash: str | None = CREDENTIALS, token_error: str | None = None, **reading: Any
+) -> QueueState:
     """A queue of ``depth`` claimable items that are due."""
     oldest = {"oldest_due_seconds": 1.0} if depth else {}
     return QueueState(Reading(claimable=depth, due=depth, **(oldest | reading)), secrets_hash, token_error)
 
 
-def unreadable(reason: Any = "DatabaseUnavailable", *, secrets_hash: str = CREDENTIALS) -> QueueState:
+def unreadable(reason: Any = "DatabaseUnavailable", *, secrets_hash: str | None = CREDENTIALS) -> QueueState:
     """A queue that cannot be read."""
     return QueueState(Unreadable(reason, "the database at db:5432 does not answer: check that it runs"), secrets_hash)
 
@@ -99,6 +101,7 @@ def job(slot: int = 0, round_: int = 1, *, template: str | None = None, **fields
         "state": JobState.PENDING,
         "created_at": at(-60),
         "template": _TEMPLATE if template is None else template,
+        "uid": f"uid of {slot}-{round_}",
     }
     return Job(**(values | fields))
 

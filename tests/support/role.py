@@ -37,12 +37,19 @@ class Right:
     @property
     def refusal(self) -> str:
         """How the API server says that it is missing."""
+        if self.resource.endswith("/finalizers"):
+            return "cannot set blockOwnerDeletion"
         return f'cannot {self.verb} resource "{self.resource}"'
 
     def is_used_by(self, request: Request) -> bool:
-        """Whether the request needed it. To apply what is not there yet is to create it, too."""
+        """Whether the request needed it. To apply what is not there yet is to create it, too.
+
+        Finalizers are nothing that we ask for: the admission of what we own asks whether we might.
+        """
         asked = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
         verbs = {request.verb} | ({"create"} if request.verb == "patch" and request.status == 201 else set())
+        if self.resource.endswith("/finalizers"):
+            return "create" in verbs and request.status == 201 and request.group == "batch"
         fits = (request.group, asked) == (self.group, self.resource) and self.verb in verbs
         return fits and (not self.name or request.name == self.name)
 

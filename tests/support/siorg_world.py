@@ -23,6 +23,7 @@ import yaml
 
 from kube_double.kubelet import NODE_SELECTOR, TOLERATIONS, Images, Program, Running
 from siorg_job.siorg.rows import read_structure
+from siorg_operator.cluster.fingerprint import KEY_SECRET
 from siorg_queue import Connection, QueueStore, connect
 from support.cluster import Cluster, real_cluster
 from support.fleet import eventually
@@ -359,6 +360,12 @@ def is_finished(job: Body) -> bool:
     return any(one["type"] in {"Complete", "Failed"} and one["status"] == "True" for one in conditions)
 
 
+def key_secret(namespace: str) -> Body:
+    """The operator's own Secret, as it comes with the manifests: empty."""
+    body: Body = yaml.safe_load((REPOSITORY / "manifests" / "base" / "key.yaml").read_text(encoding="utf-8"))
+    return {**body, "metadata": {**body["metadata"], "namespace": namespace}}
+
+
 @contextmanager
 def siorg_world(
     cluster: Cluster, siorg: SiorgServer, database_url: str, folder: Path, *, token: str = "", namespace: str = ""
@@ -377,6 +384,8 @@ def siorg_world(
     images = {IMAGE: forked_image(JOB), HELD_IMAGE: forked_image(JOB, gate=folder / "released")}
     with _in_a_namespace(cluster, images, folder, namespace) as own:
         own.kube.apply_crd(crd())
+        if own.kube.get("secrets", KEY_SECRET) is None:
+            own.kube.create(key_secret(own.namespace))
         world = World(own, database_url, siorg, folder, token)
         try:
             yield world

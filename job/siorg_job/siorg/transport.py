@@ -25,9 +25,9 @@ from urllib.parse import urljoin
 import httpx2
 
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, SiorgError, SiorgUnavailable
-from siorg_job.siorg.proxies import proxy_for
 from siorg_job.siorg.rate_limiter import RateLimiter
 from siorg_job.siorg.unreachable import Way, out_of_memory, refused_by_proxy, why
+from siorg_runtime.proxies import proxy_for
 from siorg_runtime.redaction import STARS
 from siorg_runtime.version import version
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from siorg_job.siorg.errors import AccessRefused, SiorgError, SiorgUnavailable
-from siorg_job.siorg.proxies import Proxy
+from siorg_runtime.proxies import Proxy
 
 # What OpenSSL finds wrong with an authority's certificate only where VERIFY_X509_STRICT is set, as Python does from 3.13 on:
 # X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA to X509_V_ERR_EC_KEY_EXPLICIT_PARAMS.

@@ -150,13 +150,13 @@ class JobsStatus(StatusPart):
     desired: Count = 0
     """Wanted at the last decision, those that run included."""
     active: Count = 0
-    """Unfinished Jobs with a running pod."""
+    """Jobs whose worker runs, on a node that answers."""
     pending: Count = 0
-    """Unfinished Jobs without one."""
+    """Jobs whose worker can still begin; those whose admission is pending too."""
     succeeded: Count = 0
-    """Finished well, as far as they are still there."""
+    """Jobs whose worker has ended well, as far as they are still there."""
     failed: Count = 0
-    """Failed, as far as they are still there."""
+    """Jobs that failed, as far as they are still there."""
     last_round: Count = 0
     """Numbers at the end of Jobs' names are used up to here; later Jobs have higher ones, so no name is used twice."""
     last_finished_time: Time | None = None

@@ -137,7 +137,7 @@ class Scaling(Part):
     """Fewest Jobs while there is work; they count as capacity, not on top. An empty queue launches nothing, whatever
     this says: a Job would find nothing and end at once. 0 and 1 mean the same. At most maxJobs, unless that is 0."""
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Most Jobs that are unfinished at one time; what kubectl scale sets. 0 launches nothing more, as suspend does; what
+    """Most Jobs whose worker works or can, at one time; what kubectl scale sets. 0 launches nothing more, as suspend does; what
     runs drains. A smaller number ends no Job: fewer are launched. The database's free connections and SIORG's request
     budget may hold the number below this."""
     items_per_job: Annotated[int, Field(ge=1, le=1_000_000)] = 50

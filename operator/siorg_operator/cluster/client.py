@@ -8,20 +8,24 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent import futures
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
 from kubernetes import client
 
 from siorg_operator.api.resource import GROUP, KIND, PLURAL, VERSION, SiorgSyncWorker
+from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.cluster.connection import POOL_SIZE, Body, request
 from siorg_operator.decide import manifests
+from siorg_operator.decide.clocks import not_ahead
+from siorg_operator.decide.jobs import combine, controller_uid, job_record
 from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.pods import PodRecord, pod_record
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.decide.state import rfc3339
+from siorg_operator.decide.state import Job, JobState, rfc3339
 from siorg_operator.decide.status import Event
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_runtime.logs import logger
@@ -43,6 +47,11 @@ _CRON_JOB_ADVICE: Final = {
     403: "raise the quota, mend the admission rule, or let the operator's Role get, create and patch CronJobs",
     422: "correct spec.cleanup, spec.discovery or spec.job: they are what the CronJob is made from",
 }
+_OWNER_ADVICE: Final = f"let the operator's Role update {PLURAL}/finalizers"
+"""Where the admission plugin OwnerReferencesPermissionEnforcement refuses what we own: OpenShift has it."""
+_CONTROLLER_UID_LABEL: Final = "batch.kubernetes.io/controller-uid"
+_REFUSED_FOR_ANOTHER: Final = frozenset({409, 422})
+"""How the API server refuses what is meant for another uid: a delete as a conflict, a patch as a change of a fixed field."""
 _LONGEST_EVENT = 1024  # bytes that Kubernetes takes of an event's message
 
 log = logger(__name__)
@@ -54,19 +63,28 @@ class Kubernetes:
     Whatever asks raises ``ClusterError`` where the API server refuses or does not answer.
     """
 
-    def __init__(self, api: client.ApiClient, metrics: OperatorMetrics, *, may_write: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        metrics: OperatorMetrics,
+        *,
+        may_write: Callable[[], bool] | None = None,
+        clock: ClusterClock | None = None,
+    ) -> None:
         """Prepare; nothing is asked yet.
 
         Args:
             api: its configuration decides which cluster it is.
             metrics: counts every request.
             may_write: asked before each write: a replica that slept past its Lease must not act on what it saw before.
+            clock: is kept right by each answer; None: a new one.
         """
         self._batch = client.BatchV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
         self._metrics = metrics
         self._may_write = may_write or (lambda: True)
+        self.clock = clock or ClusterClock()
         self._threads = futures.ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="kubernetes")
         self._in_flight: set[futures.Future[Body]] = set()
 
@@ -79,38 +97,52 @@ class Kubernetes:
 
     # -- Jobs ---------------------------------------------------------------------------------------------------------
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> Job:
         manifest = manifests.drain_job(
             resource, slot=launch.slot, round=launch.round, secrets_hash=secrets_hash, decision=decision
         )
         name, namespace, create = manifest["metadata"]["name"], resource.metadata.namespace, self._batch.create_namespaced_job
         try:
-            await self._call("create", "jobs", create, namespace, manifest, field_manager=FIELD_MANAGER)
+            return _launched(await self._call("create", "jobs", create, namespace, manifest, field_manager=FIELD_MANAGER))
         except ClusterError as error:
             if error.code != 409:
-                raise ClusterError(f"{error}; {_JOB_ADVICE.get(error.code, 'it is tried again by itself')}", error.code) from None
-        else:
-            return True
+                raise ClusterError(f"{error}; {_advice(error, _JOB_ADVICE)}", error.code) from None
         # The name is taken: by the very Job that an earlier pass made without hearing of it, most likely.
-        existing = await self._or_none("get", "jobs", self._batch.read_namespaced_job, name, namespace)
+        existing = await self._read_job(namespace, name)
         if existing is None:
             raise ClusterError(f"Job {name} existed and is gone; it is tried again by itself", 409)
         if not _is_controlled_by(resource, existing):
             raise ClusterError(f"Job {name} cannot be created: a Job of that name exists that this resource does not own", 409)
         if existing["metadata"].get("deletionTimestamp"):
             raise ClusterError(f"Job {name} is not gone yet", 409)
-        return False
+        return _launched(existing)
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """A deadline in the past makes the Job controller end it, and keeps it as history."""
-        because = f"{removal.stuck.reason}: {removal.stuck.message}"
-        patch = {"metadata": {"annotations": {manifests.STUCK_ANNOTATION: because}}, "spec": {"activeDeadlineSeconds": 1}}
-        method, namespace = self._batch.patch_namespaced_job, resource.metadata.namespace
-        await self._or_none("patch", "jobs", method, removal.name, namespace, patch, _content_type=_MERGE_PATCH)
+        name, namespace = removal.name, resource.metadata.namespace
+        pods = await self._list("pods", namespace, label_selector=f"{_CONTROLLER_UID_LABEL}={removal.uid}")
+        if any(pod.running and pod.deleted_at is None for pod in map(pod_record, pods["items"])):
+            raise ClusterError(f"Job {name} is not ended: its pod has come to run, although no watch has shown it yet")
+        annotations = {manifests.STUCK_ANNOTATION: f"{removal.stuck.reason}: {removal.stuck.message}"}
+        if removal.last_words:
+            annotations = {manifests.WORKER_ENDED_ANNOTATION: removal.last_words}
+        patch = {"metadata": {"uid": removal.uid, "annotations": annotations}, "spec": {"activeDeadlineSeconds": 1}}
+        method = self._batch.patch_namespaced_job
+        patched = self._or_none("patch", "jobs", method, name, namespace, patch, _content_type=_MERGE_PATCH)
+        await _of_uid(removal.uid, patched, partial(self._read_job, namespace, name))
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        method = self._batch.delete_namespaced_job
-        await self._or_none("delete", "jobs", method, name, resource.metadata.namespace, propagation_policy="Background")
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
+        name, namespace, method = job.name, resource.metadata.namespace, self._batch.delete_namespaced_job
+        version = job.version if job.state is JobState.SUSPENDED else ""  # it may be admitted this very moment
+        deleted = self._or_none("delete", "jobs", method, name, namespace, body=_deletion(job.uid, version))
+        await _of_uid(job.uid, deleted, partial(self._read_job, namespace, name), version)
+
+    async def find(self, resource: SiorgSyncWorker) -> list[Job]:
+        bodies, pods = await self.list_owned(resource.metadata.namespace, resource.metadata.name)
+        return owned_jobs(resource, bodies, pods, self.clock.now())
+
+    async def _read_job(self, namespace: str, name: str) -> Body | None:
+        return await self._or_none("get", "jobs", self._batch.read_namespaced_job, name, namespace)
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 
@@ -122,7 +154,7 @@ class Kubernetes:
         )  # fmt: skip
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
-        now = rfc3339(datetime.now(UTC))
+        now = rfc3339(self.clock.now())
         namespace, name = resource.metadata.namespace, resource.metadata.name
         body = {
             "apiVersion": "v1",
@@ -151,7 +183,7 @@ class Kubernetes:
         """Make a CronJob as it is written (server-side apply); the object as it is now. Another's is refused."""
         name, namespace = manifest["metadata"]["name"], resource.metadata.namespace
         # Applying takes over whatever is there: a person's CronJob would become ours, and go when the resource goes.
-        existing = await self._or_none("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace)
+        existing = await self._read_cron_job(namespace, name)
         if existing is not None and not _is_controlled_by(resource, existing):
             raise ClusterError(f"a CronJob {name} exists that this resource does not own: rename or delete it", 409)
         try:
@@ -160,19 +192,27 @@ class Kubernetes:
                 manifest, field_manager=FIELD_MANAGER, force=True, _content_type=_APPLY_PATCH,
             )  # fmt: skip
         except ClusterError as error:
-            advice = _CRON_JOB_ADVICE.get(error.code, "it is tried again by itself")
-            raise ClusterError(f"CronJob {name}: {error}; {advice}", error.code) from None
+            raise ClusterError(f"CronJob {name}: {error}; {_advice(error, _CRON_JOB_ADVICE)}", error.code) from None
 
-    async def delete_cron_job(self, resource: SiorgSyncWorker, name: str) -> None:
-        """Remove a CronJob. One that is gone is no error."""
-        method = self._batch.delete_namespaced_cron_job
-        await self._or_none("delete", "cronjobs", method, name, resource.metadata.namespace, propagation_policy="Background")
+    async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
+        """Remove a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""
+        namespace, method = resource.metadata.namespace, self._batch.delete_namespaced_cron_job
+        deleted = self._or_none("delete", "cronjobs", method, name, namespace, body=_deletion(uid))
+        await _of_uid(uid, deleted, partial(self._read_cron_job, namespace, name))
+
+    async def _read_cron_job(self, namespace: str, name: str) -> Body | None:
+        return await self._or_none("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     async def read_secret(self, namespace: str, name: str) -> Body | None:
         """A Secret; None when none has that name."""
         return await self._or_none("get", "secrets", self._core.read_namespaced_secret, name, namespace)
+
+    async def patch_secret(self, namespace: str, name: str, change: Body) -> Body | None:
+        """Merge ``change`` (RFC 7386) into a Secret; the object as it is now, or None when none has that name."""
+        method = self._core.patch_namespaced_secret
+        return await self._or_none("patch", "secrets", method, name, namespace, change, _content_type=_MERGE_PATCH)
 
     async def read_resource(self, namespace: str, name: str) -> Body | None:
         """A resource; None when none has that name."""
@@ -228,7 +268,7 @@ class Kubernetes:
         def call() -> Body:
             if verb not in _READS and not self._may_write():
                 raise ClusterError(f"{verb} {what}: not done, another replica may lead by now")
-            return request(verb, what, method, *arguments, **options)
+            return request(verb, what, method, *arguments, clock=self.clock, **options)
 
         began, code = time.monotonic(), 0
         try:
@@ -255,12 +295,62 @@ class Kubernetes:
             return None
 
 
+def _advice(error: ClusterError, by_code: Mapping[int, str]) -> str:
+    if error.code == 403 and "blockOwnerDeletion" in str(error):
+        return _OWNER_ADVICE
+    return by_code.get(error.code, "it is tried again by itself")
+
+
 def _without_secrets(value: Any) -> Any:
     """``value`` with its messages cleansed: what a pod said of its end is repeated there, and not every image is ours."""
     if isinstance(value, dict):
         return {key: redactor.text(inner) if key == "message" and isinstance(inner, str) else _without_secrets(inner)
                 for key, inner in value.items()}  # fmt: skip
     return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
+
+
+def owned_jobs(resource: SiorgSyncWorker, bodies: Iterable[Body], pods: Sequence[Body], now: datetime) -> list[Job]:
+    """The Jobs that a resource controls, out of lists of Jobs and pods."""
+    records = [record for body in bodies if controller_uid(body) == resource.metadata.uid and (record := job_record(body))]
+    found: dict[str, list[PodRecord]] = {record.uid: [] for record in records}
+    for pod in pods:
+        found.get(controller_uid(pod, "Job") or "", []).append(not_ahead(pod_record(pod), None, now))
+    return [combine(not_ahead(record, None, now), found[record.uid], now, redactor.text) for record in records]
+
+
+def _launched(body: Body) -> Job:
+    """A Job as the API server answered it: how it ended its pods tell, which are not looked at here."""
+    record = job_record(body)
+    if record is None:
+        raise ClusterError(f"Job {body['metadata']['name']} has lost its labels: delete it", 409)
+    state = JobState.PENDING if record.finished_at is None else JobState.FAILED if record.failed_because else JobState.SUCCEEDED
+    return Job(
+        record.name, record.slot, record.round, state, record.created_at, record.template,
+        finished_at=record.finished_at, uid=record.uid,
+    )  # fmt: skip
+
+
+def _deletion(uid: str, version: str = "") -> Body:
+    preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+    return {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions, "propagationPolicy": "Background"}
+
+
+async def _of_uid(
+    uid: str, sent: Awaitable[Body | None], read: Callable[[], Awaitable[Body | None]], version: str = ""
+) -> Body | None:
+    """The answer to a request that is meant for the object of that uid; None: it is gone, whoever has its name by now.
+
+    ``version``: the request was meant for that ``resourceVersion`` alone, and None may be that there is another one.
+    """
+    try:
+        return await sent
+    except ClusterError as error:
+        if error.code not in _REFUSED_FOR_ANOTHER:
+            raise
+        there = ((await read()) or {}).get("metadata", {})
+        if there.get("uid") == uid and version in {"", there.get("resourceVersion")}:
+            raise
+        return None
 
 
 def _is_controlled_by(resource: SiorgSyncWorker, existing: Body) -> bool:

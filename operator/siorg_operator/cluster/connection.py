@@ -1,4 +1,4 @@
-"""The connection to the API server: where it is, and one request with its time limit. Synchronous, for any thread.
+"""The connection to the API server, and one request with its time limit. Synchronous, for any thread.
 
 Bodies are dictionaries and answers are read as JSON: the models of Kubernetes' client cost more than the requests.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from siorg_operator.cli import UsageError
+from siorg_operator.cluster.clock import ClusterClock
+from siorg_operator.cluster.endpoint import configuration, connected
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.settings import NAMESPACE_FILE
 
@@ -31,21 +31,12 @@ def api_client() -> client.ApiClient:
     """A client of the cluster: the service account's inside one, the kubeconfig's current context elsewhere.
 
     Raises:
-        UsageError: neither exists.
+        UsageError: neither exists, or the proxy cannot be used.
     """
-    configuration = client.Configuration()
-    try:
-        if Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists():
-            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError) as error:
-        raise UsageError(f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster") from None
-    configuration.connection_pool_maxsize = POOL_SIZE
-    configuration.retries = False  # urllib3's own would make four limits of each call's limit
-    made = client.ApiClient(configuration)
-    made.user_agent = "siorg-operator"
-    return made
+    found = configuration()
+    found.connection_pool_maxsize = POOL_SIZE
+    found.retries = False  # urllib3's own would make four limits of each call's limit
+    return connected(found)
 
 
 def namespace_of_context() -> str:
@@ -64,19 +55,27 @@ def request(
     method: Callable[..., Any],
     *arguments: Any,
     timeout: float | None = None,
+    clock: ClusterClock | None = None,
     **options: Any,
 ) -> Body:
     """Call ``method`` of one of the client's APIs with ``arguments`` and ``options``; its answer as JSON.
 
     ``verb`` (as RBAC has it: get, create, patch, …) and ``resource`` (the plural) are for messages. ``timeout``: seconds for
-    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read.
+    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read. ``clock``: learns from the answer.
 
     Raises:
         ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.
     """
+    asked_at = 0.0 if clock is None else clock.monotonic()
+
+    def learn(headers: Any) -> None:
+        if clock is not None and headers is not None:
+            clock.answered(headers.get("Date"), asked_at, clock.monotonic())
+
     try:
         limits = (CONNECT_SECONDS, READ_SECONDS) if timeout is None else timeout
         answer = method(*arguments, **options, _preload_content=False, _request_timeout=limits)
+        learn(answer.headers)
         try:
             status, data = answer.status, answer.read()
         finally:
@@ -85,6 +84,7 @@ def request(
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
     except ApiException as error:
+        learn(error.headers)
         status, data = error.status or 0, error.body or error.reason
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise ClusterError(f"{verb} {resource}: the API server did not answer: {_cause(error)}") from None

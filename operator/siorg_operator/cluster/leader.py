@@ -12,6 +12,11 @@ The replicas share a Lease and treat it as client-go does::
 Clocks: other machines' are never compared with ours. A lease runs from when *we* saw it change, by a clock that nobody sets
 and that runs on while the machine sleeps. The times written into the Lease are for people.
 
+Whoever reconciles the resources of a namespace holds its Lease ``LEASE``, from whatever installation: a second one in the same
+namespace stands by. Where SIORG_OPERATOR_LEASE_NAME names another Lease, by which older versions of that installation led, that
+one is held too, and taken first: replicas before and after an upgrade never lead together, and as the namespace's comes last for
+all, no two wait for each other.
+
 The renew deadline is shorter than the lease duration, so a leader is gone before another may lead, whatever hangs: renewing
 has a thread and connections of its own (a stuck event loop loses no lead), a watchdog thread ends the process when the renewing
 one hangs, and ``is_leader`` is asked before each write, which a machine that slept cannot answer wrongly.
@@ -33,6 +38,7 @@ from typing import Final
 from kubernetes import client
 
 from siorg_operator.cluster.connection import Body, request
+from siorg_operator.cluster.endpoint import connected
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.settings import OperatorSettings
 from siorg_runtime.logs import logger
@@ -40,7 +46,10 @@ from siorg_runtime.redaction import redactor
 
 _log = logger(__name__)
 
-_REQUESTS_A_DEADLINE = 4  # a try is two requests, and a second try has to fit in before the deadline
+LEASE: Final = "siorg-operator"
+"""The name of the Lease of whoever reconciles a namespace's resources."""
+
+_REQUESTS_A_DEADLINE = 4  # of one Lease: a try is two requests, and a second try has to fit in before the deadline
 _WATCHED_EVERY = 0.25  # seconds
 _LAST_WORDS_SECONDS = 1.0
 
@@ -115,6 +124,75 @@ def end_process(reason: str) -> None:
     os._exit(1)
 
 
+class _Lease:
+    """One Lease, as one replica reads and writes it."""
+
+    def __init__(
+        self, api: client.CoordinationV1Api, namespace: str, name: str, identity: str, duration: float, timeout: float
+    ) -> None:
+        """``duration``: for how long others have to respect it. ``timeout``: of each request. Both in seconds."""
+        self._api = api
+        self._place = name, namespace
+        self._identity = identity
+        self._duration = duration
+        self._timeout = timeout
+        self._observed: Observed | None = None
+
+    def __str__(self) -> str:
+        name, namespace = self._place
+        return f"{namespace}/{name}"
+
+    @property
+    def holder(self) -> str:
+        """Who held it when it was read last; empty: nobody."""
+        return "" if self._observed is None else self._observed.holder
+
+    @property
+    def is_anothers(self) -> bool:
+        return self.holder not in ("", self._identity)
+
+    def remaining(self) -> float:
+        """Seconds for which another's lease has to be respected."""
+        return remaining(self._observed, self._identity, self._duration, _now())
+
+    def ask(self) -> bool:
+        """Take or renew it; whether it is ours from now on."""
+        lease = self._read()
+        spec = {} if lease is None else lease.get("spec") or {}
+        if lease is not None:
+            self._observed = observe(self._observed, spec, _now())
+        if self.remaining() > 0:
+            return False
+        wanted = held(spec, self._identity, self._duration, datetime.now(UTC))
+        self._observed = observe(self._observed, self._write(lease, wanted)["spec"], _now())
+        return True
+
+    def release(self) -> bool:
+        """Empty it, if it is ours; whether it was."""
+        lease = self._read()
+        if lease is None or (lease.get("spec") or {}).get("holderIdentity") != self._identity:
+            return False
+        self._write(lease, released(lease["spec"], datetime.now(UTC)))
+        return True
+
+    def _read(self) -> Body | None:
+        try:
+            return request("get", "leases", self._api.read_namespaced_lease, *self._place, timeout=self._timeout)
+        except ClusterError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def _write(self, lease: Body | None, spec: Body) -> Body:
+        """Make the Lease, or replace what was read: the API server refuses, with 409, to overwrite what was written since."""
+        name, namespace = self._place
+        if lease is None:
+            new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
+            return request("create", "leases", self._api.create_namespaced_lease, namespace, new, timeout=self._timeout)
+        method, changed = self._api.replace_namespaced_lease, {**lease, "spec": spec}
+        return request("update", "leases", method, name, namespace, changed, timeout=self._timeout)
+
+
 class Leadership:
     """One replica's part in the election. To be used once: wait, lead, release."""
 
@@ -143,12 +221,16 @@ class Leadership:
         self._on_try = on_try
         configuration = copy.deepcopy(api_client.configuration)
         configuration.retries = False  # urllib3 would try again three times, each with the whole time limit
-        own = client.ApiClient(configuration)
+        own = connected(configuration)
         own.user_agent = api_client.user_agent
-        self._api = client.CoordinationV1Api(own)
-        self._timeout = settings.lease_renew_secs / _REQUESTS_A_DEADLINE
-        self._lease_name = f"{settings.namespace}/{settings.lease_name}"
-        self._observed: Observed | None = None
+        names = tuple(dict.fromkeys((settings.lease_name, LEASE)))
+        self._timeout = settings.lease_renew_secs / (_REQUESTS_A_DEADLINE * len(names))
+        requests = client.CoordinationV1Api(own)
+        self._leases = tuple(
+            _Lease(requests, settings.namespace, name, self.identity, settings.lease_secs, self._timeout) for name in names
+        )
+        self._names = " and ".join(map(str, self._leases))
+        self._stands_by = ""
         self._renewed_at = 0.0
         self._failure: str | None = None
         self._leading = threading.Event()
@@ -166,7 +248,7 @@ class Leadership:
 
         From then on the lead is kept, by threads of our own, until ``release`` or the end of the process.
         """
-        _log.info("Waiting for leadership", lease=self._lease_name, identity=self.identity)
+        _log.info("Waiting for leadership", lease=self._names, identity=self.identity)
         self._thread.start()
         while not stop.is_set():
             if self._leading.wait(_WATCHED_EVERY):
@@ -185,22 +267,19 @@ class Leadership:
         self._leading.clear()
         if self._thread.ident is not None:
             # A try that is under way can do no harm when it ends later: the API server refuses what it read before.
-            self._thread.join(2 * self._timeout)
-        try:
-            lease = self._read()
-            if lease is None or (lease.get("spec") or {}).get("holderIdentity") != self.identity:
-                return
-            self._write(lease, released(lease["spec"], datetime.now(UTC)))
-        except Exception as error:  # noqa: BLE001 - see above
-            if led:
-                _log.warning(
-                    "Leadership could not be released; a standby takes over when the lease expires",
-                    lease=self._lease_name,
-                    reason=_described(error),
-                    seconds=self._settings.lease_secs,
-                )
-        else:
-            _log.info("Released leadership", lease=self._lease_name, identity=self.identity)
+            self._thread.join(2 * self._timeout * len(self._leases))
+        for lease in reversed(self._leases):
+            try:
+                if lease.release():
+                    _log.info("Released leadership", lease=str(lease), identity=self.identity)
+            except Exception as error:  # noqa: BLE001 - see above
+                if led:
+                    _log.warning(
+                        "Leadership could not be released; a standby takes over when the lease expires",
+                        lease=str(lease),
+                        reason=_described(error),
+                        seconds=self._settings.lease_secs,
+                    )
 
     # -- on the thread "lease" ----------------------------------------------------------------------------------------
 
@@ -221,67 +300,38 @@ class Leadership:
             if not led:
                 threading.Thread(target=self._watch, name="lease-watchdog", daemon=True).start()
                 self._leading.set()
-                _log.info("Acquired leadership", lease=self._lease_name, identity=self.identity)
-        elif led and self._observed is not None and self._observed.holder not in ("", self.identity):
-            self._lose(f"{self._observed.holder} holds the lease {self._lease_name}")
+                _log.info("Acquired leadership", lease=self._names, identity=self.identity)
+        elif anothers := next((lease for lease in self._leases if lease.is_anothers), None):
+            holder = f"{anothers.holder} holds the lease {anothers}"
+            if led:
+                self._lose(holder)
+            elif anothers.remaining() > 0 and holder != self._stands_by:
+                self._stands_by = holder
+                _log.info("Standing by: another one reconciles this namespace", reason=holder)
 
     def _pause(self) -> float:
         """Seconds until the next try: a retry period, or until another's lease ends where that is sooner."""
         period = float(self._settings.lease_retry_secs)
         if self._leading.is_set():
             return period
-        left = self._others_remaining()
+        left = next((left for lease in self._leases if (left := lease.remaining()) > 0), 0.0)
         return min(period * random.uniform(0.75, 1.0), left + 0.01 if left > 0 else period)  # noqa: S311 - jitter
 
-    def _others_remaining(self) -> float:
-        return remaining(self._observed, self.identity, self._settings.lease_secs, _now())
-
     def _try(self) -> bool:
-        """Whether the lease is ours from now on. What goes wrong is logged once, until another thing does."""
+        """Whether every lease is ours from now on. What goes wrong is logged once, until another thing does."""
         try:
-            succeeded, failure = self._ask(), None
+            succeeded, failure = all(lease.ask() for lease in self._leases), None
         except Exception as error:  # noqa: BLE001 - whatever it is, the lease was not renewed, and the next try may do it
             faster = isinstance(error, ClusterError) and error.code == 409  # another wrote since we read
             succeeded, failure = False, None if faster else _described(error)
         if failure is not None and failure != self._failure:
-            _log.warning("The lease cannot be read or renewed", lease=self._lease_name, reason=failure)
+            _log.warning("The lease cannot be read or renewed", lease=self._names, reason=failure)
         elif failure is None and self._failure is not None:
-            _log.info("The lease can be read and renewed again", lease=self._lease_name)
+            _log.info("The lease can be read and renewed again", lease=self._names)
         self._failure = failure
         if self._on_try is not None:
             self._on_try(failure is None)
         return succeeded
-
-    def _ask(self) -> bool:
-        lease = self._read()
-        spec = {} if lease is None else lease.get("spec") or {}
-        if lease is not None:
-            self._observed = observe(self._observed, spec, _now())
-        if self._others_remaining() > 0:
-            return False
-        wanted = held(spec, self.identity, self._settings.lease_secs, datetime.now(UTC))
-        self._observed = observe(self._observed, self._write(lease, wanted)["spec"], _now())
-        return True
-
-    # -- requests -----------------------------------------------------------------------------------------------------
-
-    def _read(self) -> Body | None:
-        name, namespace = self._settings.lease_name, self._settings.namespace
-        try:
-            return request("get", "leases", self._api.read_namespaced_lease, name, namespace, timeout=self._timeout)
-        except ClusterError as error:
-            if error.code == 404:
-                return None
-            raise
-
-    def _write(self, lease: Body | None, spec: Body) -> Body:
-        """Make the Lease, or replace what was read: the API server refuses, with 409, to overwrite what was written since."""
-        name, namespace = self._settings.lease_name, self._settings.namespace
-        if lease is None:
-            new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
-            return request("create", "leases", self._api.create_namespaced_lease, namespace, new, timeout=self._timeout)
-        method, changed = self._api.replace_namespaced_lease, {**lease, "spec": spec}
-        return request("update", "leases", method, name, namespace, changed, timeout=self._timeout)
 
     # -- on the thread "lease-watchdog" -------------------------------------------------------------------------------
 
@@ -304,7 +354,7 @@ class Leadership:
     def _why_late(self) -> str:
         last = f"; the last try: {self._failure}" if self._failure is not None else ""
         ago, limit = _now() - self._renewed_at, self._settings.lease_renew_secs
-        return f"the lease {self._lease_name} was last renewed {ago:.1f} s ago (limit {limit:g} s){last}"
+        return f"the lease {self._names} was last renewed {ago:.1f} s ago (limit {limit:g} s){last}"
 
 
 def _described(error: BaseException) -> str:

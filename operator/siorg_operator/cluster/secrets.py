@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.api.spec import DatabaseUrlKey, TokenKey
+from siorg_operator.cluster.fingerprint import KEY_SECRET, Fingerprints
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import QueueState, Reading, Unreadable
@@ -78,26 +78,32 @@ class _Resolved:
     """The database's URL, or why there is none."""
     token_error: str | None = None
     """Why there is no token for SIORG, although the resource names one."""
-    secrets_hash: str = ""
-    """The fingerprint of both Secrets; empty: they could not be read, which is not the same as changed."""
+    secrets_hash: str | None = None
+    """The fingerprint of both Secrets; None: they could not be read, which is not the same as changed."""
 
 
 class SecretQueueReader:
     """``ports.QueueReader`` of one resource in a cluster: the database's URL is in a Secret."""
 
-    def __init__(self, secrets: Secrets, read_queue: Callable[[str], Awaitable[Reading | Unreadable]]) -> None:
-        """``secrets``: shared by all resources. ``read_queue``: reads the queue behind a URL."""
+    def __init__(
+        self,
+        secrets: Secrets,
+        fingerprints: Fingerprints,
+        read_queue: Callable[[str], Awaitable[Reading | Unreadable]],
+    ) -> None:
+        """``secrets`` and ``fingerprints``: shared by all resources. ``read_queue``: reads the queue behind a URL."""
         self._secrets = secrets
+        self._fingerprints = fingerprints
         self._read_queue = read_queue
         self.url: str | None = None
-        self._used: tuple[SiorgSyncWorker, str] | None = None
+        self._used: tuple[SiorgSyncWorker, str | None] | None = None
 
     async def changed(self) -> bool:
         if self._used is None:
             return False
         resource, secrets_hash = self._used
         now = (await self._resolve(resource)).secrets_hash
-        return bool(now) and now != secrets_hash
+        return now is not None and now != secrets_hash
 
     async def read(self, resource: SiorgSyncWorker) -> QueueState:
         """With a URL that fails, the Secret is read anew: it may have been changed."""
@@ -131,7 +137,12 @@ class SecretQueueReader:
         for value in values.values():
             if isinstance(value, str):
                 redactor.remember(value)  # before it is used: no log shows it
-        token, secrets_hash = values.get(_TOKEN), _fingerprint(secrets[_URL], secrets.get(_TOKEN))
+        used = [value.message if isinstance(value, Unreadable) else value for value in (values[_URL], values.get(_TOKEN))]
+        try:
+            secrets_hash = await self._fingerprints.of(used)
+        except ClusterError as error:
+            return _Resolved(_not_read(error, "the operator", namespace, KEY_SECRET))
+        token = values.get(_TOKEN)
         return _Resolved(values[_URL], token.message if isinstance(token, Unreadable) else None, secrets_hash)
 
 
@@ -162,9 +173,3 @@ def _value(secret: Body | None, field: str, namespace: str, name: str, key: str)
         problem = f"the key {key} of the Secret {namespace}/{name} ({field}) is empty or not text"
         return Unreadable(Reason.SECRET_KEY_MISSING, problem)
     return text
-
-
-def _fingerprint(*secrets: Body | None) -> str:
-    """Of the versions, nothing of the content."""
-    versions = [secret and [secret["metadata"].get("uid"), secret["metadata"].get("resourceVersion")] for secret in secrets]
-    return hashlib.sha256(repr(versions).encode()).hexdigest()[:10]

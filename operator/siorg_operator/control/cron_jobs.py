@@ -93,7 +93,7 @@ class CronJobs:
             if not enabled and (state is None or state.suspended):
                 running = any(run.component == component and not run.finished_at for run in runs)
                 if state is not None and not state.active and not running:  # to remove it would kill its Job
-                    delete = partial(self._cluster.delete_cron_job, resource, name)
+                    delete = partial(self._cluster.delete_cron_job, resource, name, state.uid)
                     requests.append(Request(f"delete {name}", Reason.CRON_JOB_REFUSED, delete))
                 continue
             manifest = manifests.cron_job(resource, component)

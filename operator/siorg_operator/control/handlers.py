@@ -9,6 +9,7 @@ from typing import Any
 import kopf
 
 from siorg_operator.api.resource import FINALIZER, GROUP, PLURAL, VERSION
+from siorg_operator.cluster.sessions import Sessions
 from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
 from siorg_operator.control.resync import Resync
@@ -16,6 +17,8 @@ from siorg_operator.decide.manifests import MANAGED_BY
 
 _OWNED = {"jobs": ("batch", "v1"), "pods": ("", "v1"), "cronjobs": ("batch", "v1")}
 """Kinds of the things that belong to resources, by their plurals."""
+WATCHED = (PLURAL, *_OWNED)
+"""Kinds that are listed and watched."""
 _OURS = {"app.kubernetes.io/managed-by": MANAGED_BY}
 
 
@@ -57,7 +60,11 @@ class NothingCompared(kopf.DiffBaseStorage):
 
 
 def registry(  # noqa: C901 - every handler of the operator, each of a few lines
-    controller: Controller, cache: Cache, list_uids: Callable[[str], Awaitable[set[str]]], stopped: asyncio.Event
+    controller: Controller,
+    cache: Cache,
+    list_uids: Callable[[str], Awaitable[set[str]]],
+    sessions: Sessions,
+    stopped: asyncio.Event,
 ) -> kopf.OperatorRegistry:
     """What kopf is to call. ``list_uids``: see ``Resync``. ``stopped``: is set once kopf has come to its end."""
     registry = kopf.OperatorRegistry()
@@ -72,12 +79,12 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
             cache.drop(kind, uids)
             controller.wake()
 
-    resync = Resync(list_uids, (PLURAL, *_OWNED), known, deleted)
+    resync = Resync(list_uids, WATCHED, known, deleted)
     tasks: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=sessions.server, aiohttp_session=await sessions.open())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource_changed(*, type: str | None, uid: str, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
@@ -96,7 +103,7 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
         if (loop := controller.loops.get(owner)) is None:
             return
         if kind == "jobs" and type == "DELETED":
-            loop.job_deleted(body.metadata.name or "")
+            loop.job_deleted(uid)
         else:
             loop.wake()
 

@@ -83,8 +83,8 @@ class ControlLoop:
         elif not self._passing and self._status.has_drifted(body):
             self.wake()
 
-    def job_deleted(self, name: str) -> None:
-        self._reconciler.job_deleted(name)
+    def job_deleted(self, uid: str) -> None:
+        self._reconciler.job_deleted(uid)
         self.wake()
 
     # -- the loop -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from functools import partial
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, last_run
+from siorg_operator.control.expectations import Expectations
 from siorg_operator.control.retries import Request, Retries, send_all
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
@@ -28,8 +29,6 @@ from siorg_operator.decide.state import Fault, Job, JobState, QueueState, Readin
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_runtime.logs import logger
-
-_EXPECTED_SECONDS = 30.0  # a Job that was made and is not shown by then has come and gone
 
 log = logger(__name__)
 
@@ -64,6 +63,7 @@ class Context:
     secrets_seconds: float = 60.0
     """A loop that rests looks for changed Secrets so often."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """Of the cluster: what it dates is compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,14 @@ class Reconciler:
         """Finished Jobs that the metrics have counted: each once, also across a restart."""
         self._counted_until: str | None = None
         """Those that ended up to here were counted by the process before this one (RFC 3339)."""
-        self._expected: dict[str, tuple[Job, float]] = {}
-        """Jobs that were launched and are not shown yet, and until when they are expected (monotonic seconds)."""
+        self._expectations = Expectations()
 
-    def job_deleted(self, name: str) -> None:
-        self._expected.pop(name, None)
+    def job_deleted(self, uid: str) -> None:
+        self._expectations.deleted(uid)
 
     async def reconcile(self, resource: SiorgSyncWorker) -> Reconciled:
         """One pass. What the cluster refuses stays undone, and the next pass tries it again."""
-        observed = self._observe(resource)
+        observed = await self._observe(resource)
         began = time.monotonic()
         queue = await self._reader.read(resource)
         read_at = time.monotonic()
@@ -114,16 +113,21 @@ class Reconciler:
             log.info(wording.decision(resource, result), **self._where, jobs=[job.name for job in launched])
         self._count(resource, observed, queue, result)
         put_off, unwritten = await self._report(resource, observed, queue, result)
-        retry = [seconds for seconds in (self._retries.seconds(self._context.clock()), put_off) if seconds is not None]
+        again = (self._retries.seconds(self._context.clock()), put_off, self._expectations.seconds())
+        retry = [seconds for seconds in again if seconds is not None]
         return Reconciled(result, min(retry, default=None), unwritten or failure)
 
-    def _observe(self, resource: SiorgSyncWorker) -> Observed:
+    async def _observe(self, resource: SiorgSyncWorker) -> Observed:
         """What the cluster shows, and the Jobs that we made and that it does not show yet."""
         observed = self._context.observe(resource, self._context.clock())
-        now, shown = time.monotonic(), {job.name for job in observed.jobs}
-        expected = [(job, until) for job, until in self._expected.values() if job.name not in shown and until > now]
-        self._expected = {job.name: (job, until) for job, until in expected}
-        jobs = [*observed.jobs, *(job for job, _ in expected)]
+        jobs = self._expectations.beside(observed.jobs)
+        if self._expectations.seconds() == 0.0:
+            try:
+                await self._expectations.ask(partial(self._context.launcher.find, resource))
+            except ClusterError as error:
+                log.warning("Launched Jobs are not shown yet, and cannot be listed", **self._where, reason=str(error))
+            observed = self._context.observe(resource, self._context.clock())
+            jobs = self._expectations.beside(observed.jobs)
         # In one order, so that what is said of the first of them does not change from pass to pass.
         return replace(observed, jobs=sorted(jobs, key=lambda job: (job.slot, job.round)))
 
@@ -132,45 +136,51 @@ class Reconciler:
     ) -> tuple[tuple[Job, ...], ClusterError | None]:
         """Launch what was planned; the Jobs that are there now, and the first refusal."""
         decision = wording.intent(resource, planned)
-        secrets_hash = queue.secrets_hash
+        secrets_hash = queue.secrets_hash or ""  # nothing is launched while it is not known
         send = partial(self._context.launcher.launch, resource, secrets_hash=secrets_hash, decision=decision)
-        refusals = await send_all(send(launch) for launch in planned.launches)
-        now, until = self._context.clock(), time.monotonic() + _EXPECTED_SECONDS
-        template = manifests.template_hash(resource, secrets_hash)
-        launched = [
-            Job(manifests.job_name(resource, at.slot, at.round), at.slot, at.round, JobState.PENDING, now, template)
-            for at, refusal in zip(planned.launches, refusals, strict=True)
-            if refusal is None
-        ]
-        self._expected |= {job.name: (job, until) for job in launched}
+        answers = await send_all(send(launch) for launch in planned.launches)
+        now, template = self._context.clock(), manifests.template_hash(resource, secrets_hash)
+        launched: list[Job] = []
+        for at, answer in zip(planned.launches, answers, strict=True):
+            if isinstance(answer, Job) and answer.unfinished:
+                self._expectations.expect(answer)
+                launched.append(answer)
+            elif isinstance(answer, Job):  # it has come and gone unseen: nothing was launched, and its name is used up
+                self._expectations.doubt()
+            elif answer.may_be_done:
+                name = manifests.job_name(resource, at.slot, at.round)
+                self._expectations.expect(Job(name, at.slot, at.round, JobState.PENDING, now, template))
+                self._expectations.doubt()
         if launched and planned.unfinished == 0 and isinstance(queue.reading, Reading):
             waited = (queue.reading.oldest_due_seconds or 0.0) + time.monotonic() - read_at
             self._context.metrics.enqueue_to_launch.labels(*self._names).observe(waited)
-        return tuple(launched), next(filter(None, refusals), None)
+        return tuple(launched), next((answer for answer in answers if isinstance(answer, ClusterError)), None)
 
     async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
-        """Do the rest: end stuck Jobs, remove old ones, see to the CronJobs. Returns those that were ended now."""
+        """Do the rest: end Jobs that do not go on, remove old ones, see to the CronJobs. Returns those that were ended now."""
         launcher, refused = self._context.launcher, Reason.REMOVAL_REFUSED
         requests = [
             # Once: it takes the Job controller a moment, and until then they look stuck.
             *(Request(f"end {job.name}", refused, partial(launcher.end, resource, job), once=True) for job in planned.end),
-            *(Request(f"remove {name}", refused, partial(launcher.remove, resource, name)) for name in planned.remove),
+            *(Request(f"remove {job.name}", refused, partial(launcher.remove, resource, job)) for job in planned.remove),
         ]
         if self._cron_jobs is not None:
             requests += self._cron_jobs.requests(resource, observed.cron_jobs, observed.cron_runs)
         done = await self._retries.send(requests, self._context.clock(), **self._where)
         ended = tuple(removal for removal in planned.end if f"end {removal.name}" in done)
         for removal in ended:
-            log.warning("Ended a stuck Job", **self._where, job=removal.name, reason=removal.stuck.message)
+            tell, what = (log.info, "Ended a leftover pod") if removal.last_words else (log.warning, "Ended a stuck Job")
+            tell(what, **self._where, job=removal.name, reason=removal.stuck.message)
         return ended
 
     def _count(self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result) -> None:
         if self._counted_until is None:
             last = resource.status.jobs.last_finished_time
-            self._counted_until = "" if last is None else rfc3339(last)
-        finished = {f"{job.name}/{job.finished_at}": (job, rfc3339(job.finished_at)) for job in observed.jobs if job.finished_at}
-        for key, (job, at) in finished.items():
-            if key not in self._counted and at > self._counted_until:
+            self._counted_until = "" if last is None else rfc3339(min(last, self._context.clock()))
+        # A worker may end before its Job does, which then has another time: it is one all the same.
+        finished = {job.uid: job for job in observed.jobs if job.finished_at is not None}
+        for uid, job in finished.items():
+            if uid not in self._counted and rfc3339(job.finished_at or job.created_at) > self._counted_until:
                 self._context.metrics.job_ended(*self._names, job)
         self._counted = set(finished)
         self._context.metrics.decided(*self._names, result, queue, observed.jobs)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
@@ -22,6 +23,8 @@ _REPORTED_AFTER = 3  # failures in a row without a word of the cluster that it w
 _BUSY = frozenset({408, 429})
 
 log = logger(__name__)
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Retries:
         due = [request for request in requests if request.key not in self._done and not self._waits(request.key, now)]
         done = set()
         for request, refusal in zip(due, await send_all(request.send() for request in due), strict=True):
-            if refusal is None:
+            if not isinstance(refusal, ClusterError):
                 self._refused.pop(request.key, None)
                 done.add(request.key)
             else:
@@ -93,10 +96,10 @@ class Retries:
         self._refused[request.key] = _Refusal(Fault(request.reason, str(error)), is_final, failures, now + pause)
 
 
-async def send_all(calls: Iterable[Awaitable[object]]) -> list[ClusterError | None]:
-    """What the cluster said to those that it refused, whatever becomes of each; None: it did what was asked. A bug is raised."""
+async def send_all(calls: Iterable[Awaitable[_Answer]]) -> list[_Answer | ClusterError]:
+    """The answers, or what the cluster said to those that it refused, whatever becomes of each. A bug is raised."""
     answers = await asyncio.gather(*calls, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, ClusterError):
             raise answer
-    return [answer if isinstance(answer, ClusterError) else None for answer in answers]
+    return [answer for answer in answers if isinstance(answer, ClusterError) or not isinstance(answer, BaseException)]

@@ -12,8 +12,10 @@ import kopf
 
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.cluster.connection import api_client
+from siorg_operator.cluster.fingerprint import Fingerprints
 from siorg_operator.cluster.leader import Leadership
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
+from siorg_operator.cluster.sessions import Sessions
 from siorg_operator.control import handlers
 from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
@@ -35,6 +37,7 @@ def run(settings: OperatorSettings) -> None:
     """Run until a signal comes. ``UsageError``: no cluster is configured, or the port for probes and metrics is taken."""
     registry = operator_registry()
     metrics, health = OperatorMetrics(registry), Health()
+    metrics.watch_unanswered.set_function(lambda: health.unanswered_seconds)
     api = api_client()
     http = HttpServer(health, registry)
     port = http.start(settings.http_address, settings.http_port)
@@ -51,10 +54,10 @@ def run(settings: OperatorSettings) -> None:
         if leadership is not None:
             health.standing_by()
         if leadership is None or leadership.wait_until_leading(stop):
-            health.leading()
+            health.leading(handlers.WATCHED)
             metrics.leader.set(1)
             log.info("Leading", namespace=settings.namespace)
-            asyncio.run(_lead(settings, kubernetes, metrics, health, stop))
+            asyncio.run(_lead(settings, kubernetes, Sessions(api.configuration, health), metrics, health, stop))
     finally:
         if leadership is not None:
             leadership.release()
@@ -63,15 +66,21 @@ def run(settings: OperatorSettings) -> None:
 
 
 async def _lead(
-    settings: OperatorSettings, kubernetes: Kubernetes, metrics: OperatorMetrics, health: Health, stop: threading.Event
+    settings: OperatorSettings,
+    kubernetes: Kubernetes,
+    sessions: Sessions,
+    metrics: OperatorMetrics,
+    health: Health,
+    stop: threading.Event,
 ) -> None:
     """Reconcile every resource of the namespace until ``stop``."""
     databases, cache = Databases(), Cache()
     secrets = Secrets(kubernetes.read_secret, refresh_seconds=settings.secret_refresh_secs)
+    fingerprints = Fingerprints(settings.namespace, kubernetes.read_secret, kubernetes.patch_secret)
     context = Context(
         launcher=kubernetes,
         reporter=kubernetes,
-        new_reader=lambda: SecretQueueReader(secrets, databases.read),
+        new_reader=lambda: SecretQueueReader(secrets, fingerprints, databases.read),
         observe=cache.observe,
         databases=databases,
         metrics=metrics,
@@ -80,15 +89,15 @@ async def _lead(
         pacing=settings.pacing,
         default_image=settings.job_image,
         secrets_seconds=max(settings.secret_refresh_secs, 1.0),
+        clock=kubernetes.clock.now,
     )
     # kopf would wait for a threading.Event on a thread, which nothing could end.
     stopped = asyncio.Event()
     list_uids = partial(kubernetes.uids, namespace=settings.namespace)
-    registry = handlers.registry(Controller(context), cache, list_uids, stopped)
+    registry = handlers.registry(Controller(context), cache, list_uids, sessions, stopped)
     beating = asyncio.create_task(_beat(health, stop, stopped))
     try:
         if await _access(settings, kubernetes, stop):
-            health.listed()
             # From here on SIGTERM and SIGINT are kopf's: it stops every control loop and returns. A watch that fails raises.
             await kopf.operator(
                 registry=registry,

@@ -39,7 +39,8 @@ class Pacing:
     """How patient the operator is. Seconds."""
 
     stuck_grace: float = 30.0
-    """A pod that cannot start (image, configuration) keeps its slot for so long."""
+    """A pod that cannot start (image, configuration) keeps its slot for so long, and one whose worker has ended its other
+    containers."""
     unschedulable_grace: float = 300.0
     """A pod that no node takes keeps its slot for so long: a cluster autoscaler needs minutes."""
     failing_base: float = 10.0
@@ -119,7 +120,7 @@ def assess(
     # Kubernetes tells whole seconds: of two in one second the failure counts.
     ends = [(job.finished_at, job.ending is not Ending.DONE, job) for job in jobs if job.finished_at is not None]
     for ended_at, _, job in sorted(ends, key=lambda end: end[:2]):
-        failed = _failed(job, pacing)
+        failed = _failed(job, jobs, pacing)
         if settled is not None and (ended_at < settled or (ended_at == settled and not failed)):
             continue  # judged already
         if current is not None and ended_at <= current.last_failure:
@@ -134,10 +135,21 @@ def assess(
     return None if outlived else current
 
 
-def _failed(job: Job, pacing: Pacing) -> bool:
+def _failed(job: Job, jobs: list[Job], pacing: Pacing) -> bool:
+    if job.ending is Ending.LOST:  # a node that went, a pod that somebody deleted; unless it befalls every Job at once
+        return _life(job) < pacing.healthy_after and not any(_was_at_work(other, job) for other in jobs)
     if job.ending is Ending.DEADLINE:  # it may just have had much to do; its pod, and with it what it did, is mostly gone
         return job.summary.ended == 0 if job.summary is not None else _life(job) < pacing.healthy_after
     return job.ending not in {None, Ending.DONE}
+
+
+def _was_at_work(other: Job, job: Job) -> bool:
+    """Whether another Job worked when this one ended, and has not failed since."""
+    if other is job or other.started_at is None or job.finished_at is None or other.started_at > job.finished_at:
+        return False
+    if other.state is JobState.ACTIVE:
+        return True
+    return other.ending is Ending.DONE and other.finished_at is not None and other.finished_at >= job.finished_at
 
 
 def _found_nothing(job: Job, jobs: list[Job]) -> bool:
@@ -151,6 +163,7 @@ def _found_nothing(job: Job, jobs: list[Job]) -> bool:
         return False
     return not any(
         other is not job
+        and other.state not in {JobState.SUSPENDED, JobState.LOST}
         and other.created_at <= job.finished_at
         and (other.finished_at is None or other.finished_at >= job.created_at)
         and (other.summary is None or other.summary.took_any)
@@ -199,7 +212,7 @@ def _outlived(jobs: list[Job], failures: Failures, now: datetime, pacing: Pacing
         if job.finished_at is not None
         and job.finished_at >= failures.since
         and job.started_at is not None
-        and _failed(job, pacing)
+        and _failed(job, jobs, pacing)
     ]
     enough = max(pacing.healthy_after, _OUTLIVES * max(lives, default=0.0))
     return any(

@@ -29,7 +29,9 @@ TEMPLATE_LABEL: Final = f"{GROUP}/template"
 DECISION_ANNOTATION: Final = f"{GROUP}/decision"
 """Why the Job was launched: the decision's sentence."""
 STUCK_ANNOTATION: Final = f"{GROUP}/stuck"
-"""Why the operator ended the Job: its pod could not start."""
+"""Why the operator ended the Job: its pod could not start, or was lost."""
+WORKER_ENDED_ANNOTATION: Final = f"{GROUP}/worker-ended"
+"""How the worker of a Job ended whose pod lived on, so that the operator ended it. Its pod, which told so, goes with that."""
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
 """Hash of a CronJob as it was applied last."""
 
@@ -75,7 +77,7 @@ def cron_job_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
 
 
 def template_hash(resource: SiorgSyncWorker, secrets_hash: str = "") -> str:
-    """Hash of what a drain pod is made from: the template, and the versions of the Secrets that it refers to."""
+    """Hash of what a drain pod is made from: the template, and what is used of the Secrets that it refers to."""
     return _hash([_pod_template(resource, "drain", "run"), secrets_hash])
 
 

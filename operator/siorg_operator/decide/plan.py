@@ -5,7 +5,8 @@
     desired = 0 if depth = 0, else clamp(max(by size, by time), max(minJobs, 1), min(maxJobs, budgets))
     launch  = clamp(desired − unfinished Jobs, 0, maxLaunchesPerStep)
 
-A Job drains until the queue is empty, so each unfinished Job *is* capacity, whether its pod runs or is on its way.
+A Job drains until the queue is empty, so each unfinished Job *is* capacity, whether its pod runs or is on its way. One whose
+worker has ended, or whose node is lost, is none, whatever Kubernetes calls it.
 
 The steps: the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ the launches. What became of a plan is a ``Result``.
 ``wording`` makes the sentences.
@@ -42,10 +43,24 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A Job whose pod cannot start: it is ended, which frees its slot."""
+    """A Job that does not go on: it is ended, and stays as history.
+
+    Attributes:
+        name: of the Job.
+        stuck: why.
+        uid: of its object.
+        last_words: how its worker ended, of one that has done its work in a pod that lives on: no failure.
+    """
 
     name: str
     stuck: Stuck
+    uid: str = ""
+    last_words: str = ""
+
+    @property
+    def reason(self) -> Reason:
+        """The word of its event."""
+        return Reason.STUCK_JOB_ENDED if not self.last_words else Reason.LEFTOVER_POD_ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +107,18 @@ class Plan:
     launches: tuple[Launch, ...] = ()
     hold: Hold | None = None
     end: tuple[Removal, ...] = ()
-    remove: tuple[str, ...] = ()
-    """Names of finished Jobs that the history limits no longer keep."""
+    remove: tuple[Job, ...] = ()
+    """Finished Jobs that the history limits no longer keep, and suspended ones that there is no work for any more."""
     backoff: Backoff | None = None
     predicted_drain_seconds: float | None = None
     poll_seconds: float = 0.0
     """Look again after this at the latest (to be jittered): shorter while there is work."""
     wake_seconds: float | None = None
     """Something is known to change after this, if anything is."""
+    suspended: int = 0
+    """Of the unfinished Jobs those whose admission is pending."""
+    lost: int = 0
+    """Jobs that are neither finished nor capacity."""
 
     @property
     def depth(self) -> int | None:
@@ -132,7 +151,7 @@ class Result:
     launched: tuple[Job, ...]
     """Jobs that are there now, although the cluster may not show them yet."""
     ended: tuple[Removal, ...] = ()
-    """Jobs that were ended now because their pods could not start."""
+    """Jobs that were ended now because they did not go on."""
     refused: str = ""
     """What the cluster said to the first launch that it did not take; empty: it took all of them."""
 
@@ -160,16 +179,19 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
     hold = _hold(resource, queue, size, unfinished, backoff, now)
     reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
-    graces = _graces(unfinished, now, pacing)
+    graces = _graces(jobs, now, pacing)
     changes = [*(left for _, left in graces), *_changes(queue, backoff, now)]
+    changes += [(job.changes_at - now).total_seconds() for job in jobs if job.changes_at is not None]
     return Plan(
         reason=reason,
         size=size,
         unfinished=len(unfinished),
+        suspended=sum(job.state is JobState.SUSPENDED for job in jobs),
+        lost=sum(job.state is JobState.LOST for job in jobs),
         launches=launches,
         hold=hold,
         end=tuple(removal for removal, left in graces if left <= 0),
-        remove=_history(resource, jobs),
+        remove=(*_history(resource, jobs), *_not_needed(queue, jobs)),
         backoff=backoff,
         predicted_drain_seconds=size.drain_seconds(len(unfinished) + len(launches)),
         poll_seconds=_poll(resource, busy=busy),
@@ -184,12 +206,11 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     last = resource.status.jobs.last_finished_time
     # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
     settled = last if resource.status.backoff is None and last is not None and last <= now else None
-    known = isinstance(queue.reading, Reading) or queue.secrets_hash  # else its Secrets cannot be read now
     failures = assess(
         jobs,
-        _remembered(resource),
+        _remembered(resource, now),
         settled=settled,
-        template=template_hash(resource, queue.secrets_hash) if known else None,
+        template=None if queue.secrets_hash is None else template_hash(resource, queue.secrets_hash),
         now=now,
         pacing=pacing,
         patience=_patience(resource),
@@ -200,14 +221,15 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     return Backoff(failures, retry_at, dormant=queue.depth == 0 and retry_at <= now)
 
 
-def _remembered(resource: SiorgSyncWorker) -> Failures | None:
-    """The failures that status tells of; what cannot be understood is none."""
+def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
+    """The failures that status tells of, none of them ahead of ``now``; what cannot be understood is none."""
     backoff = resource.status.backoff
     if backoff is None or backoff.last_failure_time is None or backoff.reason not in set(Ending) - {Ending.DONE}:
         return None
-    since = backoff.since or backoff.last_failure_time
+    last = min(backoff.last_failure_time, now)
+    since = min(backoff.since or last, last)
     ending, streak = Ending(backoff.reason), min(max(backoff.streak, 1), _LONGEST_STREAK)
-    return Failures(ending, streak, since, backoff.last_failure_time, backoff.message, backoff.template)
+    return Failures(ending, streak, since, last, backoff.message, backoff.template)
 
 
 def _patience(resource: SiorgSyncWorker) -> float:
@@ -298,28 +320,35 @@ def _launches(count: int, resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tup
 # -- Jobs that have to go ---------------------------------------------------------------------------------------------
 
 
-def _graces(unfinished: Sequence[Job], now: datetime, pacing: Pacing) -> list[tuple[Removal, float]]:
-    """Jobs whose pod cannot start, and the seconds that are left of their grace."""
+def _graces(jobs: Sequence[Job], now: datetime, pacing: Pacing) -> list[tuple[Removal, float]]:
+    """Jobs that do not go on, and the seconds that are left of their grace."""
     return [
         (
-            Removal(job.name, job.stuck),
+            Removal(job.name, job.stuck, job.uid, job.last_words),
             (pacing.unschedulable_grace if job.stuck.reason == "Unschedulable" else pacing.stuck_grace)
             - (now - job.stuck.since).total_seconds(),
         )
-        for job in unfinished
-        if job.stuck is not None and job.state is JobState.PENDING
+        for job in jobs
+        if job.stuck is not None and job.stuck.since is not None and job.state is not JobState.ACTIVE
     ]
 
 
-def _history(resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[str, ...]:
+def _history(resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[Job, ...]:
     """Finished Jobs beyond the limits, the oldest first; of each kind the newest are kept."""
     spec = resource.spec.job
     limits = {JobState.SUCCEEDED: spec.successful_jobs_history_limit, JobState.FAILED: spec.failed_jobs_history_limit}
     surplus: list[Job] = []
     for state, keep in limits.items():
-        ended = sorted((job for job in jobs if job.state is state), key=newest_last)
+        ended = sorted((job for job in jobs if job.state is state and job.stuck is None), key=newest_last)
         surplus += ended[: max(len(ended) - keep, 0)]
-    return tuple(job.name for job in sorted(surplus, key=newest_last)[:_REMOVED_A_STEP])
+    return tuple(sorted(surplus, key=newest_last)[:_REMOVED_A_STEP])
+
+
+def _not_needed(queue: QueueState, jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """Suspended Jobs, once the work has ended without them: admitted later, they would find nothing."""
+    if queue.depth != 0:
+        return ()
+    return tuple(sorted((job for job in jobs if job.state is JobState.SUSPENDED), key=newest_last))
 
 
 # -- when to look again -----------------------------------------------------------------------------------------------

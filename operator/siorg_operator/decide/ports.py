@@ -4,11 +4,12 @@ a Kubernetes cluster, and this machine with processes in place of Jobs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.plan import Launch, Removal
-from siorg_operator.decide.state import QueueState
+from siorg_operator.decide.state import Job, QueueState
 from siorg_operator.decide.status import Event
 
 
@@ -23,21 +24,33 @@ class ClusterError(Exception):
         super().__init__(message)
         self.code = code
 
+    @property
+    def may_be_done(self) -> bool:
+        """Whether it may have been done all the same: no answer came, or one of a server that is in trouble."""
+        return self.code == 0 or self.code >= 500
+
 
 class Launcher(Protocol):
-    """Starts Jobs, ends those that cannot start, removes those that are history.
+    """Starts Jobs, ends those that do not go on, removes those that are history.
 
     Each method raises a ``ClusterError`` when it could not be done.
     """
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
-        """Start a Job; False when this resource's Job of that slot and round was there already."""
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> Job:
+        """Start a Job; this resource's Job of that slot and round as it is then: it may have been there, even finished."""
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
-        """End a Job whose pod cannot start; it stays as a failed one that says why. One that is gone is no error."""
+        """End a Job that does not go on; it stays as one that says why. One that is gone is no error, and another one that has
+        its name by now is left alone.
+        """
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:
-        """Remove a finished Job. One that is gone is no error."""
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
+        """Remove a Job that is finished or suspended. One that is gone is no error; another one that has its name by now, and
+        one that was suspended and has changed, are left alone.
+        """
+
+    async def find(self, resource: SiorgSyncWorker) -> Sequence[Job]:
+        """All Jobs of a resource as they are now, whatever has been shown of them."""
 
 
 class Reporter(Protocol):

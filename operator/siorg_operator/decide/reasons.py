@@ -88,9 +88,11 @@ class Reason(StrEnum):
     NOT_ASKED_YET = "NotAskedYet", ConditionType.SIORG_AVAILABLE
     RECOVERED = "Recovered", ConditionType.SIORG_AVAILABLE
     SCALING = "Scaling", ConditionType.SCALING_ACTIVE
+    PENDING_ADMISSION = "PendingAdmission", ConditionType.SCALING_ACTIVE
 
     # events alone
     SCALED_UP = "ScaledUp"
     QUEUE_DRAINED = "QueueDrained"
     STUCK_JOB_ENDED = "StuckJobEnded"
+    LEFTOVER_POD_ENDED = "LeftoverPodEnded"
     SCALING_RESUMED = "ScalingResumed"

@@ -12,13 +12,18 @@ from siorg_operator.decide.reasons import Reason
 
 
 class JobState(StrEnum):
-    """Where a Job stands. PENDING and ACTIVE are unfinished: capacity that is there or on its way."""
+    """Where a Job stands. The first three are unfinished: capacity that is there or on its way."""
 
+    SUSPENDED = "Suspended"
+    """It is kept from starting (``spec.suspend``), by Kueue for one: its admission is pending."""
     PENDING = "Pending"
-    """Neither Complete nor Failed, and no pod of it runs yet."""
+    """Its worker can still begin."""
     ACTIVE = "Active"
-    """A pod of it runs."""
+    """Its worker runs, on a node that answers."""
+    LOST = "Lost"
+    """Its worker neither works nor will: the node does not answer, or what was ended does not go. It may stay so for days."""
     SUCCEEDED = "Succeeded"
+    """Its worker has ended well, whatever Kubernetes calls the Job and whatever else runs on in its pod."""
     FAILED = "Failed"
 
 
@@ -36,7 +41,9 @@ class Ending(StrEnum):
     WRONG_SETTINGS = "WrongSettings"
     """Exit 2: the job refused its settings."""
     STUCK = "PodStuck"
-    """Its pod could not start; the operator ended it."""
+    """Its pod could not start: the operator ended it, or the kubelet refused it."""
+    LOST = "PodLost"
+    """Its pod was deleted, or its node lost, before it told how it ended."""
     DEADLINE = "DeadlineExceeded"
     """activeDeadlineSeconds were over."""
     NOTHING = "NothingClaimable"
@@ -82,12 +89,13 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Why a pod cannot start, in Kubernetes' own word (``ImagePullBackOff``, ``Unschedulable``, …)."""
+    """Why a Job does not go on: mostly in Kubernetes' own word why its pod cannot start (``ImagePullBackOff``, …)."""
 
     reason: str
     message: str
-    since: datetime
-    """From when on its grace runs; ahead for what may still come right by itself."""
+    since: datetime | None
+    """From when on the grace runs after which it is ended; ahead for what may still come right by itself. None: it is left
+    alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +119,21 @@ class Job:
     message: str = ""
     """For a finished Job that failed: what is known, in one line, without secrets."""
     stuck: Stuck | None = None
+    """For one that does not go on: pending or lost, or finished in a pod that lives on."""
+    changes_at: datetime | None = None
+    """When it is something else although nothing happens, if that is known."""
     summary: Summary | None = None
+    uid: str = ""
+    """Which of all that ever had its name; empty: nobody has seen it yet."""
+    version: str = ""
+    """Its object's ``resourceVersion``; empty: not known."""
+    last_words: str = ""
+    """How its worker ended, for the annotation of one that is ended because its pod lives on."""
 
     @property
     def unfinished(self) -> bool:
-        """Whether it is capacity: neither Complete nor Failed."""
-        return self.state in {JobState.PENDING, JobState.ACTIVE}
+        """Whether it is capacity: its worker works or can."""
+        return self.state in {JobState.SUSPENDED, JobState.PENDING, JobState.ACTIVE}
 
 
 DEPARTURES: Final = ("conflict", "held", "ended", "failed", "waiting", "outside", "edited")
@@ -205,8 +222,8 @@ class QueueState:
     """The queue as it was read, or why it could not be: unknown is not zero."""
 
     reading: Reading | Unreadable
-    secrets_hash: str = ""
-    """Fingerprint of the Secrets in use (their versions, nothing of their content): changes when they change."""
+    secrets_hash: str | None = ""
+    """Fingerprint of what is used of the Secrets: changes with that alone. None: not known now; empty: there are none."""
     siorg_token_error: str | None = None
     """What is wrong with the Secret of SIORG's token, if anything: Jobs could not start with it."""
 

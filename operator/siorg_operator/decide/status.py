@@ -61,7 +61,8 @@ def compose(
     states = Counter(job.state for job in jobs)
     last_finished = max(
         [rfc3339(job.finished_at) for job in jobs if job.finished_at is not None]
-        + [(old.get("jobs") or {}).get("lastFinishedTime") or ""]
+        # One that lies ahead, as another clock had it, would stay the last for ever.
+        + [min((old.get("jobs") or {}).get("lastFinishedTime") or "", rfc3339(now))]
     )
     # The rounds of Jobs that are removed are used up, and all once nothing is left to do: then no name is on its way any more.
     at_rest = plan.depth == 0 and plan.unfinished == 0
@@ -76,12 +77,11 @@ def compose(
         "jobs": {
             "desired": plan.desired,
             "active": states[JobState.ACTIVE],
-            "pending": states[JobState.PENDING] + len(result.launched),  # they are there by now
+            # Those that were launched are there by now.
+            "pending": states[JobState.PENDING] + states[JobState.SUSPENDED] + len(result.launched),
             "succeeded": states[JobState.SUCCEEDED],
             "failed": states[JobState.FAILED],
-            "lastRound": max(
-                [resource.status.jobs.last_round, *(job.round for job in jobs if at_rest or job.name in plan.remove)]
-            ),
+            "lastRound": max([resource.status.jobs.last_round, *(job.round for job in (jobs if at_rest else plan.remove))]),
             **({"lastFinishedTime": last_finished} if last_finished else {}),
         },
         "selector": f"{COMPONENT_LABEL}=drain,{WORKER_LABEL}={resource.metadata.name}",
@@ -167,6 +167,8 @@ def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Aspect:
         elif plan.backoff is not None and not plan.backoff.dormant:
             return _Aspect("False", plan.backoff.failures.reason, wording.only_probes(plan.backoff))
         else:
+            if plan.suspended:
+                return _Aspect("True", Reason.PENDING_ADMISSION, wording.pending_admission(plan))
             return _Aspect("True", Reason.SCALING, wording.SCALING)
     return _Aspect("False", hold.reason, wording.sentence(wording.hold(resource, plan.size, hold)))
 
@@ -190,7 +192,7 @@ def _ready(reachable: _Aspect, siorg: _Aspect, scaling: _Aspect, degraded: _Aspe
         if cause.status == bad:
             # Told to launch nothing: that is a choice, and it is being kept.
             return cause._replace(status="True" if cause is scaling and Reason(cause.reason).chosen else "False")
-    return _Aspect("True", Reason.AS_EXPECTED, wording.AS_EXPECTED)
+    return scaling if scaling.reason is Reason.PENDING_ADMISSION else _Aspect("True", Reason.AS_EXPECTED, wording.AS_EXPECTED)
 
 
 def _body(kind: ConditionType, aspect: _Aspect, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Fields:
@@ -241,7 +243,10 @@ def actions(resource: SiorgSyncWorker, old: Mapping[str, Any], result: Result) -
     plan, had, found = result.plan, old.get("jobs") or {}, []
     if result.launched and plan.unfinished == 0:
         found.append(Event("Normal", Reason.SCALED_UP, wording.sentence(wording.decision(resource, result))))
-    found += [Event("Warning", Reason.STUCK_JOB_ENDED, wording.removal(removal)[:_LONGEST_MESSAGE]) for removal in result.ended]
+    found += [
+        Event("Normal" if removal.last_words else "Warning", removal.reason, wording.removal(removal)[:_LONGEST_MESSAGE])
+        for removal in result.ended
+    ]
     if plan.depth == 0 and plan.unfinished == 0 and had.get("active", 0) + had.get("pending", 0) > 0:
         found.append(Event("Normal", Reason.QUEUE_DRAINED, wording.QUEUE_DRAINED))
     return found

@@ -54,7 +54,9 @@ def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
         steps.append(f"minJobs {scaling.min_jobs} → {size.asked}")
     if size.binding is not None and size.desired < size.asked:
         steps.append(f"{size.binding} {limits[size.binding]} → {size.desired}")
-    return f"{', '.join(steps)}, {plan.unfinished} unfinished"
+    pending = f" ({plan.suspended} pending admission)" if plan.suspended else ""
+    lost = f", {plan.lost} lost" if plan.lost else ""
+    return f"{', '.join(steps)}, {plan.unfinished} unfinished{pending}{lost}"
 
 
 def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
@@ -127,6 +129,7 @@ _WHAT_FAILS: Final = {
     Ending.DATABASE_UNAVAILABLE: "Jobs cannot reach the database",
     Ending.WRONG_SETTINGS: "Jobs refuse their settings",
     Ending.STUCK: "pods cannot start",
+    Ending.LOST: "pods are deleted before their workers have ended",
     Ending.NOTHING: "Jobs find nothing to claim although rows are due",
     Ending.DEADLINE: "Jobs reach activeDeadlineSeconds and, as far as is known, end no item",
 }
@@ -137,6 +140,8 @@ _ADVICE: Final = {
     " limits then",
     Ending.WRONG_SETTINGS: "Correct what the message names, in the resource or its Secrets; a change is tried at once",
     Ending.STUCK: "Correct what the message names (image, pull secrets, Secrets, node selection); a change is tried at once",
+    # There is no log any more.
+    Ending.LOST: "See who or what deletes them (kubectl get events, kubectl get nodes)",
     Ending.NOTHING: "Another transaction holds the rows, or somebody else takes them: look in pg_stat_activity for sessions that"
     " are idle in transaction, and for workers that still run",
     Ending.DEADLINE: "Raise spec.job.activeDeadlineSeconds, or see what the Job's log says",
@@ -173,8 +178,24 @@ def stuck_pod(job: Job, stuck: Stuck) -> str:
 
 
 def removal(ended: Removal) -> str:
-    """A Job that is ended because its pod cannot start."""
-    return f"{ended.name}: {ended.stuck.reason}: {ended.stuck.message}"
+    """A Job that is ended because it does not go on."""
+    advice = f". {_SIDECARS}" if ended.last_words else ""
+    return f"{ended.name}: {ended.stuck.reason}: {ended.stuck.message}{advice}"
+
+
+_SIDECARS: Final = (
+    "It counts as it ended. A sidecar ends with the worker as an init container with restartPolicy Always (Istio:"
+    " sidecar.istio.io/nativeSidecar, Vault: agent-pre-populate-only)"
+)
+
+
+def pending_admission(plan: Plan) -> str:
+    """Jobs are suspended."""
+    wait = "waits" if plan.suspended == 1 else "wait"
+    return (
+        f"{plan.suspended} of {plan.unfinished} unfinished {_plural(plan.unfinished, 'Job')} {wait} for admission: suspended, by"
+        " Kueue (kubectl get workloads) or by whoever set spec.suspend of the Job"
+    )
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------

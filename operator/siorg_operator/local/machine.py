@@ -17,8 +17,9 @@ from typing import Any
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
-from siorg_operator.decide.jobs import JobRecord, PodRecord, combine
+from siorg_operator.decide.jobs import JobRecord, combine
 from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.pods import PodRecord
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, QueueState, Unreadable, later
 from siorg_operator.decide.status import Event
@@ -140,16 +141,16 @@ class LocalMachine:
 
     # -- ports.Launcher -----------------------------------------------------------------------------------------------
 
-    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> bool:
+    async def launch(self, resource: SiorgSyncWorker, launch: Launch, *, secrets_hash: str, decision: str) -> Job:
         del decision  # it is on the screen
         name = manifests.job_name(resource, launch.slot, launch.round)
         if name in self._processes:
-            return False
+            return self._processes[name].job()
         if self._stopping:
             raise ClusterError("the operator is ending: nothing is launched")
         template = manifests.template_hash(resource, secrets_hash)
         record = JobRecord(
-            name=name, uid="", slot=launch.slot, round=launch.round, template=template, created_at=datetime.now(UTC),
+            name=name, uid=name, slot=launch.slot, round=launch.round, template=template, created_at=datetime.now(UTC),
             finished_at=None, failed_because=None,
         )  # fmt: skip
         process = Process(record, self._folder / f"{name}.log", self._folder / f"{name}.summary")
@@ -169,13 +170,16 @@ class LocalMachine:
         if self._killing:
             self.kill()
         process.watch = asyncio.create_task(self._watch(process, process.handle))
-        return True
+        return process.job()
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """Processes do not get stuck before they start."""
 
-    async def remove(self, resource: SiorgSyncWorker, name: str) -> None:  # noqa: ARG002 - of the port
-        self._processes.pop(name, None)  # the log stays
+    async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:  # noqa: ARG002 - of the port
+        self._processes.pop(job.name, None)  # the log stays
+
+    async def find(self, resource: SiorgSyncWorker) -> list[Job]:  # noqa: ARG002 - of the port
+        return self.jobs()
 
     async def _watch(self, process: Process, handle: asyncio.subprocess.Process) -> None:
         """Wait for the end of a process, and bring it about when its deadline is over."""

@@ -2,13 +2,14 @@
 
 **Alive** (else the kubelet restarts us): the loop's heart beats, and no pass over a resource hangs. A standby is alive.
 The database is no part of it, for a restart mends no database. **Ready**: a standby that reaches the API server, or a leader
-that can list what it watches.
+that has listed what it watches, and whose lists and watches are answered: the Lease alone does not show that. How often there is
+news, and whether there is a resource at all, is no part of it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 BEAT_SECONDS: Final = 20.0
@@ -17,6 +18,8 @@ PASS_SECONDS: Final = 180.0
 """A pass over a resource may take so long. Each wait in it has a limit of its own, all of them together stay below this."""
 LEASE_SECONDS: Final = 60.0
 """A standby's last answer from the API server may be so old."""
+WATCH_SECONDS: Final = 120.0
+"""A list or a watch may be without an answer for so long. The tries in it are at most half a minute apart."""
 
 
 class Health:
@@ -32,16 +35,21 @@ class Health:
         self._leader_since: float | None = None
         self._beat_at = 0.0
         self._passes: dict[str, float] = {}
-        self._listed = False
+        self._watched: frozenset[str] = frozenset()
+        self._unlisted: frozenset[str] = frozenset()
+        self._unanswered: dict[str, float] = {}
         self._lease_tried: tuple[float, bool] | None = None
 
     def standing_by(self) -> None:
         """This replica waits for its turn to lead."""
         self._standby_since = self._clock()
 
-    def leading(self) -> None:
-        """This replica leads; from now on the loop has to beat."""
-        self._leader_since = self._clock()
+    def leading(self, watched: Iterable[str]) -> None:
+        """This replica leads; from now on the loop has to beat, and these kinds have to be listed and watched."""
+        now = self._clock()
+        self._watched = self._unlisted = frozenset(watched)
+        self._unanswered = dict.fromkeys(self._watched, now)
+        self._leader_since = now
 
     def lease_tried(self, *, reached: bool) -> None:
         """The Lease was asked for, and the API server let us, or did not."""
@@ -59,9 +67,21 @@ class Health:
         """That pass ended, in whichever way."""
         self._passes = {other: began for other, began in self._passes.items() if other != key}
 
-    def listed(self) -> None:
-        """Everything that is watched can be listed."""
-        self._listed = True
+    def asked(self, kind: str) -> None:
+        """A list or a watch of a kind was asked for. Kinds that are not watched do not matter."""
+        if kind in self._watched:
+            self._unanswered = {kind: self._clock(), **self._unanswered}
+
+    def answered(self, kind: str) -> None:
+        """That was answered: not with a refusal."""
+        self._unlisted -= {kind}
+        self._unanswered = {other: since for other, since in self._unanswered.items() if other != kind}
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """For how long a list or a watch has been without an answer; 0: all have one, or none is asked for."""
+        unanswered = self._unanswered
+        return self._clock() - min(unanswered.values()) if unanswered else 0.0
 
     def why_not_alive(self) -> str | None:
         """What is stuck, in one line; None: the process is alive."""
@@ -80,7 +100,7 @@ class Health:
     def why_not_ready(self) -> str | None:
         """What is missing, in one line; None: the process is ready."""
         if self._leader_since is not None:
-            return self.why_not_alive() or (None if self._listed else "what is watched has not been listed yet")
+            return self.why_not_alive() or self._why_blind()
         if self._standby_since is None:
             return "the operator is starting"
         tried_at, reached = self._lease_tried or (0.0, False)
@@ -90,3 +110,13 @@ class Health:
         if self._lease_tried is None:
             return "standby: not asked for the Lease yet"
         return None if reached else "standby: the Lease cannot be asked for: no answer, or a refusal (the log says which)"
+
+    def _why_blind(self) -> str | None:
+        if self._unlisted:
+            return "what is watched has not been listed yet"
+        now = self._clock()
+        silent = {kind: now - since for kind, since in self._unanswered.items() if now - since > WATCH_SECONDS}
+        if not silent:
+            return None
+        kinds, longest = ", ".join(sorted(silent)), max(silent.values())
+        return f"{kinds}: no list or watch was answered for {longest:.0f} s (limit {WATCH_SECONDS:g} s; the log says why)"

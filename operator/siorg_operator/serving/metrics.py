@@ -133,6 +133,11 @@ class OperatorMetrics:
         )
         # this process
         self.leader = Gauge("siorg_operator_leader", "1 while this process leads, 0 while it stands by", registry=registry)
+        self.watch_unanswered = Gauge(
+            "siorg_operator_watch_unanswered_seconds",
+            "Seconds for which the leader's lists or watches of a kind have had no answer; 0: all have one",
+            registry=registry,
+        )
         self._calls = Counter(
             "siorg_operator_api_calls_total",
             "Calls of the API server, by HTTP status; 0: no answer",

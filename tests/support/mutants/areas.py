@@ -38,7 +38,7 @@ _DRAIN_TESTS = (
     *_files(_CHAOS, "test_*.py", "lease_keeper claims signals rate_limited siorg_away not_siorg locks whose_fault"),
     *_files(_CHAOS, "test_*.py", "killed_workers database_away"),
 )
-_PLAN_TESTS = _files("tests/unit/operator", "test_*.py", "plan jobs plan_properties plan_simulated status reconcile")
+_PLAN_TESTS = _files("tests/unit/operator", "test_*.py", "plan jobs capacity plan_properties plan_simulated status reconcile")
 
 AREAS = (
     Area("queue", _files("core/siorg_queue", "*.py", "store decisions session"), _QUEUE_TESTS),
@@ -49,7 +49,7 @@ AREAS = (
         _files("job/siorg_job/drain", "*.py", "loop in_flight lease_keeper maintenance queue_client run siorg_health suspects"),
         _DRAIN_TESTS,
     ),
-    Area("plan", _files("operator/siorg_operator/decide", "*.py", "plan sizing state jobs"), _PLAN_TESTS),
+    Area("plan", _files("operator/siorg_operator/decide", "*.py", "plan sizing state jobs pods"), _PLAN_TESTS),
     Area(
         "queue-sql",
         _files("core/siorg_queue/sql", "*.sql", "predicates claim lease dangling depth failures held produce people"),

@@ -49,6 +49,13 @@ class TestRendered:
         binding = next(body for body in bodies if body["kind"] == "RoleBinding")
         assert binding["roleRef"]["kind"] == "ClusterRole"
 
+    def test_on_openshift_the_base_is_held_to_its_restricted_constraints_and_nothing_else_differs(self) -> None:
+        base, openshift = (rendered(folder, JOB_IMAGE="a/b:1") for folder in ("base", "overlays/openshift"))
+        deployment = next(body for body in openshift if body["kind"] == "Deployment")
+        annotations = deployment["spec"]["template"]["metadata"]["annotations"]
+        assert annotations.pop("openshift.io/required-scc") == "restricted-v2"
+        assert openshift == base
+
     @pytest.mark.parametrize("folder", [each for each in FOLDERS if not each.startswith("components/")])
     def test_each_kustomization_can_be_made(self, folder: str) -> None:
         bodies = rendered(folder)

@@ -8,13 +8,11 @@ import json
 import socket
 import ssl
 import struct
-import subprocess
 import traceback
 import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +20,7 @@ from hypothesis import strategies as st
 
 from siorg_job.siorg.breaker import Breaker
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, RateLimited, SiorgError, SiorgUnavailable
+from support.certificates import made, strict
 from support.event_loop import until
 from support.scripted_server import Received, ScriptedServer, by_path, envelope, in_turn, raw, reply, unit_row
 from support.siorg_client import TOKEN, UNIT, WHOLE, Recorder, asking, client_of, error_of
@@ -208,20 +207,6 @@ async def test_why_no_connection_comes_about_is_told() -> None:
                 assert caught.value.details["reason"] == reason
 
 
-def made(folder: Path, name: str, *more: str) -> tuple[Path, Path]:
-    """A certificate of that name, and its key."""
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    done = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", *more,
-         "-keyout", str(key), "-out", str(certificate)],
-        capture_output=True,
-        check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        pytest.skip("openssl cannot make a certificate here")
-    return certificate, key
-
-
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """A certificate of localhost that nobody has signed, and its key."""
@@ -274,17 +259,10 @@ async def test_strictness_of_a_newer_python_is_named_with_the_way_out(tmp_path: 
     authority, key = made(tmp_path, "authority")  # as many are: without key usage
     signed = ("-CA", str(authority), "-CAkey", str(key), "-addext", "basicConstraints=critical,CA:FALSE")
     certificate = made(tmp_path, "localhost", "-addext", "subjectAltName=DNS:localhost", *signed)
-    make = ssl.create_default_context
-
-    def as_from_3_13_on(*arguments: Any, **more: Any) -> ssl.SSLContext:
-        made = make(*arguments, **more)
-        made.verify_flags |= ssl.VERIFY_X509_STRICT
-        return made
-
-    context = make(ssl.Purpose.CLIENT_AUTH)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    monkeypatch.setattr(ssl, "create_default_context", as_from_3_13_on)
+    monkeypatch.setattr(ssl, "create_default_context", strict())
     async with ScriptedServer(UNIT, tls=context) as server:
         url = f"https://localhost:{server.port}/doc"
         async with client_of(url) as client:

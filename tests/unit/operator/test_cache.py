@@ -7,7 +7,7 @@ from typing import Any
 
 from siorg_operator.control.cache import Cache
 from siorg_operator.decide.manifests import COMPONENT_LABEL, CONTAINER, ROUND_LABEL, SLOT_LABEL
-from siorg_operator.decide.state import Job, JobState
+from siorg_operator.decide.state import Ending, Job, JobState
 from support.operator_values import NOW, UID, at, rfc3339, worker
 
 RUNNING = {"running": {"startedAt": rfc3339(NOW)}}
@@ -133,3 +133,58 @@ def test_a_job_that_began_is_remembered_when_its_deadline_removes_the_pod() -> N
         show(cache, pod(), deleted=True)
         show(cache, job())
         assert [observe(cache, seconds)["j1"].started_at for seconds in (10, 20)] == [began, began]
+
+
+def test_what_is_dated_ahead_is_taken_for_seen_now_however_often_it_is_told() -> None:
+    failed = [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": rfc3339(at(9e6))}]
+    ended = {"terminated": {"exitCode": 1, "finishedAt": rfc3339(at(9e6))}}
+    cache = shown(job() | {"status": {"conditions": failed}}, pod(state=ended))
+    assert observe(cache, 10)["j1"].finished_at == at(10)
+    show(cache, job() | {"status": {"conditions": failed, "failed": 1}})
+    assert observe(cache, 500)["j1"].finished_at == at(10)
+
+
+def test_how_a_pod_ended_is_remembered_when_it_is_gone() -> None:
+    """Somebody deletes it at the moment of its end: its Job says only that it failed."""
+    killed = {"terminated": {"exitCode": 2, "reason": "Error", "startedAt": rfc3339(at(-9)), "finishedAt": rfc3339(NOW)}}
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": rfc3339(NOW)}
+    cache = shown(job(), pod(state=RUNNING))
+    show(cache, pod(state=killed), deleted=True)
+    show(cache, job() | {"status": {"conditions": [failed]}})
+    found = observe(cache, 9)["j1"]
+    assert (found.ending, found.started_at) == (Ending.WRONG_SETTINGS, at(-9))
+
+
+def test_the_age_of_a_job_without_a_pod_counts_from_when_it_was_first_seen_so() -> None:
+    cache = shown(job(), pod())
+    show(cache, pod(), deleted=True)
+    told = [observe(cache, seconds)["j1"].stuck for seconds in (600, 659, 660)]
+    assert [stuck and stuck.reason for stuck in told] == [None, None, "NoPod"]
+    show(cache, pod("p2"))
+    assert [observe(cache, seconds)["j1"].state for seconds in (700, 800)] == [JobState.ACTIVE] * 2
+    show(cache, pod("p2"), deleted=True)
+    assert [observe(cache, seconds)["j1"].stuck is None for seconds in (900, 959, 960)] == [True, True, False]
+
+
+def test_a_pod_is_lost_so_long_after_it_was_first_seen_so_whatever_other_clocks_say() -> None:
+    silent, going = pod(), pod()
+    silent["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": rfc3339(at(-9000))}]
+    going["metadata"] |= {"deletionTimestamp": rfc3339(at(-9000)), "deletionGracePeriodSeconds": 100}
+    for shows, grace in ((silent, 60), (going, 160)):
+        cache = shown(job(), shows)
+        found = [observe(cache, seconds)["j1"].state for seconds in (0, grace - 1, grace)]
+        assert found == [JobState.ACTIVE, JobState.ACTIVE, JobState.LOST]
+        show(cache, pod())  # its node is back
+        assert observe(cache, 200)["j1"].state is JobState.ACTIVE
+
+
+def test_a_leftover_pod_has_its_time_from_when_its_worker_was_first_seen_to_have_ended() -> None:
+    """The end is of another clock: an operator's that is ahead must not end what is just about to end by itself."""
+    for finished in (-900, 900):
+        times = {"startedAt": rfc3339(at(-1000)), "finishedAt": rfc3339(at(finished))}
+        left = pod(state={"terminated": {"exitCode": 0, "reason": "Completed", **times}})
+        cache = shown(job(), left)
+        assert [observe(cache, seconds)["j1"].state for seconds in (0, 4, 5)] == [*[JobState.PENDING] * 2, JobState.SUCCEEDED]
+        found = observe(cache, 60)["j1"]
+        assert found.stuck is not None
+        assert (found.stuck.since, found.finished_at) == (NOW, min(at(finished), NOW))

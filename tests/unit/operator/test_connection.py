@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
+from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.cluster.connection import request
 from siorg_operator.decide.ports import ClusterError
 from support.rows import holds_for
@@ -17,8 +19,11 @@ from support.rows import holds_for
 REFUSED = b'{"kind": "Status", "code": 403, "message": "jobs.batch is forbidden"}'
 
 
+DATED = {"Date": "Sun, 24 Nov 2030 12:00:00 GMT"}
+
+
 def answers(status: int, body: bytes) -> Callable[..., Any]:
-    return lambda **_: SimpleNamespace(status=status, read=lambda: body, close=lambda: None)
+    return lambda **_: SimpleNamespace(status=status, headers=DATED, read=lambda: body, close=lambda: None)
 
 
 def raises(error: Exception) -> Callable[..., Any]:
@@ -30,6 +35,16 @@ def raises(error: Exception) -> Callable[..., Any]:
 
 def test_an_answer_is_read_as_json() -> None:
     assert request("get", "jobs", answers(200, b'{"items": []}')) == {"items": []}
+
+
+def test_each_answer_tells_the_time_also_a_refusal() -> None:
+    refused = ApiException(status=403, body=REFUSED.decode())
+    refused.headers = DATED
+    for method in (answers(200, b"{}"), answers(502, b""), raises(refused)):
+        clock = ClusterClock()
+        with suppress(ClusterError):
+            request("get", "jobs", method, clock=clock)
+        assert clock.now().year == 2030
 
 
 def test_what_fails_is_said_with_its_code() -> None:

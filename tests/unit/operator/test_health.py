@@ -12,7 +12,9 @@ from siorg_operator.serving.health import Health
 
 Step = tuple[float, methodcaller]
 
-LEADING, BEAT, LISTED, STANDBY = (methodcaller(name) for name in ("leading", "beat", "listed", "standing_by"))
+LEADING = methodcaller("leading", ["jobs", "pods"])
+BEAT, STANDBY = (methodcaller(name) for name in ("beat", "standing_by"))
+ASKED, ANSWERED, OTHER = methodcaller("asked", "jobs"), methodcaller("answered", "jobs"), methodcaller("answered", "pods")
 TRIED, REFUSED = (methodcaller("lease_tried", reached=reached) for reached in (True, False))
 
 
@@ -30,12 +32,14 @@ def judged(steps: Iterable[Step], now: float) -> tuple[str | None, str | None]:
     return health.why_not_alive(), health.why_not_ready()
 
 
-LEADER = [(100.0, LEADING), (100.0, LISTED)]
+LEADER = [(100.0, LEADING), (100.0, OTHER), (100.0, ASKED), (100.0, ANSWERED)]
+WATCHING = [*LEADER, (150.0, ASKED)]
 ELECTING = [(100.0, STANDBY), (100.0, TRIED)]
 PASSES = [(105.0, began("siorg/b")), (110.0, began("siorg/a")), (299.0, began("siorg/c"))]
 STUCK = "the event loop is stuck: no sign of life for {} s (limit 20 s)"
 HUNG = "the pass over siorg/b is stuck: it began 195 s ago (limit 180 s)"
 UNLISTED = "what is watched has not been listed yet"
+BLIND = "jobs: no list or watch was answered for 121 s (limit 120 s; the log says why)"
 UNREACHED = "standby: the Lease cannot be asked for: no answer, or a refusal (the log says which)"
 SILENT = "standby: the API server has not been asked for the Lease for 61 s (limit 60 s)"
 
@@ -56,7 +60,13 @@ TABLE: dict[str, tuple[list[Step], float, str | None, str | None]] = {
         None,
     ),
     "a leader before its first listings": ([(100.0, LEADING)], 110.0, None, UNLISTED),
-    "a leader that stood by for an hour": ([*ELECTING, (3700.0, LEADING), (3700.0, LISTED)], 3719.0, None, None),
+    "a leader with some of its first listings": ([(100.0, LEADING), (101.0, ANSWERED)], 110.0, None, UNLISTED),
+    "a leader that stood by for an hour": ([*ELECTING, *[(3700.0, step) for _, step in LEADER]], 3719.0, None, None),
+    "watches without news": ([*LEADER, (9e5, BEAT)], 9e5, None, None),
+    "a watch that waits for its answer": ([*WATCHING, (270.0, BEAT)], 270.0, None, None),
+    "a watch that has none, however often it is asked for": ([*WATCHING, (270.0, ASKED), (271.0, BEAT)], 271.0, None, BLIND),
+    "a watch that has one at last": ([*WATCHING, (271.0, ANSWERED), (271.0, BEAT)], 271.0, None, None),
+    "a kind that is not watched": ([*LEADER, (100.0, methodcaller("asked", "v1")), (900.0, BEAT)], 900.0, None, None),
     "a standby": (ELECTING, 110.0, None, None),
     "a standby needs no beat": ([(0.0, STANDBY), (1e6, TRIED)], 1e6, None, None),
     "a standby that is refused": ([*ELECTING, (105.0, REFUSED)], 110.0, None, UNREACHED),
@@ -70,7 +80,8 @@ def test_judgments() -> None:
     assert found == {name: (not_alive, not_ready) for name, (_, _, not_alive, not_ready) in TABLE.items()}
 
 
-STEPS = st.sampled_from([LEADING, BEAT, LISTED, STANDBY, TRIED, REFUSED, began("a"), began("b"), methodcaller("pass_ended", "a")])
+PASS = (began("a"), began("b"), methodcaller("pass_ended", "a"))
+STEPS = st.sampled_from([LEADING, BEAT, ASKED, ANSWERED, OTHER, STANDBY, TRIED, REFUSED, *PASS])
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e4), STEPS)), st.floats(0, 1e4))

@@ -61,8 +61,7 @@ def test_probes_answer_what_is_judged(served: Served) -> None:
     assert served.ask("/readyz") == (503, "the operator is starting\n")
     served.health.standing_by()
     assert served.ask("/readyz") == (503, "standby: not asked for the Lease yet\n")
-    served.health.leading()
-    served.health.listed()
+    served.health.leading([])
     assert served.ask("/readyz?verbose=1") == (200, "ok\n")
     assert served.ask("/healthz", "HEAD") == (200, "")
     served.now += 21
@@ -157,7 +156,7 @@ def test_closing_twice_and_without_a_start_is_fine(served: Served) -> None:
 
 
 def test_it_answers_while_the_operators_event_loop_is_stuck(served: Served) -> None:
-    served.health.leading()
+    served.health.leading([])
     served.now += 21
     answered: list[tuple[int, str]] = []
     asking = threading.Thread(target=lambda: answered.append(served.ask("/healthz")))

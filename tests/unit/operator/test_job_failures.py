@@ -14,7 +14,7 @@ from siorg_operator.decide.state import Ending, Job, Summary, later
 from support.operator_values import NOW, active, at, ended, job, pending, summary, template_of
 
 FAILED, SIORG, LIMITED, NOTHING = Ending.FAILED, Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED, Ending.NOTHING
-DEADLINE = Ending.DEADLINE
+DEADLINE, LOST = Ending.DEADLINE, Ending.LOST
 
 
 def found(jobs: Sequence[Job], remembered: Failures | None = None, **more: Any) -> Failures | None:
@@ -76,6 +76,16 @@ def test_failures_beside_one_another_count_once() -> None:
 )
 def test_the_deadline_is_a_failure_only_for_one_that_did_nothing(what: Summary | None, lived: float, counts: bool) -> None:
     assert streak(ended(-10, DEADLINE, lived=lived, made=-10 - lived, summary=what)) == int(counts)
+
+
+def test_a_lost_pod_is_a_failure_only_where_it_befalls_all_of_them_soon_after_their_start() -> None:
+    lost = ended(-10, LOST, lived=5)
+    assert streak(lost) == 1
+    assert streak(lost, *active(1, first_slot=1, started=-20)) == 0
+    assert streak(lost, ended(-5, slot=1, lived=20)) == 0
+    assert streak(lost, *active(1, first_slot=1, started=-9), ended(-5, FAILED, slot=2, template="older")) == 1
+    assert streak(ended(-10, LOST, lived=60)) == 0
+    assert streak(ended(-60, FAILED), lost, *active(1, first_slot=1, started=-20)) == 1  # nor does it end any
 
 
 # -- what ends it -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,95 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siorg_job.run_summary import RunSummary
-from siorg_operator.decide.jobs import CANNOT_START, JobRecord, combine, controller_uid, job_record, pod_record, read_summary
-from siorg_operator.decide.manifests import drain_job
-from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Summary
+from siorg_operator.decide.jobs import combine, controller_uid, job_record, read_summary
+from siorg_operator.decide.pods import CANNOT_START, pod_record
+from siorg_operator.decide.state import Ending, JobState, Stuck, Summary, later
 from siorg_runtime.redaction import Redactor
-from support.operator_values import CREDENTIALS, NOW, UID, at, rfc3339, template_of, worker
-
-JOB_UID = "5d3c7f2e-3a52-4d4b-9a53-0d5c1f4f3a99"
-DID = {"completed": 47, "conflict": 1, "skipped": 1, "failed": 1, "retried": 1, "released": 0}
-DRAINED = {
-    "version": "0.1.0", "reason": "exhausted", "exit_code": 0, "started_at": "2026-11-24T11:59:20.000Z",
-    "duration_seconds": 30.5, "claimed": 51, **DID, "requests": 12, "request_errors": 2, "siorg_seconds": 9.1,
-}  # fmt: skip
-
-
-def a_job(*, conditions: list[dict[str, Any]] | None = None, **status: Any) -> dict[str, Any]:
-    """A Job of ours as the API server shows it, made 60 s ago."""
-    made = drain_job(worker(), slot=3, round=12, secrets_hash=CREDENTIALS, decision="")
-    made["metadata"] |= {"uid": JOB_UID, "creationTimestamp": rfc3339(at(-60)), "resourceVersion": "8"}
-    status = {"startTime": rfc3339(at(-60)), "active": 1, "ready": 0, **status}
-    return {**made, "status": status | ({} if conditions is None else {"conditions": conditions})}
-
-
-def condition(kind: str, reason: str = "", message: str = "", *, status: str = "True", when: float = -10) -> dict[str, Any]:
-    told = {"reason": reason, "message": message} if reason else {}
-    moment = rfc3339(at(when))
-    return {"type": kind, "status": status, "lastProbeTime": moment, "lastTransitionTime": moment, **told}
-
-
-def complete(when: float = -10) -> dict[str, Any]:
-    both = [condition(kind, "CompletionsReached", when=when) for kind in ("SuccessCriteriaMet", "Complete")]
-    return a_job(conditions=both, completionTime=rfc3339(at(when)), succeeded=1, active=0)
-
-
-def failed(
-    reason: str = "BackoffLimitExceeded", message: str = "Job has reached the specified backoff limit", **more: Any
-) -> dict[str, Any]:
-    both = [condition("FailureTarget", reason, message), condition("Failed", reason, message)]
-    return a_job(conditions=both, failed=1, active=0, **more)
-
-
-def a_pod(
-    state: dict[str, Any] | None = None, *, name: str = "pod", phase: str = "Pending", scheduled: bool | None = True, **more: Any
-) -> dict[str, Any]:
-    """A pod of that Job, made 60 s ago and scheduled 55 s ago unless told otherwise."""
-    conditions = []
-    if scheduled is not None:
-        why = {} if scheduled else {"reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient cpu."}
-        moment = rfc3339(at(-55))
-        conditions = [{"type": "PodScheduled", "status": str(scheduled), "lastTransitionTime": moment, **why}]
-    statuses = [] if state is None else [{"name": "worker", "ready": False, "restartCount": 0, "state": state}]
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "x", "uid": JOB_UID, "controller": True}
-    metadata = {"name": name, "uid": f"uid-{name}", "creationTimestamp": rfc3339(at(-60)), "ownerReferences": [owner], **more}
-    status = {"phase": phase, "conditions": conditions, "containerStatuses": statuses}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
-
-
-def waiting(reason: str, message: str = "") -> dict[str, Any]:
-    return {"waiting": {"reason": reason, "message": message} if message else {"reason": reason}}
-
-
-def running(since: float = -40) -> dict[str, Any]:
-    return {"running": {"startedAt": rfc3339(at(since))}}
-
-
-def terminated(code: int, message: str = "", reason: str = "", *, since: float = -40, until: float = -10) -> dict[str, Any]:
-    why = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error")}
-    told = {"message": message} if message else {}
-    return {"terminated": {**why, "startedAt": rfc3339(at(since)), "finishedAt": rfc3339(at(until)), **told}}
-
-
-def record_of(job: dict[str, Any]) -> JobRecord:
-    record = job_record(job)
-    assert record is not None
-    return record
-
-
-def seen(job: dict[str, Any], *pods: dict[str, Any], now: datetime = NOW) -> Job:
-    return combine(record_of(job), [pod_record(pod) for pod in pods], now)
-
-
-def stuck_because(job: dict[str, Any], *pods: dict[str, Any], now: datetime = NOW) -> str | None:
-    stuck = seen(job, *pods, now=now).stuck
-    return None if stuck is None else stuck.reason
-
-
-def words(reason: str, code: int, **counts: Any) -> str:
-    """A termination message."""
-    return json.dumps({"reason": reason, "exit_code": code, "duration_seconds": 31.0, **counts})
-
+from support.job_objects import (
+    DID,
+    DRAINED,
+    JOB_UID,
+    a_job,
+    a_pod,
+    complete,
+    condition,
+    failed,
+    record_of,
+    running,
+    seen,
+    stuck_because,
+    terminated,
+    waiting,
+    words,
+)
+from support.operator_values import NOW, UID, at, rfc3339, template_of
 
 # -- whose it is ------------------------------------------------------------------------------------------------------
 
@@ -135,15 +67,8 @@ def test_a_job_that_was_just_made_is_pending() -> None:
 def test_a_pod_on_its_way_is_not_stuck() -> None:
     on_their_way = (None, waiting("ContainerCreating"), waiting("PodInitializing"), waiting("CrashLoopBackOff"))
     for pod in (a_pod(scheduled=None), *(a_pod(state) for state in on_their_way)):
-        job = seen(a_job(), pod)
+        job = seen(a_job(), pod, now=at(-1))
         assert (job.state, job.started_at, job.stuck) == (JobState.PENDING, None, None), pod
-
-
-def test_a_suspended_job_is_pending_and_not_stuck_however_long() -> None:
-    suspended = a_job(conditions=[condition("Suspended", "JobSuspended")], active=0)
-    suspended["spec"]["suspend"] = True
-    job = seen(suspended, now=at(90_000))
-    assert (job.state, job.stuck) == (JobState.PENDING, None)
 
 
 def test_a_job_that_will_have_ended_has_not_yet() -> None:
@@ -207,8 +132,8 @@ SETTINGS = "WORKER_LEASE_SECS: is too small; value: '1'; allowed: 2 to 3600"
         ([dead(1, words("error", 1))], Ending.FAILED, "exit code 1, error"),
         ([dead(1, "OOMKilled")], Ending.FAILED, "exit code 1: OOMKilled"),  # its own words prove nothing
         ([dead(137, reason="OOMKilled")], Ending.OUT_OF_MEMORY, "exit code 137, OOMKilled"),
-        ([], Ending.FAILED, SAID),
-        ([a_pod(None, phase="Failed")], Ending.FAILED, SAID),  # evicted
+        ([], Ending.LOST, "its pod was deleted before it told how it ended"),
+        ([a_pod(None, phase="Failed")], Ending.FAILED, SAID),
     ],
 )
 def test_how_a_job_failed(pods: list[dict[str, Any]], ending: Ending, message: str) -> None:
@@ -315,9 +240,8 @@ def test_a_pod_that_no_node_takes_and_a_container_or_an_init_container_that_cann
         (a_job(), [a_pod(waiting("ImagePullBackOff")), a_pod(running(), name="second")]),
         (failed("DeadlineExceeded"), [a_pod(waiting("ImagePullBackOff"))]),
         (a_job(), [with_init(a_pod(waiting("PodInitializing")), running())]),
-        (a_job(), [with_init(a_pod(terminated(0, json.dumps(DRAINED))), waiting("ImagePullBackOff"))]),
     ],
-    ids=["gated", "on its way out", "another runs", "finished", "init container runs", "sidecar after the container has run"],
+    ids=["gated", "on its way out", "another runs", "finished", "init container runs"],
 )
 def test_what_is_not_stuck(job: dict[str, Any], pods: list[dict[str, Any]]) -> None:
     assert stuck_because(job, *pods) is None
@@ -337,7 +261,7 @@ def test_a_job_for_which_no_pod_is_made_within_a_minute_is_told_and_has_a_quarte
     job = seen(a_job(active=0), now=at(0))
     assert job.stuck is not None
     # It starts by itself when the quota is mended.
-    assert (job.stuck.reason, (job.stuck.since - job.created_at).total_seconds()) == ("NoPod", 900)
+    assert (job.stuck.reason, job.stuck.since) == ("NoPod", later(job.created_at, 900))
 
 
 # -- anything ---------------------------------------------------------------------------------------------------------
@@ -379,7 +303,18 @@ def maybe(always: dict[str, Any] | None = None, **optional: Any) -> Any:
 
 
 _KINDS = {
-    "type": st.sampled_from(["Failed", "Complete", "PodScheduled", "Suspended", "FailureTarget"]),
+    "type": st.sampled_from(
+        [
+            "Failed",
+            "Complete",
+            "PodScheduled",
+            "Suspended",
+            "FailureTarget",
+            "SuccessCriteriaMet",
+            "Ready",
+            "DisruptionTarget",
+        ]
+    ),
     "status": st.sampled_from(["True", "False", "Unknown"]),
 }
 _CONDITIONS = st.none() | st.lists(maybe(_KINDS, reason=_TEXT, message=_TEXT, lastTransitionTime=_MOMENTS), max_size=3)
@@ -389,19 +324,28 @@ _STATES = maybe(
     terminated=maybe({"exitCode": st.integers(-1, 255)}, reason=_TEXT, message=_TEXT, startedAt=_MOMENTS, finishedAt=_MOMENTS),
 )
 _CONTAINERS = st.lists(maybe({"name": st.sampled_from(["worker", "sidecar"])}, state=_STATES), max_size=2)
-_POD_STATUSES = maybe(phase=_TEXT, conditions=_CONDITIONS, containerStatuses=st.none() | _CONTAINERS)
+_POD_STATUSES = maybe(
+    phase=_TEXT | st.sampled_from(["Running", "Failed", "Succeeded"]),
+    reason=_TEXT,
+    conditions=_CONDITIONS,
+    containerStatuses=st.none() | _CONTAINERS,
+)
 
 
 @settings(max_examples=500)
 @given(
     st.none() | maybe(conditions=_CONDITIONS, completionTime=_MOMENTS, active=st.integers()),
-    st.lists(st.none() | _POD_STATUSES, max_size=3),
+    st.lists(st.tuples(st.none() | _POD_STATUSES, _MOMENTS), max_size=3),
+    st.booleans(),
 )
-def test_whatever_kubernetes_shows_is_a_job(status: Any, pods: list[Any]) -> None:
-    bodies = [{**a_pod(name=f"pod-{n}"), "status": one} for n, one in enumerate(pods)]
-    job = seen({**a_job(), "status": status}, *bodies)
-    assert job.unfinished == (job.finished_at is None) == (job.ending is None)
+def test_whatever_kubernetes_shows_is_a_job(status: Any, pods: list[tuple[Any, Any]], suspended: Any) -> None:
+    bodies = [{**a_pod(name=f"pod-{n}", deletionTimestamp=deleted), "status": one} for n, (one, deleted) in enumerate(pods)]
+    shown = {**a_job(), "status": status}
+    shown["spec"]["suspend"] = suspended
+    job = seen(shown, *bodies)
+    assert (job.unfinished or job.state is JobState.LOST) == (job.finished_at is None) == (job.ending is None)
     assert (job.message == "") or job.state is JobState.FAILED
     assert len(job.message) <= 300
     job.message.encode()
-    assert job.stuck is None or job.state is JobState.PENDING
+    assert job.stuck is None or job.state in {JobState.PENDING, JobState.LOST} or job.last_words
+    assert not job.last_words or (job.stuck is not None and job.finished_at is not None)

@@ -139,7 +139,7 @@ async def test_from_rest_new_work_is_taken_up_at_once(monkeypatch: pytest.Monkey
             scene.wake()
             await until(lambda jobs=jobs: scene.cluster.event_reasons().count("ScaledUp") >= jobs)  # type: ignore[misc]
             scene.cluster.queue = queue_of(0)
-            scene.controller.loops[UID].job_deleted(scene.cluster.jobs.popitem()[0])
+            scene.controller.loops[UID].job_deleted(scene.cluster.jobs.popitem()[1].uid)
             await settled()
 
 

@@ -434,7 +434,7 @@ def test_the_template_changes_with_whatever_makes_pods_differ_and_with_nothing_e
     plain = template_hash(worker(), CREDENTIALS)
     assert len({plain, *changed(MAKES_PODS_DIFFER).values()}) == 1 + len(MAKES_PODS_DIFFER)
     assert [change for change, found in changed(LEAVES_PODS_AS_THEY_ARE).items() if found != plain] == []
-    assert template_hash(worker(), "other versions of the Secrets") != plain
+    assert template_hash(worker(), "another password in the Secret") != plain
     assert _LABEL_VALUE.fullmatch(plain)
 
 

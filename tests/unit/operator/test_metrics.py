@@ -127,7 +127,9 @@ def test_of_a_resource_that_cannot_be_understood_nothing_is_told_of_its_database
 
 def test_jobs_are_counted_by_state_and_launches_by_what_asked_for_them(exported: Exported) -> None:
     exported.decided(RESTING, READ, job(JobState.ACTIVE), job(JobState.ACTIVE), job(JobState.PENDING), job(JobState.FAILED))
-    assert exported.says("jobs") == {"pending": 1, "active": 2, "succeeded": 0, "failed": 1}
+    assert exported.says("jobs") == {
+        "suspended": 0, "pending": 1, "active": 2, "lost": 0, "succeeded": 0, "failed": 1,
+    }  # fmt: skip
     assert exported.says("jobs_desired") == {"": 5}
     exported.decided(PLAN)
     exported.decided(PLAN)

@@ -11,9 +11,25 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, plan
 from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB, LimitName
-from siorg_operator.decide.state import Ending, Job, QueueState
+from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Stuck
+from siorg_operator.decide.status import compose
 from siorg_operator.decide.wording import intent, limit
-from support.operator_values import NOW, active, at, ended, job, pending, queue_of, rfc3339, stuck, summary, unreadable, worker
+from support.operator_values import (
+    NOW,
+    active,
+    at,
+    carried_out,
+    ended,
+    job,
+    pending,
+    queue_of,
+    rfc3339,
+    stuck,
+    summary,
+    unreadable,
+    with_status,
+    worker,
+)
 
 FULL = {"max_connections": 100, "other_connections": 80}
 """100 − 80 in use − 5 left free = 15, for 5 Jobs of 3 connections."""
@@ -312,10 +328,19 @@ def test_failures_are_remembered_when_their_jobs_are_gone_or_the_secrets_cannot_
     assert decided.backoff is not None
     assert (decided.backoff.failures.streak, decided.launches, decided.reason) == (3, (), "SiorgUnavailable")
     failed = [ended(-5, Ending.SIORG_UNAVAILABLE)]
-    assert plan(worker(), unreadable("SecretMissing", secrets_hash=""), failed, NOW).backoff is not None
-    # A clock that was ahead does not silence what fails after.
-    status = {"jobs": {"lastFinishedTime": rfc3339(at(86_400))}}
-    assert decide(500, [crashed(-1)], status=status).reason == "JobsFailing"
+    assert plan(worker(), unreadable("SecretMissing", secrets_hash=None), failed, NOW).backoff is not None
+
+
+def test_a_status_that_is_dated_ahead_neither_silences_what_fails_nor_holds_launches_until_then() -> None:
+    ahead = rfc3339(at(400 * 86_400))
+    assert decide(500, [crashed(-1)], status={"jobs": {"lastFinishedTime": ahead}}).reason == "JobsFailing"
+    remembered = {"reason": "JobFailed", "streak": 1, "since": ahead, "lastFailureTime": ahead, "template": job().template}
+    decided = decide(500, status={"backoff": remembered})
+    assert decided.backoff is not None
+    assert decided.backoff.retry_at <= at(15)
+    told = with_status(worker(), compose(worker(), queue_of(500), carried_out(decided), [], NOW))
+    assert len(plan(told, queue_of(500), [], at(15)).launches) == 1
+    assert len(plan(told, queue_of(500), [ended(16, summary=summary(9))], at(17)).launches) == 5
 
 
 def test_locked_rows_are_no_reason_for_one_empty_job_after_the_other() -> None:
@@ -369,17 +394,43 @@ def test_never_ends_a_job_that_runs_and_patience_can_be_chosen() -> None:
     assert [removal.name for removal in plan(worker(), queue_of(9), jobs, NOW, pacing).end] == [jobs[0].name]
 
 
+def test_a_job_whose_worker_has_ended_or_is_lost_is_replaced_in_its_slot_and_ended_where_that_is_due() -> None:
+    since = Stuck("WorkerEnded", "", at(-30))
+    outlived = dataclasses.replace(ended(-30), stuck=since, uid="its uid", last_words="{}")
+    lost = job(1, state=JobState.LOST, stuck=Stuck("NodeLost", "its node does not answer", None))
+    overdue = job(2, state=JobState.LOST, stuck=Stuck("NodeLost", "its pod does not go", at(-90)))
+    decided = decide(150, [outlived, lost, overdue])
+    assert decided.launches == (Launch(0, 2), Launch(1, 2), Launch(2, 2))
+    assert [(one.name, one.uid, one.last_words, one.reason) for one in decided.end] == [
+        (outlived.name, "its uid", "{}", "LeftoverPodEnded"), (overdue.name, overdue.uid, "", "StuckJobEnded"),
+    ]  # fmt: skip
+    assert decide(0, [outlived], job={"successfulJobsHistoryLimit": 0}).remove == ()  # not before its pod is gone
+    assert said(150, [lost, *active(1)]).endswith("1 unfinished, 1 lost → launched 2")
+
+
+def test_a_suspended_job_is_capacity_that_is_removed_once_the_work_has_ended_without_it() -> None:
+    jobs = [job(0, state=JobState.SUSPENDED), *active(1, first_slot=1)]
+    assert decide(100, jobs).launches == ()
+    assert said(150, jobs).endswith("2 unfinished (1 pending admission) → launched 1")
+    assert (decide(1, jobs).remove, decide(0, jobs).remove) == ((), (jobs[0],))
+    assert plan(worker(), unreadable(), jobs, NOW).remove == ()
+
+
+def test_looks_again_when_a_job_is_known_to_change() -> None:
+    assert decide(50, [dataclasses.replace(active(1)[0], changes_at=at(2.5))]).wake_seconds == 2.5
+
+
 def test_keeps_the_newest_of_each_kind() -> None:
     succeeded = [ended(-100 + n, slot=n) for n in range(5)]
     failed = [ended(-200 + n, Ending.FAILED, slot=n, round_=2) for n in range(4)]
     decided = decide(0, [*succeeded, *failed], job={"successfulJobsHistoryLimit": 2, "failedJobsHistoryLimit": 1})
-    assert decided.remove == tuple(job.name for job in [*failed[:3], *succeeded[:3]])
-    assert decide(0, [ended()], job={"successfulJobsHistoryLimit": 0}).remove == (ended().name,)
+    assert decided.remove == (*failed[:3], *succeeded[:3])
+    assert decide(0, [ended()], job={"successfulJobsHistoryLimit": 0}).remove == (ended(),)
 
 
 def test_removes_a_great_many_in_several_steps() -> None:
     jobs = [ended(-n, slot=n % 5, round_=n) for n in range(1, 10_000)]
-    assert (len(removed := decide(0, jobs).remove), removed[0]) == (50, jobs[-1].name)
+    assert (len(removed := decide(0, jobs).remove), removed[0]) == (50, jobs[-1])
 
 
 # -- telling it -------------------------------------------------------------------------------------------------------

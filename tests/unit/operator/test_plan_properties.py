@@ -47,7 +47,7 @@ def test_every_decision(
 ) -> None:
     decided = plan(resource, queue, jobs, now, pacing)
     scaling = resource.spec.scaling
-    unfinished = sum(job.state in {JobState.PENDING, JobState.ACTIVE} for job in jobs)
+    unfinished = sum(job.state in {JobState.SUSPENDED, JobState.PENDING, JobState.ACTIVE} for job in jobs)
     # The same for the same.
     assert plan(resource, queue, list(jobs), now, pacing) == decided
     # Never over a limit, and every unfinished Job counts.
@@ -67,10 +67,11 @@ def test_every_decision(
     assert not rounds & {(launch.slot, launch.round) for launch in decided.launches}
     given_names = [job_name(resource, launch.slot, launch.round) for launch in decided.launches]
     assert len(set(given_names)) == len(given_names)
-    # What runs is left alone: named in the plan are stuck Jobs that are pending, and finished ones.
+    # What runs is left alone: in the plan are Jobs that do not go on, finished ones, and suspended ones that are not needed.
     ended = [removal.name for removal in decided.end]
-    assert set(ended) <= {job.name for job in jobs if job.state is JobState.PENDING and job.stuck is not None}
-    assert set(decided.remove) <= {job.name for job in jobs if not job.unfinished}
+    assert set(ended) <= {job.name for job in jobs if job.state is not JobState.ACTIVE and job.stuck is not None}
+    gone = {JobState.SUCCEEDED, JobState.FAILED} | ({JobState.SUSPENDED} if queue.depth == 0 else set())
+    assert {job.state for job in decided.remove} <= gone
     # Unknown is not zero.
     if queue.depth is None:
         assert (decided.launches, decided.reason, decided.desired) == ((), "DepthUnknown", unfinished)
@@ -107,7 +108,7 @@ def test_history_never_takes_the_newest_failure(resource: SiorgSyncWorker, queue
     assume(failed)
     newest = max(job.finished_at for job in failed if job.finished_at is not None)
     removed = plan(resource, queue, jobs, NOW).remove
-    assert [job for job in failed if job.finished_at == newest and job.name not in removed]
+    assert [job for job in failed if job.finished_at == newest and job not in removed]
 
 
 @MANY

@@ -206,7 +206,7 @@ class World:
             (run,) = [run for run in self.unfinished if run.name == removal.name]
             assert run.started is None
             self._end(run, Ending.STUCK)
-        self.runs = [run for run in self.runs if run.name not in decided.remove]
+        self.runs = [run for run in self.runs if run.name not in {job.name for job in decided.remove}]
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from siorg_operator.control import expectations
 from siorg_operator.control.reconcile import Reconciler
 from siorg_operator.decide.manifests import template_hash
 from siorg_operator.decide.ports import ClusterError
@@ -67,8 +68,46 @@ def test_a_launched_job_that_was_deleted_is_not_waited_for() -> None:
     (launched,) = operator.reconcile().result.launched
     cluster.jobs.clear()
     assert not operator.reconcile().result.launched
-    operator.reconciler.job_deleted(launched.name)
+    operator.reconciler.job_deleted(launched.uid)
     assert operator.reconcile().result.launched
+
+
+def test_a_silent_watch_is_no_reason_for_more_jobs_however_long_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even while history is removed, by which names come to be others; a list says what there is."""
+    monkeypatch.setattr(expectations, "_SHOWN_WITHIN_SECONDS", 0.0)
+    cluster = FakeCluster(queue_of(480), [ended(-100 - n, slot=n) for n in range(5)], scaling={"maxJobs": 4}, **NO_CRON_JOBS)
+    cluster.shown = list(cluster.jobs.values())
+    operator = FakeOperator(cluster)
+    for seconds in range(0, 600, 10):
+        cluster.now, cluster.lists_fail = at(seconds), seconds < 300
+        operator.reconcile()
+        assert len(cluster.unfinished) == 4
+    one = cluster.unfinished[0]
+    del cluster.jobs[one.name]  # nobody tells of it, but for the lists
+    (instead,) = operator.reconcile().result.launched
+    assert instead.slot == one.slot
+
+
+def test_a_job_that_has_finished_unseen_is_not_launched_again_and_again() -> None:
+    cluster = FakeCluster(queue_of(50), [ended(-5, summary=summary(9))], **NO_CRON_JOBS)
+    cluster.shown = []
+    operator = FakeOperator(cluster)
+    first = operator.reconcile()
+    assert (first.result.launched, first.retry_seconds) == ((), 0.0)  # that is known only now
+    (launched,) = operator.reconcile().result.launched
+    assert (launched.slot, launched.round) == (0, 2)
+    for _ in range(5):
+        assert not operator.reconcile().result.launched
+
+
+def test_what_has_the_name_of_an_old_job_by_now_is_told_apart_by_its_uid() -> None:
+    cluster = FakeCluster(queue_of(0), job={"successfulJobsHistoryLimit": 0}, **NO_CRON_JOBS)
+    (running,) = active(1, uid="new")
+    cluster.jobs = {running.name: running}
+    cluster.shown = [ended()]
+    FakeOperator(cluster).reconcile()
+    assert cluster.steps[0] == f"remove {running.name}"
+    assert cluster.unfinished == [running]
 
 
 @pytest.mark.parametrize("lost", range(5))
@@ -290,7 +329,7 @@ def test_the_wait_of_new_work_is_measured_at_the_first_job_for_it() -> None:
     operator.reconcile()
     assert operator.metric(f"{name}_count") == 1
     assert (operator.metric(f"{name}_sum") or 0) >= 0.2
-    operator.reconciler.job_deleted(cluster.jobs.popitem()[0])
+    operator.reconciler.job_deleted(cluster.jobs.popitem()[1].uid)
     operator.reconcile()  # one more beside those that are there
     assert len(cluster.unfinished) == 5
     assert operator.metric(f"{name}_count") == 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from siorg_operator.api.resource import SiorgSyncWorker, parse
+from siorg_operator.cluster.fingerprint import KEY_SECRET, Fingerprints
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
@@ -71,13 +72,15 @@ class Reader:
     """The reader under test, in a small world."""
 
     def __init__(self) -> None:
-        self.cluster, self.databases, self.now = Cluster(), Databases(), 0.0
+        self.cluster, self.databases, self.now, self.keys = Cluster(), Databases(), 0.0, Cluster()
+        self.keys.put(KEY_SECRET, key="k" * 32)
         self.secrets = Secrets(self.cluster.read_secret, refresh_seconds=60, clock=lambda: self.now)
+        self.fingerprints = Fingerprints("sync", self.keys.read_secret, None)
         self.reader = self.another()
 
     def another(self) -> SecretQueueReader:
         """One for another resource, with the same Secrets."""
-        return SecretQueueReader(self.secrets, self.databases.read)
+        return SecretQueueReader(self.secrets, self.fingerprints, self.databases.read)
 
     def read(self, resource: SiorgSyncWorker | None = None) -> QueueState:
         queue = asyncio.run(self.reader.read(resource or worker()))
@@ -239,7 +242,7 @@ def test_secrets_that_cannot_be_read_leave_the_depth_unknown(reader: Reader) -> 
             Reason.ACCESS_DENIED,
             f"{DATABASE} cannot be read: get secrets: 403: forbidden; the operator's Role must allow get of secrets database",
         ),
-        secrets_hash="",  # not known, which is not the same as changed
+        secrets_hash=None,  # not known, which is not the same as changed
     )
 
 
@@ -265,22 +268,34 @@ def test_a_missing_token_is_told_and_hides_nothing_of_the_queue(reader: Reader) 
 # -- what is said of them ---------------------------------------------------------------------------------------------
 
 
-def test_the_fingerprint_changes_with_each_secret_and_holds_nothing_of_them(reader: Reader) -> None:
+def test_the_fingerprint_changes_with_what_is_used_and_with_nothing_else(reader: Reader) -> None:
     reader.cluster.put("token", SIORG_API_TOKEN=TOKEN)
-    first = reader.read(WITH_TOKEN).secrets_hash
-    assert reader.read(WITH_TOKEN).secrets_hash == first
+
+    def told() -> str | None:
+        reader.now += 61
+        return reader.read(WITH_TOKEN).secrets_hash
+
+    first = told()
+    assert first is not None
+    reader.cluster.put("token", SIORG_API_TOKEN=TOKEN, other="what no Job uses")
+    reader.cluster.put("database", DATABASE_URL=URL)  # touched: another resourceVersion
+    assert told() == first
+    assert asyncio.run(reader.reader.changed()) is False
     reader.cluster.put("token", SIORG_API_TOKEN="another")
-    reader.now += 61
-    second = reader.read(WITH_TOKEN).secrets_hash
-    reader.cluster.put("database", DATABASE_URL=URL)
-    reader.now += 61
-    third = reader.read(WITH_TOKEN).secrets_hash
-    assert len({first, second, third}) == 3
-    # The same versions with another content would look the same: it is made of nothing else.
-    one, other = Reader(), Reader()
-    one.cluster.put("database", DATABASE_URL=URL)
-    other.cluster.put("database", DATABASE_URL="postgresql://x/y")
-    assert one.read().secrets_hash == other.read().secrets_hash
+    second = told()
+    reader.cluster.put("database", DATABASE_URL=NEW_URL)
+    third = told()
+    del reader.cluster.secrets["token"]
+    assert len({first, second, third, told(), None}) == 5
+
+
+def test_without_the_key_nothing_is_launched_while_the_api_server_does_not_answer(reader: Reader) -> None:
+    reader.keys.error = ClusterError("get secrets: the API server did not answer: timed out")
+    unread = reader.unread()
+    assert (unread.reason, reader.read().secrets_hash) == (Reason.SECRET_UNREADABLE, None)
+    assert f"the Secret sync/{KEY_SECRET} of the operator cannot be read" in unread.message
+    reader.keys.error = None
+    assert reader.read().depth == 5
 
 
 def test_the_redactor_knows_every_secret_before_it_is_used(reader: Reader) -> None:

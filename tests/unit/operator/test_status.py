@@ -20,7 +20,7 @@ from siorg_operator.api.crd import crd
 from siorg_operator.api.resource import SiorgSyncWorker, Status
 from siorg_operator.decide.plan import Result, plan
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import Ending, Fault, Job, QueueState
+from siorg_operator.decide.state import Ending, Fault, Job, JobState, QueueState, Stuck
 from siorg_operator.decide.status import Event, actions, compose, invalid, merge_patch, transitions
 from siorg_operator.decide.wording import NOT_VERIFIED
 from support.operator_strategies import JOBS, NOWS, QUEUE_STATES, resources
@@ -30,6 +30,7 @@ from support.operator_values import (
     at,
     carried_out,
     ended,
+    job,
     pending,
     queue_of,
     rfc3339,
@@ -190,6 +191,12 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
         "Ready False PodsStuck",
         "Degraded True PodsStuck: The pod of Job siorg-p7t5r-0-1 cannot start: ImagePullBackOff: ImagePullBackOff of registry",
     ]),
+    # Neither lost nor waiting for their admission is a fault: others work in their place, or they will.
+    (queue_of(9), [job(0, state=JobState.LOST, stuck=Stuck("NodeLost", "its node", None)), *active(1, first_slot=1)], {}, []),
+    (queue_of(9), [job(0, state=JobState.SUSPENDED)], {}, [
+        f"{kind} True PendingAdmission: 1 of 1 unfinished Job waits for admission: suspended, by Kueue (kubectl"
+        for kind in ("Ready", "ScalingActive")
+    ]),
     (queue_of(9, token_error=NO_TOKEN), [], {}, [
         f"Ready False SecretMissing: T{NO_TOKEN[1:]}", "ScalingActive False SecretMissing", "Degraded True SecretMissing",
     ]),
@@ -229,6 +236,7 @@ def test_conditions(queue: QueueState, jobs: list[Job], spec: dict[str, Any], ex
         (Ending.DEADLINE, "JobsFailing", "activeDeadlineSeconds"),
         (Ending.OUT_OF_MEMORY, "JobsFailing", "Z. Raise spec.job.resources.limits.memory"),  # no word of a log
         (Ending.STUCK, "PodsStuck", "pull secrets"),
+        (Ending.LOST, "JobsFailing", "See who or what deletes them"),  # nor of one that is gone
     ],
 )
 def test_jobs_that_fail_say_what_to_do(ending: Ending, reason: str, advice: str) -> None:
@@ -341,6 +349,9 @@ def test_what_was_known_of_the_queue_and_the_newest_end_stays_and_an_age_that_is
     story.look(unreadable())
     assert story.status["queue"]["claimable"] == 480
     assert story.status["jobs"]["lastFinishedTime"] == rfc3339(at(-10))
+    ahead = with_status(worker(), {"jobs": {"lastFinishedTime": rfc3339(at(400 * 86_400))}})
+    told = compose(ahead, queue_of(0), carried_out(plan(ahead, queue_of(0), [], NOW)), [], NOW)
+    assert told["jobs"]["lastFinishedTime"] == rfc3339(NOW)  # no longer the last for ever
     assert story.look(queue_of(0))[0]["queue"]["oldestDueSeconds"] is None
     assert "queue" not in status_of(unreadable())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from siorg_job.siorg.proxies import is_excepted, proxy_for
+from siorg_runtime.proxies import is_excepted, proxy_for
 
 SIORG = "https://api.siorg.gov.br"
 
@@ -43,7 +43,8 @@ EXCEPTED = [
     ("fd00::1", 80, "fd00::/8", True), ("fd00::1", 80, "fd00::1", True), ("fd00::1", 80, "FD00:0::1", True),
     ("fd00::1", 80, "10.0.0.0/8", False), ("a10.1.2.3.svc", 80, "10.1.2.3", False),
     # More than curl.
-    ("a.svc", 80, "b,*", True), ("a.svc", 80, "*.svc", True), ("fd00::1", 80, "[fd00::1]", True),
+    ("10.1.2.3", 80, "10.*", True), ("10.1.2.3", 80, "10.1.*", True), ("100.1.2.3", 80, "10.*", False),
+    ("10.svc", 80, "10.*", False), ("a.svc", 80, "b,*", True), ("a.svc", 80, "*.svc", True), ("fd00::1", 80, "[fd00::1]", True),
     ("a.svc", 80, "a.svc:80", True), ("a.svc", 81, "a.svc:80", False), ("a.svc", 443, ".svc:443", True),
     ("10.1.2.3", 80, "10.1.2.3:80", True), ("10.1.2.3", 80, "10.1.2.3:81", False), ("10.1.2.3", 80, "10.0.0.0/8:80", True),
     ("fd00::1", 80, "[fd00::1]:80", True), ("fd00::1", 80, "[fd00::1]:81", False), ("fd00::1", 80, "[fd00::/8]:80", True),
@@ -51,6 +52,13 @@ EXCEPTED = [
     ("a.svc", 80, "http://a.svc", False), ("a.svc", 80, ":80", False), ("a.svc", 80, ".", False), ("a.svc", 80, "[", False),
     ("a.svc", 80, "a.svc:" + "9" * 5000, False),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("no_proxy", ["10.*", "10.96.0.0/12", ".svc", "kubernetes.default.svc"])
+def test_a_host_is_excepted_under_each_of_its_names(no_proxy: str) -> None:
+    environ, names = {"HTTPS_PROXY": "http://a:1", "NO_PROXY": no_proxy}, ("kubernetes.default.svc",)
+    assert proxy_for("https://10.96.0.1:443", environ, other_names=names) is None
+    assert proxy_for("https://192.0.2.1:443", environ, other_names=()) is not None
 
 
 @pytest.mark.parametrize(("host", "port", "no_proxy", "expected"), EXCEPTED)

@@ -1,15 +1,15 @@
-"""Which proxy the environment names for SIORG's address, and for whom it names none (``NO_PROXY``). Pure.
+"""Which proxy the environment names for an address, and for whom it names none (``NO_PROXY``). Pure.
 
 Variables are read as curl reads them, in small letters before capitals. An entry of ``NO_PROXY`` is a name, which stands for all
 below it as well, with or without a dot in front; an address; or a network (``10.0.0.0/8``). More than curl knows: ``*`` may stand
-among others and in front of a name, IPv6 in brackets, and an entry may have a port.
+among others, in front of a name and at the end of an address (``10.*``), IPv6 in brackets, and an entry may have a port.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -25,14 +25,18 @@ class Proxy:
     url: str = field(repr=False)
 
 
-def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for an address in its plain form (``check_base_url``); None: it is asked directly."""
+def proxy_for(url: str, environ: Mapping[str, str], *, other_names: Iterable[str] = ()) -> Proxy | None:
+    """The proxy for an http or https address in its plain form; None: it is asked directly.
+
+    ``other_names``: under which its host is known as well, and may be excepted.
+    """
     parts = urlsplit(url)
     proxy = _variable(f"{parts.scheme}_proxy", environ) or _variable("all_proxy", environ)
     if proxy is None:
         return None
     excepted = _variable("no_proxy", environ)
-    if excepted is not None and is_excepted(parts.hostname or "", parts.port or _PORTS[parts.scheme], excepted.url):
+    port = parts.port or _PORTS[parts.scheme]
+    if excepted is not None and any(is_excepted(name, port, excepted.url) for name in (parts.hostname or "", *other_names)):
         return None
     return proxy if "://" in proxy.url else Proxy(proxy.variable, f"http://{proxy.url}")
 
@@ -49,7 +53,7 @@ def is_excepted(host: str, port: int, no_proxy: str) -> bool:
             return True
         if address is not None:
             network = _network(named)
-            if network is not None and address in network:
+            if address in network if network is not None else named.endswith(".*") and host.startswith(named[:-1]):
                 return True
             continue
         name = named.lower().removeprefix("*").removeprefix(".").removesuffix(".")
