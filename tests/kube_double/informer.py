@@ -40,7 +40,7 @@ class Informer:
     def start(self) -> None:
         self._thread.start()
 
-    def wait_synced(self, seconds: float = 10.0) -> None:
+    def wait_synced(self, seconds: float = 60.0) -> None:
         assert self._synced.wait(seconds), f"no list of {self._resource} within {seconds:g} s"
 
     def stop(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import locale
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -96,7 +97,8 @@ class Postgres:
         self.control("stop", "-m", mode)
 
     def start(self) -> None:
-        words = shlex.split((self._folder / "postmaster.opts").read_text())[1:]
+        # The server writes each word in quotation marks, but for its own path, which may have a space in it.
+        words = re.findall(r'"([^"]*)"', (self._folder / "postmaster.opts").read_text())
         # pg_ctl names the folder by itself.
         kept = [word for number, word in enumerate(words) if word != "-D" and words[number - 1] != "-D"]
         self.control("start", "-l", str(self._folder / "log"), "-o", shlex.join(kept))

@@ -89,7 +89,7 @@ def test_what_was_finished_and_is_about_to_be_dropped_is_not_lost(scene: Scene, 
     assert lost == []
 
 
-def test_its_connection_may_break(scene: Scene, database_url: str, store: QueueStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_its_connection_may_break(scene: Scene, database_url: str, store: QueueStore) -> None:
     scene.waiting(1)
     (item,) = store.claim(1, lease=LEASE, worker="first").items
     sessions = "FROM pg_stat_activity WHERE application_name = 'siorg-job lease' AND datname = current_database()"
@@ -97,5 +97,4 @@ def test_its_connection_may_break(scene: Scene, database_url: str, store: QueueS
         (killed,) = eventually(lambda: scene.connection.execute(f"SELECT pid, pg_terminate_backend(pid) {sessions}").fetchall())
         eventually(lambda: scene.connection.execute(f"SELECT {sessions} AND pid <> {killed['pid']}").fetchall())
     assert lost == []
-    assert "Leases could not be renewed" in caplog.text
     assert store.renew({item.id: item.lease_token}, lease=LEASE) == {item.id}

@@ -80,6 +80,7 @@ async def test_a_switch_that_is_off_is_told_once(
     settings = Settings.from_environment(job_environment(database_url, NOBODY))
     endless = Run(replace(settings, worker_poll_interval_secs=0.1), forever=True)
     draining = asyncio.create_task(drain(endless))
+    await until(lambda: "sync_enabled is false" in caplog.text, seconds=30)
     await until(looked_often, seconds=30)
     assert caplog.text.count("sync_enabled is false") == 1
     switch("true")
