@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -33,6 +34,12 @@ def test_an_entity_that_waits_is_not_added_again(store: QueueStore) -> None:
     assert store.enqueue(units(1, operation=Operation.CREATION)) == 0  # the same work
     assert store.enqueue(units(1, operation=Operation.EXTINCTION)) == 1  # other work
     assert store.depth().claimable == 5
+
+
+def test_ends_come_after_everything_else_unless_it_is_said_otherwise(queue: Queue) -> None:
+    queue.store.enqueue([*units(1), *units(2, operation=Operation.EXTINCTION), replace(*units(3), priority=1)])
+    found = queue.connection.execute("SELECT siorg_code, priority FROM siorg_sync_queue ORDER BY siorg_code").fetchall()
+    assert [row["priority"] for row in found] == [5, 6, 1]
 
 
 @pytest.mark.parametrize(
