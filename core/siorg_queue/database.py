@@ -21,8 +21,8 @@ from siorg_queue.loaders import register
 Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 _T = TypeVar("_T")
 
+_THINKING_SECONDS = 600.0  # of silence in a transaction that only reads
 
-_THINKING_SECONDS = 600.0
 # Classes and codes of SQLSTATE that say "not now" rather than "not this": connection, resources, operator intervention,
 # deadlock, serialization, lock and statement timeouts, a standby or a server that is starting up.
 _TRANSIENT_CLASSES = ("08", "53", "57", "58")

@@ -13,6 +13,7 @@ import pytest
 from siorg_operator.api.resource import parse
 from siorg_operator.cluster.fingerprint import KEY_SECRET
 from siorg_operator.decide.manifests import cron_job, job_name
+from support.cluster import real_kubeconfig
 from support.fleet import eventually
 from support.kube import ApiError, Body, Kube, condition
 from support.operator_process import Operator
@@ -161,6 +162,7 @@ def blocking_is_enforced(world: World, who: Account, owner: Body) -> bool:
 def cannot_block_deletion(world: World, who: Account) -> str:
     owner = world.create()
     if not blocking_is_enforced(world, who, owner):
+        assert real_kubeconfig() is not None  # the small one enforces it always
         pytest.skip("a real API server asks only where its plugin OwnerReferencesPermissionEnforcement is on")
     world.secret()
     world.enqueue()

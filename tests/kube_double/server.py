@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import yaml
 from aiohttp import web
@@ -36,6 +36,18 @@ from kube_double.watching import Watches
 _START_SECONDS = 10.0
 _GARBAGE_SECONDS = 0.02
 _BODY_BYTES = 3 * 1024 * 1024
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def _listed(entries: list[_T], entry: _T) -> Iterator[None]:
+    """An entry is among others for as long as the context lasts."""
+    entries.append(entry)
+    try:
+        yield
+    finally:
+        entries.remove(entry)
 
 
 class ApiServer:
@@ -116,22 +128,14 @@ class ApiServer:
 
         It runs in a thread of its own, and that one request waits for it; it may use the server.
         """
-        hook = moment, callback
-        self._hooks.callbacks.append(hook)
-        try:
+        with _listed(self._hooks.callbacks, (moment, callback)):
             yield
-        finally:
-            self._hooks.callbacks.remove(hook)
 
     @contextmanager
     def webhook(self, resource: str, change: Callable[[Body], object]) -> Iterator[None]:
         """Let ``change`` alter each object of a kind (its plural) that is created, as a mutating webhook does."""
-        webhook = resource, change
-        self._registry.webhooks.append(webhook)
-        try:
+        with _listed(self._registry.webhooks, (resource, change)):
             yield
-        finally:
-            self._registry.webhooks.remove(webhook)
 
     @contextmanager
     def fault(self, **wanted: Any) -> Iterator[Trouble]:

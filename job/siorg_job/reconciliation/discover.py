@@ -236,8 +236,9 @@ def enqueue_differences(
         each.had_ended for each in asked_for(connection, [structure.organization])
     ):  # before anything is counted: the limits are for it again
         ended.record_existence(connection, structure.organization, None)
-    if limits is None:
-        ends = tuple(code for code in ends if code not in ends_held(copy))
+    if limits is None:  # what is held stays so
+        held = set(ends_held(copy))
+        ends = tuple(code for code in ends if code not in held)
     within = Within(replace(found.comparison, gone=ends))
     if limits is not None and not found.told.ended:
         within = hold(structure, within.comparison, copy, limits, connection=connection, store=store, asked_at=asked_at)
