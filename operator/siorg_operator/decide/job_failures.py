@@ -32,6 +32,9 @@ _OUTLIVES = 1.5
 """A Job proves health when it has run so many times longer than those lived that failed."""
 _SPREAD = 0.2
 """Resources that met the same failure at the same moment do not all try again at the same moment."""
+_RESOLUTION = 1.0
+"""Kubernetes cuts times to whole seconds. A probe leaves when the second of the failure is over, or its own failure would be
+taken for that one, and neither counted nor waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Failures:
             (pacing.siorg_base, pacing.siorg_longest) if self.of_siorg else (pacing.failing_base, pacing.failing_longest)
         )
         spread = hashlib.sha256(f"{identity}/{self.streak}".encode()).digest()[0] / 255
-        return later(self.last_failure, exponential(self.streak, base, longest) * (1 + _SPREAD * spread))
+        return later(self.last_failure, _RESOLUTION + exponential(self.streak, base, longest) * (1 + _SPREAD * spread))
 
 
 def assess(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -252,8 +252,14 @@ def pause(times: int, ending: Ending = FAILED, identity: str = "x", pacing: Paci
 def test_the_pause_doubles_up_to_its_longest(endings: list[Ending], pauses: dict[int, float]) -> None:
     for ending in endings:
         for times, seconds in pauses.items():
-            assert seconds <= pause(times, ending) <= seconds * 1.2, (ending, times)
-    assert 1 <= pause(1, pacing=Pacing(failing_base=1)) <= 1.2
+            assert seconds <= pause(times, ending) - 1 <= seconds * 1.2, (ending, times)
+    assert 1 <= pause(1, pacing=Pacing(failing_base=1)) - 1 <= 1.2
+
+
+def test_a_probe_leaves_when_the_second_of_the_failure_is_over() -> None:
+    """Times are cut to whole seconds: what fails within the same one is not told apart."""
+    failures = failures_at(0)
+    assert failures.retry_at(Pacing(failing_base=0), "x") >= failures.last_failure + timedelta(seconds=1)
 
 
 def test_resources_do_not_all_try_at_one_moment() -> None:
