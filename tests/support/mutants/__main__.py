@@ -32,7 +32,7 @@ from support.mutants.mutation import Mutation
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _PACKAGES = ("core", "job", "operator", "simulator")
-_NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "dist", "build", ".demo")
+_NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "dist", "build", ".demo")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", re.MULTILINE)
 _TEST_SECONDS = 300  # a mutant must not be called killed because the machine is busy
 _RUN_SECONDS = 1800  # a mutant that goes on for ever in a process of its own
