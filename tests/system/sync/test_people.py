@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -271,6 +272,14 @@ def test_merge_writes_every_kind_of_field(synced: World) -> None:
     assert (unit["name"], unit["acronym"], unit["parent_code"]) == ("Mista", None, 901)
     assert (unit["activity_area"], unit["type_slug"], unit["is_active"]) == ("CORE", "unidade-colegiada", False)
     assert unit["contact_info"] == {"phones": ["9"], "emails": [], "websites": _SITES, "address": "Rua B"}
+
+
+def test_a_copy_in_siorgs_words_may_name_a_parent_that_nothing_else_is_about(synced: World) -> None:
+    synced.have(901)
+    copy = synced.siorg.rows[CODE] | {"codigoUnidadePai": re.sub(r"\d+$", "901", synced.siorg.rows[CODE]["codigoUnidadePai"])}
+    item = synced.decide(_conflict(synced), "MERGE", merged_payload=copy, field_resolutions={"parent": "MERGED"})
+    assert item["status"] == "COMPLETED", item["last_error"]
+    assert synced.unit(CODE)["parent_code"] == 901
 
 
 _UNUSABLE: tuple[tuple[object, dict[str, Any], str], ...] = (
