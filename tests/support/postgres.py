@@ -78,7 +78,7 @@ class Postgres:
                     connect(self.url(self._template), application_name="test") as lock,
                 ):
                     migrate(work, lock)
-            admin.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
         return self.url(name)
 
     def drop(self, url: str) -> None:
