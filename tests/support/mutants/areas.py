@@ -12,6 +12,9 @@ class Area:
     name: str
     files: tuple[str, ...]
     tests: tuple[str, ...]
+    """In one process with the product, so that it is seen which of them reach a line."""
+    processes: tuple[str, ...] = ()
+    """Those that start processes of the product: they run for each mutant that the others let live."""
 
 
 def _files(folder: str, pattern: str, words: str) -> tuple[str, ...]:
@@ -23,17 +26,17 @@ _SYNC = "tests/system/sync"
 _QUEUE_TESTS = (
     *_files("tests/database", "test_*.py", "claim finish turns held needed_at produce_and_people observe values"),
     *_files(_SYNC, "test_*.py", "failures open_conflicts changes_while_waiting held"),
-    *_files(_CHAOS, "test_*.py", "killed_workers claims lease_keeper locks"),
 )
+_QUEUE_PROCESSES = _files(_CHAOS, "test_*.py", "killed_workers claims lease_keeper locks")
 _SYNC_TESTS = (
     "tests/unit/sync",
     *_files(_SYNC, "test_*.py", "people hierarchy history reforms odd_answers domain_tables sync_times failures open_conflicts"),
     *_files(_SYNC, "test_*.py", "changes_while_waiting ends_in_masses ends_and_the_rest held poison_rows told_alike"),
     *_files(_SYNC, "test_*.py", "people_at_the_same_moment convergence"),
-    *_files(_CHAOS, "test_*.py", "locks"),
 )
-_DRAIN_TESTS = (
-    *_files("tests/unit/job", "test_*.py", "suspects siorg_health linger in_flight"),
+_SYNC_PROCESSES = _files(_CHAOS, "test_*.py", "locks")
+_DRAIN_TESTS = _files("tests/unit/job", "test_*.py", "suspects siorg_health linger in_flight")
+_DRAIN_PROCESSES = (
     "tests/system/job/test_run.py",
     *_files(_CHAOS, "test_*.py", "lease_keeper claims signals rate_limited siorg_away not_siorg locks whose_fault"),
     *_files(_CHAOS, "test_*.py", "killed_workers database_away"),
@@ -41,22 +44,42 @@ _DRAIN_TESTS = (
 _PLAN_TESTS = _files("tests/unit/operator", "test_*.py", "plan jobs capacity plan_properties plan_simulated status reconcile")
 
 AREAS = (
-    Area("queue", _files("core/siorg_queue", "*.py", "store decisions session"), _QUEUE_TESTS),
-    Area("merge", _files("job/siorg_job/sync", "*.py", "merge merge_base place resolution limits"), _SYNC_TESTS),
-    Area("apply", _files("job/siorg_job/sync", "*.py", "apply unit organization domain write working_copy"), _SYNC_TESTS),
+    Area("queue", _files("core/siorg_queue", "*.py", "store decisions session"), _QUEUE_TESTS, _QUEUE_PROCESSES),
+    Area("merge", _files("job/siorg_job/sync", "*.py", "merge merge_base place resolution limits"), _SYNC_TESTS, _SYNC_PROCESSES),
+    Area(
+        "apply",
+        _files("job/siorg_job/sync", "*.py", "apply unit organization domain write working_copy"),
+        _SYNC_TESTS,
+        _SYNC_PROCESSES,
+    ),
     Area(
         "drain",
         _files("job/siorg_job/drain", "*.py", "loop in_flight lease_keeper maintenance queue_client run siorg_health suspects"),
         _DRAIN_TESTS,
+        _DRAIN_PROCESSES,
     ),
     Area("plan", _files("operator/siorg_operator/decide", "*.py", "plan sizing state jobs pods"), _PLAN_TESTS),
     Area(
         "queue-sql",
         _files("core/siorg_queue/sql", "*.sql", "predicates claim lease dangling depth failures held produce people"),
         _QUEUE_TESTS,
+        _QUEUE_PROCESSES,
     ),
-    Area("apply-sql", _files("job/siorg_job/sync/sql", "*.sql", "read write held blocked"), _SYNC_TESTS),
+    Area("apply-sql", _files("job/siorg_job/sync/sql", "*.sql", "read write held blocked"), _SYNC_TESTS, _SYNC_PROCESSES),
 )
 
-REASONS: dict[tuple[str, str, str], str] = {}
+REASONS: dict[tuple[str, str, str], str] = {
+    (
+        "core/siorg_queue/session.py",
+        "check",
+        "encoding is not None and encoding != \"UTF8\" → (encoding != 'UTF8')",
+    ): "PostgreSQL and PgBouncer tell it of each connection",
+    (
+        "job/siorg_job/sync/apply.py",
+        "_resettled",
+        "entry.entity_type is EntityType.UNIT and (entry.previous_data is None or not {*PLACE, UnitField.IS_ACTIVE}.isdisjoint("
+        "entry.affected_fields)) → (entry.previous_data is None or not {*PLACE, UnitField.IS_ACTIVE}.isdisjoint("
+        "entry.affected_fields))",
+    ): "an item that waits for a unit is tried once more than needed, and waits again",
+}
 """Why nothing can notice: (file, function or statement, change) → reason."""

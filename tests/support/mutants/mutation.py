@@ -22,6 +22,9 @@ class Mutation:
         text = source[self.start : self.end]
         return source.count("\n", 0, self.end - len(text.lstrip(", \n"))) + 1
 
+    def last_line(self, source: str) -> int:
+        return source.count("\n", 0, self.end) + 1
+
     def change(self, source: str) -> str:
         """For people, in one line."""
         before, after = (" ".join(text.split()) for text in (source[self.start : self.end], self.text))
