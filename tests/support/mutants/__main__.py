@@ -56,7 +56,8 @@ class Mutant:
     @property
     def reason(self) -> str | None:
         """Why no test can notice it; None: one should."""
-        return REASONS.get((self.file, self.mutation.where, self.change))
+        here = (self.file, self.mutation.where)
+        return next((reason for (*at, words), reason in REASONS.items() if tuple(at) == here and words in self.change), None)
 
 
 @dataclass(frozen=True, slots=True)
