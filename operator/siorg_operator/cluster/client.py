@@ -32,6 +32,7 @@ from siorg_runtime.logs import logger
 from siorg_runtime.redaction import redactor
 
 FIELD_MANAGER: Final = "siorg-operator"
+_AS_US: Final = {"fieldManager": FIELD_MANAGER}
 _CLOSING_SECONDS = 5.0  # for requests in flight
 _READS = frozenset({"get", "list"})
 _MERGE_PATCH = "application/merge-patch+json"
@@ -79,9 +80,7 @@ class Kubernetes:
             may_write: asked before each write: a replica that slept past its Lease must not act on what it saw before.
             clock: is kept right by each answer; None: a new one.
         """
-        self._batch = client.BatchV1Api(api)
-        self._core = client.CoreV1Api(api)
-        self._custom = client.CustomObjectsApi(api)
+        self._api = api
         self._metrics = metrics
         self._may_write = may_write or (lambda: True)
         self.clock = clock or ClusterClock()
@@ -101,9 +100,9 @@ class Kubernetes:
         manifest = manifests.drain_job(
             resource, slot=launch.slot, round=launch.round, secrets_hash=secrets_hash, decision=decision
         )
-        name, namespace, create = manifest["metadata"]["name"], resource.metadata.namespace, self._batch.create_namespaced_job
+        name, namespace = manifest["metadata"]["name"], resource.metadata.namespace
         try:
-            return _launched(await self._call("create", "jobs", create, namespace, manifest, field_manager=FIELD_MANAGER))
+            return _launched(await self._call("create", "jobs", namespace, body=manifest, options=_AS_US))
         except ClusterError as error:
             if error.code != 409:
                 raise ClusterError(f"{error}; {_advice(error, _JOB_ADVICE)}", error.code) from None
@@ -120,21 +119,20 @@ class Kubernetes:
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """A deadline in the past makes the Job controller end it, and keeps it as history."""
         name, namespace = removal.name, resource.metadata.namespace
-        pods = await self._list("pods", namespace, label_selector=f"{_CONTROLLER_UID_LABEL}={removal.uid}")
+        pods = await self._list("pods", namespace, labelSelector=f"{_CONTROLLER_UID_LABEL}={removal.uid}")
         if any(pod.running and pod.deleted_at is None for pod in map(pod_record, pods["items"])):
             raise ClusterError(f"Job {name} is not ended: its pod has come to run, although no watch has shown it yet")
         annotations = {manifests.STUCK_ANNOTATION: f"{removal.stuck.reason}: {removal.stuck.message}"}
         if removal.last_words:
             annotations = {manifests.WORKER_ENDED_ANNOTATION: removal.last_words}
         patch = {"metadata": {"uid": removal.uid, "annotations": annotations}, "spec": {"activeDeadlineSeconds": 1}}
-        method = self._batch.patch_namespaced_job
-        patched = self._or_none("patch", "jobs", method, name, namespace, patch, _content_type=_MERGE_PATCH)
+        patched = self._or_none("patch", "jobs", namespace, name, patch, content_type=_MERGE_PATCH)
         await _of_uid(removal.uid, patched, partial(self._read_job, namespace, name))
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
-        name, namespace, method = job.name, resource.metadata.namespace, self._batch.delete_namespaced_job
+        name, namespace = job.name, resource.metadata.namespace
         version = job.version if job.state is JobState.SUSPENDED else ""  # it may be admitted this very moment
-        deleted = self._or_none("delete", "jobs", method, name, namespace, body=_deletion(job.uid, version))
+        deleted = self._or_none("delete", "jobs", namespace, name, _deletion(job.uid, version))
         await _of_uid(job.uid, deleted, partial(self._read_job, namespace, name), version)
 
     async def find(self, resource: SiorgSyncWorker) -> list[Job]:
@@ -142,15 +140,14 @@ class Kubernetes:
         return owned_jobs(resource, bodies, pods, self.clock.now())
 
     async def _read_job(self, namespace: str, name: str) -> Body | None:
-        return await self._or_none("get", "jobs", self._batch.read_namespaced_job, name, namespace)
+        return await self._or_none("get", "jobs", namespace, name)
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 
     async def write_status(self, resource: SiorgSyncWorker, patch: Body) -> Body | None:
         return await self._or_none(
-            "patch", f"{PLURAL}/status", self._custom.patch_namespaced_custom_object_status,
-            GROUP, VERSION, resource.metadata.namespace, PLURAL, resource.metadata.name, {"status": _without_secrets(patch)},
-            field_manager=FIELD_MANAGER, _content_type=_MERGE_PATCH,
+            "patch", f"{PLURAL}/status", resource.metadata.namespace, resource.metadata.name, {"status": _without_secrets(patch)},
+            options=_AS_US, content_type=_MERGE_PATCH,
         )  # fmt: skip
 
     async def record(self, resource: SiorgSyncWorker, event: Event) -> None:
@@ -175,7 +172,7 @@ class Kubernetes:
             "count": 1,
         }  # fmt: skip
         try:
-            await self._call("create", "events", self._core.create_namespaced_event, namespace, body)
+            await self._call("create", "events", namespace, body=body)
         except ClusterError as error:
             log.warning("Event not recorded", reason=str(error), namespace=namespace, worker=name)
 
@@ -187,37 +184,33 @@ class Kubernetes:
         if existing is not None and not _is_controlled_by(resource, existing):
             raise ClusterError(f"a CronJob {name} exists that this resource does not own: rename or delete it", 409)
         try:
-            return await self._call(
-                "patch", "cronjobs", self._batch.patch_namespaced_cron_job, name, namespace,
-                manifest, field_manager=FIELD_MANAGER, force=True, _content_type=_APPLY_PATCH,
-            )  # fmt: skip
+            options = {**_AS_US, "force": "true"}
+            return await self._call("patch", "cronjobs", namespace, name, manifest, options=options, content_type=_APPLY_PATCH)
         except ClusterError as error:
             raise ClusterError(f"CronJob {name}: {error}; {_advice(error, _CRON_JOB_ADVICE)}", error.code) from None
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
         """Remove a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""
-        namespace, method = resource.metadata.namespace, self._batch.delete_namespaced_cron_job
-        deleted = self._or_none("delete", "cronjobs", method, name, namespace, body=_deletion(uid))
+        namespace = resource.metadata.namespace
+        deleted = self._or_none("delete", "cronjobs", namespace, name, _deletion(uid))
         await _of_uid(uid, deleted, partial(self._read_cron_job, namespace, name))
 
     async def _read_cron_job(self, namespace: str, name: str) -> Body | None:
-        return await self._or_none("get", "cronjobs", self._batch.read_namespaced_cron_job, name, namespace)
+        return await self._or_none("get", "cronjobs", namespace, name)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     async def read_secret(self, namespace: str, name: str) -> Body | None:
         """A Secret; None when none has that name."""
-        return await self._or_none("get", "secrets", self._core.read_namespaced_secret, name, namespace)
+        return await self._or_none("get", "secrets", namespace, name)
 
     async def patch_secret(self, namespace: str, name: str, change: Body) -> Body | None:
         """Merge ``change`` (RFC 7386) into a Secret; the object as it is now, or None when none has that name."""
-        method = self._core.patch_namespaced_secret
-        return await self._or_none("patch", "secrets", method, name, namespace, change, _content_type=_MERGE_PATCH)
+        return await self._or_none("patch", "secrets", namespace, name, change, content_type=_MERGE_PATCH)
 
     async def read_resource(self, namespace: str, name: str) -> Body | None:
         """A resource; None when none has that name."""
-        method = self._custom.get_namespaced_custom_object
-        return await self._or_none("get", PLURAL, method, GROUP, VERSION, namespace, PLURAL, name)
+        return await self._or_none("get", PLURAL, namespace, name)
 
     async def check_access(self, namespace: str) -> None:
         """Make sure that everything that is watched can be listed. The error says what to do about the first that cannot."""
@@ -233,42 +226,36 @@ class Kubernetes:
 
     async def uids(self, kind: str, namespace: str) -> set[str]:
         """Of all objects of a kind (its plural) that may be ours."""
-        options: dict[str, Any] = {"limit": _PAGE, "_headers": {"Accept": _METADATA_ONLY}}
+        options: dict[str, Any] = {"limit": _PAGE}
         if kind != PLURAL:
-            options["label_selector"] = f"app.kubernetes.io/managed-by={manifests.MANAGED_BY}"
+            options["labelSelector"] = f"app.kubernetes.io/managed-by={manifests.MANAGED_BY}"
         found: set[str] = set()
         while True:
-            page = await self._list(kind, namespace, **options)
+            page = await self._list(kind, namespace, accept=_METADATA_ONLY, **options)
             found |= {item["metadata"]["uid"] for item in page["items"] or ()}  # null where there is none
-            options["_continue"] = page["metadata"].get("continue")
-            if not options["_continue"]:
+            options["continue"] = page["metadata"].get("continue")
+            if not options["continue"]:
                 return found
 
-    async def _list(self, what: str, namespace: str, **options: Any) -> Body:
-        methods: dict[str, Callable[..., Any]] = {
-            PLURAL: partial(self._custom.list_namespaced_custom_object, GROUP, VERSION, plural=PLURAL),
-            "jobs": self._batch.list_namespaced_job,
-            "cronjobs": self._batch.list_namespaced_cron_job,
-            "pods": self._core.list_namespaced_pod,
-        }
-        return await self._call("list", what, methods[what], namespace, **options)
+    async def _list(self, what: str, namespace: str, *, accept: str = "application/json", **options: Any) -> Body:
+        return await self._call("list", what, namespace, options=options, accept=accept)
 
     async def list_owned(self, namespace: str, worker: str) -> tuple[list[Body], list[Body]]:
         """Jobs and pods of a resource."""
         selector = f"{manifests.WORKER_LABEL}={worker},{manifests.COMPONENT_LABEL}=drain"
-        jobs = await self._list("jobs", namespace, label_selector=selector)
-        pods = await self._list("pods", namespace, label_selector=selector)
+        jobs = await self._list("jobs", namespace, labelSelector=selector)
+        pods = await self._list("pods", namespace, labelSelector=selector)
         return jobs["items"], pods["items"]
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, verb: str, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Body:
-        """One request on a thread of the pool; its answer as JSON."""
+    async def _call(self, verb: str, what: str, *arguments: Any, **more: Any) -> Body:
+        """One ``request`` on a thread of the pool; its answer as JSON."""
 
         def call() -> Body:
             if verb not in _READS and not self._may_write():
                 raise ClusterError(f"{verb} {what}: not done, another replica may lead by now")
-            return request(verb, what, method, *arguments, clock=self.clock, **options)
+            return request(self._api, verb, what, *arguments, clock=self.clock, **more)
 
         began, code = time.monotonic(), 0
         try:
@@ -285,10 +272,10 @@ class Kubernetes:
         finally:
             self._metrics.api_call(verb, what, code, time.monotonic() - began)
 
-    async def _or_none(self, verb: str, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Body | None:
+    async def _or_none(self, verb: str, what: str, *arguments: Any, **more: Any) -> Body | None:
         """As ``_call``; None where nothing has that name (any more)."""
         try:
-            return await self._call(verb, what, method, *arguments, **options)
+            return await self._call(verb, what, *arguments, **more)
         except ClusterError as error:
             if error.code != 404:
                 raise

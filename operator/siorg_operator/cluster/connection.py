@@ -1,12 +1,13 @@
 """The connection to the API server, and one request with its time limit. Synchronous, for any thread.
 
-Bodies are dictionaries and answers are read as JSON: the models of Kubernetes' client cost more than the requests.
+Bodies are dictionaries and answers are read as JSON, and paths are made here: the client's classes for each kind, with the models
+that they import, cost more than the requests (25 MiB).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
@@ -14,6 +15,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from siorg_operator.api.resource import GROUP, PLURAL, VERSION
 from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.cluster.endpoint import configuration, connected
 from siorg_operator.decide.ports import ClusterError
@@ -23,6 +25,16 @@ POOL_SIZE: Final = 8  # requests under way at once; a slow API server must not p
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
 _LONGEST_MESSAGE = 500  # characters
+_METHODS: Final = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+_GROUPS: Final = {
+    "events": "/api/v1",
+    "pods": "/api/v1",
+    "secrets": "/api/v1",
+    "jobs": "/apis/batch/v1",
+    "cronjobs": "/apis/batch/v1",
+    "leases": "/apis/coordination.k8s.io/v1",
+    PLURAL: f"/apis/{GROUP}/{VERSION}",
+}
 
 Body: TypeAlias = dict[str, Any]
 
@@ -50,32 +62,48 @@ def namespace_of_context() -> str:
 
 
 def request(
+    api: client.ApiClient,
     verb: str,
     resource: str,
-    method: Callable[..., Any],
-    *arguments: Any,
+    namespace: str,
+    name: str = "",
+    body: Body | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    content_type: str = "application/json",
+    accept: str = "application/json",
     timeout: float | None = None,
     clock: ClusterClock | None = None,
-    **options: Any,
 ) -> Body:
-    """Call ``method`` of one of the client's APIs with ``arguments`` and ``options``; its answer as JSON.
+    """Send one request; its answer as JSON.
 
-    ``verb`` (as RBAC has it: get, create, patch, …) and ``resource`` (the plural) are for messages. ``timeout``: seconds for
-    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read. ``clock``: learns from the answer.
+    Args:
+        api: whom to ask, and as whom.
+        verb: as RBAC has it: get, list, create, update, patch, delete.
+        resource: the plural, with a subresource after a slash.
+        namespace: where it is.
+        name: of the object; empty: the collection.
+        body: what to send.
+        options: of the query (``labelSelector``, ``fieldManager``, …).
+        content_type: of the body.
+        accept: of the answer.
+        timeout: seconds for all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read.
+        clock: learns from the answer.
 
     Raises:
         ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.
     """
     asked_at = 0.0 if clock is None else clock.monotonic()
-
-    def learn(headers: Any) -> None:
-        if clock is not None and headers is not None:
-            clock.answered(headers.get("Date"), asked_at, clock.monotonic())
-
     try:
         limits = (CONNECT_SECONDS, READ_SECONDS) if timeout is None else timeout
-        answer = method(*arguments, **options, _preload_content=False, _request_timeout=limits)
-        learn(answer.headers)
+        headers = {"Accept": accept} | ({} if body is None else {"Content-Type": content_type})
+        made = api.param_serialize(
+            _METHODS[verb], _path(resource, named=bool(name)), {"namespace": namespace, "name": name}, [*(options or {}).items()],
+            headers, body, auth_settings=["BearerToken"],
+        )  # fmt: skip
+        answer = api.call_api(*made, _request_timeout=limits).response
+        if clock is not None:
+            clock.answered(answer.headers.get("Date"), asked_at, clock.monotonic())
         try:
             status, data = answer.status, answer.read()
         finally:
@@ -83,15 +111,20 @@ def request(
         found = {} if status >= 400 else json.loads(data)
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
-    except ApiException as error:
-        learn(error.headers)
-        status, data = error.status or 0, error.body or error.reason
+    except ApiException as error:  # TLS, or what the client cannot send
+        raise ClusterError(f"{verb} {resource}: the API server did not answer: {_message(error.reason)}") from None
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise ClusterError(f"{verb} {resource}: the API server did not answer: {_cause(error)}") from None
     else:
         if status < 400:
             return found
     raise ClusterError(f"{verb} {resource}: {status}: {_message(data)[:_LONGEST_MESSAGE]}", status)
+
+
+def _path(resource: str, *, named: bool) -> str:
+    plural, _, subresource = resource.partition("/")
+    parts = (_GROUPS[plural], "namespaces/{namespace}", plural, "{name}" if named else "", subresource)
+    return "/".join(part for part in parts if part)
 
 
 def _message(body: object) -> str:

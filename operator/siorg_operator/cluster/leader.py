@@ -127,20 +127,17 @@ def end_process(reason: str) -> None:
 class _Lease:
     """One Lease, as one replica reads and writes it."""
 
-    def __init__(
-        self, api: client.CoordinationV1Api, namespace: str, name: str, identity: str, duration: float, timeout: float
-    ) -> None:
+    def __init__(self, api: client.ApiClient, namespace: str, name: str, identity: str, duration: float, timeout: float) -> None:
         """``duration``: for how long others have to respect it. ``timeout``: of each request. Both in seconds."""
         self._api = api
-        self._place = name, namespace
+        self._place = namespace, name
         self._identity = identity
         self._duration = duration
         self._timeout = timeout
         self._observed: Observed | None = None
 
     def __str__(self) -> str:
-        name, namespace = self._place
-        return f"{namespace}/{name}"
+        return "/".join(self._place)
 
     @property
     def holder(self) -> str:
@@ -177,7 +174,7 @@ class _Lease:
 
     def _read(self) -> Body | None:
         try:
-            return request("get", "leases", self._api.read_namespaced_lease, *self._place, timeout=self._timeout)
+            return request(self._api, "get", "leases", *self._place, timeout=self._timeout)
         except ClusterError as error:
             if error.code == 404:
                 return None
@@ -185,12 +182,11 @@ class _Lease:
 
     def _write(self, lease: Body | None, spec: Body) -> Body:
         """Make the Lease, or replace what was read: the API server refuses, with 409, to overwrite what was written since."""
-        name, namespace = self._place
+        namespace, name = self._place
         if lease is None:
             new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
-            return request("create", "leases", self._api.create_namespaced_lease, namespace, new, timeout=self._timeout)
-        method, changed = self._api.replace_namespaced_lease, {**lease, "spec": spec}
-        return request("update", "leases", method, name, namespace, changed, timeout=self._timeout)
+            return request(self._api, "create", "leases", namespace, body=new, timeout=self._timeout)
+        return request(self._api, "update", "leases", namespace, name, {**lease, "spec": spec}, timeout=self._timeout)
 
 
 class Leadership:
@@ -225,9 +221,8 @@ class Leadership:
         own.user_agent = api_client.user_agent
         names = tuple(dict.fromkeys((settings.lease_name, LEASE)))
         self._timeout = settings.lease_renew_secs / (_REQUESTS_A_DEADLINE * len(names))
-        requests = client.CoordinationV1Api(own)
         self._leases = tuple(
-            _Lease(requests, settings.namespace, name, self.identity, settings.lease_secs, self._timeout) for name in names
+            _Lease(own, settings.namespace, name, self.identity, settings.lease_secs, self._timeout) for name in names
         )
         self._names = " and ".join(map(str, self._leases))
         self._stands_by = ""

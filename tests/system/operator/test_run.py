@@ -55,15 +55,17 @@ async def test_requests_that_are_under_way_come_to_their_end_first_but_not_for_e
 ) -> None:
     release, ended = threading.Event(), threading.Event()
 
-    def slow(**_: Any) -> Any:
+    def slow(*_: Any, **__: Any) -> Any:
         release.wait(60 if hangs else 0.3)
         ended.set()
         raise OSError("no answer")
 
     if hangs:
         monkeypatch.setattr("siorg_operator.cluster.client._CLOSING_SECONDS", 0.1)
-    cluster = Kubernetes(client.ApiClient(client.Configuration()), OperatorMetrics(CollectorRegistry()))
-    call = asyncio.create_task(cluster._call("create", "jobs", slow))
+    api = client.ApiClient(client.Configuration())
+    monkeypatch.setattr(api, "call_api", slow)
+    cluster = Kubernetes(api, OperatorMetrics(CollectorRegistry()))
+    call = asyncio.create_task(cluster._call("create", "jobs", "siorg"))
     await asyncio.sleep(0.05)
     call.cancel()  # as the pass of a control loop is, when it takes too long
     cluster.close()
