@@ -160,7 +160,7 @@ format: $(INSTALLED) ## put the code into the one form, and mend what can be men
 bench: $(INSTALLED) ## measure: ratios within one run, on an embedded database
 	@PYTHONPATH=tests $(BIN)/python benchmarks/bench.py $(ARGS)
 
-bench-operator: $(INSTALLED) ## measure the operator: insert to Job, 500 resources at rest, fail-over, 10,000 finished Jobs
+bench-operator: $(INSTALLED) ## measure the operator: insert to Job, 1,000 resources at rest, fail-over, 10,000 finished Jobs
 	@PYTHONPATH=tests $(BIN)/python benchmarks/operator_bench.py $(ARGS)
 
 constraints: ## find out the newest versions that fit together, and write them to constraints.txt

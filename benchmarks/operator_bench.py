@@ -234,7 +234,7 @@ def _many(bench: Bench, resources: int, databases: int) -> list[Figure]:
         Figure("CPU for that", startup, "s"),
         Figure("CPU at rest", 100 * cpu / watched, "% of a core", 10 if many else None),
         Figure("memory once Ready", startup_peak, "MiB"),
-        Figure("memory at rest", memory, "MiB", 250),
+        Figure("memory at rest", memory, "MiB", 250 if many else 120),
         Figure("API reads", (len(asked) - writes) * per_minute, "a minute"),
         Figure("API writes", writes * per_minute, "a minute", 0),
         Figure("transactions", transactions * per_minute, "a minute", resources * 2 + 2 * databases),
@@ -304,8 +304,8 @@ def hundred(bench: Bench) -> list[Figure]:
 
 
 def many(bench: Bench) -> list[Figure]:
-    """500 resources at rest, each with its own Secret and three finished Jobs, one database."""
-    return _many(bench, 500, 1)
+    """1,000 resources at rest, each with its own Secret and three finished Jobs, one database."""
+    return _many(bench, 1000, 1)
 
 
 def many_databases(bench: Bench) -> list[Figure]:

@@ -25,6 +25,7 @@ _CHAOS = "tests/system/chaos"
 _SYNC = "tests/system/sync"
 _QUEUE_TESTS = (
     *_files("tests/database", "test_*.py", "claim finish turns held needed_at produce_and_people observe values"),
+    "tests/database/test_beside_release_0_1_0.py",
     *_files(_SYNC, "test_*.py", "failures open_conflicts changes_while_waiting held"),
 )
 _QUEUE_PROCESSES = _files(_CHAOS, "test_*.py", "killed_workers claims lease_keeper locks")
@@ -32,6 +33,7 @@ _SYNC_TESTS = (
     "tests/unit/sync",
     *_files(_SYNC, "test_*.py", "people hierarchy history reforms odd_answers domain_tables sync_times failures open_conflicts"),
     *_files(_SYNC, "test_*.py", "changes_while_waiting ends_in_masses ends_and_the_rest held poison_rows told_alike"),
+    "tests/database/test_beside_release_0_1_0.py",
     *_files(_SYNC, "test_*.py", "people_at_the_same_moment convergence"),
 )
 _SYNC_PROCESSES = _files(_CHAOS, "test_*.py", "locks")
