@@ -95,6 +95,18 @@ def test_a_renamed_unit_or_organization_refreshes_the_paths_below(world: World) 
     assert world.unit(903)["path_names"].startswith("Universidade Nova > Nova > ")
 
 
+def test_a_rename_touches_no_path_but_those_below(world: World) -> None:
+    world.have_line(900, 901)
+    world.have_line(910, 911)
+    with world.connection.transaction():
+        world.connection.execute("SET LOCAL session_replication_role = 'replica'")  # no trigger mends it
+        world.connection.execute("UPDATE organizational_units SET path_names = 'elsewhere' WHERE siorg_code = 911")
+    world.sync_changed(900, nome="Nova")
+    assert " > Nova > " in world.unit(901)["path_names"]
+    assert world.unit(911)["path_names"] == "elsewhere"
+    world.edit(911, name=world.unit(911)["name"])  # its trigger mends it: all paths are looked at after each test
+
+
 def test_a_rename_and_moves_at_several_levels_at_once(world: World) -> None:
     world.have_line(900, 901, 902, 903)
     world.have_line(910, 911, 912, 913)
