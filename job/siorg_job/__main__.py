@@ -121,8 +121,10 @@ def _guarded(command: Callable[[], int]) -> int:
         log.error("The database lacks tables or columns of ours: run siorg-job migrate first", reason=describe(error))
         return Exit.ERROR
     except psycopg.Error as error:
-        log.error("The database refused", reason=describe(error), sqlstate=error.sqlstate)
-        return Exit.TRY_LATER if is_transient(error) else Exit.ERROR
+        later = is_transient(error)
+        message = "The database could not do it now; try again later" if later else "The database refused"
+        log.error(message, reason=describe(error), sqlstate=error.sqlstate)
+        return Exit.TRY_LATER if later else Exit.ERROR
     except Exception as error:
         log.error("Unexpected error; this is a fault of ours", error=f"{type(error).__name__}: {error}", exc_info=error)
         return Exit.ERROR
