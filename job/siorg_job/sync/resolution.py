@@ -179,7 +179,7 @@ def _read_copy(copy: Mapping[str, Any], original: Any, asked: Collection[str], v
         ResolutionError: what a person put there cannot be used.
     """
     said = {key: value for key, value in copy.items() if key in _SIORG_WORDS and value not in (None, "", [])}
-    unit = _unit_of(said) if said and values_of is not None else None
+    unit = _unit_of(said)
     if unit is None or values_of is None:
         return {}
     values = values_of(unit)

@@ -34,7 +34,8 @@ _SYNC_TESTS = (
     *_files(_SYNC, "test_*.py", "people hierarchy history reforms odd_answers domain_tables sync_times failures open_conflicts"),
     *_files(_SYNC, "test_*.py", "changes_while_waiting ends_in_masses ends_and_the_rest held poison_rows told_alike"),
     "tests/database/test_beside_release_0_1_0.py",
-    *_files(_SYNC, "test_*.py", "people_at_the_same_moment convergence"),
+    *_files(_SYNC, "test_*.py", "category_names ended_organizations questions_that_are_over first_sync one_transaction"),
+    *_files(_SYNC, "test_*.py", "decisions_and_discovery people_at_the_same_moment convergence"),
 )
 _SYNC_PROCESSES = _files(_CHAOS, "test_*.py", "locks")
 _DRAIN_TESTS = _files("tests/unit/job", "test_*.py", "suspects siorg_health linger in_flight")

@@ -34,7 +34,6 @@ SELECT o.id, o.siorg_code AS code, o.name, o.acronym, o.address, o.state, o.zip_
 FROM organizations AS o
 WHERE o.siorg_code = ANY (%(codes)s::integer[])
    OR o.id IN (SELECT u.organization_id FROM organizational_units AS u WHERE u.siorg_code = ANY (%(unit_codes)s::integer[]))
-ORDER BY o.id
 
 -- name: organizations_for_change
 -- Rows are locked here by their ids and by nothing else, and read by the statement after this one. A statement that waits for a
