@@ -595,8 +595,11 @@ def test_a_unit_that_came_meanwhile_is_asked_for_too(world: World) -> None:
     works = world.fetched()
     world.edit(20, organization_id=world.organization(A)["id"])
     _end(world, 20)
+    before = [item.attempts for item, _ in works]
     world.apply(works)
     assert world.organization(A)["is_active"]
+    (waits,) = world.rows("SELECT attempts FROM siorg_sync_queue WHERE status = 'PENDING'")
+    assert [waits["attempts"] + 1] == before, "the attempt is given back"
     world.pauses_are_over()
     world.drain()
     assert not world.organization(A)["is_active"]
