@@ -163,6 +163,7 @@ class Drain:
             pause = await self._pause_left()
             if pause > 0:
                 return await self._sit_out(pause)
+            self._health.paused(0.0, now)
             if room > 0 and await self._claim(min(room, batch)):
                 self._next_claim = 0.0
                 return False
@@ -196,12 +197,9 @@ class Drain:
     async def _pause_left(self) -> float:
         """Seconds for which SIORG wants no requests from anybody on this database."""
         try:
-            seconds = await self._rate.pause_left()
+            return await self._rate.pause_left()
         except DatabaseUnavailable:
             return 0.0  # the claim waits for the database
-        if seconds <= 0:
-            self._health.paused(0.0, time.monotonic())
-        return seconds
 
     async def _sit_out(self, pause: float) -> bool:
         """Claim nothing during a pause. True: there is nothing to claim after it either."""

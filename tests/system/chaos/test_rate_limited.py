@@ -81,6 +81,28 @@ def test_a_short_pause_of_another_process_is_waited_out(scene: Scene, monkeypatc
     assert summary.released == 0
 
 
+def test_each_pause_has_the_whole_patience_of_a_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("siorg_job.database.shared_rate._LONGEST_PAUSE_SECONDS", 0.2)
+    scene.waiting(20)
+    scene.latency("100")
+    pause(scene, 2)
+    scene.connection.execute(_PAUSE_AFTER_TEN)  # a second later, at the earliest
+    reason, _ = scene.drain(WORKER_UNAVAILABLE_SECS="3", WORKER_BATCH_SIZE="1", WORKER_CONCURRENCY="1")
+    assert reason == "exhausted"
+    assert scene.states() == {("COMPLETED", 1): 20}
+
+
+_PAUSE_AFTER_TEN = """
+CREATE FUNCTION pause_after_ten() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    UPDATE siorg_request_pace SET paused_until = clock_timestamp() + interval '2 seconds'
+    WHERE name = 'siorg' AND (SELECT count(*) FROM siorg_sync_queue WHERE status = 'COMPLETED') = 10;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER pause_after_ten AFTER UPDATE ON siorg_sync_queue FOR EACH ROW WHEN (NEW.status = 'COMPLETED')
+EXECUTE FUNCTION pause_after_ten()
+"""
+
+
 def test_a_pause_with_nothing_to_claim_is_no_trouble(scene: Scene) -> None:
     scene.waiting(1)
     scene.connection.execute("UPDATE siorg_sync_queue SET scheduled_for = now() + interval '1 hour'")
