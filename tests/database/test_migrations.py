@@ -15,6 +15,7 @@ import pytest
 
 from siorg_queue import Connection, DatabaseUnavailable, EntityType, NewItem, Operation, QueueStore, connect, migrations
 from siorg_queue.migrations import MigrationError, available, broken, migrate, missing_columns, pending
+from siorg_queue.session import for_indexes
 from support.postgres import Postgres
 from support.queue import number
 
@@ -233,6 +234,17 @@ def test_its_lock_outlasts_the_roles_limits_and_is_in_no_index_builds_way(existi
                 migrations._exclusive(other, time.monotonic(), lambda _: None),
             ):
                 pytest.fail("two at once")
+
+
+def test_what_is_set_for_indexes_lasts_no_longer(connection: Connection) -> None:
+    def limit() -> Any:
+        row = connection.execute("SHOW lock_timeout").fetchone()
+        return None if row is None else row["lock_timeout"]
+
+    before = limit()
+    with for_indexes(connection, lock_seconds=7):
+        assert limit() == "7s"
+    assert limit() == before
 
 
 def test_a_table_of_the_same_name_that_is_another_one_is_refused_by_name(empty_database_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -77,9 +78,14 @@ def test_an_end_waits_for_children_that_have_items_and_gives_the_attempt_back(tr
     (id_,) = tree.enqueue(901, operation="EXTINCTION")
     works = tree.fetched()
     tree.enqueue(902, operation="EXTINCTION")
+    tree.connection.execute(  # another of it is no reason to wait so long
+        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, scheduled_for)"
+        " VALUES ('UNIT', 902, 'UPDATE', '{}', now() + interval '1 hour')"
+    )
     tree.apply(works)
     item = tree.item(id_)
     assert (item["status"], item["attempts"]) == ("PENDING", 0)
+    assert item["scheduled_for"] < datetime.now(UTC) + timedelta(minutes=30)
     assert "waits for the items of 1" in item["last_error"]
     assert tree.unit(901)["is_active"]
     tree.drain()
