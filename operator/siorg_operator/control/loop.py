@@ -6,6 +6,7 @@ A loop owns all that this process remembers of its resource, and is dropped whol
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -215,7 +216,7 @@ class Controller:
             found.show(body)
             return
         loop = self.loops[uid] = ControlLoop(self._context, body)
-        self._tasks[loop] = asyncio.create_task(self._run(loop))
+        self._tasks[loop] = asyncio.create_task(self._run(loop), context=contextvars.Context())  # kopf's keeps an event
 
     async def _run(self, loop: ControlLoop) -> None:
         """Run a loop, whatever happens: a bug of ours must not leave a resource alone."""
