@@ -88,7 +88,7 @@ class Condition(StatusPart):
 
 
 class QueueStatus(StatusPart):
-    """The queue as it was read last, in items."""
+    """The queue, in items."""
 
     claimable: Count = 0
     """What a Job could claim now: the depth that decides."""
@@ -164,10 +164,10 @@ class JobsStatus(StatusPart):
 
 
 class LastDecision(StatusPart):
-    """The decision that last changed something, or was held back."""
+    """The newest decision."""
 
     time: Time
-    """When."""
+    """When it was made, or first made of those that said the same and launched nothing."""
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
     """Why, in one word for programs."""
     message: Annotated[str, Field(max_length=4096)] = ""
@@ -203,7 +203,7 @@ class Status(StatusPart):
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), UniqueBy("type")] = ()
     """The state by aspects; Ready sums up."""
     queue: QueueStatus | None = None
-    """The queue as it was read last; not there: it never was."""
+    """The queue as it is read; not there: it cannot be read now."""
     verification: VerificationStatus | None = None
     """The last complete comparison of the copy with SIORG; not there: none is stored."""
     jobs: JobsStatus = JobsStatus()
@@ -217,7 +217,7 @@ class Status(StatusPart):
     predicted_drain_seconds: Count | None = None
     """Seconds until what is claimable will be done, at this rate with these Jobs."""
     last_decision: LastDecision | None = None
-    """The decision that last changed something, or was held back."""
+    """The newest decision."""
     backoff: BackoffStatus | None = None
     """Why fewer Jobs are launched than the work wants; not there: nothing holds back."""
 

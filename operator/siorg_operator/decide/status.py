@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339
+from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339, whole_second
 
 Fields = dict[str, Any]
 
@@ -49,13 +49,13 @@ def compose(
 
     ``faults``: what is wrong beside the drain Jobs; the first of them is told.
     """
-    plan, old, generation = result.plan, resource.status.body(), resource.metadata.generation or 0
+    plan, old, generation = _as_carried_out(result), resource.status.body(), resource.metadata.generation or 0
     before = _by_type(old)
     verified = _Aspect(*in_sync(resource, queue))
     aspects = (
         _queue_reachable(queue),
         _siorg_available(resource, queue, plan, jobs),
-        _scaling_active(resource, result),
+        _scaling_active(resource, result, plan),
         _degraded(queue, plan, jobs, faults),
     )
     states = Counter(job.state for job in jobs)
@@ -70,9 +70,9 @@ def compose(
         "observedGeneration": generation,
         "conditions": [
             _body(kind, aspect, before.get(kind), generation, now)
-            for kind, aspect in zip(ConditionType, (_ready(*aspects), verified, *aspects), strict=True)
+            for kind, aspect in zip(ConditionType, (_ready(plan, *aspects), verified, *aspects), strict=True)
         ],
-        "queue": _queue(queue.reading, old.get("queue") or {}),
+        "queue": _queue(queue.reading, old.get("queue") or {}),  # not there while it is not known
         "verification": _verification(queue.reading, old.get("verification") or {}),
         "jobs": {
             "desired": plan.desired,
@@ -95,14 +95,25 @@ def compose(
 
 
 def invalid(old: Mapping[str, Any], generation: int, message: str, now: datetime) -> Fields:
-    """The status of a resource that cannot be understood: nothing is decided, what is known stays."""
+    """The status of a resource that cannot be understood: nothing is looked at, and only what a later pass needs stays."""
     before = _by_type(old)
-    aspects = {ConditionType.READY: message, ConditionType.SCALING_ACTIVE: wording.INVALID_SPEC}
-    new = [
-        _body(kind, _Aspect("False", Reason.INVALID_SPEC, text), before.pop(kind, None), generation, now)
-        for kind, text in aspects.items()
-    ]
-    return {**old, "observedGeneration": generation, "conditions": [*new, *before.values()]}
+    aspects = {kind: _Aspect("Unknown", Reason.INVALID_SPEC, wording.NOT_LOOKED_AT) for kind in ConditionType}
+    aspects[ConditionType.READY] = _Aspect("False", Reason.INVALID_SPEC, message)
+    aspects[ConditionType.SCALING_ACTIVE] = _Aspect("False", Reason.INVALID_SPEC, wording.INVALID_SPEC)
+    jobs = {name: value for name, value in (old.get("jobs") or {}).items() if name in _REMEMBERED_OF_JOBS}
+    decision = {"reason": Reason.INVALID_SPEC.value, "message": wording.INVALID_SPEC, "launched": 0}
+    return {
+        **{name: value for name, value in old.items() if name in _REMEMBERED},
+        "observedGeneration": generation,
+        "conditions": [_body(kind, aspect, before.get(kind), generation, now) for kind, aspect in aspects.items()],
+        **({"jobs": jobs} if jobs else {}),
+        "lastDecision": _dated(decision, old.get("lastDecision"), now),
+    }
+
+
+_REMEMBERED: Final = frozenset({"verification", "selector", "rate", "requestRate", "backoff"})
+_REMEMBERED_OF_JOBS: Final = frozenset({"lastRound", "lastFinishedTime"})
+"""What is true, or dated, whether anything is looked at or not."""
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Fields:
@@ -116,6 +127,14 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Fields:
         elif value != before:
             patch[key] = value
     return patch
+
+
+def _as_carried_out(result: Result) -> Plan:
+    """The plan, with the probe that was launched among those that will show whether failures are over."""
+    plan = result.plan
+    if plan.backoff is None:
+        return plan
+    return replace(plan, backoff=replace(plan.backoff, probes=plan.backoff.probes + len(result.launched)))
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -153,8 +172,8 @@ def _siorg_available(resource: SiorgSyncWorker, queue: QueueState, plan: Plan, j
     return _Aspect("Unknown", Reason.NOT_ASKED_YET, wording.SIORG_NOT_ASKED)
 
 
-def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Aspect:
-    plan, hold = result.plan, result.plan.hold
+def _scaling_active(resource: SiorgSyncWorker, result: Result, plan: Plan) -> _Aspect:
+    hold = plan.hold
     if result.refused:
         return _Aspect("False", result.reason, wording.sentence(result.refused))
     # SIORG's wish for a pause comes first, whether it was read in the database or Jobs came home with it.
@@ -179,20 +198,22 @@ def _degraded(queue: QueueState, plan: Plan, jobs: Sequence[Job], faults: Sequen
     if plan.backoff is not None and not plan.backoff.failures.of_siorg:
         return _Aspect("True", plan.backoff.failures.reason, wording.advice(plan.backoff))
     for job in jobs:
-        if job.unfinished and job.stuck is not None:
+        if job.unfinished and job.stuck is not None and job not in plan.unschedulable:
             return _Aspect("True", Reason.PODS_STUCK, wording.stuck_pod(job, job.stuck))
     if faults:
-        return _Aspect("True", faults[0].reason, wording.sentence(faults[0].message))
-    return _Aspect("False", Reason.AS_EXPECTED, wording.NOT_DEGRADED)
+        return _Aspect("True", faults[0].reason, wording.faults(faults))
+    return _Aspect("False", Reason.AS_EXPECTED, f"{wording.NOT_DEGRADED}{wording.no_node_yet(plan)}")
 
 
-def _ready(reachable: _Aspect, siorg: _Aspect, scaling: _Aspect, degraded: _Aspect) -> _Aspect:
+def _ready(plan: Plan, reachable: _Aspect, siorg: _Aspect, scaling: _Aspect, degraded: _Aspect) -> _Aspect:
     """The summary: the first thing that a person should look at."""
     for cause, bad in ((reachable, "False"), (degraded, "True"), (siorg, "False"), (scaling, "False")):
         if cause.status == bad:
             # Told to launch nothing: that is a choice, and it is being kept.
             return cause._replace(status="True" if cause is scaling and Reason(cause.reason).chosen else "False")
-    return scaling if scaling.reason is Reason.PENDING_ADMISSION else _Aspect("True", Reason.AS_EXPECTED, wording.AS_EXPECTED)
+    if scaling.reason is Reason.PENDING_ADMISSION:
+        return scaling
+    return _Aspect("True", Reason.AS_EXPECTED, f"{wording.AS_EXPECTED}{wording.no_node_yet(plan)}")
 
 
 def _body(kind: ConditionType, aspect: _Aspect, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Fields:
@@ -257,7 +278,7 @@ def actions(resource: SiorgSyncWorker, old: Mapping[str, Any], result: Result) -
 
 def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     if isinstance(reading, Unreadable):
-        return old or None  # the last that was known; QueueReachable says that it is old
+        return None
     age = _whole(_steady(reading.oldest_due_seconds, old.get("oldestDueSeconds")))
     names = ("claimable", "due", "scheduled", "processing", "failed", "conflict", "held")
     counts = {name: getattr(reading, name) for name in names}
@@ -266,7 +287,7 @@ def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
 
 def _verification(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     if isinstance(reading, Unreadable) or reading.verifications.unreadable:
-        return old or None  # as the queue: InSync says that it is not known now
+        return old or None  # it is dated; InSync says that it is not known now
     newest = reading.verifications.newest
     if newest is None:
         return None
@@ -282,12 +303,14 @@ def _verification(reading: Reading | Unreadable, old: Fields) -> Fields | None:
 
 def _decision(resource: SiorgSyncWorker, result: Result, old: Fields | None, now: datetime) -> Fields:
     message, launched = wording.decision(resource, result)[:_LONGEST_MESSAGE], len(result.launched)
-    new = {"reason": result.reason.value, "message": message, "launched": launched}
-    if old is not None and not launched and {**old, "time": None} == {**new, "time": None}:
+    return _dated({"reason": result.reason.value, "message": message, "launched": launched}, old, now)
+
+
+def _dated(decision: Fields, old: Fields | None, now: datetime) -> Fields:
+    """A decision with its time: as long as nothing is launched and it stays the same, that of the first one."""
+    if old is not None and not decision["launched"] and {**old, "time": None} == {**decision, "time": None}:
         return old
-    if old is not None and result.reason is Reason.ENOUGH_JOBS and old.get("launched"):
-        return old  # the launch is what explains the Jobs that are there
-    return {"time": rfc3339(now), **new}
+    return {"time": rfc3339(now), **decision}
 
 
 def _backoff(backoff: Backoff) -> Fields:
@@ -297,7 +320,7 @@ def _backoff(backoff: Backoff) -> Fields:
         "streak": failures.streak,
         "since": rfc3339(failures.since),
         "lastFailureTime": rfc3339(failures.last_failure),
-        "retryTime": rfc3339(backoff.retry_at),
+        "retryTime": rfc3339(whole_second(backoff.retry_at)),
         "message": failures.message,
         "template": failures.template,
     }
