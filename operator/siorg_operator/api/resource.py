@@ -195,6 +195,32 @@ class BackoffStatus(StatusPart):
     """Hash of the template that the newest failure was made from: another template is worth a try at once."""
 
 
+class FailedRun(StatusPart):
+    """A run of a CronJob that failed, after which none has succeeded; its Job may be gone."""
+
+    job: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of its Job."""
+    time: Time
+    """When it failed."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """Why, as Kubernetes says it."""
+
+
+class FailedRuns(StatusPart):
+    """The last runs of CronJobs, as far as they failed."""
+
+    cleanup: FailedRun | None = None
+    """Of the CronJob cleanup."""
+    discovery: FailedRun | None = None
+    """Of the CronJob discovery."""
+    verification: FailedRun | None = None
+    """Of the CronJob verification."""
+
+    def of(self, component: Literal["cleanup", "discovery", "verification"]) -> FailedRun | None:
+        """That of one of them."""
+        return {"cleanup": self.cleanup, "discovery": self.discovery, "verification": self.verification}[component]
+
+
 class Status(StatusPart):
     """What the operator says. Written by it alone, and only when something changed."""
 
@@ -220,6 +246,8 @@ class Status(StatusPart):
     """The newest decision."""
     backoff: BackoffStatus | None = None
     """Why fewer Jobs are launched than the work wants; not there: nothing holds back."""
+    failed_runs: FailedRuns | None = None
+    """The last runs of CronJobs, as far as they failed; only a later good one ends it. Not there: none did."""
 
 
 class SiorgSyncWorker(Part):

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
-from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.api.resource import FailedRun, SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
@@ -44,13 +45,15 @@ def compose(
     jobs: Sequence[Job],
     now: datetime,
     faults: Sequence[Fault] = (),
+    failed_runs: Mapping[str, FailedRun | None] = MappingProxyType({}),
 ) -> Fields:
     """The whole new status, as it is written: camelCase, without empty parts.
 
-    ``faults``: what is wrong beside the drain Jobs; the first of them is told.
+    ``faults``: what is wrong beside the drain Jobs; the first of them is told, and others of its kind. ``failed_runs``: the last
+    runs of CronJobs, where they failed.
     """
     plan, old, generation = _as_carried_out(result), resource.status.body(), resource.metadata.generation or 0
-    before = _by_type(old)
+    before = by_type(old)
     verified = _Aspect(*in_sync(resource, queue))
     aspects = (
         _queue_reachable(queue),
@@ -90,13 +93,14 @@ def compose(
         "predictedDrainSeconds": _whole(_steady(plan.predicted_drain_seconds, old.get("predictedDrainSeconds"))),
         "lastDecision": _decision(resource, result, old.get("lastDecision"), now),
         "backoff": None if plan.backoff is None else _backoff(plan.backoff),
+        "failedRuns": _failed_runs(failed_runs),
     }
     return {key: value for key, value in status.items() if value is not None}
 
 
 def invalid(old: Mapping[str, Any], generation: int, message: str, now: datetime) -> Fields:
     """The status of a resource that cannot be understood: nothing is looked at, and only what a later pass needs stays."""
-    before = _by_type(old)
+    before = by_type(old)
     aspects = {kind: _Aspect("Unknown", Reason.INVALID_SPEC, wording.NOT_LOOKED_AT) for kind in ConditionType}
     aspects[ConditionType.READY] = _Aspect("False", Reason.INVALID_SPEC, message)
     aspects[ConditionType.SCALING_ACTIVE] = _Aspect("False", Reason.INVALID_SPEC, wording.INVALID_SPEC)
@@ -111,7 +115,7 @@ def invalid(old: Mapping[str, Any], generation: int, message: str, now: datetime
     }
 
 
-_REMEMBERED: Final = frozenset({"verification", "selector", "rate", "requestRate", "backoff"})
+_REMEMBERED: Final = frozenset({"verification", "selector", "rate", "requestRate", "backoff", "failedRuns"})
 _REMEMBERED_OF_JOBS: Final = frozenset({"lastRound", "lastFinishedTime"})
 """What is true, or dated, whether anything is looked at or not."""
 
@@ -229,14 +233,15 @@ def _body(kind: ConditionType, aspect: _Aspect, before: Mapping[str, Any] | None
     }
 
 
-def _by_type(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def by_type(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The conditions of a status."""
     return {condition["type"]: condition for condition in status.get("conditions") or ()}
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
 
-_BAD: Final = {kind.value: str(kind is ConditionType.DEGRADED) for kind in ConditionType if kind is not ConditionType.READY}
-"""Ready is not among them: it sums up, and behind it another has its own event."""
+BAD: Final = {kind.value: str(kind is ConditionType.DEGRADED) for kind in ConditionType if kind is not ConditionType.READY}
+"""What each is when something is wrong. Ready is not among them: it sums up, and behind it another has its own event."""
 _WELL_AGAIN: Final[Mapping[str, str]] = {
     ConditionType.DEGRADED: Reason.RECOVERED,
     ConditionType.SCALING_ACTIVE: Reason.SCALING_RESUMED,
@@ -246,12 +251,12 @@ _WELL_AGAIN: Final[Mapping[str, str]] = {
 def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     """What changed between two statuses: never a state."""
     events, known = [], {reason.value: reason for reason in Reason}
-    before = {kind: condition["reason"] for kind, condition in _by_type(old).items() if condition["status"] == _BAD.get(kind)}
-    for kind, condition in _by_type(new).items():
+    before = {kind: condition["reason"] for kind, condition in by_type(old).items() if condition["status"] == BAD.get(kind)}
+    for kind, condition in by_type(new).items():
         reason, status = condition["reason"], condition["status"]
-        if kind in before and status not in {_BAD[kind], "Unknown"}:
+        if kind in before and status not in {BAD[kind], "Unknown"}:
             events.append(Event("Normal", _WELL_AGAIN.get(kind, kind), condition["message"]))
-        elif status == _BAD.get(kind) and before.get(kind) != reason:
+        elif status == BAD.get(kind) and before.get(kind) != reason:
             if kind == ConditionType.SCALING_ACTIVE and reason in known and known[reason].condition != kind:
                 continue  # the condition that owns it has the event
             chosen = reason in known and known[reason].chosen
@@ -324,6 +329,15 @@ def _backoff(backoff: Backoff) -> Fields:
         "message": failures.message,
         "template": failures.template,
     }
+
+
+def _failed_runs(found: Mapping[str, FailedRun | None]) -> Fields | None:
+    failed = {component: run for component, run in found.items() if run is not None}
+    said = {
+        component: {"job": run.job, "time": rfc3339(run.time), "message": run.message[:_LONGEST_MESSAGE]}
+        for component, run in failed.items()
+    }
+    return said or None
 
 
 def _steady(new: float | None, old: float | None) -> float | None:
