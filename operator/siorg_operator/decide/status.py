@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 from siorg_operator.api.resource import FailedRun, SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
-from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
+from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL, CronComponent
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339, whole_second
@@ -45,7 +45,7 @@ def compose(
     jobs: Sequence[Job],
     now: datetime,
     faults: Sequence[Fault] = (),
-    failed_runs: Mapping[str, FailedRun | None] = MappingProxyType({}),
+    failed_runs: Mapping[CronComponent, FailedRun | None] = MappingProxyType({}),
 ) -> Fields:
     """The whole new status, as it is written: camelCase, without empty parts.
 
@@ -331,11 +331,11 @@ def _backoff(backoff: Backoff) -> Fields:
     }
 
 
-def _failed_runs(found: Mapping[str, FailedRun | None]) -> Fields | None:
-    failed = {component: run for component, run in found.items() if run is not None}
-    said = {
+def _failed_runs(found: Mapping[CronComponent, FailedRun | None]) -> Fields | None:
+    said: Fields = {
         component: {"job": run.job, "time": rfc3339(run.time), "message": run.message[:_LONGEST_MESSAGE]}
-        for component, run in failed.items()
+        for component, run in found.items()
+        if run is not None
     }
     return said or None
 
