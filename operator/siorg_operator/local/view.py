@@ -70,6 +70,8 @@ class View:
         table.add_row("job processes", str(len(self._ended)))
         table.add_row("  at most at once", str(self._most_jobs))
         table.add_row("  that found nothing", str(sum(summary.claimed == 0 for summary in summaries)))
+        if untold := len(self._ended) - len(summaries):  # what they did is in none of these numbers
+            table.add_row("  that left no summary", str(untold))
         table.add_row("  that failed", str(sum(job.state is JobState.FAILED for job in self._ended.values())))
         table.add_row("requests to SIORG", str(sum(summary.requests for summary in summaries)))
         table.add_row("time", f"{time.monotonic() - self._began:.1f} s")
