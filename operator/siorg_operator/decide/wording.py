@@ -301,9 +301,16 @@ def only_probes(found: Backoff) -> str:
 
 
 def faults(found: Sequence[Fault]) -> str:
-    """What is wrong beside the drain Jobs: everything that has the first one's reason, each once."""
-    messages = dict.fromkeys(sentence(fault.message) for fault in found if fault.reason is found[0].reason)
-    return ". ".join(messages)
+    """What is wrong beside the drain Jobs: everything that has the first one's reason, each once, and each with its beginning."""
+    messages = list(dict.fromkeys(sentence(fault.message) for fault in found if fault.reason is found[0].reason))
+    told, more = messages[:_MOST_FAULTS], len(messages) - _MOST_FAULTS
+    longest = _LONGEST_FAULTS // len(told)
+    cut = [message if len(message) <= longest else f"{message[: longest - 1]}…" for message in told]
+    return ". ".join([*cut, *([f"And {more} more"] if more > 0 else [])])
+
+
+_MOST_FAULTS = 5
+_LONGEST_FAULTS = 1000  # characters, so that a condition's message has room for all of them
 
 
 def _probes(count: int) -> str:

@@ -288,6 +288,10 @@ def test_faults_beside_the_drain_are_told_all_of_a_kind_and_the_first_kind_first
     status = compose(worker(), queue_of(0), done, [], NOW, [Fault(reason, message) for message, reason in said])
     assert (told(status)["Degraded"], told(status)["Ready"]) == (("True", "CronJobRefused"), ("False", "CronJobRefused"))
     assert condition(status, "Degraded")["message"] == "CronJob a: no. CronJob b: no"
+    beside = [Fault(Reason.CRON_JOB_REFUSED, f"CronJob {name}: {'no ' * 400}") for name in "abcdefg"]
+    message = condition(compose(worker(), queue_of(0), done, [], NOW, beside), "Degraded")["message"]
+    assert [f"CronJob {name}: no" in message for name in "abcdefg"] == [True] * 5 + [False] * 2
+    assert message.endswith(". And 2 more")
 
 
 def test_siorg_is_available_once_a_job_has_had_answers_also_when_that_is_gone() -> None:
