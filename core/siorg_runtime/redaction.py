@@ -134,10 +134,10 @@ class Redactor:
         of a Job that began with it: it is forgotten a day later, and earlier only if very many have come after it.
         """
         used = frozenset(secrets)
-        oldest = next(iter(self._retired.values()), math.inf)
-        if self._users.get(user) == used and self._clock() - oldest < _FORGOTTEN_AFTER_SECONDS:
-            return  # the usual case: Secrets are read again and again
         with self._lock:
+            oldest = next(iter(self._retired.values()), math.inf)
+            if self._users.get(user) == used and self._clock() - oldest < _FORGOTTEN_AFTER_SECONDS:
+                return  # the usual case: Secrets are read again and again
             for secret in used:
                 self._learn(secret)
             self._users[user] = used
