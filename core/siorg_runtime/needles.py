@@ -54,7 +54,7 @@ class Needles(Generic[AnyStr]):
         beginnings, needles = self._lengths, self._count
         for at in [at for at in range(len(text) - SHORTEST + 1) if text[at : at + SHORTEST] in beginnings]:
             for length in beginnings.get(text[at : at + SHORTEST], ()):
-                if text[at : at + length] in needles:
+                if at + length <= len(text) and text[at : at + length] in needles:
                     yield at, at + length
 
     def occur_in(self, text: AnyStr) -> bool:
