@@ -25,7 +25,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Literal, TextIO, TypeAlias
 
@@ -50,6 +52,7 @@ _NO_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
 # Everything that some reader takes for the end of a line, or that a terminal would obey.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CONTROL_LEFT_BY_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")
+_UNWRITABLE = "(could not be written)"
 _BARE = re.compile(r"[^\s\"=]+")
 
 
@@ -157,51 +160,54 @@ class _Handler(logging.Handler):
         self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
-        stream = self._stream if self._stream is not None else sys.stderr
-        try:
+        with suppress(Exception):  # the stream is closed, full or absent: there is nowhere left to say so
+            stream = self._stream if self._stream is not None else sys.stderr
             stream.write(self.format(record) + "\n")
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass  # the stream is closed, full or absent: there is nowhere left to say so
 
     def format(self, record: logging.LogRecord) -> str:
-        try:
-            entry = self._entry(record)
-        except Exception:  # noqa: BLE001 - see the module's docstring
-            entry = self._head(record, f"(its fields could not be written) {as_text(record.msg)}") | {"level": "ERROR"}
-        return self._line(entry)
+        return self._line(self._entry(record))
 
-    def _head(self, record: logging.LogRecord, message: object) -> dict[str, object]:
-        return {
+    def _entry(self, record: logging.LogRecord) -> dict[str, object]:
+        clean = self._redactor.value
+        entry: dict[str, object] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "level": next((name for least, name in _LEVELS if record.levelno >= least), "DEBUG"),
             "target": record.name,
-            "message": self._redactor.value(as_text(message)),
+            "message": _part(lambda: clean(_message(record))),
         }
-
-    def _entry(self, record: logging.LogRecord) -> dict[str, object]:
-        try:
-            message: object = record.getMessage()
-        except Exception:  # noqa: BLE001 - arguments that do not fit are the caller's fault, and no reason to fail
-            message = record.msg
-        entry = self._head(record, message)
         fields = getattr(record, _FIELDS, None)
-        for name, value in (_fields_of_another(record) if fields is None else fields).items():
-            entry[f"{name}_" if name in _HEAD else name] = self._redactor.value(value, name)
+        for name, value in (fields if isinstance(fields, dict) else _fields_of_another(record)).items():
+            entry[f"{name}_" if name in _HEAD else name] = _part(partial(clean, value, name))
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            entry["exception"] = self._redactor.value(error)
+            entry["exception"] = _part(lambda: clean(error))
             if record.levelno >= (logging.DEBUG if self.level <= logging.DEBUG else logging.ERROR):
-                entry["traceback"] = self._redactor.value("".join(traceback.format_exception(error)).rstrip())
+                entry["traceback"] = _part(lambda: clean("".join(traceback.format_exception(error)).rstrip()))
         if record.stack_info:
-            entry["stack"] = self._redactor.value(record.stack_info)
+            entry["stack"] = _part(lambda: clean(record.stack_info))
         return entry
+
+
+def _part(value: Callable[[], object]) -> object:
+    """A part of an entry. Each is made for itself: at the end of a process there may be no memory left for the largest."""
+    try:
+        return value()
+    except Exception:  # noqa: BLE001 - see the module's docstring
+        return _UNWRITABLE
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return as_text(record.getMessage())
+    except Exception:  # noqa: BLE001 - arguments that do not fit are the caller's fault, and no reason to fail
+        return as_text(record.msg)
 
 
 def _fields_of_another(record: logging.LogRecord) -> dict[str, object]:
     """The fields of a record that a library made."""
     reference = getattr(record, "k8s_ref", None)
-    named = {key: reference[key] for key in ("namespace", "name") if reference.get(key)} if isinstance(reference, Mapping) else {}
+    named = {key: reference[key] for key in ("namespace", "name") if reference.get(key)} if isinstance(reference, dict) else {}
     return named | {key: value for key, value in vars(record).items() if key not in _NO_FIELDS}
 
 

@@ -15,22 +15,27 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import threading
-from bisect import insort
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import AnyStr, Final, NamedTuple
 from urllib.parse import quote, quote_plus, unquote
+from weakref import WeakKeyDictionary
+
+from siorg_runtime.needles import SHORTEST, Needles
 
 STARS: Final = "***"
 LONGEST_TEXT: Final = 16_384
 """Characters of one text of a value: a body that ends up in an error must not flood the log."""
 
-_SHORTEST_SECRET = 4  # characters
+_SHORTEST_SECRET: Final = SHORTEST
 _DEEPEST = 16  # levels: what is deeper is cut, and a structure that contains itself comes to an end
 # Of libpq's.
 _SECRET_PARAMETERS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
-_MANY = 100  # secrets, from which on it is worth to look for their beginnings first
+_FORGOTTEN_AFTER_SECONDS = 86_400.0  # since nobody uses it any more; Jobs that began with it may run for hours
+_MOST_RETIRED = 256  # secrets that nobody uses any more; each costs memory for a dozen texts
 _SHORTEST_CORE = 6  # characters of base64: 36 bits, which do not occur by chance
 _SECRET_FIELDS = frozenset(
     {
@@ -83,18 +88,32 @@ _WRAPPED = _Writing(b"\n", re.compile(rb"(?<=[A-Za-z0-9+/_-])\r?\n[ \t]*(?=[A-Za
 _CHAINS = ((_PERCENT, _PERCENT, _BACKSLASH, _WRAPPED), (_BACKSLASH, _PERCENT, _WRAPPED))
 
 
+class _Known(NamedTuple):
+    """What is looked for because of one secret."""
+
+    forms: frozenset[str]
+    """Ways to write it, or what is secret in it."""
+    plain: frozenset[bytes]
+    cores: frozenset[bytes]
+    """What is in base64 of any text with it in it."""
+
+
 class Redactor:
-    """Replaces secrets with ``***``. Learns at run time, forgets nothing; safe to use from several threads."""
+    """Replaces secrets with ``***``. Learns at run time; safe to use from several threads."""
 
-    __slots__ = ("_cores", "_known", "_lock", "_plain", "_remembered", "_starts")
+    __slots__ = ("_clock", "_cores", "_for_good", "_forms", "_known", "_lock", "_plain", "_retired", "_users")
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        """Know these ``secrets``, as ``remember`` does."""
-        self._remembered: set[str] = set()
-        self._known: tuple[str, ...] = ()
-        self._plain: frozenset[bytes] = frozenset()
-        self._cores: frozenset[bytes] = frozenset()
-        self._starts: frozenset[bytes] = frozenset()
+    def __init__(self, secrets: Iterable[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
+        """Know these ``secrets``, as ``remember`` does. ``clock``: monotonic seconds."""
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._for_good: set[str] = set()
+        self._users: WeakKeyDictionary[object, frozenset[str]] = WeakKeyDictionary()
+        self._retired: dict[str, float] = {}
+        """Since when nobody has used those that are not forgotten yet; the oldest first."""
+        self._forms: Needles[str] = Needles()
+        self._plain: Needles[bytes] = Needles()
+        self._cores: Needles[bytes] = Needles()
         self._lock = threading.Lock()
         for secret in secrets:
             self.remember(secret)
@@ -103,32 +122,64 @@ class Redactor:
         return "Redactor(***)"
 
     def remember(self, secret: str) -> None:
-        """Replace ``secret`` from now on: a token, a password, or a URL with a password in it.
+        """Replace ``secret`` from now on, for good: a token, a password, or a URL with a password in it."""
+        with self._lock:
+            self._for_good.add(secret)
+            self._learn(secret)
 
-        Never forgotten again: a Secret that was replaced may still be in an error that is yet to be logged.
+    def uses(self, user: object, secrets: Iterable[str]) -> None:
+        """Replace these ``secrets`` from now on, of which ``user`` has no others any more.
+
+        What nobody uses, also because its user is gone, may still be in an error that is yet to be logged, or in the last words
+        of a Job that began with it: it is forgotten a day later, and earlier only if very many have come after it.
         """
-        if secret in self._remembered:  # the usual case: Secrets are read again and again
+        used = frozenset(secrets)
+        with self._lock:
+            oldest = next(iter(self._retired.values()), math.inf)
+            if self._users.get(user) == used and self._clock() - oldest < _FORGOTTEN_AFTER_SECONDS:
+                return  # the usual case: Secrets are read again and again
+            for secret in used:
+                self._learn(secret)
+            self._users[user] = used
+            self._forget()
+
+    def _learn(self, secret: str) -> None:
+        if secret in self._known:
             return
         parts = set(secrets_of(secret.strip()))
-        forms = {form for part in parts for form in _forms_of(part) if len(form) >= _SHORTEST_SECRET}
         plain = {part.encode("utf-8", "surrogatepass") for part in parts if len(part) >= _SHORTEST_SECRET}
-        with self._lock:
-            # Put in their places, not sorted anew: with hundreds of resources that took more than a second at the start.
-            known = list(self._known)
-            for form in forms.difference(known):
-                insort(known, form, key=lambda form: -len(form))  # of a URL and its password, the URL goes as a whole
-            self._known = tuple(known)
-            self._plain |= plain
-            self._cores |= {core for part in plain for core in _cores_of(part)}
-            self._starts = frozenset(needle[:_SHORTEST_SECRET] for needle in self._plain | self._cores)
-            self._remembered.add(secret)
+        known = self._known[secret] = _Known(
+            forms=frozenset(form for part in parts for form in _forms_of(part) if len(form) >= _SHORTEST_SECRET),
+            plain=frozenset(plain),
+            cores=frozenset(core for part in plain for core in _cores_of(part)),
+        )
+        for form in known.forms:
+            self._forms.add(form)
+        for part in known.plain:
+            self._plain.add(part)
+        for core in known.cores:
+            self._cores.add(core)
+
+    def _forget(self) -> None:
+        """Forget what has not been used for long enough."""
+        now, used = self._clock(), self._for_good.union(*self._users.values())
+        self._retired = {secret: since for secret, since in self._retired.items() if secret not in used}
+        self._retired |= dict.fromkeys(self._known.keys() - used - self._retired.keys(), now)
+        surplus = len(self._retired) - _MOST_RETIRED
+        for number, (secret, since) in enumerate([*self._retired.items()]):
+            if number < surplus or now - since >= _FORGOTTEN_AFTER_SECONDS:
+                del self._retired[secret]
+                known = self._known.pop(secret)
+                for form in known.forms:
+                    self._forms.discard(form)
+                for part in known.plain:
+                    self._plain.discard(part)
+                for core in known.cores:
+                    self._cores.discard(core)
 
     def text(self, text: str) -> str:
         """Return ``text`` without the secrets."""
-        # A plain search for each: an alternation of thousands is much slower, and 500 resources may bring so many.
-        for known in self._known:
-            if known in text:
-                text = text.replace(known, STARS)
+        text = _starred(text, self._forms.spans(text), STARS)
         return without_known_places(self._without_other_writings(text))
 
     def value(self, value: object, name: str = "") -> object:
@@ -154,31 +205,21 @@ class Redactor:
                     ways.append(way)
                     view = way.pattern.sub(way.plain, view)
                     spans |= self._spans(data, ways) if self._is_in(view) else set()
-        if not spans:
-            return text
-        parts, done = list[bytes](), 0
-        for start, end in sorted(spans):
-            if start >= done:
-                parts += [data[done:start], STARS.encode()]
-            done = max(done, end)
-        return b"".join([*parts, data[done:]]).decode("utf-8", "surrogatepass")
+        return _starred(data, spans, STARS.encode()).decode("utf-8", "surrogatepass") if spans else text
 
     def _is_in(self, data: bytes) -> bool:
-        # Of thousands of secrets, as 500 resources may bring, nearly always none even begins here.
-        if len(self._cores) > _MANY and not any(data[at : at + _SHORTEST_SECRET] in self._starts for at in range(len(data))):
-            return False
-        return any(plain in data for plain in self._plain) or any(core in data for core in self._cores)
+        return self._plain.occur_in(data) or self._cores.occur_in(data)
 
     def _spans(self, data: bytes, ways: Iterable[_Writing]) -> set[tuple[int, int]]:
         """Where in ``data`` a known secret begins and ends, after these ways of writing were undone one after the other."""
-        if not self._is_in(data) and not ways:
+        if not ways and not self._is_in(data):
             return set()
         places = [(at, at + 1) for at in range(len(data))]
         for way in ways:
             data, places = _undone(way, data, places)
-        found = [match.span() for plain in self._plain for match in re.finditer(re.escape(plain), data)]
+        found = [*self._plain.spans(data)]
         # Of base64 the run as a whole: its first and last characters hold bits of the secret, too.
-        found += [run.span() for run in _BASE64_RUN.finditer(data) if any(core in run[0] for core in self._cores)]
+        found += [run.span() for run in _BASE64_RUN.finditer(data) if self._cores.occur_in(run[0])]
         return {(places[start][0], places[end - 1][1]) for start, end in found}
 
     def _value(self, value: object, name: object, levels: int) -> object:
@@ -214,6 +255,16 @@ class Redactor:
 
 redactor: Final = Redactor()
 """The one of this process: its logs pass it unless ``logs.configure`` is given another."""
+
+
+def _starred(text: AnyStr, spans: Iterable[tuple[int, int]], stars: AnyStr) -> AnyStr:
+    """``text`` with stars in place of what is in these spans; one of several that overlap."""
+    shown, done = text[:0], 0
+    for start, end in sorted(spans):
+        if start >= done:
+            shown += text[done:start] + stars
+        done = max(done, end)
+    return shown + text[done:]
 
 
 def as_text(value: object) -> str:

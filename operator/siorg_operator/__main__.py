@@ -47,8 +47,9 @@ def parser() -> argparse.ArgumentParser:
     local.add_argument(
         "--until-empty",
         action="store_true",
-        help="exit once nothing waits and nothing runs; with 2 when the resource itself never lets it come to that, with 75 when"
-        " the queue could not be read for 30 s or the database says siorg.sync_enabled false",
+        help="exit once nothing waits and nothing runs; with 2 when the resource or the settings never let it come to that, with"
+        " 75 when the queue could not be read for 30 s or the database says siorg.sync_enabled false, with 1 when job processes"
+        " could not be started for 30 s (a full disk) or failed three times in a row (75 where the database was the cause)",
     )
     local.add_argument("--logs", metavar="FOLDER", help="where the job processes' logs go (default: a new temporary folder)")
     local.add_argument("--plain", action="store_true", help="lines instead of a live view, also on a terminal")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 DONE: Final = 0
+ERROR: Final = 1
 USAGE: Final = 2
 """Wrong settings, resource or usage."""
 TRY_LATER: Final = 75

@@ -85,7 +85,7 @@ def test_a_job_on_a_node_that_does_not_answer_is_replaced_and_goes_on_when_the_n
     world.kube.patch_status("pods", pod["metadata"]["name"], {"conditions": not_ready(pod)}, world.namespace)
 
     eventually(lambda: len(world.processes()) == 2)
-    assert "0 unfinished, 1 lost → launched 1" in world.decision()["message"]
+    eventually(lambda: "1 unfinished, 1 lost" in world.decision()["message"])
     assert world.condition("Ready")["reason"] == "AsExpected"
     world.release()
     world.wait_until_drained()

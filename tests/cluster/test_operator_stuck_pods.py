@@ -141,9 +141,9 @@ def test_an_operator_whose_clock_is_ahead_ends_no_pod_before_its_grace_is_over(
     world.operator(UNSCHEDULABLE_GRACE_SECS=300)
     world.create(world.resource(job={"podTemplate": {"spec": {"nodeSelector": {"disk": "none-of-these"}}}}))
 
-    told = world.wait_for_condition("Degraded", "True", "PodsStuck")
-
-    assert "nodes are available" in told["message"]
+    eventually(lambda: "nodes are available" in world.condition("Ready")["message"])
+    told = world.condition("Ready")
+    assert (told["status"], world.condition("Degraded")["status"]) == ("True", "False")  # an autoscaler may be at it
     assert datetime.fromisoformat(told["lastTransitionTime"]) < Behind.now(UTC) + timedelta(minutes=1)
     (job,) = world.unfinished_jobs()  # an end would have come before that was told
     assert "siorg.waterswamp.dev/stuck" not in job["metadata"]["annotations"]

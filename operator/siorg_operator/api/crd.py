@@ -30,6 +30,7 @@ _COLUMNS: Final = (
     ("Conflicts", "integer", ".status.queue.conflict", "Items that a person has to decide.", 1),
     ("Held", "integer", ".status.queue.held", "Ends and overwrites beyond a limit, which wait for a person.", 1),
     ("Rate", "number", ".status.rate", "Items a second that one Job brings to an end.", 1),
+    ("Decided", "date", ".status.lastDecision.time", "Since when the last decision has been as it is.", 1),
     ("Message", "string", ".status.lastDecision.message", "The last decision in one sentence.", 1),
 )
 

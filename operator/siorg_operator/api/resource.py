@@ -88,7 +88,7 @@ class Condition(StatusPart):
 
 
 class QueueStatus(StatusPart):
-    """The queue as it was read last, in items."""
+    """The queue, in items."""
 
     claimable: Count = 0
     """What a Job could claim now: the depth that decides."""
@@ -164,10 +164,10 @@ class JobsStatus(StatusPart):
 
 
 class LastDecision(StatusPart):
-    """The decision that last changed something, or was held back."""
+    """The newest decision."""
 
     time: Time
-    """When."""
+    """When it was made, or first made of those that said the same and launched nothing."""
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
     """Why, in one word for programs."""
     message: Annotated[str, Field(max_length=4096)] = ""
@@ -195,6 +195,32 @@ class BackoffStatus(StatusPart):
     """Hash of the template that the newest failure was made from: another template is worth a try at once."""
 
 
+class FailedRun(StatusPart):
+    """A run of a CronJob that failed, after which none has succeeded; its Job may be gone."""
+
+    job: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of its Job."""
+    time: Time
+    """When it failed."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """Why, as Kubernetes says it."""
+
+
+class FailedRuns(StatusPart):
+    """The last runs of CronJobs, as far as they failed."""
+
+    cleanup: FailedRun | None = None
+    """Of the CronJob cleanup."""
+    discovery: FailedRun | None = None
+    """Of the CronJob discovery."""
+    verification: FailedRun | None = None
+    """Of the CronJob verification."""
+
+    def of(self, component: Literal["cleanup", "discovery", "verification"]) -> FailedRun | None:
+        """That of one of them."""
+        return {"cleanup": self.cleanup, "discovery": self.discovery, "verification": self.verification}[component]
+
+
 class Status(StatusPart):
     """What the operator says. Written by it alone, and only when something changed."""
 
@@ -203,7 +229,7 @@ class Status(StatusPart):
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), UniqueBy("type")] = ()
     """The state by aspects; Ready sums up."""
     queue: QueueStatus | None = None
-    """The queue as it was read last; not there: it never was."""
+    """The queue as it is read; not there: it cannot be read now."""
     verification: VerificationStatus | None = None
     """The last complete comparison of the copy with SIORG; not there: none is stored."""
     jobs: JobsStatus = JobsStatus()
@@ -217,9 +243,11 @@ class Status(StatusPart):
     predicted_drain_seconds: Count | None = None
     """Seconds until what is claimable will be done, at this rate with these Jobs."""
     last_decision: LastDecision | None = None
-    """The decision that last changed something, or was held back."""
+    """The newest decision."""
     backoff: BackoffStatus | None = None
     """Why fewer Jobs are launched than the work wants; not there: nothing holds back."""
+    failed_runs: FailedRuns | None = None
+    """The last runs of CronJobs, as far as they failed; only a later good one ends it. Not there: none did."""
 
 
 class SiorgSyncWorker(Part):

@@ -134,9 +134,8 @@ class SecretQueueReader:
             except ClusterError as error:
                 return _Resolved(_not_read(error, field, namespace, ref.name))
         values = {field: _value(secrets[field], field, namespace, ref.name, ref.key) for field, ref in refs.items()}
-        for value in values.values():
-            if isinstance(value, str):
-                redactor.remember(value)  # before it is used: no log shows it
+        # Before it is used: no log shows it.
+        redactor.uses(self, [value for value in values.values() if isinstance(value, str)])
         used = [value.message if isinstance(value, Unreadable) else value for value in (values[_URL], values.get(_TOKEN))]
         try:
             secrets_hash = await self._fingerprints.of(used)

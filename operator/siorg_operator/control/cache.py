@@ -17,7 +17,7 @@ from siorg_operator.control.reconcile import Observed
 from siorg_operator.decide.clocks import not_ahead
 from siorg_operator.decide.jobs import JobRecord, combine, controller_uid, job_record
 from siorg_operator.decide.manifests import COMPONENT_LABEL
-from siorg_operator.decide.pods import PodRecord, pod_record
+from siorg_operator.decide.pods import UNSCHEDULABLE, PodRecord, pod_record
 from siorg_operator.decide.state import Job, later
 from siorg_runtime.redaction import redactor
 
@@ -53,7 +53,7 @@ class _Pod:
     def at(self, now: datetime) -> PodRecord:
         record = self.seen = not_ahead(self.record, self.seen, now)
         stuck = record.stuck
-        tells_when = stuck is None or stuck.reason == "Unschedulable"  # its condition does
+        tells_when = stuck is None or stuck.reason == UNSCHEDULABLE  # its condition does
         self.stuck_since = None if tells_when else self.stuck_since or now
         self.silent_since = None if record.silent_since is None else self.silent_since or now
         self.deleted_since = None if record.deleted_at is None else self.deleted_since or now

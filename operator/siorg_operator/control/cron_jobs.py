@@ -29,6 +29,8 @@ class CronJobState:
     suspended: bool = False
     active: int = 0
     """Jobs of it that run, as the CronJob controller says."""
+    succeeded_at: str = ""
+    """When one last ended well, as the CronJob controller says (RFC 3339); empty: none has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def cron_job_state(body: Mapping[str, Any]) -> CronJobState:
         shared=shared,
         suspended=bool((body.get("spec") or {}).get("suspend")),
         active=len((body.get("status") or {}).get("active") or ()),
+        succeeded_at=(body.get("status") or {}).get("lastSuccessfulTime") or "",
     )
 
 
@@ -117,11 +120,3 @@ class CronJobs:
     async def _apply(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> None:
         metadata = (await self._cluster.apply_cron_job(resource, manifest))["metadata"]
         self._applied[metadata["uid"]] = metadata.get("generation") or 0
-
-
-def last_run(resource: SiorgSyncWorker, component: manifests.CronComponent, runs: Sequence[CronRun]) -> CronRun | None:
-    """The last finished Job of a CronJob; None: there is none, or it is not enabled."""
-    if not manifests.cron_spec(resource, component).enabled:
-        return None
-    finished = [run for run in runs if run.component == component and run.finished_at]
-    return max(finished, key=lambda run: (run.finished_at, run.name), default=None)

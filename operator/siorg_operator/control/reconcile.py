@@ -6,15 +6,16 @@ Jobs come before status: a crash between the two leaves Jobs that the next pass 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.api.resource import FailedRun, SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
-from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, last_run
+from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun
 from siorg_operator.control.expectations import Expectations
+from siorg_operator.control.failed_runs import faults, last_runs
 from siorg_operator.control.retries import Request, Retries, send_all
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
@@ -25,7 +26,8 @@ from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Plan, Removal, Result, plan
 from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import Fault, Job, JobState, QueueState, Reading, rfc3339
+from siorg_operator.decide.state import Job, JobState, QueueState, Reading, rfc3339
+from siorg_operator.decide.troubles import Troubles
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_runtime.logs import logger
@@ -94,6 +96,7 @@ class Reconciler:
         self._counted_until: str | None = None
         """Those that ended up to here were counted by the process before this one (RFC 3339)."""
         self._expectations = Expectations()
+        self._troubles = Troubles()
 
     def job_deleted(self, uid: str) -> None:
         self._expectations.deleted(uid)
@@ -191,8 +194,10 @@ class Reconciler:
     ) -> tuple[float | None, ClusterError | None]:
         """Write the status and record the events; the seconds for which the status is put off, and why it was not written."""
         before, now = self._status.status, self._context.clock()
-        faults = [*self._retries.faults(), *self._failing_cron_jobs(resource, observed)]
-        status = statuses.compose(resource, queue, result, observed.jobs, now, faults)
+        last = self._last_runs(resource, observed, now)
+        beside = [*self._retries.faults(), *faults(last, observed.cron_runs)]
+        status = statuses.compose(resource, queue, result, observed.jobs, now, beside, last)
+        self._tell(status)
         try:
             put_off = await self._status.write(resource, status, now)
         except ClusterError as error:
@@ -202,11 +207,19 @@ class Reconciler:
             await self._context.reporter.record(resource, event)
         return put_off, None
 
-    def _failing_cron_jobs(self, resource: SiorgSyncWorker, observed: Observed) -> Iterator[Fault]:
-        for component in manifests.CRON_COMPONENTS if self._cron_jobs is not None else ():
-            run = last_run(resource, component, observed.cron_runs)
-            self._context.metrics.cron_job_failing(*self._names, component, None if run is None else bool(run.failure))
-            if run is not None and run.failure:
-                advice = f"see kubectl logs job/{run.name}; it is over when a later one succeeds"
-                message = f"the last Job of {component}, {run.name}, failed: {run.failure}: {advice}"
-                yield Fault(Reason(f"{component.capitalize()}Failing"), message)
+    def _last_runs(
+        self, resource: SiorgSyncWorker, observed: Observed, now: datetime
+    ) -> dict[manifests.CronComponent, FailedRun | None]:
+        if self._cron_jobs is None:
+            return {}
+        last = last_runs(resource, observed.cron_jobs, observed.cron_runs, now)
+        for component in manifests.CRON_COMPONENTS:
+            failing = last[component] is not None if component in last else None
+            self._context.metrics.cron_job_failing(*self._names, component, failing)
+        return last
+
+    def _tell(self, status: statuses.Fields) -> None:
+        """In the log, whether the status can be written or not. On one machine people see it anyway."""
+        for event in self._troubles.news(status) if self._context.cluster is not None else ():
+            tell = log.warning if event.type == "Warning" else log.info
+            tell(event.reason, **self._where, reason=event.message)

@@ -22,6 +22,7 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import sizing
 from siorg_operator.decide.job_failures import PATIENCE_SECONDS, Failures, Pacing, assess
 from siorg_operator.decide.manifests import template_hash
+from siorg_operator.decide.pods import UNSCHEDULABLE
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
 from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Reading, Stuck, Unreadable, later, newest_last
@@ -72,6 +73,10 @@ class Backoff:
     """When the next probe may leave."""
     dormant: bool
     """It may leave, and nothing waits: whether the failures are over, the next work will show."""
+    due: bool = False
+    """It may leave, as far as the failures go."""
+    probes: int = 0
+    """Unfinished Jobs that will show whether they are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Hold:
         until: when it is over, where that is known.
         said: the words of whom it comes from: of the database, of a Secret.
         failures: the failures behind it.
-        probes: unfinished Jobs that will show whether those are over.
+        probes: unfinished Jobs that will show whether those are over; none while the next one may not leave.
         count: Jobs that it keeps from being launched, where it holds nothing but these.
     """
 
@@ -119,6 +124,9 @@ class Plan:
     """Of the unfinished Jobs those whose admission is pending."""
     lost: int = 0
     """Jobs that are neither finished nor capacity."""
+    unschedulable: tuple[Job, ...] = ()
+    """Of the unfinished Jobs those that no node has taken yet: an autoscaler may be at it, and so it is no fault before their
+    grace is over."""
 
     @property
     def depth(self) -> int | None:
@@ -176,7 +184,7 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
     backoff = _backoff(resource, queue, jobs, now, pacing)
     unfinished = [job for job in jobs if job.unfinished]
     size = sizing.size(resource, queue, Rates.learn(resource, jobs), len(unfinished))
-    hold = _hold(resource, queue, size, unfinished, backoff, now)
+    hold = _hold(resource, queue, size, backoff, now)
     reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
     graces = _graces(jobs, now, pacing)
@@ -188,6 +196,7 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
         unfinished=len(unfinished),
         suspended=sum(job.state is JobState.SUSPENDED for job in jobs),
         lost=sum(job.state is JobState.LOST for job in jobs),
+        unschedulable=_unschedulable(unfinished, graces),
         launches=launches,
         hold=hold,
         end=tuple(removal for removal, left in graces if left <= 0),
@@ -218,7 +227,10 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     if failures is None or (failures.ending is Ending.NOTHING and not queue.depth):
         return None  # those that found nothing came too late, and that was all
     retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name)
-    return Backoff(failures, retry_at, dormant=queue.depth == 0 and retry_at <= now)
+    due = retry_at <= now
+    # A Job of an older template shows nothing of these failures, one way or the other.
+    probes = sum(job.unfinished and failures.include(job) for job in jobs)
+    return Backoff(failures, retry_at, dormant=due and queue.depth == 0, due=due, probes=probes)
 
 
 def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
@@ -248,7 +260,6 @@ def _hold(
     resource: SiorgSyncWorker,
     queue: QueueState,
     size: Size,
-    unfinished: Sequence[Job],
     backoff: Backoff | None,
     now: datetime,
 ) -> Hold | None:
@@ -262,19 +273,18 @@ def _hold(
         return Hold(Reason.SUSPENDED)
     if not reading.sync_enabled:
         return Hold(Reason.SYNC_DISABLED)
-    if not queue.depth:
-        return None
     if queue.siorg_token_error is not None:
         return Hold(Reason.SECRET_MISSING, said=queue.siorg_token_error)
     if pause := siorg_pause(queue):
         return Hold(Reason.SIORG_RATE_LIMITED, until=later(now, pause))
+    if not queue.depth:
+        return None
     if backoff is not None:
         failures = backoff.failures
-        if now < backoff.retry_at:
+        if not backoff.due:
             return Hold(failures.reason, until=backoff.retry_at, failures=failures)
-        # A Job of an older template shows nothing of these failures, one way or the other.
-        if probes := sum(failures.include(job) for job in unfinished):
-            return Hold(failures.reason, failures=failures, probes=probes)
+        if backoff.probes:
+            return Hold(failures.reason, failures=failures, probes=backoff.probes)
     return None if size.refused_by is None else Hold(size.refused_by, count=size.asked)
 
 
@@ -325,12 +335,18 @@ def _graces(jobs: Sequence[Job], now: datetime, pacing: Pacing) -> list[tuple[Re
     return [
         (
             Removal(job.name, job.stuck, job.uid, job.last_words),
-            (pacing.unschedulable_grace if job.stuck.reason == "Unschedulable" else pacing.stuck_grace)
+            (pacing.unschedulable_grace if job.stuck.reason == UNSCHEDULABLE else pacing.stuck_grace)
             - (now - job.stuck.since).total_seconds(),
         )
         for job in jobs
         if job.stuck is not None and job.stuck.since is not None and job.state is not JobState.ACTIVE
     ]
+
+
+def _unschedulable(unfinished: Sequence[Job], graces: Sequence[tuple[Removal, float]]) -> tuple[Job, ...]:
+    over = {removal.name for removal, left in graces if left <= 0}
+    found = (job for job in unfinished if job.stuck is not None and job.stuck.reason == UNSCHEDULABLE and job.name not in over)
+    return tuple(sorted(found, key=lambda job: (job.slot, job.round, job.name)))
 
 
 def _history(resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[Job, ...]:
@@ -361,6 +377,7 @@ def _poll(resource: SiorgSyncWorker, *, busy: bool) -> float:
 
 def _changes(queue: QueueState, backoff: Backoff | None, now: datetime) -> tuple[float | None, ...]:
     """Seconds until something changes by itself: a probe may leave and a pause is over, or the next item falls due."""
-    if queue.depth:
-        return siorg_pause(queue), None if backoff is None else (backoff.retry_at - now).total_seconds()
-    return (queue.reading.next_due_seconds,) if isinstance(queue.reading, Reading) else ()
+    # Whether anything waits or not: status tells of both.
+    over = siorg_pause(queue), None if backoff is None else (backoff.retry_at - now).total_seconds()
+    next_due = queue.reading.next_due_seconds if isinstance(queue.reading, Reading) and not queue.depth else None
+    return (*over, next_due)

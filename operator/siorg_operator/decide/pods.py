@@ -20,6 +20,8 @@ CANNOT_START: Final = frozenset({
 })  # fmt: skip
 """Reasons for which a container waits and that do not go away by waiting a moment."""
 
+UNSCHEDULABLE: Final = "Unschedulable"
+"""Kubernetes' word for a pod that no node takes, or none yet: an autoscaler may be making one."""
 NOT_SCHEDULED: Final = "NotScheduled"
 """Our word for a pod that no scheduler has said anything of: of another name, or none runs."""
 SCHEDULING_GATED: Final = "SchedulingGated"
@@ -122,8 +124,8 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
 def _stuck(metadata: Mapping[str, Any], status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:
     scheduled = condition(status, "PodScheduled")
     since = moment(scheduled.get("lastTransitionTime")) or _made(metadata)
-    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        return Stuck("Unschedulable", scheduled.get("message") or "", since)
+    if scheduled.get("status") == "False" and scheduled.get("reason") == UNSCHEDULABLE:
+        return Stuck(UNSCHEDULABLE, scheduled.get("message") or "", since)
     if waiting.get("reason") in CANNOT_START:
         return Stuck(waiting["reason"], waiting.get("message") or "", since)
     # Before the container come those that others put in front of it: Vault, Istio.

@@ -246,6 +246,11 @@ def later(moment: datetime, seconds: float) -> datetime:
         return datetime.max.replace(tzinfo=moment.tzinfo)
 
 
+def whole_second(moment: datetime) -> datetime:
+    """The first whole second that is not before ``moment``: as such a time is told, or it would be shown when it is past."""
+    return later(moment, 1 - moment.microsecond / 1_000_000) if moment.microsecond else moment
+
+
 def newest_last(job: Job) -> tuple[datetime, str]:
     """Sorts Jobs by their end."""
     return job.finished_at or job.created_at, job.name

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
-from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.api.resource import FailedRun, SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
-from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL
+from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL, CronComponent
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339
+from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339, whole_second
 
 Fields = dict[str, Any]
 
@@ -44,18 +45,20 @@ def compose(
     jobs: Sequence[Job],
     now: datetime,
     faults: Sequence[Fault] = (),
+    failed_runs: Mapping[CronComponent, FailedRun | None] = MappingProxyType({}),
 ) -> Fields:
     """The whole new status, as it is written: camelCase, without empty parts.
 
-    ``faults``: what is wrong beside the drain Jobs; the first of them is told.
+    ``faults``: what is wrong beside the drain Jobs; the first of them is told, and others of its kind. ``failed_runs``: the last
+    runs of CronJobs, where they failed.
     """
-    plan, old, generation = result.plan, resource.status.body(), resource.metadata.generation or 0
-    before = _by_type(old)
+    plan, old, generation = _as_carried_out(result), resource.status.body(), resource.metadata.generation or 0
+    before = by_type(old)
     verified = _Aspect(*in_sync(resource, queue))
     aspects = (
         _queue_reachable(queue),
         _siorg_available(resource, queue, plan, jobs),
-        _scaling_active(resource, result),
+        _scaling_active(resource, result, plan),
         _degraded(queue, plan, jobs, faults),
     )
     states = Counter(job.state for job in jobs)
@@ -70,9 +73,9 @@ def compose(
         "observedGeneration": generation,
         "conditions": [
             _body(kind, aspect, before.get(kind), generation, now)
-            for kind, aspect in zip(ConditionType, (_ready(*aspects), verified, *aspects), strict=True)
+            for kind, aspect in zip(ConditionType, (_ready(plan, *aspects), verified, *aspects), strict=True)
         ],
-        "queue": _queue(queue.reading, old.get("queue") or {}),
+        "queue": _queue(queue.reading, old.get("queue") or {}),  # not there while it is not known
         "verification": _verification(queue.reading, old.get("verification") or {}),
         "jobs": {
             "desired": plan.desired,
@@ -90,19 +93,31 @@ def compose(
         "predictedDrainSeconds": _whole(_steady(plan.predicted_drain_seconds, old.get("predictedDrainSeconds"))),
         "lastDecision": _decision(resource, result, old.get("lastDecision"), now),
         "backoff": None if plan.backoff is None else _backoff(plan.backoff),
+        "failedRuns": _failed_runs(failed_runs),
     }
     return {key: value for key, value in status.items() if value is not None}
 
 
 def invalid(old: Mapping[str, Any], generation: int, message: str, now: datetime) -> Fields:
-    """The status of a resource that cannot be understood: nothing is decided, what is known stays."""
-    before = _by_type(old)
-    aspects = {ConditionType.READY: message, ConditionType.SCALING_ACTIVE: wording.INVALID_SPEC}
-    new = [
-        _body(kind, _Aspect("False", Reason.INVALID_SPEC, text), before.pop(kind, None), generation, now)
-        for kind, text in aspects.items()
-    ]
-    return {**old, "observedGeneration": generation, "conditions": [*new, *before.values()]}
+    """The status of a resource that cannot be understood: nothing is looked at, and only what a later pass needs stays."""
+    before = by_type(old)
+    aspects = {kind: _Aspect("Unknown", Reason.INVALID_SPEC, wording.NOT_LOOKED_AT) for kind in ConditionType}
+    aspects[ConditionType.READY] = _Aspect("False", Reason.INVALID_SPEC, message)
+    aspects[ConditionType.SCALING_ACTIVE] = _Aspect("False", Reason.INVALID_SPEC, wording.INVALID_SPEC)
+    jobs = {name: value for name, value in (old.get("jobs") or {}).items() if name in _REMEMBERED_OF_JOBS}
+    decision = {"reason": Reason.INVALID_SPEC.value, "message": wording.INVALID_SPEC, "launched": 0}
+    return {
+        **{name: value for name, value in old.items() if name in _REMEMBERED},
+        "observedGeneration": generation,
+        "conditions": [_body(kind, aspect, before.get(kind), generation, now) for kind, aspect in aspects.items()],
+        **({"jobs": jobs} if jobs else {}),
+        "lastDecision": _dated(decision, old.get("lastDecision"), now),
+    }
+
+
+_REMEMBERED: Final = frozenset({"verification", "selector", "rate", "requestRate", "backoff", "failedRuns"})
+_REMEMBERED_OF_JOBS: Final = frozenset({"lastRound", "lastFinishedTime"})
+"""What is true, or dated, whether anything is looked at or not."""
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Fields:
@@ -116,6 +131,14 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Fields:
         elif value != before:
             patch[key] = value
     return patch
+
+
+def _as_carried_out(result: Result) -> Plan:
+    """The plan, with the probe that was launched among those that will show whether failures are over."""
+    plan = result.plan
+    if plan.backoff is None:
+        return plan
+    return replace(plan, backoff=replace(plan.backoff, probes=plan.backoff.probes + len(result.launched)))
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -153,8 +176,8 @@ def _siorg_available(resource: SiorgSyncWorker, queue: QueueState, plan: Plan, j
     return _Aspect("Unknown", Reason.NOT_ASKED_YET, wording.SIORG_NOT_ASKED)
 
 
-def _scaling_active(resource: SiorgSyncWorker, result: Result) -> _Aspect:
-    plan, hold = result.plan, result.plan.hold
+def _scaling_active(resource: SiorgSyncWorker, result: Result, plan: Plan) -> _Aspect:
+    hold = plan.hold
     if result.refused:
         return _Aspect("False", result.reason, wording.sentence(result.refused))
     # SIORG's wish for a pause comes first, whether it was read in the database or Jobs came home with it.
@@ -179,20 +202,22 @@ def _degraded(queue: QueueState, plan: Plan, jobs: Sequence[Job], faults: Sequen
     if plan.backoff is not None and not plan.backoff.failures.of_siorg:
         return _Aspect("True", plan.backoff.failures.reason, wording.advice(plan.backoff))
     for job in jobs:
-        if job.unfinished and job.stuck is not None:
+        if job.unfinished and job.stuck is not None and job not in plan.unschedulable:
             return _Aspect("True", Reason.PODS_STUCK, wording.stuck_pod(job, job.stuck))
     if faults:
-        return _Aspect("True", faults[0].reason, wording.sentence(faults[0].message))
-    return _Aspect("False", Reason.AS_EXPECTED, wording.NOT_DEGRADED)
+        return _Aspect("True", faults[0].reason, wording.faults(faults))
+    return _Aspect("False", Reason.AS_EXPECTED, f"{wording.NOT_DEGRADED}{wording.no_node_yet(plan)}")
 
 
-def _ready(reachable: _Aspect, siorg: _Aspect, scaling: _Aspect, degraded: _Aspect) -> _Aspect:
+def _ready(plan: Plan, reachable: _Aspect, siorg: _Aspect, scaling: _Aspect, degraded: _Aspect) -> _Aspect:
     """The summary: the first thing that a person should look at."""
     for cause, bad in ((reachable, "False"), (degraded, "True"), (siorg, "False"), (scaling, "False")):
         if cause.status == bad:
             # Told to launch nothing: that is a choice, and it is being kept.
             return cause._replace(status="True" if cause is scaling and Reason(cause.reason).chosen else "False")
-    return scaling if scaling.reason is Reason.PENDING_ADMISSION else _Aspect("True", Reason.AS_EXPECTED, wording.AS_EXPECTED)
+    if scaling.reason is Reason.PENDING_ADMISSION:
+        return scaling
+    return _Aspect("True", Reason.AS_EXPECTED, f"{wording.AS_EXPECTED}{wording.no_node_yet(plan)}")
 
 
 def _body(kind: ConditionType, aspect: _Aspect, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Fields:
@@ -208,14 +233,15 @@ def _body(kind: ConditionType, aspect: _Aspect, before: Mapping[str, Any] | None
     }
 
 
-def _by_type(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def by_type(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The conditions of a status."""
     return {condition["type"]: condition for condition in status.get("conditions") or ()}
 
 
 # -- events -----------------------------------------------------------------------------------------------------------
 
-_BAD: Final = {kind.value: str(kind is ConditionType.DEGRADED) for kind in ConditionType if kind is not ConditionType.READY}
-"""Ready is not among them: it sums up, and behind it another has its own event."""
+BAD: Final = {kind.value: str(kind is ConditionType.DEGRADED) for kind in ConditionType if kind is not ConditionType.READY}
+"""What each is when something is wrong. Ready is not among them: it sums up, and behind it another has its own event."""
 _WELL_AGAIN: Final[Mapping[str, str]] = {
     ConditionType.DEGRADED: Reason.RECOVERED,
     ConditionType.SCALING_ACTIVE: Reason.SCALING_RESUMED,
@@ -225,12 +251,12 @@ _WELL_AGAIN: Final[Mapping[str, str]] = {
 def transitions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     """What changed between two statuses: never a state."""
     events, known = [], {reason.value: reason for reason in Reason}
-    before = {kind: condition["reason"] for kind, condition in _by_type(old).items() if condition["status"] == _BAD.get(kind)}
-    for kind, condition in _by_type(new).items():
+    before = {kind: condition["reason"] for kind, condition in by_type(old).items() if condition["status"] == BAD.get(kind)}
+    for kind, condition in by_type(new).items():
         reason, status = condition["reason"], condition["status"]
-        if kind in before and status not in {_BAD[kind], "Unknown"}:
+        if kind in before and status not in {BAD[kind], "Unknown"}:
             events.append(Event("Normal", _WELL_AGAIN.get(kind, kind), condition["message"]))
-        elif status == _BAD.get(kind) and before.get(kind) != reason:
+        elif status == BAD.get(kind) and before.get(kind) != reason:
             if kind == ConditionType.SCALING_ACTIVE and reason in known and known[reason].condition != kind:
                 continue  # the condition that owns it has the event
             chosen = reason in known and known[reason].chosen
@@ -257,7 +283,7 @@ def actions(resource: SiorgSyncWorker, old: Mapping[str, Any], result: Result) -
 
 def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     if isinstance(reading, Unreadable):
-        return old or None  # the last that was known; QueueReachable says that it is old
+        return None
     age = _whole(_steady(reading.oldest_due_seconds, old.get("oldestDueSeconds")))
     names = ("claimable", "due", "scheduled", "processing", "failed", "conflict", "held")
     counts = {name: getattr(reading, name) for name in names}
@@ -266,7 +292,7 @@ def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
 
 def _verification(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     if isinstance(reading, Unreadable) or reading.verifications.unreadable:
-        return old or None  # as the queue: InSync says that it is not known now
+        return old or None  # it is dated; InSync says that it is not known now
     newest = reading.verifications.newest
     if newest is None:
         return None
@@ -282,12 +308,14 @@ def _verification(reading: Reading | Unreadable, old: Fields) -> Fields | None:
 
 def _decision(resource: SiorgSyncWorker, result: Result, old: Fields | None, now: datetime) -> Fields:
     message, launched = wording.decision(resource, result)[:_LONGEST_MESSAGE], len(result.launched)
-    new = {"reason": result.reason.value, "message": message, "launched": launched}
-    if old is not None and not launched and {**old, "time": None} == {**new, "time": None}:
+    return _dated({"reason": result.reason.value, "message": message, "launched": launched}, old, now)
+
+
+def _dated(decision: Fields, old: Fields | None, now: datetime) -> Fields:
+    """A decision with its time: as long as nothing is launched and it stays the same, that of the first one."""
+    if old is not None and not decision["launched"] and {**old, "time": None} == {**decision, "time": None}:
         return old
-    if old is not None and result.reason is Reason.ENOUGH_JOBS and old.get("launched"):
-        return old  # the launch is what explains the Jobs that are there
-    return {"time": rfc3339(now), **new}
+    return {"time": rfc3339(now), **decision}
 
 
 def _backoff(backoff: Backoff) -> Fields:
@@ -297,10 +325,19 @@ def _backoff(backoff: Backoff) -> Fields:
         "streak": failures.streak,
         "since": rfc3339(failures.since),
         "lastFailureTime": rfc3339(failures.last_failure),
-        "retryTime": rfc3339(backoff.retry_at),
+        "retryTime": rfc3339(whole_second(backoff.retry_at)),
         "message": failures.message,
         "template": failures.template,
     }
+
+
+def _failed_runs(found: Mapping[CronComponent, FailedRun | None]) -> Fields | None:
+    said: Fields = {
+        component: {"job": run.job, "time": rfc3339(run.time), "message": run.message[:_LONGEST_MESSAGE]}
+        for component, run in found.items()
+        if run is not None
+    }
+    return said or None
 
 
 def _steady(new: float | None, old: float | None) -> float | None:

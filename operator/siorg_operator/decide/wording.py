@@ -5,6 +5,8 @@ No text made here is taken apart again, by nobody.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from siorg_operator.api.resource import SiorgSyncWorker
@@ -12,7 +14,7 @@ from siorg_operator.decide.job_failures import Failures
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal, Result
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, LimitName, Size
-from siorg_operator.decide.state import DEPARTURES, Ending, Job, Stuck, Verification, Verifications, rfc3339
+from siorg_operator.decide.state import DEPARTURES, Ending, Fault, Job, Stuck, Verification, Verifications, rfc3339, whole_second
 
 # -- decisions --------------------------------------------------------------------------------------------------------
 
@@ -56,7 +58,7 @@ def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
         steps.append(f"{size.binding} {limits[size.binding]} → {size.desired}")
     pending = f" ({plan.suspended} pending admission)" if plan.suspended else ""
     lost = f", {plan.lost} lost" if plan.lost else ""
-    return f"{', '.join(steps)}, {plan.unfinished} unfinished{pending}{lost}"
+    return f"{', '.join(steps)}, {plan.unfinished} unfinished{pending}{lost}{no_node_yet(plan)}"
 
 
 def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
@@ -97,9 +99,7 @@ def _connection_budget(size: Size) -> str:
 def hold(resource: SiorgSyncWorker, size: Size, held: Hold) -> str:
     """What keeps Jobs from being launched."""
     if held.failures is not None:
-        when = f"{held.probes} unfinished {_plural(held.probes, 'Job')} will show whether it is over"
-        if held.until is not None:
-            when = f"one probe Job at {rfc3339(held.until)}"
+        when = _probes(held.probes) if held.until is None else f"one probe Job at {_at(held.until)}"
         return f"{failures(held.failures)}; {when}"
     match held.reason:
         case Reason.DEPTH_UNKNOWN:
@@ -115,7 +115,7 @@ def hold(resource: SiorgSyncWorker, size: Size, held: Hold) -> str:
         case Reason.SYNC_DISABLED:
             return "the database's setting siorg.sync_enabled is false"
         case Reason.SIORG_RATE_LIMITED if held.until is not None:
-            return f"SIORG asked for no requests until {rfc3339(held.until)}"
+            return f"SIORG asked for no requests until {_at(held.until)}"
         case Reason.CONNECTION_BUDGET:
             return f"the database has no room for another Job: {_connection_budget(size)}; raise max_connections"
     return held.said
@@ -160,9 +160,14 @@ def failures(found: Failures) -> str:
 
 def backoff(found: Backoff) -> str:
     """What is wrong, and when it is tried again."""
-    when = f"one probe Job may leave at {rfc3339(found.retry_at)}"
-    if found.dormant:
+    if not found.due:
+        when = f"one probe Job may leave at {_at(found.retry_at)}"
+    elif found.probes:
+        when = _probes(found.probes)
+    elif found.dormant:
         when = "nothing waits now, and the next work is taken up by a single probe Job"
+    else:
+        when = "the next Job that is launched is a single probe"
     return f"{failures(found.failures)}; {when}"
 
 
@@ -175,6 +180,16 @@ def stuck_pod(job: Job, stuck: Stuck) -> str:
     """A pod cannot start, and it is not too late yet."""
     said = f"{stuck.reason}: {stuck.message}. It is removed after a grace"
     return f"The pod of Job {job.name} cannot start: {said}. {_ADVICE[Ending.STUCK]}"
+
+
+def no_node_yet(plan: Plan) -> str:
+    """What is to be known of pods that no node has taken and that may come right by themselves; empty: there are none."""
+    if not plan.unschedulable:
+        return ""
+    first, count = plan.unschedulable[0], len(plan.unschedulable)
+    said = first.stuck.message if first.stuck is not None else ""
+    pods = "the pod of 1 Job waits" if count == 1 else f"the pods of {count} Jobs wait"
+    return f" (Info: {pods} for a node, as an autoscaler may make one: {first.name}: {said})"
 
 
 def removal(ended: Removal) -> str:
@@ -208,6 +223,7 @@ SIORG_ANSWERS: Final = "SIORG answered the last Jobs"
 SIORG_RECOVERED: Final = "The trouble is over: a Job has been at work since"
 SIORG_NOT_ASKED: Final = "No Job has ended yet that tells whether SIORG answers"
 SCALING: Final = "Jobs are launched as the queue needs them"
+NOT_LOOKED_AT: Final = "Not looked at until spec is corrected: see Ready"
 INVALID_SPEC: Final = "Nothing is launched until spec is corrected; what runs drains"
 QUEUE_DRAINED: Final = "The queue is empty and every Job has ended"
 
@@ -282,6 +298,28 @@ _SPANS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"))
 def only_probes(found: Backoff) -> str:
     """Why fewer Jobs are launched than the work wants."""
     return f"Nothing but single probe Jobs is launched: {backoff(found)}"
+
+
+def faults(found: Sequence[Fault]) -> str:
+    """What is wrong beside the drain Jobs: everything that has the first one's reason, each once, and each with its beginning."""
+    messages = list(dict.fromkeys(sentence(fault.message) for fault in found if fault.reason is found[0].reason))
+    told, more = messages[:_MOST_FAULTS], len(messages) - _MOST_FAULTS
+    longest = _LONGEST_FAULTS // len(told)
+    cut = [message if len(message) <= longest else f"{message[: longest - 1]}…" for message in told]
+    return ". ".join([*cut, *([f"And {more} more"] if more > 0 else [])])
+
+
+_MOST_FAULTS = 5
+_LONGEST_FAULTS = 1000  # characters, so that a condition's message has room for all of them
+
+
+def _probes(count: int) -> str:
+    return f"{count} unfinished {_plural(count, 'Job')} will show whether it is over"
+
+
+def _at(moment: datetime) -> str:
+    """A moment that is still ahead."""
+    return rfc3339(whole_second(moment))
 
 
 def sentence(text: str) -> str:

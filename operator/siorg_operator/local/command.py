@@ -14,17 +14,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from siorg_operator.api.resource import SiorgSyncWorker, read_file
-from siorg_operator.cli import DONE, TRY_LATER, USAGE, UsageError, read_text
+from siorg_operator.cli import DONE, ERROR, TRY_LATER, USAGE, UsageError, read_text
 from siorg_operator.control.loop import ControlLoop
 from siorg_operator.control.reconcile import Context, Observed
 from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import manifests
 from siorg_operator.decide.reasons import Reason
+from siorg_operator.decide.state import Ending
 from siorg_operator.local.machine import LocalMachine
 from siorg_operator.local.view import View
 from siorg_operator.serving.health import Health
@@ -34,6 +36,13 @@ from siorg_runtime.redaction import redactor
 _UNREADABLE_SECONDS = 30.0
 """With ``--until-empty``: a queue that cannot be read for so long is not waited for."""
 _READ_AGAIN_SECONDS = 3.0
+_NOT_STARTED_SECONDS = 30.0
+"""With ``--until-empty``: where no job process could be started for so long, none is waited for."""
+_FAILURES = 3
+"""With ``--until-empty``: after so many failures in a row no job process is tried any more. SIORG's outage ends some time."""
+_CODES: Final = {Ending.WRONG_SETTINGS: USAGE, Ending.DATABASE_UNAVAILABLE: TRY_LATER, Ending.NOTHING: TRY_LATER}
+"""Exit codes after failures of job processes; others: an error."""
+_OF_SIORG: Final = frozenset({Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED})
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one: the terminal was closed
 
 
@@ -85,9 +94,18 @@ def local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     for variable in ("DATABASE_URL", "SIORG_API_TOKEN"):
         if environment.get(variable):
             redactor.remember(environment[variable])
-    with View(Console(force_terminal=False if arguments.plain else None)) as view:
-        machine, end = asyncio.run(run(resource, environment, folder, view.show, until_empty=arguments.until_empty))
-    view.finish(machine, str(folder))
+    try:
+        with View(Console(force_terminal=False if arguments.plain else None)) as view:
+            machine, end = asyncio.run(run(resource, environment, folder, view.show, until_empty=arguments.until_empty))
+        view.finish(machine, str(folder))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # At the end of the process the rest of the output would be tried once more, and fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"What is shown cannot be written: {error.strerror or error}; job processes were ended", file=sys.stderr)
+        return ERROR
     if end.message:
         print(end.message, file=sys.stderr)
     return end.code
@@ -96,7 +114,11 @@ def local(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _log_folder(given: str | None) -> Path:
     """Where logs go: a folder that a person named, or a new one among the temporary files."""
     if given is None:
-        return Path(tempfile.mkdtemp(prefix="siorg-local-"))
+        try:
+            return Path(tempfile.mkdtemp(prefix="siorg-local-"))
+        except OSError as error:
+            problem = f"no temporary folder for logs can be made: {error.strerror or error}; name another with --logs or TMPDIR"
+            raise UsageError(problem) from None
     folder = Path(given)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,6 +213,9 @@ def reached_end(machine: LocalMachine) -> End | None:
             return None
         message = f"The queue could not be read for {_UNREADABLE_SECONDS:.0f} s: {redactor.text(unreadable.message)}"
         return End(TRY_LATER, message)
+    if machine.not_started and time.monotonic() - machine.not_started_since >= _NOT_STARTED_SECONDS:
+        message = f"No job process could be started for {_NOT_STARTED_SECONDS:.0f} s: {redactor.text(machine.not_started)}"
+        return End(ERROR, message)
     queue, jobs = machine.status.get("queue"), machine.status["jobs"]
     if queue is None or jobs.get("active") or jobs.get("pending"):
         return None
@@ -210,4 +235,16 @@ def reached_end(machine: LocalMachine) -> End | None:
             return End(USAGE, f"{waiting} items wait and {what}: nothing is launched, so the queue never becomes empty")
     if (machine.status.get("lastDecision") or {}).get("reason") == Reason.SYNC_DISABLED:
         return End(TRY_LATER, f"{waiting} items wait and the database's setting siorg.sync_enabled is false: set it to true")
-    return None
+    return _given_up(machine, waiting)
+
+
+def _given_up(machine: LocalMachine, waiting: int) -> End | None:
+    """The end after job processes that fail one after the other; None: they do not, or for want of SIORG."""
+    backoff = machine.status.get("backoff")
+    if backoff is None or backoff["reason"] in _OF_SIORG:
+        return None
+    code = _CODES.get(backoff["reason"], ERROR)
+    if backoff["streak"] < (1 if code == USAGE else _FAILURES):  # what this machine sets does not change any more
+        return None
+    times = f"{backoff['streak']} times in a row" if backoff["streak"] > 1 else "at once"
+    return End(code, f"{waiting} items wait and job processes failed {times}: {redactor.text(backoff['message'])}")

@@ -101,6 +101,9 @@ class LocalMachine:
         self.unreadable: Unreadable | None = None
         """Why the queue could not be read; None: the last reading worked, or there was none yet."""
         self.unreadable_since = 0.0  # by the monotonic clock
+        self.not_started = ""
+        """Why no job process could be started; empty: the last one could, or there was none yet."""
+        self.not_started_since = 0.0  # by the monotonic clock
         self.next_due: datetime | None = None
         """When the next item falls due that waits; None: one is due, or none waits."""
         # Of a run before this one logs may be there: its names are not used again, as in a cluster.
@@ -154,9 +157,9 @@ class LocalMachine:
             finished_at=None, failed_because=None,
         )  # fmt: skip
         process = Process(record, self._folder / f"{name}.log", self._folder / f"{name}.summary")
-        process.termination_log.write_bytes(b"")
         self._processes[name] = process  # before anything is awaited: two launches of one slot must not both begin
         try:
+            process.termination_log.write_bytes(b"")
             with process.log.open("wb") as output:
                 process.handle = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "siorg_job", "run",
@@ -164,9 +167,14 @@ class LocalMachine:
                     stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                     start_new_session=True,  # Ctrl-C is ours to pass on, once
                 )  # fmt: skip
-        except OSError as error:
+        except OSError as error:  # the disk is full, the folder has gone, there is no room for another process
             del self._processes[name]
+            if not self.not_started:
+                self.not_started_since = time.monotonic()
+            self.not_started = str(error)
+            self.news.set()
             raise ClusterError(f"a job process could not be started: {error}") from None
+        self.not_started = ""
         if self._killing:
             self.kill()
         process.watch = asyncio.create_task(self._watch(process, process.handle))

@@ -49,7 +49,7 @@ class View:
         jobs = machine.jobs()
         self._ended |= {job.name: job for job in jobs if not job.unfinished}
         self._most_jobs = max(self._most_jobs, sum(job.unfinished for job in jobs))
-        self._most = max(self._most, _waiting(machine.status))
+        self._most = max(self._most, _waiting(machine.status) or 0)
         if self._console.is_terminal:
             self._live.update(self._picture(machine, jobs), refresh=True)
         else:
@@ -63,13 +63,15 @@ class View:
         summaries = [job.summary for job in self._ended.values() if job.summary is not None]
         for name in OUTCOMES:
             table.add_row(f"items {name}", str(sum(summary.outcomes.get(name, 0) for summary in summaries)))
-        queue = machine.status.get("queue") or {}
-        table.add_row("items left", str(_waiting(machine.status)))
-        of_people = sum(queue.get(name, 0) for name in ("failed", "conflict", "held"))
-        table.add_row("items that wait for a person", str(of_people))
+        queue = machine.status.get("queue")
+        table.add_row("items left", _shown(_waiting(machine.status)))
+        of_people = None if queue is None else sum(queue[name] for name in ("failed", "conflict", "held"))
+        table.add_row("items that wait for a person", _shown(of_people))
         table.add_row("job processes", str(len(self._ended)))
         table.add_row("  at most at once", str(self._most_jobs))
         table.add_row("  that found nothing", str(sum(summary.claimed == 0 for summary in summaries)))
+        if untold := len(self._ended) - len(summaries):  # what they did is in none of these numbers
+            table.add_row("  that left no summary", str(untold))
         table.add_row("  that failed", str(sum(job.state is JobState.FAILED for job in self._ended.values())))
         table.add_row("requests to SIORG", str(sum(summary.requests for summary in summaries)))
         table.add_row("time", f"{time.monotonic() - self._began:.1f} s")
@@ -85,14 +87,13 @@ class View:
 
     def _picture(self, machine: LocalMachine, jobs: list[Job]) -> Group:
         status = machine.status
-        queue, decision = status.get("queue") or {}, status.get("lastDecision") or {}
-        waiting = _waiting(status)
-        filled = round(_BAR * waiting / self._most)
+        decision, waiting = status.get("lastDecision") or {}, _waiting(status)
+        filled = round(_BAR * (waiting or 0) / self._most)
+        processing, failed, conflicts, held = _counts(status, "processing", "failed", "conflict", "held")
         head = Text.assemble(
             (f"{machine.resource.metadata.name}  ", "bold"),
             ("█" * filled + "░" * (_BAR - filled), "cyan"),
-            f"  {waiting} waiting, {queue.get('processing', 0)} in work, {queue.get('failed', 0)} failed,"
-            f" {queue.get('conflict', 0)} conflicts, {queue.get('held', 0)} held",
+            f"  {_shown(waiting)} waiting, {processing} in work, {failed} failed, {conflicts} conflicts, {held} held",
         )
         table = Table("slot", "job", "state", "since", box=None, pad_edge=False)
         for job in sorted((job for job in jobs if job.unfinished), key=lambda job: job.slot):
@@ -111,10 +112,10 @@ class View:
             self._console.print(_line_of(event))
         self._events_shown = len(machine.events)
         unfinished = sum(job.unfinished for job in jobs)
-        queue = machine.status.get("queue") or {}
+        (processing,) = _counts(machine.status, "processing")
         decision = machine.status.get("lastDecision") or {}
         line = (
-            f"{unfinished} jobs, {_waiting(machine.status)} waiting, {queue.get('processing', 0)} in work"
+            f"{unfinished} jobs, {_shown(_waiting(machine.status))} waiting, {processing} in work"
             f" · {decision.get('message', 'not decided yet')}{_until(machine, jobs)}"
         )
         # Numbers that move are told each second; a decision of another kind at once, for it may not stand that long.
@@ -129,9 +130,20 @@ def _condition(status: dict[str, Any], kind: str) -> dict[str, Any] | None:
     return next((each for each in status.get("conditions", ()) if each["type"] == kind), None)
 
 
-def _waiting(status: dict[str, Any]) -> int:
-    queue = status.get("queue") or {}
-    return int(queue.get("due", 0) + queue.get("scheduled", 0))
+def _waiting(status: dict[str, Any]) -> int | None:
+    """Items that wait; None: not known now."""
+    queue = status.get("queue")
+    return None if queue is None else int(queue["due"] + queue["scheduled"])
+
+
+def _counts(status: dict[str, Any], *names: str) -> list[str]:
+    """Items, as they are shown."""
+    queue = status.get("queue")
+    return ["?" if queue is None else str(queue[name]) for name in names]
+
+
+def _shown(count: int | None) -> str:
+    return "?" if count is None else str(count)
 
 
 def _until(machine: LocalMachine, jobs: list[Job]) -> str:

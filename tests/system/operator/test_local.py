@@ -166,6 +166,20 @@ def test_until_empty_gives_up_on_a_database_that_stays_away_and_shows_no_secret(
     assert "Traceback" not in local.output
 
 
+def test_until_empty_ends_where_what_is_shown_finds_no_room_on_the_disk(
+    tmp_path: Path, environment: dict[str, str], connection: Connection, store: QueueStore
+) -> None:
+    insert(connection, siorg_code=471)
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "siorg_operator", "local", str(resource(tmp_path)), "--until-empty"],
+            check=False, env=environment, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr == "What is shown cannot be written: No space left on device; job processes were ended\n"
+    assert store.counts().processing == 0
+
+
 def test_until_empty_waits_for_what_is_due_later_and_says_until_when(
     tmp_path: Path, environment: dict[str, str], connection: Connection
 ) -> None:

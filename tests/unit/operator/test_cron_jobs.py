@@ -8,6 +8,7 @@ import pytest
 
 from siorg_operator.control.cron_jobs import CronRun, cron_run
 from siorg_operator.decide.manifests import cron_job, cron_job_name
+from siorg_operator.decide.ports import ClusterError
 from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator, refusing
 from support.operator_values import at, queue_of, rfc3339
 
@@ -82,12 +83,13 @@ def test_one_that_is_enabled_again_before_it_went_starts_jobs_again(cluster: Fak
     assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is False
 
 
-def test_a_refused_cron_job_is_told_and_holds_up_no_launch() -> None:
+def test_refused_cron_jobs_are_told_and_hold_up_no_launch() -> None:
     cluster = FakeCluster(queue_of(50))
-    cluster.refuses = refusing("apply siorg-cleanup", code=403)
+    refused = {f"apply siorg-{component}": component for component in ("cleanup", "verification")}
+    cluster.refuses = lambda step: ClusterError(f"CronJob {refused[step]}: no", 403) if step in refused else None
     FakeOperator(cluster).reconcile()
     assert len(cluster.unfinished) == 1
-    told = ("CronJobRefused", "The API server answered 403")
+    told = ("CronJobRefused", "CronJob cleanup: no. CronJob verification: no")
     assert (cluster.conditions["Degraded"], cluster.conditions["Ready"]) == (("True", *told), ("False", *told))
 
 
@@ -105,7 +107,8 @@ def test_an_edit_of_a_refused_cron_job_is_tried_at_once() -> None:
     assert cluster.conditions["Degraded"][0] == "False"
 
 
-def test_a_cron_job_whose_last_job_failed_is_told_until_one_succeeds(cluster: FakeCluster) -> None:
+@pytest.mark.parametrize("told_by", ["job", "status"])
+def test_a_cron_job_whose_last_job_failed_is_told_until_one_succeeds(cluster: FakeCluster, told_by: str) -> None:
     cluster.cron_runs = [
         run("discovery", ended=-90),
         run("discovery", ended=-50, failure="BackoffLimitExceeded"),
@@ -117,13 +120,38 @@ def test_a_cron_job_whose_last_job_failed_is_told_until_one_succeeds(cluster: Fa
     assert "kubectl logs job/discovery-50" in cluster.conditions["Degraded"][2]
     assert operator.metric("siorg_operator_cron_job_failing", component="discovery") == 1
     assert cluster.event_reasons() == ["DiscoveryFailing"]
-    cluster.cron_runs += [run("discovery"), run("discovery", ended=-5)]
+    cluster.cron_runs = []  # its Job's time is over, or somebody deleted it, and that is no recovery
+    for process in (operator, FakeOperator(cluster)):
+        cluster.now = at(100 * 3600)
+        process.reconcile()
+        assert cluster.conditions["Degraded"][:2] == ("True", "DiscoveryFailing")
+        assert "that Job is gone by now" in cluster.conditions["Degraded"][2]
+        assert process.metric("siorg_operator_cron_job_failing", component="discovery") == 1
+    cluster.cron_runs = [run("discovery"), run("discovery", ended=-60), run("cleanup", ended=-5)]  # neither later nor its own
+    operator.reconcile()
+    assert cluster.conditions["Degraded"][:2] == ("True", "DiscoveryFailing")
+    if told_by == "job":
+        cluster.cron_runs += [run("discovery", ended=-5)]
+    else:
+        cluster.cron_jobs["siorg-discovery"]["status"] = {"lastSuccessfulTime": rfc3339(at(-5))}
     operator.reconcile()
     assert cluster.conditions["Degraded"][0] == "False"
     assert operator.metric("siorg_operator_cron_job_failing", component="discovery") == 0
     assert cluster.event_reasons() == ["DiscoveryFailing", "Recovered"]
+    assert "failedRuns" not in cluster.status
     cluster.cron_runs += [run("discovery", ended=-1, failure="BackoffLimitExceeded")]
     cluster.edit_spec(**NO_CRON_JOBS)  # of one that is disabled nobody asks
+    operator.reconcile()
+    assert cluster.conditions["Degraded"][0] == "False"
+
+
+def test_a_failure_that_is_dated_ahead_is_over_with_the_next_good_run(cluster: FakeCluster) -> None:
+    cluster.cron_runs = [run("discovery", ended=400 * 86_400, failure="BackoffLimitExceeded")]
+    operator = FakeOperator(cluster)
+    operator.reconcile()
+    assert cluster.status["failedRuns"]["discovery"]["time"] == rfc3339(at(0))
+    cluster.now = at(60)
+    cluster.cron_runs += [run("discovery", ended=30)]
     operator.reconcile()
     assert cluster.conditions["Degraded"][0] == "False"
 

@@ -230,6 +230,14 @@ HOLDS: list[tuple[SiorgSyncWorker, QueueState, str, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("queue", [queue_of(0, token_error="no Secret"), queue_of(0, siorg_paused_seconds=20.0)])
+def test_what_would_hold_the_next_work_is_told_while_there_is_none(queue: QueueState) -> None:
+    decided = plan(worker(), queue, [], NOW)
+    assert decided.hold is not None
+    assert (decided.reason, decided.held_back) == (decided.hold.reason, False)
+    assert decided.reason in {"SecretMissing", "SiorgRateLimited"}
+
+
 @pytest.mark.parametrize(("resource", "queue", "reason", "message"), HOLDS)
 def test_what_holds_launches_ends_nothing_and_says_why(
     resource: SiorgSyncWorker, queue: QueueState, reason: str, message: str
@@ -477,4 +485,7 @@ def test_wakes_at_what_comes_first() -> None:
     assert decide(0).wake_seconds is None
     assert decide(0, reading={"scheduled": 3, "next_due_seconds": 12.5}).wake_seconds == 12.5
     assert decide(10, [stuck(since=-25)], reading={"siorg_paused_seconds": 20.0}).wake_seconds == 5.0
-    assert decide(0, [crashed(-1)]).wake_seconds is None  # for a probe that nothing needs
+    failing = decide(0, [crashed(-1)])  # status says when a probe may leave, also where nothing needs one
+    assert failing.backoff is not None
+    assert failing.wake_seconds == (failing.backoff.retry_at - NOW).total_seconds()
+    assert decide(0, reading={"siorg_paused_seconds": 20.0}).wake_seconds == 20.0

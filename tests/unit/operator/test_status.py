@@ -20,9 +20,9 @@ from siorg_operator.api.crd import crd
 from siorg_operator.api.resource import SiorgSyncWorker, Status
 from siorg_operator.decide.plan import Result, plan
 from siorg_operator.decide.reasons import ConditionType, Reason
-from siorg_operator.decide.state import Ending, Fault, Job, JobState, QueueState, Stuck
+from siorg_operator.decide.state import Ending, Fault, Job, JobState, QueueState, Stuck, whole_second
 from siorg_operator.decide.status import Event, actions, compose, invalid, merge_patch, transitions
-from siorg_operator.decide.wording import NOT_VERIFIED
+from siorg_operator.decide.wording import AS_EXPECTED, NOT_DEGRADED, NOT_VERIFIED
 from support.operator_strategies import JOBS, NOWS, QUEUE_STATES, resources
 from support.operator_values import (
     NOW,
@@ -152,6 +152,8 @@ NO_TOKEN = "the Secret sync/token of spec.siorg.tokenSecretRef is not there: cre
 SIORG_AWAY = ended(-5, Ending.SIORG_UNAVAILABLE, message="exit code 75, siorg_unavailable")
 AWAY = "SIORG does not answer (1 failure in a row, the last at 2026-11-24T11:59:55Z: siorg-p7t5r-0-1"
 ADVICE = "No attempt is counted meanwhile; check SIORG and spec.siorg.url if it lasts"
+ONCE = "(1 failure in a row, the last at 2026-11-24T10:53:20Z: siorg-p7t5r-0-1)"
+SILENT = "the database at db:5432 does not answer: check that it runs"
 LONG_AWAY = ended(-4000, Ending.SIORG_UNAVAILABLE)
 BOTH = [ended(-5, Ending.FAILED), ended(-4, Ending.SIORG_UNAVAILABLE, slot=1)]
 NO_ROOM: dict[str, Any] = {"max_connections": 20, "other_connections": 19}
@@ -170,7 +172,7 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
         "ScalingActive False DepthUnknown: The queue cannot be read: the database at db:5432 does not answer: check that it runs",
     ]),
     (queue_of(9), [SIORG_AWAY], {}, [
-        f"Ready False SiorgUnavailable: {AWAY}: {SIORG_AWAY.message}); one probe Job may leave at 2026-11-24T12:00:27Z. {ADVICE}",
+        f"Ready False SiorgUnavailable: {AWAY}: {SIORG_AWAY.message}); one probe Job may leave at 2026-11-24T12:00:28Z. {ADVICE}",
         "SiorgAvailable False SiorgUnavailable",
         "ScalingActive False SiorgUnavailable: Nothing but single probe Jobs is launched: SIORG does not answer (1",
     ]),
@@ -197,9 +199,26 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
         f"{kind} True PendingAdmission: 1 of 1 unfinished Job waits for admission: suspended, by Kueue (kubectl"
         for kind in ("Ready", "ScalingActive")
     ]),
-    (queue_of(9, token_error=NO_TOKEN), [], {}, [
+    *((queue_of(depth, token_error=NO_TOKEN), [], {}, [
         f"Ready False SecretMissing: T{NO_TOKEN[1:]}", "ScalingActive False SecretMissing", "Degraded True SecretMissing",
+    ]) for depth in (0, 9)),
+    # An autoscaler needs minutes for a node. Once the grace is over it is a fault, also where the Job cannot be ended.
+    (queue_of(9), [stuck(reason="Unschedulable", since=-299)], {}, [
+        f"{kind} AsExpected: {text} (Info: the pod of 1 Job waits for a node, as an autoscaler may make one: siorg-p7t5r-0-1: Un"
+        for kind, text in (("Ready True", AS_EXPECTED), ("Degraded False", NOT_DEGRADED))
     ]),
+    (queue_of(9), [stuck(reason="Unschedulable", since=-301)], {}, ["Ready False PodsStuck", "Degraded True PodsStuck"]),
+    # What failures end with is said as it is now: before a probe may leave, once it may, and while it works.
+    *((queue_of(depth), [LONG_AWAY, *at_work], spec, [
+        *([f"Ready False SiorgUnavailable: SIORG does not answer {ONCE}; {now}"] if known == "False" else []),
+        f"SiorgAvailable {known} SiorgUnavailable: SIORG does not answer {ONCE}; {now}",
+        *scaling,
+    ]) for depth, at_work, spec, known, now, scaling in (
+        (0, [], {}, "Unknown", "nothing waits now, and the next work", []),
+        (9, [], {"suspend": True}, "False", "the next Job that is launched is", ["ScalingActive False Suspended"]),
+        (9, [], {}, "False", "1 unfinished Job will show", ["ScalingActive False SiorgUnavailable: Nothing but single"]),
+        (9, pending(1), {}, "False", "1 unfinished Job will show", ["ScalingActive False SiorgUnavailable: Nothing but single"]),
+    )),
     (queue_of(9, **NO_ROOM), [], {}, [
         "Ready False ConnectionBudget: The database has no room for another Job: (20 connections − 19 in use by others − 5 left",
         "ScalingActive False ConnectionBudget",
@@ -223,7 +242,8 @@ def test_conditions(queue: QueueState, jobs: list[Job], spec: dict[str, Any], ex
     conditions = status_of(queue, jobs, **spec)["conditions"]
     lines = [f"{one['type']} {one['status']} {one['reason']}: {one['message']}" for one in conditions]
     assert [line.split(" ")[0] for line in lines] == list(ConditionType)
-    other = [line for line in lines if line.split(":")[0] not in [*WELL.split(", "), "Degraded False AsExpected"]]
+    well = [*WELL.split(", "), "Degraded False AsExpected"]
+    other = [line for line in lines if line.split(":")[0] not in well or "Info" in line]
     assert [line[: len(start)] for line, start in zip_longest(other, expected, fillvalue="")] == expected
 
 
@@ -258,11 +278,20 @@ def test_launches_that_the_cluster_refuses_are_a_fault_and_those_that_it_took_ar
     assert reasons(transitions({}, status)) == [("Warning", "LaunchFailed")]
 
 
-def test_a_fault_beside_the_drain_is_told() -> None:
+def test_faults_beside_the_drain_are_told_all_of_a_kind_and_the_first_kind_first() -> None:
     done = carried_out(plan(worker(), queue_of(0), [], NOW))
-    beside = [Fault(Reason.CRON_JOB_REFUSED, "the quota is used up"), Fault(Reason.REMOVAL_REFUSED, "no")]
-    status = compose(worker(), queue_of(0), done, [], NOW, beside)
+    said = (
+        ("CronJob a: no", Reason.CRON_JOB_REFUSED),
+        ("no", Reason.REMOVAL_REFUSED),
+        ("CronJob b: no", Reason.CRON_JOB_REFUSED),
+    )
+    status = compose(worker(), queue_of(0), done, [], NOW, [Fault(reason, message) for message, reason in said])
     assert (told(status)["Degraded"], told(status)["Ready"]) == (("True", "CronJobRefused"), ("False", "CronJobRefused"))
+    assert condition(status, "Degraded")["message"] == "CronJob a: no. CronJob b: no"
+    beside = [Fault(Reason.CRON_JOB_REFUSED, f"CronJob {name}: {'no ' * 400}") for name in "abcdefg"]
+    message = condition(compose(worker(), queue_of(0), done, [], NOW, beside), "Degraded")["message"]
+    assert [f"CronJob {name}: no" in message for name in "abcdefg"] == [True] * 5 + [False] * 2
+    assert message.endswith(". And 2 more")
 
 
 def test_siorg_is_available_once_a_job_has_had_answers_also_when_that_is_gone() -> None:
@@ -314,14 +343,22 @@ def test_what_stays_as_it_is_is_written_once(queue: QueueState, jobs: list[Job],
     assert all(story.look(queue, jobs, at(when)) == ({}, []) for when in again)
 
 
-def test_the_launch_stays_the_last_decision_while_there_are_enough_jobs() -> None:
-    story = Story()
-    story.look(queue_of(100))
-    assert story.look(queue_of(100), pending(2, created_at=NOW), at(5)) == ({}, [])
-    assert story.status["lastDecision"] == {
-        "time": rfc3339(NOW), "reason": "Launched", "launched": 2,
-        "message": "depth 100, 50 a Job → 2 wanted, 0 unfinished → launched 2",
-    }  # fmt: skip
+def test_a_decision_is_that_of_now_with_its_time() -> None:
+    story = Story(scaling={"maxJobs": 6})
+    looks: list[tuple[QueueState, int, float, dict[str, Any], str]] = [
+        (queue_of(300), 0, 0, {}, "depth 300, 50 a Job → 6 wanted, 0 unfinished → launched 6"),
+        (queue_of(300), 6, 5, {}, "depth 300, 50 a Job → 6 wanted, 6 unfinished → launched 0"),
+        (queue_of(300), 6, 5, {}, "depth 300, 50 a Job → 6 wanted, 6 unfinished → launched 0"),
+        (queue_of(300), 6, 9, {"scaling": {"maxJobs": 1}},
+            "depth 300, 50 a Job → 6 wanted, maxJobs 1 → 1, 6 unfinished → launched 0"),
+        (unreadable(), 6, 10, {}, f"depth unknown, 6 unfinished; held back: the queue cannot be read: {SILENT}"),
+    ]  # fmt: skip
+    for queue, jobs, made, edit, message in looks:
+        story.look(queue, pending(jobs, created_at=NOW), at(made), **edit)
+        decision = story.status["lastDecision"]
+        assert (decision["time"], decision["message"]) == (rfc3339(at(made)), message)
+    story.look(unreadable(), pending(6, created_at=NOW), at(60))
+    assert story.status["lastDecision"]["time"] == rfc3339(at(10))
 
 
 @pytest.mark.parametrize(
@@ -343,17 +380,17 @@ def test_a_rate_and_a_prediction_are_told_again_when_they_have_changed_by_a_quar
         assert (patch == {}) == (rate is None)
 
 
-def test_what_was_known_of_the_queue_and_the_newest_end_stays_and_an_age_that_is_over_goes() -> None:
+def test_what_is_not_known_now_is_not_told_and_the_newest_end_is_remembered() -> None:
     story = Story(suspend=True)
-    story.look(queue_of(480, oldest_due_seconds=100.0), [ended(-10), ended(-20, slot=1)])
-    story.look(unreadable())
-    assert story.status["queue"]["claimable"] == 480
+    story.look(queue_of(480, oldest_due_seconds=100.0), [ended(-10), ended(-20, slot=1, summary=summary(5))])
+    assert story.look(unreadable())[0]["queue"] is None
+    assert {"queue", "predictedDrainSeconds"}.isdisjoint(story.status)
     assert story.status["jobs"]["lastFinishedTime"] == rfc3339(at(-10))
     ahead = with_status(worker(), {"jobs": {"lastFinishedTime": rfc3339(at(400 * 86_400))}})
     told = compose(ahead, queue_of(0), carried_out(plan(ahead, queue_of(0), [], NOW)), [], NOW)
     assert told["jobs"]["lastFinishedTime"] == rfc3339(NOW)  # no longer the last for ever
+    story.look(queue_of(480, oldest_due_seconds=100.0))
     assert story.look(queue_of(0))[0]["queue"]["oldestDueSeconds"] is None
-    assert "queue" not in status_of(unreadable())
 
 
 def test_rounds_are_used_up_when_their_jobs_go_or_all_is_done() -> None:
@@ -375,7 +412,8 @@ def test_a_backoff_is_remembered_to_the_letter_and_goes_when_it_is_over() -> Non
     story.look(queue_of(9), [failed])
     assert story.status["backoff"] == {
         "reason": "SiorgUnavailable", "streak": 1, "since": rfc3339(at(-5)), "lastFailureTime": rfc3339(at(-5)),
-        "retryTime": rfc3339(result.plan.backoff.retry_at), "message": f"{failed.name}: exit code 75, siorg_unavailable",
+        "retryTime": rfc3339(whole_second(result.plan.backoff.retry_at)),
+        "message": f"{failed.name}: exit code 75, siorg_unavailable",
         "template": failed.template,
     }  # fmt: skip
     patch, _ = story.look(queue_of(0), [ended(-1, slot=1, summary=summary(3))])
@@ -476,20 +514,28 @@ def test_a_condition_of_somebody_else_does_no_harm() -> None:
 # -- a spec that cannot be understood ---------------------------------------------------------------------------------
 
 
-def test_an_invalid_spec_is_told_and_what_is_known_stays() -> None:
+def test_an_invalid_spec_is_told_and_nothing_else_but_what_is_dated_or_has_to_be_remembered() -> None:
     story = Story()
-    story.look(queue_of(480))
+    story.look(queue_of(480), [ended(-10, Ending.FAILED, summary=summary(9))])
     message = "spec.scaling.maxJobs: is too large; value: 5000; allowed: 0 to 1000"
     new = invalid(story.status, 9, message, at(50))
     assert told(new)["Ready"] == told(new)["ScalingActive"] == ("False", "InvalidSpec")
     assert condition(new, "Ready")["message"] == message
     assert condition(new, "Ready")["observedGeneration"] == new["observedGeneration"] == 9
-    assert (new["queue"], told(new)["QueueReachable"]) == (story.status["queue"], ("True", "Connected"))
+    assert {told(new)[kind] for kind in ("InSync", "QueueReachable", "SiorgAvailable", "Degraded")} == {
+        ("Unknown", "InvalidSpec")
+    }
+    assert {key for key in story.status if story.status[key] != new.get(key)} == {
+        "observedGeneration", "conditions", "queue", "jobs", "predictedDrainSeconds", "lastDecision",
+    }  # fmt: skip
+    assert {"queue", "predictedDrainSeconds"}.isdisjoint(new)
+    assert new["jobs"] == {key: story.status["jobs"][key] for key in ("lastRound", "lastFinishedTime")}
+    assert (new["lastDecision"]["time"], new["lastDecision"]["reason"]) == (rfc3339(at(50)), "InvalidSpec")
     assert ("Warning", "InvalidSpec") in reasons(transitions(story.status, new))
     assert merge_patch(new, invalid(new, 9, message, at(99))) == {}
     assert transitions(new, invalid(new, 9, message, at(99))) == []
     new = invalid({}, 1, "spec.database: is missing", NOW)  # it may be the first that is seen
-    assert told(new) == {"Ready": ("False", "InvalidSpec"), "ScalingActive": ("False", "InvalidSpec")}
+    assert told(new)["Ready"] == ("False", "InvalidSpec")
     assert refused(new) == []
 
 

@@ -6,9 +6,11 @@ import logging
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
+from unittest.mock import Mock
 
 import kopf
 import pytest
@@ -186,8 +188,31 @@ def test_what_libraries_log_comes_out_in_the_same_form(to_text: Configured) -> N
     assert found == [
         {"level": "WARN", "target": "library", "message": "lost 2", "worker": "main"},
         {"level": "ERROR", "target": "library", "message": "arguments %d do not fit"},
-        {"level": "ERROR", "target": "library", "message": "(its fields could not be written) its fields"},
+        {"level": "ERROR", "target": "library", "message": "its fields"},
     ]
+
+
+class Unwritable(Exception):
+    """As where there is no memory left for it."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise MemoryError
+
+
+def test_what_cannot_be_written_takes_nothing_else_with_it(to_text: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = to_text("json")
+    LOG.error("The end", exc_info=ValueError("s3cr3t"), worker="main", large=Unwritable(), reason="s3cr3t")
+    monkeypatch.setattr(traceback, "format_exception", Mock(side_effect=MemoryError))
+    LOG.error("The end", exc_info=ValueError("s3cr3t"), worker="main")
+    first, second = entries(out)
+    assert (first["message"], first["worker"], first["large"], first["reason"]) == (
+        "The end", "main", "(could not be written)", "***",
+    )  # fmt: skip
+    assert first["traceback"].endswith("ValueError: ***")
+    assert (second["worker"], second["exception"], second["traceback"]) == (
+        "main", "ValueError: ***", "(could not be written)",
+    )  # fmt: skip
 
 
 def test_what_kopf_logs_of_an_object_names_that_object(to_text: Configured) -> None:

@@ -1,15 +1,21 @@
 """No secret survives the redactor, in whatever form it is written, and what is none stays."""
 
 import base64
+import gc
 import json
 import textwrap
+from unittest.mock import patch
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import siorg_runtime.needles
+from siorg_runtime.needles import Needles
 from siorg_runtime.redaction import Redactor
+
+DAY = 86_400
 
 PASSWORD = 'p@ss/w"örd\\1'
 URL = "postgresql://siorg:p%40ss-w0rd@db:5432/siorg?sslpassword=cert-p%2Fss"
@@ -93,12 +99,70 @@ def test_of_secrets_within_each_other_the_longest_goes_as_a_whole() -> None:
     assert Redactor(["word", "user:password@host"]).text("user:password@host") == "***"
 
 
-def test_a_secret_is_learned_at_run_time_and_kept_when_it_is_replaced() -> None:
-    redactor = Redactor()
-    redactor.remember("first-token")
-    redactor.remember("second-token")
-    assert redactor.text("first-token second-token") == "*** ***"
+class User:
+    """Of secrets."""
+
+
+def test_what_is_in_use_or_was_remembered_for_good_is_never_forgotten() -> None:
+    moment, (first, second) = [0.0], (User(), User())
+    redactor = Redactor(["of-the-process"], clock=lambda: moment[0])
+    redactor.uses(first, ["shared-token"])
+    redactor.uses(second, ["shared-token"])
+    for moment[0] in range(0, 10 * DAY, DAY // 100):
+        redactor.uses(first, [f"rotated-{moment[0]}"])
+    assert redactor.text(f"of-the-process shared-token rotated-{moment[0]}") == "*** *** ***"
     assert repr(redactor) == "Redactor(***)"
+
+
+@pytest.mark.parametrize("end", ["replaced", "its user is gone"])
+def test_what_nobody_uses_any_more_is_replaced_for_a_day(end: str) -> None:
+    moment, (first, second) = [0.0], (User(), User())
+    redactor = Redactor(clock=lambda: moment[0])
+    redactor.uses(second, ["second-token"])
+    redactor.uses(first, [URL])
+    if end == "replaced":
+        redactor.uses(first, ["another-token"])
+    else:
+        del first
+        gc.collect()
+        redactor.uses(second, ["another-token"])
+    for moment[0], forgotten in ((DAY - 1, False), (DAY + 1, True)):
+        redactor.uses(second, ["another-token"])
+        assert (redactor.text("p@ss-w0rd") == "p@ss-w0rd") is forgotten
+    redactor.uses(second, [URL])
+    assert redactor.text("p@ss-w0rd") == "***"
+
+
+def test_however_often_secrets_are_rotated_no_more_than_a_few_hundred_are_looked_for() -> None:
+    user, redactor, kept = User(), Redactor(), set()
+    for number in range(1500):
+        redactor.uses(user, [f"token-{number:08}"])
+        if number > 1000:
+            kept.add(len(redactor._forms))
+    assert len(kept) == 1
+    assert redactor.text("token-00001499 token-00001400 token-00000000") == "*** *** token-00000000"
+
+
+@given(
+    st.lists(st.text("ab", min_size=4, max_size=8), max_size=30),
+    st.lists(st.integers(0, 29)),
+    st.text("ab"),
+    st.sampled_from([0, 100]),
+)
+def test_needles_are_found_wherever_they_are_however_many_there_are(
+    added: list[str], gone: list[int], text: str, few: int
+) -> None:
+    needles: Needles[str] = Needles()
+    for needle in added:
+        needles.add(needle)
+    left = list(added)
+    for number in gone:
+        if number < len(left):
+            needles.discard(left.pop(number))
+    with patch.object(siorg_runtime.needles, "_FEW", few):
+        found = set(needles.spans(text))
+    assert found == {(at, at + len(needle)) for needle in left for at in range(len(text)) if text.startswith(needle, at)}
+    assert len(needles) == len(set(left))
 
 
 def test_short_secrets_are_left_in_running_text_but_not_in_known_places() -> None:
