@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -164,6 +165,7 @@ class Watch:
         self.world = world
         self.kind = kind
         self._heard = heard
+        self._coming: deque[tuple[float, str | None, Body]] = deque()
         self._last = 0.0
         self._lost = False
         self._ended = False
@@ -187,21 +189,27 @@ class Watch:
         pick, world = self.world.pick, self.world
         lag = pick.uniform(2.0, 40.0) if world.on(f"{self.kind} lag") else pick.uniform(0.001, 0.05)
         self._last = max(self._last, world.now + lag)
-        world.at(self._last, self._deliver, told, body)
+        self._coming.append((self._last, told, body))
+        if len(self._coming) == 1:
+            world.at(self._last, self._deliver)
 
-    def _deliver(self, told: str | None, body: Body) -> None:
-        if self._ended or self._lost:
+    def _deliver(self) -> None:
+        if self._ended:
             return
         if self.world.is_silent(self.kind):
-            self._last = max(self._last, self.world.now + 5.0)
-            self.world.at(self._last, self._deliver, told, body)
+            self.world.after(5.0, self._deliver)
             return
-        self.version = max(self.version, int(body["metadata"]["resourceVersion"]))
-        self._heard(told, body)
+        while self._coming and self._coming[0][0] <= self.world.now:
+            _, told, body = self._coming.popleft()
+            self.version = max(self.version, int(body["metadata"]["resourceVersion"]))
+            self._heard(told, body)
+        if self._coming:
+            self.world.at(self._coming[0][0], self._deliver)
 
     def lose(self) -> None:
         """The stream broke off; what happens until it is listed anew is never told."""
         self._lost = True
+        self._coming.clear()
 
     def list_anew(self) -> None:
         if self._lost:

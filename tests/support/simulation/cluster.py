@@ -74,7 +74,7 @@ class Node:
         moment = self.world.cluster.clock()
         for pod in self._all():
             if not pod.is_terminal:
-                pod.ready = ("False", "", moment)
+                pod.ready, pod.was_lost = ("False", "", moment), True
                 pod.publish()
         self.world.after(_TOLERATED_SECONDS, self._tolerated, silence)
 
@@ -123,6 +123,8 @@ class Pod:
         self.stuck_image = False
         self.is_gone = False
         self.counted = False
+        self.was_lost = False
+        """Whether the node controller said that its node does not answer."""
         self.sidecar_lives = job.owner.demand.sidecar and self.world.pick.random() < 0.7
         # what the API server has
         self.phase = "Pending"
@@ -416,6 +418,7 @@ class Job:
         return not self.world.on("quota") and all(pod.phase != "Succeeded" for pod in self.pods)
 
     def returned(self, version: int) -> None:
+        """It was lost, and can work again."""
         self.returns.append((version, None))
         self.world.judge.job_returned(version, self)
 
@@ -614,8 +617,11 @@ class Cluster:
             self.world.after(left + 0.1, self.sync_soon, job)
             return
         pod = Pod(job, next(self._numbers))
+        comes_back = any(other.was_lost for other in job.pods)
         job.pods.append(pod)
         pod.publish()
+        if comes_back:
+            job.returned(self.world.api.version)
         self.place_soon()
 
     def _expire(self, job: Job) -> None:
