@@ -187,7 +187,7 @@ class Pod:
             node.tell(lambda: self._end_as("Failed", "OutOfpods"))
             return
         node.tell(lambda: self._container({"waiting": {"reason": "ContainerCreating"}}))
-        self.world.after(self.world.pick.uniform(0.5, self.world.settings.start_seconds), self._create)
+        self.world.after(self.world.start_seconds(), self._create)
 
     def _create(self) -> None:
         node = self.node

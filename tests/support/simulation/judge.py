@@ -56,6 +56,7 @@ class Judge:
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         self.ledgers: dict[str, Ledger] = {}
+        self.made: list[Job] = []
         self._not_known_to_be_back: list[tuple[int, Job]] = []
 
     def begin(self) -> None:
@@ -74,6 +75,7 @@ class Judge:
         owner, now = job.owner, self.world.now
         ledger = self.ledgers[owner.name]
         ledger.launched.append(now)
+        self.made.append(job)
         self.world.tell(f"{job.name} is made: {job.annotations.get(DECISION_ANNOTATION)}")
         known = [told.most for told in ledger.told if told.until is None or now - told.until < _PASS_SECONDS]
         limit = max([owner.max_jobs, *known])

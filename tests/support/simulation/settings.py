@@ -21,7 +21,7 @@ class Demand:
     burst_every: float
     """Seconds between arrivals, on average."""
     burst: int
-    """Most items that arrive at once."""
+    """Most items that arrive at once; 0: none arrive by themselves."""
     notified: bool
     """Whether new items wake the operator, as LISTEN does."""
     admitted: int | None

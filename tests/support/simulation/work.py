@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 30.0
 _LEASE_SECONDS = 60.0
-_BATCH = 20
 _AWAY = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database at db:5432 does not answer: check that it runs")
 
 
@@ -35,6 +34,7 @@ class Queue:
         self.since: float | None = None
         """When the oldest claimable item came."""
         self.listeners: list[Callable[[], None]] = []
+        self.reads = 0
 
     def put(self, items: int) -> None:
         """Items arrive, or come back."""
@@ -65,6 +65,7 @@ class Queue:
 
     def reading(self) -> Reading | Unreadable:
         """As the operator reads it."""
+        self.reads += 1
         if self.world.on("database away"):
             return _AWAY
         server = self.world.database
@@ -141,6 +142,7 @@ class Worker:
         self.queue = pod.job.owner.queue
         self.began = self.world.now
         self.alive = True
+        self.exit_code: int | None = None
         self.stopping = False
         """It was told to end, and claims nothing more."""
         self.connected = False
@@ -172,16 +174,16 @@ class Worker:
         if self._database_away():
             self._then(_PATIENCE_SECONDS, self._give_up, "database_unavailable", self._database_away)
             return
-        self.in_hand = self.queue.claim(_BATCH)
+        self.in_hand = self.queue.claim(self.world.batch)
         self.claimed += self.in_hand
         if not self.in_hand:
             self._end(0, "exhausted")
-        elif self.world.on("crashes") and self.world.pick.random() < 0.3:
-            self._then(self.world.pick.uniform(0.1, 20.0), self._crash)
+        elif self.world.kills():
+            self._then(self.world.pick.uniform(0.1, 5.0), self.die, 1)
         elif self.world.on("SIORG away"):
             self._wait_for_siorg()
         else:
-            self._then(self.in_hand * self.queue.demand.item_seconds, self._finish)
+            self._then(self.in_hand * self.world.item_seconds(self.queue.demand), self._finish)
 
     def _wait_for_siorg(self) -> None:
         self.errors += 1
@@ -208,9 +210,6 @@ class Worker:
         else:
             self._take()
 
-    def _crash(self) -> None:
-        self.die(1)
-
     def _release(self) -> None:
         if self.in_hand:
             self.queue.give_back(self.in_hand)
@@ -221,7 +220,7 @@ class Worker:
         self._over(code, reason)
 
     def _over(self, code: int, reason: str) -> None:
-        self.alive = False
+        self.alive, self.exit_code = False, code
         self._timer.cancel()
         if self.connected:
             self.world.database.disconnect()

@@ -85,7 +85,6 @@ class World:
         self.check_connections = check_connections
         self.pick = random.Random(drawn.seed)
         self.is_calm = False
-        self.task: asyncio.Task[Any] | None = None
         self.leader: OperatorProcess | None = None
         self._events = events
         self._on: Counter[str] = Counter()
@@ -118,6 +117,21 @@ class World:
         """Whether nothing is heard of objects of a kind."""
         return self.on(f"{kind} silent")
 
+    batch = 20
+    """Items that a worker claims at once."""
+
+    def start_seconds(self) -> float:
+        """That a container takes to start."""
+        return self.pick.uniform(0.5, self.settings.start_seconds)
+
+    def item_seconds(self, demand: Demand) -> float:
+        """That a worker takes for one item."""
+        return demand.item_seconds
+
+    def kills(self) -> bool:
+        """Whether a worker dies of what it has claimed now."""
+        return self.on("crashes") and self.pick.random() < 0.3
+
     @property
     def undisturbed(self) -> bool:
         """Whether the operator is there, has been for a while, and what it hears and asks is heard and answered."""
@@ -139,9 +153,7 @@ class World:
 
     async def live(self) -> None:
         """Until its end."""
-        self.task = asyncio.current_task()
-        self._events.set_task_factory(self._task)
-        self._prepare()
+        self.begin()
         await asyncio.sleep(self.settings.calm_at)
         self._calm()
         left = self.settings.hours * HOUR - self.now
@@ -152,18 +164,25 @@ class World:
         self.judge.calm_is_kept()
         await asyncio.sleep(left / 4)
         self.judge.calm_is_kept()
+        await self.end()
+
+    async def end(self) -> None:
+        """Stop whoever acts in it."""
         for process in self._processes:
             self._kill(process)
         await asyncio.sleep(1.0)
 
-    def _prepare(self) -> None:
+    def begin(self) -> None:
+        """Put everything in its place."""
+        self._events.set_task_factory(self._task)
         key = base64.b64encode(bytes(range(32))).decode()
         self.api.put("secrets", {"metadata": {"name": KEY_SECRET}, "data": {"key": key}})
         for owner in self.owners:
             secret = {"metadata": {"name": owner.name}, "data": {"DATABASE_URL": base64.b64encode(owner.url.encode()).decode()}}
             self.api.put("secrets", secret)
             owner.write()
-            self.after(self.pick.uniform(0, 60), self._arrive, owner)
+            if owner.demand.burst:
+                self.after(self.pick.uniform(0, 60), self._arrive, owner)
         self.judge.begin()
         self._lead()
         for name, gap in self.settings.troubles.items():
