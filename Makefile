@@ -20,7 +20,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help venv tools demo test test-fast soak soak-captured soak-faults mutants test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
+.PHONY: help venv tools demo test test-fast soak soak-captured soak-faults soak-operator mutants test-cluster e2e kind-test check format crd reference manifests chart bench bench-operator constraints dist clean
 
 # A person's own Python settings must not reach into .venv.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -96,12 +96,15 @@ soak-captured: $(INSTALLED) ## follow the captured dates, edited and decided in 
 	@PYTHONPATH=tests $(BIN)/python -m support.captured $(ARGS)
 
 # With ARGS, which are the machine's, only that.
-soak: $(INSTALLED) ## run in long: the convergence machine (ARGS='--seeds 17' runs one program again), then soak-faults
+soak: $(INSTALLED) ## run in long: the convergence machine (ARGS='--seeds 17' runs one program again), then soak-operator and soak-faults
 	@PYTHONPATH=tests $(BIN)/python -m support.convergence $(ARGS)
-	@$(if $(ARGS),:,$(MAKE) --no-print-directory soak-faults)
+	@$(if $(ARGS),:,$(MAKE) --no-print-directory soak-operator soak-faults)
 
 soak-faults: $(INSTALLED) ## 500 items and 60 s for each fault that is no item's; a ledger of 20,000 items (ARGS='-k ledger')
 	@SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP tests/system/chaos/test_ledger.py tests/system/chaos/test_burns.py $(ARGS)
+
+soak-operator: $(INSTALLED) ## the operator in 500 simulated worlds of 5 h, in which everything goes wrong (ARGS='--seeds 17 --story')
+	@PYTHONPATH=tests $(BIN)/python -m support.simulation $(ARGS)
 
 mutants: $(INSTALLED) ## change the product in 100 places, one at a time: do its tests notice? (ARGS='--count 20 --seed 2')
 	@PYTHONPATH=tests $(BIN)/python -m support.mutants $(ARGS)

@@ -17,7 +17,6 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from siorg_operator.decide.plan import Result
-from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import DEPARTURES, OUTCOMES, Ending, Job, JobState, QueueState, Reading
 from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.version import version
@@ -48,6 +47,8 @@ class OperatorMetrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
         self._of_worker: list[Counter | Gauge | Histogram] = []
+        self._begun: set[tuple[str, str]] = set()
+        self._held_because: dict[tuple[str, str], str] = {}
 
         make = self._make_of_worker
         # the queue
@@ -177,6 +178,9 @@ class OperatorMetrics:
 
     def _begin_counters(self, key: tuple[str, str]) -> None:
         """Begin at 0. A counter that comes into being at 480 has, to Prometheus, never grown: those items would not be seen."""
+        if key in self._begun:
+            return
+        self._begun.add(key)
         self._empty.labels(*key)
         self.enqueue_to_launch.labels(*key)
         self._item_seconds.add(key, {}, 0.0)
@@ -214,10 +218,12 @@ class OperatorMetrics:
         self._set_or_unknown(self._verification_expected, (namespace, worker), seconds)
 
     def _holds_back(self, key: tuple[str, str], reason: str | None) -> None:
-        for other in Reason:
-            if other != reason:
-                self._held_back.remove(*key, other)
+        # To remove each reason that it is not would take longer than the decision.
+        before = self._held_because.pop(key, None)
+        if before is not None and before != reason:
+            self._held_back.remove(*key, before)
         if reason is not None:
+            self._held_because[key] = reason
             self._held_back.labels(*key, reason).set(1)
             self._held_back_total.labels(*key, reason).inc()
 
@@ -261,6 +267,8 @@ class OperatorMetrics:
         for metric in self._of_worker:
             metric.remove_by_labels({"namespace": namespace, "worker": worker})
         self._item_seconds.remove((namespace, worker))
+        self._begun.discard((namespace, worker))
+        self._held_because.pop((namespace, worker), None)
 
     # -- what happened to this process --------------------------------------------------------------------------------
 

@@ -217,6 +217,7 @@ def test_a_resource_that_is_gone_leaves_nothing_and_others_stay(exported: Export
     assert exported.series() == before
     exported.metrics.forget("siorg", "main")
     everything(exported.metrics, "main")  # made again under the same name, it begins anew
+    assert exported.series() > before
     assert exported.registry.get_sample_value("siorg_operator_decisions_held_back_total", {**ONE, "reason": "Suspended"}) == 1
 
 

@@ -1,232 +1,38 @@
-"""The decision driven through whole days of a small world: a queue, Jobs that share it, trouble that comes and goes.
+"""The real operator through hours of a small world: a queue, Jobs that share it, trouble that comes and goes as a test says.
 
 Nothing here sleeps: the world goes from one event to the next. The first cases are those of reference/operators.md, part B,
-for which other formulas launch up to three times as many Jobs.
+for which other formulas launch up to three times as many Jobs. Worlds in which everything goes wrong: ``tests/unit/simulation``.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from siorg_operator.api.resource import SiorgSyncWorker, Status
-from siorg_operator.decide.job_failures import Pacing
-from siorg_operator.decide.manifests import job_name
-from siorg_operator.decide.plan import Plan, plan
-from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Reading, Stuck, Summary
-from siorg_operator.decide.status import compose
-from support.operator_values import CREDENTIALS, at, carried_out, template_of, with_status, worker
+from support.simulation.scene import Scene as World
+from support.simulation.scene import close_all
 
 HOUR = 3600.0
-_LEASE_SECONDS = 60.0
 _PATIENCE_SECONDS = 30.0  # of a Job with SIORG, before it gives up
+_ON_THE_WAY = 4.0  # seconds at most that the Job controller, the scheduler and the kubelet take beside a container's start
 
 
-@dataclass(slots=True)
-class Run:
-    """A Job of the world: its pod is on its way, then it takes item after item until the queue is empty."""
-
-    name: str
-    slot: int
-    round: int
-    created: float
-    next: float
-    template: str
-    started: float | None = None
-    ended: float | None = None
-    ending: Ending = Ending.DONE
-    stuck: bool = False
-    busy: bool = False
-    done: int = 0
-
-    def seen(self) -> Job:
-        """As the operator sees it."""
-        if self.ended is None:
-            state = JobState.PENDING if self.started is None else JobState.ACTIVE
-        else:
-            state = JobState.SUCCEEDED if self.ending is Ending.DONE else JobState.FAILED
-        told = None
-        if self.ended is not None and self.started is not None and self.ending is not Ending.FAILED:
-            errors = 1 if self.ending is Ending.SIORG_UNAVAILABLE else 0
-            lived = self.ended - self.started
-            told = Summary("", 0, lived, {"completed": self.done}, requests=self.done + errors, request_errors=errors)
-        stuck = Stuck("ImagePullBackOff", "no such image", at(int(self.created)))
-        return Job(
-            name=self.name,
-            slot=self.slot,
-            round=self.round,
-            state=state,
-            created_at=at(int(self.created)),
-            template=self.template,
-            started_at=None if self.started is None else at(int(self.started)),
-            finished_at=None if self.ended is None else at(int(self.ended)),
-            ending=None if self.ended is None else self.ending,
-            stuck=stuck if self.stuck and self.ended is None else None,
-            summary=told,
-        )
-
-
-@dataclass
-class World:
-    """A queue, its Jobs, and the operator that looks at them: at its interval, and when something wakes it."""
-
-    resource: SiorgSyncWorker
-    arrivals: list[tuple[float, int]]
-    start_seconds: Callable[[], float] = lambda: 20.0
-    item_seconds: Callable[[], float] = lambda: 1.0
-    notified: bool = True
-    """Whether new items wake the operator, as LISTEN does."""
-    siorg_down: Callable[[float], bool] = lambda now: False
-    crashes: Callable[[float], bool] = lambda now: False
-    """Whether a Job that takes an item now dies of it."""
-    cannot_start: Callable[[float], bool] = lambda now: False
-    now: float = 0.0
-    queue: int = 0
-    runs: list[Run] = field(default_factory=list)
-    all_runs: list[Run] = field(default_factory=list)
-    launches: list[float] = field(default_factory=list)
-    probes: list[float] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    passes: int = 0
-    _look_at: float = 0.0
-    _woken: bool = False
-    _dying: set[str] = field(default_factory=set)
-    _remembers: tuple[Any, ...] = ()
-
-    # -- what happens -------------------------------------------------------------------------------------------------
-
-    def until(self, end: float) -> None:
-        """Go from event to event up to ``end``."""
-        while True:
-            comes = [
-                self._look_at,
-                *(when for when, _ in self.arrivals[:1]),
-                *(run.next for run in self.runs if run.ended is None),
-            ]
-            if self._woken:
-                comes.append(self.now + 0.1)  # passes have a spacing
-            if min(comes) > end:
-                self.now = end
-                return
-            self.now = max(min(comes), self.now)
-            while self.arrivals and self.arrivals[0][0] <= self.now:
-                self.queue += self.arrivals.pop(0)[1]
-                self._woken |= self.notified
-            for run in self.runs:
-                if run.ended is None and run.next <= self.now:
-                    self._go_on(run)
-            if self._woken or self.now >= self._look_at:
-                self._look()
-
-    def to_rest(self, *, within: float) -> None:
-        """Until nothing waits and nothing runs."""
-        deadline = self.now + within
-        while self.queue or self.arrivals or any(run.ended is None for run in self.runs):
-            assert self.now < deadline, f"no rest within {within:g} s: {self.queue} wait, {self.reasons}"
-            self.until(min(self.now + 30.0, deadline))
-
-    def _go_on(self, run: Run) -> None:
-        if run.started is None and self.cannot_start(self.now):
-            run.stuck, run.next = True, float("inf")
-            self._woken = True
-        elif run.started is None:
-            run.started, run.stuck = self.now, False
-            self._woken = True
-            self._take(run)
-        elif run.name in self._dying:
-            self._end(run, Ending.FAILED)
-            self._come_back(1, _LEASE_SECONDS)
-        elif run.busy and self.siorg_down(self.now):
-            self.queue += 1  # given back unharmed
-            self._end(run, Ending.SIORG_UNAVAILABLE)
-        else:
-            run.done += run.busy
-            self._take(run)
-
-    def _take(self, run: Run) -> None:
-        """Claim an item, or end."""
-        run.busy = self.queue > 0
-        if not run.busy:
-            self._end(run, Ending.DONE)
-            return
-        self.queue -= 1
-        if self.crashes(self.now):
-            self._dying.add(run.name)
-            run.next = self.now + 1.0
-        else:
-            run.next = self.now + (_PATIENCE_SECONDS if self.siorg_down(self.now) else max(self.item_seconds(), 0.01))
-
-    def _come_back(self, items: int, after: float) -> None:
-        self.arrivals = sorted([*self.arrivals, (self.now + after, items)])
-
-    def _end(self, run: Run, ending: Ending) -> None:
-        run.ended, run.ending, run.next = self.now, ending, float("inf")
-        self._woken = True
-
-    # -- the operator -------------------------------------------------------------------------------------------------
-
-    def _look(self) -> None:
-        self._woken = False
-        self.passes += 1
-        queue = QueueState(Reading(self.queue, due=self.queue), CREDENTIALS)
-        jobs = [run.seen() for run in self.runs]
-        decided = plan(self.resource, queue, jobs, at(self.now), Pacing())
-        self.reasons[decided.reason] += 1
-        self._carry_out(decided)
-        newest = max((job.finished_at for job in jobs if job.finished_at), default=None)
-        at_rest = decided.depth == 0 and decided.unfinished == 0
-        remembers = (decided.backoff and decided.backoff.failures, decided.size.rates.items, newest, decided.remove, at_rest)
-        if remembers != self._remembers:  # nothing else of the status has a say in later decisions
-            status = Status.model_validate(compose(self.resource, queue, carried_out(decided), jobs, at(self.now)))
-            self.resource, self._remembers = self.resource.model_copy(update={"status": status}), remembers
-        waits = decided.poll_seconds if decided.wake_seconds is None else min(decided.poll_seconds, decided.wake_seconds)
-        self._look_at = self.now + max(waits, 0.1)
-
-    def _carry_out(self, decided: Plan) -> None:
-        for launch in decided.launches:
-            name = job_name(self.resource, launch.slot, launch.round)
-            assert all(run.name != name for run in self.all_runs), "a name was given twice"
-            starts = self.now + self.start_seconds()
-            run = Run(name, launch.slot, launch.round, self.now, starts, template_of(self.resource))
-            self.runs.append(run)
-            self.all_runs.append(run)
-            self.launches.append(self.now)
-            if decided.launch_reason == "Probe":
-                self.probes.append(self.now)
-        assert len(self.unfinished) <= max(self.resource.spec.scaling.max_jobs, 0) or not decided.launches
-        slots = [run.slot for run in self.unfinished]
-        assert len(set(slots)) == len(slots)
-        for removal in decided.end:
-            (run,) = [run for run in self.unfinished if run.name == removal.name]
-            assert run.started is None
-            self._end(run, Ending.STUCK)
-        self.runs = [run for run in self.runs if run.name not in {job.name for job in decided.remove}]
-
-    # -- what came of it ----------------------------------------------------------------------------------------------
-
-    @property
-    def unfinished(self) -> list[Run]:
-        """Jobs that are there or on their way."""
-        return [run for run in self.runs if run.ended is None]
-
-    @property
-    def empty_handed(self) -> int:
-        """Jobs that found nothing."""
-        return sum(run.ending is Ending.DONE and run.ended is not None and run.done == 0 for run in self.all_runs)
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    close_all()
 
 
 def every(seconds: float, items: int, *, times: int) -> list[tuple[float, int]]:
     return [(1.0 + n * seconds, items) for n in range(times)]
 
 
-def scaled(**scaling: Any) -> SiorgSyncWorker:
-    return worker(scaling=scaling)
+def scaled(**scaling: Any) -> dict[str, Any]:
+    return scaling
 
 
 def gaps(moments: Iterable[float]) -> list[float]:
@@ -248,14 +54,14 @@ def test_an_hour_of_work(
     resource = scaled(itemsPerJob=50, maxJobs=10, pollIntervalSeconds=poll)
     world = World(resource, list(arrivals), lambda: start, lambda: item, notified=notified)
     world.until(HOUR + 60)
-    assert (len(world.launches), world.empty_handed, world.queue, world.unfinished) == (launches, 0, 0, [])
-    assert sum(run.ended - run.created for run in world.all_runs if run.ended is not None) <= job_seconds
+    assert (len(world.launches), world.empty_handed, world.queue.claimable, world.unfinished) == (launches, 0, 0, [])
+    assert sum(job.finished_at - job.made for job in world.all_jobs) <= job_seconds + _ON_THE_WAY * launches
 
 
 @pytest.mark.parametrize("poll", [5, 30])
 def test_a_backlog_of_1000_with_10_jobs(poll: int) -> None:
     world = World(scaled(maxJobs=10, pollIntervalSeconds=poll), [(0.0, 1000)], lambda: 19.0)
-    world.to_rest(within=119)
+    world.to_rest(within=119 + _ON_THE_WAY)
     assert (len(world.launches), world.empty_handed) == (10, 0)
 
 
@@ -278,7 +84,7 @@ def test_at_rest_it_only_polls() -> None:
 def test_a_burst_is_taken_up_in_steps() -> None:
     world = World(scaled(maxJobs=100, maxLaunchesPerStep=10, itemsPerJob=1), [(0.0, 100)], lambda: 60.0)
     world.until(59)
-    assert Counter(world.launches).most_common(1)[0][1] == 10
+    assert Counter(world.decisions).most_common(1)[0][1] == 10
     assert len(world.launches) == 100
 
 
@@ -300,12 +106,12 @@ def test_siorg_down_for_an_hour() -> None:
     assert all(low <= gap <= high for gap, (low, high) in zip(gaps(probes), bounds, strict=False)), gaps(probes)
     # Back at full speed once one has found it alive.
     world.until(600 + HOUR + 600 * 1.2 + 60)
-    assert len([run for run in world.unfinished if run.started is not None]) == 10
+    assert world.working == 10
 
 
 def test_siorg_down_with_a_queue_that_is_filled_now_and_then() -> None:
     world = World(
-        scaled(maxJobs=10, pollIntervalSeconds=5), every(30, 5, times=120), lambda: 5.0, lambda: 0.5,
+        scaled(maxJobs=10, pollIntervalSeconds=30), every(30, 5, times=120), lambda: 5.0, lambda: 0.5,
         siorg_down=lambda now: now < HOUR,
     )  # fmt: skip
     world.until(HOUR)
@@ -336,7 +142,7 @@ def test_one_crash_among_many_jobs_holds_nothing_back_for_long() -> None:
     dies = iter([*[False] * 200, True])
     world = World(scaled(maxJobs=10, itemsPerJob=10), [(0.0, 100_000)], lambda: 2.0, crashes=lambda now: next(dies, False))
     world.until(400)
-    assert [run.ending for run in world.all_runs if run.ended is not None] == [Ending.FAILED]
+    assert [job.failed for job in world.all_jobs if job.finished] == [1]
     assert len(world.unfinished) == 10
 
 
@@ -350,8 +156,7 @@ def test_an_image_that_cannot_be_pulled_is_tried_at_most_16_times_an_hour() -> N
 def test_a_corrected_image_is_used_at_once() -> None:
     world = World(scaled(maxJobs=5, itemsPerJob=1), [(0.0, 100)], lambda: 2.0, cannot_start=lambda now: now < 1000)
     world.until(1000)
-    job = world.resource.spec.job.model_copy(update={"image": "registry.example/siorg-job:2"})
-    world.resource = world.resource.model_copy(update={"spec": world.resource.spec.model_copy(update={"job": job})})
+    world.edit_job(image="registry.example/siorg-job:2")
     world.until(1000 + 5)
     assert world.launches[-4:] == [pytest.approx(1000, abs=5)] * 4  # what is stuck keeps its slot for a while
 
@@ -359,76 +164,19 @@ def test_a_corrected_image_is_used_at_once() -> None:
 def test_trouble_outlives_the_jobs_behind_it() -> None:
     world = World(scaled(maxJobs=5), [(0.0, 1000)], lambda: 2.0, siorg_down=lambda now: True)
     world.until(700)
-    world.runs = []  # their time to live was over
+    world.forget_finished()  # their time to live was over
     launched = len(world.launches)
     world.until(720)
-    assert world.resource.status.backoff is not None
+    assert world.status["backoff"]
     assert len(world.launches) - launched <= 1
 
 
 def test_a_success_that_is_not_kept_ends_trouble_for_good() -> None:
     dies = iter([True])
-    resource = worker(scaling={"maxJobs": 5}, job={"successfulJobsHistoryLimit": 0})
-    world = World(resource, every(120, 200, times=10), lambda: 2.0, lambda: 0.1, crashes=lambda now: next(dies, False))
+    world = World(
+        scaled(maxJobs=5), every(120, 200, times=10), lambda: 2.0, lambda: 0.1, crashes=lambda now: next(dies, False),
+        successfulJobsHistoryLimit=0,
+    )  # fmt: skip
     world.until(1500)
     bursts = Counter(int(moment // 120) for moment in world.launches if moment > 240)
     assert set(bursts.values()) == {4}  # and not one probe after the other
-
-
-# -- anything ---------------------------------------------------------------------------------------------------------
-
-
-def anything(seed: int) -> World:
-    """A world in which everything goes wrong for a while, and then no more."""
-    pick = random.Random(seed)
-    most = pick.randint(1, 12)
-    scaling: dict[str, Any] = {
-        "maxJobs": most,
-        "minJobs": pick.randint(0, most),
-        "itemsPerJob": pick.choice([1, 5, 20, 100]),
-        "maxLaunchesPerStep": pick.choice([1, 3, 10]),
-        "pollIntervalSeconds": pick.choice([10, 30, 120]),
-    }
-    if pick.random() < 0.5:
-        scaling["targetDrainSeconds"] = pick.choice([5, 60, 600])
-    history = {"successfulJobsHistoryLimit": pick.choice([0, 1, 3]), "failedJobsHistoryLimit": pick.choice([1, 3])}
-    slow, quick = pick.choice([1.0, 10.0, 60.0]), pick.choice([0.05, 0.5, 2.0])
-    windows = {name: (pick.uniform(0, 300), pick.choice([0.0, 0.0, 60.0, 300.0])) for name in ("siorg", "crash", "image")}
-
-    def trouble(name: str, chance: float) -> Callable[[float], bool]:
-        begin, lasts = windows[name]
-        return lambda now: begin <= now < begin + lasts and pick.random() < chance
-
-    arrivals = sorted((pick.uniform(0, 400), pick.randint(1, 60)) for _ in range(pick.randint(1, 6)))
-    return World(
-        worker(scaling=scaling, job=history),
-        arrivals,
-        lambda: pick.uniform(0.5, slow),
-        lambda: pick.uniform(0.01, quick),
-        notified=pick.random() < 0.7,
-        siorg_down=trouble("siorg", 1.0),
-        crashes=trouble("crash", pick.choice([0.02, 0.3, 1.0])),
-        cannot_start=trouble("image", pick.choice([0.3, 1.0])),
-    )
-
-
-@pytest.mark.parametrize("seed", range(0, 400, 100))
-def test_everything_comes_to_rest_with_an_empty_queue(seed: int) -> None:
-    for one in range(seed, seed + 100):
-        world = anything(one)
-        items = sum(count for _, count in world.arrivals)
-        world.to_rest(within=2 * HOUR)
-        launched = len(world.launches)
-        assert sum(run.done for run in world.all_runs) == items, f"seed {one}"
-        world.until(world.now + 2 * world.resource.spec.scaling.poll_interval_seconds + 1)
-        assert len(world.launches) == launched, f"seed {one}: a Job for nothing"
-        assert world.unfinished == [], f"seed {one}"
-
-
-def test_the_operator_may_forget_everything_but_what_status_holds() -> None:
-    # A restart: the same world, a new resource object with the status that was written.
-    world = anything(7)
-    for _ in range(100):
-        world.until(world.now + 20)
-        world.resource = with_status(world.resource, world.resource.status.body())
-    world.to_rest(within=HOUR)
