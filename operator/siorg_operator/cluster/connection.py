@@ -21,7 +21,9 @@ from siorg_operator.settings import NAMESPACE_FILE
 
 POOL_SIZE: Final = 8  # requests under way at once; a slow API server must not pile up threads
 CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 15.0
+READ_SECONDS: Final = 35.0  # a webhook may take 30 s of it
+REQUEST_SECONDS: Final = CONNECT_SECONDS + READ_SECONDS
+"""The slowest request that is allowed: all that waits for one waits at least so long."""
 _LONGEST_MESSAGE = 500  # characters
 
 Body: TypeAlias = dict[str, Any]
