@@ -6,6 +6,7 @@ Bodies are dictionaries and answers are read as JSON: the models of Kubernetes' 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -24,6 +25,8 @@ CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 35.0  # a webhook may take 30 s of it
 REQUEST_SECONDS: Final = CONNECT_SECONDS + READ_SECONDS
 """The slowest request that is allowed: all that waits for one waits at least so long."""
+_LONGEST_RETRY_AFTER_SECONDS = 60.0
+_PIECE_BYTES = 65_536
 _LONGEST_MESSAGE = 500  # characters
 
 Body: TypeAlias = dict[str, Any]
@@ -63,23 +66,31 @@ def request(
     """Call ``method`` of one of the client's APIs with ``arguments`` and ``options``; its answer as JSON.
 
     ``verb`` (as RBAC has it: get, create, patch, …) and ``resource`` (the plural) are for messages. ``timeout``: seconds for
-    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read. ``clock``: learns from the answer.
+    all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for the rest. ``clock``: learns from the answer.
 
     Raises:
         ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.
     """
     asked_at = 0.0 if clock is None else clock.monotonic()
+    retry_after = 0.0
+    data: bytes | str
 
     def learn(headers: Any) -> None:
-        if clock is not None and headers is not None:
+        nonlocal retry_after
+        if headers is None:
+            return
+        with suppress(ValueError):  # there is none, or it is a date, which the API server sends never
+            retry_after = min(max(float(headers.get("Retry-After") or ""), 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+        if clock is not None:
             clock.answered(headers.get("Date"), asked_at, clock.monotonic())
 
+    until = time.monotonic() + (REQUEST_SECONDS if timeout is None else timeout)
     try:
         limits = (CONNECT_SECONDS, READ_SECONDS) if timeout is None else timeout
         answer = method(*arguments, **options, _preload_content=False, _request_timeout=limits)
         learn(answer.headers)
         try:
-            status, data = answer.status, answer.read()
+            status, data = answer.status, _content(answer, until)
         finally:
             answer.close()
         found = {} if status >= 400 else json.loads(data)
@@ -93,7 +104,17 @@ def request(
     else:
         if status < 400:
             return found
-    raise ClusterError(f"{verb} {resource}: {status}: {_message(data)[:_LONGEST_MESSAGE]}", status)
+    raise ClusterError(f"{verb} {resource}: {status}: {_message(data)[:_LONGEST_MESSAGE]}", status, retry_after)
+
+
+def _content(answer: urllib3.BaseHTTPResponse, until: float) -> bytes:
+    """All of an answer, however many pieces it comes in: a limit of each read would be none of all of them."""
+    content = bytearray()
+    while piece := answer.read1(_PIECE_BYTES):
+        content += piece
+        if time.monotonic() > until:
+            raise TimeoutError("the answer did not come to its end")
+    return bytes(content)
 
 
 def _message(body: object) -> str:

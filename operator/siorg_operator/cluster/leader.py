@@ -140,8 +140,13 @@ def _micro_time(at: datetime) -> str:
 
 def end_process(reason: str) -> None:
     """Log that the lead is lost and end the process with exit code 1: no cleaning up, nothing more is written anywhere."""
+    exit_at_once(f"Lost leadership; exiting at once: {reason}")
+
+
+def exit_at_once(message: str) -> None:
+    """Log it and end the process with exit code 1, whatever hangs."""
     # On another thread: whatever hangs may hold the log's lock, or be whoever should read our standard error.
-    saying = threading.Thread(target=_log.error, args=(f"Lost leadership; exiting at once: {reason}",), daemon=True)
+    saying = threading.Thread(target=_log.error, args=(message,), daemon=True)
     saying.start()
     saying.join(_LAST_WORDS_SECONDS)
     os._exit(1)

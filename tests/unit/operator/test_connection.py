@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +22,9 @@ REFUSED = b'{"kind": "Status", "code": 403, "message": "jobs.batch is forbidden"
 DATED = {"Date": "Sun, 24 Nov 2030 12:00:00 GMT"}
 
 
-def answers(status: int, body: bytes) -> Callable[..., Any]:
-    return lambda **_: SimpleNamespace(status=status, headers=DATED, read=lambda: body, close=lambda: None)
+def answers(status: int, body: bytes, headers: Mapping[str, str] = DATED) -> Callable[..., Any]:
+    pieces = iter([body, b""])
+    return lambda **_: SimpleNamespace(status=status, headers=headers, read1=lambda _: next(pieces), close=lambda: None)
 
 
 def raises(error: Exception) -> Callable[..., Any]:
@@ -35,6 +36,24 @@ def raises(error: Exception) -> Callable[..., Any]:
 
 def test_an_answer_is_read_as_json() -> None:
     assert request("get", "jobs", answers(200, b'{"items": []}')) == {"items": []}
+
+
+def test_an_answer_that_comes_in_drops_has_a_limit_as_a_whole() -> None:
+    def drips(**_: Any) -> Any:
+        return SimpleNamespace(status=200, headers=DATED, read1=lambda _: b" ", close=lambda: None)
+
+    with pytest.raises(ClusterError, match="the answer did not come to its end") as failed:
+        request("get", "jobs", drips, timeout=0.05)
+    assert failed.value.may_be_done
+
+
+@pytest.mark.parametrize(
+    ("asks", "seconds"), [("7", 7.0), ("9999", 60.0), ("-1", 0.0), ("", 0.0), ("Sun, 24 Nov 2030 12:00:00 GMT", 0.0)]
+)
+def test_for_how_long_an_answer_asks_not_to_be_asked_again(asks: str, seconds: float) -> None:
+    with pytest.raises(ClusterError) as refused:
+        request("get", "jobs", answers(429, REFUSED, {"Retry-After": asks}))
+    assert refused.value.retry_after == seconds
 
 
 def test_each_answer_tells_the_time_also_a_refusal() -> None:
