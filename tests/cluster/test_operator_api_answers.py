@@ -19,6 +19,13 @@ IMPATIENT = HASTE | {"siorg_operator.control.watches._FIRST_PAUSE_SECONDS": 0.05
 BROKEN = b'{"type":"MODIFIED","object":{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"sy\n'
 CURTAIN = "<html>Bad Gateway</html>"
 
+CURT = {
+    "siorg_operator.control.loop._STOP_SECONDS": 0.5,
+    "siorg_operator.cluster.client._CLOSING_SECONDS": 0.5,
+    "siorg_operator.cluster.leader._RELEASE_SECONDS": 0.5,
+}
+"""Little patience with what hangs at the end."""
+
 ANSWERS: dict[str, dict[str, Any]] = {
     # what kopf's next lists and watches are answered with, for a while
     "no longer authorized": {"status": 401},
@@ -106,15 +113,7 @@ def test_a_token_that_is_refused_everywhere_for_a_while_ends_nobody(world: World
 def test_an_operator_ends_in_time_although_nothing_is_answered(world: World, server: ApiServer) -> None:
     world.secret()
     world.enqueue(10)
-    operator = world.operator(
-        LEADER_ELECTION="true",
-        constants=HASTE
-        | {
-            "siorg_operator.control.loop._STOP_SECONDS": 0.5,
-            "siorg_operator.cluster.client._CLOSING_SECONDS": 0.5,
-            "siorg_operator.cluster.leader._RELEASE_SECONDS": 0.5,
-        },
-    )
+    operator = world.operator(LEADER_ELECTION="true", constants=HASTE | CURT)
     world.create()
     eventually(world.jobs)
     with (
@@ -127,6 +126,16 @@ def test_an_operator_ends_in_time_although_nothing_is_answered(world: World, ser
         operator.send(signal.SIGTERM)
         assert operator.ends() == 0
     assert '"Ended"' in operator.log
+
+
+@pytest.mark.parametrize("election", ["true", "false"])
+def test_an_operator_that_has_had_no_answer_yet_ends_in_time(world: World, server: ApiServer, election: str) -> None:
+    operator = world.operator(start=False, LEADER_ELECTION=election, constants=HASTE | CURT)
+    with server.fault(hang=True, user_agent="siorg-operator", namespace=world.namespace) as hangs:
+        operator.start(ready=False)
+        eventually(lambda: hangs.hits)
+        operator.send(signal.SIGTERM)
+        assert operator.ends() == 0
 
 
 def test_an_operator_that_hangs_ends_by_force_and_says_so(world: World, server: ApiServer) -> None:
@@ -152,3 +161,16 @@ def test_slow_admission_holds_up_launches_and_restarts_nobody(world: World, serv
     assert (census.most, census.doubled) == (POOL_SIZE + 1, [])
     world.release()
     world.wait_until_drained()
+
+
+def test_launches_that_hang_in_admission_hold_up_no_other_resource(world: World, server: ApiServer) -> None:
+    world.secret()
+    world.enqueue(200)
+    world.operator()
+    many = world.resource(scaling={"maxJobs": POOL_SIZE, "maxLaunchesPerStep": POOL_SIZE})
+    with server.fault(verb="create", resource="jobs", namespace=world.namespace, hang=True) as hangs:
+        world.create(many)
+        eventually(lambda: hangs.hits >= POOL_SIZE - 2)
+        world.create(world.resource("other", suspend=True))
+        eventually(lambda: world.status("other").get("conditions"))
+        assert hangs.hits < POOL_SIZE

@@ -35,6 +35,7 @@ from siorg_runtime.redaction import redactor
 
 FIELD_MANAGER: Final = "siorg-operator"
 _CLOSING_SECONDS = 5.0  # for requests in flight
+_KEPT_THREADS = 2  # for all but launches: admission of Jobs may be slow, and status and Secrets of others do not wait for it
 _READS = frozenset({"get", "list"})
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
@@ -93,6 +94,7 @@ class Kubernetes:
         self._threads = futures.ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="kubernetes")
         self._free = asyncio.Semaphore(POOL_SIZE)
         """Threads. The pool has a queue of its own, which does not tell when a request leaves it."""
+        self._free_for_launches = asyncio.Semaphore(POOL_SIZE - _KEPT_THREADS)
         self._in_flight: set[futures.Future[Body]] = set()
 
     def close(self) -> None:
@@ -283,7 +285,8 @@ class Kubernetes:
                 raise ClusterError(f"{verb} {what}: not done, another replica may lead by now")
             return request(verb, what, method, *arguments, clock=self.clock, **options)
 
-        future = await self._begin(call)
+        lanes = [self._free_for_launches, self._free] if (verb, what) == ("create", "jobs") else [self._free]
+        future = await self._begin(call, lanes)
         began, code = time.monotonic(), 0
         try:
             answer = await asyncio.wrap_future(future)
@@ -297,21 +300,30 @@ class Kubernetes:
             self._health.request_ended()
             self._metrics.api_call(verb, what, code, time.monotonic() - began)
 
-    async def _begin(self, call: Callable[[], Body]) -> futures.Future[Body]:
-        """Have a thread make the call, as soon as one is free."""
-        self._health.request_queued()
-        try:
-            await self._free.acquire()
-        finally:
-            self._health.request_began()
-        loop = asyncio.get_running_loop()
+    async def _begin(self, call: Callable[[], Body], lanes: Sequence[asyncio.Semaphore]) -> futures.Future[Body]:
+        """Have a thread make the call, as soon as one is free in all ``lanes``."""
+        loop, taken = asyncio.get_running_loop(), list[asyncio.Semaphore]()
+
+        def leave() -> None:
+            for lane in taken:
+                lane.release()
 
         def ended(future: futures.Future[Body]) -> None:
             self._in_flight.discard(future)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._free.release)
+                loop.call_soon_threadsafe(leave)
 
-        future = self._threads.submit(call)
+        self._health.request_queued()
+        try:
+            for lane in lanes:
+                await lane.acquire()
+                taken.append(lane)
+            future = self._threads.submit(call)
+        except BaseException:
+            leave()
+            raise
+        finally:
+            self._health.request_began()
         self._in_flight.add(future)
         future.add_done_callback(ended)
         return future
