@@ -205,6 +205,22 @@ def test_a_leader_that_cannot_renew_ends_itself_and_a_standby_goes_on_trying(
     assert [record for record in caplog.records if record.levelname == "WARNING"]
 
 
+@pytest.mark.parametrize("name", [NAME, OTHERS[0]], ids=["one lease", "two leases"])
+def test_answers_that_take_half_of_the_renew_deadline_end_no_leader_and_keep_nobody_from_leading(
+    server: ApiServer, join: Join, name: str
+) -> None:
+    with server.fault(resource="leases", delay=1.0):
+        leader = join(lease=3, renew=2, name=name)
+        leader.leads()
+        standby = join(lease=3, renew=2, name=name)
+        leader.tries(4)
+        assert leader.leadership.is_leader
+        assert not standby.leadership.is_leader
+        leader.end()
+        standby.leads()
+    assert leader.lost == standby.lost == []
+
+
 def test_a_lost_answer_and_a_short_trouble_end_nobody_and_are_logged_once(
     server: ApiServer, join: Join, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 from kube_double.server import ApiServer
-from siorg_operator.control.handlers import WATCHED
 from support.fleet import eventually
 from support.job_census import job_census
-from support.operator_process import Operator
 from support.siorg_world import HASTE, HELD_IMAGE, RESOURCE, World, crd
 
 OURS = "siorg-operator"
@@ -161,19 +159,6 @@ def test_while_the_api_server_is_gone_jobs_go_on_and_afterwards_so_does_the_oper
         drain(world)
 
 
-def test_a_token_that_is_refused_for_a_while_is_asked_for_again(world: World, server: ApiServer) -> None:
-    world.secret()
-    operator = world.operator()
-    world.create()
-    world.wait_for_condition("Ready", "True")
-    with server.fault(namespace=world.namespace, user_agent="kopf", status=401) as refused:
-        server.cut()
-        eventually(lambda: refused.hits > len(WATCHED))
-    world.enqueue(10)
-    drain(world, 10)
-    assert operator.running
-
-
 def test_a_leader_whose_watches_are_not_answered_is_not_ready_and_tells_for_how_long(world: World, server: ApiServer) -> None:
     operator = world.operator(constants=HASTE | {"siorg_operator.serving.health.WATCH_SECONDS": 0.5})
     with server.fault(verb="watch", resource="jobs", namespace=world.namespace, user_agent="kopf", hang=True):
@@ -227,19 +212,11 @@ def test_a_definition_that_goes_and_comes_back_is_followed(world: World, server:
     eventually(lambda: not world.processes())  # its Jobs went with the resource
 
     world.kube.apply_crd(definition)
-    restart_where_it_ended(operator)
 
     world.release()
     world.create()
     drain(world, 10)
-
-
-def restart_where_it_ended(operator: Operator) -> None:
-    """As Kubernetes would: an operator whose watch is over for good ends, and is started again."""
-    eventually(lambda: operator.probe("readyz") if operator.running else True)
-    if not operator.running:
-        operator.ends()
-        operator.start()
+    assert operator.running
 
 
 @contextmanager

@@ -93,12 +93,15 @@ class Answering:
             return web.Response()
         reason = _REASONS.get(trouble.status, "Unknown")
         code, text = _failure(Refused(trouble.status, reason, trouble.message or f"{reason}: this test wants it so"))
-        return await self._send(request, replace(asked, status=code), code, text)
+        text = text if trouble.text is None else trouble.text.encode()
+        return await self._send(request, replace(asked, status=code), code, text, trouble.retry_after)
 
-    async def _send(self, request: web.BaseRequest, asked: Request, code: int, text: bytes) -> web.StreamResponse:
+    async def _send(
+        self, request: web.BaseRequest, asked: Request, code: int, text: bytes, retry_after: str = "1"
+    ) -> web.StreamResponse:
         self.record(asked)
         await self._call_back("before", asked)
-        headers = {"Retry-After": "1"} if code == 429 else {}
+        headers = {"Retry-After": retry_after} if code == 429 else {}
         response = web.Response(body=text, status=code, headers=headers, content_type="application/json")
         if self.hooks.at("after"):
             with suppress(ConnectionError):
@@ -249,7 +252,7 @@ class Answering:
         wanted = Wanted(
             target.kind.collection, target.namespace, self._selector(request), query.get("resourceVersion", ""),
             query.get("allowWatchBookmarks", "").lower() in ("true", "1"), float(query.get("timeoutSeconds") or _WATCH_SECONDS),
-            self._form(request, target),
+            self._form(request, target), asked.user_agent,
         )  # fmt: skip
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/json"})
         response.enable_chunked_encoding()

@@ -49,6 +49,10 @@ class Trouble:
     status: int | None = None
     """The answer; 410 for a watch is the answer itself, not an event in it."""
     message: str = ""
+    text: str | None = None
+    """The whole answer, with that status, instead of what Kubernetes would say."""
+    retry_after: str = "1"
+    """With 429."""
     delay: float = 0.0
     """Seconds to wait first."""
     hang: bool = False

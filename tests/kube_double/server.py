@@ -24,14 +24,14 @@ from aiohttp.web_protocol import RequestHandler
 from kube_double.answering import Answering
 from kube_double.authorizer import Rule
 from kube_double.definitions import Definitions
-from kube_double.errors import Body
+from kube_double.errors import Body, Refused
 from kube_double.garbage import GarbageCollector
 from kube_double.kinds import Kinds
 from kube_double.observed_requests import Hooks, Moment, Request, Trouble
 from kube_double.registry import MERGE_PATCH, DeleteOptions, Options, Registry
 from kube_double.selectors import by_labels
 from kube_double.store import Store
-from kube_double.watching import Watches
+from kube_double.watching import Watches, error_event
 
 _START_SECONDS = 10.0
 _GARBAGE_SECONDS = 0.02
@@ -165,9 +165,14 @@ class ApiServer:
         with self._store.lock:
             self._registry.forget()
 
-    def break_watches(self) -> None:
-        """End the watches that run with an ERROR event: 410 Gone."""
-        self._loop.call_soon_threadsafe(self._watches.break_off)
+    def break_watches(self, code: int = 410, *, line: bytes | None = None, user_agent: str = "") -> None:
+        """End the watches that run with an ERROR event of that code, or with a line that is no event at all.
+
+        ``user_agent``: a part of it, of those that end.
+        """
+        if line is None:
+            line = error_event(Refused(code, "Expired" if code == 410 else "InternalError", "this test wants it so").status)
+        self._loop.call_soon_threadsafe(self._watches.break_off, user_agent, line)
 
     # What it has
 

@@ -21,13 +21,14 @@ class Wanted:
     bookmarks: bool
     seconds: float
     form: Form
+    user_agent: str
 
 
 class Watches:
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop, bookmark_seconds: float) -> None:
         self._store, self._loop, self._bookmark_seconds = store, loop, bookmark_seconds
         self._sleepers: dict[Place, set[asyncio.Event]] = {}
-        self._breaks = 0
+        self._breaks: list[tuple[str, bytes]] = []
         store.listeners.append(self._changed)
 
     def _changed(self, place: Place, _: Change) -> None:
@@ -38,9 +39,9 @@ class Watches:
         for sleeper in self._sleepers.get(place, ()):
             sleeper.set()
 
-    def break_off(self) -> None:
-        """End every watch that runs: what it knows is too old."""
-        self._breaks += 1
+    def break_off(self, user_agent: str, line: bytes) -> None:
+        """End every watch that runs and has this in its User-Agent, with that line."""
+        self._breaks.append((user_agent, line))
         for place in list(self._sleepers):
             self._wake(place)
 
@@ -52,7 +53,7 @@ class Watches:
         """
         if not (wanted.version or "0").isdigit():
             raise bad_request(f"invalid resource version: {wanted.version!r}")
-        breaks, awake = self._breaks, asyncio.Event()
+        breaks, awake = len(self._breaks), asyncio.Event()
         self._sleepers.setdefault(wanted.place, set()).add(awake)
         try:
             ends = time.monotonic() + wanted.seconds
@@ -74,9 +75,10 @@ class Watches:
                 for change in changes:
                     if (line := _line(wanted, change)) is not None:
                         yield line
-                if self._breaks != breaks:
-                    yield _gone("too old resource version: 1 (2)")
-                    return
+                for user_agent, line in self._breaks[breaks:]:
+                    if user_agent in wanted.user_agent:
+                        yield line
+                        return
                 until = min(ends, bookmark_at if wanted.bookmarks else ends)
                 try:
                     async with asyncio.timeout(max(until - time.monotonic(), 0)):
@@ -106,12 +108,16 @@ def _line(wanted: Wanted, change: Change) -> bytes | None:
     return _event("DELETED", wanted.form.one(last))
 
 
+def error_event(status: Body) -> bytes:
+    return _event("ERROR", serialized(status))
+
+
 def _event(kind: str, text: bytes) -> bytes:
     return b'{"type":"' + kind.encode() + b'","object":' + text + b"}\n"
 
 
 def _gone(message: str) -> bytes:
-    return _event("ERROR", serialized(expired(message).status))
+    return error_event(expired(message).status)
 
 
 def _bookmark(wanted: Wanted, version: int) -> bytes:

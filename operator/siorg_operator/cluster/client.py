@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent import futures
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -27,6 +28,7 @@ from siorg_operator.decide.pods import PodRecord, pod_record
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, JobState, rfc3339
 from siorg_operator.decide.status import Event
+from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
 from siorg_runtime.logs import logger
 from siorg_runtime.redaction import redactor
@@ -34,6 +36,7 @@ from siorg_runtime.redaction import redactor
 FIELD_MANAGER: Final = "siorg-operator"
 _AS_US: Final = {"fieldManager": FIELD_MANAGER}
 _CLOSING_SECONDS = 5.0  # for requests in flight
+_KEPT_THREADS = 2  # for all but launches: admission of Jobs may be slow, and status and Secrets of others do not wait for it
 _READS = frozenset({"get", "list"})
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
@@ -71,6 +74,7 @@ class Kubernetes:
         *,
         may_write: Callable[[], bool] | None = None,
         clock: ClusterClock | None = None,
+        health: Health | None = None,
     ) -> None:
         """Prepare; nothing is asked yet.
 
@@ -79,12 +83,17 @@ class Kubernetes:
             metrics: counts every request.
             may_write: asked before each write: a replica that slept past its Lease must not act on what it saw before.
             clock: is kept right by each answer; None: a new one.
+            health: hears of each request.
         """
         self._api = api
         self._metrics = metrics
         self._may_write = may_write or (lambda: True)
         self.clock = clock or ClusterClock()
+        self._health = health or Health()
         self._threads = futures.ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="kubernetes")
+        self._free = asyncio.Semaphore(POOL_SIZE)
+        """Threads. The pool has a queue of its own, which does not tell when a request leaves it."""
+        self._free_for_launches = asyncio.Semaphore(POOL_SIZE - _KEPT_THREADS)
         self._in_flight: set[futures.Future[Body]] = set()
 
     def close(self) -> None:
@@ -93,6 +102,11 @@ class Kubernetes:
         left = futures.wait(self._in_flight, timeout=_CLOSING_SECONDS).not_done
         if left:
             log.warning("Requests are still in flight", requests=len(left))
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a request is under way still: its thread keeps the interpreter from its end."""
+        return bool(self._in_flight)
 
     # -- Jobs ---------------------------------------------------------------------------------------------------------
 
@@ -105,7 +119,7 @@ class Kubernetes:
             return _launched(await self._call("create", "jobs", namespace, body=manifest, options=_AS_US))
         except ClusterError as error:
             if error.code != 409:
-                raise ClusterError(f"{error}; {_advice(error, _JOB_ADVICE)}", error.code) from None
+                raise ClusterError(f"{error}; {_advice(error, _JOB_ADVICE)}", error.code, error.retry_after) from None
         # The name is taken: by the very Job that an earlier pass made without hearing of it, most likely.
         existing = await self._read_job(namespace, name)
         if existing is None:
@@ -187,7 +201,8 @@ class Kubernetes:
             options = {**_AS_US, "force": "true"}
             return await self._call("patch", "cronjobs", namespace, name, manifest, options=options, content_type=_APPLY_PATCH)
         except ClusterError as error:
-            raise ClusterError(f"CronJob {name}: {error}; {_advice(error, _CRON_JOB_ADVICE)}", error.code) from None
+            message = f"CronJob {name}: {error}; {_advice(error, _CRON_JOB_ADVICE)}"
+            raise ClusterError(message, error.code, error.retry_after) from None
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
         """Remove a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""
@@ -257,11 +272,10 @@ class Kubernetes:
                 raise ClusterError(f"{verb} {what}: not done, another replica may lead by now")
             return request(self._api, verb, what, *arguments, clock=self.clock, **more)
 
+        lanes = [self._free_for_launches, self._free] if (verb, what) == ("create", "jobs") else [self._free]
+        future = await self._begin(call, lanes)
         began, code = time.monotonic(), 0
         try:
-            future = self._threads.submit(call)
-            self._in_flight.add(future)
-            future.add_done_callback(self._in_flight.discard)
             answer = await asyncio.wrap_future(future)
         except ClusterError as error:
             code = error.code
@@ -270,7 +284,36 @@ class Kubernetes:
             code = 200
             return answer
         finally:
+            self._health.request_ended()
             self._metrics.api_call(verb, what, code, time.monotonic() - began)
+
+    async def _begin(self, call: Callable[[], Body], lanes: Sequence[asyncio.Semaphore]) -> futures.Future[Body]:
+        """Have a thread make the call, as soon as one is free in all ``lanes``."""
+        loop, taken = asyncio.get_running_loop(), list[asyncio.Semaphore]()
+
+        def leave() -> None:
+            for lane in taken:
+                lane.release()
+
+        def ended(future: futures.Future[Body]) -> None:
+            self._in_flight.discard(future)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(leave)
+
+        self._health.request_queued()
+        try:
+            for lane in lanes:
+                await lane.acquire()
+                taken.append(lane)
+            future = self._threads.submit(call)
+        except BaseException:
+            leave()
+            raise
+        finally:
+            self._health.request_began()
+        self._in_flight.add(future)
+        future.add_done_callback(ended)
+        return future
 
     async def _or_none(self, verb: str, what: str, *arguments: Any, **more: Any) -> Body | None:
         """As ``_call``; None where nothing has that name (any more)."""

@@ -7,6 +7,7 @@ that they import, cost more than the requests (25 MiB).
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -23,7 +24,11 @@ from siorg_operator.settings import NAMESPACE_FILE
 
 POOL_SIZE: Final = 8  # requests under way at once; a slow API server must not pile up threads
 CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 15.0
+READ_SECONDS: Final = 35.0  # a webhook may take 30 s of it
+REQUEST_SECONDS: Final = CONNECT_SECONDS + READ_SECONDS
+"""The slowest request that is allowed: all that waits for one waits at least so long."""
+_LONGEST_RETRY_AFTER_SECONDS = 60.0
+_PIECE_BYTES = 65_536
 _LONGEST_MESSAGE = 500  # characters
 _METHODS: Final = {"get": "GET", "list": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
 _GROUPS: Final = {
@@ -87,13 +92,15 @@ def request(
         options: of the query (``labelSelector``, ``fieldManager``, …).
         content_type: of the body.
         accept: of the answer.
-        timeout: seconds for all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for each read.
+        timeout: seconds for all of it; None: ``CONNECT_SECONDS`` for the connection and ``READ_SECONDS`` for the rest.
         clock: learns from the answer.
 
     Raises:
         ClusterError: it failed; the code is the answer's HTTP status, or 0 without an answer.
     """
     asked_at = 0.0 if clock is None else clock.monotonic()
+    retry_after = 0.0
+    until = time.monotonic() + (REQUEST_SECONDS if timeout is None else timeout)
     try:
         limits = (CONNECT_SECONDS, READ_SECONDS) if timeout is None else timeout
         headers = {"Accept": accept} | ({} if body is None else {"Content-Type": content_type})
@@ -104,8 +111,10 @@ def request(
         answer = api.call_api(*made, _request_timeout=limits).response
         if clock is not None:
             clock.answered(answer.headers.get("Date"), asked_at, clock.monotonic())
+        with suppress(ValueError):  # there is none, or it is a date, which the API server sends never
+            retry_after = min(max(float(answer.headers.get("Retry-After") or ""), 0.0), _LONGEST_RETRY_AFTER_SECONDS)
         try:
-            status, data = answer.status, answer.read()
+            status, data = answer.status, _content(answer, until)
         finally:
             answer.close()
         found = {} if status >= 400 else json.loads(data)
@@ -118,7 +127,17 @@ def request(
     else:
         if status < 400:
             return found
-    raise ClusterError(f"{verb} {resource}: {status}: {_message(data)[:_LONGEST_MESSAGE]}", status)
+    raise ClusterError(f"{verb} {resource}: {status}: {_message(data)[:_LONGEST_MESSAGE]}", status, retry_after)
+
+
+def _content(answer: urllib3.BaseHTTPResponse, until: float) -> bytes:
+    """All of an answer, however many pieces it comes in: a limit of each read would be none of all of them."""
+    content = bytearray()
+    while piece := answer.read1(_PIECE_BYTES):
+        content += piece
+        if time.monotonic() > until:
+            raise TimeoutError("the answer did not come to its end")
+    return bytes(content)
 
 
 def _path(resource: str, *, named: bool) -> str:

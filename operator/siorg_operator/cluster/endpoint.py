@@ -9,6 +9,7 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -38,6 +39,7 @@ def configuration(environ: Mapping[str, str] = os.environ) -> client.Configurati
     try:
         if in_cluster:
             config.load_incluster_config(client_configuration=found)  # type: ignore[no-untyped-call]
+            found.refresh_api_key_hook = _read_token  # type: ignore[assignment]
         else:
             config.load_kube_config(client_configuration=found)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
@@ -49,6 +51,13 @@ def configuration(environ: Mapping[str, str] = os.environ) -> client.Configurati
         if proxy is not None:
             _use(found, proxy)
     return found
+
+
+def _read_token(configuration: client.Configuration) -> None:
+    """Anew for each request: for a minute after it changed, as the client keeps it, a leader would have lost its Lease."""
+    with suppress(OSError):
+        if token := _TOKEN.read_text(encoding="utf-8").strip():
+            configuration.api_key["BearerToken"] = f"bearer {token}"
 
 
 def _is_loopback(url: str) -> bool:

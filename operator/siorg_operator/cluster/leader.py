@@ -15,11 +15,12 @@ and that runs on while the machine sleeps. The times written into the Lease are 
 Whoever reconciles the resources of a namespace holds its Lease ``LEASE``, from whatever installation: a second one in the same
 namespace stands by. Where SIORG_OPERATOR_LEASE_NAME names another Lease, by which older versions of that installation led, that
 one is held too, and taken first: replicas before and after an upgrade never lead together, and as the namespace's comes last for
-all, no two wait for each other.
+all, no two wait for each other. They are renewed side by side, each with one request where nobody else wrote: only the slowest
+answer counts, and all may take as long as the lease allows two of them in a row (``answer_seconds``).
 
-The renew deadline is shorter than the lease duration, so a leader is gone before another may lead, whatever hangs: renewing
-has a thread and connections of its own (a stuck event loop loses no lead), a watchdog thread ends the process when the renewing
-one hangs, and ``is_leader`` is asked before each write, which a machine that slept cannot answer wrongly.
+A leader is gone before another may lead, whatever hangs (``leads_until``): renewing has threads and connections of its own (a
+stuck event loop loses no lead), a watchdog thread ends the process when the renewing one hangs, and ``is_leader`` is asked before
+each write, which a machine that slept cannot answer wrongly.
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from kubernetes import client
 
-from siorg_operator.cluster.connection import Body, request
+from siorg_operator.cluster.connection import REQUEST_SECONDS, Body, request
 from siorg_operator.cluster.endpoint import connected
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.settings import OperatorSettings
@@ -49,7 +52,9 @@ _log = logger(__name__)
 LEASE: Final = "siorg-operator"
 """The name of the Lease of whoever reconciles a namespace's resources."""
 
-_REQUESTS_A_DEADLINE = 4  # of one Lease: a try is two requests, and a second try has to fit in before the deadline
+_MARGIN = 0.2  # of the time between renew deadline and lease duration: for the watchdog, and for the last words
+_RELEASE_SECONDS = 10.0  # the process has a grace to end in, and a lease that is not released expires
+_CHANGED = frozenset({404, 409})  # it is gone, or another wrote since we did
 _WATCHED_EVERY = 0.25  # seconds
 _LAST_WORDS_SECONDS = 1.0
 
@@ -93,6 +98,24 @@ def remaining(observed: Observed | None, identity: str, duration: float, now: fl
     return max(observed.since + longest - now, 0.0)
 
 
+def leads_until(asked_at: float, answered_at: float, duration: float, renew: float) -> float:
+    """Until when who renewed a lease may act, if it does not renew it again; all in seconds.
+
+    For ``renew`` from the answer on: it was not known sooner. But a slow answer may have been true since it was asked for, and
+    then another may lead when ``duration`` has passed since.
+    """
+    return min(answered_at + renew, asked_at + _respected(duration, renew))
+
+
+def answer_seconds(duration: float, renew: float) -> float:
+    """For how long an answer about a Lease is waited: if all take as long, the next one is there before the lead is over."""
+    return min(_respected(duration, renew) / 2, renew, REQUEST_SECONDS)
+
+
+def _respected(duration: float, renew: float) -> float:
+    return duration - (duration - renew) * _MARGIN
+
+
 def held(before: Body, identity: str, duration: float, at: datetime) -> Body:
     """The Lease's spec with ``identity`` as its holder, from the spec that it had; empty: there was no Lease."""
     time = _micro_time(at)
@@ -117,8 +140,13 @@ def _micro_time(at: datetime) -> str:
 
 def end_process(reason: str) -> None:
     """Log that the lead is lost and end the process with exit code 1: no cleaning up, nothing more is written anywhere."""
+    exit_at_once(f"Lost leadership; exiting at once: {reason}")
+
+
+def exit_at_once(message: str) -> None:
+    """Log it and end the process with exit code 1, whatever hangs."""
     # On another thread: whatever hangs may hold the log's lock, or be whoever should read our standard error.
-    saying = threading.Thread(target=_log.error, args=(f"Lost leadership; exiting at once: {reason}",), daemon=True)
+    saying = threading.Thread(target=_log.error, args=(message,), daemon=True)
     saying.start()
     saying.join(_LAST_WORDS_SECONDS)
     os._exit(1)
@@ -135,6 +163,9 @@ class _Lease:
         self._duration = duration
         self._timeout = timeout
         self._observed: Observed | None = None
+        self._ours: Body | None = None
+        self.asked_at = self.answered_at = 0.0
+        """Of the last request that made it ours."""
 
     def __str__(self) -> str:
         return "/".join(self._place)
@@ -143,6 +174,11 @@ class _Lease:
     def holder(self) -> str:
         """Who held it when it was read last; empty: nobody."""
         return "" if self._observed is None else self._observed.holder
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was when we heard of it last."""
+        return self._ours is not None
 
     @property
     def is_anothers(self) -> bool:
@@ -154,23 +190,41 @@ class _Lease:
 
     def ask(self) -> bool:
         """Take or renew it; whether it is ours from now on."""
+        self._ours = None
         lease = self._read()
-        spec = {} if lease is None else lease.get("spec") or {}
         if lease is not None:
-            self._observed = observe(self._observed, spec, _now())
+            self._observed = observe(self._observed, lease.get("spec") or {}, _now())
         if self.remaining() > 0:
             return False
-        wanted = held(spec, self._identity, self._duration, datetime.now(UTC))
-        self._observed = observe(self._observed, self._write(lease, wanted)["spec"], _now())
+        self._hold(lease)
         return True
+
+    def renew(self) -> bool:
+        """As ``ask``, with one request where nobody wrote since we did."""
+        if self._ours is not None:
+            with _unless_changed():
+                self._hold(self._ours)
+                return True
+        return self.ask()
 
     def release(self) -> bool:
         """Empty it, if it is ours; whether it was."""
+        if self._ours is not None:
+            with _unless_changed():
+                self._write(self._ours, released(self._ours["spec"], datetime.now(UTC)))
+                return True
         lease = self._read()
         if lease is None or (lease.get("spec") or {}).get("holderIdentity") != self._identity:
             return False
         self._write(lease, released(lease["spec"], datetime.now(UTC)))
         return True
+
+    def _hold(self, lease: Body | None) -> None:
+        spec = {} if lease is None else lease.get("spec") or {}
+        asked_at = _now()
+        self._ours = self._write(lease, held(spec, self._identity, self._duration, datetime.now(UTC)))
+        self.asked_at, self.answered_at = asked_at, _now()
+        self._observed = observe(self._observed, self._ours["spec"], self.answered_at)
 
     def _read(self) -> Body | None:
         try:
@@ -187,6 +241,39 @@ class _Lease:
             new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
             return request(self._api, "create", "leases", namespace, body=new, timeout=self._timeout)
         return request(self._api, "update", "leases", namespace, name, {**lease, "spec": spec}, timeout=self._timeout)
+
+
+@contextmanager
+def _unless_changed() -> Iterator[None]:
+    """Do nothing where the Lease is not as we wrote it last."""
+    try:
+        yield
+    except ClusterError as error:
+        if error.code not in _CHANGED:
+            raise
+
+
+def _side_by_side(calls: Sequence[Callable[[], bool]]) -> bool:
+    """Whether all of them say so. The first error is raised once all have ended."""
+    answers: list[bool] = []
+    errors: list[Exception] = []
+
+    def answer(call: Callable[[], bool]) -> None:
+        try:
+            answers.append(call())
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    threads = [threading.Thread(target=answer, args=(call,), name="lease-request", daemon=True) for call in calls[1:]]
+    for thread in threads:
+        thread.start()
+    for call in calls[:1]:
+        answer(call)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return all(answers)
 
 
 class Leadership:
@@ -220,13 +307,12 @@ class Leadership:
         own = connected(configuration)
         own.user_agent = api_client.user_agent
         names = tuple(dict.fromkeys((settings.lease_name, LEASE)))
-        self._timeout = settings.lease_renew_secs / (_REQUESTS_A_DEADLINE * len(names))
+        self._timeout = answer_seconds(settings.lease_secs, settings.lease_renew_secs)
         self._leases = tuple(
             _Lease(own, settings.namespace, name, self.identity, settings.lease_secs, self._timeout) for name in names
         )
         self._names = " and ".join(map(str, self._leases))
         self._stands_by = ""
-        self._renewed_at = 0.0
         self._failure: str | None = None
         self._leading = threading.Event()
         self._stopping = threading.Event()
@@ -260,39 +346,52 @@ class Leadership:
         self._stopping.set()
         led = self._leading.is_set()
         self._leading.clear()
+        failures: list[str] = []
+        releasing = threading.Thread(target=self._release, args=(failures,), name="lease-release", daemon=True)
+        releasing.start()
+        releasing.join(_RELEASE_SECONDS)
+        if releasing.is_alive():
+            failures.append("no answer yet")
+        if failures and led:
+            _log.warning(
+                "Leadership could not be released; a standby takes over when the lease expires",
+                lease=self._names,
+                reason=failures[0],
+                seconds=self._settings.lease_secs,
+            )
+
+    def _release(self, failures: list[str]) -> None:
         if self._thread.ident is not None:
             # A try that is under way can do no harm when it ends later: the API server refuses what it read before.
-            self._thread.join(2 * self._timeout * len(self._leases))
-        for lease in reversed(self._leases):
-            try:
-                if lease.release():
-                    _log.info("Released leadership", lease=str(lease), identity=self.identity)
-            except Exception as error:  # noqa: BLE001 - see above
-                if led:
-                    _log.warning(
-                        "Leadership could not be released; a standby takes over when the lease expires",
-                        lease=str(lease),
-                        reason=_described(error),
-                        seconds=self._settings.lease_secs,
-                    )
+            self._thread.join(self._timeout)
+
+        def release(lease: _Lease) -> bool:
+            if lease.release():
+                _log.info("Released leadership", lease=str(lease), identity=self.identity)
+            return True
+
+        try:
+            _side_by_side([partial(release, lease) for lease in self._leases])
+        except Exception as error:  # noqa: BLE001 - see above
+            failures.append(_described(error))
 
     # -- on the thread "lease" ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
+                began = _now()
                 self._take_or_renew()
-                self._stopping.wait(self._pause())
+                self._stopping.wait(self._pause(_now() - began))
         except BaseException as error:  # noqa: BLE001 - without this thread we would be a standby, or a leader, for ever
             self._lose(f"the election failed: {_described(error)}")
 
     def _take_or_renew(self) -> None:
-        asked_at, led = _now(), self._leading.is_set()
+        led = self._leading.is_set()
         if led and self._is_late():
             self._lose(self._why_late())
         elif self._try():
-            self._renewed_at = asked_at  # from before it was asked: the API server had it at some moment after that
-            if not led:
+            if not led and not self._is_late():  # the first one taken may be old by now: then they are renewed first
                 threading.Thread(target=self._watch, name="lease-watchdog", daemon=True).start()
                 self._leading.set()
                 _log.info("Acquired leadership", lease=self._names, identity=self.identity)
@@ -304,18 +403,23 @@ class Leadership:
                 self._stands_by = holder
                 _log.info("Standing by: another one reconciles this namespace", reason=holder)
 
-    def _pause(self) -> float:
-        """Seconds until the next try: a retry period, or until another's lease ends where that is sooner."""
+    def _pause(self, tried: float) -> float:
+        """Seconds until the next try: a retry period, or until another's lease ends where that is sooner.
+
+        Where all are ours it runs from try to try: what the answers took, ``tried``, is part of it.
+        """
         period = float(self._settings.lease_retry_secs)
-        if self._leading.is_set():
-            return period
+        if self._leading.is_set() or all(lease.is_ours for lease in self._leases):
+            return max(period - tried, 0.0)
         left = next((left for lease in self._leases if (left := lease.remaining()) > 0), 0.0)
         return min(period * random.uniform(0.75, 1.0), left + 0.01 if left > 0 else period)  # noqa: S311 - jitter
 
     def _try(self) -> bool:
         """Whether every lease is ours from now on. What goes wrong is logged once, until another thing does."""
         try:
-            succeeded, failure = all(lease.ask() for lease in self._leases), None
+            ours = [lease.renew for lease in self._leases if lease.is_ours]
+            others = [lease for lease in self._leases if not lease.is_ours]
+            succeeded, failure = _side_by_side(ours) and all(lease.ask() for lease in others), None
         except Exception as error:  # noqa: BLE001 - whatever it is, the lease was not renewed, and the next try may do it
             faster = isinstance(error, ClusterError) and error.code == 409  # another wrote since we read
             succeeded, failure = False, None if faster else _described(error)
@@ -344,12 +448,16 @@ class Leadership:
         self._on_lost(reason)
 
     def _is_late(self) -> bool:
-        return _now() - self._renewed_at >= self._settings.lease_renew_secs
+        return _now() >= min(map(self._until, self._leases))
+
+    def _until(self, lease: _Lease) -> float:
+        return leads_until(lease.asked_at, lease.answered_at, self._settings.lease_secs, self._settings.lease_renew_secs)
 
     def _why_late(self) -> str:
         last = f"; the last try: {self._failure}" if self._failure is not None else ""
-        ago, limit = _now() - self._renewed_at, self._settings.lease_renew_secs
-        return f"the lease {self._names} was last renewed {ago:.1f} s ago (limit {limit:g} s){last}"
+        lease = min(self._leases, key=self._until)
+        ago, limit = _now() - lease.asked_at, self._until(lease) - lease.asked_at
+        return f"the lease {lease} was last renewed {ago:.1f} s ago (limit {limit:.0f} s){last}"
 
 
 def _described(error: BaseException) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
 from kubernetes import client
+from yarl import URL
 
 from siorg_operator.cluster.endpoint import tls
+from siorg_operator.cluster.pace import Pace
 from siorg_operator.serving.health import Health
-from siorg_runtime.backoff import exponential
 
-_FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-_CALM_SECONDS: Final = 60.0
+_SESSION_LASTS_SECONDS: Final = 60.0
+_WATCH_LASTS_SECONDS: Final = 2.0
 
 
 class Sessions:
@@ -30,8 +33,11 @@ class Sessions:
         """
         self._configuration = configuration
         self._health = health
-        self._refused = 0
-        self._opened_at = -_CALM_SECONDS
+        self.listed: Callable[[], object] = lambda: None
+        """Is called for each listing that begins, the first ones too: what was deleted before it no watch will tell."""
+        self._refused = False
+        self._logins = Pace(1.0, _LONGEST_PAUSE_SECONDS, _SESSION_LASTS_SECONDS)
+        self._requests = defaultdict[tuple[str, bool], Pace](partial(Pace, 0.1, _LONGEST_PAUSE_SECONDS, _WATCH_LASTS_SECONDS))
 
     @property
     def server(self) -> str:
@@ -41,16 +47,15 @@ class Sessions:
     async def open(self) -> aiohttp.ClientSession:
         """A session with the token as it is by now.
 
-        Asked again soon, it waits first, longer each time: a token that is refused may be refused for a while.
+        After a token that was refused it waits first, longer each time: the next one may be refused for a while as well.
         """
-        self._refused = self._refused + 1 if time.monotonic() - self._opened_at < _CALM_SECONDS else 0
         if self._refused:
-            await asyncio.sleep(exponential(self._refused, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
+            self._refused = False
+            await asyncio.sleep(self._logins.pause())
         configuration = self._configuration
         # On a thread: it reads a file, and a kubeconfig may name a program to ask.
         token = await asyncio.to_thread(configuration.get_api_key_with_prefix, "BearerToken")
         secure = await asyncio.to_thread(tls, configuration) if self.server.startswith("https:") else True
-        self._opened_at = time.monotonic()
         trace = aiohttp.TraceConfig()
         trace.on_request_start.append(self._asked)
         trace.on_request_end.append(self._answered)  # once the headers are there: a watch may have no news for long
@@ -62,8 +67,23 @@ class Sessions:
         )
 
     async def _asked(self, _session: Any, _context: Any, request: aiohttp.TraceRequestStartParams) -> None:
-        self._health.asked(request.url.name)  # the last part of the path: a kind's plural
+        url = request.url
+        if _begins(url):  # a watch that is answered and ends at once kopf would ask for again at once, and again, without end
+            await asyncio.sleep(self._requests[url.path, _is_watch(url)].pause())
+        self._health.asked(url.name)  # the last part of the path: a kind's plural
 
     async def _answered(self, _session: Any, _context: Any, request: aiohttp.TraceRequestEndParams) -> None:
+        self._refused = self._refused or request.response.status == 401
         if request.response.ok:
             self._health.answered(request.url.name)
+            if "limit" in request.url.query and _begins(request.url):
+                self.listed()
+
+
+def _is_watch(url: URL) -> bool:
+    return "watch" in url.query
+
+
+def _begins(url: URL) -> bool:
+    """Whether it is no further page of a listing."""
+    return "continue" not in url.query

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import kopf
 
 from siorg_operator.api.resource import FINALIZER, GROUP, PLURAL, VERSION
+from siorg_operator.cluster.connection import REQUEST_SECONDS
 from siorg_operator.cluster.sessions import Sessions
 from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
 from siorg_operator.control.resync import Resync
 from siorg_operator.decide.manifests import MANAGED_BY
+from siorg_runtime.backoff import exponential
 
 _OWNED = {"jobs": ("batch", "v1"), "pods": ("", "v1"), "cronjobs": ("batch", "v1")}
 """Kinds of the things that belong to resources, by their plurals."""
 WATCHED = (PLURAL, *_OWNED)
 """Kinds that are listed and watched."""
+_LOGIN_AGAIN_SECONDS = 5.0  # when there was no token to be had, or no certificate
 _OURS = {"app.kubernetes.io/managed-by": MANAGED_BY}
 
 
@@ -40,10 +45,18 @@ def settings() -> kopf.OperatorSettings:
     for plural, (group, _) in _OWNED.items():
         selector = ",".join(f"{key}={value}" for key, value in _OURS.items())
         settings.watching.label_selectors[group, plural] = selector  # the server sends nobody else's
-    settings.networking.request_timeout = 30
+    settings.networking.request_timeout = REQUEST_SECONDS
     settings.networking.connect_timeout = 10
-    settings.process.ultimate_exiting_timeout = 30  # a thread that hangs must not keep the pod
+    settings.networking.error_backoffs = ForEver()
+    settings.process.ultimate_exiting_timeout = None  # it would kill the process so long after watches failed, see watches.py
     return settings
+
+
+class ForEver(Iterable[float]):
+    """Pauses (seconds) after 403, 429, 5xx and no answer: kopf gives up when there are no more."""
+
+    def __iter__(self) -> Iterator[float]:
+        return (exponential(failures, 1.0, 20.0) * random.uniform(0.75, 1.0) for failures in itertools.count(1))  # noqa: S311
 
 
 class NothingCompared(kopf.DiffBaseStorage):
@@ -59,15 +72,8 @@ class NothingCompared(kopf.DiffBaseStorage):
         pass
 
 
-def registry(  # noqa: C901 - every handler of the operator, each of a few lines
-    controller: Controller,
-    cache: Cache,
-    list_uids: Callable[[str], Awaitable[set[str]]],
-    sessions: Sessions,
-    stopped: asyncio.Event,
-) -> kopf.OperatorRegistry:
-    """What kopf is to call. ``list_uids``: see ``Resync``. ``stopped``: is set once kopf has come to its end."""
-    registry = kopf.OperatorRegistry()
+def resync(controller: Controller, cache: Cache, list_uids: Callable[[str], Awaitable[set[str]]]) -> Resync:
+    """Finds what was deleted while nobody watched. ``list_uids``: see ``Resync``."""
 
     def known(kind: str) -> set[str]:
         return set(controller.loops) if kind == PLURAL else cache.uids(kind)
@@ -79,16 +85,20 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
             cache.drop(kind, uids)
             controller.wake()
 
-    resync = Resync(list_uids, WATCHED, known, deleted)
-    tasks: list[asyncio.Task[None]] = []
+    return Resync(list_uids, WATCHED, known, deleted)
 
-    @kopf.on.login(registry=registry)
+
+def registry(controller: Controller, cache: Cache, resync: Resync, sessions: Sessions) -> kopf.OperatorRegistry:
+    """What kopf is to call."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry, backoff=_LOGIN_AGAIN_SECONDS)
     async def login(**_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=sessions.server, aiohttp_session=await sessions.open())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def resource_changed(*, type: str | None, uid: str, body: kopf.Body, **_: Any) -> None:  # noqa: A002 - kopf's word
-        resync.seen(uid, listed=type is None)
+        resync.seen(uid)
         if type == "DELETED" or body.metadata.deletion_timestamp:
             await controller.stop(uid)
         else:
@@ -99,7 +109,7 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
     ) -> None:  # fmt: skip
         kind = resource.plural
         owner = cache.update(kind, body, deleted=type == "DELETED")
-        resync.seen(uid, listed=type is None)
+        resync.seen(uid)
         if (loop := controller.loops.get(owner)) is None:
             return
         if kind == "jobs" and type == "DELETED":
@@ -109,17 +119,5 @@ def registry(  # noqa: C901 - every handler of the operator, each of a few lines
 
     for plural, (group, version) in _OWNED.items():
         kopf.on.event(group, version, plural, labels=_OURS, registry=registry)(owned_changed)
-
-    @kopf.on.startup(registry=registry)
-    async def started(**_: Any) -> None:
-        tasks.append(asyncio.create_task(resync.run(controller.begin)))
-
-    @kopf.on.cleanup(registry=registry)
-    async def ended(**_: Any) -> None:
-        stopped.set()  # kopf would look for it for some seconds more
-        # kopf waits for every task of the event loop, ours too.
-        for task in tasks:
-            task.cancel()
-        await controller.close()
 
     return registry

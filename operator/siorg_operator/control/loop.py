@@ -149,7 +149,7 @@ class ControlLoop:
         if (failure := done.failure) is not None:
             context.metrics.pass_errors.labels(*self.names, str(failure.code or "NoAnswer")).inc()
             log.warning("Reconcile incomplete", **self._where, reason=str(failure))
-            return self._retry_pause()
+            return max(self._retry_pause(), failure.retry_after)
         self._failures = 0
         return _pause(done)
 

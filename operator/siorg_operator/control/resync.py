@@ -2,7 +2,7 @@
 
 At the start kopf tells of one object after the other, and not when it is done. After a watch that broke off (410 Gone) it lists
 anew, and says nothing of what is gone meanwhile: a Job would take a slot for ever. Both are found out by lists of our own, which
-bring names only: at the start, after each new listing, every few minutes.
+bring names only: at the start, after each new listing, every few minutes all the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from siorg_runtime.logs import logger
 
 _DEBOUNCE_SECONDS = 2.0  # a listing comes piece by piece: one resync after all of it
 _LONGEST_PAUSE_SECONDS = 60.0
-_EVERY_SECONDS = 300.0  # a listing without any object in it cannot be noticed
+_EVERY_SECONDS = 300.0
 _LOOK_SECONDS = 0.02
 _LIST_AGAIN_SECONDS = 2.0  # what is not seen by then may have gone in between
 
@@ -47,22 +47,26 @@ class Resync:
         self._kinds = tuple(kinds)
         self._known = known
         self._deleted = deleted
+        self._begun = asyncio.Event()
         self._wanted = asyncio.Event()
         self._seen: set[str] | None = set()
         """Of the initial list; None: all of it has been seen."""
 
-    def seen(self, uid: str, *, listed: bool) -> None:
-        """An object was seen. ``listed``: as part of a listing, not because it changed."""
+    def seen(self, uid: str) -> None:
+        """An object was seen: it was listed, or it changed."""
         if self._seen is not None:
             self._seen.add(uid)
-        elif listed:
-            self._wanted.set()
+
+    def listed(self) -> None:
+        """A listing has begun: what was deleted before may have been missed, but for the first one."""
+        (self._begun if self._seen is not None else self._wanted).set()
 
     async def run(self, begin: Callable[[], None]) -> None:
         """Until it is cancelled. ``begin`` is called once everything that there is has been seen.
 
         A comparison that fails is made up for, at longer and longer intervals, and logged once.
         """
+        await self._begun.wait()  # until then nothing can be listed: of that somebody else tells
         failures = 0
         while True:
             try:

@@ -91,7 +91,7 @@ class Retries:
     def _keep(self, request: Request, error: ClusterError, now: datetime) -> None:
         before = self._refused.get(request.key)
         failures = 1 if before is None else before.failures + 1
-        pause = timedelta(seconds=exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
+        pause = timedelta(seconds=max(exponential(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS), error.retry_after))
         is_final = 400 <= error.code < 500 and error.code not in _BUSY
         self._refused[request.key] = _Refusal(Fault(request.reason, str(error)), is_final, failures, now + pause)
 

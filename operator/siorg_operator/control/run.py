@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
+import time
 from functools import partial
-from typing import Any, cast
 
-import kopf
-
+from siorg_operator.cli import DONE
 from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.cluster.connection import api_client
 from siorg_operator.cluster.fingerprint import Fingerprints
-from siorg_operator.cluster.leader import Leadership
+from siorg_operator.cluster.leader import Leadership, exit_at_once
 from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.cluster.sessions import Sessions
 from siorg_operator.control import handlers
 from siorg_operator.control.cache import Cache
 from siorg_operator.control.loop import Controller
 from siorg_operator.control.reconcile import Context
+from siorg_operator.control.watches import watch
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.serving.health import Health
@@ -29,6 +30,9 @@ from siorg_operator.settings import OperatorSettings
 from siorg_runtime.logs import logger
 
 _ACCESS_RETRY_SECONDS = 2.0
+GRACE_SECONDS = 25.0
+"""After SIGTERM the process has ended, whatever hangs: less than the pod's ``terminationGracePeriodSeconds``."""
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 log = logger(__name__)
 
@@ -43,13 +47,14 @@ def run(settings: OperatorSettings) -> None:
     port = http.start(settings.http_address, settings.http_port)
     log.info("Started", namespace=settings.namespace, address=settings.http_address, port=port)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in _ENDING:
+        signal.signal(number, lambda *_: _end(stop))
     leadership = None
     if settings.leader_election:
         leadership = Leadership(api, settings, on_try=lambda reached: health.lease_tried(reached=reached))
     # Before the election: the client's modules take longer to load than a standby may take to act.
-    kubernetes = Kubernetes(api, metrics, may_write=None if leadership is None else lambda: leadership.is_leader)
+    may_write = None if leadership is None else lambda: leadership.is_leader
+    kubernetes = Kubernetes(api, metrics, may_write=may_write, health=health)
     try:
         if leadership is not None:
             health.standing_by()
@@ -63,6 +68,19 @@ def run(settings: OperatorSettings) -> None:
             leadership.release()
         http.close()
         log.info("Ended")
+    if kubernetes.in_flight:
+        os._exit(DONE)  # the interpreter would wait for an answer that may never come
+
+
+def _end(stop: threading.Event) -> None:
+    """Asked to end: by ourselves, or by force where that hangs. The kubelet's SIGKILL would leave no word of why."""
+    stop.set()
+
+    def force() -> None:
+        time.sleep(GRACE_SECONDS)
+        exit_at_once(f"Not ended {GRACE_SECONDS:g} s after being asked to; exiting at once")
+
+    threading.Thread(target=force, name="grace", daemon=True).start()
 
 
 async def _lead(
@@ -93,25 +111,36 @@ async def _lead(
     )
     # kopf would wait for a threading.Event on a thread, which nothing could end.
     stopped = asyncio.Event()
-    list_uids = partial(kubernetes.uids, namespace=settings.namespace)
-    registry = handlers.registry(Controller(context), cache, list_uids, sessions, stopped)
-    beating = asyncio.create_task(_beat(health, stop, stopped))
+    controller = Controller(context)
+    resync = handlers.resync(controller, cache, partial(kubernetes.uids, namespace=settings.namespace))
+    sessions.listed = resync.listed
+    tasks = [asyncio.create_task(_beat(health, stop, stopped)), asyncio.create_task(resync.run(controller.begin))]
     try:
-        if await _access(settings, kubernetes, stop):
-            # From here on SIGTERM and SIGINT are kopf's: it stops every control loop and returns. A watch that fails raises.
-            await kopf.operator(
-                registry=registry,
-                settings=handlers.settings(),
-                namespaces=[settings.namespace],
-                standalone=True,
-                # Only for peering, but kopf would ask who runs it, and a container's user has no name.
-                identity=cast("Any", settings.identity),
-                stop_flag=stopped,
-            )
+        await watch(
+            handlers.registry(controller, cache, resync, sessions),
+            settings,
+            health,
+            stopped,
+            ready=partial(_access, settings, kubernetes, stop),
+            listen=partial(_listen, stop, stopped),
+        )
     finally:
-        beating.cancel()
+        for task in tasks:
+            task.cancel()
+        await controller.close()
         await databases.close()
         kubernetes.close()
+
+
+def _listen(stop: threading.Event, stopped: asyncio.Event) -> None:
+    """Hear SIGTERM and SIGINT on this event loop from now on."""
+
+    def heard() -> None:
+        _end(stop)
+        stopped.set()
+
+    for number in _ENDING:
+        asyncio.get_running_loop().add_signal_handler(number, heard)
 
 
 async def _access(settings: OperatorSettings, kubernetes: Kubernetes, stop: threading.Event) -> bool:
@@ -134,7 +163,7 @@ async def _access(settings: OperatorSettings, kubernetes: Kubernetes, stop: thre
 
 
 async def _beat(health: Health, stop: threading.Event, stopped: asyncio.Event) -> None:
-    """Show that the event loop turns; and pass on a signal that came before kopf's own handlers were there."""
+    """Show that the event loop turns; and pass on a signal that came before the loop heard them."""
     while True:
         health.beat()
         if stop.is_set():

@@ -18,11 +18,13 @@ class ClusterError(Exception):
 
     Attributes:
         code: of the answer (HTTP), or 0 when there was none.
+        retry_after: seconds for which not to try again, as the answer asks; 0: it does not.
     """
 
-    def __init__(self, message: str, code: int = 0) -> None:
+    def __init__(self, message: str, code: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after = retry_after
 
     @property
     def may_be_done(self) -> bool:

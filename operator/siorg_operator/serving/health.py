@@ -1,25 +1,33 @@
 """What alive and ready mean, for ``/healthz`` and ``/readyz``.
 
-**Alive** (else the kubelet restarts us): the loop's heart beats, and no pass over a resource hangs. A standby is alive.
-The database is no part of it, for a restart mends no database. **Ready**: a standby that reaches the API server, or a leader
-that has listed what it watches, and whose lists and watches are answered: the Lease alone does not show that. How often there is
-news, and whether there is a resource at all, is no part of it.
+**Alive** (else the kubelet restarts us): the loop's heart beats, and no pass over a resource is stuck. A slow one is not: each
+request to the API server that begins or ends is progress, and for who waits for a thread, so is that the queue moves. A standby
+is alive. The database is no part of it, for a restart mends no database. **Ready**: a standby that reaches the API server, or a
+leader that has listed what it watches, and whose lists and watches are answered: the Lease alone does not show that. How often
+there is news, and whether there is a resource at all, is no part of it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Final
 
 BEAT_SECONDS: Final = 20.0
 """The last sign of life of the event loop may be so old. It beats each second; a laden loop may be late."""
 PASS_SECONDS: Final = 180.0
-"""A pass over a resource may take so long. Each wait in it has a limit of its own, all of them together stay below this."""
+"""A pass over a resource may show no progress for so long. Each wait in it has a limit of its own, well below this."""
 LEASE_SECONDS: Final = 60.0
 """A standby's last answer from the API server may be so old."""
 WATCH_SECONDS: Final = 120.0
 """A list or a watch may be without an answer for so long. The tries in it are at most half a minute apart."""
+
+EVERYTHING: Final = "all that is watched"
+"""A kind that stands for all of them: for watches that fail together, whatever is answered in between."""
+
+_pass: ContextVar[str] = ContextVar("pass", default="")
+"""The resource whose pass this is, in all that the pass has begun."""
 
 
 class Health:
@@ -35,6 +43,10 @@ class Health:
         self._leader_since: float | None = None
         self._beat_at = 0.0
         self._passes: dict[str, float] = {}
+        """When each that is under way showed progress last."""
+        self._queued: dict[str, int] = {}
+        """How many of its requests wait for a thread."""
+        self._queue_moved_at = 0.0
         self._watched: frozenset[str] = frozenset()
         self._unlisted: frozenset[str] = frozenset()
         self._unanswered: dict[str, float] = {}
@@ -60,16 +72,39 @@ class Health:
         self._beat_at = self._clock()
 
     def pass_began(self, key: str) -> None:
-        """A pass over the resource ``key`` began."""
+        """A pass over the resource ``key`` began; what it does, this task does, or one that it has made since."""
+        _pass.set(key)
         self._passes = {**self._passes, key: self._clock()}
 
     def pass_ended(self, key: str) -> None:
         """That pass ended, in whichever way."""
         self._passes = {other: began for other, began in self._passes.items() if other != key}
 
+    def request_queued(self) -> None:
+        """A request to the API server waits for a thread."""
+        key = _pass.get()
+        self._queued = {**self._queued, key: self._queued.get(key, 0) + 1}
+
+    def request_began(self) -> None:
+        """One that waited does so no more."""
+        key = _pass.get()
+        left = self._queued[key] - 1
+        others = {other: waiting for other, waiting in self._queued.items() if other != key}
+        self._queued = {**others, key: left} if left else others
+        self._progressed(key)
+
+    def request_ended(self) -> None:
+        """One that began has ended, in whichever way."""
+        self._queue_moved_at = self._clock()
+        self._progressed(_pass.get())
+
+    def _progressed(self, key: str) -> None:
+        if key in self._passes:
+            self._passes = {**self._passes, key: self._clock()}
+
     def asked(self, kind: str) -> None:
         """A list or a watch of a kind was asked for. Kinds that are not watched do not matter."""
-        if kind in self._watched:
+        if kind in self._watched or kind == EVERYTHING:
             self._unanswered = {kind: self._clock(), **self._unanswered}
 
     def answered(self, kind: str) -> None:
@@ -87,14 +122,15 @@ class Health:
         """What is stuck, in one line; None: the process is alive."""
         if self._leader_since is None:
             return None
-        now, passes = self._clock(), self._passes
+        now, queued, moved_at = self._clock(), self._queued, self._queue_moved_at
+        passes = {key: max(at, moved_at) if key in queued else at for key, at in self._passes.items()}
         silence = now - max(self._leader_since, self._beat_at)
         if silence > BEAT_SECONDS:
             return f"the event loop is stuck: no sign of life for {silence:.0f} s (limit {BEAT_SECONDS:g} s)"
         if passes:
-            began, key = min((began, key) for key, began in passes.items())
-            if now - began > PASS_SECONDS:
-                return f"the pass over {key} is stuck: it began {now - began:.0f} s ago (limit {PASS_SECONDS:g} s)"
+            last, key = min((last, key) for key, last in passes.items())
+            if now - last > PASS_SECONDS:
+                return f"the pass over {key} is stuck: no progress for {now - last:.0f} s (limit {PASS_SECONDS:g} s)"
         return None
 
     def why_not_ready(self) -> str | None:

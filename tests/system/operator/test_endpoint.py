@@ -14,7 +14,7 @@ from kubernetes import client, config
 from kubernetes.config import incluster_config
 
 from siorg_operator.cli import UsageError
-from siorg_operator.cluster import endpoint, sessions
+from siorg_operator.cluster import endpoint
 from siorg_operator.cluster.connection import request
 from siorg_operator.cluster.endpoint import configuration, connected
 from siorg_operator.cluster.sessions import Sessions
@@ -127,6 +127,16 @@ def test_a_pod_asks_the_address_that_it_is_told_and_a_proxy_where_the_environmen
     assert (Sessions(found, Health()).server, found.host, found.proxy) == (IN_CLUSTER, IN_CLUSTER, proxy)
 
 
+@pytest.mark.usefixtures("in_a_pod")
+def test_a_pods_token_is_read_anew_for_each_request(tmp_path: Path) -> None:
+    found = configuration({})
+    for content, token in (("another\n", "bearer another"), ("", "bearer another"), ("a third", "bearer a third")):
+        (tmp_path / "token").write_text(content)
+        assert found.get_api_key_with_prefix("BearerToken") == token
+    (tmp_path / "token").unlink()
+    assert found.get_api_key_with_prefix("BearerToken") == "bearer a third"
+
+
 @pytest.mark.parametrize("host", ["https://127.0.0.1:6443", "https://[::1]:6443", "http://localhost:8001"])
 def test_a_cluster_on_this_machine_is_asked_directly(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setattr(config, "load_kube_config", lambda client_configuration: setattr(client_configuration, "host", host))
@@ -164,20 +174,18 @@ async def test_the_proxy_is_asked_with_its_password(monkeypatch: pytest.MonkeyPa
 async def test_a_session_has_the_token_of_its_time_and_a_refused_one_is_not_tried_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tokens, pauses = iter("abcd"), list[int]()
+    tokens, pauses = iter("abcd"), list[float]()
 
-    def noted(failures: int, *_seconds: float) -> float:
-        pauses.append(failures)
-        return 0.0
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
 
-    monkeypatch.setattr(sessions, "exponential", noted)
-    found = client.Configuration(host="http://localhost")
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    found = client.Configuration()
     monkeypatch.setattr(found, "refresh_api_key_hook", lambda own: own.api_key.update(BearerToken=next(tokens)))
-    asked = Sessions(found, Health())
-    for token in "abc":
-        async with await asked.open() as session:
-            assert session.headers["Authorization"] == token
-    assert pauses == [1, 2]
-    monkeypatch.setattr(sessions, "_CALM_SECONDS", 0.0)
-    await (await asked.open()).close()
-    assert pauses == [1, 2]
+    async with ScriptedServer(reply(401)) as server:
+        found.host = f"http://127.0.0.1:{server.port}"
+        asked = Sessions(found, Health())
+        for token in "abcd":
+            async with await asked.open() as session, session.get(f"{asked.server}/version") as answer:
+                assert (session.headers["Authorization"], answer.status) == (token, 401)
+    assert [pause for pause in pauses if pause >= 1] == [1, 2]

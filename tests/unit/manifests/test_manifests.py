@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 
 from siorg_job.settings import Settings
+from siorg_operator.control.run import GRACE_SECONDS
 from siorg_operator.settings import OperatorSettings
 from support.rendered import Body, pod_of, written
 from support.rows import holds_for
@@ -175,6 +176,7 @@ class TestSettings:
         assert settings.namespace == "siorg"
         assert settings.job_image == "registry.example/siorg-job:0.1.0"
         assert settings.leader_election
+        assert operator["spec"]["terminationGracePeriodSeconds"] > GRACE_SECONDS
 
     def test_a_worker_of_the_deployment_overlay_starts_with_its_own(self) -> None:
         shared = next(body["data"] for _, body in WRITTEN if body["kind"] == "ConfigMap")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -39,8 +39,9 @@ def get_jobs(api: Api, **more: Any) -> Any:
     return request(api, "get", "jobs", "siorg", **more)  # type: ignore[arg-type]
 
 
-def answers(status: int, body: bytes) -> Api:
-    return Api(lambda: SimpleNamespace(status=status, headers=DATED, read=lambda: body, close=lambda: None))
+def answers(status: int, body: bytes, headers: Mapping[str, str] = DATED) -> Api:
+    pieces = iter([body, b""])
+    return Api(lambda: SimpleNamespace(status=status, headers=headers, read1=lambda _: next(pieces), close=lambda: None))
 
 
 def raises(error: Exception) -> Api:
@@ -52,6 +53,22 @@ def raises(error: Exception) -> Api:
 
 def test_an_answer_is_read_as_json() -> None:
     assert get_jobs(answers(200, b'{"items": []}')) == {"items": []}
+
+
+def test_an_answer_that_comes_in_drops_has_a_limit_as_a_whole() -> None:
+    drips = Api(lambda: SimpleNamespace(status=200, headers=DATED, read1=lambda _: b" ", close=lambda: None))
+    with pytest.raises(ClusterError, match="the answer did not come to its end") as failed:
+        get_jobs(drips, timeout=0.05)
+    assert failed.value.may_be_done
+
+
+@pytest.mark.parametrize(
+    ("asks", "seconds"), [("7", 7.0), ("9999", 60.0), ("-1", 0.0), ("", 0.0), ("Sun, 24 Nov 2030 12:00:00 GMT", 0.0)]
+)
+def test_for_how_long_an_answer_asks_not_to_be_asked_again(asks: str, seconds: float) -> None:
+    with pytest.raises(ClusterError) as refused:
+        get_jobs(answers(429, REFUSED, {"Retry-After": asks}))
+    assert refused.value.retry_after == seconds
 
 
 def test_each_answer_tells_the_time_also_a_refusal() -> None:

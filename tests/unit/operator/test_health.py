@@ -8,13 +8,15 @@ from operator import methodcaller
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siorg_operator.serving.health import Health
+from siorg_operator.cluster.connection import REQUEST_SECONDS
+from siorg_operator.serving.health import EVERYTHING, PASS_SECONDS, Health
 
 Step = tuple[float, methodcaller]
 
 LEADING = methodcaller("leading", ["jobs", "pods"])
 BEAT, STANDBY = (methodcaller(name) for name in ("beat", "standing_by"))
 ASKED, ANSWERED, OTHER = methodcaller("asked", "jobs"), methodcaller("answered", "jobs"), methodcaller("answered", "pods")
+QUEUED, BEGUN, ENDED = (methodcaller(f"request_{what}") for what in ("queued", "began", "ended"))
 TRIED, REFUSED = (methodcaller("lease_tried", reached=reached) for reached in (True, False))
 
 
@@ -37,7 +39,9 @@ WATCHING = [*LEADER, (150.0, ASKED)]
 ELECTING = [(100.0, STANDBY), (100.0, TRIED)]
 PASSES = [(105.0, began("siorg/b")), (110.0, began("siorg/a")), (299.0, began("siorg/c"))]
 STUCK = "the event loop is stuck: no sign of life for {} s (limit 20 s)"
-HUNG = "the pass over siorg/b is stuck: it began 195 s ago (limit 180 s)"
+HUNG = "the pass over siorg/b is stuck: no progress for 195 s (limit 180 s)"
+SILENCE = "the pass over siorg/a is stuck: no progress for {} s (limit 180 s)"
+REQUEST, PASSED = (QUEUED, BEGUN, ENDED), methodcaller("pass_ended", "b")
 UNLISTED = "what is watched has not been listed yet"
 BLIND = "jobs: no list or watch was answered for 121 s (limit 120 s; the log says why)"
 UNREACHED = "standby: the Lease cannot be asked for: no answer, or a refusal (the log says which)"
@@ -59,6 +63,46 @@ TABLE: dict[str, tuple[list[Step], float, str | None, str | None]] = {
         None,
         None,
     ),
+    "a slow pass, whose requests end": (
+        [*LEADER, (100.0, began("a")), *[(at, step) for at in (250.0, 400.0) for step in REQUEST], (580.0, BEAT)],
+        580.0,
+        None,
+        None,
+    ),
+    "a pass that waits for a thread, while another's requests end": (
+        [
+            *LEADER,
+            (100.0, began("a")),
+            (100.0, QUEUED),
+            (100.0, began("b")),
+            (200.0, QUEUED),
+            (250.0, BEGUN),
+            (290.0, ENDED),
+            (300.0, PASSED),
+            (470.0, BEAT),
+        ],
+        470.0,
+        None,
+        None,
+    ),
+    "a pass that waits for a thread, where none gets free": (
+        [*LEADER, (100.0, began("siorg/a")), (100.0, QUEUED), (281.0, BEAT)],
+        281.0,
+        SILENCE.format(181),
+        SILENCE.format(181),
+    ),
+    "a pass that waits for something else, while another's requests end": (
+        [
+            *LEADER,
+            (100.0, began("siorg/a")),
+            (100.0, began("b")),
+            *[(at, step) for at in (200.0, 281.0) for step in REQUEST],
+            (281.0, BEAT),
+        ],
+        281.0,
+        SILENCE.format(181),
+        SILENCE.format(181),
+    ),
     "a leader before its first listings": ([(100.0, LEADING)], 110.0, None, UNLISTED),
     "a leader with some of its first listings": ([(100.0, LEADING), (101.0, ANSWERED)], 110.0, None, UNLISTED),
     "a leader that stood by for an hour": ([*ELECTING, *[(3700.0, step) for _, step in LEADER]], 3719.0, None, None),
@@ -66,6 +110,12 @@ TABLE: dict[str, tuple[list[Step], float, str | None, str | None]] = {
     "a watch that waits for its answer": ([*WATCHING, (270.0, BEAT)], 270.0, None, None),
     "a watch that has none, however often it is asked for": ([*WATCHING, (270.0, ASKED), (271.0, BEAT)], 271.0, None, BLIND),
     "a watch that has one at last": ([*WATCHING, (271.0, ANSWERED), (271.0, BEAT)], 271.0, None, None),
+    "watches that fail together, whatever is answered in between": (
+        [*LEADER, (110.0, methodcaller("asked", EVERYTHING)), (200.0, ASKED), (201.0, ANSWERED), (231.0, BEAT)],
+        231.0,
+        None,
+        "all that is watched: no list or watch was answered for 121 s (limit 120 s; the log says why)",
+    ),
     "a kind that is not watched": ([*LEADER, (100.0, methodcaller("asked", "v1")), (900.0, BEAT)], 900.0, None, None),
     "a standby": (ELECTING, 110.0, None, None),
     "a standby needs no beat": ([(0.0, STANDBY), (1e6, TRIED)], 1e6, None, None),
@@ -73,6 +123,10 @@ TABLE: dict[str, tuple[list[Step], float, str | None, str | None]] = {
     "a standby whose election stands still": (ELECTING, 161.0, None, SILENT),
     "a standby that has not asked": ([(100.0, STANDBY)], 110.0, None, "standby: not asked for the Lease yet"),
 }
+
+
+def test_the_slowest_request_that_is_allowed_is_no_stuck_pass() -> None:
+    assert PASS_SECONDS > 2 * REQUEST_SECONDS
 
 
 def test_judgments() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siorg_operator.cluster.leader import Observed, held, observe, released, remaining
+from siorg_operator.cluster.connection import REQUEST_SECONDS
+from siorg_operator.cluster.leader import Observed, answer_seconds, held, leads_until, observe, released, remaining
 
 DURATION = 15.0
 AT = datetime(2026, 11, 24, 12, 0, 0, 1500, tzinfo=UTC)
@@ -63,6 +64,30 @@ def test_nobody_takes_a_lease_that_was_seen_to_be_renewed_within_its_duration(st
             renewed, changed = renewed + 1, now
         observed = observe(observed, lease(renewTime=str(renewed)), now)
         assert (remaining(observed, "me", DURATION, now) == 0) == (changed + DURATION - now <= 0)
+
+
+def test_until_when_a_leader_may_act() -> None:
+    table = [
+        # asked, answered, until when; of a lease of 15 s with a renew deadline of 10 s
+        (100.0, 100.0, 110.0),
+        (100.0, 103.0, 113.0),
+        (100.0, 105.0, 114.0),  # another one may lead from 115 on
+        (100.0, 113.0, 114.0),
+    ]
+    assert [leads_until(asked, answered, DURATION, 10.0) for asked, answered, _ in table] == [until for *_, until in table]
+
+
+SECONDS = st.floats(0.5, 600.0)
+
+
+@given(SECONDS, SECONDS, st.floats(0, 1))
+def test_answers_that_all_take_the_longest_that_is_waited_for_end_no_leader_and_no_two_lead(
+    renew: float, longer: float, part: float
+) -> None:
+    duration = renew + longer
+    slow = answer_seconds(duration, renew) * part
+    assert 2 * slow <= leads_until(0.0, slow, duration, renew) < duration
+    assert answer_seconds(duration, renew) >= min(renew / 2, REQUEST_SECONDS)
 
 
 def test_what_a_holder_writes() -> None:

@@ -51,7 +51,8 @@ class Cluster:
     async def running(self, seen: str | None = None) -> AsyncIterator[asyncio.Event]:
         """``seen``: what the watch has shown; None: all that there is, which has been found out. Yields: the beginning."""
         for uid in set().union(*self.there.values()) if seen is None else seen:
-            self.resync.seen(uid, listed=True)
+            self.resync.seen(uid)
+        self.resync.listed()
         begun = asyncio.Event()
         failures, self.failures = self.failures, [] if seen is None else self.failures
         task = asyncio.create_task(self.resync.run(begun.set))
@@ -75,8 +76,8 @@ async def test_waits_until_everything_was_seen() -> None:
         for uid in "ab":
             await asyncio.sleep(0.01)
             assert not begun.is_set()
-            cluster.resync.seen(uid, listed=True)
-        cluster.resync.seen("c", listed=False)  # it changed before it was listed: that is seen as well
+            cluster.resync.seen(uid)
+        cluster.resync.seen("c")
         await begun.wait()
 
 
@@ -105,7 +106,7 @@ async def test_waits_for_a_cluster_that_does_not_answer(error: Exception) -> Non
 async def test_after_a_new_listing_missed_deletions_are_found() -> None:
     cluster = Cluster("a", pods="c", known="ab")
     async with cluster.running():
-        cluster.resync.seen("a", listed=True)
+        cluster.resync.listed()
         await until(lambda: cluster.deleted)
     assert cluster.deleted == [("jobs", {"b"})]
 
@@ -115,7 +116,7 @@ async def test_what_comes_while_it_is_listed_is_not_missed() -> None:
     cluster = Cluster("a", known="a")
     async with cluster.running():
         cluster.on_list = lambda: cluster.known["jobs"].add("new")
-        cluster.resync.seen("a", listed=True)
+        cluster.resync.listed()
         await until(lambda: cluster.listed_at)
         await asyncio.sleep(0.01)
     assert cluster.deleted == []
@@ -125,7 +126,7 @@ async def test_what_comes_while_it_is_listed_is_not_missed() -> None:
 async def test_a_change_alone_asks_for_no_list() -> None:
     cluster = Cluster("a", known="a")
     async with cluster.running():
-        cluster.resync.seen("a", listed=False)
+        cluster.resync.seen("a")
         await asyncio.sleep(0.05)
     assert cluster.listed_at == []
 
@@ -139,7 +140,7 @@ async def test_failures_are_made_up_for_more_and_more_rarely_and_logged_once(
     cluster = Cluster("a", known="ab", failures=[error] * 3)
     with caplog.at_level(logging.WARNING, logger="siorg_operator.control.resync"):
         async with cluster.running():
-            cluster.resync.seen("a", listed=True)
+            cluster.resync.listed()
             await until(lambda: cluster.deleted)
     pauses = [later - earlier for earlier, later in itertools.pairwise(cluster.listed_at)][:3]
     assert [pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=True)] == [True] * 3
