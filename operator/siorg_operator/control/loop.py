@@ -205,6 +205,7 @@ class Controller:
         self._context = context
         self._tasks: dict[ControlLoop, asyncio.Task[None]] = {}
         self._begun = asyncio.Event()
+        self._outer = contextvars.copy_context()  # a handler's keeps the event that it was called for
 
     def begin(self) -> None:
         """Reconcile from now on: what there is has been seen. Before, a resource would seem to have no Jobs."""
@@ -216,7 +217,7 @@ class Controller:
             found.show(body)
             return
         loop = self.loops[uid] = ControlLoop(self._context, body)
-        self._tasks[loop] = asyncio.create_task(self._run(loop), context=contextvars.Context())  # kopf's keeps an event
+        self._tasks[loop] = asyncio.create_task(self._run(loop), context=self._outer)
 
     async def _run(self, loop: ControlLoop) -> None:
         """Run a loop, whatever happens: a bug of ours must not leave a resource alone."""

@@ -64,7 +64,7 @@ class ApiServer:
 
     # -- requests -------------------------------------------------------------------------------------------------------
 
-    def ask(self, verb: str, what: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> asyncio.Future[Body]:
+    def ask(self, verb: str, what: str, name: str, body: Body, options: Mapping[str, Any]) -> asyncio.Future[Body]:
         """Send a request: what becomes of it does not depend on whether somebody waits for the answer."""
         answer: asyncio.Future[Body] = asyncio.get_running_loop().create_future()
         pick, on = self.world.pick, self.world.on
@@ -81,7 +81,7 @@ class ApiServer:
             if verb not in {"get", "list"}:
                 self.writes += 1
             try:
-                done: Body | ClusterError = self._perform(verb, what, arguments, options)
+                done: Body | ClusterError = self._perform(verb, what, name, body, options)
             except ClusterError as error:
                 done = error
             if trouble == "answer lost":
@@ -116,28 +116,26 @@ class ApiServer:
         else:
             set_it()
 
-    def _perform(self, verb: str, what: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Body:
+    def _perform(self, verb: str, what: str, name: str, body: Body, options: Mapping[str, Any]) -> Body:
         cluster = self.world.cluster
         match verb, what:
             case "list", _:
-                return {"metadata": {}, "items": self._selected(what, options.get("label_selector") or "")}
-            case "get", "jobs" | "secrets" | "cronjobs":
-                return self._found(what, arguments[0])
+                return {"metadata": {}, "items": self._selected(what, options.get("labelSelector") or "")}
             case "get", _:
-                return self._found(what, arguments[-1])
+                return self._found(what, name)
             case "create", "jobs":
-                return cluster.create_job(arguments[1])
+                return cluster.create_job(body)
             case "patch", "jobs":
-                return cluster.patch_job(arguments[0], arguments[2])
+                return cluster.patch_job(name, body)
             case "delete", "jobs":
-                return cluster.delete_job(arguments[0], options["body"]["preconditions"])
+                return cluster.delete_job(name, body["preconditions"])
             case "patch", "secrets":
-                return self.put("secrets", merge_patch(self._found("secrets", arguments[0]), arguments[2]))
+                return self.put("secrets", merge_patch(self._found("secrets", name), body))
             case "create", "events":
                 return {}
         if (verb, what) == ("patch", f"{PLURAL}/status"):
-            before = self._found(PLURAL, arguments[4])
-            after = merge_patch(before, arguments[5])
+            before = self._found(PLURAL, name)
+            after = merge_patch(before, body)
             return before if after == before else self.put(PLURAL, after)
         raise AssertionError(f"{verb} {what} is not simulated")
 
@@ -161,10 +159,11 @@ class ApiServer:
 class Watch:
     """What one process of the operator hears of one kind: in order, late, and at times not at all."""
 
-    def __init__(self, world: World, kind: str, heard: Callable[[str | None, Body], None]) -> None:
+    def __init__(self, world: World, kind: str, heard: Callable[[str | None, Body], None], listed: Callable[[], object]) -> None:
         self.world = world
         self.kind = kind
         self._heard = heard
+        self._listed = listed
         self._coming: deque[tuple[float, str | None, Body]] = deque()
         self._last = 0.0
         self._lost = False
@@ -175,6 +174,7 @@ class Watch:
     def begin(self) -> None:
         """The initial list, and what happens from then on."""
         self.world.api.watches.append(self)
+        self._listed()
         for body in self.world.api.objects[self.kind].values():
             self.tell(None, body)
 
@@ -214,6 +214,7 @@ class Watch:
     def list_anew(self) -> None:
         if self._lost:
             self._lost = False
+            self._listed()
             for body in self.world.api.objects[self.kind].values():
                 self.tell(None, body)
 
@@ -227,12 +228,12 @@ class SimulatedKubernetes(Kubernetes):
         self._world = world
         self._allowed = may_write
 
-    async def _call(self, verb: str, what: str, method: Callable[..., Any], *arguments: Any, **options: Any) -> Body:
+    async def _call(self, verb: str, what: str, namespace: str, name: str = "", body: Body | None = None, **more: Any) -> Body:
         if verb not in {"get", "list"} and not self._allowed():
             raise ClusterError(f"{verb} {what}: not done, another replica may lead by now")
         asked = self._world.now
         try:
-            return await self._world.api.ask(verb, what, arguments, options)
+            return await self._world.api.ask(verb, what, name, body or {}, more.get("options") or {})
         except ClusterError as error:
             if error.code == 0:
                 asked = -1.0

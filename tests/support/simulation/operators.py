@@ -92,14 +92,14 @@ class OperatorProcess:
             clock=kubernetes.clock.now,
         )
         list_uids = partial(kubernetes.uids, namespace=NAMESPACE)
-        registry = handlers.registry(Controller(context), cache, list_uids, cast("Any", None), asyncio.Event())
-        watching, activities = registry._watching.get_all_handlers(), registry._activities.get_all_handlers()
+        self._controller = self._context.run(Controller, context)
+        self._resync = handlers.resync(self._controller, cache, list_uids)
+        watching = handlers.registry(self._controller, cache, self._resync, cast("Any", None))._watching.get_all_handlers()
         self._handlers = {str(handler.selector and handler.selector.any_name): _plain(handler.fn) for handler in watching}
-        self._activities = {str(handler.id).rpartition(".")[2]: _plain(handler.fn) for handler in activities}
-        self.watches = {kind: Watch(world, kind, partial(self._heard, kind)) for kind in KINDS}
+        self.watches = {kind: Watch(world, kind, partial(self._heard, kind), self._resync.listed) for kind in KINDS}
 
     def start(self) -> None:
-        self.spawn(self._activities["started"]())
+        self.spawn(self._resync.run(self._controller.begin))
         for watch in self.watches.values():
             watch.begin()
 
@@ -116,7 +116,7 @@ class OperatorProcess:
     async def stop(self) -> None:
         """As after SIGTERM."""
         self.cut_off(still_writes=True)
-        await self._activities["ended"]()
+        await self._controller.close()
         self.may_write = False
 
     def cut_off(self, *, still_writes: bool = False) -> None:
