@@ -142,6 +142,21 @@ def test_siorgs_pause_is_seen_in_seconds(connection: Connection) -> None:
     assert observe(connection)["siorg_paused_seconds"] == 0
 
 
+def test_the_newest_completed_item_is_seen_by_its_index_or_not_at_all(queue: Queue) -> None:
+    connection = queue.connection
+    queue.insert(1, status="'FAILED'", processed_at="now() - interval '1 second'")
+    queue.insert(2, status="'SKIPPED'", processed_at="now() - interval '1 second'")
+    queue.insert(3, status="'COMPLETED'", processed_at="now() - interval '2 days'")
+    queue.insert(4, status="'COMPLETED'", processed_at="now() + interval '1 hour'")
+    queue.insert(5, status="'COMPLETED'")
+    assert observe(connection)["completed_seconds"] is None
+    queue.insert(6, status="'COMPLETED'", processed_at="now() - interval '2 minutes'")
+    queue.insert(7, status="'COMPLETED'", processed_at="now() - interval '1 minute'")
+    assert 60 <= observe(connection)["completed_seconds"] < 110
+    connection.execute("DROP INDEX siorg_sync_queue_completed_idx")  # before its migration
+    assert observe(connection)["completed_seconds"] is None
+
+
 def test_connections_of_jobs_are_not_others(connection: Connection, database_url: str) -> None:
     before = observe(connection)["other_connections"]
     with (

@@ -14,6 +14,12 @@ SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS sched
            SELECT extract(epoch FROM least(p.paused_until, now() + interval '1 year') - now())
            FROM siorg_request_pace AS p WHERE p.name = 'siorg' AND p.paused_until > now()
        ), 0)::float8 AS siorg_paused_seconds,
+       -- That SIORG answers again: the newest item that was completed. Told by its own index, or not at all (before migration 0020).
+       CASE WHEN (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('siorg_sync_queue_completed_idx')) THEN (
+           SELECT extract(epoch FROM now() - q.processed_at)::float8 FROM siorg_sync_queue AS q
+           WHERE {{completed}} AND q.processed_at > now() - interval '1 day' AND q.processed_at <= now()
+           ORDER BY q.processed_at DESC LIMIT 1
+       ) END AS completed_seconds,
        least(
            current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
                - coalesce(current_setting('reserved_connections', true)::integer, 0),

@@ -20,7 +20,7 @@ from datetime import datetime
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import sizing
-from siorg_operator.decide.job_failures import PATIENCE_SECONDS, Failures, Pacing, assess
+from siorg_operator.decide.job_failures import PATIENCE_SECONDS, RECOVERY_SECONDS, Failures, Pacing, assess
 from siorg_operator.decide.manifests import template_hash
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
@@ -30,6 +30,7 @@ _LONGEST_STREAK = 1_000_000  # failures in a row that are told; somebody may hav
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
 _SHORT_PAUSE_SECONDS = 10.0
+_PROBE_POLL_SECONDS = 1.0  # while a probe may complete its first item, and while it recovers
 _REMOVED_A_STEP = 50  # finished Jobs; a namespace full of them is emptied without a storm of requests
 
 
@@ -110,6 +111,8 @@ class Plan:
     remove: tuple[Job, ...] = ()
     """Finished Jobs that the history limits no longer keep, and suspended ones that there is no work for any more."""
     backoff: Backoff | None = None
+    recovering: Failures | None = None
+    """An absence that is just over: the number of Jobs doubles."""
     predicted_drain_seconds: float | None = None
     poll_seconds: float = 0.0
     """Look again after this at the latest (to be jittered): shorter while there is work."""
@@ -173,14 +176,24 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
     ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
     """
     pacing = pacing or Pacing()
-    backoff = _backoff(resource, queue, jobs, now, pacing)
     unfinished = [job for job in jobs if job.unfinished]
+    completed_at = _completed_at(queue, now)
+    failures = _failures(resource, queue, jobs, now, pacing, completed_at)
+    backoff, recovering, room = None, None, resource.spec.scaling.max_jobs
+    if failures is not None and failures.recovered_at is None:
+        backoff, room = _backoff(resource, queue, failures, now, pacing), 1
+    elif failures is not None:
+        recovering, room = failures, failures.room(unfinished, completed_at, now, pacing)
     size = sizing.size(resource, queue, Rates.learn(resource, jobs), len(unfinished))
     hold = _hold(resource, queue, size, unfinished, backoff, now)
-    reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff)
+    reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff, room)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
     graces = _graces(jobs, now, pacing)
     changes = [*(left for _, left in graces), *_changes(queue, backoff, now)]
+    if recovering is not None and recovering.recovered_at is not None:
+        changes.append((later(recovering.recovered_at, RECOVERY_SECONDS) - now).total_seconds())
+    if size.depth and unfinished and (backoff is not None or reason is Reason.RECOVERING):
+        changes.append(_PROBE_POLL_SECONDS)
     changes += [(job.changes_at - now).total_seconds() for job in jobs if job.changes_at is not None]
     return Plan(
         reason=reason,
@@ -193,6 +206,7 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
         end=tuple(removal for removal, left in graces if left <= 0),
         remove=(*_history(resource, jobs), *_not_needed(queue, jobs)),
         backoff=backoff,
+        recovering=recovering,
         predicted_drain_seconds=size.drain_seconds(len(unfinished) + len(launches)),
         poll_seconds=_poll(resource, busy=busy),
         wake_seconds=min((seconds for seconds in changes if seconds and seconds > 0), default=None),
@@ -202,7 +216,14 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
 # -- Jobs that fail ---------------------------------------------------------------------------------------------------
 
 
-def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing) -> Backoff | None:
+def _failures(
+    resource: SiorgSyncWorker,
+    queue: QueueState,
+    jobs: Sequence[Job],
+    now: datetime,
+    pacing: Pacing,
+    completed_at: datetime | None,
+) -> Failures | None:
     last = resource.status.jobs.last_finished_time
     # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
     settled = last if resource.status.backoff is None and last is not None and last <= now else None
@@ -214,11 +235,24 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
         now=now,
         pacing=pacing,
         patience=_patience(resource),
+        completed_at=completed_at,
     )
     if failures is None or (failures.ending is Ending.NOTHING and not queue.depth):
         return None  # those that found nothing came too late, and that was all
-    retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name)
+    return failures
+
+
+def _backoff(resource: SiorgSyncWorker, queue: QueueState, failures: Failures, now: datetime, pacing: Pacing) -> Backoff:
+    retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name, _patience(resource))
     return Backoff(failures, retry_at, dormant=queue.depth == 0 and retry_at <= now)
+
+
+def _completed_at(queue: QueueState, now: datetime) -> datetime | None:
+    """When the newest item was completed: the database tells an age, and ages are the same by every clock."""
+    reading = queue.reading
+    if not isinstance(reading, Reading) or reading.completed_seconds is None:
+        return None
+    return later(now, -reading.completed_seconds)
 
 
 def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
@@ -229,7 +263,8 @@ def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
     last = min(backoff.last_failure_time, now)
     since = min(backoff.since or last, last)
     ending, streak = Ending(backoff.reason), min(max(backoff.streak, 1), _LONGEST_STREAK)
-    return Failures(ending, streak, since, last, backoff.message, backoff.template)
+    recovered = None if backoff.recovered_time is None else min(max(backoff.recovered_time, last), now)
+    return Failures(ending, streak, since, last, backoff.message, backoff.template, recovered)
 
 
 def _patience(resource: SiorgSyncWorker) -> float:
@@ -279,18 +314,21 @@ def _hold(
 
 
 def _decide(
-    resource: SiorgSyncWorker, jobs: Sequence[Job], size: Size, backoff: Backoff | None
+    resource: SiorgSyncWorker, jobs: Sequence[Job], size: Size, backoff: Backoff | None, room: int
 ) -> tuple[Reason, Hold | None, tuple[Launch, ...]]:
-    """Where nothing holds launches: the reason for what is done, whether that is only to say what would be, and the launches."""
+    """Where nothing holds launches: the reason for what is done, whether that is only to say what would be, and the launches.
+
+    ``room``: for so many more Jobs, whatever the work wants.
+    """
     if not size.depth:
         return Reason.QUEUE_EMPTY, None, ()
     wanted = max(size.desired - sum(job.unfinished for job in jobs), 0)
-    count = min(wanted, resource.spec.scaling.max_launches_per_step, 1 if backoff is not None else wanted)
+    count = min(wanted, resource.spec.scaling.max_launches_per_step, room)
     if count and resource.spec.mode == "Observe":
         return Reason.OBSERVE, Hold(Reason.OBSERVE, count=count), ()
     launches = _launches(count, resource, jobs)
     if not launches:
-        return Reason.ENOUGH_JOBS, None, ()
+        return Reason.RECOVERING if wanted and not room else Reason.ENOUGH_JOBS, None, ()
     return Reason.LAUNCHED if backoff is None else Reason.PROBING, None, launches
 
 

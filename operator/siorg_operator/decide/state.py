@@ -194,6 +194,8 @@ class Reading:
     """The setting ``siorg.sync_enabled`` of the database."""
     siorg_paused_seconds: float = 0.0
     """For so long nothing may be asked of SIORG (Retry-After); 0: no pause."""
+    completed_seconds: float | None = None
+    """Age of the newest item that was completed; None: none was within the last day, or that cannot be told cheaply."""
     max_connections: int | None = None
     """Connections that the server allows to anybody but superusers; None: not known."""
     other_connections: int = 0
