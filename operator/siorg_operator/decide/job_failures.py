@@ -1,7 +1,7 @@
 """Jobs that fail, and when the next one may try: a circuit breaker that needs no memory of its own.
 
 It is worked out anew at each pass from the finished Jobs that are still there, from what status remembers of those that are not,
-and from the newest item that was completed. While they fail nothing is launched but single probes, at growing intervals; a Job
+and from the items that they complete. While they fail nothing is launched but single probes, at growing intervals; a Job
 that does its work ends it.
 
 After an absence of SIORG or of the database the number of Jobs doubles from one, and who fails again within five minutes waits
@@ -11,9 +11,10 @@ for as long as if it had never been over::
     well       a Job fails                                             trouble    one failure in a row
     trouble    the pause is over                                       trouble    one probe may leave
     trouble    a Job fails that was made since the last failure        trouble    one failure more: a longer pause, by and by
-    trouble    an item was completed since the pause was over, a Job   recovery   after an absence; otherwise: well
-               has ended well, or has run for long enough
-    recovery   an item was completed since the last Job was made       recovery   twice as many Jobs may be there
+    trouble    a Job completes an item after the pause, has ended      recovery   after an absence; otherwise: well
+               well, or has run for long enough
+    recovery   a Job completes an item that the last one was made      recovery   twice as many Jobs may be there
+               before
     recovery   an absence again                                        trouble    one failure more than there were
     recovery   five minutes are over                                   well
 """
@@ -131,16 +132,15 @@ class Failures:
         """What is left of them once a Job has done its work: an absence is remembered for a while, the rest is forgotten."""
         return replace(self, recovered_at=moment.replace(microsecond=0)) if self.ending in _PATIENT else None
 
-    def room(self, unfinished: Sequence[Job], completed_at: datetime | None, now: datetime, pacing: Pacing) -> int:
+    def room(self, unfinished: Sequence[Job], now: datetime, pacing: Pacing) -> int:
         """How many more Jobs there may be while it recovers: what bears few need not bear many at once.
 
-        As many as there are, once an item was completed since the last of them was made (or that is ``healthy_after`` ago).
+        As many as there are, once one of them has completed an item since the last was made (or that is ``healthy_after`` ago).
         """
         if not unfinished:
             return 1
         newest = max(job.created_at for job in unfinished)
-        works = any(job.state is JobState.ACTIVE for job in unfinished)
-        proven = works and completed_at is not None and completed_at >= later(newest, _RESOLUTION)
+        proven = any(job.completed_at is not None and job.completed_at >= later(newest, _RESOLUTION) for job in unfinished)
         return len(unfinished) if proven or now >= later(newest, pacing.healthy_after) else 0
 
 
@@ -153,7 +153,6 @@ def assess(
     pacing: Pacing,
     patience: float = PATIENCE_SECONDS,
     settled: datetime | None = None,
-    completed_at: datetime | None = None,
 ) -> Failures | None:
     """The failures in a row that there are now, or that have just been (``recovered_at``), or None.
 
@@ -161,8 +160,7 @@ def assess(
     the next Job would be made from; None: not known now, so nothing is forgotten. ``patience``: seconds that a job waits for
     SIORG or the database before it gives up. ``settled``: Jobs that ended up to then were judged before, and nothing is wrong
     with them any more: the Job that proved it may be gone while those that failed are still there. One that failed within that
-    very second may have done so after it was judged. ``completed_at``: when the newest item was completed, by ``now``'s clock;
-    None: not known.
+    very second may have done so after it was judged.
     """
     jobs = list(jobs)
     current = remembered if remembered is not None and (template is None or remembered.template in {"", template}) else None
@@ -179,7 +177,7 @@ def assess(
     if current.recovered_at is not None:
         since = min(current.recovered_at, now)
         return None if now >= later(since, RECOVERY_SECONDS) else current.over_at(since)
-    if completed_at is not None and _is_at_work(jobs, current, completed_at, pacing, patience):
+    if (completed_at := _completed(jobs, current, pacing, patience)) is not None:
         return current.over_at(completed_at)
     return current.over_at(now) if _outlived(jobs, current, now, pacing, patience) else current
 
@@ -263,14 +261,13 @@ def _again(current: Failures | None, job: Job, ended_at: datetime) -> Failures:
     return Failures(ending, streak, current.since, ended_at, message, job.template)
 
 
-def _is_at_work(jobs: list[Job], failures: Failures, completed_at: datetime, pacing: Pacing, patience: float) -> bool:
-    """Whether the item that was completed then proves that they are over: since the pause was, by a Job that still runs."""
-    if failures.ending in _AT_WORK or completed_at < later(failures.last_failure, _RESOLUTION + failures.pause(pacing, patience)):
-        return False
-    return any(
-        job.state is JobState.ACTIVE and job.started_at is not None and job.started_at <= completed_at and failures.include(job)
-        for job in jobs
-    )
+def _completed(jobs: list[Job], failures: Failures, pacing: Pacing, patience: float) -> datetime | None:
+    """When an unfinished Job completed an item that proves that they are over: since the pause was."""
+    if failures.ending in _AT_WORK:
+        return None
+    paused_until = later(failures.last_failure, _RESOLUTION + failures.pause(pacing, patience))
+    completed = [job.completed_at for job in jobs if job.unfinished and job.completed_at is not None and failures.include(job)]
+    return max((moment for moment in completed if moment >= paused_until), default=None)
 
 
 def _outlived(jobs: list[Job], failures: Failures, now: datetime, pacing: Pacing, patience: float) -> bool:

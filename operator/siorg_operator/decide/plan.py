@@ -15,7 +15,7 @@ The steps: the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from siorg_operator.api.resource import SiorgSyncWorker
@@ -176,14 +176,14 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
     ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
     """
     pacing = pacing or Pacing()
+    jobs = [replace(job, completed_at=_completed_at(job, queue, now)) for job in jobs]
     unfinished = [job for job in jobs if job.unfinished]
-    completed_at = _completed_at(queue, now)
-    failures = _failures(resource, queue, jobs, now, pacing, completed_at)
+    failures = _failures(resource, queue, jobs, now, pacing)
     backoff, recovering, room = None, None, resource.spec.scaling.max_jobs
     if failures is not None and failures.recovered_at is None:
         backoff, room = _backoff(resource, queue, failures, now, pacing), 1
     elif failures is not None:
-        recovering, room = failures, failures.room(unfinished, completed_at, now, pacing)
+        recovering, room = failures, failures.room(unfinished, now, pacing)
     size = sizing.size(resource, queue, Rates.learn(resource, jobs), len(unfinished))
     hold = _hold(resource, queue, size, unfinished, backoff, now)
     reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff, room)
@@ -217,12 +217,7 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
 
 
 def _failures(
-    resource: SiorgSyncWorker,
-    queue: QueueState,
-    jobs: Sequence[Job],
-    now: datetime,
-    pacing: Pacing,
-    completed_at: datetime | None,
+    resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing
 ) -> Failures | None:
     last = resource.status.jobs.last_finished_time
     # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
@@ -235,7 +230,6 @@ def _failures(
         now=now,
         pacing=pacing,
         patience=_patience(resource),
-        completed_at=completed_at,
     )
     if failures is None or (failures.ending is Ending.NOTHING and not queue.depth):
         return None  # those that found nothing came too late, and that was all
@@ -247,12 +241,12 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, failures: Failures, n
     return Backoff(failures, retry_at, dormant=queue.depth == 0 and retry_at <= now)
 
 
-def _completed_at(queue: QueueState, now: datetime) -> datetime | None:
-    """When the newest item was completed: the database tells an age, and ages are the same by every clock."""
-    reading = queue.reading
-    if not isinstance(reading, Reading) or reading.completed_seconds is None:
+def _completed_at(job: Job, queue: QueueState, now: datetime) -> datetime | None:
+    """When it completed its newest item: the database tells an age, and ages are the same by every clock."""
+    if not isinstance(queue.reading, Reading):
         return None
-    return later(now, -reading.completed_seconds)
+    ages = [age for host, age in queue.reading.completed_by.items() if host == job.name or host.startswith(f"{job.name}-")]
+    return later(now, -min(ages)) if ages else None
 
 
 def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:

@@ -165,40 +165,36 @@ def test_a_pod_that_is_on_its_way_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "completed", "started", "over"),
+    ("ending", "completed", "over"),
     [
         # The pause is of 5 s, and of the rest of the failure's second.
-        (SIORG, -44, -70, "recovery"),
-        (SIORG, -45, -70, "trouble"),
-        (SIORG, None, -44, "trouble"),
-        # Whoever completed it, it was no Job of these.
-        (SIORG, -40, None, "trouble"),
-        (SIORG, -40, -39, "trouble"),
-        (Ending.DATABASE_UNAVAILABLE, -39, -42, "recovery"),
-        (Ending.DATABASE_UNAVAILABLE, -40, -42, "trouble"),
-        (Ending.STUCK, -30, -35, "well"),
-        (Ending.WRONG_SETTINGS, -30, -35, "well"),
-        (NOTHING, -30, -35, "well"),
+        (SIORG, -44, "recovery"),
+        (LIMITED, -44, "recovery"),
+        (SIORG, -45, "trouble"),
+        (SIORG, None, "trouble"),
+        (Ending.DATABASE_UNAVAILABLE, -39, "recovery"),
+        (Ending.DATABASE_UNAVAILABLE, -40, "trouble"),
+        (Ending.STUCK, -30, "well"),
+        (Ending.WRONG_SETTINGS, -30, "well"),
+        (NOTHING, -30, "well"),
         # To these a Job may come after it has completed a good deal.
-        (FAILED, -30, -35, "trouble"),
-        (Ending.OUT_OF_MEMORY, -30, -35, "trouble"),
-        (DEADLINE, -30, -35, "trouble"),
-        (LOST, -30, -35, "trouble"),
+        (FAILED, -30, "trouble"),
+        (Ending.OUT_OF_MEMORY, -30, "trouble"),
+        (DEADLINE, -30, "trouble"),
+        (LOST, -30, "trouble"),
     ],
 )
-def test_the_first_item_that_a_job_completes_after_the_pause_ends_it(
-    ending: Ending, completed: float | None, started: float | None, over: str
-) -> None:
-    jobs = [] if started is None else active(1, first_slot=1, started=started)
-    failures = found(jobs, failures_at(-50, ending), completed_at=None if completed is None else at(completed))
+def test_the_first_item_that_a_job_completes_after_the_pause_ends_it(ending: Ending, completed: float | None, over: str) -> None:
+    completed_at = None if completed is None else at(completed)
+    failures = found(active(1, first_slot=1, started=-55, completed_at=completed_at), failures_at(-50, ending))
     assert ("well" if failures is None else "trouble" if failures.recovered_at is None else "recovery") == over
     if failures is not None and failures.recovered_at is not None:
         assert failures == replace(failures_at(-50, ending), recovered_at=at(completed or 0))
 
 
 def test_what_jobs_of_another_template_complete_proves_nothing() -> None:
-    jobs = active(1, first_slot=1, started=-45, template="before")
-    assert streak(*jobs, remembered=failures_at(-60, SIORG), completed_at=at(-40)) == 1
+    jobs = active(1, first_slot=1, started=-45, completed_at=at(-40), template="before")
+    assert streak(*jobs, remembered=failures_at(-60, SIORG)) == 1
 
 
 # -- recovery ---------------------------------------------------------------------------------------------------------
@@ -238,27 +234,26 @@ def test_an_absence_again_within_five_minutes_is_the_same_trouble(since: float, 
 
 
 @pytest.mark.parametrize(
-    ("jobs", "completed", "room"),
+    ("jobs", "room"),
     [
-        ([], None, 1),
-        (active(1, started=-50), 0, 1),
-        (active(2, started=-50), 0, 2),
-        (active(4, started=-50), 0, 4),
+        ([], 1),
+        (active(1, completed_at=NOW), 1),
+        (active(2, completed_at=NOW), 2),
+        (active(4, completed_at=NOW), 4),
         # Not yet seen to bear the last ones.
-        (active(2, started=-50, created_at=at(-10)), -9, 2),
-        (active(2, started=-50, created_at=at(-10)), -9.1, 0),
-        (active(2, started=-50, created_at=at(-10)), None, 0),
+        (active(2, created_at=at(-10), completed_at=at(-9)), 2),
+        (active(2, created_at=at(-10), completed_at=at(-9.1)), 0),
+        (active(2, created_at=at(-10)), 0),
         # It does not wait for pods.
-        ([*active(1, started=-50), *pending(1, first_slot=1, created_at=at(-10))], -5, 2),
-        (pending(2, created_at=at(-10)), -5, 0),
+        ([*active(1, completed_at=at(-5)), *pending(1, first_slot=1, created_at=at(-10))], 2),
+        (pending(2, created_at=at(-10)), 0),
         # Jobs that complete nothing, yet go on.
-        (active(2, started=-50, created_at=at(-60)), None, 2),
-        (pending(2, created_at=at(-60)), None, 2),
+        (active(2, created_at=at(-60)), 2),
+        (pending(2, created_at=at(-60)), 2),
     ],
 )
-def test_jobs_double_as_items_are_completed(jobs: list[Job], completed: float | None, room: int) -> None:
-    completed_at = None if completed is None else at(completed)
-    assert recovered(-70).room(jobs, completed_at, NOW, Pacing()) == room
+def test_jobs_double_as_they_complete_items(jobs: list[Job], room: int) -> None:
+    assert recovered(-70).room(jobs, NOW, Pacing()) == room
 
 
 # -- nothing to claim -------------------------------------------------------------------------------------------------

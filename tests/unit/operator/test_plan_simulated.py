@@ -90,7 +90,7 @@ class World:
     cannot_start: Callable[[float], bool] = lambda now: False
     now: float = 0.0
     queue: int = 0
-    completed_at: float | None = None
+    completed: dict[str, float] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     all_runs: list[Run] = field(default_factory=list)
     launches: list[float] = field(default_factory=list)
@@ -153,7 +153,7 @@ class World:
             self._end(run, Ending.SIORG_UNAVAILABLE)
         else:
             if run.busy:
-                self.completed_at = self.now
+                self.completed[f"{run.name}-x7k2p"] = self.now
             run.done += run.busy
             self._take(run)
 
@@ -183,8 +183,8 @@ class World:
     def _look(self) -> None:
         self._woken = False
         self.passes += 1
-        completed = None if self.completed_at is None else self.now - self.completed_at
-        queue = QueueState(Reading(self.queue, due=self.queue, completed_seconds=completed), CREDENTIALS)
+        completed = {pod: self.now - moment for pod, moment in self.completed.items()}
+        queue = QueueState(Reading(self.queue, due=self.queue, completed_by=completed), CREDENTIALS)
         jobs = [run.seen() for run in self.runs]
         decided = plan(self.resource, queue, jobs, at(self.now), Pacing())
         self.reasons[decided.reason] += 1
