@@ -13,7 +13,7 @@ from siorg_job.siorg.errors import BreakerOpen
 from siorg_runtime.backoff import exponential
 
 _PROBE_RETRY_SECONDS = 1.0
-_EAGER_COOLDOWN_SECONDS = 10.0
+_EAGER_COOLDOWN_SECONDS = 7.0
 _EAGER_SHARE = 1 / 30
 """Of the time that it has been down: what is back after a short absence is found out soon, and a long one costs few probes."""
 
@@ -33,7 +33,7 @@ class Breaker:
     """Leaves SIORG alone after failures in a row, and lets exactly one request find out whether it is back.
 
     Closed → open after ``failure_threshold`` failures in a row → after the cooldown one probe passes (half-open) → its
-    success closes, its failure opens again for twice as long, up to 10 s, later up to a thirtieth of the time that it has been
+    success closes, its failure opens again for twice as long, up to 7 s, later up to a thirtieth of the time that it has been
     down, and never beyond the maximum. Each cooldown is drawn from the upper half of its nominal length, so that many
     processes do not come back at once. The answer to a request of an earlier time
     says nothing about now: a permit from before a change of state counts for nothing. For one event loop; not for threads.

@@ -13,8 +13,7 @@ for as long as if it had never been over::
     trouble    a Job fails that was made since the last failure        trouble    one failure more: a longer pause, by and by
     trouble    a Job completes an item after the pause, has ended      recovery   after an absence; otherwise: well
                well, or has run for long enough
-    recovery   a Job completes an item that the last one was made      recovery   twice as many Jobs may be there
-               before
+    recovery   a Job completes an item since the last one was made     recovery   twice as many Jobs may be there
     recovery   an absence again                                        trouble    one failure more than there were
     recovery   five minutes are over                                   well
 """
@@ -109,6 +108,11 @@ class Failures:
     def of_siorg(self) -> bool:
         """Whether it is SIORG that does not answer, and not the Jobs that fail."""
         return self.reason.condition is ConditionType.SIORG_AVAILABLE
+
+    @property
+    def end_with_an_item(self) -> bool:
+        """Whether an item that a Job completes proves that they are over."""
+        return self.ending not in _AT_WORK
 
     def include(self, job: Job) -> bool:
         """Whether it was made from the template that fails: one from an older template may well do what these cannot."""
@@ -263,7 +267,7 @@ def _again(current: Failures | None, job: Job, ended_at: datetime) -> Failures:
 
 def _completed(jobs: list[Job], failures: Failures, pacing: Pacing, patience: float) -> datetime | None:
     """When an unfinished Job completed an item that proves that they are over: since the pause was."""
-    if failures.ending in _AT_WORK:
+    if not failures.end_with_an_item:
         return None
     paused_until = later(failures.last_failure, _RESOLUTION + failures.pause(pacing, patience))
     completed = [job.completed_at for job in jobs if job.unfinished and job.completed_at is not None and failures.include(job)]

@@ -30,7 +30,7 @@ _LONGEST_STREAK = 1_000_000  # failures in a row that are told; somebody may hav
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
 _SHORT_PAUSE_SECONDS = 10.0
-_PROBE_POLL_SECONDS = 1.0  # while a probe may complete its first item, and while it recovers
+_PROBE_POLL_SECONDS = 1.0  # while a running Job's next item decides
 _REMOVED_A_STEP = 50  # finished Jobs; a namespace full of them is emptied without a storm of requests
 
 
@@ -192,8 +192,8 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
     changes = [*(left for _, left in graces), *_changes(queue, backoff, now)]
     if recovering is not None and recovering.recovered_at is not None:
         changes.append((later(recovering.recovered_at, RECOVERY_SECONDS) - now).total_seconds())
-    if size.depth and unfinished and (backoff is not None or reason is Reason.RECOVERING):
-        changes.append(_PROBE_POLL_SECONDS)
+    if _hangs_on_items(backoff, recovering, missing=size.desired - len(unfinished) - len(launches)) and size.depth:
+        changes += [_PROBE_POLL_SECONDS for job in unfinished if job.state is JobState.ACTIVE]
     changes += [(job.changes_at - now).total_seconds() for job in jobs if job.changes_at is not None]
     return Plan(
         reason=reason,
@@ -389,6 +389,13 @@ def _not_needed(queue: QueueState, jobs: Sequence[Job]) -> tuple[Job, ...]:
 def _poll(resource: SiorgSyncWorker, *, busy: bool) -> float:
     interval = float(resource.spec.scaling.poll_interval_seconds)
     return max(interval / _BUSY_POLLS, min(_SHORTEST_POLL_SECONDS, interval)) if busy else interval
+
+
+def _hangs_on_items(backoff: Backoff | None, recovering: Failures | None, *, missing: int) -> bool:
+    """Whether the next item that a Job completes makes room for further ones."""
+    if backoff is not None:
+        return backoff.failures.end_with_an_item
+    return recovering is not None and missing > 0
 
 
 def _changes(queue: QueueState, backoff: Backoff | None, now: datetime) -> tuple[float | None, ...]:

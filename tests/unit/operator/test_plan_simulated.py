@@ -329,6 +329,7 @@ def test_all_work_again_within_15_seconds_of_the_end_of_a_short_absence(lasts: i
     assert world.launches[10:] == world.probes
     world.until(back + 15)
     assert len([run for run in world.unfinished if run.started is not None]) == 10
+    assert list(Counter(world.launches[10 + len(world.probes) :]).values()) == [1, 2, 4, 2]
 
 
 @pytest.mark.parametrize(("up", "down"), [(5, 40), (20, 40), (60, 60), (240, 60)])
