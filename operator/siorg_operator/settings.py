@@ -114,10 +114,12 @@ class OperatorSettings:
     backoff_base_secs: float = seconds(10, 1, 3600, "Pause after a first Job that failed; doubles from there")
     backoff_max_secs: float = seconds(300, 1, _DAY, "Longest such pause; not less than SIORG_OPERATOR_BACKOFF_BASE_SECS")
     siorg_probe_base_secs: float = seconds(
-        30, 1, 3600, "Pause before the first single Job that tries whether SIORG answers again; doubles from there"
+        5, 1, 3600, "Pause before each single Job that tries whether SIORG answers again; after five minutes it doubles"
     )
     siorg_probe_max_secs: float = seconds(600, 1, _DAY, "Longest such pause; not less than SIORG_OPERATOR_SIORG_PROBE_BASE_SECS")
-    healthy_after_secs: float = seconds(60, 1, _DAY, "A Job that has run for so long proves that the trouble is over")
+    healthy_after_secs: float = seconds(
+        60, 1, _DAY, "A Job that has run for so long proves that the trouble is over, where no completed item does"
+    )
     secret_refresh_secs: float = seconds(30, 1, 3600, "Secrets are read again after so long at the latest")
 
     log_format: LogFormat = setting(LOG_FORMAT, "Form of the log", default="json")

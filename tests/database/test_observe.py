@@ -143,6 +143,27 @@ def test_siorgs_pause_is_seen_in_seconds(connection: Connection) -> None:
     assert observe(connection)["siorg_paused_seconds"] == 0
 
 
+def test_who_completed_the_newest_items_is_seen_by_their_index_or_not_at_all(queue: Queue) -> None:
+    connection = queue.connection
+
+    def ended(code: int, ago: str, by: str = "'pod-a:1:f00'", status: str = "'COMPLETED'") -> None:
+        queue.insert(code, status=status, processed_at=f"now() - interval '{ago}'", claimed_by=by)
+
+    ended(1, "1 second", status="'FAILED'")
+    ended(2, "1 second", status="'SKIPPED'")
+    ended(3, "1 second", by="NULL")  # an older Job, the first worker, a person
+    ended(4, "2 days")
+    ended(5, "-1 hour")
+    assert observe(connection)["completed_by"] is None
+    ended(6, "2 minutes")
+    ended(7, "1 minute")
+    ended(8, "1 hour", by="'pod-b:1:f00'")
+    seen = observe(connection)["completed_by"]
+    assert seen == {"pod-a": pytest.approx(60, abs=50), "pod-b": pytest.approx(3600, abs=50)}
+    connection.execute("DROP INDEX siorg_sync_queue_completed_idx")  # before its migration
+    assert observe(connection)["completed_by"] is None
+
+
 def test_connections_of_jobs_are_not_others(connection: Connection, database_url: str) -> None:
     before = observe(connection)["other_connections"]
     with (

@@ -89,7 +89,7 @@ SET status = CASE
         WHEN f.outcome = 'RETRY' AND coalesce(q.attempts, 0) >= least(coalesce(q.max_attempts, 3), %(max_attempts)s) THEN clock_timestamp()
     END,
     lease_expires_at = NULL,
-    claimed_by = NULL
+    claimed_by = CASE WHEN f.outcome = 'COMPLETED' THEN q.claimed_by END  -- by whom
 FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(errors)s::text[], %(details)s::jsonb[],
             %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[], %(needed_ats)s::timestamptz[],
             %(holds)s::boolean[])

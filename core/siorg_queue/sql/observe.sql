@@ -14,6 +14,19 @@ SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS sched
            SELECT extract(epoch FROM least(p.paused_until, now() + interval '1 year') - now())
            FROM siorg_request_pace AS p WHERE p.name = 'siorg' AND p.paused_until > now()
        ), 0)::float8 AS siorg_paused_seconds,
+       -- Who got answers from SIORG, and how many seconds ago: of the newest items that were completed, by the host of the process.
+       -- Told by their own index, or not at all (before migration 0020).
+       CASE WHEN (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('siorg_sync_queue_completed_idx')) THEN (
+           SELECT jsonb_object_agg(of_a_host.host, of_a_host.seconds) FROM (
+               SELECT split_part(newest.claimed_by, ':', 1) AS host, extract(epoch FROM now() - max(newest.processed_at))::float8 AS seconds
+               FROM (
+                   SELECT q.claimed_by, q.processed_at FROM siorg_sync_queue AS q
+                   WHERE {{completed}} AND q.processed_at > now() - interval '1 day' AND q.processed_at <= now()
+                   ORDER BY q.processed_at DESC LIMIT 50
+               ) AS newest
+               WHERE newest.claimed_by IS NOT NULL GROUP BY 1
+           ) AS of_a_host
+       ) END AS completed_by,
        least(
            current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
                - coalesce(current_setting('reserved_connections', true)::integer, 0),

@@ -58,6 +58,10 @@ q.losses > {{deaths_allowed}}
 -- name: finished
 (q.status::text IN ('COMPLETED', 'FAILED', 'SKIPPED'))
 
+-- name: completed
+-- Brought in line with SIORG, whose answer that took.
+q.status OPERATOR(pg_catalog.=) 'COMPLETED'
+
 -- name: held
 -- An end or an overwrite beyond a limit: waits for a person, who releases or drops it.
 (q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND q.held_at IS NOT NULL)

@@ -37,8 +37,9 @@ class QueueClient:
     def __init__(self, run: Run) -> None:
         self._run = run
         settings = run.settings
-        # New for each process and never used again: a host's or pod's name may come back.
-        self._worker = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        # New for each process and never used again: a host's or pod's name may come back. The operator knows its Jobs by that.
+        host = os.environ.get("HOSTNAME") or os.uname().nodename
+        self._worker = f"{host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._lease = timedelta(seconds=settings.worker_lease_secs)
         self._retry = settings.retry_policy()
         self._thread = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job")

@@ -13,6 +13,9 @@ from siorg_job.siorg.errors import BreakerOpen
 from siorg_runtime.backoff import exponential
 
 _PROBE_RETRY_SECONDS = 1.0
+_EAGER_COOLDOWN_SECONDS = 7.0
+_EAGER_SHARE = 1 / 30
+"""Of the time that it has been down: what is back after a short absence is found out soon, and a long one costs few probes."""
 
 Permit = NewType("Permit", int)
 """The right to send one request, to be given back with what came of it: the generation of the breaker's state."""
@@ -30,8 +33,9 @@ class Breaker:
     """Leaves SIORG alone after failures in a row, and lets exactly one request find out whether it is back.
 
     Closed → open after ``failure_threshold`` failures in a row → after the cooldown one probe passes (half-open) → its
-    success closes, its failure opens again for twice as long, up to the maximum. Each cooldown is drawn from the upper
-    half of its nominal length, so that many processes do not come back at once. The answer to a request of an earlier time
+    success closes, its failure opens again for twice as long, up to 7 s, later up to a thirtieth of the time that it has been
+    down, and never beyond the maximum. Each cooldown is drawn from the upper half of its nominal length, so that many
+    processes do not come back at once. The answer to a request of an earlier time
     says nothing about now: a permit from before a change of state counts for nothing. For one event loop; not for threads.
 
     Attributes:
@@ -63,6 +67,7 @@ class Breaker:
         self._random = random
         self._generation = 0
         self._openings = 0
+        self._down_since = 0.0
         self._retry_at = -math.inf
         self.state = BreakerState.CLOSED
         self.consecutive_failures = 0
@@ -107,9 +112,13 @@ class Breaker:
             return
         self.consecutive_failures += 1
         if self.state is BreakerState.HALF_OPEN or self.consecutive_failures >= self._threshold:
+            now, upper_half = self._clock(), 1 - self._random() / 2
+            if not self._openings:
+                self._down_since = now
             self._openings += 1
-            upper_half = 1 - self._random() / 2
-            self._retry_at = self._clock() + exponential(self._openings, self._first_cooldown, self._max_cooldown, upper_half)
+            eager = max(self._first_cooldown, _EAGER_COOLDOWN_SECONDS, (now - self._down_since) * _EAGER_SHARE)
+            longest = min(eager, self._max_cooldown)
+            self._retry_at = now + exponential(self._openings, self._first_cooldown, longest, upper_half)
             self._change(BreakerState.OPEN)
 
     def abandon(self, permit: Permit) -> None:

@@ -177,7 +177,7 @@ class LastDecision(StatusPart):
 
 
 class BackoffStatus(StatusPart):
-    """Why fewer Jobs are launched than the work wants, and until when."""
+    """Why fewer Jobs are launched than the work wants, and until when; an absence that is over is kept for five minutes."""
 
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
     """How the newest failed Job ended, in one word for programs."""
@@ -188,7 +188,9 @@ class BackoffStatus(StatusPart):
     last_failure_time: Time | None = None
     """When the newest failure was."""
     retry_time: Time | None = None
-    """When the next Job may be launched."""
+    """When the next Job may be launched; not there: it is over."""
+    recovered_time: Time | None = None
+    """Since when it is over; not there: it is not."""
     message: Annotated[str, Field(max_length=4096)] = ""
     """What is known, in words for people."""
     template: Annotated[str, Field(max_length=63)] = ""
@@ -245,7 +247,7 @@ class Status(StatusPart):
     last_decision: LastDecision | None = None
     """The newest decision."""
     backoff: BackoffStatus | None = None
-    """Why fewer Jobs are launched than the work wants; not there: nothing holds back."""
+    """Why fewer Jobs are launched than the work wants, or has just been; not there: nothing holds back."""
     failed_runs: FailedRuns | None = None
     """The last runs of CronJobs, as far as they failed; only a later good one ends it. Not there: none did."""
 

@@ -134,6 +134,7 @@ def _reading_statement(name: str, server_version: int, milliseconds: int) -> str
 
 def _reading(row: dict[str, Any], unverifiable_because: str = "") -> Reading:
     queue = {name: value for name, value in row.items() if name in Reading.__slots__}
+    queue["completed_by"] = queue["completed_by"] or {}
     verifications = Verifications(unreadable=unverifiable_because) if unverifiable_because else _verifications(row)
     return Reading(**{**queue, "sync_enabled": _sync_enabled(row["sync_enabled"]), "verifications": verifications})
 

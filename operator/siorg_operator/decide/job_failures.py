@@ -1,14 +1,28 @@
 """Jobs that fail, and when the next one may try: a circuit breaker that needs no memory of its own.
 
-It is worked out anew at each pass from the finished Jobs that are still there, and from what status remembers of those
-that are not. While they fail nothing is launched but single probes, at growing intervals; a Job that does its work ends it.
+It is worked out anew at each pass from the finished Jobs that are still there, from what status remembers of those that are not,
+and from the items that they complete. While they fail nothing is launched but single probes, at growing intervals; a Job
+that does its work ends it.
+
+After an absence of SIORG or of the database the number of Jobs doubles from one, and who fails again within five minutes waits
+for as long as if it had never been over::
+
+    from       when                                                    to         and
+    well       a Job fails                                             trouble    one failure in a row
+    trouble    the pause is over                                       trouble    one probe may leave
+    trouble    a Job fails that was made since the last failure        trouble    one failure more: a longer pause, by and by
+    trouble    a Job completes an item after the pause, has ended      recovery   after an absence; otherwise: well
+               well, or has run for long enough
+    recovery   a Job completes an item since the last one was made     recovery   twice as many Jobs may be there
+    recovery   an absence again                                        trouble    one failure more than there were
+    recovery   five minutes are over                                   well
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -23,11 +37,17 @@ _REASONS: Final = {
     Ending.NOTHING: Reason.NOTHING_CLAIMABLE,
 }
 _PATIENT: Final = frozenset({Ending.SIORG_UNAVAILABLE, Ending.SIORG_RATE_LIMITED, Ending.DATABASE_UNAVAILABLE})
-"""Ends to which a Job comes only after it has waited for something, for as long as its patience lasts."""
+"""Absences: ends to which a Job comes only after it has waited for something, for as long as its patience lasts."""
+_AT_WORK: Final = frozenset({Ending.FAILED, Ending.OUT_OF_MEMORY, Ending.LOST, Ending.DEADLINE})
+"""Ends to which a Job comes at its work: that items were completed says nothing against the next one."""
 
 PATIENCE_SECONDS = 30.0
 """How long a job waits for SIORG or the database that is away, unless WORKER_UNAVAILABLE_SECS says otherwise."""
 
+_EAGER_SECONDS = 300.0
+"""For about so long SIORG is probed at the shortest interval: most absences are short, and every second of them counts."""
+RECOVERY_SECONDS = 300.0
+"""An absence within so long after the last one is the same trouble."""
 _OUTLIVES = 1.5
 """A Job proves health when it has run so many times longer than those lived that failed."""
 _SPREAD = 0.2
@@ -49,12 +69,12 @@ class Pacing:
     failing_base: float = 10.0
     """Pause after the first failed Job; doubles from there."""
     failing_longest: float = 300.0
-    siorg_base: float = 30.0
-    """Pause after the first Job that found SIORG unavailable; doubles from there."""
+    siorg_base: float = 5.0
+    """Pause after a Job that found SIORG unavailable, for the first five minutes; doubles from there."""
     siorg_longest: float = 600.0
     healthy_after: float = 60.0
-    """A Job that has run for so long since the last failure proves that the failures are over: one that cannot reach SIORG or
-    the database gives up sooner."""
+    """A Job that has run for so long since the last failure proves that the failures are over, where no completed item does: one
+    that cannot reach SIORG or the database gives up sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +88,7 @@ class Failures:
         last_failure: when the last one ended.
         message: what is known of the last one.
         template: hash of the template that the last one was made from; another template is worth a try at once.
+        recovered_at: since when they are over (whole seconds); None: they are not.
     """
 
     ending: Ending
@@ -76,6 +97,7 @@ class Failures:
     last_failure: datetime
     message: str = ""
     template: str = ""
+    recovered_at: datetime | None = None
 
     @property
     def reason(self) -> Reason:
@@ -87,17 +109,43 @@ class Failures:
         """Whether it is SIORG that does not answer, and not the Jobs that fail."""
         return self.reason.condition is ConditionType.SIORG_AVAILABLE
 
+    @property
+    def end_with_an_item(self) -> bool:
+        """Whether an item that a Job completes proves that they are over."""
+        return self.ending not in _AT_WORK
+
     def include(self, job: Job) -> bool:
         """Whether it was made from the template that fails: one from an older template may well do what these cannot."""
         return self.template in {"", job.template}
 
-    def retry_at(self, pacing: Pacing, identity: str) -> datetime:
+    def pause(self, pacing: Pacing, patience: float = PATIENCE_SECONDS) -> float:
+        """Seconds from the last failure to the next probe, which waits for ``patience`` itself before it gives up."""
+        if not self.of_siorg:
+            return exponential(self.streak, pacing.failing_base, pacing.failing_longest)
+        # Who wants fewer requests is not asked eagerly.
+        eager = _EAGER_SECONDS if self.ending is Ending.SIORG_UNAVAILABLE else 0.0
+        first = int(eager / (pacing.siorg_base + _RESOLUTION + max(patience, 0.0)))
+        return exponential(max(self.streak - first, 1), pacing.siorg_base, pacing.siorg_longest)
+
+    def retry_at(self, pacing: Pacing, identity: str, patience: float = PATIENCE_SECONDS) -> datetime:
         """When the next probe may leave; ``identity`` spreads a little what met the same failure at the same moment."""
-        base, longest = (
-            (pacing.siorg_base, pacing.siorg_longest) if self.of_siorg else (pacing.failing_base, pacing.failing_longest)
-        )
         spread = hashlib.sha256(f"{identity}/{self.streak}".encode()).digest()[0] / 255
-        return later(self.last_failure, _RESOLUTION + exponential(self.streak, base, longest) * (1 + _SPREAD * spread))
+        return later(self.last_failure, _RESOLUTION + self.pause(pacing, patience) * (1 + _SPREAD * spread))
+
+    def over_at(self, moment: datetime) -> Failures | None:
+        """What is left of them once a Job has done its work: an absence is remembered for a while, the rest is forgotten."""
+        return replace(self, recovered_at=moment.replace(microsecond=0)) if self.ending in _PATIENT else None
+
+    def room(self, unfinished: Sequence[Job], now: datetime, pacing: Pacing) -> int:
+        """How many more Jobs there may be while it recovers: what bears few need not bear many at once.
+
+        As many as there are, once one of them has completed an item since the last was made (or that is ``healthy_after`` ago).
+        """
+        if not unfinished:
+            return 1
+        newest = max(job.created_at for job in unfinished)
+        proven = any(job.completed_at is not None and job.completed_at >= later(newest, _RESOLUTION) for job in unfinished)
+        return len(unfinished) if proven or now >= later(newest, pacing.healthy_after) else 0
 
 
 def assess(
@@ -110,7 +158,7 @@ def assess(
     patience: float = PATIENCE_SECONDS,
     settled: datetime | None = None,
 ) -> Failures | None:
-    """The failures in a row that there are now, or None.
+    """The failures in a row that there are now, or that have just been (``recovered_at``), or None.
 
     ``remembered``: the failures that status tells of; the Jobs behind it may be gone. ``template``: hash of the template that
     the next Job would be made from; None: not known now, so nothing is forgotten. ``patience``: seconds that a job waits for
@@ -126,16 +174,31 @@ def assess(
         failed = _failed(job, jobs, pacing)
         if settled is not None and (ended_at < settled or (ended_at == settled and not failed)):
             continue  # judged already
-        if current is not None and ended_at <= current.last_failure:
-            continue  # counted already
-        new = current is None or current.ending is Ending.NOTHING
-        if failed or (new and _found_nothing(job, jobs)):
-            if template is None or job.template == template:
-                current = _again(current, job, ended_at)
-        elif current is not None and _proves_health(job, current):
-            current = None
-    outlived = current is not None and _outlived(jobs, current, now, pacing, patience)
-    return None if outlived else current
+        if current is None or ended_at > current.last_failure:  # else counted already
+            current = _after(current, job, jobs, ended_at, template, failed=failed)
+    if current is None:
+        return None
+    if current.recovered_at is not None:
+        since = min(current.recovered_at, now)
+        return None if now >= later(since, RECOVERY_SECONDS) else current.over_at(since)
+    if (completed_at := _completed(jobs, current, pacing, patience)) is not None:
+        return current.over_at(completed_at)
+    return current.over_at(now) if _outlived(jobs, current, now, pacing, patience) else current
+
+
+def _after(
+    current: Failures | None, job: Job, jobs: list[Job], ended_at: datetime, template: str | None, *, failed: bool
+) -> Failures | None:
+    """The failures in a row after the end of one more Job."""
+    counts = template in {None, job.template}
+    if current is not None and current.recovered_at is not None:
+        if ended_at < current.recovered_at or not counts or not (failed or _found_nothing(job, jobs)):
+            return current
+        if job.ending not in _PATIENT or ended_at > later(current.recovered_at, RECOVERY_SECONDS):
+            current = None  # another trouble
+    if failed or ((current is None or current.ending is Ending.NOTHING) and _found_nothing(job, jobs)):
+        return _again(current, job, ended_at) if counts else current
+    return current.over_at(ended_at) if current is not None and _proves_health(job, current) else current
 
 
 def _failed(job: Job, jobs: list[Job], pacing: Pacing) -> bool:
@@ -196,9 +259,19 @@ def _again(current: Failures | None, job: Job, ended_at: datetime) -> Failures:
     message = f"{job.name}: {job.message}" if job.message else job.name
     if current is None:
         return Failures(ending, 1, ended_at, ended_at, message, job.template)
-    # One launched before the last failure was known met the same failure, not a new one.
-    streak = current.streak if job.created_at <= current.last_failure else current.streak + 1
+    # One launched before the last failure was known met the same failure, not a new one; unless it was over meanwhile.
+    met_before = current.recovered_at is None and job.created_at <= current.last_failure
+    streak = current.streak if met_before else current.streak + 1
     return Failures(ending, streak, current.since, ended_at, message, job.template)
+
+
+def _completed(jobs: list[Job], failures: Failures, pacing: Pacing, patience: float) -> datetime | None:
+    """When an unfinished Job completed an item that proves that they are over: since the pause was."""
+    if not failures.end_with_an_item:
+        return None
+    paused_until = later(failures.last_failure, _RESOLUTION + failures.pause(pacing, patience))
+    completed = [job.completed_at for job in jobs if job.unfinished and job.completed_at is not None and failures.include(job)]
+    return max((moment for moment in completed if moment >= paused_until), default=None)
 
 
 def _outlived(jobs: list[Job], failures: Failures, now: datetime, pacing: Pacing, patience: float) -> bool:

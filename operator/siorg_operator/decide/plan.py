@@ -15,12 +15,12 @@ The steps: the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import sizing
-from siorg_operator.decide.job_failures import PATIENCE_SECONDS, Failures, Pacing, assess
+from siorg_operator.decide.job_failures import PATIENCE_SECONDS, RECOVERY_SECONDS, Failures, Pacing, assess
 from siorg_operator.decide.manifests import template_hash
 from siorg_operator.decide.pods import UNSCHEDULABLE
 from siorg_operator.decide.reasons import Reason
@@ -31,6 +31,7 @@ _LONGEST_STREAK = 1_000_000  # failures in a row that are told; somebody may hav
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
 _SHORT_PAUSE_SECONDS = 10.0
+_PROBE_POLL_SECONDS = 1.0  # while a running Job's next item decides
 _REMOVED_A_STEP = 50  # finished Jobs; a namespace full of them is emptied without a storm of requests
 
 
@@ -115,6 +116,8 @@ class Plan:
     remove: tuple[Job, ...] = ()
     """Finished Jobs that the history limits no longer keep, and suspended ones that there is no work for any more."""
     backoff: Backoff | None = None
+    recovering: Failures | None = None
+    """An absence that is just over: the number of Jobs doubles."""
     predicted_drain_seconds: float | None = None
     poll_seconds: float = 0.0
     """Look again after this at the latest (to be jittered): shorter while there is work."""
@@ -181,14 +184,24 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
     ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
     """
     pacing = pacing or Pacing()
-    backoff = _backoff(resource, queue, jobs, now, pacing)
+    jobs = [replace(job, completed_at=_completed_at(job, queue, now)) for job in jobs]
     unfinished = [job for job in jobs if job.unfinished]
+    failures = _failures(resource, queue, jobs, now, pacing)
+    backoff, recovering, room = None, None, resource.spec.scaling.max_jobs
+    if failures is not None and failures.recovered_at is None:
+        backoff, room = _backoff(resource, queue, jobs, failures, now, pacing), 1
+    elif failures is not None:
+        recovering, room = failures, failures.room(unfinished, now, pacing)
     size = sizing.size(resource, queue, Rates.learn(resource, jobs), len(unfinished))
     hold = _hold(resource, queue, size, backoff, now)
-    reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff)
+    reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff, room)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
     graces = _graces(jobs, now, pacing)
     changes = [*(left for _, left in graces), *_changes(queue, backoff, now)]
+    if recovering is not None and recovering.recovered_at is not None:
+        changes.append((later(recovering.recovered_at, RECOVERY_SECONDS) - now).total_seconds())
+    if _hangs_on_items(backoff, recovering, missing=size.desired - len(unfinished) - len(launches)) and size.depth:
+        changes += [_PROBE_POLL_SECONDS for job in unfinished if job.state is JobState.ACTIVE]
     changes += [(job.changes_at - now).total_seconds() for job in jobs if job.changes_at is not None]
     return Plan(
         reason=reason,
@@ -202,6 +215,7 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
         end=tuple(removal for removal, left in graces if left <= 0),
         remove=(*_history(resource, jobs), *_not_needed(queue, jobs)),
         backoff=backoff,
+        recovering=recovering,
         predicted_drain_seconds=size.drain_seconds(len(unfinished) + len(launches)),
         poll_seconds=_poll(resource, busy=busy),
         wake_seconds=min((seconds for seconds in changes if seconds and seconds > 0), default=None),
@@ -211,7 +225,9 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
 # -- Jobs that fail ---------------------------------------------------------------------------------------------------
 
 
-def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing) -> Backoff | None:
+def _failures(
+    resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing
+) -> Failures | None:
     last = resource.status.jobs.last_finished_time
     # A last end that lies ahead (a clock went wrong) must not silence what comes until then.
     settled = last if resource.status.backoff is None and last is not None and last <= now else None
@@ -226,11 +242,25 @@ def _backoff(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], 
     )
     if failures is None or (failures.ending is Ending.NOTHING and not queue.depth):
         return None  # those that found nothing came too late, and that was all
-    retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name)
+    return failures
+
+
+def _backoff(
+    resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], failures: Failures, now: datetime, pacing: Pacing
+) -> Backoff:
+    retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name, _patience(resource))
     due = retry_at <= now
     # A Job of an older template shows nothing of these failures, one way or the other.
     probes = sum(job.unfinished and failures.include(job) for job in jobs)
     return Backoff(failures, retry_at, dormant=due and queue.depth == 0, due=due, probes=probes)
+
+
+def _completed_at(job: Job, queue: QueueState, now: datetime) -> datetime | None:
+    """When it completed its newest item: the database tells an age, and ages are the same by every clock."""
+    if not isinstance(queue.reading, Reading):
+        return None
+    ages = [age for host, age in queue.reading.completed_by.items() if host == job.name or host.startswith(f"{job.name}-")]
+    return later(now, -min(ages)) if ages else None
 
 
 def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
@@ -241,7 +271,8 @@ def _remembered(resource: SiorgSyncWorker, now: datetime) -> Failures | None:
     last = min(backoff.last_failure_time, now)
     since = min(backoff.since or last, last)
     ending, streak = Ending(backoff.reason), min(max(backoff.streak, 1), _LONGEST_STREAK)
-    return Failures(ending, streak, since, last, backoff.message, backoff.template)
+    recovered = None if backoff.recovered_time is None else min(max(backoff.recovered_time, last), now)
+    return Failures(ending, streak, since, last, backoff.message, backoff.template, recovered)
 
 
 def _patience(resource: SiorgSyncWorker) -> float:
@@ -289,18 +320,21 @@ def _hold(
 
 
 def _decide(
-    resource: SiorgSyncWorker, jobs: Sequence[Job], size: Size, backoff: Backoff | None
+    resource: SiorgSyncWorker, jobs: Sequence[Job], size: Size, backoff: Backoff | None, room: int
 ) -> tuple[Reason, Hold | None, tuple[Launch, ...]]:
-    """Where nothing holds launches: the reason for what is done, whether that is only to say what would be, and the launches."""
+    """Where nothing holds launches: the reason for what is done, whether that is only to say what would be, and the launches.
+
+    ``room``: for so many more Jobs, whatever the work wants.
+    """
     if not size.depth:
         return Reason.QUEUE_EMPTY, None, ()
     wanted = max(size.desired - sum(job.unfinished for job in jobs), 0)
-    count = min(wanted, resource.spec.scaling.max_launches_per_step, 1 if backoff is not None else wanted)
+    count = min(wanted, resource.spec.scaling.max_launches_per_step, room)
     if count and resource.spec.mode == "Observe":
         return Reason.OBSERVE, Hold(Reason.OBSERVE, count=count), ()
     launches = _launches(count, resource, jobs)
     if not launches:
-        return Reason.ENOUGH_JOBS, None, ()
+        return Reason.RECOVERING if wanted and not room else Reason.ENOUGH_JOBS, None, ()
     return Reason.LAUNCHED if backoff is None else Reason.PROBING, None, launches
 
 
@@ -373,6 +407,13 @@ def _not_needed(queue: QueueState, jobs: Sequence[Job]) -> tuple[Job, ...]:
 def _poll(resource: SiorgSyncWorker, *, busy: bool) -> float:
     interval = float(resource.spec.scaling.poll_interval_seconds)
     return max(interval / _BUSY_POLLS, min(_SHORTEST_POLL_SECONDS, interval)) if busy else interval
+
+
+def _hangs_on_items(backoff: Backoff | None, recovering: Failures | None, *, missing: int) -> bool:
+    """Whether the next item that a Job completes makes room for further ones."""
+    if backoff is not None:
+        return backoff.failures.end_with_an_item
+    return recovering is not None and missing > 0
 
 
 def _changes(queue: QueueState, backoff: Backoff | None, now: datetime) -> tuple[float | None, ...]:

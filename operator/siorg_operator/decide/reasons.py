@@ -40,6 +40,7 @@ class Reason(StrEnum):
     LAUNCHED = "Launched"
     PROBING = "Probing"
     ENOUGH_JOBS = "EnoughJobs"
+    RECOVERING = "Recovering"
     QUEUE_EMPTY = "QueueEmpty"
 
     # what holds launches

@@ -120,6 +120,8 @@ class Job:
     """For a finished Job that failed: what is known, in one line, without secrets."""
     stuck: Stuck | None = None
     """For one that does not go on: pending or lost, or finished in a pod that lives on."""
+    completed_at: datetime | None = None
+    """When it completed its newest item, as far as the queue tells that now."""
     changes_at: datetime | None = None
     """When it is something else although nothing happens, if that is known."""
     summary: Summary | None = None
@@ -194,6 +196,9 @@ class Reading:
     """The setting ``siorg.sync_enabled`` of the database."""
     siorg_paused_seconds: float = 0.0
     """For so long nothing may be asked of SIORG (Retry-After); 0: no pause."""
+    completed_by: Mapping[str, float] = field(default_factory=dict)
+    """Ages of the newest items that were completed, by the host of the process: the pod of a Job. Those of a few dozen rows, and
+    empty where they cannot be told cheaply."""
     max_connections: int | None = None
     """Connections that the server allows to anybody but superusers; None: not known."""
     other_connections: int = 0

@@ -18,7 +18,7 @@ from siorg_operator.api.resource import FailedRun, SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL, CronComponent
-from siorg_operator.decide.plan import Backoff, Hold, Plan, Result, siorg_pause
+from siorg_operator.decide.plan import Hold, Plan, Result, siorg_pause
 from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339, whole_second
 
@@ -92,7 +92,7 @@ def compose(
         "requestRate": _steady(plan.size.rates.requests, old.get("requestRate")),
         "predictedDrainSeconds": _whole(_steady(plan.predicted_drain_seconds, old.get("predictedDrainSeconds"))),
         "lastDecision": _decision(resource, result, old.get("lastDecision"), now),
-        "backoff": None if plan.backoff is None else _backoff(plan.backoff),
+        "backoff": _backoff(plan),
         "failedRuns": _failed_runs(failed_runs),
     }
     return {key: value for key, value in status.items() if value is not None}
@@ -318,14 +318,20 @@ def _dated(decision: Fields, old: Fields | None, now: datetime) -> Fields:
     return {"time": rfc3339(now), **decision}
 
 
-def _backoff(backoff: Backoff) -> Fields:
-    failures = backoff.failures
+def _backoff(plan: Plan) -> Fields | None:
+    failures = plan.recovering if plan.backoff is None else plan.backoff.failures
+    if failures is None:
+        return None
+    times = {
+        "retryTime": None if plan.backoff is None else whole_second(plan.backoff.retry_at),
+        "recoveredTime": failures.recovered_at,
+    }
     return {
         "reason": failures.ending.value,
         "streak": failures.streak,
         "since": rfc3339(failures.since),
         "lastFailureTime": rfc3339(failures.last_failure),
-        "retryTime": rfc3339(whole_second(backoff.retry_at)),
+        **{name: rfc3339(time) for name, time in times.items() if time is not None},
         "message": failures.message,
         "template": failures.template,
     }

@@ -33,8 +33,18 @@ def intent(resource: SiorgSyncWorker, plan: Plan, verb: str = "launched") -> str
         return f"{said} → nothing to do"
     if plan.reason is Reason.PROBING:
         return f"{said} → {verb} {count} as a probe"
-    limited = 0 < count < plan.desired - plan.unfinished
-    return f"{said} → {verb} {count}{f' (maxLaunchesPerStep {resource.spec.scaling.max_launches_per_step})' if limited else ''}"
+    return f"{said} → {verb} {count}{_limited(resource, plan)}"
+
+
+def _limited(resource: SiorgSyncWorker, plan: Plan) -> str:
+    """Why fewer Jobs are launched than the work wants, if they are and nothing is wrong."""
+    count, step = len(plan.launches), resource.spec.scaling.max_launches_per_step
+    if count >= plan.desired - plan.unfinished or plan.reason is Reason.ENOUGH_JOBS:
+        return ""
+    if plan.recovering is not None and plan.recovering.recovered_at is not None and count < step:
+        since = rfc3339(plan.recovering.recovered_at)
+        return f" (the trouble is over since {since}: their number doubles as items are completed)"
+    return f" (maxLaunchesPerStep {step})" if count else ""
 
 
 def decision(resource: SiorgSyncWorker, result: Result) -> str:

@@ -163,7 +163,7 @@ class LocalMachine:
             with process.log.open("wb") as output:
                 process.handle = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "siorg_job", "run",
-                    env={**self._environ, "WORKER_TERMINATION_LOG": str(process.termination_log)},
+                    env={**self._environ, "HOSTNAME": name, "WORKER_TERMINATION_LOG": str(process.termination_log)},
                     stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                     start_new_session=True,  # Ctrl-C is ours to pass on, once
                 )  # fmt: skip

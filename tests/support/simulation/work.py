@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from support.simulation.world import World
 
 _PATIENCE_SECONDS = 30.0
+_ASKS_AGAIN_SECONDS = 7.5  # a Job that waits for SIORG
 _LEASE_SECONDS = 60.0
 _AWAY = Unreadable(Reason.DATABASE_UNAVAILABLE, "the database at db:5432 does not answer: check that it runs")
 
@@ -33,6 +34,8 @@ class Queue:
         self.done = 0
         self.since: float | None = None
         """When the oldest claimable item came."""
+        self.completed: dict[str, float] = {}
+        """When each worker completed its newest item."""
         self.listeners: list[Callable[[], None]] = []
         self.reads = 0
 
@@ -55,9 +58,10 @@ class Queue:
         self.since = self.world.now if self.claimable else None
         return taken
 
-    def finish(self, items: int) -> None:
+    def finish(self, items: int, worker: str) -> None:
         self.processing -= items
         self.done += items
+        self.completed[worker] = self.world.now
 
     def give_back(self, items: int) -> None:
         self.processing -= items
@@ -77,6 +81,7 @@ class Queue:
             max_connections=server.most,
             other_connections=server.others,
             job_connections=server.of_jobs,
+            completed_by={worker: self.world.now - moment for worker, moment in self.completed.items()},
         )
 
 
@@ -186,9 +191,18 @@ class Worker:
             self._then(self.in_hand * self.world.item_seconds(self.queue.demand), self._finish)
 
     def _wait_for_siorg(self) -> None:
-        self.errors += 1
         self._release()
-        self._then(_PATIENCE_SECONDS, self._give_up, "siorg_unavailable", lambda: self.world.on("SIORG away"))
+        self._ask_siorg_again(self.world.now + _PATIENCE_SECONDS)
+
+    def _ask_siorg_again(self, until: float) -> None:
+        if not self.world.on("SIORG away"):
+            self._take()
+            return
+        self.errors += 1
+        if self.world.now >= until:
+            self._end(75, "siorg_unavailable")
+        else:
+            self._then(min(_ASKS_AGAIN_SECONDS, until - self.world.now), self._ask_siorg_again, until)
 
     def _finish(self) -> None:
         if self.world.on("SIORG away"):
@@ -197,7 +211,7 @@ class Worker:
         if self._database_away():
             self._then(1.0, self._finish)  # its lease is not renewed either; who is right is not the subject here
             return
-        self.queue.finish(self.in_hand)
+        self.queue.finish(self.in_hand, self.pod.name)
         self.completed += self.in_hand
         self.in_hand = 0
         self._take()

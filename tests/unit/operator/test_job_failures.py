@@ -24,7 +24,7 @@ def found(jobs: Sequence[Job], remembered: Failures | None = None, **more: Any) 
 
 def streak(*jobs: Job, remembered: Failures | None = None, **more: Any) -> int:
     failures = found(jobs, remembered, **more)
-    return 0 if failures is None else failures.streak
+    return 0 if failures is None or failures.recovered_at is not None else failures.streak
 
 
 def failures_at(when: float, ending: Ending = FAILED, *, times: int = 1, template: str | None = None) -> Failures:
@@ -164,6 +164,98 @@ def test_a_pod_that_is_on_its_way_proves_nothing() -> None:
     assert streak(ended(-9000, FAILED, lived=5), *pending(1, first_slot=1, created_at=at(-8000))) == 1
 
 
+@pytest.mark.parametrize(
+    ("ending", "completed", "over"),
+    [
+        # The pause is of 5 s, and of the rest of the failure's second.
+        (SIORG, -44, "recovery"),
+        (LIMITED, -44, "recovery"),
+        (SIORG, -45, "trouble"),
+        (SIORG, None, "trouble"),
+        (Ending.DATABASE_UNAVAILABLE, -39, "recovery"),
+        (Ending.DATABASE_UNAVAILABLE, -40, "trouble"),
+        (Ending.STUCK, -30, "well"),
+        (Ending.WRONG_SETTINGS, -30, "well"),
+        (NOTHING, -30, "well"),
+        # To these a Job may come after it has completed a good deal.
+        (FAILED, -30, "trouble"),
+        (Ending.OUT_OF_MEMORY, -30, "trouble"),
+        (DEADLINE, -30, "trouble"),
+        (LOST, -30, "trouble"),
+    ],
+)
+def test_the_first_item_that_a_job_completes_after_the_pause_ends_it(ending: Ending, completed: float | None, over: str) -> None:
+    completed_at = None if completed is None else at(completed)
+    failures = found(active(1, first_slot=1, started=-55, completed_at=completed_at), failures_at(-50, ending))
+    assert ("well" if failures is None else "trouble" if failures.recovered_at is None else "recovery") == over
+    if failures is not None and failures.recovered_at is not None:
+        assert failures == replace(failures_at(-50, ending), recovered_at=at(completed or 0))
+
+
+def test_what_jobs_of_another_template_complete_proves_nothing() -> None:
+    jobs = active(1, first_slot=1, started=-45, completed_at=at(-40), template="before")
+    assert streak(*jobs, remembered=failures_at(-60, SIORG)) == 1
+
+
+# -- recovery ---------------------------------------------------------------------------------------------------------
+
+
+def recovered(when: float, ending: Ending = SIORG, *, times: int = 4) -> Failures:
+    return replace(failures_at(when - 30, ending, times=times), recovered_at=at(when))
+
+
+@pytest.mark.parametrize(
+    ("since", "jobs", "left"),
+    [
+        (-299, [], "recovering 4"),
+        (-300, [], "well"),
+        # A relapse goes on counting, once for those beside one another.
+        (-200, [ended(-10, SIORG, made=-150)], "trouble 5"),
+        (-200, [ended(-10, SIORG, slot=slot, made=-150 + slot) for slot in range(8)], "trouble 5"),
+        (-200, [ended(-10, LIMITED, made=-150)], "trouble 5"),
+        (-200, [ended(-10, SIORG, made=-1000)], "trouble 5"),  # one that was there all the time
+        (-200, [ended(-60, SIORG, made=-90), ended(-10, SIORG, slot=1, made=-50)], "trouble 6"),
+        (-200, [ended(-200, SIORG, made=-250)], "trouble 5"),  # in the same second
+        # Well for five minutes, or another trouble: from the start.
+        (-320, [ended(-10, SIORG, made=-150)], "trouble 1"),
+        (-200, [ended(-10, FAILED, made=-150)], "trouble 1"),
+        (-200, [nothing(-10, made=-150)], "trouble 1"),
+        # No relapse.
+        (-200, [ended(-201, SIORG, slot=1, made=-250)], "recovering 4"),
+        (-200, [ended(-10, SIORG, made=-150, template="before")], "recovering 4"),
+        (-200, [ended(-10, made=-150, summary=summary(5))], "recovering 4"),
+    ],
+)
+def test_an_absence_again_within_five_minutes_is_the_same_trouble(since: float, jobs: list[Job], left: str) -> None:
+    failures = found(jobs, recovered(since))
+    told = "well" if failures is None else f"{'trouble' if failures.recovered_at is None else 'recovering'} {failures.streak}"
+    assert told == left
+    assert found(jobs, failures) == failures  # nothing counts twice
+
+
+@pytest.mark.parametrize(
+    ("jobs", "room"),
+    [
+        ([], 1),
+        (active(1, completed_at=NOW), 1),
+        (active(2, completed_at=NOW), 2),
+        (active(4, completed_at=NOW), 4),
+        # Not yet seen to bear the last ones.
+        (active(2, created_at=at(-10), completed_at=at(-9)), 2),
+        (active(2, created_at=at(-10), completed_at=at(-9.1)), 0),
+        (active(2, created_at=at(-10)), 0),
+        # It does not wait for pods.
+        ([*active(1, completed_at=at(-5)), *pending(1, first_slot=1, created_at=at(-10))], 2),
+        (pending(2, created_at=at(-10)), 0),
+        # Jobs that complete nothing, yet go on.
+        (active(2, created_at=at(-60)), 2),
+        (pending(2, created_at=at(-60)), 2),
+    ],
+)
+def test_jobs_double_as_they_complete_items(jobs: list[Job], room: int) -> None:
+    assert recovered(-70).room(jobs, NOW, Pacing()) == room
+
+
 # -- nothing to claim -------------------------------------------------------------------------------------------------
 
 
@@ -237,16 +329,20 @@ def test_what_is_new_counts_on_and_what_was_settled_before_is_not_raised_again()
 # -- when the next one may try ----------------------------------------------------------------------------------------
 
 
-def pause(times: int, ending: Ending = FAILED, identity: str = "x", pacing: Pacing | None = None) -> float:
+def pause(
+    times: int, ending: Ending = FAILED, identity: str = "x", pacing: Pacing | None = None, patience: float = 30.0
+) -> float:
     failures = failures_at(0, ending, times=times)
-    return (failures.retry_at(pacing or Pacing(), identity) - failures.last_failure).total_seconds()
+    return (failures.retry_at(pacing or Pacing(), identity, patience) - failures.last_failure).total_seconds()
 
 
 @pytest.mark.parametrize(
     ("endings", "pauses"),
     [
         ([FAILED, NOTHING, Ending.OUT_OF_MEMORY], {1: 10, 2: 20, 3: 40, 5: 160, 6: 300, 7: 300, 10**9: 300}),
-        ([SIORG, LIMITED], {1: 30, 2: 60, 6: 600, 10**9: 600}),
+        ([LIMITED], {1: 5, 2: 10, 6: 160, 8: 600, 10**9: 600}),
+        # Eight probes that wait for 30 s each, and a pause between them: five minutes.
+        ([SIORG], {1: 5, 9: 5, 10: 10, 11: 20, 15: 320, 16: 600, 10**9: 600}),
     ],
 )
 def test_the_pause_doubles_up_to_its_longest(endings: list[Ending], pauses: dict[int, float]) -> None:
@@ -254,6 +350,11 @@ def test_the_pause_doubles_up_to_its_longest(endings: list[Ending], pauses: dict
         for times, seconds in pauses.items():
             assert seconds <= pause(times, ending) - 1 <= seconds * 1.2, (ending, times)
     assert 1 <= pause(1, pacing=Pacing(failing_base=1)) - 1 <= 1.2
+
+
+@pytest.mark.parametrize(("patience", "eager"), [(0.0, 51), (0.2, 49), (30.0, 9), (600.0, 1)])
+def test_siorg_is_probed_eagerly_for_about_five_minutes_however_patient_jobs_are(patience: float, eager: int) -> None:
+    assert [pause(times, SIORG, patience=patience) < 8 for times in (eager, eager + 1)] == [True, False]
 
 
 def test_a_probe_leaves_when_the_second_of_the_failure_is_over() -> None:

@@ -294,7 +294,7 @@ def test_then_one_probe_and_no_second_one_while_it_is_on_its_way() -> None:
     ("ending", "pauses"),
     [
         (Ending.FAILED, [10, 20, 40, 80, 160, 300, 300]),
-        (Ending.SIORG_UNAVAILABLE, [30, 60, 120, 240, 480, 600, 600]),
+        (Ending.SIORG_UNAVAILABLE, [*[5] * 9, 10, 20, 40, 80, 160, 320, 600, 600]),
     ],
 )
 def test_probes_leave_at_growing_intervals(ending: Ending, pauses: list[float]) -> None:
@@ -304,9 +304,53 @@ def test_probes_leave_at_growing_intervals(ending: Ending, pauses: list[float]) 
         jobs.append(ended(failed_at, ending, round_=round_, lived=5))
         after = [
             bool(plan(worker(), queue_of(500), jobs, at(failed_at + seconds)).launches)
-            for seconds in (pause - 0.1, pause * 1.2 + 0.1)
+            for seconds in (pause - 0.1, pause * 1.2 + 1)
         ]
         assert after == [False, True], pause
+
+
+_PROBE = job(0, 2).name
+
+
+@pytest.mark.parametrize(
+    ("hosts", "over"),
+    [
+        ({f"{_PROBE}-x7k2p": 3.0}, True),
+        ({_PROBE: 3.0}, True),  # a process of this machine
+        ({"another": 1.0, f"{_PROBE}-x7k2p": 3.0}, True),
+        ({f"{_PROBE}-x7k2p": 25.0}, False),  # before it failed
+        ({f"{_PROBE}1-x7k2p": 3.0, f"a-{_PROBE}-x7k2p": 3.0, "another": 3.0, "": 3.0}, False),
+        ({}, False),
+    ],
+)
+def test_what_a_running_probe_completes_ends_an_absence_and_what_others_complete_does_not(
+    hosts: dict[str, float], over: bool
+) -> None:
+    jobs = [ended(-30, Ending.SIORG_UNAVAILABLE), *active(1, started=-20, round_=2)]
+    decided = plan(worker(), queue_of(500, completed_by=hosts), jobs, NOW)
+    assert (decided.backoff is None, len(decided.launches)) == (over, int(over))
+    assert decided.wake_seconds == 1  # to see the next item
+    told = intent(worker(), decided)
+    assert told.endswith(
+        "launched 1 (the trouble is over since 2026-11-24T11:59:57Z: their number doubles as items are completed)"
+        if over else "1 unfinished Job will show whether it is over"
+    )  # fmt: skip
+
+
+def test_while_it_recovers_few_jobs_are_told_and_no_fault() -> None:
+    recovered = {
+        "reason": "SiorgUnavailable", "streak": 3, "since": rfc3339(at(-300)), "lastFailureTime": rfc3339(at(-60)),
+        "recoveredTime": rfc3339(at(-20)), "template": job().template,
+    }  # fmt: skip
+    decided = decide(500, active(2, created_at=at(-5)), status={"backoff": recovered})
+    assert (decided.launches, decided.reason, decided.held_back, decided.wake_seconds) == ((), "Recovering", False, 1)
+    assert said(500, active(2, created_at=at(-5)), status={"backoff": recovered}).endswith(
+        "launched 0 (the trouble is over since 2026-11-24T11:59:40Z: their number doubles as items are completed)"
+    )
+    # What is there is enough: nobody waits for an item.
+    assert decide(100, active(2, created_at=at(-5)), status={"backoff": recovered}).reason == "EnoughJobs"
+    # A decision on what comes later is made when it is over.
+    assert decide(0, status={"backoff": recovered}).wake_seconds == 280
 
 
 @pytest.mark.parametrize(

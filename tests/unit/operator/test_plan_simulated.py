@@ -35,6 +35,19 @@ def scaled(**scaling: Any) -> dict[str, Any]:
     return scaling
 
 
+def bursts(moments: Iterable[float]) -> list[int]:
+    """How many follow one another at once."""
+    found: list[int] = []
+    last = -HOUR
+    for moment in moments:
+        if moment - last < 0.2:
+            found[-1] += 1
+        else:
+            found.append(1)
+        last = moment
+    return found
+
+
 def gaps(moments: Iterable[float]) -> list[float]:
     return [after - before for before, after in pairwise(moments)]
 
@@ -99,14 +112,42 @@ def test_siorg_down_for_an_hour() -> None:
     world.until(600 + HOUR)
     probes = [moment for moment in world.launches if moment > 601]
     assert probes == world.probes
-    # 30 s, doubling up to 600 s, each up to a fifth longer; and what a probe lives.
-    lives = 5 + _PATIENCE_SECONDS + 1
-    bounds = [(pause, pause * 1.2 + lives) for pause in (60, 120, 240, 480, 600, 600, 600)]
-    assert 8 <= len(probes) <= 9
+    # 5 s for five minutes, doubling up to 600 s, each up to a fifth longer; and what a probe lives.
+    lives = 5 + _PATIENCE_SECONDS + 2 + _ON_THE_WAY
+    bounds = [(pause, pause * 1.2 + lives) for pause in (*[5] * 8, 10, 20, 40, 80, 160, 320, 600, 600, 600)]
+    assert 17 <= len(probes) <= 18
     assert all(low <= gap <= high for gap, (low, high) in zip(gaps(probes), bounds, strict=False)), gaps(probes)
     # Back at full speed once one has found it alive.
     world.until(600 + HOUR + 600 * 1.2 + 60)
     assert world.working == 10
+
+
+def test_a_night_without_siorg_takes_few_jobs() -> None:
+    world = World(scaled(maxJobs=10), [(0.0, 100_000)], lambda: 2.0, siorg_down=lambda now: now >= 60)
+    world.until(60 + 8 * HOUR)
+    assert len(world.launches) <= 10 + 65
+    assert world.launches[10:] == world.probes
+
+
+@pytest.mark.parametrize("lasts", range(100, 280, 6))
+def test_all_work_again_within_15_seconds_of_the_end_of_a_short_absence(lasts: int) -> None:
+    back = 60 + lasts
+    world = World(scaled(maxJobs=10), [(0.0, 100_000)], lambda: 0.1, lambda: 0.2, siorg_down=lambda now: 60 <= now < back)
+    world.until(back)
+    assert world.launches[10:] == world.probes
+    world.until(back + 15 + 3 * _ON_THE_WAY)  # three times more Jobs follow those that have completed an item
+    assert world.working == 10
+    found = bursts(world.launches[10 + len(world.probes) :])  # 1, 2, 4, 2, where none of them is quick
+    assert sum(found) == 9
+    assert len(found) >= 3
+
+
+@pytest.mark.parametrize(("up", "down"), [(5, 40), (20, 40), (60, 60), (240, 60)])
+def test_a_siorg_that_comes_and_goes_is_no_storm(up: float, down: float) -> None:
+    world = World(scaled(maxJobs=10), [(0.0, 100_000)], lambda: 2.0, siorg_down=lambda now: now % (up + down) < down)
+    world.until(HOUR)
+    assert len(world.launches) <= 200
+    assert len(world.probes) <= 20
 
 
 def test_siorg_down_with_a_queue_that_is_filled_now_and_then() -> None:
@@ -115,7 +156,7 @@ def test_siorg_down_with_a_queue_that_is_filled_now_and_then() -> None:
         siorg_down=lambda now: now < HOUR,
     )  # fmt: skip
     world.until(HOUR)
-    assert len(world.launches) <= 10  # new work is no reason to try again sooner
+    assert len(world.launches) <= 20  # new work is no reason to try again sooner
     world.to_rest(within=1200)
     assert world.empty_handed == 0
 

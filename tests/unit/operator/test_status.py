@@ -172,7 +172,7 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
         "ScalingActive False DepthUnknown: The queue cannot be read: the database at db:5432 does not answer: check that it runs",
     ]),
     (queue_of(9), [SIORG_AWAY], {}, [
-        f"Ready False SiorgUnavailable: {AWAY}: {SIORG_AWAY.message}); one probe Job may leave at 2026-11-24T12:00:28Z. {ADVICE}",
+        f"Ready False SiorgUnavailable: {AWAY}: {SIORG_AWAY.message}); one probe Job may leave at 2026-11-24T12:00:01Z. {ADVICE}",
         "SiorgAvailable False SiorgUnavailable",
         "ScalingActive False SiorgUnavailable: Nothing but single probe Jobs is launched: SIORG does not answer (1",
     ]),
@@ -417,6 +417,8 @@ def test_a_backoff_is_remembered_to_the_letter_and_goes_when_it_is_over() -> Non
         "template": failed.template,
     }  # fmt: skip
     patch, _ = story.look(queue_of(0), [ended(-1, slot=1, summary=summary(3))])
+    assert patch["backoff"] == {"retryTime": None, "recoveredTime": rfc3339(at(-1))}  # an absence may come back
+    patch, _ = story.look(queue_of(0), now=at(299))
     assert patch["backoff"] is None
 
 
@@ -565,7 +567,7 @@ def test_every_status_is_one_that_the_crd_and_the_model_take(
     written = resource.model_copy(update={"status": again})
     if not result.launched:
         second = carried_out(plan(written, queue, jobs, now))
-        if all(getattr(second.plan, name) == getattr(result.plan, name) for name in ("backoff", "reason", "size")):
+        if all(getattr(second.plan, name) == getattr(result.plan, name) for name in ("backoff", "recovering", "reason", "size")):
             assert merge_patch(new, compose(written, queue, second, jobs, now)) == {}
 
 

@@ -37,18 +37,29 @@ def test_it_opens_after_failures_in_a_row_and_not_before() -> None:
     assert caught.value.retry_in == 10.0
 
 
-def test_each_failed_probe_doubles_the_cooldown_up_to_the_maximum_and_a_success_resets_it() -> None:
+def test_each_failed_probe_doubles_the_cooldown_up_to_seven_seconds_and_a_success_resets_it() -> None:
     clock = Clock()
-    breaker = make(clock)
+    breaker = Breaker(3, 4.0, 40.0, clock, lambda: 0.0)
     fail(breaker, 3)
-    for expected in (10.0, 20.0, 40.0, 40.0):
+    for expected in (4.0, 7.0, 7.0, 7.0):
         assert breaker.retry_in == expected
         clock.now += expected
         breaker.failure(breaker.before_request())
-    clock.now += 40
+    clock.now += 10
     breaker.success(breaker.before_request())
     fail(breaker, 3)
-    assert breaker.retry_in == 10.0
+    assert breaker.retry_in == 4.0
+
+
+def test_after_some_minutes_the_cooldown_grows_with_the_time_that_it_has_been_down() -> None:
+    clock = Clock()
+    breaker = Breaker(1, 5.0, 60.0, clock, lambda: 0.0)
+    fail(breaker, 1)
+    opened = clock.now
+    while (down := clock.now - opened) < 7200:
+        assert breaker.retry_in == pytest.approx(5.0 if down == 0 else min(max(7.0, down / 30), 60.0))
+        clock.now += breaker.retry_in
+        breaker.failure(breaker.before_request())
 
 
 def test_cooldowns_are_drawn_from_the_upper_half_of_their_length() -> None:
