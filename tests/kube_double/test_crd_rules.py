@@ -263,12 +263,13 @@ def test_kubectl_get_shows_the_columns(kube: Kube, worker: str) -> None:
     table = kube.request("GET", kube.path(PLURAL, name=worker), accept=accept)
     columns = [(column["name"], column["priority"]) for column in table["columnDefinitions"]]
     narrow, wide = ("Name", "Ready", "InSync", "Depth", "Oldest", "Active", "Max", "Reason", "Age"), (
-        "Mode", "Failed", "Conflicts", "Held", "Rate", "Message",
+        "Mode", "Failed", "Conflicts", "Held", "Rate", "Decided", "Message",
     )  # fmt: skip
     assert columns == [*((name, 0) for name in narrow), *((name, 1) for name in wide)]
     cells = table["rows"][0]["cells"]
     assert cells[:8] == ["worker", "True", "False", 480, 61, 3, 5, "Draining"]
-    assert cells[9:] == ["Active", 1, 2, 4, 12.5, "depth 480, 50 a Job → 10 wanted"]
+    assert cells[9:14] == ["Active", 1, 2, 4, 12.5]
+    assert cells[15] == "depth 480, 50 a Job → 10 wanted"
 
 
 def test_the_kind_is_found_by_its_short_name_and_category(kube: Kube) -> None:
