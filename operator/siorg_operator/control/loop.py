@@ -58,6 +58,7 @@ class ControlLoop:
         self._passing = False
         self._generation: int | None = None
         self._failures = 0
+        self._rest = 0.0
         self._spacing = SPACING_SECONDS
 
     # -- what happens -------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class ControlLoop:
             self._listen(None)
 
     async def _wait(self, pause: float, began: float) -> None:
-        rest = min(pause, _REST_SECONDS) if self._failures else 0.0
+        rest = min(pause, self._rest) if self._failures else 0.0
         if rest:
             await _within(rest, self._hurried)
         if not await self._is_woken(pause - rest):
@@ -149,7 +150,7 @@ class ControlLoop:
         if (failure := done.failure) is not None:
             context.metrics.pass_errors.labels(*self.names, str(failure.code or "NoAnswer")).inc()
             log.warning("Reconcile incomplete", **self._where, reason=str(failure))
-            return max(self._retry_pause(), failure.retry_after)
+            return self._retry_pause(failure.retry_after)
         self._failures = 0
         return _pause(done)
 
@@ -183,9 +184,10 @@ class ControlLoop:
             await context.reporter.record(bare, event)
         return _INVALID_SECONDS
 
-    def _retry_pause(self) -> float:
+    def _retry_pause(self, at_least: float = 0.0) -> float:
         self._failures += 1
-        return exponential(self._failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS) * _jitter()
+        self._rest = max(_REST_SECONDS, at_least)
+        return max(exponential(self._failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS), at_least) * _jitter()
 
     def _listen(self, url: str | None) -> None:
         """Be woken when there is new work behind ``url``."""

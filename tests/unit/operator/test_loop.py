@@ -155,6 +155,21 @@ async def test_new_work_wakes_it_also_after_a_pass_that_was_refused() -> None:
 
 
 @in_a_loop
+async def test_for_as_long_as_the_api_server_asks_nothing_wakes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("_FIRST_RETRY_SECONDS", "_REST_SECONDS"):
+        monkeypatch.setattr(loops, pause, 0.01)
+    scene = Scene()
+    scene.cluster.queue = queue_of(50)
+    scene.cluster.refuses = lambda step: ClusterError("busy", 429, retry_after=1.0) if step.startswith("launch") else None
+    async with scene.running():
+        while scene.passes < 2:
+            scene.wake()
+            await asyncio.sleep(0.02)
+        first, second = scene.cluster.read_at[:2]
+        assert second - first >= 1.0
+
+
+@in_a_loop
 async def test_a_bug_is_no_storm_of_passes() -> None:
     scene = Scene()
     scene.cluster.refuses = lambda step: ZeroDivisionError()

@@ -18,8 +18,9 @@ FAULT = Fault(Reason.CRON_JOB_REFUSED, "the API server answered")
 class Cluster:
     """Refuses requests with a code, while there is one."""
 
-    def __init__(self, code: int | None = None) -> None:
+    def __init__(self, code: int | None = None, retry_after: float = 0.0) -> None:
         self.code = code
+        self.retry_after = retry_after
         self.sent: list[float] = []
         self.retries = Retries()
 
@@ -27,7 +28,7 @@ class Cluster:
         async def send() -> None:
             self.sent.append(seconds)
             if self.code is not None:
-                raise ClusterError("the API server answered", self.code)
+                raise ClusterError("the API server answered", self.code, self.retry_after)
 
         requests = [Request(key, Reason.CRON_JOB_REFUSED, send) for key in keys or ("apply",)]
         asyncio.run(self.retries.send(requests, at(seconds)))
@@ -43,6 +44,13 @@ def test_pauses_grow_to_a_minute() -> None:
     cluster.code = None
     cluster.at(250)
     assert (cluster.retries.seconds(at(250)), cluster.retries.faults()) == (None, [])
+
+
+def test_for_as_long_as_the_answer_asks_nothing_is_sent() -> None:
+    cluster = Cluster(429, retry_after=20.0)
+    for seconds in range(50):
+        cluster.at(seconds)
+    assert cluster.sent == [0, 20, 40]
 
 
 @pytest.mark.parametrize(("code", "failures"), [(403, 1), (422, 1), (0, 3), (429, 3), (500, 3)])
