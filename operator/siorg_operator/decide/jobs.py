@@ -115,7 +115,8 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
         round=int(round_),
         template=labels.get(TEMPLATE_LABEL, ""),
         created_at=created,
-        finished_at=(moment(status.get("completionTime")) or moment(ended.get("lastTransitionTime")) or created)
+        # Nothing ends before it was made: the controller manager's clock may be behind.
+        finished_at=max(created, moment(status.get("completionTime")) or moment(ended.get("lastTransitionTime")) or created)
         if ended
         else None,
         failed_because=(failed.get("reason") or "Failed") if failed and not complete else None,

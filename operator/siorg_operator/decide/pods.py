@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from siorg_operator.decide.manifests import CONTAINER
@@ -97,6 +97,7 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
     states = {container.get("name"): container.get("state") or {} for container in status.get("containerStatuses") or ()}
     state: Mapping[str, Any] = states.get(CONTAINER, {})
     running, terminated, waiting = state.get("running"), state.get("terminated") or {}, state.get("waiting") or {}
+    started_at, finished_at = _life(metadata, status, running or terminated)
     lives = status.get("phase") not in {"Succeeded", "Failed"}
     begun = running is not None or bool(terminated)
     waits = lives and not begun and not metadata.get("deletionTimestamp")  # one that is on its way out has a successor
@@ -104,7 +105,7 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
     return PodRecord(
         name=metadata["name"],
         running=running is not None,
-        started_at=moment((running or terminated).get("startedAt")),
+        started_at=started_at,
         lives=lives,
         succeeded=status.get("phase") == "Succeeded",
         stuck=stuck,
@@ -117,8 +118,24 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
         exit_code=terminated.get("exitCode"),
         exit_reason=terminated.get("reason") or "",
         termination_message=terminated.get("message") or "",
-        finished_at=moment(terminated.get("finishedAt")),
+        finished_at=finished_at,
     )
+
+
+def _life(
+    metadata: Mapping[str, Any], status: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[datetime | None, datetime | None]:
+    """When a container started, and when it ended: its node's clock, put right where it is seen to be behind.
+
+    No container starts before its pod was given to its node. By a clock that is behind, a probe would have run for minutes in
+    its first second, and so prove that all is well.
+    """
+    started_at, finished_at = moment(state.get("startedAt")), moment(state.get("finishedAt"))
+    if started_at is None:
+        return None, finished_at
+    assigned_at = moment(condition(status, "PodScheduled", "True").get("lastTransitionTime")) or _made(metadata)
+    behind = max(assigned_at - started_at, timedelta())
+    return started_at + behind, finished_at and finished_at + behind
 
 
 def _stuck(metadata: Mapping[str, Any], status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Stuck | None:

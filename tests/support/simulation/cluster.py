@@ -678,7 +678,8 @@ class Cluster:
                 self._grow()
 
     def _grow(self) -> None:
-        if not self._growing and len(self.nodes) < self.world.settings.most_nodes:
+        most = self.world.settings.most_nodes
+        if not self._growing and (len(self.nodes) < most or self.world.is_calm):
             self._growing = True
             self.world.after(self.world.pick.uniform(60.0, 240.0), self._grown)
 
@@ -686,8 +687,9 @@ class Cluster:
         self._growing = False
         self._add_node()
         self.place_soon()
-        self.world.after(1.0, self._grow_more)
+        self.world.after(1.0, self.grow_more)
 
-    def _grow_more(self) -> None:
+    def grow_more(self) -> None:
+        """Where pods wait for a node."""
         if any(pod.node is None for pod in self.all_pods()):
             self._grow()

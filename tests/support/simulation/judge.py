@@ -25,8 +25,8 @@ _STARVES_SECONDS = 420.0
 and what no node takes is told after a grace of five minutes."""
 _SETTLES_SECONDS = 120.0
 """Jobs that are on their way when SIORG goes away are no probes."""
-_PROBES_FIRST = 60
-_PROBES_AN_HOUR = 60.0
+_PROBES_FIRST = 30
+_PROBES_AN_HOUR = 20.0
 
 
 @dataclass

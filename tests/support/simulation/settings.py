@@ -73,7 +73,7 @@ def settings(seed: int, hours: float = 5.0) -> Settings:
     """The world of a seed."""
     pick = random.Random(seed)
     clocks = (0.0, 0.0, 2.0, -2.0, 95.0, -95.0, 400.0, -400.0, 1000.0)
-    demands = tuple(_demand(pick, f"worker-{number}") for number in range(pick.choice([1, 1, 1, 2, 3])))
+    demands = tuple(_demand(pick, f"worker-{number}") for number in range(pick.choice([1, 1, 1, 1, 2, 3, 6])))
     troubles = {name: pick.choice([20, 40, 90]) * 60.0 for name in TROUBLES if pick.random() < pick.choice([0.2, 0.5])}
     nodes = pick.randint(1, 4)
     return Settings(
@@ -88,7 +88,7 @@ def settings(seed: int, hours: float = 5.0) -> Settings:
         manager_ahead=pick.choice(clocks),
         node_clocks=tuple(pick.choice((*clocks, 400 * 86_400.0)) for _ in range(5)),
         operator_ahead=pick.choice((*clocks, -3600.0, 86_400.0)),
-        max_connections=pick.choice([97, 97, 997]),
+        max_connections=pick.choice([47, 97, 997]),
         other_connections=pick.randint(0, 40),
     )
 

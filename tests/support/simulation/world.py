@@ -202,6 +202,7 @@ class World:
             self._siorg_back()
         self._on.clear()
         self.is_calm = True
+        self.cluster.grow_more()
         for node in list(self.cluster.nodes):
             node.back()
         for process in self._leading():

@@ -146,13 +146,13 @@ def test_what_is_dated_ahead_is_taken_for_seen_now_however_often_it_is_told() ->
 
 def test_how_a_pod_ended_is_remembered_when_it_is_gone() -> None:
     """Somebody deletes it at the moment of its end: its Job says only that it failed."""
-    killed = {"terminated": {"exitCode": 2, "reason": "Error", "startedAt": rfc3339(at(-9)), "finishedAt": rfc3339(NOW)}}
-    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": rfc3339(NOW)}
+    killed = {"terminated": {"exitCode": 2, "reason": "Error", "startedAt": rfc3339(NOW), "finishedAt": rfc3339(at(9))}}
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": rfc3339(at(9))}
     cache = shown(job(), pod(state=RUNNING))
     show(cache, pod(state=killed), deleted=True)
     show(cache, job() | {"status": {"conditions": [failed]}})
     found = observe(cache, 9)["j1"]
-    assert (found.ending, found.started_at) == (Ending.WRONG_SETTINGS, at(-9))
+    assert (found.ending, found.started_at) == (Ending.WRONG_SETTINGS, NOW)
 
 
 def test_the_age_of_a_job_without_a_pod_counts_from_when_it_was_first_seen_so() -> None:
@@ -183,6 +183,7 @@ def test_a_leftover_pod_has_its_time_from_when_its_worker_was_first_seen_to_have
     for finished in (-900, 900):
         times = {"startedAt": rfc3339(at(-1000)), "finishedAt": rfc3339(at(finished))}
         left = pod(state={"terminated": {"exitCode": 0, "reason": "Completed", **times}})
+        left["metadata"]["creationTimestamp"] = times["startedAt"]
         cache = shown(job(), left)
         assert [observe(cache, seconds)["j1"].state for seconds in (0, 4, 5)] == [*[JobState.PENDING] * 2, JobState.SUCCEEDED]
         found = observe(cache, 60)["j1"]

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from siorg_operator.cluster.clock import ClusterClock
 from siorg_operator.decide.clocks import not_ahead
 from siorg_operator.decide.jobs import JobRecord
-from siorg_operator.decide.pods import PodRecord
+from siorg_operator.decide.pods import PodRecord, pod_record
 from siorg_operator.decide.state import Stuck
+from support.job_objects import a_pod, complete, record_of, running, terminated
 from support.operator_values import NOW, at
 
 AHEAD = at(400 * 86_400)
@@ -122,3 +123,24 @@ def test_the_grace_of_a_pod_whose_trouble_is_dated_ahead_runs_from_when_it_was_s
 def test_what_a_pod_waits_for_next_has_a_time_of_its_own() -> None:
     gated, creating = Stuck("SchedulingGated", "", NOW), Stuck("ContainerCreating", "", at(900))
     assert not_ahead(pod(on_its_way=creating), pod(on_its_way=gated), at(901)) == pod(on_its_way=creating)
+
+
+# -- what lies behind -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("behind", "started", "finished"), [(0, -40, -10), (10, -50, -20), (95, -55, -25), (9000, -55, -25)])
+def test_no_worker_started_before_its_pod_had_a_node_whatever_the_nodes_clock_says(
+    behind: float, started: float, finished: float
+) -> None:
+    """Made 60 s ago, scheduled 55 s ago. By a clock that is behind a probe would have run for minutes in its first second."""
+    worked = pod_record(a_pod(terminated(0, since=-40 - behind, until=-10 - behind)))
+    assert (worked.started_at, worked.finished_at) == (at(started), at(finished))
+    works = a_pod(running(-40 - behind))
+    assert pod_record(works).started_at == at(started)
+    works["status"]["conditions"] = []
+    assert pod_record(works).started_at == at(max(-40 - behind, -60))
+
+
+def test_no_job_ended_before_it_was_made_whatever_the_controller_managers_clock_says() -> None:
+    for when, told in ((-10, -10), (-400, -60)):
+        assert record_of(complete(when) | {"status": complete(when)["status"] | {"completionTime": None}}).finished_at == at(told)
