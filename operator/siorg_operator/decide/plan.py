@@ -14,14 +14,15 @@ The steps: the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import sizing
+from siorg_operator.decide.connections import Tenant
 from siorg_operator.decide.job_failures import PATIENCE_SECONDS, Failures, Pacing, assess
-from siorg_operator.decide.manifests import template_hash
+from siorg_operator.decide.manifests import job_name, job_tag, template_hash
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
 from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Reading, Stuck, Unreadable, later, newest_last
@@ -30,6 +31,7 @@ _LONGEST_STREAK = 1_000_000  # failures in a row that are told; somebody may hav
 _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
 _SHORT_PAUSE_SECONDS = 10.0
+_ROOM_SECONDS = 5.0  # nobody tells when connections become free
 _REMOVED_A_STEP = 50  # finished Jobs; a namespace full of them is emptied without a storm of requests
 
 
@@ -119,6 +121,12 @@ class Plan:
     """Of the unfinished Jobs those whose admission is pending."""
     lost: int = 0
     """Jobs that are neither finished nor capacity."""
+    held: Mapping[str, bool] = field(default_factory=dict)
+    """The Jobs that there will be, as ``Tenant.jobs``."""
+    wanted: int = 0
+    """Jobs that there would be, had the database connections without end."""
+    rests: bool = False
+    """No more are wanted, and may be at any time."""
 
     @property
     def depth(self) -> int | None:
@@ -166,21 +174,33 @@ class Result:
         return bool(self.refused) or self.plan.held_back
 
 
-def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing | None = None) -> Plan:
+def plan(
+    resource: SiorgSyncWorker,
+    queue: QueueState,
+    jobs: Sequence[Job],
+    now: datetime,
+    pacing: Pacing | None = None,
+    tenants: Sequence[Tenant] = (),
+) -> Plan:
     """Decide what to do now.
 
     ``resource`` brings its status (what it remembers of Jobs that are gone), ``jobs`` are all of it, finished ones included;
-    ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
+    ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults. ``tenants``: what is known of the
+    resources that use the same database server.
     """
     pacing = pacing or Pacing()
     backoff = _backoff(resource, queue, jobs, now, pacing)
     unfinished = [job for job in jobs if job.unfinished]
-    size = sizing.size(resource, queue, Rates.learn(resource, jobs), len(unfinished))
+    held = {job_tag(job.name): job.state is JobState.ACTIVE for job in unfinished}
+    size = sizing.size(resource, queue, Rates.learn(resource, jobs), held, tenants)
     hold = _hold(resource, queue, size, unfinished, backoff, now)
     reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
     graces = _graces(jobs, now, pacing)
     changes = [*(left for _, left in graces), *_changes(queue, backoff, now)]
+    if size.desired < size.wanted:
+        changes.append(_ROOM_SECONDS)
+    wanted = _wanted(resource, size, hold, backoff, len(unfinished))
     changes += [(job.changes_at - now).total_seconds() for job in jobs if job.changes_at is not None]
     return Plan(
         reason=reason,
@@ -188,6 +208,9 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
         unfinished=len(unfinished),
         suspended=sum(job.state is JobState.SUSPENDED for job in jobs),
         lost=sum(job.state is JobState.LOST for job in jobs),
+        held=held | {job_tag(job_name(resource, launch.slot, launch.round)): False for launch in launches},
+        wanted=wanted or 0,
+        rests=wanted is not None and wanted <= len(unfinished),
         launches=launches,
         hold=hold,
         end=tuple(removal for removal, left in graces if left <= 0),
@@ -292,6 +315,15 @@ def _decide(
     if not launches:
         return Reason.ENOUGH_JOBS, None, ()
     return Reason.LAUNCHED if backoff is None else Reason.PROBING, None, launches
+
+
+def _wanted(resource: SiorgSyncWorker, size: Size, hold: Hold | None, backoff: Backoff | None, unfinished: int) -> int | None:
+    """Jobs that there would be, had the database connections without end; None: there shall be none, whatever waits."""
+    if (hold is not None and hold.reason.chosen) or resource.spec.mode == "Observe" or resource.spec.scaling.max_jobs == 0:
+        return None
+    if hold is not None and hold.reason is not Reason.CONNECTION_BUDGET:
+        return unfinished
+    return max(unfinished, 1) if backoff is not None and size.depth else size.wanted
 
 
 def siorg_pause(queue: QueueState) -> float | None:

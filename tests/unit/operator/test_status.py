@@ -201,7 +201,7 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
         f"Ready False SecretMissing: T{NO_TOKEN[1:]}", "ScalingActive False SecretMissing", "Degraded True SecretMissing",
     ]),
     (queue_of(9, **NO_ROOM), [], {}, [
-        "Ready False ConnectionBudget: The database has no room for another Job: (20 connections − 19 in use by others − 5 left",
+        "Ready False ConnectionBudget: The database server has no room for another Job: (20 connections of the server − 19",
         "ScalingActive False ConnectionBudget",
     ]),
     # The first thing to look at sums up.
