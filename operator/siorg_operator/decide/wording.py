@@ -54,7 +54,8 @@ def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
     if size.asked_by == "MinJobs":
         steps.append(f"minJobs {scaling.min_jobs} → {size.asked}")
     if size.binding is not None and size.desired < size.asked:
-        steps.append(f"{size.binding} {limits[size.binding]} → {size.desired}")
+        whose = f" of {_whose(size.room.limit)}" if size.binding == "connection budget" and size.room is not None else ""
+        steps.append(f"{size.binding}{whose} {limits[size.binding]} → {size.desired}")
     pending = f" ({plan.suspended} pending admission)" if plan.suspended else ""
     lost = f", {plan.lost} lost" if plan.lost else ""
     return f"{', '.join(steps)}, {plan.unfinished} unfinished{pending}{lost}"
