@@ -175,6 +175,8 @@ def test_reads_through_pgbouncer_in_transaction_mode(
                 insert(connection, siorg_code=number)
                 found = await asyncio.gather(*(databases.read(url) for _ in range(50)))
                 assert {reading(one).claimable for one in found} == {number}
+                # Whoever connects to the pooler takes no connection of the server.
+                assert {(reading(one).pooled, reading(one).connection_limits) for one in found} == {(True, ())}
             connection.execute("ALTER TABLE siorg_request_pace RENAME TO elsewhere")
             assert unreadable(await databases.read(url)).reason == "NotMigrated"
             connection.execute("ALTER TABLE elsewhere RENAME TO siorg_request_pace")

@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +19,7 @@ import pytest
 
 from siorg_operator.database.connection import Limits
 from siorg_operator.database.databases import Databases
-from siorg_operator.decide.state import Reading, Unreadable, Verifications
+from siorg_operator.decide.state import ConnectionLimit, Reading, Unreadable, Verifications
 from siorg_queue import Connection, connect
 from support.database_proxy import DatabaseProxy
 from support.fleet import eventually
@@ -60,6 +60,43 @@ def test_reads_the_queue_and_what_limits_its_use(connection: Connection, databas
     assert found.held_oldest_seconds is not None
     assert 86_400 <= found.held_oldest_seconds <= age(connection, "SELECT min(held_at) AS then FROM siorg_sync_queue")
     assert found.verifications == Verifications()
+
+
+def test_each_limit_of_connections_counts_its_own_users(own_postgres: Postgres, own_url: str) -> None:
+    name, other = own_url.rpartition("@/")[2].partition("?")[0], own_postgres.database()
+    with connect(own_url, application_name="test") as admin:
+        admin.execute("CREATE ROLE siorg LOGIN CONNECTION LIMIT 20 IN ROLE pg_read_all_data")
+        admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 30".encode())
+        as_siorg = [url.replace("postgres@", "siorg@", 1) for url in (own_url, other)]
+        with ExitStack() as held:
+            for url, application in (
+                (own_url, "psql"),
+                (other, "psql"),
+                (own_url, "siorg-job/aaaaa-0-1"),
+                (as_siorg[0], "siorg-job/aaaaa-0-2 lease"),
+                (as_siorg[1], "siorg-job/aaaaa-0-2"),
+                (as_siorg[1], "siorg-job fetch"),  # of an older image
+            ):
+                held.enter_context(connect(url, application_name=application))
+            found, superuser = reading(read(as_siorg[0])), reading(read(own_url))
+
+    named = {"aaaaa-0-1": 1, "aaaaa-0-2": 1}
+    # The reader itself is one of the others, and so is the test.
+    assert found.database == ConnectionLimit("database", name, 30, others=3, jobs=2, named=named, operator=1)
+    assert found.role == ConnectionLimit("role", "siorg", 20, others=1, jobs=3, named={"aaaaa-0-2": 2}, operator=1)
+    server = found.connection_limits[-1]
+    assert (server.others, server.jobs, server.named) == (4, 4, {"aaaaa-0-1": 1, "aaaaa-0-2": 2})
+    # Neither limit binds a superuser.
+    assert [limit.most for limit in superuser.connection_limits] == [None, None, server.most]
+    assert (superuser.server, superuser.pooled) == (found.server, False)
+
+
+def test_a_server_is_known_by_whatever_address_and_role_it_is_reached_and_a_copy_of_it_is_another(
+    postgres: Postgres, own_postgres: Postgres, own_url: str
+) -> None:
+    known = {reading(read(url)).server for url in (own_url, own_postgres.database())}
+    assert len(known) == 1
+    assert reading(read(postgres.database())).server not in known
 
 
 def test_the_newest_complete_verification_is_read_and_that_a_later_one_is_not_complete(

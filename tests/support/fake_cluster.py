@@ -19,6 +19,7 @@ from siorg_operator.cluster.client import Kubernetes
 from siorg_operator.control.cron_jobs import CronRun, cron_job_state
 from siorg_operator.control.reconcile import Context, Observed, Reconciled, Reconciler
 from siorg_operator.control.status_writer import StatusWriter
+from siorg_operator.control.tenants import Tenants
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import CRON_COMPONENTS, job_name, template_hash
 from siorg_operator.decide.plan import Launch, Removal
@@ -194,7 +195,8 @@ def refusing(*steps: str, code: int = 500) -> Callable[[str], Exception | None]:
 class FakeOperator:
     """One process of the operator: what it keeps in memory dies with it."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    def __init__(self, cluster: FakeCluster, tenants: Tenants | None = None) -> None:
+        """``tenants``: of the process, where there is more than this resource."""
         self.cluster = cluster
         self.registry = CollectorRegistry()
         self.context = Context(
@@ -206,6 +208,7 @@ class FakeOperator:
             metrics=OperatorMetrics(self.registry),
             health=Health(),
             cluster=cast("Kubernetes", cluster),
+            tenants=tenants or Tenants(),
             clock=lambda: cluster.now,
         )
         self.status = StatusWriter(cluster, lambda: None)
@@ -213,9 +216,13 @@ class FakeOperator:
 
     def reconcile(self) -> Reconciled:
         """One pass."""
+        return asyncio.run(self.one_pass())
+
+    async def one_pass(self) -> Reconciled:
+        """The same, beside others."""
         self.status.look(self.cluster.object)
         resource = parse({**self.cluster.object, "status": self.status.status})
-        return asyncio.run(self.reconciler.reconcile(resource))
+        return await self.reconciler.reconcile(resource)
 
     def metric(self, name: str, **labels: str) -> float | None:
         """One sample; None: there is none."""

@@ -1,6 +1,6 @@
 -- name: observe
 -- All that the operator decides on, of one moment: the queue by the claim's own predicate, the switch, SIORG's pause, and
--- the server's room for connections. It is asked again and again, so it never walks finished rows, and of those that wait
+-- the room for connections. It is asked again and again, so it never walks finished rows, and of those that wait
 -- for later it reads the index alone: "open" names no column that is not in the index's own condition. What is due, and
 -- what comes next, is one range a priority, as in the claim. No per cent sign: it is sent without parameters.
 SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS scheduled,
@@ -27,13 +27,16 @@ SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS sched
                WHERE newest.claimed_by IS NOT NULL GROUP BY 1
            ) AS of_a_host
        ) END AS completed_by,
-       least(
-           current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
-               - coalesce(current_setting('reserved_connections', true)::integer, 0),
-           (SELECT nullif(d.datconnlimit, -1) FROM pg_database AS d WHERE d.datname = current_database()),
-           (SELECT nullif(r.rolconnlimit, -1) FROM pg_roles AS r WHERE r.rolname = current_user)
-       ) AS max_connections,
-       client.others AS other_connections, client.jobs AS job_connections
+       -- Three limits, each with its own users. The server is known by the moment of its start, which every role may ask:
+       -- poolers and names give one server many addresses, and a copy has the system identifier of the original.
+       extract(epoch FROM pg_postmaster_start_time())::text AS server,
+       current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+           - coalesce(current_setting('reserved_connections', true)::integer, 0) AS max_connections,
+       here.datname::text AS database, mine.rolname::text AS role,
+       -- Neither of these binds a superuser. A negative one is none.
+       CASE WHEN here.datconnlimit >= 0 AND NOT mine.rolsuper THEN here.datconnlimit END AS database_most,
+       CASE WHEN mine.rolconnlimit >= 0 AND NOT mine.rolsuper THEN mine.rolconnlimit END AS role_most,
+       client.connections, pg_backend_pid() AS backend
 FROM (
     -- An item may be due since -infinity, which is no time to count from.
     SELECT count(*) AS claimable, count(*) FILTER (WHERE found.due) AS due, min(found.since) FILTER (WHERE isfinite(found.since)) AS oldest
@@ -66,11 +69,18 @@ CROSS JOIN (
     FROM (SELECT NULL::timestamptz AS held_at) AS not_migrated
     CROSS JOIN LATERAL (SELECT held_at FROM siorg_sync_queue AS q WHERE q.status OPERATOR(pg_catalog.=) 'CONFLICT') AS c
 ) AS person
-CROSS JOIN (
-    SELECT count(*) FILTER (WHERE NOT starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS others,
-           count(*) FILTER (WHERE starts_with(coalesce(a.application_name, ''), 'siorg-job')) AS jobs
-    FROM pg_stat_activity AS a
-    WHERE a.datid IS NOT NULL AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
+-- What limits it is counted by whom a session began as, and not by what it has become since.
+JOIN pg_database AS here ON here.datname = current_database()
+JOIN pg_roles AS mine ON mine.rolname = session_user
+CROSS JOIN LATERAL (
+    SELECT jsonb_agg(to_jsonb(of_a_name)) AS connections
+    FROM (
+        SELECT CASE WHEN starts_with(a.application_name, 'siorg-') THEN a.application_name ELSE '' END AS application,
+               a.datid OPERATOR(pg_catalog.=) here.oid AS database, a.usesysid OPERATOR(pg_catalog.=) mine.oid AS role, count(*) AS count
+        FROM pg_stat_activity AS a
+        WHERE a.datid IS NOT NULL AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend'
+        GROUP BY 1, 2, 3
+    ) AS of_a_name
 ) AS client
 
 -- name: observe_all

@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 
 from siorg_queue import Connection, DatabaseUnavailable, Item, QueueStore, connect, describe
+from siorg_runtime.application import job_application
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
@@ -60,7 +61,7 @@ class LeaseKeeper:
                 continue
             try:
                 if connection is None or connection.closed:
-                    connection = connect(self._url, application_name="siorg-job lease")
+                    connection = connect(self._url, application_name=job_application("lease"))
                 ours = QueueStore(connection).renew(held, lease=self._lease)
             except (psycopg.Error, DatabaseUnavailable) as error:
                 if connection is not None:

@@ -40,6 +40,7 @@ from siorg_job.sync.blocked import AGAIN_SECONDS, look_at_tables
 from siorg_job.sync.limits import Limits
 from siorg_queue import DatabaseBlocked, DatabaseUnavailable, Outcome, Status, Verdict
 from siorg_queue.statements import load
+from siorg_runtime.application import job_application
 from siorg_runtime.logs import logger
 
 log = logger("siorg_job.drain")
@@ -63,7 +64,7 @@ class Drain:
         self._linger = Linger(settings, forever=run.forever)
         self._next_claim = 0.0
         url = settings.database_url.get_secret_value()
-        self._reader = DatabaseThread(url, "siorg-job fetch")
+        self._reader = DatabaseThread(url, job_application("fetch"))
         breaker, patience = breaker_for(settings), math.inf if run.forever else settings.worker_unavailable_secs
         self._patience_seconds = patience
         self._blocked_since: float | None = None

@@ -17,6 +17,7 @@ from uuid import UUID
 from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.run import GiveUp, Run
 from siorg_queue import Claim, Connection, DatabaseBlocked, DatabaseUnavailable, QueueStore
+from siorg_runtime.application import job_application
 from siorg_runtime.backoff import exponential
 from siorg_runtime.logs import logger
 
@@ -42,7 +43,7 @@ class QueueClient:
         self._worker = f"{host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._lease = timedelta(seconds=settings.worker_lease_secs)
         self._retry = settings.retry_policy()
-        self._thread = DatabaseThread(settings.database_url.get_secret_value(), "siorg-job")
+        self._thread = DatabaseThread(settings.database_url.get_secret_value(), job_application())
         self._in_flight: Callable[[], Mapping[UUID, int]] = dict
         self.has_claimed = False
         """Whether this process ever tried to claim: before that, nothing can be held by it."""

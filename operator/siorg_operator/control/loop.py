@@ -168,6 +168,7 @@ class ControlLoop:
         context, metadata = self._context, self._body["metadata"]
         log.warning("Invalid spec", **self._where, reason=message)
         context.metrics.refused(*self.names, Reason.INVALID_SPEC)
+        context.tenants.forget(metadata.get("uid") or "")
         before, now = self._status.status, context.clock()
         status = statuses.invalid(before, metadata.get("generation") or 0, message, now)
         namespace, name = self.names
@@ -211,6 +212,7 @@ class Controller:
 
     def begin(self) -> None:
         """Reconcile from now on: what there is has been seen. Before, a resource would seem to have no Jobs."""
+        self._context.tenants.gather(self.loops)
         self._begun.set()
 
     def show(self, uid: str, body: Mapping[str, Any]) -> None:
@@ -240,6 +242,7 @@ class Controller:
         if (loop := self.loops.pop(uid, None)) is not None:
             await self._stop(loop)
             self._context.metrics.forget(*loop.names)
+            self._context.tenants.forget(uid)
 
     async def close(self) -> None:
         """Stop all and read no more, because the process ends. The Jobs go on."""

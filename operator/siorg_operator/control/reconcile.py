@@ -18,6 +18,7 @@ from siorg_operator.control.expectations import Expectations
 from siorg_operator.control.failed_runs import faults, last_runs
 from siorg_operator.control.retries import Request, Retries, send_all
 from siorg_operator.control.status_writer import StatusWriter
+from siorg_operator.control.tenants import Tenants
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests, wording
 from siorg_operator.decide import status as statuses
@@ -64,6 +65,8 @@ class Context:
     default_image: str | None = None
     secrets_seconds: float = 60.0
     """A loop that rests looks for changed Secrets so often."""
+    tenants: Tenants = field(default_factory=Tenants)
+    """The resources that share database servers."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     """Of the cluster: what it dates is compared with it."""
 
@@ -108,7 +111,10 @@ class Reconciler:
         queue = await self._reader.read(resource)
         read_at = time.monotonic()
         self._context.metrics.read_seconds.labels(*self._names).observe(read_at - began)
-        planned = plan(resource, queue, observed.jobs, self._context.clock(), self._context.pacing)
+        planned = self._plan(resource, queue, observed)
+        if planned.launches and await self._context.tenants.gathered():
+            planned = self._plan(resource, queue, observed)
+        self._context.tenants.takes(resource.metadata.uid or "", planned)
         launched, failure = await self._launch(resource, queue, planned, read_at)
         ended = await self._carry_out(resource, observed, planned)
         result = Result(planned, launched, ended, "" if failure is None else str(failure))
@@ -119,6 +125,14 @@ class Reconciler:
         again = (self._retries.seconds(self._context.clock()), put_off, self._expectations.seconds())
         retry = [seconds for seconds in again if seconds is not None]
         return Reconciled(result, min(retry, default=None), unwritten or failure)
+
+    def _plan(self, resource: SiorgSyncWorker, queue: QueueState, observed: Observed) -> Plan:
+        """Decide, beside the other resources on the database server. From here to what is taken nothing else may happen."""
+        tenants, uid = self._context.tenants, resource.metadata.uid or ""
+        beside = tenants.read(uid, queue.reading, observed.jobs)
+        planned = plan(resource, queue, observed.jobs, self._context.clock(), self._context.pacing, beside)
+        tenants.wants(uid, planned)
+        return planned
 
     async def _observe(self, resource: SiorgSyncWorker) -> Observed:
         """What the cluster shows, and the Jobs that we made and that it does not show yet."""

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import psycopg
 
-from siorg_operator.database.connection import FAILURES, Connection, Limits, connect, last_row, within
+from siorg_operator.database.connection import APPLICATION_NAME, FAILURES, Connection, Limits, connect, last_row, within
 from siorg_operator.database.errors import unreadable, unverifiable
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.state import DEPARTURES, Reading, Unreadable, Verification, Verifications
+from siorg_operator.decide.state import DEPARTURES, ConnectionLimit, Reading, Unreadable, Verification, Verifications
 from siorg_queue.session import beginning
 from siorg_queue.statements import load
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
+from siorg_runtime.application import JOB, tag_of
 from siorg_runtime.logs import logger
 
 _log = logger(__name__)
@@ -100,16 +103,21 @@ class QueueReader:
             self._connection = await connect(self._url, self._limits)
         why, until = self._unverifiable
         if time.monotonic() < until:
-            return _reading(await self._row(self._connection, "observe"), why)
+            return self._reading(await self._row(self._connection, "observe"), why)
         try:
-            return _reading(await self._row(self._connection, "observe_all"))
+            return self._reading(await self._row(self._connection, "observe_all"))
         except psycopg.Error as error:
             if not (error.sqlstate or "").startswith(_NOT_THERE):
                 raise
             why = unverifiable(error, self._url)
         row = await self._row(self._connection, "observe", "ROLLBACK; ")
         self._unverifiable = why, time.monotonic() + _WITHOUT_SECONDS
-        return _reading(row, why)
+        return self._reading(row, why)
+
+    def _reading(self, row: dict[str, Any], unverifiable_because: str = "") -> Reading:
+        # A pooler gives its clients numbers of its own.
+        pooled = self._connection is not None and self._connection.info.backend_pid != row["backend"]
+        return _reading(row, unverifiable_because, pooled=pooled)
 
     async def _row(self, connection: Connection, name: str, before: str = "") -> dict[str, Any]:
         statement = before + _reading_statement(name, connection.info.server_version, round(self._limits.read * 800))
@@ -132,11 +140,53 @@ def _reading_statement(name: str, server_version: int, milliseconds: int) -> str
     )
 
 
-def _reading(row: dict[str, Any], unverifiable_because: str = "") -> Reading:
-    queue = {name: value for name, value in row.items() if name in Reading.__slots__}
+def _reading(row: dict[str, Any], unverifiable_because: str = "", *, pooled: bool = False) -> Reading:
+    names = {"database", "role"}
+    queue = {name: value for name, value in row.items() if name in Reading.__slots__ and name not in names}
     queue["completed_by"] = queue["completed_by"] or {}
     verifications = Verifications(unreadable=unverifiable_because) if unverifiable_because else _verifications(row)
-    return Reading(**{**queue, "sync_enabled": _sync_enabled(row["sync_enabled"]), "verifications": verifications})
+    counted = [_Connections(**group) for group in row["connections"] or ()]
+    server = _limit("server", row["server"], row["max_connections"], counted)
+    return Reading(
+        **{**queue, "sync_enabled": _sync_enabled(row["sync_enabled"]), "verifications": verifications},
+        other_connections=server.others,
+        job_connections=server.jobs,
+        named_connections=server.named,
+        operator_connections=server.operator,
+        database=_limit("database", row["database"], row["database_most"], [one for one in counted if one.database]),
+        role=_limit("role", row["role"], row["role_most"], [one for one in counted if one.role]),
+        pooled=pooled,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    """Connections of one application, by whether this database's and this role's limit counts them."""
+
+    application: str
+    database: bool
+    role: bool
+    count: int
+
+
+_Kind: TypeAlias = Literal["server", "database", "role"]
+
+
+def _limit(kind: _Kind, name: str, most: int | None, counted: list[_Connections]) -> ConnectionLimit:
+    jobs = [one for one in counted if one.application.startswith(JOB)]
+    named: Counter[str] = Counter()
+    for one in jobs:
+        if tag := tag_of(one.application):
+            named[tag] += one.count
+    return ConnectionLimit(
+        kind,
+        name,
+        most,
+        others=sum(one.count for one in counted) - sum(one.count for one in jobs),
+        jobs=sum(one.count for one in jobs),
+        named=dict(named),
+        operator=sum(one.count for one in counted if one.application == APPLICATION_NAME),
+    )
 
 
 def _verifications(row: dict[str, Any]) -> Verifications:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from siorg_operator.api.resource import API_VERSION, GROUP, KIND, SiorgSyncWorker
 from siorg_operator.api.spec import Cleanup, Discovery, Verification
+from siorg_runtime.application import tagged
 
 Manifest = dict[str, Any]
 CronComponent = Literal["cleanup", "discovery", "verification"]
@@ -71,6 +72,11 @@ def job_name(resource: SiorgSyncWorker, slot: int, round: int) -> str:  # noqa: 
     return f"{resource.metadata.name}-{base64.b32encode(digest).decode().lower()[:5]}-{slot}-{round}"
 
 
+def job_tag(name: str) -> str:
+    """What tells a drain Job from all others in few letters, by its name: connections have room for no more."""
+    return "-".join(name.rsplit("-", 3)[1:])
+
+
 def cron_job_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
     """The name of a resource's CronJob; the longest lose their last letter."""
     return f"{resource.metadata.name}-{component}"[:_LONGEST_CRON_JOB_NAME]
@@ -93,6 +99,9 @@ def drain_job(
     spec = resource.spec.job
     template = template_hash(resource, secrets_hash)
     pod = _pod_template(resource, "drain", "run")
+    # By this the server's connections are known for its own. A variable of libpq: older images let it be.
+    application = {"name": "PGAPPNAME", "value": tagged(job_tag(job_name(resource, slot, round)))}
+    pod["spec"]["containers"][0]["env"].insert(0, application)
     pod["metadata"]["labels"] |= {SLOT_LABEL: str(slot), ROUND_LABEL: str(round), TEMPLATE_LABEL: template}
     # The person's labels too: what queues Jobs (Kueue) looks at the Job, not at its pods.
     metadata = _metadata(resource, job_name(resource, slot, round), pod["metadata"]["labels"])

@@ -14,14 +14,15 @@ The steps: the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide import sizing
+from siorg_operator.decide.connections import Tenant
 from siorg_operator.decide.job_failures import PATIENCE_SECONDS, RECOVERY_SECONDS, Failures, Pacing, assess
-from siorg_operator.decide.manifests import template_hash
+from siorg_operator.decide.manifests import job_name, job_tag, template_hash
 from siorg_operator.decide.pods import UNSCHEDULABLE
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
@@ -32,6 +33,7 @@ _BUSY_POLLS = 6  # polls while there is work, for each one at rest
 _SHORTEST_POLL_SECONDS = 1.0
 _SHORT_PAUSE_SECONDS = 10.0
 _PROBE_POLL_SECONDS = 1.0  # while a running Job's next item decides
+_ROOM_SECONDS = 5.0  # nobody tells when connections become free
 _REMOVED_A_STEP = 50  # finished Jobs; a namespace full of them is emptied without a storm of requests
 
 
@@ -130,6 +132,12 @@ class Plan:
     unschedulable: tuple[Job, ...] = ()
     """Of the unfinished Jobs those that no node has taken yet: an autoscaler may be at it, and so it is no fault before their
     grace is over."""
+    held: Mapping[str, bool] = field(default_factory=dict)
+    """The Jobs that there will be, as ``Tenant.jobs``."""
+    wanted: int = 0
+    """Jobs that there would be, had the database connections without end."""
+    rests: bool = False
+    """No more are wanted, and may be at any time."""
 
     @property
     def depth(self) -> int | None:
@@ -177,11 +185,19 @@ class Result:
         return bool(self.refused) or self.plan.held_back
 
 
-def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now: datetime, pacing: Pacing | None = None) -> Plan:
+def plan(
+    resource: SiorgSyncWorker,
+    queue: QueueState,
+    jobs: Sequence[Job],
+    now: datetime,
+    pacing: Pacing | None = None,
+    tenants: Sequence[Tenant] = (),
+) -> Plan:
     """Decide what to do now.
 
     ``resource`` brings its status (what it remembers of Jobs that are gone), ``jobs`` are all of it, finished ones included;
-    ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults.
+    ``pacing``: how patient to be with Jobs that fail or do not start; None: the defaults. ``tenants``: what is known of the
+    resources that use the same database server.
     """
     pacing = pacing or Pacing()
     jobs = [replace(job, completed_at=_completed_at(job, queue, now)) for job in jobs]
@@ -192,7 +208,8 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
         backoff, room = _backoff(resource, queue, jobs, failures, now, pacing), 1
     elif failures is not None:
         recovering, room = failures, failures.room(unfinished, now, pacing)
-    size = sizing.size(resource, queue, Rates.learn(resource, jobs), len(unfinished))
+    held = {job_tag(job.name): job.state is JobState.ACTIVE for job in unfinished}
+    size = sizing.size(resource, queue, Rates.learn(resource, jobs), held, tenants)
     hold = _hold(resource, queue, size, backoff, now)
     reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff, room)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
@@ -202,6 +219,9 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
         changes.append((later(recovering.recovered_at, RECOVERY_SECONDS) - now).total_seconds())
     if _hangs_on_items(backoff, recovering, missing=size.desired - len(unfinished) - len(launches)) and size.depth:
         changes += [_PROBE_POLL_SECONDS for job in unfinished if job.state is JobState.ACTIVE]
+    if size.desired < size.wanted:
+        changes.append(_ROOM_SECONDS)
+    wanted = _wanted(resource, size, hold, backoff, len(unfinished))
     changes += [(job.changes_at - now).total_seconds() for job in jobs if job.changes_at is not None]
     return Plan(
         reason=reason,
@@ -210,6 +230,9 @@ def plan(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job], now:
         suspended=sum(job.state is JobState.SUSPENDED for job in jobs),
         lost=sum(job.state is JobState.LOST for job in jobs),
         unschedulable=_unschedulable(unfinished, graces),
+        held=held | {job_tag(job_name(resource, launch.slot, launch.round)): False for launch in launches},
+        wanted=wanted or 0,
+        rests=wanted is not None and wanted <= len(unfinished),
         launches=launches,
         hold=hold,
         end=tuple(removal for removal, left in graces if left <= 0),
@@ -336,6 +359,15 @@ def _decide(
     if not launches:
         return Reason.RECOVERING if wanted and not room else Reason.ENOUGH_JOBS, None, ()
     return Reason.LAUNCHED if backoff is None else Reason.PROBING, None, launches
+
+
+def _wanted(resource: SiorgSyncWorker, size: Size, hold: Hold | None, backoff: Backoff | None, unfinished: int) -> int | None:
+    """Jobs that there would be, had the database connections without end; None: there shall be none, whatever waits."""
+    if (hold is not None and hold.reason.chosen) or resource.spec.mode == "Observe" or resource.spec.scaling.max_jobs == 0:
+        return None
+    if hold is not None and hold.reason is not Reason.CONNECTION_BUDGET:
+        return unfinished
+    return max(unfinished, 1) if backoff is not None and size.depth else size.wanted
 
 
 def siorg_pause(queue: QueueState) -> float | None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.decide import connections
+from siorg_operator.decide.connections import Room, Tenant
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Job, QueueState, Reading, newest_last
-
-CONNECTIONS_PER_JOB: Final = 3
-"""Database connections that a job process opens: queue, fetch bookkeeping, leases."""
-CONNECTIONS_LEFT_FREE: Final = 5
-"""For people and their tools."""
 
 _RATE_FROM = 20  # finished Jobs, the newest
 _SLOWEST, _FASTEST = 0.001, 1e6  # items or requests a second that are believed of one Job
@@ -65,8 +62,8 @@ class Size:
         asked_by: what asked for so many: ``Size``, ``Time`` or ``MinJobs``.
         limits: everything that shaped it, and what each allows (Jobs; None: it does not limit).
         binding: the one that decides; None while the depth is unknown.
-        max_connections: that the database allows; None: not known.
-        other_connections: in use by anybody but this resource's Jobs.
+        wanted: Jobs, if there were connections without end.
+        room: what the database's connections allow, and by which limit; None: not known to limit.
     """
 
     depth: int | None
@@ -76,8 +73,8 @@ class Size:
     asked_by: str = ""
     limits: Mapping[LimitName, int | None] = field(default_factory=dict)
     binding: LimitName | None = None
-    max_connections: int | None = None
-    other_connections: int = 0
+    wanted: int = 0
+    room: Room | None = None
 
     @property
     def refused_by(self) -> Reason | None:
@@ -93,17 +90,23 @@ class Size:
         return min(self.depth / (self.rates.items * max(capacity, 1)), _LONGEST_DRAIN_SECONDS) if self.rates.items else 0.0
 
 
-def size(resource: SiorgSyncWorker, queue: QueueState, rates: Rates, unfinished: int) -> Size:
-    """The formula at the top of ``plan``. ``unfinished``: Jobs that the resource has."""
+def size(
+    resource: SiorgSyncWorker, queue: QueueState, rates: Rates, unfinished: Mapping[str, bool], tenants: Sequence[Tenant] = ()
+) -> Size:
+    """The formula at the top of ``plan``.
+
+    ``unfinished``: the Jobs that the resource has, as ``Tenant.jobs``. ``tenants``: those that use the same server.
+    """
     scaling, reading = resource.spec.scaling, queue.reading
     if not isinstance(reading, Reading):
         return Size(None, rates)
     depth = reading.claimable
     if depth == 0:
         return Size(0, rates, limits={"depth": 0}, binding="depth")
-    # Connections of jobs that are not ours: other resources share the server.
-    others = reading.other_connections + max(reading.job_connections - CONNECTIONS_PER_JOB * unfinished, 0)
-    free = None if reading.max_connections is None else reading.max_connections - others - CONNECTIONS_LEFT_FREE
+    uid = resource.metadata.uid or ""
+    mine = next((one for one in tenants if one.uid == uid), Tenant(uid, ()))
+    mine = replace(mine, limits=reading.connection_limits, jobs=unfinished, rests=False)
+    room = connections.room(mine, [one for one in tenants if one.uid != uid])
     target, most_requests = scaling.target_drain_seconds, resource.spec.siorg.max_requests_per_second
     floors: dict[LimitName, int | None] = {
         "by size": -(-depth // scaling.items_per_job),
@@ -112,12 +115,13 @@ def size(resource: SiorgSyncWorker, queue: QueueState, rates: Rates, unfinished:
     }
     ceilings: dict[LimitName, int | None] = {
         "maxJobs": scaling.max_jobs,
-        "connection budget": None if free is None else max(free // CONNECTIONS_PER_JOB, 0),
+        "connection budget": None if room is None else room.jobs,
         "request budget": max(_ceil(most_requests / rates.requests), 1) if most_requests and rates.requests else None,
     }
     asked, asking = max(((jobs, name) for name, jobs in floors.items() if jobs is not None), key=lambda floor: floor[0])
     most, ceiling = min(((jobs, name) for name, jobs in ceilings.items() if jobs is not None), key=lambda ceiling: ceiling[0])
     binding = ceiling if most < asked else asking
+    unconnected = (jobs for name, jobs in ceilings.items() if jobs is not None and name != "connection budget")
     return Size(
         depth=depth,
         rates=rates,
@@ -126,8 +130,8 @@ def size(resource: SiorgSyncWorker, queue: QueueState, rates: Rates, unfinished:
         asked_by=_ASKED_BY[asking],
         limits=floors | ceilings,
         binding=binding,
-        max_connections=reading.max_connections,
-        other_connections=others,
+        wanted=min(asked, *unconnected),
+        room=room,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from siorg_operator.decide.reasons import Reason
 
@@ -174,6 +174,25 @@ class Verifications:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionLimit:
+    """How many connections a server lets its users, one database's or one role's have, and how many they have."""
+
+    kind: Literal["server", "database", "role"]
+    name: str
+    """Of the database or the role; of the server what tells it from every other, empty: not known."""
+    most: int | None
+    """None: it does not limit, or that is not known."""
+    others: int = 0
+    """Connections that it counts, of anybody but jobs; the operator's are among them."""
+    jobs: int = 0
+    """Connections that it counts, of jobs of whatever resource."""
+    named: Mapping[str, int] = field(default_factory=dict)
+    """Of ``jobs`` those that say of which Job they are, by its tag (``manifests.job_tag``)."""
+    operator: int = 0
+    """Of ``others`` the operator's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One look at the database: the queue's state by the claim's own predicate, and what limits its use.
 
@@ -202,10 +221,36 @@ class Reading:
     max_connections: int | None = None
     """Connections that the server allows to anybody but superusers; None: not known."""
     other_connections: int = 0
-    """Connections in use by anybody but jobs."""
+    """Connections of the server in use by anybody but jobs."""
     job_connections: int = 0
-    """Connections in use by jobs, of whatever resource."""
+    """Connections of the server in use by jobs, of whatever resource."""
+    named_connections: Mapping[str, int] = field(default_factory=dict)
+    """Of ``job_connections`` those that say of which Job they are, by its tag (``manifests.job_tag``)."""
+    operator_connections: int = 0
+    """Of ``other_connections`` the operator's."""
+    server: str = ""
+    """What tells the server from every other, as long as it runs, by whatever address it is reached; empty: not known."""
+    database: ConnectionLimit | None = None
+    role: ConnectionLimit | None = None
+    pooled: bool = False
+    """Whether a connection pooler stands between: whoever connects waits for one of its connections, and takes none."""
     verifications: Verifications = Verifications()
+
+    @property
+    def connection_limits(self) -> tuple[ConnectionLimit, ...]:
+        """What limits the connections of Jobs, the narrowest kind first."""
+        if self.pooled:
+            return ()
+        server = ConnectionLimit(
+            "server",
+            self.server,
+            self.max_connections,
+            self.other_connections,
+            self.job_connections,
+            self.named_connections,
+            self.operator_connections,
+        )
+        return tuple(limit for limit in (self.role, self.database, server) if limit is not None)
 
 
 @dataclass(frozen=True, slots=True)

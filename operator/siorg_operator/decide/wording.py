@@ -10,11 +10,23 @@ from datetime import datetime
 from typing import Final
 
 from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.decide.connections import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, Room
 from siorg_operator.decide.job_failures import Failures
 from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal, Result
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.sizing import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, LimitName, Size
-from siorg_operator.decide.state import DEPARTURES, Ending, Fault, Job, Stuck, Verification, Verifications, rfc3339, whole_second
+from siorg_operator.decide.sizing import LimitName, Size
+from siorg_operator.decide.state import (
+    DEPARTURES,
+    ConnectionLimit,
+    Ending,
+    Fault,
+    Job,
+    Stuck,
+    Verification,
+    Verifications,
+    rfc3339,
+    whole_second,
+)
 
 # -- decisions --------------------------------------------------------------------------------------------------------
 
@@ -65,7 +77,8 @@ def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
     if size.asked_by == "MinJobs":
         steps.append(f"minJobs {scaling.min_jobs} → {size.asked}")
     if size.binding is not None and size.desired < size.asked:
-        steps.append(f"{size.binding} {limits[size.binding]} → {size.desired}")
+        whose = f" of {_whose(size.room.limit)}" if size.binding == "connection budget" and size.room is not None else ""
+        steps.append(f"{size.binding}{whose} {limits[size.binding]} → {size.desired}")
     pending = f" ({plan.suspended} pending admission)" if plan.suspended else ""
     lost = f", {plan.lost} lost" if plan.lost else ""
     return f"{', '.join(steps)}, {plan.unfinished} unfinished{pending}{lost}{no_node_yet(plan)}"
@@ -100,10 +113,39 @@ def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
 
 
 def _connection_budget(size: Size) -> str:
-    if size.max_connections is None:
-        return "the database did not tell its limit"
-    used = f"{size.max_connections} connections − {size.other_connections} in use by others"
-    return f"({used} − {CONNECTIONS_LEFT_FREE} left free) / {CONNECTIONS_PER_JOB} a Job"
+    room = size.room
+    if room is None:
+        return "no limit of the database's connections is known"
+    jobs = f"{room.neighbours} {_plural(room.neighbours, 'Job')} of other resources"
+    reserved = f" − {CONNECTIONS_PER_JOB} · {jobs}" if room.neighbours else ""
+    used = f"{room.limit.most} connections of {_whose(room.limit)} − {room.others} in use by others{reserved}"
+    shared = f", in turns with {_others(room)}" if room.sharing else ""
+    return f"({used} − {CONNECTIONS_LEFT_FREE} left free) / {CONNECTIONS_PER_JOB} a Job{shared}"
+
+
+def _whose(limit: ConnectionLimit) -> str:
+    return "the server" if limit.kind == "server" else f"the {limit.kind} {limit.name}"
+
+
+def _others(room: Room) -> str:
+    return f"{room.sharing - 1} other {_plural(room.sharing - 1, 'resource')}"
+
+
+_MORE_ROOM: Final = {
+    "server": "raise max_connections, or end sessions that nobody needs",
+    "database": "raise the database's limit (ALTER DATABASE … CONNECTION LIMIT)",
+    "role": "raise the role's limit (ALTER ROLE … CONNECTION LIMIT), or give others a role of their own",
+}
+
+
+def _no_room(size: Size) -> str:
+    """A limit leaves no room for a Job, and what would help."""
+    room = size.room
+    if room is None:
+        return _connection_budget(size)
+    whose = "database server" if room.limit.kind == "server" else f"{room.limit.kind} {room.limit.name}"
+    theirs = ", or lower maxJobs of the other resources" if room.neighbours or room.sharing else ""
+    return f"the {whose} has no room for another Job: {_connection_budget(size)}; {_MORE_ROOM[room.limit.kind]}{theirs}"
 
 
 def hold(resource: SiorgSyncWorker, size: Size, held: Hold) -> str:
@@ -127,7 +169,7 @@ def hold(resource: SiorgSyncWorker, size: Size, held: Hold) -> str:
         case Reason.SIORG_RATE_LIMITED if held.until is not None:
             return f"SIORG asked for no requests until {_at(held.until)}"
         case Reason.CONNECTION_BUDGET:
-            return f"the database has no room for another Job: {_connection_budget(size)}; raise max_connections"
+            return _no_room(size)
     return held.said
 
 

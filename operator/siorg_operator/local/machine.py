@@ -23,6 +23,7 @@ from siorg_operator.decide.pods import PodRecord
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, QueueState, Unreadable, later
 from siorg_operator.decide.status import Event
+from siorg_runtime.application import tagged
 from siorg_runtime.redaction import redactor
 
 _KILL_MARGIN_SECONDS = 5.0
@@ -163,7 +164,12 @@ class LocalMachine:
             with process.log.open("wb") as output:
                 process.handle = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "siorg_job", "run",
-                    env={**self._environ, "HOSTNAME": name, "WORKER_TERMINATION_LOG": str(process.termination_log)},
+                    env={
+                        **self._environ,
+                        "HOSTNAME": name,
+                        "PGAPPNAME": tagged(manifests.job_tag(name)),
+                        "WORKER_TERMINATION_LOG": str(process.termination_log),
+                    },
                     stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                     start_new_session=True,  # Ctrl-C is ours to pass on, once
                 )  # fmt: skip

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from siorg_operator.decide.connections import CONNECTIONS_PER_JOB
+from siorg_operator.decide.manifests import job_tag
 from siorg_operator.decide.reasons import Reason
-from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB
 from siorg_operator.decide.state import Reading, Unreadable
 from support.simulation.settings import Demand
 
@@ -81,6 +82,8 @@ class Queue:
             max_connections=server.most,
             other_connections=server.others,
             job_connections=server.of_jobs,
+            named_connections={job_tag(name): CONNECTIONS_PER_JOB for name in server.jobs},
+            server="db",
             completed_by={worker: self.world.now - moment for worker, moment in self.completed.items()},
         )
 
@@ -92,18 +95,24 @@ class DatabaseServer:
         self.world = world
         self.most = world.settings.max_connections
         self.others = world.settings.other_connections
-        self.of_jobs = 0
+        self.jobs: list[str] = []
+        """Names of the Jobs that are connected."""
 
-    def connect(self) -> bool:
+    @property
+    def of_jobs(self) -> int:
+        """Connections."""
+        return CONNECTIONS_PER_JOB * len(self.jobs)
+
+    def connect(self, job: str) -> bool:
         """A job connects; whether there was room."""
         if self.others + self.of_jobs + CONNECTIONS_PER_JOB > self.most:
             self.world.judge.no_connection_left()
             return False
-        self.of_jobs += CONNECTIONS_PER_JOB
+        self.jobs.append(job)
         return True
 
-    def disconnect(self) -> None:
-        self.of_jobs -= CONNECTIONS_PER_JOB
+    def disconnect(self, job: str) -> None:
+        self.jobs.remove(job)
 
 
 class Databases:
@@ -169,7 +178,7 @@ class Worker:
     def _connect(self) -> None:
         if self._database_away():
             self._then(_PATIENCE_SECONDS, self._give_up, "database_unavailable", self._database_away)
-        elif self.world.database.connect():
+        elif self.world.database.connect(self.pod.job.name):
             self.connected = True
             self._take()
         else:
@@ -237,7 +246,7 @@ class Worker:
         self.alive, self.exit_code = False, code
         self._timer.cancel()
         if self.connected:
-            self.world.database.disconnect()
+            self.world.database.disconnect(self.pod.job.name)
         self.pod.worker_ended(code, self._summary(code, reason) if reason else "")
 
     def _summary(self, code: int, reason: str) -> str:

@@ -19,6 +19,7 @@ from siorg_operator.decide.manifests import (
     drain_job,
     environment,
     job_name,
+    job_tag,
     template_hash,
 )
 from support.operator_values import CREDENTIALS, IMAGE, UID, body, worker
@@ -184,6 +185,13 @@ def full() -> SiorgSyncWorker:
     return worker(**copy.deepcopy(FULL))
 
 
+def known_by(name: str, pod: Mapping[str, Any]) -> dict[str, Any]:
+    """The pod of the Job of that name: its connections are known by the end of it, where names of Jobs differ."""
+    (container,) = pod["containers"]
+    tag = variables(PGAPPNAME=f"siorg-job/{'-'.join(name.split('-')[-3:])}")
+    return {**pod, "containers": [{**container, "env": [*tag, *container["env"]]}]}
+
+
 # -- to the letter ----------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +212,7 @@ def test_a_job_of_a_resource_with_defaults() -> None:
             "activeDeadlineSeconds": 21_600,
             "ttlSecondsAfterFinished": 3600,
             "podFailurePolicy": POD_FAILURE_POLICY,
-            "template": {"metadata": {"labels": labels}, "spec": DEFAULT_POD},
+            "template": {"metadata": {"labels": labels}, "spec": known_by(job_name(worker(), 2, 7), DEFAULT_POD)},
         },
     }
 
@@ -218,7 +226,10 @@ def test_a_job_of_a_resource_in_which_everything_is_set() -> None:
         "activeDeadlineSeconds": 60,
         "ttlSecondsAfterFinished": 90,
         "podFailurePolicy": POD_FAILURE_POLICY,
-        "template": {"metadata": {"labels": labels, "annotations": {"team": "siorg"}}, "spec": FULL_POD},
+        "template": {
+            "metadata": {"labels": labels, "annotations": {"team": "siorg"}},
+            "spec": known_by(made["metadata"]["name"], FULL_POD),
+        },
     }
 
 
@@ -441,6 +452,8 @@ def test_the_template_changes_with_whatever_makes_pods_differ_and_with_nothing_e
 def test_jobs_of_one_template_differ_in_their_place_alone() -> None:
     def made_of(job: dict[str, Any]) -> Any:
         job["spec"]["template"]["metadata"].pop("labels")
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["env"].pop(0) == variables(PGAPPNAME=f"siorg-job/{job_tag(job['metadata']['name'])}")[0]
         return job["spec"]
 
     assert made_of(job_of(worker(), 0, 1)) == made_of(job_of(worker(), 4, 9))

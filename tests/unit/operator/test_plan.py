@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from siorg_operator.api.resource import SiorgSyncWorker
+from siorg_operator.decide.connections import CONNECTIONS_PER_JOB
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, plan
-from siorg_operator.decide.sizing import CONNECTIONS_PER_JOB, LimitName
+from siorg_operator.decide.sizing import LimitName
 from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Stuck
 from siorg_operator.decide.status import compose
 from siorg_operator.decide.wording import intent, limit
@@ -219,7 +220,7 @@ HOLDS: list[tuple[SiorgSyncWorker, QueueState, str, str]] = [
     (worker(), queue_of(500, sync_enabled=False), "SyncDisabled",
         "held back: the database's setting siorg.sync_enabled is false"),
     (worker(), queue_of(500, max_connections=100, other_connections=94), "ConnectionBudget",
-        "100 connections − 94 in use by others − 5 left free) / 3 a Job; raise max_connections"),
+        "94 in use by others − 5 left free) / 3 a Job; raise max_connections, or end sessions that nobody needs"),
     (worker(), queue_of(500, siorg_paused_seconds=90.0), "SiorgRateLimited",
         "held back: SIORG asked for no requests until 2026-11-24T12:01:30Z"),
     (worker(), queue_of(500, token_error="the Secret sync/token is not there"), "SecretMissing",

@@ -220,7 +220,7 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
         (9, pending(1), {}, "False", "1 unfinished Job will show", ["ScalingActive False SiorgUnavailable: Nothing but single"]),
     )),
     (queue_of(9, **NO_ROOM), [], {}, [
-        "Ready False ConnectionBudget: The database has no room for another Job: (20 connections − 19 in use by others − 5 left",
+        "Ready False ConnectionBudget: The database server has no room for another Job: (20 connections of the server − 19",
         "ScalingActive False ConnectionBudget",
     ]),
     # The first thing to look at sums up.
