@@ -13,7 +13,7 @@ from functools import partial
 
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
-from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, last_run
+from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, discovery_has_begun, last_run
 from siorg_operator.control.expectations import Expectations
 from siorg_operator.control.retries import Request, Retries, send_all
 from siorg_operator.control.status_writer import StatusWriter
@@ -107,8 +107,9 @@ class Reconciler:
         self._context.metrics.read_seconds.labels(*self._names).observe(read_at - began)
         planned = plan(resource, queue, observed.jobs, self._context.clock(), self._context.pacing)
         launched, failure = await self._launch(resource, queue, planned, read_at)
-        ended = await self._carry_out(resource, observed, planned)
-        result = Result(planned, launched, ended, "" if failure is None else str(failure))
+        ended, stopped, first = await self._carry_out(resource, queue, observed, planned)
+        refused = "" if failure is None else str(failure)
+        result = Result(planned, launched, ended, stopped, first_discovery=first, refused=refused)
         if launched:
             log.info(wording.decision(resource, result), **self._where, jobs=[job.name for job in launched])
         self._count(resource, observed, queue, result)
@@ -156,22 +157,39 @@ class Reconciler:
             self._context.metrics.enqueue_to_launch.labels(*self._names).observe(waited)
         return tuple(launched), next((answer for answer in answers if isinstance(answer, ClusterError)), None)
 
-    async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
-        """Do the rest: end Jobs that do not go on, remove old ones, see to the CronJobs. Returns those that were ended now."""
-        launcher, refused = self._context.launcher, Reason.REMOVAL_REFUSED
+    async def _carry_out(
+        self, resource: SiorgSyncWorker, queue: QueueState, observed: Observed, planned: Plan
+    ) -> tuple[tuple[Removal, ...], tuple[Job, ...], str]:
+        """Do the rest: end Jobs that do not go on, stop those that are not to, remove old ones, see to the CronJobs.
+
+        Returns those that were ended now, those that were told to stop, and the first discovery's Job if that was launched.
+        """
+        launcher, refused, why = self._context.launcher, Reason.REMOVAL_REFUSED, wording.switched_off_by(resource)
         requests = [
             # Once: it takes the Job controller a moment, and until then they look stuck.
             *(Request(f"end {job.name}", refused, partial(launcher.end, resource, job), once=True) for job in planned.end),
+            *(
+                Request(f"stop {job.name}", refused, partial(launcher.terminate, resource, job, why=why), once=True)
+                for job in planned.stop
+            ),
             *(Request(f"remove {job.name}", refused, partial(launcher.remove, resource, job)) for job in planned.remove),
         ]
         if self._cron_jobs is not None:
             requests += self._cron_jobs.requests(resource, observed.cron_jobs, observed.cron_runs)
+            requests += self._cron_jobs.first_discovery(resource, queue, observed.cron_jobs, observed.cron_runs)
         done = await self._retries.send(requests, self._context.clock(), **self._where)
         ended = tuple(removal for removal in planned.end if f"end {removal.name}" in done)
         for removal in ended:
             tell, what = (log.info, "Ended a leftover pod") if removal.last_words else (log.warning, "Ended a stuck Job")
             tell(what, **self._where, job=removal.name, reason=removal.stuck.message)
-        return ended
+        stopped = tuple(job for job in planned.stop if f"stop {job.name}" in done)
+        if stopped:
+            log.info("Told Jobs to stop", **self._where, jobs=[job.name for job in stopped], reason=why)
+        first = manifests.first_run_name(resource, "discovery")
+        if f"create {first}" not in done:
+            return ended, stopped, ""
+        log.info("Launched the first discovery", **self._where, job=first)
+        return ended, stopped, first
 
     def _count(self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result) -> None:
         if self._counted_until is None:
@@ -192,7 +210,8 @@ class Reconciler:
         """Write the status and record the events; the seconds for which the status is put off, and why it was not written."""
         before, now = self._status.status, self._context.clock()
         faults = [*self._retries.faults(), *self._failing_cron_jobs(resource, observed)]
-        status = statuses.compose(resource, queue, result, observed.jobs, now, faults)
+        begun = bool(result.first_discovery) or discovery_has_begun(resource, observed.cron_jobs, observed.cron_runs)
+        status = statuses.compose(resource, queue, result, observed.jobs, now, faults, discovery_begun=begun)
         try:
             put_off = await self._status.write(resource, status, now)
         except ClusterError as error:
