@@ -21,7 +21,7 @@ from siorg_operator.control.cron_jobs import CronRun, cron_job_state
 from siorg_operator.control.reconcile import Context, Observed, Reconciled, Reconciler
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.database.databases import Databases
-from siorg_operator.decide.manifests import COMPONENT_LABEL, CRON_COMPONENTS, job_name, template_hash
+from siorg_operator.decide.manifests import APPLIED_ANNOTATION, COMPONENT_LABEL, CRON_COMPONENTS, job_name, template_hash
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, JobState, QueueState, rfc3339
@@ -169,8 +169,13 @@ class FakeCluster:
     async def start_first_run(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> None:
         name, component = manifest["metadata"]["name"], manifest["metadata"]["labels"][COMPONENT_LABEL]
         there = any(run.name == name for run in self.cron_runs)
-        run = CronRun(name, component, "", "", uid=f"uid of {name}")
+        applied = manifest["metadata"]["annotations"][APPLIED_ANNOTATION]
+        run = CronRun(name, component, "", "", uid=f"uid of {name}", applied=applied)
         self._step(f"create {name}", lambda: None if there else self.cron_runs.append(run))
+
+    async def remove_run(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
+        left = [run for run in self.cron_runs if run.uid != uid]
+        self._step(f"remove {name}", lambda: setattr(self, "cron_runs", left))
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
         assert uid == self.cron_jobs[name]["metadata"]["uid"]

@@ -167,8 +167,8 @@ class DiscoveryStatus(StatusPart):
     """The discovery by its CronJob."""
 
     begun_time: Time | None = None
-    """When the first discovery was launched, or was seen to have been: the operator launches one as soon as the CronJob is there,
-    and all later ones are by the clock. Once for the resource, whatever becomes of the CronJob."""
+    """When the first discovery was seen to have begun. The operator launches it as soon as the CronJob is there, once for the
+    resource, whatever becomes of the CronJob; all later ones are by the clock."""
 
 
 class LastDecision(StatusPart):

@@ -213,7 +213,7 @@ class Cleanup(Part):
 
 
 class Discovery(Part):
-    """A CronJob that asks SIORG what changed and puts it into the queue. The first one begins at once, when the CronJob is there."""
+    """A CronJob that asks SIORG what changed and puts it into the queue. The first one begins as soon as it is there."""
 
     enabled: bool = True
     """Whether there is this CronJob."""

@@ -221,6 +221,12 @@ class Kubernetes:
                 about = "its CronJob does not own: it is on its way out, or rename or delete it"
                 raise ClusterError(f"a Job {name} exists that {about}", 409) from None
 
+    async def remove_run(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
+        """Remove a Job of a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""
+        namespace, method = resource.metadata.namespace, self._batch.delete_namespaced_job
+        deleted = self._or_none("delete", "jobs", method, name, namespace, body=_deletion(uid))
+        await _of_uid(uid, deleted, partial(self._read_job, namespace, name))
+
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
         """Remove a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""
         namespace, method = resource.metadata.namespace, self._batch.delete_namespaced_cron_job

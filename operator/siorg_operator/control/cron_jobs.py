@@ -47,6 +47,10 @@ class CronRun:
     uid: str = ""
     stopped: bool = False
     """Whether it was told to stop: how it ended tells nothing."""
+    begun: bool = False
+    """Whether a pod of it runs, or has ended."""
+    applied: str = ""
+    """For one that the operator made: hash of the CronJob that it was made from."""
 
 
 def cron_job_state(body: Mapping[str, Any]) -> CronJobState:
@@ -74,7 +78,8 @@ def cron_run(body: Mapping[str, Any]) -> CronRun:
     conditions = {each["type"]: each for each in status.get("conditions") or () if each.get("status") == "True"}
     failed = conditions.get("Failed")
     end = failed or conditions.get("Complete") or {}
-    told = manifests.STOPPED_ANNOTATION in (metadata.get("annotations") or {})
+    annotations = metadata.get("annotations") or {}
+    told = manifests.STOPPED_ANNOTATION in annotations
     return CronRun(
         metadata["name"],
         (metadata.get("labels") or {}).get(manifests.COMPONENT_LABEL, ""),
@@ -82,6 +87,8 @@ def cron_run(body: Mapping[str, Any]) -> CronRun:
         failure="" if failed is None else f"{failed.get('reason') or 'Failed'}: {failed.get('message') or ''}".rstrip(": "),
         uid=metadata["uid"],
         stopped=told and (failed is None or failed.get("reason") == "DeadlineExceeded"),
+        begun=bool(end or any(status.get(count) for count in ("ready", "succeeded", "failed"))),
+        applied=annotations.get(manifests.APPLIED_ANNOTATION, ""),
     )
 
 
@@ -148,11 +155,20 @@ class CronJobs:
         """What launches the first discovery, once its CronJob is there and starts Jobs by the clock; empty: nothing now."""
         name, reading = manifests.cron_job_name(resource, "discovery"), queue.reading
         state = next((cron_job for cron_job in found if cron_job.name == name), None)
-        if state is None or state.suspended or not resource.spec.discovery.enabled or discovery_has_begun(resource, found, runs):
+        if state is None or not resource.spec.discovery.enabled or discovery_has_begun(resource, found, runs):
             return []
         manifest = manifests.cron_job(resource, "discovery")
-        as_applied = self._is_as_applied(state, manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION])
-        if manifest["spec"]["suspend"] or not as_applied:
+        applied = manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION]
+        if there := [run for run in runs if run.component == "discovery"]:
+            # It has not begun, and may never (an image that is not there): as it is written now it may.
+            return [
+                Request(
+                    f"remove {run.name}", Reason.REMOVAL_REFUSED, partial(self._cluster.remove_run, resource, run.name, run.uid)
+                )
+                for run in there
+                if run.applied not in {"", applied}
+            ]
+        if state.suspended or manifest["spec"]["suspend"] or not self._is_as_applied(state, applied):
             return []
         # Where the database says no, or the Secret is not there yet, it would come too early, and there is no second one.
         if not isinstance(reading, Reading) or not reading.sync_enabled or queue.siorg_token_error is not None:
@@ -163,11 +179,11 @@ class CronJobs:
 
 
 def discovery_has_begun(resource: SiorgSyncWorker, found: Sequence[CronJobState], runs: Sequence[CronRun]) -> bool:
-    """Whether there is, or was, a discovery: status remembers it, a Job of it is there, or its CronJob's time has come."""
+    """Whether a discovery has begun: status remembers it, a Job's pod tells, or its CronJob's time has come."""
     name = manifests.cron_job_name(resource, "discovery")
     return (
         resource.status.discovery is not None
-        or any(run.component == "discovery" for run in runs)
+        or any(run.component == "discovery" and run.begun for run in runs)
         or any(cron_job.name == name and cron_job.scheduled for cron_job in found)
     )
 

@@ -210,7 +210,7 @@ class Reconciler:
         """Write the status and record the events; the seconds for which the status is put off, and why it was not written."""
         before, now = self._status.status, self._context.clock()
         faults = [*self._retries.faults(), *self._failing_cron_jobs(resource, observed)]
-        begun = bool(result.first_discovery) or discovery_has_begun(resource, observed.cron_jobs, observed.cron_runs)
+        begun = discovery_has_begun(resource, observed.cron_jobs, observed.cron_runs)
         status = statuses.compose(resource, queue, result, observed.jobs, now, faults, discovery_begun=begun)
         try:
             put_off = await self._status.write(resource, status, now)

@@ -260,7 +260,7 @@ def first_run(resource: SiorgSyncWorker, component: CronComponent, cron_job_uid:
             "name": first_run_name(resource, component),
             "namespace": resource.metadata.namespace,
             "labels": template["metadata"]["labels"],
-            "annotations": {"cronjob.kubernetes.io/instantiate": "manual"},
+            "annotations": {"cronjob.kubernetes.io/instantiate": "manual", **made["metadata"]["annotations"]},
             "ownerReferences": [owner | {"controller": True}],
         },
         "spec": template["spec"],

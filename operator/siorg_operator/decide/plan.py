@@ -377,9 +377,8 @@ def _is_to_stop(resource: SiorgSyncWorker) -> bool:
 
 def _not_needed(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job]) -> tuple[Job, ...]:
     """Suspended Jobs, once the work has ended without them, or is not wanted: admitted later, they would begin all the same."""
-    if queue.depth != 0 and not _is_to_stop(resource):
-        return ()
-    return tuple(sorted((job for job in jobs if job.state is JobState.SUSPENDED), key=newest_last))
+    every = queue.depth == 0 or _is_to_stop(resource)
+    return tuple(sorted((job for job in jobs if job.state is JobState.SUSPENDED and (every or job.stopped)), key=newest_last))
 
 
 # -- when to look again -----------------------------------------------------------------------------------------------

@@ -49,8 +49,7 @@ def compose(
 ) -> Fields:
     """The whole new status, as it is written: camelCase, without empty parts.
 
-    ``faults``: what is wrong beside the drain Jobs; the first of them is told. ``discovery_begun``: whether there is, or was,
-    a discovery.
+    ``faults``: what is wrong beside the drain Jobs; the first of them is told. ``discovery_begun``: whether a discovery has.
     """
     plan, old, generation = result.plan, resource.status.body(), resource.metadata.generation or 0
     before = _by_type(old)

@@ -173,7 +173,7 @@ def passes(cluster: FakeCluster, count: int = 3, operator: FakeOperator | None =
 
 
 def finish(cluster: FakeCluster) -> None:
-    cluster.cron_runs = [replace(run, finished_at=rfc3339(at(-1))) for run in cluster.cron_runs]
+    cluster.cron_runs = [replace(run, finished_at=rfc3339(at(-1)), begun=True) for run in cluster.cron_runs]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -253,13 +253,26 @@ def test_there_is_no_first_discovery_where_one_was_by_the_clock_or_by_hand(told_
     if told_by == "status":
         cluster.cron_jobs["siorg-discovery"]["status"] = {"lastScheduleTime": rfc3339(at(-600))}
     else:
-        cluster.cron_runs = [run("discovery", ended=-5)]
+        cluster.cron_runs = [replace(run("discovery", ended=-5), begun=True)]
     cluster.edit_spec()
     assert FIRST not in passes(cluster)
     # And status remembers.
     cluster.cron_jobs["siorg-discovery"].pop("status", None)
     cluster.cron_runs = []
     assert FIRST not in passes(cluster)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_first_discovery_that_cannot_begin_is_launched_anew_as_it_is_corrected(begun: bool) -> None:
+    cluster = new()
+    assert passes(cluster, 3).count(FIRST) == 1
+    cluster.cron_runs = [replace(run, begun=begun) for run in cluster.cron_runs]
+    assert passes(cluster, 2).count(FIRST) == 0
+    before = cluster.cron_runs[0].applied
+    cluster.edit_spec(job={"image": "registry.example/siorg-job:2"})
+    steps = passes(cluster, 4)
+    assert (steps.count("remove siorg-discovery-first"), steps.count(FIRST)) == ((0, 0) if begun else (1, 1))
+    assert (cluster.cron_runs[0].applied == before) == begun
 
 
 def test_a_refused_first_discovery_is_told_and_tried_again() -> None:
@@ -281,8 +294,10 @@ def test_a_cron_jobs_job_is_understood() -> None:
             "lastTransitionTime": "2026-11-24T12:00:00Z",
         }]},
     }  # fmt: skip
-    assert cron_run(body) == CronRun("d-1", "discovery", "2026-11-24T12:00:00Z", "BackoffLimitExceeded: no more", "u")
+    failure = "BackoffLimitExceeded: no more"
+    assert cron_run(body) == CronRun("d-1", "discovery", "2026-11-24T12:00:00Z", failure, "u", begun=True)
     assert cron_run({"metadata": body["metadata"]}) == CronRun("d-1", "discovery", "", "", "u")
+    assert cron_run({"metadata": body["metadata"], "status": {"active": 1, "ready": 1}}).begun
     body["metadata"]["annotations"] = {"siorg.waterswamp.dev/stopped": "spec.suspend is true"}
     assert not cron_run(body).stopped  # it failed by itself before it was told
     body["status"]["conditions"][0]["reason"] = "DeadlineExceeded"

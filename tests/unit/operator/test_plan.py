@@ -458,6 +458,8 @@ def test_resumed_it_launches_at_once_beside_jobs_that_are_stopping_and_never_mor
     assert decide(50, stopping).launches == (Launch(3, 1),)
     assert said(500, stopping).endswith("3 unfinished (3 stopping) → launched 2")
     assert len(decide(500, stopping, scaling={"maxJobs": 2}).launches) == 0
+    suspended = stop(job(0, state=JobState.SUSPENDED))  # by Kueue, which took its place away: it would keep its slot for ever
+    assert decide(500, [suspended]).remove == (suspended,)
     assert len(decide(500, stopping, reading={"max_connections": 17, "job_connections": 9}).launches) == 1
 
 
