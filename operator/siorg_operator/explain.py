@@ -175,6 +175,7 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
     table.add_row("desired", str(plan.desired), "", end_section=True)
     active = sum(job.state is JobState.ACTIVE for job in subject.jobs)
     others = f", {plan.suspended} pending admission" if plan.suspended else ""
+    others += f", {plan.stopping} stopping" if plan.stopping else ""
     lost = f"; {plan.lost} lost beside them" if plan.lost else ""
     table.add_row("unfinished", str(plan.unfinished), f"{active} with a running pod{others}; each is capacity{lost}")
     table.add_row("maxLaunchesPerStep", str(resource.spec.scaling.max_launches_per_step), "spec.scaling.maxLaunchesPerStep")

@@ -26,9 +26,13 @@ def names(world: World) -> set[str]:
     return {cron_job["metadata"]["name"] for cron_job in world.kube.list("cronjobs")}
 
 
-def test_discovery_by_its_cron_job_feeds_the_queue_that_jobs_drain(world: World) -> None:
+def complete(world: World, job: str) -> Body:
+    return world.kube.wait_for("jobs", job, lambda found: condition(found, "Complete") == "True", seconds=60)
+
+
+def test_the_first_discovery_comes_with_its_cron_job_once_and_feeds_the_queue_that_jobs_drain(world: World) -> None:
     world.secret()
-    world.operator()
+    operator = world.operator()
     resource = world.create(world.resource(**BOTH))
     discovery = world.kube.wait_for("cronjobs", "sync-discovery")
     cleanup = world.kube.wait_for("cronjobs", "sync-cleanup")
@@ -41,14 +45,35 @@ def test_discovery_by_its_cron_job_feeds_the_queue_that_jobs_drain(world: World)
         assert cron_job["spec"]["concurrencyPolicy"] == "Forbid"
         assert [owner["uid"] for owner in cron_job["metadata"]["ownerReferences"]] == [resource["metadata"]["uid"]]
 
-    world.kube.job_from_cronjob("sync-discovery", "first")
     world.kube.job_from_cronjob("sync-cleanup", "clean")
 
-    world.kube.wait_for("jobs", "first", lambda job: condition(job, "Complete") == "True", seconds=60)
-    world.kube.wait_for("jobs", "clean", lambda job: condition(job, "Complete") == "True", seconds=60)
+    first = complete(world, "sync-discovery-first")
+    complete(world, "clean")
     world.wait_until_drained()
     assert world.outcomes() == {"COMPLETED/1": UNITS}
     assert world.jobs()
+    # As kubectl create job --from=cronjob/sync-discovery makes it.
+    assert first["metadata"]["annotations"]["cronjob.kubernetes.io/instantiate"] == "manual"
+    (owner,) = first["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"], owner["controller"]) == ("CronJob", discovery["metadata"]["uid"], True)
+    assert first["spec"]["template"]["spec"]["containers"] == [container(discovery)]
+    eventually(lambda: [event["type"] for event in world.events("FirstDiscovery")] == ["Normal"])
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["suspend"] is False)
+
+    # Once, whatever becomes of its Job, of the CronJob and of the operator.
+    begun = world.status()["discovery"]["begunTime"]
+    world.edit({"discovery": {"enabled": False}})
+    world.kube.wait_gone("cronjobs", "sync-discovery")
+    world.kube.wait_gone("jobs", "sync-discovery-first")
+    operator.stop()
+    operator.start()
+    world.edit({"discovery": {"enabled": True}})
+    again = world.kube.wait_for("cronjobs", "sync-discovery")
+    eventually(lambda: world.status()["observedGeneration"] == world.get()["metadata"]["generation"])
+    world.edit({"cleanup": {"retentionDays": 7}})  # more passes
+    eventually(lambda: world.status()["observedGeneration"] == world.get()["metadata"]["generation"])
+    assert not [job for job in world.kube.list("jobs") if again["metadata"]["uid"] in str(job["metadata"]["ownerReferences"])]
+    assert world.status()["discovery"]["begunTime"] == begun
     eventually(lambda: world.status()["jobs"]["succeeded"] == len(world.jobs()))  # of the CronJobs' Jobs nothing is counted
 
 
@@ -71,7 +96,7 @@ def test_what_a_verification_stored_is_shown_and_decides_nothing(world: World) -
 def test_cron_jobs_follow_the_resource(world: World) -> None:
     world.secret()
     world.operator()
-    world.create(world.resource(job={"image": HELD_IMAGE}, **BOTH))
+    world.create(world.resource(**BOTH))
     before = world.kube.wait_for("cronjobs", "sync-cleanup")["metadata"]["uid"]
 
     world.edit({"cleanup": {"schedule": "0 5 * * 0", "timeZone": "Etc/UTC", "retentionDays": 7}, "worker": {"logLevel": "debug"}})
@@ -145,7 +170,9 @@ def test_cron_jobs_that_are_as_they_should_be_are_not_written_again(world: World
     world.secret()
     operator = world.operator()
     world.create(world.resource(scaling={"pollIntervalSeconds": 1}, **BOTH))
-    world.kube.wait_for("cronjobs", "sync-cleanup")
+    complete(world, "sync-discovery-first")
+    world.wait_until_drained()
+    world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["suspend"] is False)
     world.kube.patch("cronjobs", "sync-cleanup", {"spec": {"successfulJobsHistoryLimit": 3, "startingDeadlineSeconds": 9}})
     world.kube.wait_for("cronjobs", "sync-cleanup", lambda found: found["spec"]["startingDeadlineSeconds"] == 600)
     operator.stop()
@@ -197,19 +224,33 @@ def test_cron_jobs_that_are_refused_hold_up_no_launch(world: World, server: ApiS
     assert names(world) == {"sync-discovery", "sync-cleanup"}
 
 
+def test_suspended_to_stop_a_discovery_that_runs_ends_too_and_is_not_told_as_failing(world: World) -> None:
+    world.siorg.control("PUT", "latency", {"latency": "8000"})
+    world.secret()
+    world.operator()
+    world.create(world.resource(whenSuspended="Stop", **BOTH))
+    eventually(world.processes)
+
+    world.edit({"suspend": True})
+
+    stopped = world.kube.wait_for("jobs", "sync-discovery-first", lambda job: condition(job, "Failed") == "True", seconds=60)
+    assert stopped["metadata"]["annotations"]["siorg.waterswamp.dev/stopped"] == "spec.suspend is true"
+    eventually(lambda: not world.processes())
+    world.wait_for_condition("Ready", "True", "Suspended")
+    assert world.condition("Degraded")["status"] == "False"
+
+
 def test_a_job_that_runs_ends_before_its_disabled_cron_job_goes(world: World) -> None:
     world.secret()
     world.operator()
     world.create(world.resource(job={"image": HELD_IMAGE}, **BOTH))
-    world.kube.wait_for("cronjobs", "sync-discovery")
-    world.kube.job_from_cronjob("sync-discovery", "running")
-    eventually(world.processes)
+    eventually(world.processes)  # the first discovery
 
     world.edit({"discovery": {"enabled": False}})
 
     world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["suspend"] is True)
     world.release()
-    world.kube.wait_for("jobs", "running", lambda job: condition(job, "Complete") == "True", seconds=60)
+    complete(world, "sync-discovery-first")
     world.kube.wait_gone("cronjobs", "sync-discovery")
 
 
@@ -218,12 +259,9 @@ def test_discovery_that_fails_is_told_until_it_succeeds(world: World) -> None:
     operator = world.operator()
     world.cluster.kubelet.images[FAILING] = [sys.executable, "-c", "import sys; sys.exit(1)"]
     world.create(world.resource(job={"image": FAILING}, **BOTH))
-    world.kube.wait_for("cronjobs", "sync-discovery")
-    world.kube.patch("cronjobs", "sync-discovery", {"spec": {"jobTemplate": {"spec": {"backoffLimit": 0}}}})
-    world.kube.job_from_cronjob("sync-discovery", "bad")
 
     told = world.wait_for_condition("Degraded", "True", "DiscoveryFailing")["message"]
-    assert "kubectl logs job/bad" in told
+    assert "kubectl logs job/sync-discovery-first" in told
     assert operator.metric("siorg_operator_cron_job_failing", "discovery") == 1
 
     world.edit({"job": {"image": IMAGE}})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import pytest
 import yaml
 
 from support.fleet import eventually
@@ -127,6 +129,48 @@ def test_suspended_nothing_is_launched_and_what_runs_drains(world: World) -> Non
     world.wait_for_condition("ScalingActive", "True")
     eventually(lambda: world.events("ScalingResumed"))  # told right after status is written
     assert [event["type"] for event in world.events("Suspended")] == ["Normal"]
+
+
+@pytest.mark.parametrize("by_scale", [False, True])
+def test_told_to_stop_what_runs_gives_back_what_it_holds_and_the_work_goes_on_at_once_when_resumed(
+    world: World, by_scale: bool
+) -> None:
+    world.siorg.control("PUT", "latency", {"latency": "20000"})
+    world.secret()
+    world.enqueue(40)
+    operator = world.operator()
+    world.create(world.resource(whenSuspended="Stop", scaling=SLOW_POLL))
+    eventually(lambda: len(running(world)) == 2 and world.outcomes().get("PROCESSING/1", 0) > 0)
+    pids = running(world)
+
+    if by_scale:
+        scale(world.kube, 0)
+    else:
+        world.edit({"suspend": True})
+    told = world.wait_for_condition("ScalingActive", "False", "Suspended")["message"]
+    assert "stopping 2 Jobs, which give back what they hold" in told
+    eventually(lambda: not running(world))
+    assert world.outcomes() == {"PENDING": 40}  # nothing is lost, and no attempt burned
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    eventually(lambda: world.status()["jobs"]["active"] == 0)
+    eventually(lambda: "nothing runs any more" in world.condition("ScalingActive")["message"])
+    assert world.condition("Ready")["status"] == "True"
+    assert (world.status()["jobs"]["succeeded"], world.status()["jobs"]["failed"]) == (2, 0)
+    assert operator.metric("siorg_operator_jobs_ended_total", "Done") == 2
+    assert [event["message"].partition(",")[0] for event in world.events("JobsStopped")] == ["Stopping 2 Jobs"]
+    assert {job["metadata"]["annotations"]["siorg.waterswamp.dev/stopped"] for job in world.jobs()} == {
+        "spec.scaling.maxJobs is 0" if by_scale else "spec.suspend is true"
+    }
+
+    world.siorg.control("PUT", "latency", {"latency": "0"})
+    if by_scale:
+        scale(world.kube, 4)
+    else:
+        world.edit({"suspend": False})
+    world.wait_until_drained()
+    assert world.outcomes() == {"COMPLETED/1": 40}
+    assert "backoff" not in world.status()
+    assert not [event for event in world.events() if event["type"] == "Warning"]
 
 
 def test_observing_it_launches_nothing_and_says_what_it_would_do(world: World) -> None:

@@ -179,6 +179,7 @@ async def test_a_job_tells_how_it_ended_and_is_kept_until_it_is_removed(side: Si
 async def test_a_job_that_is_gone_is_ended_and_removed_without_an_error(side: Side, world: World) -> None:
     name = job_name(side.resource, 0, 1)
     await side.launcher.end(side.resource, Removal(name, STUCK, "gone"))
+    await side.launcher.terminate(side.resource, job(uid="gone"), why="spec.suspend is true")
     await side.launcher.remove(side.resource, job(uid="gone"))
     assert side.jobs() == []
 
@@ -188,6 +189,7 @@ async def test_what_is_meant_for_an_older_job_leaves_the_one_alone_that_has_its_
     made = replace(await launch(side), uid="older")
     before = world.jobs()
     await side.launcher.end(side.resource, Removal(made.name, STUCK, made.uid))
+    await side.launcher.terminate(side.resource, made, why="spec.suspend is true")
     await side.launcher.remove(side.resource, made)
     assert [one["metadata"]["uid"] for one in world.jobs()] == [before[0]["metadata"]["uid"]]
     assert world.jobs()[0]["spec"]["activeDeadlineSeconds"] == before[0]["spec"]["activeDeadlineSeconds"]
@@ -203,6 +205,21 @@ async def test_a_job_that_has_come_to_run_unseen_is_not_ended_as_stuck(side: Sid
         await side.launcher.end(side.resource, Removal(made.name, STUCK, made.uid))
     world.release()
     await until(lambda: [job.ending for job in side.jobs()] == [Ending.DONE], seconds=60)
+
+
+@on(REAL)
+async def test_a_job_that_is_told_to_stop_gives_back_what_it_holds_and_stays_as_one_that_did(side: Side, world: World) -> None:
+    world.siorg.control("PUT", "latency", {"latency": "20000"})
+    world.enqueue(5)
+    made = await launch(side)
+    await until(lambda: world.outcomes() == {"PROCESSING/1": 5}, seconds=60)
+    await side.launcher.terminate(side.resource, replace(made, uid="older"), why="spec.suspend is true")
+    for _ in range(2):
+        await side.launcher.terminate(side.resource, made, why="spec.suspend is true")
+    assert [(job.uid, job.stopped) for job in side.jobs()] == [(made.uid, True)]
+    await until(lambda: [job.ending for job in side.jobs()] == [Ending.DONE], seconds=60)
+    (job,) = side.jobs()
+    assert (job.state, job.stopped, world.outcomes()) == (JobState.SUCCEEDED, True, {"PENDING": 5})
 
 
 @on([on_kubernetes])

@@ -63,7 +63,7 @@ def test_a_whole_life_needs_all_of_the_role_and_nothing_else(world: World, tmp_p
     asked_before = len(world.cluster.server.requests) if world.cluster.server else 0
     operator = world.operator(kubeconfig=who.kubeconfig, **ELECTION)
     world.secret()
-    world.create(world.resource(job={"successfulJobsHistoryLimit": 0}, cleanup=CLEANUP, discovery=DISCOVERY))
+    world.create(world.resource(job={"successfulJobsHistoryLimit": 0}, cleanup=CLEANUP, verification={"enabled": True}))
     world.wait_for_condition("Ready", "True")
 
     # A name that is taken, and is free again.
@@ -87,6 +87,11 @@ def test_a_whole_life_needs_all_of_the_role_and_nothing_else(world: World, tmp_p
     told = world.operator(start=False, kubeconfig=who.kubeconfig).explain("sync")
     assert told.returncode == 0, told.stderr
     world.edit({"job": {"image": IMAGE}})
+    world.wait_until_drained()
+
+    # The first discovery.
+    world.edit({"discovery": DISCOVERY})
+    world.kube.wait_for("jobs", "sync-discovery-first", lambda job: condition(job, "Complete") == "True", seconds=60)
     world.wait_until_drained()
 
     world.kube.delete(RESOURCE, "sync")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -21,10 +22,10 @@ from siorg_operator.control.reconcile import Context, Observed, Reconciled, Reco
 from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.control.tenants import Tenants
 from siorg_operator.database.databases import Databases
-from siorg_operator.decide.manifests import CRON_COMPONENTS, job_name, template_hash
+from siorg_operator.decide.manifests import APPLIED_ANNOTATION, COMPONENT_LABEL, CRON_COMPONENTS, job_name, template_hash
 from siorg_operator.decide.plan import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
-from siorg_operator.decide.state import Job, JobState, QueueState
+from siorg_operator.decide.state import Job, JobState, QueueState, rfc3339
 from siorg_operator.decide.status import Event
 from siorg_operator.serving.health import Health
 from siorg_operator.serving.metrics import OperatorMetrics
@@ -40,9 +41,14 @@ class Killed(Exception):
 class FakeCluster:
     """``ports.Launcher``, ``ports.Reporter`` and ``ports.QueueReader``; CronJobs; and what it shows of them all."""
 
-    def __init__(self, queue: QueueState | None = None, jobs: list[Job] | None = None, **spec: Any) -> None:
+    def __init__(
+        self, queue: QueueState | None = None, jobs: list[Job] | None = None, *, discovered: bool = True, **spec: Any
+    ) -> None:
+        """``discovered``: whether the first discovery was before all that a test looks at."""
         self.object: dict[str, Any] = body(**spec)
         self.object["metadata"]["resourceVersion"] = "9"
+        if discovered and self.resource.spec.discovery.enabled:
+            self.object["status"].setdefault("discovery", {"begunTime": rfc3339(NOW)})
         self.queue = queue_of(0) if queue is None else queue
         self.jobs = {job.name: job for job in jobs or []}
         self.shown: list[Job] | None = None
@@ -127,6 +133,11 @@ class FakeCluster:
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         self._step(f"end {removal.name}", lambda: None)  # the Job controller takes its time
 
+    async def terminate(self, resource: SiorgSyncWorker, job: Job, *, why: str) -> None:
+        there = self.jobs.get(job.name)
+        same = there is not None and there.uid == job.uid
+        self._step(f"stop {job.name}", lambda: self.jobs.update({job.name: replace(job, stopped=True)}) if same else None)
+
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
         there = self.jobs.get(job.name)
         self._step(f"remove {job.name}", lambda: self.jobs.pop(job.name) if there is not None and there.uid == job.uid else None)
@@ -147,10 +158,25 @@ class FakeCluster:
 
     # -- CronJobs -------------------------------------------------------------------------------------------------------
 
+    async def stop(self, resource: SiorgSyncWorker, name: str, uid: str, *, why: str) -> None:
+        runs = [replace(run, stopped=run.stopped or run.uid == uid) for run in self.cron_runs]
+        self._step(f"stop {name}", lambda: setattr(self, "cron_runs", runs))
+
     async def apply_cron_job(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> dict[str, Any]:
         name = manifest["metadata"]["name"]
         self._step(f"apply {name}", lambda: self.write_cron_job(name, manifest["spec"], manifest["metadata"]["annotations"]))
         return self.cron_jobs[name]
+
+    async def start_first_run(self, resource: SiorgSyncWorker, manifest: dict[str, Any]) -> None:
+        name, component = manifest["metadata"]["name"], manifest["metadata"]["labels"][COMPONENT_LABEL]
+        there = any(run.name == name for run in self.cron_runs)
+        applied = manifest["metadata"]["annotations"][APPLIED_ANNOTATION]
+        run = CronRun(name, component, "", "", uid=f"uid of {name}", applied=applied)
+        self._step(f"create {name}", lambda: None if there else self.cron_runs.append(run))
+
+    async def remove_run(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
+        left = [run for run in self.cron_runs if run.uid != uid]
+        self._step(f"remove {name}", lambda: setattr(self, "cron_runs", left))
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
         assert uid == self.cron_jobs[name]["metadata"]["uid"]

@@ -61,6 +61,8 @@ JOBS = st.lists(
         message=st.text(max_size=20),
         stuck=st.none() | _STUCK,
         summary=st.none() | _SUMMARIES,
+        uid=st.sampled_from(["", "one", "another"]),
+        stopped=st.sampled_from([False, False, True]),
     ),
     max_size=12,
 )
@@ -126,6 +128,7 @@ def resources(draw: st.DrawFn) -> SiorgSyncWorker:
     return worker(
         status=status,
         suspend=draw(st.sampled_from([False, False, False, True])),
+        whenSuspended=draw(st.sampled_from(["Drain", "Stop"])),
         mode=draw(st.sampled_from(["Active", "Active", "Observe"])),
         scaling=scaling,
         siorg={"maxRequestsPerSecond": draw(st.integers(0, 10_000))},

@@ -163,6 +163,14 @@ class JobsStatus(StatusPart):
     """When the newest of the finished ones ended."""
 
 
+class DiscoveryStatus(StatusPart):
+    """The discovery by its CronJob."""
+
+    begun_time: Time | None = None
+    """When the first discovery was seen to have begun. The operator launches it as soon as the CronJob is there, once for the
+    resource, whatever becomes of the CronJob; all later ones are by the clock."""
+
+
 class LastDecision(StatusPart):
     """The newest decision."""
 
@@ -236,6 +244,8 @@ class Status(StatusPart):
     """The last complete comparison of the copy with SIORG; not there: none is stored."""
     jobs: JobsStatus = JobsStatus()
     """The Jobs of this resource."""
+    discovery: DiscoveryStatus | None = None
+    """The discovery by its CronJob; not there: none has begun yet."""
     selector: Annotated[str, Field(max_length=1024)] | None = None
     """Label selector of the pods, for whoever scales this resource."""
     rate: Annotated[float, Field(ge=0)] | None = None

@@ -138,8 +138,8 @@ class Scaling(Part):
     this says: a Job would find nothing and end at once. 0 and 1 mean the same. At most maxJobs, unless that is 0."""
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 5
     """Most Jobs whose worker works or can, at one time; what kubectl scale sets. 0 launches nothing more, as suspend does; what
-    runs drains. A smaller number ends no Job: fewer are launched. The database's free connections and SIORG's request
-    budget may hold the number below this."""
+    runs drains or stops, as whenSuspended says. A smaller number ends no Job: fewer are launched. The database's free connections
+    and SIORG's request budget may hold the number below this."""
     items_per_job: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Claimable items that are worth a Job of their own: depth 480 wants 10 Jobs. 50 items take a Job some seconds,
     about as long as its start."""
@@ -213,7 +213,7 @@ class Cleanup(Part):
 
 
 class Discovery(Part):
-    """A CronJob that asks SIORG what changed and puts it into the queue."""
+    """A CronJob that asks SIORG what changed and puts it into the queue. The first one begins as soon as it is there."""
 
     enabled: bool = True
     """Whether there is this CronJob."""
@@ -255,7 +255,11 @@ class Spec(Part):
     """What is wanted: which queue is drained, by how many Jobs, and what they are made of."""
 
     suspend: bool = False
-    """Launch nothing more; what runs drains and ends. The CronJobs are suspended too."""
+    """Launch nothing more. The CronJobs are suspended too. What becomes of Jobs that run, whenSuspended says."""
+    when_suspended: Literal["Drain", "Stop"] = "Drain"
+    """What becomes of Jobs that run, with suspend and with maxJobs 0. Drain: they go on until the queue is empty. Stop: they get
+    SIGTERM, finish or give back what they hold, and are gone within terminationGracePeriodSeconds; with suspend, those of the
+    CronJobs too."""
     mode: Literal["Active", "Observe"] = "Active"
     """Active: decide and act. Observe: decide and say so in status, launch nothing; for a first look beside another system."""
     database: Database

@@ -139,9 +139,22 @@ class Kubernetes:
         annotations = {manifests.STUCK_ANNOTATION: f"{removal.stuck.reason}: {removal.stuck.message}"}
         if removal.last_words:
             annotations = {manifests.WORKER_ENDED_ANNOTATION: removal.last_words}
-        patch = {"metadata": {"uid": removal.uid, "annotations": annotations}, "spec": {"activeDeadlineSeconds": 1}}
+        await self._set_past_deadline(namespace, name, removal.uid, annotations)
+
+    async def terminate(self, resource: SiorgSyncWorker, job: Job, *, why: str) -> None:
+        await self.stop(resource, job.name, job.uid, why=why)
+
+    async def stop(self, resource: SiorgSyncWorker, name: str, uid: str, *, why: str) -> None:
+        """Stop a Job, of a CronJob too. As ``end``: the Job controller deletes the pod, whose grace begins with SIGTERM.
+
+        Kueue would resume a Job that is suspended instead, and one that is deleted is no history.
+        """
+        await self._set_past_deadline(resource.metadata.namespace, name, uid, {manifests.STOPPED_ANNOTATION: why})
+
+    async def _set_past_deadline(self, namespace: str, name: str, uid: str, annotations: Mapping[str, str]) -> None:
+        patch = {"metadata": {"uid": uid, "annotations": dict(annotations)}, "spec": {"activeDeadlineSeconds": 1}}
         patched = self._or_none("patch", "jobs", namespace, name, patch, content_type=_MERGE_PATCH)
-        await _of_uid(removal.uid, patched, partial(self._read_job, namespace, name))
+        await _of_uid(uid, patched, partial(self._read_job, namespace, name))
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:
         name, namespace = job.name, resource.metadata.namespace
@@ -203,6 +216,25 @@ class Kubernetes:
         except ClusterError as error:
             message = f"CronJob {name}: {error}; {_advice(error, _CRON_JOB_ADVICE)}"
             raise ClusterError(message, error.code, error.retry_after) from None
+
+    async def start_first_run(self, resource: SiorgSyncWorker, manifest: Body) -> None:
+        """Create the Job that a CronJob starts with. One that is there already is this one, started before."""
+        name, namespace = manifest["metadata"]["name"], resource.metadata.namespace
+        try:
+            await self._call("create", "jobs", namespace, body=manifest, options=_AS_US)
+        except ClusterError as error:
+            if error.code != 409:
+                raise ClusterError(f"Job {name}: {error}; {_advice(error, _JOB_ADVICE)}", error.code, error.retry_after) from None
+            existing = await self._read_job(namespace, name)
+            if existing is None or controller_uid(existing, "CronJob") != controller_uid(manifest, "CronJob"):
+                about = "its CronJob does not own: it is on its way out, or rename or delete it"
+                raise ClusterError(f"a Job {name} exists that {about}", 409) from None
+
+    async def remove_run(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
+        """Remove a Job of a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""
+        namespace = resource.metadata.namespace
+        deleted = self._or_none("delete", "jobs", namespace, name, _deletion(uid))
+        await _of_uid(uid, deleted, partial(self._read_job, namespace, name))
 
     async def delete_cron_job(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
         """Remove a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""

@@ -28,7 +28,7 @@ def last_runs(
         good, failed = [], [] if remembered is None else [remembered]
         for run in runs:
             finished_at = moment(run.finished_at) if run.component == component else None
-            if finished_at is None or (remembered is not None and run.name == remembered.job):
+            if finished_at is None or run.stopped or (remembered is not None and run.name == remembered.job):
                 continue
             at = min(finished_at, now)  # one that lies ahead, as another clock had it, would be the last for ever
             if run.failure:

@@ -13,7 +13,7 @@ from functools import partial
 
 from siorg_operator.api.resource import FailedRun, SiorgSyncWorker
 from siorg_operator.cluster.client import Kubernetes
-from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun
+from siorg_operator.control.cron_jobs import CronJobs, CronJobState, CronRun, discovery_has_begun
 from siorg_operator.control.expectations import Expectations
 from siorg_operator.control.failed_runs import faults, last_runs
 from siorg_operator.control.retries import Request, Retries, send_all
@@ -116,8 +116,9 @@ class Reconciler:
             planned = self._plan(resource, queue, observed)
         self._context.tenants.takes(resource.metadata.uid or "", planned)
         launched, failure = await self._launch(resource, queue, planned, read_at)
-        ended = await self._carry_out(resource, observed, planned)
-        result = Result(planned, launched, ended, "" if failure is None else str(failure))
+        ended, stopped, first = await self._carry_out(resource, queue, observed, planned)
+        refused = "" if failure is None else str(failure)
+        result = Result(planned, launched, ended, stopped, first_discovery=first, refused=refused)
         if launched:
             log.info(wording.decision(resource, result), **self._where, jobs=[job.name for job in launched])
         self._count(resource, observed, queue, result)
@@ -173,22 +174,39 @@ class Reconciler:
             self._context.metrics.enqueue_to_launch.labels(*self._names).observe(waited)
         return tuple(launched), next((answer for answer in answers if isinstance(answer, ClusterError)), None)
 
-    async def _carry_out(self, resource: SiorgSyncWorker, observed: Observed, planned: Plan) -> tuple[Removal, ...]:
-        """Do the rest: end Jobs that do not go on, remove old ones, see to the CronJobs. Returns those that were ended now."""
-        launcher, refused = self._context.launcher, Reason.REMOVAL_REFUSED
+    async def _carry_out(
+        self, resource: SiorgSyncWorker, queue: QueueState, observed: Observed, planned: Plan
+    ) -> tuple[tuple[Removal, ...], tuple[Job, ...], str]:
+        """Do the rest: end Jobs that do not go on, stop those that are not to, remove old ones, see to the CronJobs.
+
+        Returns those that were ended now, those that were told to stop, and the first discovery's Job if that was launched.
+        """
+        launcher, refused, why = self._context.launcher, Reason.REMOVAL_REFUSED, wording.switched_off_by(resource)
         requests = [
             # Once: it takes the Job controller a moment, and until then they look stuck.
             *(Request(f"end {job.name}", refused, partial(launcher.end, resource, job), once=True) for job in planned.end),
+            *(
+                Request(f"stop {job.name}", refused, partial(launcher.terminate, resource, job, why=why), once=True)
+                for job in planned.stop
+            ),
             *(Request(f"remove {job.name}", refused, partial(launcher.remove, resource, job)) for job in planned.remove),
         ]
         if self._cron_jobs is not None:
             requests += self._cron_jobs.requests(resource, observed.cron_jobs, observed.cron_runs)
+            requests += self._cron_jobs.first_discovery(resource, queue, observed.cron_jobs, observed.cron_runs)
         done = await self._retries.send(requests, self._context.clock(), **self._where)
         ended = tuple(removal for removal in planned.end if f"end {removal.name}" in done)
         for removal in ended:
             tell, what = (log.info, "Ended a leftover pod") if removal.last_words else (log.warning, "Ended a stuck Job")
             tell(what, **self._where, job=removal.name, reason=removal.stuck.message)
-        return ended
+        stopped = tuple(job for job in planned.stop if f"stop {job.name}" in done)
+        if stopped:
+            log.info("Told Jobs to stop", **self._where, jobs=[job.name for job in stopped], reason=why)
+        first = manifests.first_run_name(resource, "discovery")
+        if f"create {first}" not in done:
+            return ended, stopped, ""
+        log.info("Launched the first discovery", **self._where, job=first)
+        return ended, stopped, first
 
     def _count(self, resource: SiorgSyncWorker, observed: Observed, queue: QueueState, result: Result) -> None:
         if self._counted_until is None:
@@ -210,7 +228,8 @@ class Reconciler:
         before, now = self._status.status, self._context.clock()
         last = self._last_runs(resource, observed, now)
         beside = [*self._retries.faults(), *faults(last, observed.cron_runs)]
-        status = statuses.compose(resource, queue, result, observed.jobs, now, beside, last)
+        begun = discovery_has_begun(resource, observed.cron_jobs, observed.cron_runs)
+        status = statuses.compose(resource, queue, result, observed.jobs, now, beside, last, discovery_begun=begun)
         self._tell(status)
         try:
             put_off = await self._status.write(resource, status, now)

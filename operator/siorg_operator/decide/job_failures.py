@@ -202,6 +202,8 @@ def _after(
 
 
 def _failed(job: Job, jobs: list[Job], pacing: Pacing) -> bool:
+    if job.stopped:
+        return False
     if job.ending is Ending.LOST:  # a node that went, a pod that somebody deleted; unless it befalls every Job at once
         return _life(job) < pacing.healthy_after and not any(_was_at_work(other, job) for other in jobs)
     if job.ending is Ending.DEADLINE:  # it may just have had much to do; its pod, and with it what it did, is mostly gone
@@ -223,7 +225,7 @@ def _found_nothing(job: Job, jobs: list[Job]) -> bool:
 
     Another transaction holds them, or somebody else takes them: to launch one Job after the other would change neither.
     """
-    if job.ending is not Ending.DONE or job.summary is None or job.finished_at is None:
+    if job.ending is not Ending.DONE or job.stopped or job.summary is None or job.finished_at is None:
         return False
     if job.summary.took_any or job.summary.reason != "exhausted":
         return False
@@ -245,6 +247,8 @@ def _life(job: Job) -> float:
 def _proves_health(job: Job, failures: Failures) -> bool:
     if job.ending is not Ending.DONE or not failures.include(job):
         return False
+    if job.stopped:  # perhaps before it could show anything
+        return job.summary is not None and job.summary.ended > 0
     if job.summary is None or not (failures.of_siorg or failures.ending is Ending.NOTHING):
         return True
     if failures.ending is Ending.NOTHING:

@@ -12,6 +12,7 @@ from siorg_operator.api.resource import KIND
 from siorg_operator.decide.manifests import (
     ROUND_LABEL,
     SLOT_LABEL,
+    STOPPED_ANNOTATION,
     STUCK_ANNOTATION,
     TEMPLATE_LABEL,
     WORKER_ENDED_ANNOTATION,
@@ -34,6 +35,7 @@ from siorg_runtime.redaction import without_known_places
 NODE_LOST: Final = "NodeLost"
 WORKER_ENDED: Final = "WorkerEnded"
 _NOT_ENDING: Final = "NotEnding"
+_DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
 
 _POD_LAGS_SECONDS = 5.0
 _STARTS_WITHIN_SECONDS = 900.0
@@ -85,6 +87,8 @@ class JobRecord:
     """Since when the Job controller has been ending it, if it is not finished."""
     worker_ended: PodRecord | None = None
     """How its worker ended, where the operator ended it because its pod lived on."""
+    stopped: bool = False
+    """Whether the operator told it to stop."""
     pods_failed: bool = False
     """Whether pods of it have failed: the Job controller makes the next one only after a while."""
     version: str = ""
@@ -126,6 +130,7 @@ def job_record(body: Mapping[str, Any]) -> JobRecord | None:
         suspended=bool((body.get("spec") or {}).get("suspend")),
         ending_since=(moment(ending.get("lastTransitionTime")) or created) if ending and not ended else None,
         worker_ended=ended_worker(annotations.get(WORKER_ENDED_ANNOTATION, "")),
+        stopped=STOPPED_ANNOTATION in annotations,
         pods_failed=bool(status.get("failed")),
         version=metadata.get("resourceVersion", ""),
     )
@@ -155,7 +160,7 @@ def combine(
     running = [pod for pod in here if pod.running]
     if ended is not None:
         ended = replace(ended, termination_message=clean(ended.termination_message))
-    elif _ended_a_moment_ago(job, now):
+    elif _ended_a_moment_ago(job, now) or (job.stopped and running):
         job = replace(job, failed_because=None, finished_at=None)
     summary = None if ended is None else read_summary(ended.termination_message)
     outlived = ended is not None and _is_outlived(job, ended, [pod for pod in here if pod.name != ended.name], now)
@@ -182,11 +187,13 @@ def combine(
         uid=job.uid,
         version=job.version,
         last_words=last_words(ended) if ended is not None and outlived and stuck is not None else "",
+        # One that had failed by itself before that has failed.
+        stopped=job.stopped and job.failed_because in {None, _DEADLINE_EXCEEDED},
     )
 
 
 def _ended_a_moment_ago(job: JobRecord, now: datetime) -> bool:
-    if job.finished_at is None or job.stuck_because or job.failed_because == "DeadlineExceeded":
+    if job.finished_at is None or job.stuck_because or job.failed_because == _DEADLINE_EXCEEDED:
         return False  # the Job controller removed the pod: nothing more will be heard of it
     return _a_moment_ago(job.finished_at, now)
 
@@ -252,7 +259,7 @@ def _why_not(
     if outlived is not None and outlived.lives:
         about = f"its worker has ended with exit code {outlived.exit_code}, and another container of its pod runs on"
         return Stuck(WORKER_ENDED, about, outlived.ended_since or outlived.finished_at)
-    if state is JobState.PENDING:
+    if state is JobState.PENDING and not job.stopped:
         return _stuck_job(job, pods, now, podless_since)
     return _lost_job(job, pods, now) if state is JobState.LOST else None
 
@@ -340,8 +347,11 @@ def _ending(
             return Ending.DONE
         if job.stuck_because:
             return Ending.LOST if job.stuck_because.startswith(f"{NODE_LOST}: ") else Ending.STUCK
-        if job.failed_because == "DeadlineExceeded":
-            return Ending.DEADLINE
+        if job.failed_because == _DEADLINE_EXCEEDED:
+            if not job.stopped:
+                return Ending.DEADLINE
+            if ended is None or ended.exit_code == 0:
+                return Ending.DONE
         if ended is None or ended.exit_code == 0:
             return _ending_untold(job, pods)
     assert ended is not None
@@ -355,7 +365,7 @@ def _is_done(job: JobRecord, ended: PodRecord | None, summary: Summary | None) -
     if ended is None or ended.exit_code != 0 or ended.disrupted:
         return False
     # The deadline ends a worker by a signal: it gives back what it has in hand, and exits well.
-    return job.failed_because != "DeadlineExceeded" or (summary is not None and summary.reason != "stopped")
+    return job.failed_because != _DEADLINE_EXCEEDED or (summary is not None and summary.reason != "stopped")
 
 
 def _ending_of_worker(ended: PodRecord, summary: Summary | None) -> Ending:

@@ -33,6 +33,8 @@ STUCK_ANNOTATION: Final = f"{GROUP}/stuck"
 """Why the operator ended the Job: its pod could not start, or was lost."""
 WORKER_ENDED_ANNOTATION: Final = f"{GROUP}/worker-ended"
 """How the worker of a Job ended whose pod lived on, so that the operator ended it. Its pod, which told so, goes with that."""
+STOPPED_ANNOTATION: Final = f"{GROUP}/stopped"
+"""Why the operator told the Job to stop."""
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
 """Hash of a CronJob as it was applied last."""
 
@@ -247,6 +249,31 @@ def cron_job(resource: SiorgSyncWorker, component: CronComponent) -> Manifest:
     }
     manifest["metadata"]["annotations"] = {APPLIED_ANNOTATION: _hash(manifest)}
     return manifest
+
+
+def first_run_name(resource: SiorgSyncWorker, component: CronComponent) -> str:
+    """The name of the Job that a CronJob starts with. One CronJob has it once."""
+    return f"{cron_job_name(resource, component)}-first"
+
+
+def first_run(resource: SiorgSyncWorker, component: CronComponent, cron_job_uid: str) -> Manifest:
+    """A CronJob's Job before its time, as ``kubectl create job --from=cronjob/…`` makes it: of its history, and gone with it."""
+    made = cron_job(resource, component)
+    template = made["spec"]["jobTemplate"]
+    # Without blockOwnerDeletion, for which one would need a right on CronJobs' finalizers.
+    owner = {"apiVersion": made["apiVersion"], "kind": made["kind"], "name": made["metadata"]["name"], "uid": cron_job_uid}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": first_run_name(resource, component),
+            "namespace": resource.metadata.namespace,
+            "labels": template["metadata"]["labels"],
+            "annotations": {"cronjob.kubernetes.io/instantiate": "manual", **made["metadata"]["annotations"]},
+            "ownerReferences": [owner | {"controller": True}],
+        },
+        "spec": template["spec"],
+    }
 
 
 def _hash(value: Any) -> str:

@@ -6,7 +6,8 @@
     launch  = clamp(desired − unfinished Jobs, 0, maxLaunchesPerStep)
 
 A Job drains until the queue is empty, so each unfinished Job *is* capacity, whether its pod runs or is on its way. One whose
-worker has ended, or whose node is lost, is none, whatever Kubernetes calls it.
+worker has ended, or whose node is lost, is none, whatever Kubernetes calls it. One that was told to stop is none either, but has
+its place under the ceilings until it is gone.
 
 The steps: the backoff, if Jobs fail ▶ the size ▶ what holds launches ▶ the launches. What became of a plan is a ``Result``.
 ``wording`` makes the sentences.
@@ -93,6 +94,7 @@ class Hold:
         failures: the failures behind it.
         probes: unfinished Jobs that will show whether those are over; none while the next one may not leave.
         count: Jobs that it keeps from being launched, where it holds nothing but these.
+        stopping: Jobs that are still on their way out because of it.
     """
 
     reason: Reason
@@ -101,6 +103,7 @@ class Hold:
     failures: Failures | None = None
     probes: int = 0
     count: int = 0
+    stopping: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,10 @@ class Plan:
     launches: tuple[Launch, ...] = ()
     hold: Hold | None = None
     end: tuple[Removal, ...] = ()
+    stop: tuple[Job, ...] = ()
+    """Jobs that are to give back what they hold, and end."""
     remove: tuple[Job, ...] = ()
-    """Finished Jobs that the history limits no longer keep, and suspended ones that there is no work for any more."""
+    """Finished Jobs that the history limits no longer keep, and suspended ones that are not to begin any more."""
     backoff: Backoff | None = None
     recovering: Failures | None = None
     """An absence that is just over: the number of Jobs doubles."""
@@ -138,6 +143,8 @@ class Plan:
     """Jobs that there would be, had the database connections without end."""
     rests: bool = False
     """No more are wanted, and may be at any time."""
+    stopping: int = 0
+    """Of the unfinished Jobs those that were told to stop, or are told so now: they take up nothing more."""
 
     @property
     def depth(self) -> int | None:
@@ -159,7 +166,7 @@ class Plan:
         """Whether there is work that something else than enough Jobs keeps from being taken up."""
         if self.hold is None:
             return False
-        return self.depth is None or self.size.asked > self.unfinished or self.hold.count > 0
+        return self.depth is None or self.size.asked > self.unfinished - self.stopping or self.hold.count > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,10 @@ class Result:
     """Jobs that are there now, although the cluster may not show them yet."""
     ended: tuple[Removal, ...] = ()
     """Jobs that were ended now because they did not go on."""
+    stopped: tuple[Job, ...] = ()
+    """Jobs that were told to stop now."""
+    first_discovery: str = ""
+    """The name of the Job of the first discovery, if that was launched now."""
     refused: str = ""
     """What the cluster said to the first launch that it did not take; empty: it took all of them."""
 
@@ -210,7 +221,9 @@ def plan(
         recovering, room = failures, failures.room(unfinished, now, pacing)
     held = {job_tag(job.name): job.state is JobState.ACTIVE for job in unfinished}
     size = sizing.size(resource, queue, Rates.learn(resource, jobs), held, tenants)
-    hold = _hold(resource, queue, size, backoff, now)
+    stop = _stops(resource, unfinished)
+    stopping = sum(job.stopped for job in unfinished) + len(stop)
+    hold = _hold(resource, queue, size, backoff, now, stopping)
     reason, hold, launches = (hold.reason, hold, ()) if hold is not None else _decide(resource, jobs, size, backoff, room)
     busy = bool(unfinished) or size.depth is None or (size.depth > 0 and reason is not Reason.SUSPENDED)
     graces = _graces(jobs, now, pacing)
@@ -233,13 +246,15 @@ def plan(
         held=held | {job_tag(job_name(resource, launch.slot, launch.round)): False for launch in launches},
         wanted=wanted or 0,
         rests=wanted is not None and wanted <= len(unfinished),
+        stopping=stopping,
         launches=launches,
         hold=hold,
         end=tuple(removal for removal, left in graces if left <= 0),
-        remove=(*_history(resource, jobs), *_not_needed(queue, jobs)),
+        stop=stop,
+        remove=(*_history(resource, jobs), *_not_needed(resource, queue, jobs)),
         backoff=backoff,
         recovering=recovering,
-        predicted_drain_seconds=size.drain_seconds(len(unfinished) + len(launches)),
+        predicted_drain_seconds=size.drain_seconds(len(unfinished) - stopping + len(launches)),
         poll_seconds=_poll(resource, busy=busy),
         wake_seconds=min((seconds for seconds in changes if seconds and seconds > 0), default=None),
     )
@@ -274,7 +289,7 @@ def _backoff(
     retry_at = failures.retry_at(pacing, resource.metadata.uid or resource.metadata.name, _patience(resource))
     due = retry_at <= now
     # A Job of an older template shows nothing of these failures, one way or the other.
-    probes = sum(job.unfinished and failures.include(job) for job in jobs)
+    probes = sum(job.unfinished and not job.stopped and failures.include(job) for job in jobs)
     return Backoff(failures, retry_at, dormant=due and queue.depth == 0, due=due, probes=probes)
 
 
@@ -316,6 +331,7 @@ def _hold(
     size: Size,
     backoff: Backoff | None,
     now: datetime,
+    stopping: int,
 ) -> Hold | None:
     """What holds launches: first what does so whatever the queue has, then what keeps the work that there is from being done."""
     reading = queue.reading
@@ -324,7 +340,7 @@ def _hold(
     if resource.metadata.deletion_timestamp is not None:
         return Hold(Reason.BEING_DELETED)
     if resource.spec.suspend:
-        return Hold(Reason.SUSPENDED)
+        return Hold(Reason.SUSPENDED, stopping=stopping)
     if not reading.sync_enabled:
         return Hold(Reason.SYNC_DISABLED)
     if queue.siorg_token_error is not None:
@@ -339,7 +355,7 @@ def _hold(
             return Hold(failures.reason, until=backoff.retry_at, failures=failures)
         if backoff.probes:
             return Hold(failures.reason, failures=failures, probes=backoff.probes)
-    return None if size.refused_by is None else Hold(size.refused_by, count=size.asked)
+    return None if size.refused_by is None else Hold(size.refused_by, count=size.asked, stopping=stopping)
 
 
 def _decide(
@@ -351,7 +367,8 @@ def _decide(
     """
     if not size.depth:
         return Reason.QUEUE_EMPTY, None, ()
-    wanted = max(size.desired - sum(job.unfinished for job in jobs), 0)
+    there = [job for job in jobs if job.unfinished]
+    wanted = max(min(size.desired - sum(not job.stopped for job in there), size.most - len(there)), 0)
     count = min(wanted, resource.spec.scaling.max_launches_per_step, room)
     if count and resource.spec.mode == "Observe":
         return Reason.OBSERVE, Hold(Reason.OBSERVE, count=count), ()
@@ -426,11 +443,24 @@ def _history(resource: SiorgSyncWorker, jobs: Sequence[Job]) -> tuple[Job, ...]:
     return tuple(sorted(surplus, key=newest_last)[:_REMOVED_A_STEP])
 
 
-def _not_needed(queue: QueueState, jobs: Sequence[Job]) -> tuple[Job, ...]:
-    """Suspended Jobs, once the work has ended without them: admitted later, they would find nothing."""
-    if queue.depth != 0:
+def _stops(resource: SiorgSyncWorker, unfinished: Sequence[Job]) -> tuple[Job, ...]:
+    """Jobs to be told to stop. One that is only known by its name is shown or listed in a moment."""
+    if not _is_to_stop(resource):
         return ()
-    return tuple(sorted((job for job in jobs if job.state is JobState.SUSPENDED), key=newest_last))
+    told = (job for job in unfinished if job.uid and not job.stopped and job.state is not JobState.SUSPENDED)
+    return tuple(sorted(told, key=lambda job: (job.slot, job.round, job.name)))
+
+
+def _is_to_stop(resource: SiorgSyncWorker) -> bool:
+    """Whether a person wants no Jobs of this resource any more, those that are there included."""
+    spec = resource.spec
+    return spec.when_suspended == "Stop" and (spec.suspend or spec.scaling.max_jobs == 0)
+
+
+def _not_needed(resource: SiorgSyncWorker, queue: QueueState, jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """Suspended Jobs, once the work has ended without them, or is not wanted: admitted later, they would begin all the same."""
+    every = queue.depth == 0 or _is_to_stop(resource)
+    return tuple(sorted((job for job in jobs if job.state is JobState.SUSPENDED and (every or job.stopped)), key=newest_last))
 
 
 # -- when to look again -----------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class ClusterError(Exception):
 
 
 class Launcher(Protocol):
-    """Starts Jobs, ends those that do not go on, removes those that are history.
+    """Starts Jobs, ends those that do not go on, stops those that are not to go on, removes those that are history.
 
     Each method raises a ``ClusterError`` when it could not be done.
     """
@@ -44,6 +44,11 @@ class Launcher(Protocol):
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """End a Job that does not go on; it stays as one that says why. One that is gone is no error, and another one that has
         its name by now is left alone.
+        """
+
+    async def terminate(self, resource: SiorgSyncWorker, job: Job, *, why: str) -> None:
+        """Tell a Job's worker to end: SIGTERM, and SIGKILL when its grace is over. It stays as history that says ``why``. One
+        that is gone is no error, and another one that has its name by now is left alone.
         """
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:

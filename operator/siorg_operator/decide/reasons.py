@@ -96,4 +96,6 @@ class Reason(StrEnum):
     QUEUE_DRAINED = "QueueDrained"
     STUCK_JOB_ENDED = "StuckJobEnded"
     LEFTOVER_POD_ENDED = "LeftoverPodEnded"
+    JOBS_STOPPED = "JobsStopped"
+    FIRST_DISCOVERY = "FirstDiscovery"
     SCALING_RESUMED = "ScalingResumed"

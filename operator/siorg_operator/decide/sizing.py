@@ -58,6 +58,7 @@ class Size:
         depth: claimable items; None: unknown, and then nothing is asked for.
         rates: of one Job.
         desired: Jobs, within every limit.
+        most: Jobs that the ceilings allow.
         asked: before the ceilings.
         asked_by: what asked for so many: ``Size``, ``Time`` or ``MinJobs``.
         limits: everything that shaped it, and what each allows (Jobs; None: it does not limit).
@@ -69,6 +70,7 @@ class Size:
     depth: int | None
     rates: Rates
     desired: int = 0
+    most: int = 0
     asked: int = 0
     asked_by: str = ""
     limits: Mapping[LimitName, int | None] = field(default_factory=dict)
@@ -126,6 +128,7 @@ def size(
         depth=depth,
         rates=rates,
         desired=min(asked, most),
+        most=most,
         asked=asked,
         asked_by=_ASKED_BY[asking],
         limits=floors | ceilings,

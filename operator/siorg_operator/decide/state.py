@@ -131,6 +131,8 @@ class Job:
     """Its object's ``resourceVersion``; empty: not known."""
     last_words: str = ""
     """How its worker ended, for the annotation of one that is ended because its pod lives on."""
+    stopped: bool = False
+    """It was told to stop: it takes up nothing more, and however it ends, that is no failure."""
 
     @property
     def unfinished(self) -> bool:

@@ -46,11 +46,13 @@ def compose(
     now: datetime,
     faults: Sequence[Fault] = (),
     failed_runs: Mapping[CronComponent, FailedRun | None] = MappingProxyType({}),
+    *,
+    discovery_begun: bool = False,
 ) -> Fields:
     """The whole new status, as it is written: camelCase, without empty parts.
 
     ``faults``: what is wrong beside the drain Jobs; the first of them is told, and others of its kind. ``failed_runs``: the last
-    runs of CronJobs, where they failed.
+    runs of CronJobs, where they failed. ``discovery_begun``: whether a discovery has.
     """
     plan, old, generation = _as_carried_out(result), resource.status.body(), resource.metadata.generation or 0
     before = by_type(old)
@@ -87,6 +89,7 @@ def compose(
             "lastRound": max([resource.status.jobs.last_round, *(job.round for job in (jobs if at_rest else plan.remove))]),
             **({"lastFinishedTime": last_finished} if last_finished else {}),
         },
+        "discovery": old.get("discovery") or ({"begunTime": rfc3339(now)} if discovery_begun else None),
         "selector": f"{COMPONENT_LABEL}=drain,{WORKER_LABEL}={resource.metadata.name}",
         "rate": _steady(plan.size.rates.items, old.get("rate")),
         "requestRate": _steady(plan.size.rates.requests, old.get("requestRate")),
@@ -186,7 +189,7 @@ def _scaling_active(resource: SiorgSyncWorker, result: Result, plan: Plan) -> _A
         if resource.spec.mode == "Observe":
             hold = Hold(Reason.OBSERVE)
         elif resource.spec.scaling.max_jobs == 0:
-            hold = Hold(Reason.SUSPENDED)
+            hold = Hold(Reason.SUSPENDED, stopping=plan.stopping)
         elif plan.backoff is not None and not plan.backoff.dormant:
             return _Aspect("False", plan.backoff.failures.reason, wording.only_probes(plan.backoff))
         else:
@@ -269,6 +272,11 @@ def actions(resource: SiorgSyncWorker, old: Mapping[str, Any], result: Result) -
     plan, had, found = result.plan, old.get("jobs") or {}, []
     if result.launched and plan.unfinished == 0:
         found.append(Event("Normal", Reason.SCALED_UP, wording.sentence(wording.decision(resource, result))))
+    if result.first_discovery:
+        told = wording.first_discovery(resource, result.first_discovery)
+        found.append(Event("Normal", Reason.FIRST_DISCOVERY, told))
+    if result.stopped:
+        found.append(Event("Normal", Reason.JOBS_STOPPED, wording.stopped(resource, result)))
     found += [
         Event("Normal" if removal.last_words else "Warning", removal.reason, wording.removal(removal)[:_LONGEST_MESSAGE])
         for removal in result.ended

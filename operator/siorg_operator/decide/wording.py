@@ -79,9 +79,10 @@ def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
     if size.binding is not None and size.desired < size.asked:
         whose = f" of {_whose(size.room.limit)}" if size.binding == "connection budget" and size.room is not None else ""
         steps.append(f"{size.binding}{whose} {limits[size.binding]} → {size.desired}")
-    pending = f" ({plan.suspended} pending admission)" if plan.suspended else ""
+    kinds = (f"{count} {word}" for count, word in ((plan.suspended, "pending admission"), (plan.stopping, "stopping")) if count)
+    some = f" ({also})" if (also := ", ".join(kinds)) else ""
     lost = f", {plan.lost} lost" if plan.lost else ""
-    return f"{', '.join(steps)}, {plan.unfinished} unfinished{pending}{lost}{no_node_yet(plan)}"
+    return f"{', '.join(steps)}, {plan.unfinished} unfinished{some}{lost}{no_node_yet(plan)}"
 
 
 def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
@@ -110,6 +111,31 @@ def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:
                 return "no Job has shown its requests yet"
             return f"ceil(maxRequestsPerSecond {most:g} / {rates.requests:g} requests/s a Job)"
     return "nothing is claimable"
+
+
+def switched_off_by(resource: SiorgSyncWorker) -> str:
+    """What a person set, so that there are no more Jobs."""
+    return "spec.suspend is true" if resource.spec.suspend else "spec.scaling.maxJobs is 0"
+
+
+def stopped(resource: SiorgSyncWorker, result: Result) -> str:
+    """Jobs were told to stop."""
+    return f"{sentence(_stopping(len(result.stopped)))}{switched_off_by(resource)} (whenSuspended: Stop)"
+
+
+def first_discovery(resource: SiorgSyncWorker, job: str) -> str:
+    """The CronJob is new."""
+    return (
+        f"Launched Job {job}: it puts onto the queue what differs from SIORG. Later ones are by the clock"
+        f" (spec.discovery.schedule {resource.spec.discovery.schedule})"
+    )
+
+
+def _stopping(count: int) -> str:
+    if not count:
+        return "nothing runs any more, "
+    whose = "which gives back what it holds" if count == 1 else "which give back what they hold"
+    return f"stopping {count} {_plural(count, 'Job')}, {whose}; "
 
 
 def _connection_budget(size: Size) -> str:
@@ -158,10 +184,10 @@ def hold(resource: SiorgSyncWorker, size: Size, held: Hold) -> str:
             return f"the queue cannot be read: {held.said}"
         case Reason.BEING_DELETED:
             return "the resource is being deleted, and its Jobs with it"
-        case Reason.SUSPENDED if resource.spec.suspend:
-            return "spec.suspend is true: what runs drains, nothing is launched"
         case Reason.SUSPENDED:
-            return "spec.scaling.maxJobs is 0: nothing is launched"
+            if resource.spec.when_suspended == "Stop":
+                return f"{switched_off_by(resource)}: {_stopping(held.stopping)}nothing is launched (whenSuspended: Stop)"
+            return f"{switched_off_by(resource)}: {'what runs drains, ' if resource.spec.suspend else ''}nothing is launched"
         case Reason.OBSERVE:
             return "spec.mode is Observe: decisions are told, nothing is launched"
         case Reason.SYNC_DISABLED:

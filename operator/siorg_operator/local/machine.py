@@ -43,15 +43,21 @@ class Process:
     watch: asyncio.Task[None] | None = None
     finished_at: datetime | None = None
     deadline_over: bool = False
+    stopped: bool = False
+    """Whether it was told to stop."""
+    ending: asyncio.Task[None] | None = None
+    """Brings that about."""
 
     def job(self) -> Job:
         """This process as the decision sees a Job: by way of what Kubernetes would have told of it."""
         code = None if self.handle is None or self.finished_at is None else self.handle.returncode
-        failed = "DeadlineExceeded" if self.deadline_over else "BackoffLimitExceeded"
+        told_to_end = self.deadline_over or self.stopped
+        failed = "DeadlineExceeded" if told_to_end else "BackoffLimitExceeded"
         record = replace(
             self.record,
             finished_at=self.finished_at,
-            failed_because=failed if code or (self.deadline_over and self.finished_at) else None,
+            failed_because=failed if code or (told_to_end and self.finished_at) else None,
+            stopped=self.stopped,
         )
         pod = PodRecord(
             name=record.name,
@@ -188,6 +194,15 @@ class LocalMachine:
 
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """Processes do not get stuck before they start."""
+
+    async def terminate(self, resource: SiorgSyncWorker, job: Job, *, why: str) -> None:  # noqa: ARG002 - of the port
+        process = self._processes.get(job.name)
+        if process is None or job.uid != process.record.uid or process.finished_at is not None or process.stopped:
+            return
+        if process.handle is None:
+            raise ClusterError(f"{job.name} is only being launched: it is told to stop in a moment")
+        process.stopped = True
+        process.ending = asyncio.create_task(process.stop(self._grace_seconds))
 
     async def remove(self, resource: SiorgSyncWorker, job: Job) -> None:  # noqa: ARG002 - of the port
         self._processes.pop(job.name, None)  # the log stays

@@ -241,7 +241,7 @@ class OperatorMetrics:
         for result, requests in (("ok", summary.requests - failed), ("failed", failed)):
             if requests:
                 self._requests.labels(*key, result).inc(requests)
-        if job.ending is Ending.DONE and summary.claimed == 0:
+        if job.ending is Ending.DONE and summary.claimed == 0 and not job.stopped:
             self._empty.labels(*key).inc()
 
     def cron_job_failing(self, namespace: str, worker: str, component: str, failing: bool | None) -> None:  # noqa: FBT001 - a value

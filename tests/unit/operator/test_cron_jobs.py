@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +11,14 @@ import pytest
 from siorg_operator.control.cron_jobs import CronRun, cron_run
 from siorg_operator.decide.manifests import cron_job, cron_job_name
 from siorg_operator.decide.ports import ClusterError
-from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator, refusing
-from support.operator_values import at, queue_of, rfc3339
+from siorg_operator.decide.state import QueueState
+from support.fake_cluster import NO_CRON_JOBS, FakeCluster, FakeOperator, Killed, refusing
+from support.operator_values import at, queue_of, rfc3339, unreadable
 
 
 def run(component: str, *, ended: int | None = None, failure: str = "") -> CronRun:
     name = f"{component}{'' if ended is None else ended}"
-    return CronRun(name, component, "" if ended is None else rfc3339(at(ended)), failure)
+    return CronRun(name, component, "" if ended is None else rfc3339(at(ended)), failure, uid=f"uid of {name}")
 
 
 @pytest.fixture
@@ -81,6 +84,29 @@ def test_one_that_is_enabled_again_before_it_went_starts_jobs_again(cluster: Fak
         cluster.edit_spec(discovery={"enabled": enabled})
         operator.reconcile()
     assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is False
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"suspend": True, "whenSuspended": "Stop"}, ["stop discovery"]),
+        ({"suspend": True}, []),
+        ({"scaling": {"maxJobs": 0}, "whenSuspended": "Stop"}, []),
+    ],
+)
+def test_suspended_to_stop_their_jobs_are_told_to_once_and_how_they_end_is_no_failure(
+    cluster: FakeCluster, spec: dict[str, Any], told: list[str]
+) -> None:
+    cluster.cron_runs = [run("cleanup", ended=-90), run("discovery")]
+    cluster.edit_spec(**spec)
+    operator = FakeOperator(cluster)
+    for _ in range(3):
+        operator.reconcile()
+    assert [step for step in cluster.steps if step.startswith("stop")] == told
+    ended = run("discovery", ended=-5, failure="DeadlineExceeded")
+    cluster.cron_runs = [run("discovery", ended=-50), replace(ended, stopped=bool(told))]
+    operator.reconcile()
+    assert cluster.conditions["Degraded"][1] == ("AsExpected" if told else "DiscoveryFailing")
 
 
 def test_refused_cron_jobs_are_told_and_hold_up_no_launch() -> None:
@@ -156,13 +182,151 @@ def test_a_failure_that_is_dated_ahead_is_over_with_the_next_good_run(cluster: F
     assert cluster.conditions["Degraded"][0] == "False"
 
 
+# -- the first discovery ----------------------------------------------------------------------------------------------
+
+FIRST = "create siorg-discovery-first"
+
+
+def new(queue: QueueState | None = None, **spec: Any) -> FakeCluster:
+    """Nothing was ever discovered."""
+    return FakeCluster(queue, discovered=False, **spec)
+
+
+def passes(cluster: FakeCluster, count: int = 3, operator: FakeOperator | None = None) -> list[str]:
+    """The steps of so many passes, each of another process unless one is given."""
+    cluster.steps.clear()
+    for _ in range(count):
+        (operator or FakeOperator(cluster)).reconcile()
+    return cluster.steps
+
+
+def finish(cluster: FakeCluster) -> None:
+    cluster.cron_runs = [replace(run, finished_at=rfc3339(at(-1)), begun=True) for run in cluster.cron_runs]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_first_discovery_is_launched_when_its_cron_job_is_there_and_once(restarted: bool) -> None:
+    cluster = new()
+    operator = None if restarted else FakeOperator(cluster)
+    assert FIRST not in passes(cluster, 1, operator)
+    assert passes(cluster, 3, operator).count(FIRST) == 1
+    assert cluster.event_reasons() == ["FirstDiscovery"]
+    # What forbids two at once does not know of it.
+    assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is True
+    finish(cluster)
+    passes(cluster, 3, operator)
+    assert cluster.cron_jobs["siorg-discovery"]["spec"]["suspend"] is False
+    # It is not launched again with a CronJob that is made again, although its Job is history.
+    cluster.cron_runs = []
+    for enabled in (False, True):
+        cluster.edit_spec(discovery={"enabled": enabled})
+        assert FIRST not in passes(cluster, 3, operator)
+    del cluster.cron_jobs["siorg-discovery"]
+    assert FIRST not in passes(cluster, 3, operator)
+    assert "siorg-discovery" in cluster.cron_jobs
+
+
+@pytest.mark.parametrize("lost", [FIRST, "status"])
+def test_a_lost_answer_launches_no_second_first_discovery(lost: str) -> None:
+    cluster = new()
+    cluster.loses_answer = lambda step: step == lost
+    passes(cluster)
+    cluster.loses_answer = lambda step: False
+    cluster.now = at(10)
+    passes(cluster)
+    assert [run.name for run in cluster.cron_runs] == ["siorg-discovery-first"]
+    finish(cluster)
+    assert FIRST not in passes(cluster)
+
+
+def test_an_operator_that_is_killed_after_any_step_has_launched_the_first_discovery_once() -> None:
+    for step in range(12):
+        cluster = new()
+        FakeOperator(cluster).reconcile()
+        cluster.dies_after = len(cluster.steps) + step
+        with suppress(Killed):
+            passes_on = FakeOperator(cluster)
+            for _ in range(3):
+                passes_on.reconcile()
+        cluster.dies_after = None
+        FakeOperator(cluster).reconcile()
+        finish(cluster)
+        FakeOperator(cluster).reconcile()
+        assert [run.name for run in cluster.cron_runs] == ["siorg-discovery-first"], step
+
+
+@pytest.mark.parametrize(
+    ("spec", "queue"),
+    [
+        ({"mode": "Observe"}, queue_of(0)),
+        ({"suspend": True}, queue_of(0)),
+        ({"discovery": {"enabled": False}}, queue_of(0)),
+        ({}, queue_of(0, sync_enabled=False)),
+        ({}, queue_of(0, token_error="the Secret sync/token is not there")),
+        ({}, unreadable("NotMigrated")),
+    ],
+)
+def test_the_first_discovery_waits_until_discoveries_are_wanted_and_possible(spec: dict[str, Any], queue: QueueState) -> None:
+    cluster = new(queue, **spec)
+    assert FIRST not in passes(cluster, 4)
+    cluster.edit_spec()
+    cluster.queue = queue_of(0)
+    assert passes(cluster, 4).count(FIRST) == 1
+
+
+@pytest.mark.parametrize("told_by", ["status", "job"])
+def test_there_is_no_first_discovery_where_one_was_by_the_clock_or_by_hand(told_by: str) -> None:
+    cluster = new(mode="Observe")
+    passes(cluster)
+    if told_by == "status":
+        cluster.cron_jobs["siorg-discovery"]["status"] = {"lastScheduleTime": rfc3339(at(-600))}
+    else:
+        cluster.cron_runs = [replace(run("discovery", ended=-5), begun=True)]
+    cluster.edit_spec()
+    assert FIRST not in passes(cluster)
+    # And status remembers.
+    cluster.cron_jobs["siorg-discovery"].pop("status", None)
+    cluster.cron_runs = []
+    assert FIRST not in passes(cluster)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_first_discovery_that_cannot_begin_is_launched_anew_as_it_is_corrected(begun: bool) -> None:
+    cluster = new()
+    assert passes(cluster, 3).count(FIRST) == 1
+    cluster.cron_runs = [replace(run, begun=begun) for run in cluster.cron_runs]
+    assert passes(cluster, 2).count(FIRST) == 0
+    before = cluster.cron_runs[0].applied
+    cluster.edit_spec(job={"image": "registry.example/siorg-job:2"})
+    steps = passes(cluster, 4)
+    assert (steps.count("remove siorg-discovery-first"), steps.count(FIRST)) == ((0, 0) if begun else (1, 1))
+    assert (cluster.cron_runs[0].applied == before) == begun
+
+
+def test_a_refused_first_discovery_is_told_and_tried_again() -> None:
+    cluster = new()
+    cluster.refuses = refusing(FIRST, code=403)
+    operator = FakeOperator(cluster)
+    passes(cluster, 3, operator)
+    assert cluster.conditions["Degraded"][:2] == ("True", "CronJobRefused")
+    cluster.refuses, cluster.now = refusing(), at(10)
+    assert passes(cluster, 2, operator).count(FIRST) == 1
+    assert cluster.conditions["Degraded"][0] == "False"
+
+
 def test_a_cron_jobs_job_is_understood() -> None:
-    body = {
+    body: dict[str, Any] = {
         "metadata": {"name": "d-1", "uid": "u", "labels": {"app.kubernetes.io/component": "discovery"}},
         "status": {"conditions": [{
             "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "no more",
             "lastTransitionTime": "2026-11-24T12:00:00Z",
         }]},
     }  # fmt: skip
-    assert cron_run(body) == CronRun("d-1", "discovery", "2026-11-24T12:00:00Z", "BackoffLimitExceeded: no more")
-    assert cron_run({"metadata": body["metadata"]}) == CronRun("d-1", "discovery", "", "")
+    failure = "BackoffLimitExceeded: no more"
+    assert cron_run(body) == CronRun("d-1", "discovery", "2026-11-24T12:00:00Z", failure, "u", begun=True)
+    assert cron_run({"metadata": body["metadata"]}) == CronRun("d-1", "discovery", "", "", "u")
+    assert cron_run({"metadata": body["metadata"], "status": {"active": 1, "ready": 1}}).begun
+    body["metadata"]["annotations"] = {"siorg.waterswamp.dev/stopped": "spec.suspend is true"}
+    assert not cron_run(body).stopped  # it failed by itself before it was told
+    body["status"]["conditions"][0]["reason"] = "DeadlineExceeded"
+    assert cron_run(body).stopped

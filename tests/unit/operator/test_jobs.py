@@ -159,6 +159,31 @@ def test_a_job_that_the_operator_ends_stays_unfinished_until_it_is_and_was_stuck
     assert (over.state, over.ending, over.message) == (JobState.FAILED, Ending.STUCK, "ImagePullBackOff: no such image")
 
 
+@pytest.mark.parametrize(
+    ("job", "pods", "expected"),
+    [
+        (a_job(), [a_pod(running(), phase="Running")], (JobState.ACTIVE, None, True)),
+        (a_job(), [a_pod(waiting("ImagePullBackOff"))], (JobState.PENDING, None, True)),
+        # Kubernetes before 1.31 calls it Failed while its pod still has its grace.
+        (failed("DeadlineExceeded"), [a_pod(running(), phase="Running")], (JobState.ACTIVE, None, True)),
+        (failed("DeadlineExceeded"), [a_pod(terminated(0, words("stopped", 0)))], (JobState.SUCCEEDED, Ending.DONE, True)),
+        (failed("DeadlineExceeded"), [], (JobState.SUCCEEDED, Ending.DONE, True)),  # it never began, or its pod is gone
+        (failed("DeadlineExceeded"), [a_pod(terminated(0, words("exhausted", 0)))], (JobState.SUCCEEDED, Ending.DONE, True)),
+        (complete(), [], (JobState.SUCCEEDED, Ending.DONE, True)),
+        (failed("DeadlineExceeded"), [a_pod(terminated(1, "boom"))], (JobState.FAILED, Ending.FAILED, True)),
+        (failed(), [a_pod(terminated(1, "boom"))], (JobState.FAILED, Ending.FAILED, False)),  # that was before it was told
+    ],
+)
+def test_a_job_that_was_told_to_stop(
+    job: dict[str, Any], pods: list[dict[str, Any]], expected: tuple[JobState, Ending | None, bool]
+) -> None:
+    job["metadata"]["annotations"]["siorg.waterswamp.dev/stopped"] = "spec.suspend is true"
+    found = seen(job, *pods)
+    assert (found.state, found.ending, found.stopped) == expected
+    assert found.stuck is None
+    assert bool(found.message) == (found.state is JobState.FAILED)
+
+
 def test_of_several_pods_the_newest_that_ended_speaks() -> None:
     first = a_pod(terminated(1, "first", until=-30), name="first", phase="Failed")
     second = a_pod(terminated(1, "second", until=-12), name="second", phase="Failed")

@@ -212,6 +212,11 @@ def leaving() -> SiorgSyncWorker:
     return worker().model_copy(update={"metadata": metadata})
 
 
+def stop(one: Job) -> Job:
+    """It was told to stop."""
+    return dataclasses.replace(one, stopped=True)
+
+
 HOLDS: list[tuple[SiorgSyncWorker, QueueState, str, str]] = [
     # What holds launches while one Job runs, and how the decision ends.
     (worker(suspend=True), queue_of(500), "Suspended", "held back: spec.suspend is true: what runs drains, nothing is launched"),
@@ -467,6 +472,58 @@ def test_a_suspended_job_is_capacity_that_is_removed_once_the_work_has_ended_wit
     assert said(150, jobs).endswith("2 unfinished (1 pending admission) → launched 1")
     assert (decide(1, jobs).remove, decide(0, jobs).remove) == ((), (jobs[0],))
     assert plan(worker(), unreadable(), jobs, NOW).remove == ()
+
+
+SWITCHED_OFF: list[tuple[dict[str, Any], str]] = [
+    ({"suspend": True}, "spec.suspend is true"),
+    ({"scaling": {"maxJobs": 0}}, "spec.scaling.maxJobs is 0"),
+    ({"suspend": True, "mode": "Observe"}, "spec.suspend is true"),
+]
+
+
+@pytest.mark.parametrize("queue", [queue_of(500), unreadable()])
+@pytest.mark.parametrize("given", [given for given, _ in SWITCHED_OFF])
+def test_switched_off_what_is_there_goes_on_unless_it_is_to_stop_and_then_what_is_not_admitted_never_begins(
+    given: dict[str, Any], queue: QueueState
+) -> None:
+    suspended, unseen = job(2, state=JobState.SUSPENDED), job(3, uid="")
+    jobs = [*active(1), *pending(1, first_slot=1), suspended, unseen, ended(slot=4)]
+    drained, stopped = (plan(worker(whenSuspended=which, **given), queue, jobs, NOW) for which in ("Drain", "Stop"))
+    assert (drained.stop, drained.remove, drained.stopping) == ((), (), 0)
+    assert (stopped.stop, stopped.remove, stopped.stopping) == ((jobs[0], jobs[1]), (suspended,), 2)
+    again = plan(worker(whenSuspended="Stop", **given), queue, [stop(one) for one in jobs[:2]], NOW)
+    assert (again.stop, again.stopping) == ((), 2)  # each is told once
+    assert plan(worker(whenSuspended="Stop"), queue, jobs, NOW).stop == ()
+
+
+@pytest.mark.parametrize(("given", "cause"), SWITCHED_OFF)
+def test_says_how_many_are_stopping(given: dict[str, Any], cause: str) -> None:
+    told = [said(500, jobs, whenSuspended="Stop", **given) for jobs in (active(3), [stop(*active(1))], [])]
+    assert [sentence.partition(f"held back: {cause}: ")[2] for sentence in told] == [
+        "stopping 3 Jobs, which give back what they hold; nothing is launched (whenSuspended: Stop)",
+        "stopping 1 Job, which gives back what it holds; nothing is launched (whenSuspended: Stop)",
+        "nothing runs any more, nothing is launched (whenSuspended: Stop)",
+    ]
+
+
+def test_resumed_it_launches_at_once_beside_jobs_that_are_stopping_and_never_more_than_the_ceilings() -> None:
+    stopping = [stop(one) for one in active(3)]
+    assert decide(50, stopping).launches == (Launch(3, 1),)
+    assert said(500, stopping).endswith("3 unfinished (3 stopping) → launched 2")
+    assert len(decide(500, stopping, scaling={"maxJobs": 2}).launches) == 0
+    suspended = stop(job(0, state=JobState.SUSPENDED))  # by Kueue, which took its place away: it would keep its slot for ever
+    assert decide(500, [suspended]).remove == (suspended,)
+    assert len(decide(500, stopping, reading={"max_connections": 17, "job_connections": 9}).launches) == 1
+
+
+def test_a_job_that_was_told_to_stop_is_no_failure_and_no_probe() -> None:
+    killed = [stop(ended(-10, ending, slot=slot, lived=5)) for slot, ending in enumerate((Ending.FAILED, Ending.LOST))]
+    assert (decide(50, killed).backoff, decide(50, [stop(ended(-10))]).backoff) == (None, None)
+    failing = decide(50, [ended(-500, Ending.FAILED), *killed, stop(ended(-5, slot=3))])
+    assert failing.backoff is not None  # what it was to show, it has not shown
+    worked = stop(ended(-5, slot=3, summary=summary(completed=1)))
+    assert decide(50, [ended(-500, Ending.FAILED), *killed, worked]).backoff is None
+    assert (failing.reason, decide(50, [ended(-500, Ending.FAILED), stop(*active(1, first_slot=1))]).reason) == ("Probing",) * 2
 
 
 def test_looks_again_when_a_job_is_known_to_change() -> None:

@@ -55,7 +55,8 @@ def test_every_decision(
     assert 0 <= len(decided.launches) <= scaling.max_launches_per_step
     if decided.launches:
         after = unfinished + len(decided.launches)
-        assert after <= min(budget(resource, queue), decided.desired)
+        assert after <= budget(resource, queue)
+        assert after - decided.stopping <= decided.desired
         assert all(after <= jobs for name, jobs in decided.size.limits.items() if "budget" in name and jobs is not None)
     # A slot is one Job's, and a name too.
     taken = {job.slot for job in jobs if job.unfinished}
@@ -70,8 +71,11 @@ def test_every_decision(
     # What runs is left alone: in the plan are Jobs that do not go on, finished ones, and suspended ones that are not needed.
     ended = [removal.name for removal in decided.end]
     assert set(ended) <= {job.name for job in jobs if job.state is not JobState.ACTIVE and job.stuck is not None}
-    gone = {JobState.SUCCEEDED, JobState.FAILED} | ({JobState.SUSPENDED} if queue.depth == 0 else set())
-    assert {job.state for job in decided.remove} <= gone
+    off = resource.spec.when_suspended == "Stop" and (resource.spec.suspend or scaling.max_jobs == 0)
+    gone = {JobState.SUCCEEDED, JobState.FAILED} | ({JobState.SUSPENDED} if queue.depth == 0 or off else set())
+    assert {job.state for job in decided.remove if not job.stopped} <= gone
+    wanted = {id(job) for job in jobs if job.state in {JobState.PENDING, JobState.ACTIVE} and job.uid and not job.stopped}
+    assert {id(job) for job in decided.stop} == (wanted if off else set())
     # Unknown is not zero.
     if queue.depth is None:
         assert (decided.launches, decided.reason, decided.desired) == ((), "DepthUnknown", unfinished)
@@ -81,7 +85,7 @@ def test_every_decision(
     # While Jobs fail: one probe at most, when its time has come, and nothing beside it.
     if decided.backoff is not None and decided.launches:
         assert len(decided.launches) == 1
-        assert not any(job.unfinished and decided.backoff.failures.include(job) for job in jobs)
+        assert not any(job.unfinished and not job.stopped and decided.backoff.failures.include(job) for job in jobs)
         assert now >= decided.backoff.retry_at
     _tells_all(resource, decided)
 
