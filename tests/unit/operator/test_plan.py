@@ -12,7 +12,7 @@ from siorg_operator.decide.connections import CONNECTIONS_PER_JOB
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.plan import Launch, Plan, plan
 from siorg_operator.decide.sizing import LimitName
-from siorg_operator.decide.state import Ending, Job, JobState, QueueState, Stuck
+from siorg_operator.decide.state import ConnectionLimit, Ending, Job, JobState, QueueState, Stuck
 from siorg_operator.decide.status import compose
 from siorg_operator.decide.wording import intent, limit
 from support.operator_values import (
@@ -126,6 +126,12 @@ def test_connections_of_its_own_jobs_are_no_others() -> None:
     assert decided.size.limits["connection budget"] == (100 - 20 - 54 - 5) // CONNECTIONS_PER_JOB
 
 
+def test_looks_soon_whether_connections_became_free_for_nobody_tells() -> None:
+    hourly = {"pollIntervalSeconds": 3600, "maxJobs": 50}
+    assert decide(10_000, reading=FULL, scaling=hourly).wake_seconds == 5.0
+    assert decide(10_000, scaling=hourly).wake_seconds is None
+
+
 def test_learns_the_rates_of_a_job_from_the_newest_that_ended_items_and_remembers_them() -> None:
     old = [ended(-1000 - n, slot=n, summary=summary(1000, seconds=1)) for n in range(5)]
     new = [ended(-10 - n, slot=n, round_=2, summary=summary(60, seconds=30, requests=15)) for n in range(20)]
@@ -226,6 +232,10 @@ HOLDS: list[tuple[SiorgSyncWorker, QueueState, str, str]] = [
         "held back: the database's setting siorg.sync_enabled is false"),
     (worker(), queue_of(500, max_connections=100, other_connections=94), "ConnectionBudget",
         "94 in use by others − 5 left free) / 3 a Job; raise max_connections, or end sessions that nobody needs"),
+    (worker(), queue_of(500, max_connections=97, role=ConnectionLimit("role", "siorg", 8, 1)), "ConnectionBudget",
+        "5 left free) / 3 a Job; raise the role's limit (ALTER ROLE … CONNECTION LIMIT), or give others a role of their own"),
+    (worker(), queue_of(500, max_connections=97, database=ConnectionLimit("database", "d", 8, 2)), "ConnectionBudget",
+        "2 in use by others − 5 left free) / 3 a Job; raise the database's limit (ALTER DATABASE … CONNECTION LIMIT)"),
     (worker(), queue_of(500, siorg_paused_seconds=90.0), "SiorgRateLimited",
         "held back: SIORG asked for no requests until 2026-11-24T12:01:30Z"),
     (worker(), queue_of(500, token_error="the Secret sync/token is not there"), "SecretMissing",
