@@ -76,6 +76,11 @@ REASONS: dict[tuple[str, str, str], str] = {
     ("core/siorg_queue/session.py", "beginning", "setting.since <= server_version"): "but on the very version that brought it",
     ("core/siorg_queue/session.py", "check", "encoding is not None and"): "PostgreSQL and PgBouncer tell it of each connection",
     (
+        "job/siorg_job/sync/unit.py",
+        "_extinguish",
+        "resolution is None and base is not None and base.get(UnitField.IS_ACTIVE) is False",
+    ): "no question is open about an end that has been applied: it ended with that",
+    (
         "job/siorg_job/sync/apply.py",
         "_resettled",
         "entry.entity_type is EntityType.UNIT and",
