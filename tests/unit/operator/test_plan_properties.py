@@ -74,8 +74,8 @@ def test_every_decision(
     off = resource.spec.when_suspended == "Stop" and (resource.spec.suspend or scaling.max_jobs == 0)
     gone = {JobState.SUCCEEDED, JobState.FAILED} | ({JobState.SUSPENDED} if queue.depth == 0 or off else set())
     assert {job.state for job in decided.remove if not job.stopped} <= gone
-    wanted = {id(job) for job in jobs if job.state in {JobState.PENDING, JobState.ACTIVE} and job.uid and not job.stopped}
-    assert {id(job) for job in decided.stop} == (wanted if off else set())
+    wanted = {job.name for job in jobs if job.state in {JobState.PENDING, JobState.ACTIVE} and job.uid and not job.stopped}
+    assert {job.name for job in decided.stop} == (wanted if off else set())
     # Unknown is not zero.
     if queue.depth is None:
         assert (decided.launches, decided.reason, decided.desired) == ((), "DepthUnknown", unfinished)

@@ -172,7 +172,7 @@ CONDITIONS: list[tuple[QueueState, list[Job], dict[str, Any], list[str]]] = [
         "ScalingActive False DepthUnknown: The queue cannot be read: the database at db:5432 does not answer: check that it runs",
     ]),
     (queue_of(9), [SIORG_AWAY], {}, [
-        f"Ready False SiorgUnavailable: {AWAY}: {SIORG_AWAY.message}); one probe Job may leave at 2026-11-24T12:00:01Z. {ADVICE}",
+        f"Ready False SiorgUnavailable: {AWAY}: {SIORG_AWAY.message}); one probe Job may leave at 2026-11-24T12:00:02Z. {ADVICE}",
         "SiorgAvailable False SiorgUnavailable",
         "ScalingActive False SiorgUnavailable: Nothing but single probe Jobs is launched: SIORG does not answer (1",
     ]),
