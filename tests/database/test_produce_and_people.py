@@ -144,9 +144,11 @@ def test_retrying_opens_failed_items_with_all_their_attempts(queue: Queue) -> No
     queue.insert(1, status="'FAILED'", attempts="3", error_details="""'{"kind": "x", "resolution": "MERGE"}'""")
     queue.insert(2, status="'FAILED'", attempts="3")
     queue.insert(3, status="'COMPLETED'")
+    fourth = queue.insert(4, status="'FAILED'")
+    assert queue.decisions.retry(ids=[fourth]) == 1
     assert queue.decisions.retry(codes=[1]) == 1
     assert queue.decisions.retry() == 1
-    first, second, third = queue.rows()
+    first, second, third, _ = queue.rows()
     assert (first["status"], first["attempts"], first["error_details"]) == ("PENDING", 0, {"resolution": "MERGE"})
     assert (second["status"], third["status"]) == ("PENDING", "COMPLETED")
 

@@ -27,7 +27,7 @@ _QUEUE_TESTS = (
     *_files("tests/database", "test_*.py", "claim finish turns held needed_at produce_and_people observe values"),
     "tests/database/test_beside_release_0_1_0.py",
     "tests/database/test_migrations.py",
-    *_files(_SYNC, "test_*.py", "failures open_conflicts changes_while_waiting held"),
+    *_files(_SYNC, "test_*.py", "failures open_conflicts changes_while_waiting held ended_organizations"),
 )
 _QUEUE_PROCESSES = _files(_CHAOS, "test_*.py", "killed_workers claims lease_keeper locks")
 _SYNC_TESTS = (
@@ -75,6 +75,8 @@ AREAS = (
 REASONS: dict[tuple[str, str, str], str] = {
     ("core/siorg_queue/session.py", "beginning", "setting.since <= server_version"): "but on the very version that brought it",
     ("core/siorg_queue/session.py", "check", "encoding is not None and"): "PostgreSQL and PgBouncer tell it of each connection",
+    ("core/siorg_queue/sql/produce.sql", "enqueue_lock", "> → >="): "a count is asked for so that what is counted runs",
+    ("job/siorg_job/drain/loop.py", "Drain._take_more", "max(self._next_claim - now, 0.05)"): "only how soon it looks again",
     (
         "job/siorg_job/sync/unit.py",
         "_extinguish",

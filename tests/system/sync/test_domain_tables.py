@@ -157,6 +157,16 @@ def test_a_persons_name_is_kept_and_where_siorg_renames_too_asked_about_once(syn
     assert (_row(synced)["name"], _history(synced)) == ("Nossa", ["CREATION"])
 
 
+def test_what_siorgs_table_has_not_is_ended_by_an_end_alone(synced: World) -> None:
+    _publish(synced, {7: "Comitê"})
+    for code, operation in ((6, "UPDATE"), (99, "EXTINCTION")):
+        item = synced.sync(code, entity="CATEGORY", operation=operation)
+        assert (item["status"], item["error_details"]["kind"]) == ("FAILED", "not_found")
+    assert _row(synced)["is_active"]
+    assert synced.sync(6, entity="CATEGORY", operation="EXTINCTION")["status"] == "COMPLETED"
+    assert not _row(synced)["is_active"]
+
+
 def _by_command(world: World, id_: UUID) -> None:
     world.resolve_by_command(id_, "--keep-local")
     world.drain()

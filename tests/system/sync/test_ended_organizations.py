@@ -410,6 +410,20 @@ def test_what_people_are_asked_about_units_of_an_ended_organization_is_part_of_t
     )  # fmt: skip
 
 
+def test_what_people_were_asked_about_its_units_since_then_ends_with_the_decision(world: World) -> None:
+    _end(world, A, 900, 901, 902)
+    _everything(world)
+    _deactivate(world)
+    world.connection.execute(
+        "INSERT INTO siorg_sync_queue (entity_type, siorg_code, operation, payload, status, detected_changes)"
+        " VALUES ('UNIT', 902, 'UPDATE', '{}', 'CONFLICT', '{\"name\": {}}')"
+    )
+    world.drain()
+    assert not world.organization(A)["is_active"]
+    assert _open(world) == []
+    assert world.items(902)[-1]["last_error"] == "the unit ended with its organization"
+
+
 def test_a_unit_in_dispute_leaves_an_ended_organization(world: World) -> None:
     world.edit(902, name="Nossa")
     world.siorg.change(902, nome="Nova")

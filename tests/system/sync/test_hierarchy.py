@@ -171,6 +171,17 @@ def test_a_loop_seen_one_unit_at_a_time_never_becomes_one_here(world: World) -> 
     assert world.unit(901)["name"] == "Unidade 901"
 
 
+def test_nobody_runs_round_a_loop_that_somebody_made_here_by_hand(world: World) -> None:
+    world.have_line(900, 901)
+    with world.connection.transaction():
+        world.connection.execute("SET LOCAL session_replication_role = 'replica'")
+        world.connection.execute("UPDATE organizational_units SET parent_id = (SELECT id FROM organizational_units"
+                                 " WHERE siorg_code = 901) WHERE siorg_code = 900")  # fmt: skip
+    world.siorg.publish(siorg_row(905, 901))
+    assert world.sync(905)["status"] == "COMPLETED"
+    world.edit(900, parent_id=None)  # all paths are looked at after each test
+
+
 def test_a_unit_too_deep_fails_alone_and_brings_no_parents_along(world: World) -> None:
     world.setting("units.max_hierarchy_depth", "3")  # likewise
     world.siorg.publish_line(900, 901, 902, 903)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siorg_job.sync.merge import differences, merge, remote_unit_values
-from siorg_job.sync.merge_base import next_raw
+from siorg_job.sync.merge_base import Base, next_raw, next_record
 from siorg_job.sync.model import Conflict, UnitField, Value, comparable
 from siorg_job.sync.resolution import Resolution, ResolutionError, read_resolution
 
@@ -210,3 +210,12 @@ def test_a_copy_whose_disputed_field_cannot_be_read_is_refused_by_its_key() -> N
     said = {"resolution": "MERGE", "merged_payload": {"contato": [{"telefone": 5.5}]}}
     with pytest.raises(ResolutionError, match=r"merged_payload\.contato"):
         read_resolution(said, UnitField, changes=_CHANGES, payload=_COPY, values_of=remote_unit_values)
+
+
+def test_of_fields_that_are_one_value_none_is_recorded_where_one_is_not_siorgs() -> None:
+    place = (frozenset({UnitField.PARENT, UnitField.ORGANIZATION}),)
+    base = Base({UnitField.PARENT: 1, UnitField.ORGANIZATION: 10})
+    after: dict[str, Value] = {UnitField.PARENT: 5, UnitField.ORGANIZATION: 20}
+    remote: dict[str, Value] = {UnitField.PARENT: 2, UnitField.ORGANIZATION: 20}
+    assert next_record(base, after, remote, (), together=place).values == base.values
+    assert next_record(base, {**after, UnitField.PARENT: 2}, remote, (), together=place).values == remote
