@@ -14,9 +14,9 @@ from support.simulation.broken import all_found
 from support.simulation.world import Outcome, run
 
 
-def _quietly(seed: int, hours: float, *, connections: bool) -> Outcome:
+def _quietly(seed: int, hours: float) -> Outcome:
     logging.disable(logging.WARNING)
-    return run(seed, hours, check_connections=connections)
+    return run(seed, hours)
 
 
 def main() -> int:
@@ -25,7 +25,6 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=5.0, help="simulated, of each world (default 5; the last one is calm)")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 2))
     parser.add_argument("--story", action="store_true", help="tell what happens in each world, line by line")
-    parser.add_argument("--connections", action="store_true", help="the server's connection limit must hold, too")
     parser.add_argument(
         "--broken", nargs="?", const="", metavar="WORDS", help="break the operator on purpose, one way after the other"
     )
@@ -36,10 +35,10 @@ def main() -> int:
         return _broken(arguments.broken, arguments.workers)
     if arguments.story:
         logging.disable(logging.WARNING)
-        told = [run(seed, arguments.hours, check_connections=arguments.connections, tell=print) for seed in seeds]
+        told = [run(seed, arguments.hours, tell=print) for seed in seeds]
         print(*told, sep="\n")  # noqa: T201 - a program for people
         return 1 if any(outcome.violations for outcome in told) else 0
-    return _all(seeds, arguments.hours, arguments.workers, connections=arguments.connections)
+    return _all(seeds, arguments.hours, arguments.workers)
 
 
 def _broken(words: str, workers: int) -> int:
@@ -50,10 +49,10 @@ def _broken(words: str, workers: int) -> int:
     return 1 if missed else 0
 
 
-def _all(seeds: range, hours: float, workers: int, *, connections: bool) -> int:
+def _all(seeds: range, hours: float, workers: int) -> int:
     began, failed, jobs, items = time.monotonic(), 0, 0, 0
     with ProcessPoolExecutor(workers) as pool:
-        for number, outcome in enumerate(pool.map(partial(_quietly, hours=hours, connections=connections), seeds), 1):
+        for number, outcome in enumerate(pool.map(partial(_quietly, hours=hours), seeds), 1):
             jobs, items, failed = jobs + outcome.jobs, items + outcome.done, failed + bool(outcome.violations)
             print(f"{number}/{len(seeds)}  {outcome}", flush=True)  # noqa: T201
     seconds = time.monotonic() - began

@@ -176,8 +176,7 @@ class Judge:
     # -- SIORG and the database -----------------------------------------------------------------------------------------
 
     def no_connection_left(self) -> None:
-        if self.world.check_connections:
-            self.violate("connection limit exceeded", f"{self.world.database.of_jobs} of Jobs")
+        self.violate("connection limit exceeded", f"{self.world.database.of_jobs} of Jobs")
 
     def siorg_was_away(self, since: float) -> None:
         """Jobs that were launched meanwhile are probes."""

@@ -49,7 +49,7 @@ class Scene(World):
         events = VirtualTimeLoop()
         self._starts, self._takes, self._crashes = start_seconds, item_seconds, crashes
         self._troubles = {"SIORG away": siorg_down, "image": cannot_start}
-        super().__init__(settings, events, check_connections=False, tell=None)
+        super().__init__(settings, events, tell=None)
         self.is_calm = True
         (self.owner_of_all,) = self.owners
         self.queue = self.owner_of_all.queue

@@ -79,10 +79,9 @@ class Owner:
 class World:
     """Everything, and how it goes wrong."""
 
-    def __init__(self, drawn: Settings, events: VirtualTimeLoop, *, check_connections: bool, tell: Tell | None) -> None:
+    def __init__(self, drawn: Settings, events: VirtualTimeLoop, *, tell: Tell | None) -> None:
         self.settings = drawn
         self._tell = tell
-        self.check_connections = check_connections
         self.pick = random.Random(drawn.seed)
         self.is_calm = False
         self.leader: OperatorProcess | None = None
@@ -371,13 +370,13 @@ class _Errors(logging.Handler):
         self._found("error logged", f"{record.getMessage()} {trace}")
 
 
-def run(seed: int, hours: float = 5.0, *, check_connections: bool = False, tell: Tell | None = None) -> Outcome:
+def run(seed: int, hours: float = 5.0, *, tell: Tell | None = None) -> Outcome:
     """Live through the world of a seed. ``tell``: is given its story, line by line."""
     began, events = time.process_time(), VirtualTimeLoop()
     state, root = random.getstate(), logging.getLogger()
     random.seed(seed)  # the operator's jitter
     with in_virtual_time(events), asyncio.Runner(loop_factory=lambda: events) as runner:
-        world = World(settings(seed, hours), events, check_connections=check_connections, tell=tell)
+        world = World(settings(seed, hours), events, tell=tell)
         events.set_exception_handler(lambda _, about: world.judge.violate("crash", str(about.get("exception") or about)))
         errors = _Errors(world.judge.violate)
         root.addHandler(errors)
