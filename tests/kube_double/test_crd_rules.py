@@ -97,6 +97,7 @@ def test_the_smallest_manifest_is_filled_in(kube: Kube) -> None:
     stored = kube.create(manifest(), dryRun="All", fieldValidation="Strict")
     assert stored["spec"] == {
         "suspend": False,
+        "whenSuspended": "Drain",
         "mode": "Active",
         "database": {"urlSecretRef": {"name": "database", "key": "DATABASE_URL"}},
         "siorg": {"url": "https://api.siorg.gov.br", "maxRequestsPerSecond": 50, "allowInsecure": False},

@@ -158,12 +158,12 @@ class CronJobs:
         """What launches the first discovery, once its CronJob is there and starts Jobs by the clock; empty: nothing now."""
         name, reading = manifests.cron_job_name(resource, "discovery"), queue.reading
         state = next((cron_job for cron_job in found if cron_job.name == name), None)
-        if state is None or not resource.spec.discovery.enabled or discovery_has_begun(resource, found, runs):
+        if state is None or discovery_has_begun(resource, found, runs):
             return []
         manifest = manifests.cron_job(resource, "discovery")
-        applied = manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION]
+        applied = manifest["metadata"]["annotations"][manifests.APPLIED_ANNOTATION] if resource.spec.discovery.enabled else None
         if there := [run for run in runs if run.component == "discovery"]:
-            # It has not begun, and may never (an image that is not there): as it is written now it may.
+            # It has not begun, and may never (an image that is not there): as it is written now it may, or shall not.
             return [
                 Request(
                     f"remove {run.name}", Reason.REMOVAL_REFUSED, partial(self._cluster.remove_run, resource, run.name, run.uid)
@@ -171,7 +171,7 @@ class CronJobs:
                 for run in there
                 if run.applied not in {"", applied}
             ]
-        if state.suspended or manifest["spec"]["suspend"] or not self._is_as_applied(state, applied):
+        if applied is None or state.suspended or manifest["spec"]["suspend"] or not self._is_as_applied(state, applied):
             return []
         # Where the database says no, or the Secret is not there yet, it would come too early, and there is no second one.
         if not isinstance(reading, Reading) or not reading.sync_enabled or queue.siorg_token_error is not None:

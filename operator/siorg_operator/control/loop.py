@@ -221,7 +221,7 @@ class Controller:
             found.show(body)
             return
         loop = self.loops[uid] = ControlLoop(self._context, body)
-        self._tasks[loop] = asyncio.create_task(self._run(loop), context=self._outer)
+        self._tasks[loop] = asyncio.create_task(self._run(loop), context=self._outer.copy())
 
     async def _run(self, loop: ControlLoop) -> None:
         """Run a loop, whatever happens: a bug of ours must not leave a resource alone."""

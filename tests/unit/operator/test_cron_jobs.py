@@ -303,6 +303,14 @@ def test_a_first_discovery_that_cannot_begin_is_launched_anew_as_it_is_corrected
     assert (cluster.cron_runs[0].applied == before) == begun
 
 
+def test_a_first_discovery_that_cannot_begin_does_not_outlive_its_cron_job() -> None:
+    cluster = new()
+    assert passes(cluster, 3).count(FIRST) == 1
+    cluster.edit_spec(discovery={"enabled": False})
+    assert passes(cluster, 4).count("remove siorg-discovery-first") == 1
+    assert "siorg-discovery" not in cluster.cron_jobs
+
+
 def test_a_refused_first_discovery_is_told_and_tried_again() -> None:
     cluster = new()
     cluster.refuses = refusing(FIRST, code=403)
