@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from siorg_queue import Decisions, EntityType
+from siorg_queue import Decisions, EntityType, NewItem, Operation, transaction
 from support.queue import Queue
 
 _END = """'{"is_active": {"local": true, "remote": false}}'"""
@@ -24,7 +26,18 @@ def test_what_is_held_is_listed_with_its_one_field_and_is_no_conflict(queue: Que
     assert ends.reason == "12 of 100 units would end"
     assert [row.code for row in queue.decisions.held(organization=1)] == [1]
     assert [row.siorg_code for row in queue.decisions.conflicts()] == [3]
-    assert [row.siorg_code for row in queue.decisions.conflicts(id=end)] == [1]
+    (conflict,) = queue.decisions.conflicts(id=end)
+    assert (conflict.siorg_code, type(conflict.entity_type), type(conflict.operation)) == (1, EntityType, Operation)
+
+
+def test_an_end_that_is_over_keeps_no_other_from_being_held_and_one_that_waits_does(queue: Queue) -> None:
+    queue.insert(1, operation="EXTINCTION", status="'COMPLETED'")
+    queue.insert(2, operation="EXTINCTION")
+    items = [NewItem(EntityType.UNIT, code, Operation.EXTINCTION, {}) for code in (1, 2)]
+    changes = [{"is_active": {"local": True, "remote": False}}] * 2
+    with transaction(queue.connection):
+        queue.store.hold_within(items, changes, "12 of 100 units would end", asked_at=datetime.now(UTC))
+    assert [row.code for row in queue.decisions.held()] == [1]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from siorg_job.settings import Settings
 from siorg_job.sync.limits import Ends, Limits, ends_beyond, names_beyond
+
+
+def test_they_are_what_the_settings_say() -> None:
+    said = {"SIORG_MAX_ENDS": "3", "SIORG_MAX_ENDS_PERCENT": "4", "SIORG_MAX_ENDS_TOTAL_PERCENT": "5"}
+    settings = Settings.from_environment({"DATABASE_URL": "postgresql://u@h/d", **said})
+    assert Limits.of(settings) == Limits(3, 4, 5)
+
 
 _REST = Ends(100_000, 0)
 """All other organizations: 2 % of them are more than any one of these may."""
