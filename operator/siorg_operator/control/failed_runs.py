@@ -25,7 +25,7 @@ def last_runs(
         if not cron_spec(resource, component).enabled:
             continue
         remembered = None if resource.status.failed_runs is None else resource.status.failed_runs.of(component)
-        good, failed = [], [] if remembered is None else [remembered]
+        good, failed = list[datetime](), list[FailedRun]() if remembered is None else [remembered]
         for run in runs:
             finished_at = moment(run.finished_at) if run.component == component else None
             if finished_at is None or run.stopped or (remembered is not None and run.name == remembered.job):
@@ -34,13 +34,14 @@ def last_runs(
             if run.failure:
                 failed.append(FailedRun(job=run.name, time=at, message=run.failure))
             else:
-                good.append((at, run.name))
+                good.append(at)
         name = cron_job_name(resource, component)
         told = [moment(state.succeeded_at) for state in cron_jobs if state.name == name]
-        good += [(min(at, now), "") for at in told if at is not None]
+        good += [min(at, now) for at in told if at is not None]
         last = max(failed, key=_order, default=None)
         if last is not None or good:
-            found[component] = last if last is not None and _order(last) > max(good, default=(last.time, "")) else None
+            # Times are whole seconds. Of two ends in one the good one counts as the later: it is what somebody started by hand.
+            found[component] = last if last is not None and all(last.time > at for at in good) else None
     return found
 
 

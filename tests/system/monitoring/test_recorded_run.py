@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from siorg_queue import Connection
 from support.cluster import small_cluster
 from support.fleet import Fleet, eventually
 from support.job import job_environment
@@ -26,12 +27,11 @@ from support.kube import condition
 from support.monitoring import TARGET_LABELS, alerts, dashboard, grouped_by, metrics_of, queries
 from support.operator_process import Operator
 from support.prometheus import MISSING, PROGRAM, Prometheus, Target
-from support.queue import verify
+from support.queue import number, verify
 from support.siorg_server import SiorgServer
 from support.siorg_world import ORGANIZATION, UNITS, World, siorg_world, unit_codes
 
-ALONE, PLAIN, CONFLICTS, FAILURES, REFUSED, DURING_THE_OUTAGE = 2, 60, 12, 12, 40, 20
-ITEMS = ALONE + PLAIN + CONFLICTS + FAILURES + REFUSED + DURING_THE_OUTAGE
+PLAIN, CONFLICTS, FAILURES, REFUSED, DURING_THE_OUTAGE = 60, 12, 12, 40, 20
 """So many come to an end in a run."""
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -98,11 +98,13 @@ def live(world: World, operator: Operator, be_read: Callable[[], None]) -> None:
     )
     verify(world.connection, "1 day", drift=2)
     world.wait_for_condition("Ready", "True")
+    world.kube.wait_for("jobs", "sync-discovery-first", lambda job: condition(job, "Complete") == "True", seconds=60)
+    world.wait_until_drained()
     be_read()
 
     world.siorg.control("PUT", "latency", {"latency": "30"})
     world.siorg.control("PUT", "faults", {"faults": "status=500:0.4"})
-    world.enqueue(PLAIN)
+    enqueue(world, "UPDATE", unit_codes(world.siorg.url)[:PLAIN])
     enqueue(world, "MERGE", unit_codes(world.siorg.url)[-CONFLICTS:])  # SIORG does not say with whom: a CONFLICT
     enqueue(world, "UPDATE", list(range(UNKNOWN, UNKNOWN + FAILURES)))  # FAILED
     world.wait_until_drained()
@@ -110,13 +112,13 @@ def live(world: World, operator: Operator, be_read: Callable[[], None]) -> None:
 
     assert world.cluster.server is not None
     with world.cluster.server.fault(verb="create", resource="jobs", namespace=world.namespace, status=500) as refused:
-        world.enqueue(REFUSED)
+        enqueue(world, "UPDATE", unit_codes(world.siorg.url)[:REFUSED])
         # The operator hears of the work at once, before the worker alone has done it.
         eventually(lambda: refused.hits >= 2)
     world.wait_until_drained()
 
     world.siorg.control("PUT", "down", {"down": True})
-    world.enqueue(DURING_THE_OUTAGE)
+    enqueue(world, "UPDATE", unit_codes(world.siorg.url)[:DURING_THE_OUTAGE])
     world.kube.patch("cronjobs", "sync-discovery", {"spec": {"jobTemplate": {"spec": {"backoffLimit": 0}}}})
     world.kube.job_from_cronjob("sync-discovery", "in-vain")
     world.wait_for_condition("SiorgAvailable", "False", "SiorgUnavailable")
@@ -187,7 +189,7 @@ def metrics_at(url: str) -> str:
 
 
 @pytest.mark.timeout(300)  # half a minute alone, a minute and a half beside two busy neighbours
-def test_a_real_run_answers_everything_that_is_asked(database_url: str, tmp_path: Path) -> None:
+def test_a_real_run_answers_everything_that_is_asked(database_url: str, connection: Connection, tmp_path: Path) -> None:
     since = time.time()
     with recorded_run(database_url, tmp_path) as (exposed, prometheus):
         everything_is_exposed(exposed)
@@ -195,7 +197,7 @@ def test_a_real_run_answers_everything_that_is_asked(database_url: str, tmp_path
             pytest.skip("every metric and label is exposed; to ask the queries " + MISSING.format("prometheus"))
         every_query_has_an_answer_and_every_legend_its_labels(prometheus, since)
         every_alert_can_be_asked(prometheus, since)
-        every_item_is_counted_once(prometheus, since)
+        every_item_is_counted_once(prometheus, since, number(connection, "SELECT count(*) FROM siorg_sync_queue"))
         the_variables_offer_what_there_is(prometheus, since)
 
 
@@ -227,7 +229,7 @@ def every_alert_can_be_asked(prometheus: Prometheus, since: float) -> None:
         prometheus.values(alert["expr"], since)
 
 
-def every_item_is_counted_once(prometheus: Prometheus, since: float) -> None:
+def every_item_is_counted_once(prometheus: Prometheus, since: float, items: int) -> None:
     def last(expression: str) -> float:
         ((_, values),) = prometheus.values(expression, since)
         return values[-1]
@@ -236,11 +238,11 @@ def every_item_is_counted_once(prometheus: Prometheus, since: float) -> None:
         by_jobs = last('sum(siorg_operator_items_total{outcome!~"retried|released"})')
         return by_jobs, last('sum(siorg_sync_operations_total{status!="PENDING"})')
 
-    eventually(lambda: sum(counted()) >= ITEMS)  # the last Job's are exposed at once, and read with the next scrape
+    eventually(lambda: sum(counted()) >= items)  # the last Job's are exposed at once, and read with the next scrape
     by_jobs, by_the_worker = counted()
     assert by_jobs > 0
     assert by_the_worker > 0
-    assert by_jobs + by_the_worker == ITEMS
+    assert by_jobs + by_the_worker == items
     # What is tried again, or was given back, has come to an outcome too.
     assert last("sum(siorg_operator_item_duration_seconds_count)") == last("sum(siorg_operator_items_total)")
 
