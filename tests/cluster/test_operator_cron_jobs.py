@@ -250,8 +250,9 @@ def test_a_job_that_runs_ends_before_its_disabled_cron_job_goes(world: World) ->
 
     world.kube.wait_for("cronjobs", "sync-discovery", lambda found: found["spec"]["suspend"] is True)
     world.release()
-    complete(world, "sync-discovery-first")
     world.kube.wait_gone("cronjobs", "sync-discovery")
+    row = world.connection.execute("SELECT count(*) AS n FROM siorg_sync_queue").fetchone()
+    assert row == {"n": UNITS}
 
 
 def test_discovery_that_fails_is_told_until_it_succeeds(world: World) -> None:
@@ -260,7 +261,7 @@ def test_discovery_that_fails_is_told_until_it_succeeds(world: World) -> None:
     world.cluster.kubelet.images[FAILING] = [sys.executable, "-c", "import sys; sys.exit(1)"]
     world.create(world.resource(job={"image": FAILING}, **BOTH))
 
-    told = world.wait_for_condition("Degraded", "True", "DiscoveryFailing")["message"]
+    told = world.wait_for_condition("Degraded", "True", "DiscoveryFailing", seconds=120)["message"]  # after its retries
     assert "kubectl logs job/sync-discovery-first" in told
     assert operator.metric("siorg_operator_cron_job_failing", "discovery") == 1
 

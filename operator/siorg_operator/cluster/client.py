@@ -231,8 +231,11 @@ class Kubernetes:
                 raise ClusterError(f"a Job {name} exists that {about}", 409) from None
 
     async def remove_run(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
-        """Remove a Job of a CronJob. One that is gone is no error, and another one that has its name by now is left alone."""
+        """Remove a Job of a CronJob that has not begun. One that is gone is no error, another one of its name is left alone."""
         namespace = resource.metadata.namespace
+        pods = await self._list("pods", namespace, labelSelector=f"{_CONTROLLER_UID_LABEL}={uid}")
+        if any(pod.running or pod.exit_code is not None for pod in map(pod_record, pods["items"])):
+            return  # it has begun, although the Job controller has not said so yet
         deleted = self._or_none("delete", "jobs", namespace, name, _deletion(uid))
         await _of_uid(uid, deleted, partial(self._read_job, namespace, name))
 
