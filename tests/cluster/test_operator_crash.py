@@ -197,7 +197,7 @@ def test_nobody_dies(world: World, server: ApiServer) -> None:
     drain_with_a_crash(world, killer, "before")
     kinds = Counter(killer.writes)
     assert kinds["create jobs"] == MAX_JOBS + 1  # and the first discovery
-    assert kinds["patch cronjobs"] == 2
+    assert 2 <= kinds["patch cronjobs"] <= 4  # discovery is suspended while the first one runs
     assert kinds["delete jobs"] == MAX_JOBS - 1
     assert kinds["create events"] >= 2
     assert kinds["patch siorgsyncworkers"] >= 3
