@@ -19,23 +19,25 @@ class Needles(Generic[AnyStr]):
         self._lengths: dict[AnyStr, dict[int, int]] = {}
         """By their beginnings, how many there are of each length."""
 
-    def add(self, needle: AnyStr) -> None:
-        """Look for it from now on; it has ``SHORTEST`` characters at least."""
-        self._count[needle] = self._count.get(needle, 0) + 1
-        if self._count[needle] == 1:
-            lengths = self._lengths.get(needle[:SHORTEST], {})
-            self._lengths[needle[:SHORTEST]] = {**lengths, len(needle): lengths.get(len(needle), 0) + 1}
+    def add(self, *needles: AnyStr) -> None:
+        """Look for them from now on; each has ``SHORTEST`` characters at least."""
+        for needle in needles:
+            self._count[needle] = self._count.get(needle, 0) + 1
+            if self._count[needle] == 1:
+                lengths = self._lengths.get(needle[:SHORTEST], {})
+                self._lengths[needle[:SHORTEST]] = {**lengths, len(needle): lengths.get(len(needle), 0) + 1}
 
-    def discard(self, needle: AnyStr) -> None:
-        """Undo one ``add`` of it."""
-        self._count[needle] -= 1
-        if self._count[needle] == 0:
-            del self._count[needle]
-            lengths = dict(self._lengths[needle[:SHORTEST]])
-            lengths[len(needle)] -= 1
-            self._lengths[needle[:SHORTEST]] = {length: count for length, count in lengths.items() if count}
-            if not self._lengths[needle[:SHORTEST]]:
-                del self._lengths[needle[:SHORTEST]]
+    def discard(self, *needles: AnyStr) -> None:
+        """Undo one ``add`` of each."""
+        for needle in needles:
+            self._count[needle] -= 1
+            if self._count[needle] == 0:
+                del self._count[needle]
+                lengths = dict(self._lengths[needle[:SHORTEST]])
+                lengths[len(needle)] -= 1
+                self._lengths[needle[:SHORTEST]] = {length: count for length, count in lengths.items() if count}
+                if not self._lengths[needle[:SHORTEST]]:
+                    del self._lengths[needle[:SHORTEST]]
 
     def __len__(self) -> int:
         return len(self._count)

@@ -153,12 +153,9 @@ class Redactor:
             plain=frozenset(plain),
             cores=frozenset(core for part in plain for core in _cores_of(part)),
         )
-        for form in known.forms:
-            self._forms.add(form)
-        for part in known.plain:
-            self._plain.add(part)
-        for core in known.cores:
-            self._cores.add(core)
+        self._forms.add(*known.forms)
+        self._plain.add(*known.plain)
+        self._cores.add(*known.cores)
 
     def _forget(self) -> None:
         """Forget what has not been used for long enough."""
@@ -170,12 +167,9 @@ class Redactor:
             if number < surplus or now - since >= _FORGOTTEN_AFTER_SECONDS:
                 del self._retired[secret]
                 known = self._known.pop(secret)
-                for form in known.forms:
-                    self._forms.discard(form)
-                for part in known.plain:
-                    self._plain.discard(part)
-                for core in known.cores:
-                    self._cores.discard(core)
+                self._forms.discard(*known.forms)
+                self._plain.discard(*known.plain)
+                self._cores.discard(*known.cores)
 
     def text(self, text: str) -> str:
         """Return ``text`` without the secrets."""

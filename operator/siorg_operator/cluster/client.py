@@ -133,8 +133,7 @@ class Kubernetes:
     async def end(self, resource: SiorgSyncWorker, removal: Removal) -> None:
         """A deadline in the past makes the Job controller end it, and keeps it as history."""
         name, namespace = removal.name, resource.metadata.namespace
-        pods = await self._list("pods", namespace, labelSelector=f"{_CONTROLLER_UID_LABEL}={removal.uid}")
-        if any(pod.running and pod.deleted_at is None for pod in map(pod_record, pods["items"])):
+        if any(pod.running and pod.deleted_at is None for pod in await self._pods_of(namespace, removal.uid)):
             raise ClusterError(f"Job {name} is not ended: its pod has come to run, although no watch has shown it yet")
         annotations = {manifests.STUCK_ANNOTATION: f"{removal.stuck.reason}: {removal.stuck.message}"}
         if removal.last_words:
@@ -168,6 +167,11 @@ class Kubernetes:
 
     async def _read_job(self, namespace: str, name: str) -> Body | None:
         return await self._or_none("get", "jobs", namespace, name)
+
+    async def _pods_of(self, namespace: str, uid: str) -> list[PodRecord]:
+        """A Job's, as they are now: watches and the Job controller tell later."""
+        found = await self._list("pods", namespace, labelSelector=f"{_CONTROLLER_UID_LABEL}={uid}")
+        return [pod_record(pod) for pod in found["items"]]
 
     # -- the resource's other things ----------------------------------------------------------------------------------
 
@@ -233,8 +237,7 @@ class Kubernetes:
     async def remove_run(self, resource: SiorgSyncWorker, name: str, uid: str) -> None:
         """Remove a Job of a CronJob that has not begun. One that is gone is no error, another one of its name is left alone."""
         namespace = resource.metadata.namespace
-        pods = await self._list("pods", namespace, labelSelector=f"{_CONTROLLER_UID_LABEL}={uid}")
-        if any(pod.running or pod.exit_code is not None for pod in map(pod_record, pods["items"])):
+        if any(pod.running or pod.exit_code is not None for pod in await self._pods_of(namespace, uid)):
             return  # it has begun, although the Job controller has not said so yet
         deleted = self._or_none("delete", "jobs", namespace, name, _deletion(uid))
         await _of_uid(uid, deleted, partial(self._read_job, namespace, name))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siorg_operator.cluster.connection import REQUEST_SECONDS
-from siorg_operator.cluster.leader import Observed, answer_seconds, held, leads_until, observe, released, remaining
+from siorg_operator.cluster.lease import Observed, answer_seconds, held, leads_until, observe, released, remaining
 
 DURATION = 15.0
 AT = datetime(2026, 11, 24, 12, 0, 0, 1500, tzinfo=UTC)
