@@ -20,7 +20,8 @@ from siorg_operator.database.databases import Databases, database_url
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.jobs import controller_uid
-from siorg_operator.decide.plan import Plan, plan
+from siorg_operator.decide.plan import plan
+from siorg_operator.decide.planned import Plan
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Job, JobState, QueueState, Reading, Unreadable, Verifications

@@ -23,7 +23,7 @@ from siorg_operator.cluster.secrets import SecretQueueReader, Secrets
 from siorg_operator.control.cache import Cache
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import job_name
-from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.planned import Launch, Removal
 from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
 from siorg_operator.decide.state import Ending, Job, JobState, Stuck, Unreadable
 from siorg_operator.decide.status import Event

@@ -23,7 +23,7 @@ from siorg_operator.control.status_writer import StatusWriter
 from siorg_operator.control.tenants import Tenants
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide.manifests import APPLIED_ANNOTATION, COMPONENT_LABEL, CRON_COMPONENTS, job_name, template_hash
-from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.planned import Launch, Removal
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, JobState, QueueState, rfc3339
 from siorg_operator.decide.status import Event

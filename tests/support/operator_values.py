@@ -8,7 +8,7 @@ from typing import Any
 
 from siorg_operator.api.resource import SiorgSyncWorker, parse
 from siorg_operator.decide.manifests import job_name, template_hash
-from siorg_operator.decide.plan import Plan, Result
+from siorg_operator.decide.planned import Plan, Result
 from siorg_operator.decide.state import (
     OUTCOMES,
     Ending,

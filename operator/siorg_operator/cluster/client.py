@@ -23,7 +23,7 @@ from siorg_operator.cluster.connection import POOL_SIZE, Body, request
 from siorg_operator.decide import manifests
 from siorg_operator.decide.clocks import not_ahead
 from siorg_operator.decide.jobs import combine, controller_uid, job_record
-from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.planned import Launch, Removal
 from siorg_operator.decide.pods import PodRecord, pod_record
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, JobState, rfc3339

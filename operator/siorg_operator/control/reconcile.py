@@ -24,7 +24,8 @@ from siorg_operator.decide import manifests, wording
 from siorg_operator.decide import status as statuses
 from siorg_operator.decide.in_sync import expected_seconds
 from siorg_operator.decide.job_failures import Pacing
-from siorg_operator.decide.plan import Plan, Removal, Result, plan
+from siorg_operator.decide.plan import plan
+from siorg_operator.decide.planned import Plan, Removal, Result
 from siorg_operator.decide.ports import ClusterError, Launcher, QueueReader, Reporter
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Job, JobState, QueueState, Reading, rfc3339

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from siorg_operator.decide.connections import Tenant
 from siorg_operator.decide.manifests import job_tag
-from siorg_operator.decide.plan import Plan
+from siorg_operator.decide.planned import Plan
 from siorg_operator.decide.state import Job, JobState, Reading, Unreadable
 
 _GATHERS_WITHIN_SECONDS = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from siorg_operator.api.resource import SiorgSyncWorker
-from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.planned import Launch, Removal
 from siorg_operator.decide.state import Job, QueueState
 from siorg_operator.decide.status import Event
 

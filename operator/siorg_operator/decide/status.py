@@ -18,7 +18,8 @@ from siorg_operator.api.resource import FailedRun, SiorgSyncWorker
 from siorg_operator.decide import wording
 from siorg_operator.decide.in_sync import in_sync
 from siorg_operator.decide.manifests import COMPONENT_LABEL, WORKER_LABEL, CronComponent
-from siorg_operator.decide.plan import Hold, Plan, Result, siorg_pause
+from siorg_operator.decide.plan import siorg_pause
+from siorg_operator.decide.planned import Hold, Plan, Result
 from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.state import DEPARTURES, Fault, Job, JobState, QueueState, Reading, Unreadable, rfc3339, whole_second
 

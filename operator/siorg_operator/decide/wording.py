@@ -12,7 +12,7 @@ from typing import Final
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.connections import CONNECTIONS_LEFT_FREE, CONNECTIONS_PER_JOB, Room
 from siorg_operator.decide.job_failures import Failures
-from siorg_operator.decide.plan import Backoff, Hold, Plan, Removal, Result
+from siorg_operator.decide.planned import Backoff, Hold, Plan, Removal, Result
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import LimitName, Size
 from siorg_operator.decide.state import (

@@ -18,7 +18,7 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.database.databases import Databases
 from siorg_operator.decide import manifests
 from siorg_operator.decide.jobs import JobRecord, combine
-from siorg_operator.decide.plan import Launch, Removal
+from siorg_operator.decide.planned import Launch, Removal
 from siorg_operator.decide.pods import PodRecord
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.state import Job, QueueState, Unreadable, later

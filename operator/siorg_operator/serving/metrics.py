@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from siorg_operator.decide.plan import Result
+from siorg_operator.decide.planned import Result
 from siorg_operator.decide.state import DEPARTURES, OUTCOMES, Ending, Job, JobState, QueueState, Reading
 from siorg_runtime.buckets import ITEM_SECONDS
 from siorg_runtime.version import version

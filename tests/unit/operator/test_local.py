@@ -12,7 +12,7 @@ import pytest
 
 from siorg_operator.cli import DONE, ERROR, TRY_LATER, USAGE
 from siorg_operator.database.databases import Databases
-from siorg_operator.decide.plan import Launch
+from siorg_operator.decide.planned import Launch
 from siorg_operator.decide.ports import ClusterError
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import Unreadable

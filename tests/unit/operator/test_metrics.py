@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from siorg_operator.decide.plan import Hold, Launch, Plan
+from siorg_operator.decide.planned import Hold, Launch, Plan
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.sizing import Rates, Size
 from siorg_operator.decide.state import (

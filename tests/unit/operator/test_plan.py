@@ -10,7 +10,8 @@ import pytest
 from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.connections import CONNECTIONS_PER_JOB
 from siorg_operator.decide.job_failures import Pacing
-from siorg_operator.decide.plan import Launch, Plan, plan
+from siorg_operator.decide.plan import plan
+from siorg_operator.decide.planned import Launch, Plan
 from siorg_operator.decide.sizing import LimitName
 from siorg_operator.decide.state import ConnectionLimit, Ending, Job, JobState, QueueState, Stuck
 from siorg_operator.decide.status import compose

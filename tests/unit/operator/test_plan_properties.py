@@ -14,7 +14,8 @@ from siorg_operator.api.resource import SiorgSyncWorker
 from siorg_operator.decide.connections import CONNECTIONS_PER_JOB
 from siorg_operator.decide.job_failures import Pacing
 from siorg_operator.decide.manifests import job_name
-from siorg_operator.decide.plan import Plan, plan
+from siorg_operator.decide.plan import plan
+from siorg_operator.decide.planned import Plan
 from siorg_operator.decide.state import Job, JobState, QueueState, Reading
 from siorg_operator.decide.wording import hold, intent
 from support.operator_strategies import JOBS, NOWS, PACINGS, QUEUE_STATES, READINGS, resources

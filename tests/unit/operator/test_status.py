@@ -18,7 +18,8 @@ import kube_double.patches
 from kube_double.structure import faults, prune
 from siorg_operator.api.crd import crd
 from siorg_operator.api.resource import SiorgSyncWorker, Status
-from siorg_operator.decide.plan import Result, plan
+from siorg_operator.decide.plan import plan
+from siorg_operator.decide.planned import Result
 from siorg_operator.decide.reasons import ConditionType, Reason
 from siorg_operator.decide.state import Ending, Fault, Job, JobState, QueueState, Stuck, whole_second
 from siorg_operator.decide.status import Event, actions, compose, invalid, merge_patch, transitions
