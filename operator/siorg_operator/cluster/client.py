@@ -119,7 +119,7 @@ class Kubernetes:
             return _launched(await self._call("create", "jobs", namespace, body=manifest, options=_AS_US))
         except ClusterError as error:
             if error.code != 409:
-                raise ClusterError(f"{error}; {_advice(error, _JOB_ADVICE)}", error.code, error.retry_after) from None
+                raise _advised(error, _JOB_ADVICE) from None
         # The name is taken: by the very Job that an earlier pass made without hearing of it, most likely.
         existing = await self._read_job(namespace, name)
         if existing is None:
@@ -218,8 +218,7 @@ class Kubernetes:
             options = {**_AS_US, "force": "true"}
             return await self._call("patch", "cronjobs", namespace, name, manifest, options=options, content_type=_APPLY_PATCH)
         except ClusterError as error:
-            message = f"CronJob {name}: {error}; {_advice(error, _CRON_JOB_ADVICE)}"
-            raise ClusterError(message, error.code, error.retry_after) from None
+            raise _advised(error, _CRON_JOB_ADVICE, f"CronJob {name}: ") from None
 
     async def start_first_run(self, resource: SiorgSyncWorker, manifest: Body) -> None:
         """Create the Job that a CronJob starts with. One that is there already is this one, started before."""
@@ -228,7 +227,7 @@ class Kubernetes:
             await self._call("create", "jobs", namespace, body=manifest, options=_AS_US)
         except ClusterError as error:
             if error.code != 409:
-                raise ClusterError(f"Job {name}: {error}; {_advice(error, _JOB_ADVICE)}", error.code, error.retry_after) from None
+                raise _advised(error, _JOB_ADVICE, f"Job {name}: ") from None
             existing = await self._read_job(namespace, name)
             if existing is None or controller_uid(existing, "CronJob") != controller_uid(manifest, "CronJob"):
                 about = "its CronJob does not own: it is on its way out, or rename or delete it"
@@ -363,10 +362,12 @@ class Kubernetes:
             return None
 
 
-def _advice(error: ClusterError, by_code: Mapping[int, str]) -> str:
+def _advised(error: ClusterError, by_code: Mapping[int, str], before: str = "") -> ClusterError:
+    """The error with what to do about it, by the code of the answer. ``before``: what it is about."""
+    advice = by_code.get(error.code, "it is tried again by itself")
     if error.code == 403 and "blockOwnerDeletion" in str(error):
-        return _OWNER_ADVICE
-    return by_code.get(error.code, "it is tried again by itself")
+        advice = _OWNER_ADVICE
+    return ClusterError(f"{before}{error}; {advice}", error.code, error.retry_after)
 
 
 def _without_secrets(value: Any) -> Any:

@@ -43,19 +43,19 @@ class ApiServer:
         return rfc3339(at(self.world.now))
 
     def put(self, kind: str, body: Body) -> Body:
-        self.version += 1
         name = body["metadata"]["name"]
         told = "MODIFIED" if name in self.objects[kind] else "ADDED"
-        body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
-        self.objects[kind][name] = body
+        body = self.objects[kind][name] = self._of_next_version(body)
         self._tell(kind, told, body)
         return body
 
     def drop(self, kind: str, name: str) -> None:
         if (body := self.objects[kind].pop(name, None)) is not None:
-            self.version += 1
-            body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
-            self._tell(kind, "DELETED", body)
+            self._tell(kind, "DELETED", self._of_next_version(body))
+
+    def _of_next_version(self, body: Body) -> Body:
+        self.version += 1
+        return {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
 
     def _tell(self, kind: str, told: str, body: Body) -> None:
         for watch in self.watches:
