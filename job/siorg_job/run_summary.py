@@ -46,6 +46,12 @@ class RunSummary:
     """Results that came after the lease had run out, and were refused."""
     batches: int = 0
     """Claims that took something."""
+    largest_batch: int = 0
+    """Items of the largest of them."""
+    most_in_flight: int = 0
+    """Items held at once, at most."""
+    requests_at_once: int = 0
+    """How many were allowed; 0: there was nothing to do."""
     requests: int = 0
     """HTTP requests to SIORG, repeated ones included."""
     request_retries: int = 0

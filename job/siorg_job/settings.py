@@ -23,6 +23,10 @@ FIRST_WORKERS: Final = "https://api.siorg.gov.br"
 """What the first worker asks; it wants a token, and no answer of it was ever captured."""
 
 _DAY = 86_400
+_MOST_IN_FLIGHT = 256  # items: more made a load no faster, and a worker that dies takes them out of others' hands for a while
+_MOST_REQUESTS = 64  # at once, where nobody says: more made no process faster
+_LEAST_REQUESTS = 8
+_SLOW_ANSWER_SECONDS = 2
 _LONGEST_TOKEN = 4096  # characters
 
 
@@ -94,8 +98,16 @@ class Settings:
     siorg_breaker_failures: int = whole(5, 1, 1000, "After so many failures in a row SIORG counts as down", unit="failures")
     siorg_breaker_cooldown_secs: float = seconds(5.0, 0.001, 3600, "First pause before SIORG is tried again after that")
 
-    worker_batch_size: int = whole(10, 1, 1000, "Claimed at once, at most", unit="items")
-    worker_concurrency: int = whole(32, 1, 256, "In flight at once, at most", unit="items")
+    worker_batch_size: int | None = whole(
+        None, 1, 1000, "Claimed at once, at most; not set: as many as there is room for", unit="items"
+    )
+    worker_concurrency: int | None = whole(
+        None,
+        1,
+        _MOST_IN_FLIGHT,
+        f"In flight at once, at most; not set: as many as the requests at once can serve, at most {_MOST_IN_FLIGHT}",
+        unit="items",
+    )
     worker_poll_interval_secs: float = seconds(5.0, 1, 3600, "Pause of run --forever when nothing is due")
     worker_linger_secs: float = seconds(
         10.0, 0, 3600, "A run waits for an item that is due again within this time, and else ends"
@@ -142,6 +154,24 @@ class Settings:
         unread = environ.get("RUST_LOG", "").strip() and "log_level" not in reading.given
         notices = ("RUST_LOG is not read any more; use LOG_LEVEL",) if unread else ()
         return cls(**reading.checked(), notices=notices)
+
+    @property
+    def items_in_flight(self) -> int:
+        """How many items a run holds at once, at most."""
+        return self.worker_concurrency or _MOST_IN_FLIGHT
+
+    @property
+    def items_a_claim(self) -> int:
+        """How many items one claim takes, at most."""
+        return self.worker_batch_size or self.items_in_flight
+
+    @property
+    def requests_at_once(self) -> int:
+        """How many requests to SIORG a process has under way at once: what somebody set, or the rate needs at slow answers."""
+        if self.worker_concurrency is not None:
+            return self.worker_concurrency
+        rate = self.siorg_max_requests_per_second or _MOST_REQUESTS
+        return min(max(_SLOW_ANSWER_SECONDS * rate, _LEAST_REQUESTS), _MOST_REQUESTS)
 
     def retry_policy(self) -> RetryPolicy:
         base, longest = self.worker_retry_base_delay_ms / 1000, self.worker_retry_max_delay_ms / 1000

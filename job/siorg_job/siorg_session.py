@@ -47,7 +47,7 @@ def client_for(
         token=settings.siorg_api_token.get_secret_value() if settings.siorg_api_token else None,
         connect_timeout_seconds=settings.siorg_connect_timeout_secs,
         max_body_bytes=min(settings.siorg_max_body_bytes, largest_answer(memory.limit())),
-        max_connections=settings.worker_concurrency + 2,  # a probe and a table beside the items
+        max_connections=settings.requests_at_once + 2,  # a probe and a table beside the items
         ca_bundle=settings.siorg_ca_bundle,
         observe=observe,
     )

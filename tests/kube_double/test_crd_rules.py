@@ -103,8 +103,6 @@ def test_the_smallest_manifest_is_filled_in(kube: Kube) -> None:
         "siorg": {"url": "https://api.siorg.gov.br", "maxRequestsPerSecond": 50, "allowInsecure": False},
         "scaling": {"minJobs": 0, "maxJobs": 5, "itemsPerJob": 50, "maxLaunchesPerStep": 10, "pollIntervalSeconds": 30},
         "worker": {
-            "batchSize": 10,
-            "concurrency": 32,
             "maxRetries": 3,
             "retryBaseDelayMilliseconds": 1000,
             "retryMaxDelayMilliseconds": 60000,

@@ -203,8 +203,10 @@ class World:
         """What waits, claimed and fetched, to be applied later."""
         return self.fetch(self.claim())
 
-    def fetcher(self, fresh_seconds: float = 60.0, item_seconds: float = 20.0) -> Fetcher:
-        return Fetcher(cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=item_seconds)
+    def fetcher(self, fresh_seconds: float = 60.0, item_seconds: float = 20.0, at_once: int = 32) -> Fetcher:
+        return Fetcher(
+            cast("Any", self.siorg), self._reader, fresh_seconds=fresh_seconds, item_seconds=item_seconds, at_once=at_once
+        )
 
     def apply(self, works: Iterable[Work]) -> Applied:
         return apply(self.connection, self.store, list(works), self.limits)

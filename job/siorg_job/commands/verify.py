@@ -92,7 +92,7 @@ async def _verify(context: Context, arguments: argparse.Namespace) -> int:
                 connection,
                 store,
                 limits=Limits.of(settings),
-                requests_at_once=settings.worker_concurrency,
+                requests_at_once=settings.requests_at_once,
                 tell=progress.done,
             )
             context.on_stop.append(lambda: loop.call_soon_threadsafe(verify_all.stop))

@@ -76,6 +76,8 @@ class InFlight:
             if item.id in self._by_id:  # our own lease had run out, and nobody was faster than we were
                 self.end(self._by_id[item.id][0], Applied())
             self._by_id[item.id] = (item, batch)
+        self._summary.largest_batch = max(self._summary.largest_batch, len(items))
+        self._summary.most_in_flight = max(self._summary.most_in_flight, len(self._by_id))
         self._metrics.in_flight.set(len(self._by_id))
 
     def count_lost(self, lost: Sequence[LostItem]) -> None:

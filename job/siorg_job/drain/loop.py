@@ -1,7 +1,7 @@
 """The drain: claim, fetch, decide, apply, finish, until nothing is claimable and nothing is in flight.
 
-One event loop holds the items in flight (at most ``WORKER_CONCURRENCY``). Fetches run beside each other; what has been
-fetched is applied in groups on the database thread, so a group grows by itself while the one before it is applied.
+One event loop holds the items in flight: as many as the fetches that run beside each other can serve. What has been fetched is
+applied in groups on the database thread, so a group grows by itself while the one before it is applied.
 
 What a failed fetch means for its item, when to wait for SIORG and when to give up is decided by ``siorg_health``; whose fault a
 failure is by ``suspects``; how long to wait for more work by ``run.Linger``.
@@ -84,7 +84,11 @@ class Drain:
             observe_error=self._on_call_error,
             observe_answer=lambda endpoint: self._suspects.passed(Place(Where.SIORG, endpoint)),
         )
-        self._fetching = Fetching(Fetcher(self._client, self._reader, fresh_seconds=fresh, item_seconds=longest))
+        at_once = settings.requests_at_once
+        self._fetching = Fetching(Fetcher(self._client, self._reader, fresh_seconds=fresh, item_seconds=longest, at_once=at_once))
+        self._summary.requests_at_once = at_once
+        self._few = max(1, min(settings.items_in_flight, at_once) // 4)
+        """Room for fewer items is worth no claim."""
         self._keeper = LeaseKeeper(url, timedelta(seconds=settings.worker_lease_secs), self._on_leases_lost)
 
     async def run(self) -> str:
@@ -153,19 +157,18 @@ class Drain:
 
         Not for every slot that becomes free: a claim costs the same for one item as for many.
         """
-        batch, concurrency = self._settings.worker_batch_size, self._settings.worker_concurrency
-        busy = self._busy
+        limit, busy = self._settings.items_a_claim, self._busy
         if not busy:
             self._next_claim = 0.0  # nothing else will wake us
-        room = 0 if self._in_flight.is_alone else min(concurrency - busy, _SUSPECTS_AT_MOST - len(self._suspects))
-        has_room = room >= min(batch, max(1, concurrency // 4)) or not busy
+        room = 0 if self._in_flight.is_alone else self._room
+        has_room = room >= min(limit, self._few) or not busy
         now = time.monotonic()
         if has_room and now >= self._next_claim and not self._fetching.has_ready:
             pause = await self._pause_left()
             if pause > 0:
                 return await self._sit_out(pause)
             self._health.paused(0.0, now)
-            if room > 0 and await self._claim(min(room, batch)):
+            if room > 0 and await self._claim(min(room, limit)):
                 self._next_claim = 0.0
                 return False
             if not self._in_flight:
@@ -423,6 +426,12 @@ class Drain:
         if error_type != "NotFound":  # an answer like any other, and often the one that was wanted
             self._summary.request_errors += 1
         self._metrics.call_errors.labels(endpoint, error_type).inc()
+
+    @property
+    def _room(self) -> int:
+        """How many more items can be held."""
+        free = min(self._settings.items_in_flight - self._busy, _SUSPECTS_AT_MOST - len(self._suspects))
+        return min(free, self._fetching.room if self._busy else max(self._fetching.room, 1))
 
     @property
     def _busy(self) -> int:

@@ -50,9 +50,25 @@ FetchResult: TypeAlias = Work | FetchFailure | FetchFault
 class Fetcher:
     """Fetches for batches of items; what serves more than one is kept while it is fresh."""
 
-    def __init__(self, siorg: SiorgClient, database: DatabaseThread, *, fresh_seconds: float, item_seconds: float) -> None:
-        """``fresh_seconds``: how long an answer serves further items; ``item_seconds``: the longest for one item."""
+    def __init__(
+        self, siorg: SiorgClient, database: DatabaseThread, *, fresh_seconds: float, item_seconds: float, at_once: int
+    ) -> None:
+        """Make one.
+
+        Args:
+            siorg: whom to ask.
+            database: where what is here already is looked up.
+            fresh_seconds: how long an answer serves further items.
+            item_seconds: the longest for one item, from when its question's turn has come.
+            at_once: questions at a time, at most.
+        """
         self._siorg = siorg
+        self._at_once = at_once
+        self._turns = asyncio.Semaphore(at_once)
+        self._questions = 0
+        """Under way, or waiting for their turn; of a batch that is not planned yet, each item is one."""
+        self._items_a_question = 1.0
+        """As the last batch needed them."""
         self._database = database
         self._item_seconds = item_seconds
         self._structures: Cache[int, Structure] = Cache(
@@ -70,28 +86,45 @@ class Fetcher:
 
         Failures of SIORG or of the database are handed over too; nothing but cancellation is raised.
         """
+        self._questions += len(items)
         try:
             organizations = await self._organizations_of(items)
         except DatabaseUnavailable as error:
             ready([FetchFailure(item, error) for item in items])
             return
+        finally:
+            self._questions -= len(items)
         wanted = plan(items, organizations, self._is_at_hand)
         async with asyncio.TaskGroup() as tasks:
 
+            def ask(group: Sequence[Item], work: Awaitable[list[FetchResult]]) -> None:
+                self._questions += 1
+                tasks.create_task(self._guard(group, work, ready)).add_done_callback(self._on_answered)
+
             def singly(code: int, group: Sequence[Item]) -> None:
-                tasks.create_task(self._guard(group, self._alone(code, group), ready))
+                ask(group, self._alone(code, group))
 
             for organization, group in wanted.structures.items():
-                tasks.create_task(self._guard(group, self._from_structure(organization, group, singly), ready))
+                ask(group, self._from_structure(organization, group, singly))
             for code, group in wanted.units.items():
                 singly(code, group)
             for table, group in wanted.tables.items():
-                tasks.create_task(self._guard(group, self._from_table(table, group), ready))
+                ask(group, self._from_table(table, group))
+            self._items_a_question = len(items) / max(len(wanted), 1)
+            ready([])  # whoever waits knows now how much room is left
+
+    @property
+    def room(self) -> int:
+        """How many more items the questions that may yet be asked at once can be expected to serve."""
+        return int(max(self._at_once - self._questions, 0) * self._items_a_question)
 
     async def close(self) -> None:
         """End fetches that nobody waits for any more."""
         for cache in (self._structures, self._exists, self._tables):
             await cache.close()
+
+    def _on_answered(self, _: asyncio.Task[None]) -> None:
+        self._questions -= 1
 
     async def _guard(
         self, group: Sequence[Item], work: Awaitable[list[FetchResult]], ready: Callable[[Sequence[FetchResult]], None]
@@ -99,7 +132,7 @@ class Fetcher:
         # An organization that ends with its units asks for each of them: every request has a limit of its own.
         seconds = None if any(map(ends_with_its_units, group)) else self._item_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with self._turns, asyncio.timeout(seconds):
                 result = await work
         except TimeoutError:
             late = SiorgUnavailable(f"no complete answer within {self._item_seconds:g} seconds")
@@ -287,6 +320,11 @@ class Fetching:
     @property
     def has_ready(self) -> bool:
         return bool(self._ready)
+
+    @property
+    def room(self) -> int:
+        """How many more items can be expected to be fetched for at once."""
+        return self._fetcher.room
 
     def take(self, limit: int) -> list[FetchResult]:
         """At most ``limit`` of what is ready, oldest first.

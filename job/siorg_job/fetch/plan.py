@@ -27,6 +27,9 @@ class FetchPlan:
     """By unit code: two items about one unit need one request."""
     tables: dict[DomainTable, list[Item]] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.structures) + len(self.units) + len(self.tables)
+
 
 def plan(items: Sequence[Item], organization_of: Mapping[int, int], is_fresh: Callable[[int, Item], bool]) -> FetchPlan:
     """Plan the requests for ``items``.

@@ -166,10 +166,10 @@ class Scaling(Part):
 class Worker(Part):
     """How one Job works. The ranges are those of siorg-job itself."""
 
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Items claimed at once, at most."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 32
-    """Items in flight at once in one Job, at most."""
+    batch_size: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Items claimed at once, at most; not set: as many as there is room for."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Items in flight at once in one Job, at most, and requests too; not set: the Job finds what serves best."""
     max_retries: Annotated[int, Field(ge=1, le=100)] = 3
     """Attempts of an item before it ends FAILED, the first one included."""
     retry_base_delay_milliseconds: Annotated[int, Field(ge=1, le=1000 * DAY)] = 1000

@@ -36,6 +36,15 @@ def test_claims_are_not_made_for_single_items(scene: Scene) -> None:
     assert job.summary["batches"] <= 100 / 4 + 1  # a quarter of the 16 has to be free
 
 
+def test_without_settings_no_more_is_held_than_the_requests_at_once_can_serve(scene: Scene) -> None:
+    scene.waiting(100)
+    scene.latency("300:290")
+    summary = scene.run(0, WORKER_CONCURRENCY="").summary
+    assert scene.states() == {("COMPLETED", 1): 100}
+    assert (summary["largest_batch"], summary["requests_at_once"]) == (64, 64)
+    assert summary["batches"] <= 1 + (100 - 64) / 16 + 1  # a quarter of them has to be free
+
+
 def test_a_process_with_one_slow_item_claims_beside_it(scene: Scene) -> None:
     codes = scene.waiting(1)
     scene.latency("9000")

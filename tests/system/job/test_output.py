@@ -99,7 +99,7 @@ def test_settings_tell_the_value_in_force_and_where_it_comes_from(
     assert max(map(len, printed.splitlines())) <= 80
     for line in (
         "DATABASE_URL = postgresql://***@db/siorg  (environment)", "SIORG_API_TOKEN = ***  (environment)",
-        "SIORG_API_URL = https://api.siorg.gov.br  (default)", "WORKER_CONCURRENCY = 32 items  (default)",
+        "SIORG_API_URL = https://api.siorg.gov.br  (default)", "WORKER_CONCURRENCY = not set  (default)",
         "WORKER_ENABLE_CLEANUP = false  (environment)",
     ):  # fmt: skip
         assert line in printed.splitlines()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from siorg_job.siorg.errors import MalformedResponse, SiorgUnavailable
-from siorg_job.siorg.model import Structure
+from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.model import Fetched
 from siorg_queue import clock
 from support.job import job_environment, run_job, summary_of
@@ -73,6 +73,41 @@ def test_while_structures_are_not_served_each_unit_is_asked_for(
     assert sorted(world.siorg.requests) == [f"unit {code}" for code in range(900, 910)]
 
 
+def test_a_question_waits_for_its_turn_and_its_time_begins_with_it(world: World) -> None:
+    world.siorg.publish(*[siorg_row(code) for code in range(900, 910)])
+    world.enqueue(*range(900, 910))
+    answer, asked = world.siorg.unit, 0
+
+    async def hangs_twice(code: int) -> RemoteUnit:
+        nonlocal asked
+        asked += 1
+        if asked <= 2:
+            await asyncio.Event().wait()
+        return await answer(code)
+
+    world.siorg.unit = hangs_twice  # type: ignore[method-assign]
+    fetcher = world.fetcher(item_seconds=2.0, at_once=2)
+    assert fetcher.room == 2
+    world.apply(world.fetch(world.claim(), fetcher))  # the others have waited longer than one of them may take
+    assert Counter(world.statuses().values()) == {"PENDING": 2, "COMPLETED": 8}
+    assert fetcher.room == 2
+
+
+def test_of_what_one_question_serves_more_can_be_held_beside_it(world: World) -> None:
+    world.siorg.publish(*[siorg_row(code) for code in range(900, 940)])
+    world.enqueue(*range(900, 940), payload=siorg_row(1))
+    rooms: list[int] = []
+
+    async def structure(organization: int) -> Structure:
+        rooms.append(fetcher.room)
+        return await answer(organization)
+
+    answer, world.siorg.structure = world.siorg.structure, structure  # type: ignore[method-assign]
+    fetcher = world.fetcher(at_once=4)
+    world.fetch(world.claim(10), fetcher)
+    assert rooms == [3 * 10]
+
+
 def test_a_whole_organization_takes_at_most_one_request_for_100_items(database_url: str, tmp_path: Path) -> None:
     log = tmp_path / "requests.jsonl"
     with SiorgServer("--synthetic", "500", request_log=log) as server:
@@ -82,6 +117,7 @@ def test_a_whole_organization_takes_at_most_one_request_for_100_items(database_u
         summary = summary_of(run_job("run", env=env).stdout)
         asked = [request["path"].split("?")[0] for request in server.requests()[before:]]
     assert summary["completed"] == 500
+    assert summary["batches"] <= 8, summary  # nobody said of how many items
     assert len(asked) <= 5, Counter(asked)
 
 

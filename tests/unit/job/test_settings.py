@@ -236,6 +236,20 @@ def test_settings_neither_show_a_secret_nor_change() -> None:
         settings.worker_batch_size = 5  # type: ignore[misc]
 
 
+def test_what_is_set_limits_a_run_and_without_it_the_request_rate_does() -> None:
+    def limits(**environ: str) -> tuple[int, int, int]:
+        settings = read(**environ)
+        return settings.items_in_flight, settings.items_a_claim, settings.requests_at_once
+
+    assert limits() == (256, 256, 64)
+    assert limits(SIORG_MAX_REQUESTS_PER_SECOND="0") == (256, 256, 64)
+    assert limits(SIORG_MAX_REQUESTS_PER_SECOND="10") == (256, 256, 20)
+    assert limits(SIORG_MAX_REQUESTS_PER_SECOND="1") == (256, 256, 8)
+    assert limits(WORKER_BATCH_SIZE="5") == (256, 5, 64)
+    assert limits(WORKER_CONCURRENCY="100") == (100, 100, 100)
+    assert limits(WORKER_CONCURRENCY="4", WORKER_BATCH_SIZE="10") == (4, 10, 4)
+
+
 def test_every_setting_is_documented() -> None:
     variables = ENVIRONMENT.variables
     assert {one.name for one in variables} == {one.name.upper() for one in dataclasses.fields(Settings)} - {"NOTICES"}
