@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 
-from siorg_job.doctor import rights, server, state, structure, surroundings, trials
+from siorg_job.doctor import rights, server, state, structure, surroundings, trials, vacuum
 from siorg_job.doctor.findings import Check, Finding, Level, error
 from siorg_job.settings import Settings
 from siorg_queue import Connection, DatabaseUnavailable, describe
@@ -16,7 +16,7 @@ CHECKS: tuple[Check, ...] = (
     *(rights.schema, rights.tables, rights.row_security),
     *(structure.migrations, structure.columns, structure.objects),
     *(trials.statements, trials.writes),
-    *(state.settings, state.organizations, state.pause, state.queue),
+    *(state.settings, state.organizations, state.pause, state.queue, vacuum.held_back),
 )
 _MAKE_THE_REST_MOOT = (rights.schema, structure.migrations)
 """Where the tables are not there, or not seen, all others would say the same."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from siorg_job.__main__ import main
+from siorg_job.doctor import vacuum
 from siorg_job.doctor.rights import NEEDED, tables
 from siorg_job.doctor.trials import STATEMENTS
 from siorg_job.settings import Settings
@@ -200,6 +201,27 @@ def test_every_statement_of_ours_is_planned_by_some_command() -> None:
         for path in (REPOSITORY / root).glob("**/sql/*.sql")
     }
     assert files - planned == {("siorg_queue", "predicates.sql"), ("siorg_job.doctor", "doctor.sql")}
+
+
+def test_what_keeps_vacuum_from_removing_dead_rows_is_named_with_what_ends_it(
+    doctor: Doctor, worker_url: str, connection: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(url: str) -> list[tuple[str, str]]:
+        return [(one["finding"], one["remedy"]) for one in doctor(url)[1] if "dead rows" in one["finding"]]
+
+    assert told(database_url) == []
+    with connect(database_url, application_name="a report") as report, report.transaction():
+        report.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        report.execute("SELECT FROM siorg_sync_queue")
+        assert told(database_url) == []
+        monkeypatch.setattr(vacuum, "OLD_SECONDS", 0.0)  # that it is ten minutes old
+        ((finding, remedy),) = told(database_url)
+        assert finding.startswith(
+            f"session {report.info.backend_pid} of postgres (a report, idle in transaction) has kept VACUUM"
+        )
+        assert remedy == f"SELECT pg_terminate_backend({report.info.backend_pid});"
+        ((finding, _),) = told(worker_url)
+        assert f"GRANT pg_read_all_stats TO {ROLE};" in finding, "whose sessions it does not see"
 
 
 def test_it_says_which_siorg_it_asks(doctor: Doctor, database_url: str) -> None:
