@@ -50,6 +50,14 @@ def test_leaves_what_is_not_claimable(queue: Queue, columns: dict[str, str]) -> 
     assert not queue.store.has_claimable()
 
 
+def test_of_a_moment_that_is_now_an_item_is_due_and_expired_and_a_lease_has_run_out(queue: Queue) -> None:
+    with queue.connection.transaction():  # in which it stays now
+        queue.insert(7, expires_at="now()")
+        queue.insert(8, scheduled_for="now()")
+        queue.insert(9, status="'PROCESSING'", lease_expires_at="now()")
+        assert {item.siorg_code for item in queue.claim(3)} == {8, 9}
+
+
 def test_takes_what_a_person_decided_whatever_its_attempts(queue: Queue) -> None:
     decided = {"error_details": """'{"resolution": "ACCEPT_SIORG"}'""", "detected_changes": """'{"name": {"remote": "C"}}'"""}
     item = queue.claim_one(attempts="3", **decided)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import cache, partial
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -44,11 +45,13 @@ def write(connection: Connection, copy: WorkingCopy, steps: list[str]) -> None:
         psycopg.Error: a constraint or trigger refused a row; likewise.
     """
 
+    def step(name: str, **parameters: Any) -> int:
+        steps.append(name)
+        return connection.execute(load("siorg_job.sync", "write.sql")[name], parameters).rowcount
+
     def run(name: str, rows: Iterable[Row | HistoryRow]) -> int:
-        if records := [{column: getattr(row, column) for column in _columns(name)} for row in rows]:
-            steps.append(name)
-            return connection.execute(load("siorg_job.sync", "write.sql")[name], {"rows": Jsonb(records, dumps=_dumps)}).rowcount
-        return 0
+        records = [{column: getattr(row, column) for column in _columns(name)} for row in rows]
+        return step(name, rows=Jsonb(records, dumps=_dumps)) if records else 0
 
     read = copy.as_read
     run("set_aside_categories", _names_taken_over(copy))
@@ -86,9 +89,7 @@ def write(connection: Connection, copy: WorkingCopy, steps: list[str]) -> None:
         run("upsert_mappings", new)
     run("upsert_mappings", changed)
     if relocated:
-        steps.append("refresh_mapping_paths")
-        sql = load("siorg_job.sync", "write.sql")["refresh_mapping_paths"]
-        connection.execute(sql, {"ids": [unit.id for unit in relocated]})
+        step("refresh_mapping_paths", ids=[unit.id for unit in relocated])
     run("insert_history", copy.history)
 
 
