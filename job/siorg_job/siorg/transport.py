@@ -25,6 +25,7 @@ from urllib.parse import urljoin
 import httpx2
 
 from siorg_job.siorg.errors import AccessRefused, AnswerTooLarge, MalformedResponse, SiorgError, SiorgUnavailable
+from siorg_job.siorg.pool import Pool
 from siorg_job.siorg.rate_limiter import RateLimiter
 from siorg_job.siorg.unreachable import Way, out_of_memory, refused_by_proxy, why
 from siorg_runtime.proxies import proxy_for
@@ -37,6 +38,7 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 _ERROR_BODY_BYTES = 64 * 1024
 _SMALL_BODY_BYTES = 256 * 1024  # larger ones are in hand one at a time
 _PIECE_BYTES = 64 * 1024
+_IDLE_SECONDS = 5.0  # a connection is kept for so long: servers, and what is between, forget those that are silent for longer
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HTTP_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError)
 
@@ -109,22 +111,18 @@ class Transport:
         self._observe = observe
         # Gzip alone, because its decompression is bounded here.
         headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
+        self._headers = httpx2.Headers(headers if token is None else {**headers, "Authorization": f"Bearer {token}"})
+        self._timeouts = httpx2.Timeout(None, connect=connect_timeout_seconds).as_dict()
+        self._cookies = httpx2.Cookies()  # what a gateway gave out, by which it may know us again
+        self._max_connections = max_connections
         self._proxy = proxy_for(base_url, os.environ)
         self._tls = _tls_with(ca_bundle) if ca_bundle is not None else None
-        self._client = partial(
-            httpx2.AsyncClient,
-            headers=headers if token is None else {**headers, "Authorization": f"Bearer {token}"},
-            timeout=httpx2.Timeout(None, connect=connect_timeout_seconds),
-            limits=httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
-            follow_redirects=False,
-            trust_env=False,  # which proxy it is, is decided here, so that it can be named
-        )
-        self._http: httpx2.AsyncClient | None = None
+        self._pool: Pool[httpx2.AsyncHTTPTransport] | None = None
 
     async def aclose(self) -> None:
         """Close all connections. What is still being asked then fails."""
-        if self._http is not None:
-            await self._http.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
 
     async def get(
         self, endpoint: str, path: str, budget: Budget, held: contextlib.AsyncExitStack, max_bytes: int | None = None
@@ -190,8 +188,8 @@ class Transport:
             deadline.reschedule(ends_at + waited)
 
         try:
-            async with asyncio.timeout(max(budget.left, 0)) as deadline:
-                response = await self._send(url, way)
+            async with asyncio.timeout(max(budget.left, 0)) as deadline, (self._pool or self._open()).take() as http:
+                response = await self._send(http, url, way)
                 try:
                     status = str(response.status_code)
                     body = await self._body(response, cap, become_large)
@@ -211,11 +209,16 @@ class Transport:
                 self._observe(endpoint, status, seconds)
         raise SiorgUnavailable(f"SIORG did not answer completely within {seconds:.1f} s{way}", reason="timeout")
 
-    async def _send(self, url: str, way: Way) -> httpx2.Response:
-        http = self._http or self._open()
+    async def _send(self, http: httpx2.AsyncHTTPTransport, url: str, way: Way) -> httpx2.Response:
         failure: SiorgError | MemoryError
         try:
-            return await http.send(http.build_request("GET", url, extensions={"trace": way.trace}), stream=True)
+            extensions = {"timeout": self._timeouts, "trace": way.trace}
+            request = httpx2.Request("GET", url, headers=self._headers, cookies=self._cookies, extensions=extensions)
+            response = await http.handle_async_request(request)
+            if "set-cookie" in response.headers:
+                response.request = request
+                self._cookies.extract_cookies(response)
+            return response
         except httpx2.ProxyError as error:
             status = str(error)[:3]
             failure = refused_by_proxy(int(status) if status.isdecimal() else None, way)
@@ -270,14 +273,19 @@ class Transport:
         whose = ", the lower of SIORG_MAX_BODY_BYTES and what the memory limit allows" if cap == self.max_body_bytes else ""
         return AnswerTooLarge(f"SIORG's answer has over {cap} bytes{whose}", max_bytes=cap)
 
-    def _open(self) -> httpx2.AsyncClient:
+    def _open(self) -> Pool[httpx2.AsyncHTTPTransport]:
         """Make the pool of connections, at the first request: reading the certificates takes its time."""
         proxies_tls = self._proxy is not None and self._proxy.url.lower().startswith("https:")
         try:
-            tls = (self._tls or httpx2.create_ssl_context()) if self._origin[0] == "https" or proxies_tls else None
+            speaks_tls = self._origin[0] == "https" or proxies_tls
+            # One context for all connections; the empty one trusts nobody.
+            tls = (self._tls or httpx2.create_ssl_context()) if speaks_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             proxy = httpx2.Proxy(self._proxy.url, ssl_context=tls if proxies_tls else None) if self._proxy is not None else None
-            self._http = self._client(verify=tls or False, proxy=proxy)
-            return self._http
+            limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS)
+            # Which proxy it is, is decided here and not by the library, so that it can be named.
+            make = partial(httpx2.AsyncHTTPTransport, verify=tls, proxy=proxy, limits=limits, trust_env=False)
+            self._pool = Pool(make, most=self._max_connections, idle_seconds=_IDLE_SECONDS)
+            return self._pool
         except OSError as error:  # they were there when the settings were read; ssl.SSLError is one
             failure = out_of_memory(error) or AccessRefused(
                 "the certificates that SSL_CERT_FILE or SSL_CERT_DIR name cannot be read any more"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import sys
 import zlib
 from typing import Any
 
@@ -23,7 +24,9 @@ from siorg_job.siorg.errors import (
     SiorgError,
     SiorgUnavailable,
 )
+from siorg_job.siorg.json_reader import JsonReader
 from siorg_job.siorg.model import DomainTable
+from support.event_loop import until
 from support.scripted_server import Received, Script, by_path, envelope, in_turn, raw, reply, unit_row
 from support.siorg_client import TOKEN, UNIT, WHOLE, Clock, Recorder, asking, client_of, error_of
 
@@ -395,3 +398,62 @@ async def test_64_at_a_time_share_as_many_connections_and_survive_cancellation()
         units = await asyncio.gather(*(client.unit(code) for code in range(1, 641)))
         assert [unit.code for unit in units] == list(range(1, 641))
         assert server.connections <= 64 + 3 * 32
+
+
+async def test_a_request_takes_as_many_steps_beside_idle_connections_as_alone() -> None:
+    hold = asyncio.Event()
+
+    async def script(request: Received, writer: asyncio.StreamWriter) -> None:
+        await hold.wait()
+        await UNIT(request, writer)
+
+    async def steps() -> int:
+        """Calls of functions for one request."""
+        calls = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event in {"call", "c_call"}
+
+        sys.setprofile(count)
+        try:
+            await client.unit(471)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    async with asking(script) as (server, client):
+        hold.set()
+        await client.unit(471)
+        alone = await steps()
+        hold.clear()
+        tasks = [asyncio.create_task(client.unit(471)) for _ in range(64)]
+        await until(lambda: len(server.received) == 2 + 64, seconds=30)
+        hold.set()
+        await asyncio.gather(*tasks)
+        among = await steps()
+        assert server.connections == 64
+    assert among <= alone * 1.1, f"{among} calls beside 63 idle connections, {alone} alone"
+
+
+async def test_a_body_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[bytes] = []
+
+    class Counted(JsonReader):
+        def __init__(self, body: bytes | bytearray) -> None:
+            bodies.append(bytes(body))
+            super().__init__(body)
+
+    monkeypatch.setattr("siorg_job.siorg.envelope.JsonReader", Counted)
+    absent, refusal = envelope(code=102), envelope(code=103)
+    for status, body, error in (
+        (200, WHOLE, None),
+        (200, absent, NotFound),
+        (404, absent, NotFound),
+        (400, refusal, RequestRefused),
+    ):
+        async with asking(reply(status, body)) as (_, client):
+            came = await error_of(client.unit(471))
+            assert came is None if error is None else isinstance(came, error)
+        assert bodies == [body]
+        bodies.clear()

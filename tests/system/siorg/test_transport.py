@@ -180,6 +180,14 @@ async def test_retry_after_is_obeyed_within_an_hour() -> None:
         assert limiter.pauses == [5.0 if seconds is None else seconds], headers
 
 
+async def test_a_cookie_comes_back_on_every_connection_of_its_origin() -> None:
+    given = reply(302, Location="/doc/again", Set_Cookie="way=7; Path=/")
+    async with asking(in_turn(given, UNIT)) as (server, client):
+        await client.unit(471)
+        await asyncio.gather(client.unit(471), client.unit(471))
+        assert [request.headers.get("cookie") for request in server.received] == [None, "way=7", "way=7", "way=7"]
+
+
 # ── Connections and TLS ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
