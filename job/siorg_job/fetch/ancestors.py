@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from siorg_job.database.thread import DatabaseThread
+from siorg_job.fetch.local import Here, Local, LocalParent, Named
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.errors import InvalidData, NotFound, ParentFailed, PermanentError
 from siorg_job.siorg.model import RemoteUnit, Structure
-from siorg_queue.statements import load
 
 _LONGEST_CHAIN = 64  # levels: far beyond any real hierarchy, so a longer one is damage
-
-
-@dataclass(frozen=True, slots=True)
-class LocalParent:
-    """A parent that is here."""
-
-    organization_code: int | None
-    """None: it is inactive, and so may be anywhere in SIORG."""
-    below: bool
-    """Whether it hangs below the unit that is to hang below it."""
-    touched: bool
-    """Whether it has an item that is open, in dispute or FAILED, or is here where SIORG did not have it: it may be elsewhere."""
 
 
 @dataclass(slots=True)
@@ -41,25 +28,26 @@ class Above:
 class Ancestors:
     """Finds the parents of some units that were asked for together: each parent is looked for and fetched once."""
 
-    def __init__(self, siorg: SiorgClient, database: DatabaseThread, structure: Structure | None) -> None:
-        """``structure``: the answer in which the units stand, if they stand in one."""
+    def __init__(self, siorg: SiorgClient, local: Local, structure: Structure | None, named: Named, here: Here) -> None:
+        """Begin with what was looked up.
+
+        Args:
+            siorg: asked for parents that are not at hand.
+            local: asked for what is above those.
+            structure: the answer in which the units stand, if they stand in one.
+            named: what the units name; see ``named_by``.
+            here: what of that is here.
+        """
         self._siorg = siorg
-        self._database = database
+        self._local = local
         self._structure = structure
-        self._local: Mapping[tuple[int, int], LocalParent] = {}
-        self._elsewhere: set[int] = set()
+        self._parents: dict[int, LocalParent | None] = {code: here.parents.get(code) for code in named.parents}
+        """None: it is not here."""
+        self._elsewhere = named.organizations - here.organizations
         """Organizations that are not registered here, or inactive: what is above a unit there is none of ours."""
         self._answers: dict[int, RemoteUnit | PermanentError] = {}
         if structure is not None:
             self._answers = {**structure.units, **structure.invalid}
-
-    async def look_up(self, units: Sequence[RemoteUnit]) -> None:
-        """Find which parents of ``units`` are local, in one statement; to be called before ``of``."""
-        home = None if self._structure is None else self._structure.organization
-        if homes := {unit.organization_code for unit in units} - {None, home}:
-            rows = await self._database.rows(load("siorg_job.sync", "read.sql")["registered"])
-            self._elsewhere = {code for code in homes if code is not None} - {row["code"] for row in rows}
-        self._local = await self._local_parents([(unit.code, unit) for unit in units])
 
     async def of(self, unit: RemoteUnit) -> Above:
         """What is above ``unit``, up to the first parent that is in its place here.
@@ -83,10 +71,8 @@ class Ancestors:
                 raise _loop([*(known.code for known in (unit, *chain)), parent_code])
             if len(chain) >= _LONGEST_CHAIN:
                 raise InvalidData(f"more than {_LONGEST_CHAIN} levels above unit {unit.code}", field="codigoUnidadePai")
-            local = self._local.get((unit.code, parent_code))
-            if local is None and current is not unit:
-                local = (await self._local_parents([(unit.code, current)])).get((unit.code, parent_code))
-            if local is not None and self._is_in_place(parent_code, local, current):
+            local = await self._local_parent(parent_code)
+            if local is not None and self._is_in_place(parent_code, local, current, unit):
                 return above
             # Not local, or local in another place than SIORG may have it by now.
             parent = await self._next(parent_code, local, current, unit, above)
@@ -105,7 +91,7 @@ class Ancestors:
             above.missing.add(code)
             return None
         except InvalidData as error:
-            if local is not None and local.organization_code == child.organization_code and not local.below:
+            if local is not None and local.organization_code == child.organization_code and unit.code not in local.line:
                 return None  # what cannot be read of it is its own item's fault
             raise _waits_for(code, error) from None
         except PermanentError as error:
@@ -118,9 +104,9 @@ class Ancestors:
             return parent
         return None
 
-    def _is_in_place(self, code: int, parent: LocalParent, child: RemoteUnit) -> bool:
-        """Whether nothing has to be asked about a parent."""
-        if parent.organization_code != child.organization_code or parent.below:
+    def _is_in_place(self, code: int, parent: LocalParent, child: RemoteUnit, unit: RemoteUnit) -> bool:
+        """Whether nothing has to be asked about a parent; below the very unit it is not in its place."""
+        if parent.organization_code != child.organization_code or unit.code in parent.line:
             return False
         if self._structure is None:
             return not parent.touched
@@ -137,23 +123,30 @@ class Ancestors:
             raise answer
         return answer
 
-    async def _local_parents(self, children: Sequence[tuple[int, RemoteUnit]]) -> dict[tuple[int, int], LocalParent]:
-        """Look for the parents of ``children``, each given with the code of the unit that it is an ancestor of, or is."""
-        pairs = sorted(
-            {
-                (code, child.parent_code)
-                for code, child in children
-                if child.parent_code not in (None, child.organization_code) and child.code != child.organization_code
-            }
-        )
-        if not pairs:
-            return {}
-        rows = await self._database.rows(
-            load("siorg_job.sync", "read.sql")["known_parents"],
-            codes=[code for code, _ in pairs],
-            parents=[parent for _, parent in pairs],
-        )
-        return {(row["unit"], row["code"]): LocalParent(row["organization_code"], row["below"], row["touched"]) for row in rows}
+    async def _local_parent(self, code: int) -> LocalParent | None:
+        if code not in self._parents:  # it is named by an answer that came after the look-up
+            self._parents[code] = (await self._local.look_up(Named(frozenset({code})))).parents.get(code)
+        return self._parents[code]
+
+
+def named_by(units: Sequence[RemoteUnit], structure: Structure | None) -> Named:
+    """What these units name: with all parents above them, as far as ``structure``, the answer in which they stand, tells."""
+    above = {} if structure is None else structure.units
+    home = None if structure is None else structure.organization
+    parents: set[int] = set()
+    for unit in units:
+        current: RemoteUnit | None = unit
+        while current is not None and (code := _parent_of(current)) is not None and code not in parents:
+            parents.add(code)
+            current = above.get(code)
+    organizations = {code for unit in units if (code := unit.organization_code) is not None and code != home}
+    categories = {code for unit in units if (code := unit.category_code) is not None}
+    return Named(frozenset(parents), frozenset(organizations), frozenset(categories))
+
+
+def _parent_of(unit: RemoteUnit) -> int | None:
+    """The unit that it hangs below; None: none, or its organization."""
+    return None if unit.organization_code in (unit.code, unit.parent_code) else unit.parent_code
 
 
 def _refuse_loop(unit: RemoteUnit, structure: Structure) -> None:

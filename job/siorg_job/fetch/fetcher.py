@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from siorg_job.database.thread import DatabaseThread
-from siorg_job.fetch.ancestors import Ancestors
+from siorg_job.fetch.ancestors import Ancestors, named_by
 from siorg_job.fetch.cache import Cache
 from siorg_job.fetch.failure import FetchFailure, FetchFault
+from siorg_job.fetch.local import Local
 from siorg_job.fetch.plan import plan
 from siorg_job.siorg.client import SiorgClient
 from siorg_job.siorg.each import each_unit
@@ -70,6 +71,7 @@ class Fetcher:
         self._items_a_question = 1.0
         """As the last batch needed them."""
         self._database = database
+        self._local = Local(database)
         self._item_seconds = item_seconds
         self._structures: Cache[int, Structure] = Cache(
             siorg.structure,
@@ -255,9 +257,12 @@ class Fetcher:
         if not found:
             return []
         units = [unit for _, unit in found]
-        ancestors = Ancestors(self._siorg, self._database, structure)
-        await ancestors.look_up(units)
-        rows = await self._missing_categories(units, max(item.needed_at for item, _ in found))
+        named = named_by(units, structure)
+        here = await self._local.look_up(named)
+        ancestors = Ancestors(self._siorg, self._local, structure, named, here)
+        rows: tuple[DomainRow, ...] = ()
+        if not named.categories <= here.categories:  # the name of one that is not here yet is in the table of all
+            rows = await self._category_rows(max(item.needed_at for item, _ in found))
         result: list[FetchResult] = []
         for item, unit in found:
             try:
@@ -269,13 +274,7 @@ class Fetcher:
                 result.append((item, Fetched(asked_at, unit, tuple(above.chain), outside, missing, rows)))
         return result
 
-    async def _missing_categories(self, units: Sequence[RemoteUnit], needed: datetime) -> tuple[DomainRow, ...]:
-        codes = {unit.category_code for unit in units if unit.category_code is not None}
-        if not codes:
-            return ()
-        rows = await self._database.rows(load("siorg_job.sync", "read.sql")["category_codes"], codes=sorted(codes))
-        if codes <= {row["code"] for row in rows}:
-            return ()
+    async def _category_rows(self, needed: datetime) -> tuple[DomainRow, ...]:
         try:
             return tuple((await self._tables.get(DomainTable.UNIT_CATEGORY, needed)).value)
         except PermanentError:

@@ -1,3 +1,35 @@
+-- name: here
+-- Before a fetch is called complete: which of the parents, organizations and categories that answers name are here. Of an inactive
+-- parent nobody knows where SIORG has it, if at all. Each row is asked for by key (OFFSET 0 and LIMIT keep the look-ups inside): a
+-- large organization, or the queue, is never read as a whole.
+SELECT 'PARENT' AS kind, w.code, CASE WHEN p.is_active THEN o.siorg_code END AS organization_code,
+       ARRAY(
+           WITH RECURSIVE above AS (
+               SELECT p.parent_id, p.siorg_code
+               UNION
+               SELECT u.parent_id, u.siorg_code
+               FROM above CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = above.parent_id OFFSET 0) AS u
+           )
+           SELECT above.siorg_code FROM above WHERE above.siorg_code IS NOT NULL
+       ) AS line,
+       coalesce((
+           SELECT true FROM siorg_sync_queue AS q
+           WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = w.code
+               AND q.status::text NOT IN ('COMPLETED', 'SKIPPED')
+           LIMIT 1
+       ), false)
+           OR coalesce(substring(p.siorg_raw_data ->> 'codigoOrgaoEntidade' FROM '0*([0-9]+)/?\s*$') <> o.siorg_code::text, false)
+           AS touched
+FROM unnest(%(parents)s::integer[]) AS w (code)
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.siorg_code = w.code OFFSET 0) AS p
+CROSS JOIN LATERAL (SELECT * FROM organizations AS x WHERE x.id = p.organization_id OFFSET 0) AS o
+UNION ALL
+SELECT 'ORGANIZATION', o.siorg_code, NULL, NULL, NULL
+FROM organizations AS o WHERE o.siorg_code = ANY (%(organizations)s::integer[]) AND coalesce(o.is_active, true)
+UNION ALL
+SELECT 'CATEGORY', c.siorg_code, NULL, NULL, NULL
+FROM organizational_unit_categories AS c WHERE c.siorg_code = ANY (%(categories)s::integer[])
+
 -- name: holder_of
 -- The organization that holds a unit here: by the unit's SIORG code, else by a person's mapping, else by the item's local id.
 SELECT o.siorg_code AS code, coalesce(o.is_active, true) AS is_active

@@ -194,35 +194,11 @@ SELECT 'CATEGORY' AS entity_type, id, siorg_code AS code, NULL AS slug, name, si
        coalesce(is_siorg_managed, false) AS managed, siorg_base AS record
 FROM organizational_unit_categories ORDER BY id
 
--- name: known_parents
--- Before a fetch is called complete: which parents are here, and do not hang below the unit that is to hang below them. Of an
--- inactive one nobody knows where SIORG has it, if at all.
-SELECT w.code AS unit, w.parent AS code, CASE WHEN p.is_active THEN o.siorg_code END AS organization_code,
-       EXISTS (
-           WITH RECURSIVE above AS (
-               SELECT p.id, p.parent_id, p.siorg_code
-               UNION
-               SELECT u.id, u.parent_id, u.siorg_code FROM organizational_units AS u JOIN above ON u.id = above.parent_id
-           )
-           SELECT FROM above WHERE above.siorg_code = w.code
-       ) AS below,
-       EXISTS (
-           SELECT FROM siorg_sync_queue AS q
-           WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = w.parent
-               AND q.status::text NOT IN ('COMPLETED', 'SKIPPED')
-       ) OR coalesce(substring(p.siorg_raw_data ->> 'codigoOrgaoEntidade' FROM '0*([0-9]+)/?\s*$') <> o.siorg_code::text, false) AS touched
-FROM unnest(%(codes)s::integer[], %(parents)s::integer[]) AS w (code, parent)
-JOIN organizational_units AS p ON p.siorg_code = w.parent
-JOIN organizations AS o ON o.id = p.organization_id
-
 -- name: organizations_of
 -- The organizations that hold these units here: a hint where the item's payload gives none.
 SELECT u.siorg_code AS code, o.siorg_code AS organization_code
 FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
 WHERE u.siorg_code = ANY (%(codes)s::integer[])
-
--- name: category_codes
-SELECT siorg_code AS code FROM organizational_unit_categories WHERE siorg_code = ANY (%(codes)s::integer[])
 
 -- name: kept
 -- Conflicts that the API server ended as COMPLETED because a person keeps the local values: what SIORG said there was seen
