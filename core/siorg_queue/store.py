@@ -168,12 +168,6 @@ class QueueStore:
         with transaction(self._connection):
             return self.finish_within(verdicts)
 
-    def release(self, items: Collection[Item], *, reason: str | None = None, delay_seconds: float = 0.0) -> set[UUID]:
-        """Give items back unharmed: PENDING, the attempt not counted. Returns the ids that were still ours."""
-        return set(
-            self.finish([Verdict(item, Outcome.RELEASED, error=reason, delay_seconds=delay_seconds or None) for item in items])
-        )
-
     def settled(self, items: Collection[Item]) -> dict[UUID, Status]:
         """What became of items under our own tokens: after a commit whose answer was lost, what was really written."""
         return {row["id"]: Status(row["status"]) for row in self._run("lease.sql", "settled", **_held(items))}

@@ -60,7 +60,7 @@ def test_a_released_item_is_as_it_was(queue: Queue) -> None:
     queue.insert(1, attempts="1", last_error="'before'", error_details="""'{"resolution": "MERGE"}'""")
     before = queue.row()
     (item,) = queue.claim()
-    assert queue.store.release([item]) == {item.id}
+    assert queue.store.finish([Verdict(item, Outcome.RELEASED)]).keys() == {item.id}
     after = queue.row()
     assert after == {**before, "lease_token": before["lease_token"] + 1, "last_attempt_at": after["last_attempt_at"]}
 

@@ -84,7 +84,7 @@ def test_a_row_in_work_is_noted_on_and_gets_a_successor(queue: Queue, started: d
     assert fence(queue, item) == started + LATER
     assert queue.store.enqueue([new(1, started + 2 * LATER)]) == 0  # the successor waits
     assert needed(queue) == {1: started + 2 * LATER}
-    queue.store.release([item])
+    queue.store.finish([Verdict(item, Outcome.RELEASED)])
     assert needed(queue) == {1: started + 2 * LATER}
 
 

@@ -138,3 +138,13 @@ def test_one_that_fails_alone_is_compared_with_another_unit_and_pays(scene: Scen
     with PoisonedSiorg(scene.siorg.url, {code}) as siorg:
         scene.run(0, SIORG_API_URL=siorg.url, WORKER_LINGER_SECS="5")
     assert scene.states() == {("FAILED", 3): 1}
+
+
+def test_one_that_our_bug_meets_alone_pays_where_nothing_tells_that_it_meets_others(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.waiting(1)
+    buggy(monkeypatch, lambda _: True)
+    with PoisonedSiorg(scene.siorg.url, endpoint="/esfera") as siorg:  # what SIORG would be asked to find out
+        assert scene.drain(SIORG_API_URL=siorg.url, WORKER_LINGER_SECS="5")[0] == "exhausted"
+    assert scene.states() == {("FAILED", 3): 1}
