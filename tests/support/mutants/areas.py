@@ -76,6 +76,7 @@ REASONS: dict[tuple[str, str, str], str] = {
     ("core/siorg_queue/session.py", "beginning", "setting.since <= server_version"): "but on the very version that brought it",
     ("core/siorg_queue/session.py", "check", "encoding is not None and"): "PostgreSQL and PgBouncer tell it of each connection",
     ("job/siorg_job/sync/sql/blocked.sql", "rows", "n.kind = 'item' → true"): "the ids of other tables are none of the queue's",
+    ("job/siorg_job/sync/sql/read.sql", "units", "<= → <"): "but in the very microsecond of its last sync",
     ("job/siorg_job/sync/sql/read.sql", "units_meant", "UNION → UNION ALL"): "the same row twice is one row of the copy",
     ("core/siorg_queue/sql/produce.sql", "enqueue_lock", "> → >="): "a count is asked for so that what is counted runs",
     ("job/siorg_job/drain/loop.py", "Drain._take_more", "max(self._next_claim - now, 0.05)"): "only how soon it looks again",

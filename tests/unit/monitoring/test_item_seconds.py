@@ -78,7 +78,19 @@ def test_a_summary_without_times_counts_none(told: Told) -> None:
 
 @pytest.mark.parametrize(
     "spread",
-    [[1, 2], "0.1", {"soon": 1}, {"-1": 1}, {"nan": 1}, {"0.1": -1}, {"0.1": "1"}, {"0.1": True}, {"1": 1, "1.0": 1}, None],
+    [
+        [1, 2],
+        "0.1",
+        {"soon": 1},
+        {"-1": 1},
+        {"0": 1},
+        {"nan": 1},
+        {"0.1": -1},
+        {"0.1": "1"},
+        {"0.1": True},
+        {"1": 1, "1.0": 1},
+        None,
+    ],
 )
 def test_times_that_cannot_be_understood_are_none(spread: Any) -> None:
     summary = read_summary(json.dumps({"reason": "exhausted", "exit_code": 0, "completed": 3, "item_seconds_le": spread}))

@@ -87,6 +87,12 @@ def test_a_running_pod_makes_it_active_also_beside_one_that_ended() -> None:
     assert (job.state, job.started_at, job.ending, job.summary) == (JobState.ACTIVE, at(-20), None, None)
 
 
+def test_a_running_worker_is_not_stuck_whatever_is_in_front_of_it() -> None:
+    beside = {"name": "mesh", "restartPolicy": "Always", "state": waiting("ImagePullBackOff")}
+    record = pod_record(a_pod(running(), phase="Running", status={"initContainerStatuses": [beside]}))
+    assert (record.running, record.stuck, record.on_its_way) == (True, None, None)
+
+
 # -- ended well -------------------------------------------------------------------------------------------------------
 
 
