@@ -171,6 +171,17 @@ def _complete(queue: Queue, operation: str = "UPDATE") -> int:
         return len(queue.store.end_older_conflicts([(verdict, datetime.now(UTC))]))
 
 
+def test_conflicts_of_units_are_ended_and_nothing_else(queue: Queue) -> None:
+    ended = {queue.insert(1, status="'CONFLICT'"), queue.insert(2, status="'CONFLICT'", held_at="now()")}
+    queue.insert(3, status="'CONFLICT'")
+    queue.insert(1, status="'CONFLICT'", entity_type="ORGANIZATION")
+    queue.insert(1)
+    queue.insert(2, status="'COMPLETED'")
+    queue.store.end_conflicts([1, 2], "it ended")
+    assert {row["id"] for row in queue.rows() if row["last_error"] == "it ended" and row["status"] == "SKIPPED"} == ended
+    assert sum(row["status"] == "SKIPPED" for row in queue.rows()) == 2
+
+
 def test_only_conflicts_of_the_same_entity_and_work_are_ended(queue: Queue) -> None:
     ended = {queue.insert(1, operation=operation, status="'CONFLICT'") for operation in ("HIERARCHY_CHANGE", "EXTINCTION")}
     queue.insert(1, operation="MERGE", status="'CONFLICT'")

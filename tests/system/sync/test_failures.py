@@ -72,6 +72,15 @@ def test_what_is_below_a_unit_that_cannot_be_used_names_it_and_burns_no_attempts
     assert "900" in _verified(failed)[940][1]
 
 
+def test_what_is_below_a_unit_that_is_refused_here_waits_for_it_and_is_not_written(world: World) -> None:
+    line = range(900, 912)  # one level more than may be, and the last
+    world.siorg.publish_line(*line)
+    item = world.sync(911)
+    assert (item["error_details"]["kind"], item["error_details"]["details"]["waits_for"]) == ("parent_failed", [910])
+    assert "waits for unit 910 above it: below unit 909 unit 910 would be on level 11" in item["last_error"]
+    assert 911 not in world.units()
+
+
 def test_what_is_below_is_not_asked_for_while_that_fails(failed: World) -> None:
     """Whatever the time: in a day the one unit is asked for a few times, the forty never."""
     rows, failures = _rows(failed), []

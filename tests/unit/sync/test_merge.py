@@ -54,6 +54,18 @@ def test_one_field() -> None:
     assert merge(base=None, local={"f": "B"}, remote={"f": "C"}) == {"f": "C"}, "without a base SIORG wins"
 
 
+def test_a_persons_value_stands_unless_siorg_says_what_the_person_never_saw() -> None:
+    mine = Resolution(merged={UnitField.NAME: "Minha"}, shown={UnitField.NAME: "Nova"})
+
+    def merged(said: Value, here: Value = "Daqui") -> Any:
+        return merge(base={UnitField.NAME: "Velha"}, local={UnitField.NAME: here}, remote={UnitField.NAME: said}, resolution=mine)
+
+    for said in ("Nova", "Velha", "Daqui", "Minha", None):
+        assert merged(said) == {UnitField.NAME: "Minha"}, said
+    assert merged("Minha", "Minha") == {}
+    assert isinstance(merged("Outra"), Conflict)
+
+
 def test_strict_hierarchy_holds_up_a_move_with_all_that_comes_with_it_unless_a_person_decided() -> None:
     base: dict[str, Value] = {UnitField.NAME: "Secretaria", UnitField.PARENT: 471}
     remote: dict[str, Value] = {UnitField.NAME: "X", UnitField.PARENT: 9}
