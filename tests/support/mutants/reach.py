@@ -7,7 +7,7 @@ run for each of its mutants.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coverage import CoverageData
@@ -31,9 +31,13 @@ class Reach:
     def tests(self, file: str, where: str, first: int, last: int) -> tuple[str, ...]:
         """Tests that reach one of these lines, the whole file where none does. ``where``: name of an SQL statement."""
         if file.endswith(".sql"):
-            return self._sorted(
-                test for path, line in _users(self._tree / file, where) for test in self._reaching(path, line, line)
-            )
+            names = _with_users(self._tree / file, where)
+            lines = _naming([f'"{name}"' for name in names], self._tree / file.split("/sql/", maxsplit=1)[0])
+            reaching = self._sorted(test for path, line in lines for test in self._reaching(path, line, line))
+            # Some ask for a statement themselves.
+            asked = _naming([f'["{name}"]' for name in names], self._tree / "tests")
+            asking = {str(path.relative_to(self._tree)) for path, _ in asked}
+            return (*reaching, *sorted(path for path in asking if path.rpartition("/")[2].startswith("test_")))
         path = self._tree / file
         return self._sorted(self._reaching(path, first, last)) or self._sorted(self._reaching(path, 1, 1_000_000))
 
@@ -48,9 +52,8 @@ class Reach:
         return tuple(sorted(set(tests)))
 
 
-def _users(file: Path, statement: str) -> Iterator[tuple[Path, int]]:
-    """Lines of a package that name an SQL statement, or one that it is a part of."""
-    package = file.parents[1]
+def _with_users(file: Path, statement: str) -> set[str]:
+    """An SQL statement, and those that it is a part of."""
     texts: dict[str, str] = {}
     for sql in file.parent.glob("*.sql"):
         parts = _STATEMENT.split(sql.read_text(encoding="utf-8"))
@@ -59,7 +62,12 @@ def _users(file: Path, statement: str) -> Iterator[tuple[Path, int]]:
     while new:
         names |= new
         new = {name for name, text in texts.items() for part in names if f"{{{{{part}}}}}" in text} - names
-    for path in package.rglob("*.py"):
+    return names
+
+
+def _naming(words: Sequence[str], folder: Path) -> Iterator[tuple[Path, int]]:
+    """Lines of programs in which one of these words is."""
+    for path in folder.rglob("*.py"):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if any(f'"{name}"' in line for name in names):
+            if any(word in line for word in words):
                 yield path, number
