@@ -1,8 +1,7 @@
 """Connections that are used again and again: to take one and to give it back costs the same, however many there are.
 
 The HTTP library's own pool looks at all of its connections when a request begins and when it ends, and asks the kernel about each
-that is idle: with 64 of them some 64 system calls a request, and more CPU than all the rest of it (measured 2026-11). So each
-connection is a pool of the library's for one, and here is where they are lent.
+that is idle: with 64 of them some 64 system calls a request, and more CPU than all the rest of it (measured 2026-11).
 """
 
 from __future__ import annotations
@@ -15,17 +14,23 @@ from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 
-class Closable(Protocol):
+class Connection(Protocol):
     """What takes part in a pool."""
+
+    def is_available(self) -> bool:
+        """Whether another request may follow."""
+
+    def has_expired(self) -> bool:
+        """Whether the other side has closed it, or it has been silent for too long."""
 
     async def aclose(self) -> None: ...
 
 
-_C = TypeVar("_C", bound=Closable)
+_C = TypeVar("_C", bound=Connection)
 
 
 class Pool(Generic[_C]):
-    """Lends what connects, each to one user at a time, the one used last first. For one event loop."""
+    """Lends connections, each to one user at a time, the one used last first. For one event loop."""
 
     def __init__(
         self, make: Callable[[], _C], *, most: int, idle_seconds: float, clock: Callable[[], float] = time.monotonic
@@ -53,16 +58,18 @@ class Pool(Generic[_C]):
     async def take(self) -> AsyncIterator[_C]:
         """One to use, to be given back with nothing under way on it. After an error or a cancellation it is closed."""
         async with self._places:
-            one = self._idle.pop()[0] if self._idle else self._make()
-            self._all.add(one)
+            one = await self._next()
             try:
                 yield one
             except BaseException:
                 await self._close(one)
                 raise
             now = self._clock()
-            self._idle.append((one, now))
-            while self._idle[0][1] < now - self._idle_seconds:
+            if one.is_available():
+                self._idle.append((one, now))
+            else:
+                await self._close(one)
+            while self._idle and self._idle[0][1] < now - self._idle_seconds:
                 await self._close(self._idle.popleft()[0])
 
     async def aclose(self) -> None:
@@ -70,6 +77,16 @@ class Pool(Generic[_C]):
         self._idle.clear()
         while self._all:
             await self._all.pop().aclose()
+
+    async def _next(self) -> _C:
+        while self._idle:
+            one, _ = self._idle.pop()
+            if not one.has_expired():
+                return one
+            await self._close(one)
+        one = self._make()
+        self._all.add(one)
+        return one
 
     async def _close(self, one: _C) -> None:
         self._all.discard(one)

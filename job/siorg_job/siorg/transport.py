@@ -1,5 +1,8 @@
 """GET requests over one pool of connections. The only module that imports the HTTP library.
 
+The library is httpx2. Requests go over the connections below its client (httpcore2, of the same version): what the client does is
+not needed for a GET whose redirects are followed here, and costs more than half of a request's CPU.
+
 TLS is verified, redirects are followed within the origin alone, so that the token never leaves it, a body has a cap that
 counts after decompression, and a call has a budget of time. Errors are said in our own words: those of the library may
 hold addresses, headers and proxies, and no error is chained to one of its.
@@ -13,13 +16,13 @@ import os
 import ssl
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urljoin
 
 import httpx2
@@ -32,6 +35,9 @@ from siorg_runtime.proxies import proxy_for
 from siorg_runtime.redaction import STARS
 from siorg_runtime.version import version
 
+if TYPE_CHECKING:
+    import httpcore2
+
 MAX_REDIRECTS = 3
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
@@ -40,7 +46,6 @@ _SMALL_BODY_BYTES = 256 * 1024  # larger ones are in hand one at a time
 _PIECE_BYTES = 64 * 1024
 _IDLE_SECONDS = 5.0  # a connection is kept for so long: servers, and what is between, forget those that are silent for longer
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HTTP_ERRORS = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ValueError)
 
 CallObserver: TypeAlias = Callable[[str, str, float], None]
 """Called for every request that came to an end: endpoint, HTTP status (or ``error``), seconds. Not for one that we cancelled."""
@@ -103,21 +108,24 @@ class Transport:
             ValueError: the bundle cannot be used.
         """
         self.limiter = limiter
-        self._base_url = base_url
-        self._origin = _origin(httpx2.URL(base_url))
+        base = httpx2.URL(base_url)
+        self._origin = _origin(base)
+        self._site = base_url.removesuffix(base.path)  # without a path
+        self._path = base.path.removesuffix("/")
         self._token = token
         self.max_body_bytes = max_body_bytes
         self._large = asyncio.Lock()
         self._observe = observe
         # Gzip alone, because its decompression is bounded here.
-        headers = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": f"siorg-sync/{version()}"}
-        self._headers = httpx2.Headers(headers if token is None else {**headers, "Authorization": f"Bearer {token}"})
-        self._timeouts = httpx2.Timeout(None, connect=connect_timeout_seconds).as_dict()
+        headers = {"Host": base.netloc.decode(), "Accept": "application/json", "Accept-Encoding": "gzip"}
+        headers |= {"User-Agent": f"siorg-sync/{version()}"} | ({"Authorization": f"Bearer {token}"} if token is not None else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._timeouts = {"connect": connect_timeout_seconds}
         self._cookies = httpx2.Cookies()  # what a gateway gave out, by which it may know us again
         self._max_connections = max_connections
         self._proxy = proxy_for(base_url, os.environ)
         self._tls = _tls_with(ca_bundle) if ca_bundle is not None else None
-        self._pool: Pool[httpx2.AsyncHTTPTransport] | None = None
+        self._pool: Pool[httpcore2.AsyncConnectionInterface] | None = None
 
     async def aclose(self) -> None:
         """Close all connections. What is still being asked then fails."""
@@ -142,12 +150,14 @@ class Transport:
             AnswerTooLarge: it is over the cap.
             AccessRefused: it is a redirect elsewhere, or one too many; or the proxy cannot be used.
         """
-        url = self._base_url + path
+        target = self._path + path
         for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._exchange(endpoint, url, budget, held, min(max_bytes or self.max_body_bytes, self.max_body_bytes))
+            answer = await self._exchange(
+                endpoint, target, budget, held, min(max_bytes or self.max_body_bytes, self.max_body_bytes)
+            )
             if answer.status not in _REDIRECTS:
                 return answer
-            url = self._redirected(url, answer)
+            target = self._redirected(target, answer)
             await self.limiter.wait()
         message = f"SIORG redirects in a circle, or more than {MAX_REDIRECTS} times (HTTP {answer.status})"
         raise AccessRefused(message, status=answer.status)
@@ -161,16 +171,16 @@ class Transport:
         texts = {key: value.replace(token, STARS) for key, value in error.details.items() if isinstance(value, str)}
         error.details = {**error.details, **texts}
 
-    def _redirected(self, url: str, answer: Answer) -> str:
+    def _redirected(self, target: str, answer: Answer) -> str:
         if answer.location is not None:
             with contextlib.suppress(httpx2.InvalidURL, ValueError):
-                target = httpx2.URL(urljoin(url, answer.location))
-                if not target.userinfo and _origin(target) == self._origin:
-                    return str(target.copy_with(fragment=None))
+                url = httpx2.URL(urljoin(self._site + target, answer.location))
+                if not url.userinfo and _origin(url) == self._origin:
+                    return url.raw_path.decode()
         message = f"SIORG redirects elsewhere (HTTP {answer.status}), which is not followed; is SIORG_API_URL right?"
         raise AccessRefused(message, status=answer.status)
 
-    async def _exchange(self, endpoint: str, url: str, budget: Budget, held: contextlib.AsyncExitStack, cap: int) -> Answer:
+    async def _exchange(self, endpoint: str, target: str, budget: Budget, held: contextlib.AsyncExitStack, cap: int) -> Answer:
         """Send one request and read its answer within the budget."""
         started = time.monotonic()
         status = "error"
@@ -189,12 +199,14 @@ class Transport:
 
         try:
             async with asyncio.timeout(max(budget.left, 0)) as deadline, (self._pool or self._open()).take() as http:
-                response = await self._send(http, url, way)
+                response = await self._send(http, target, way)
                 try:
-                    status = str(response.status_code)
-                    body = await self._body(response, cap, become_large)
-                    location, retry_after = response.headers.get("location"), _retry_after(response.headers)
-                    return Answer(response.status_code, body, location, retry_after)
+                    status = str(response.status)
+                    headers = {name.decode().lower(): value.decode("utf-8", "replace") for name, value in response.headers}
+                    if "set-cookie" in headers:
+                        self._keep_cookies(target, response)
+                    body = await self._body(response, headers, cap, become_large)
+                    return Answer(response.status, body, headers.get("location"), _retry_after(headers))
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -209,36 +221,46 @@ class Transport:
                 self._observe(endpoint, status, seconds)
         raise SiorgUnavailable(f"SIORG did not answer completely within {seconds:.1f} s{way}", reason="timeout")
 
-    async def _send(self, http: httpx2.AsyncHTTPTransport, url: str, way: Way) -> httpx2.Response:
+    async def _send(self, http: httpcore2.AsyncConnectionInterface, target: str, way: Way) -> httpcore2.Response:
+        import httpcore2  # noqa: PLC0415 - as the first request did
+
+        scheme, host, port = self._origin
+        headers = [*self._headers, *self._cookie_header(target)] if self._cookies else self._headers
         failure: SiorgError | MemoryError
         try:
+            url = httpcore2.URL(scheme=scheme, host=host, port=port, target=target)
             extensions = {"timeout": self._timeouts, "trace": way.trace}
-            request = httpx2.Request("GET", url, headers=self._headers, cookies=self._cookies, extensions=extensions)
-            response = await http.handle_async_request(request)
-            if "set-cookie" in response.headers:
-                response.request = request
-                self._cookies.extract_cookies(response)
-            return response
-        except httpx2.ProxyError as error:
+            return await http.handle_async_request(httpcore2.Request("GET", url, headers=headers, extensions=extensions))
+        except httpcore2.ProxyError as error:
             status = str(error)[:3]
             failure = refused_by_proxy(int(status) if status.isdecimal() else None, way)
-        except _HTTP_ERRORS as error:
+        except _http_errors() as error:
             failure = out_of_memory(error) or why(error, way)
         # Raised here, so that it is not chained to an error that knows the request and its headers.
         raise failure
 
-    async def _body(self, response: httpx2.Response, cap: int, become_large: Callable[[], Awaitable[None]]) -> bytearray:
+    def _cookie_header(self, target: str) -> list[tuple[bytes, bytes]]:
+        request = httpx2.Request("GET", self._site + target, cookies=self._cookies)
+        return [(name, value) for name, value in request.headers.raw if name.lower() == b"cookie"]
+
+    def _keep_cookies(self, target: str, response: httpcore2.Response) -> None:
+        request = httpx2.Request("GET", self._site + target)
+        self._cookies.extract_cookies(httpx2.Response(response.status, headers=response.headers, request=request))
+
+    async def _body(
+        self, response: httpcore2.Response, headers: Mapping[str, str], cap: int, become_large: Callable[[], Awaitable[None]]
+    ) -> bytearray:
         """The body, decompressed; of an HTTP error at most the beginning, as far as it comes."""
-        whole = response.is_success
+        whole = 200 <= response.status < 300
         failure: SiorgError | MemoryError | None = None
         body = bytearray()
         try:
-            await self._receive(response, body, cap if whole else min(cap, _ERROR_BODY_BYTES), become_large)
+            await self._receive(response, headers, body, cap if whole else min(cap, _ERROR_BODY_BYTES), become_large)
         except (AnswerTooLarge, MalformedResponse) as error:
             failure = error
         except zlib.error:
             failure = MalformedResponse("SIORG's answer is damaged gzip", received=len(body))
-        except _HTTP_ERRORS as error:
+        except _http_errors() as error:
             failure = out_of_memory(error) or MalformedResponse("SIORG's answer broke off before its end", received=len(body))
         if failure is not None and whole:
             body.clear()  # the error's traceback would keep it
@@ -246,25 +268,31 @@ class Transport:
         return body
 
     async def _receive(
-        self, response: httpx2.Response, body: bytearray, cap: int, become_large: Callable[[], Awaitable[None]]
+        self,
+        response: httpcore2.Response,
+        headers: Mapping[str, str],
+        body: bytearray,
+        cap: int,
+        become_large: Callable[[], Awaitable[None]],
     ) -> None:
         """Fill a body, of which no more is there than the cap."""
-        encoding = response.headers.get("content-encoding", "").strip().lower()
+        encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in {"", "identity", "gzip", "x-gzip"}:
             raise MalformedResponse("SIORG's answer is compressed in a way that was not asked for")
-        length = response.headers.get("content-length", "")
+        length = headers.get("content-length", "")
         if length.isdecimal() and len(length) < 20 and int(length) > self.max_body_bytes:
             raise self._too_large(self.max_body_bytes)
         packed = _Gzip() if encoding.endswith("gzip") else None
         is_large = False
-        async for chunk in response.aiter_raw():
-            for piece in (chunk,) if packed is None else packed.unpack(chunk):
-                body += piece
-                if len(body) > cap:
-                    raise self._too_large(cap)
-                if len(body) > _SMALL_BODY_BYTES and not is_large:
-                    is_large = True
-                    await become_large()
+        async with contextlib.aclosing(response.aiter_stream()) as chunks:
+            async for chunk in chunks:
+                for piece in (chunk,) if packed is None else packed.unpack(chunk):
+                    body += piece
+                    if len(body) > cap:
+                        raise self._too_large(cap)
+                    if len(body) > _SMALL_BODY_BYTES and not is_large:
+                        is_large = True
+                        await become_large()
         if packed is not None and not packed.is_whole:
             raise MalformedResponse("SIORG's answer is gzip that breaks off before its end")
 
@@ -273,17 +301,27 @@ class Transport:
         whose = ", the lower of SIORG_MAX_BODY_BYTES and what the memory limit allows" if cap == self.max_body_bytes else ""
         return AnswerTooLarge(f"SIORG's answer has over {cap} bytes{whose}", max_bytes=cap)
 
-    def _open(self) -> Pool[httpx2.AsyncHTTPTransport]:
+    def _open(self) -> Pool[httpcore2.AsyncConnectionInterface]:
         """Make the pool of connections, at the first request: reading the certificates takes its time."""
+        import httpcore2  # noqa: PLC0415 - a run that asks nothing has no use for it
+
+        scheme, host, port = self._origin
+        origin = httpcore2.URL(scheme=scheme, host=host, port=port, target="/").origin
         proxies_tls = self._proxy is not None and self._proxy.url.lower().startswith("https:")
         try:
             speaks_tls = self._origin[0] == "https" or proxies_tls
             # One context for all connections; the empty one trusts nobody.
             tls = (self._tls or httpx2.create_ssl_context()) if speaks_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            proxy = httpx2.Proxy(self._proxy.url, ssl_context=tls if proxies_tls else None) if self._proxy is not None else None
-            limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_IDLE_SECONDS)
-            # Which proxy it is, is decided here and not by the library, so that it can be named.
-            make = partial(httpx2.AsyncHTTPTransport, verify=tls, proxy=proxy, limits=limits, trust_env=False)
+            proxy = None
+            if self._proxy is not None:
+                read = httpx2.Proxy(self._proxy.url)
+                address = httpcore2.URL(
+                    scheme=read.url.raw_scheme, host=read.url.raw_host, port=read.url.port, target=read.url.raw_path
+                )
+                proxy = httpcore2.Proxy(address, read.raw_auth, ssl_context=tls if proxies_tls else None)
+            # It knows how each kind of connection is made.
+            library = httpcore2.AsyncConnectionPool(ssl_context=tls, proxy=proxy, keepalive_expiry=_IDLE_SECONDS)
+            make = partial(library.create_connection, origin)
             self._pool = Pool(make, most=self._max_connections, idle_seconds=_IDLE_SECONDS)
             return self._pool
         except OSError as error:  # they were there when the settings were read; ssl.SSLError is one
@@ -315,7 +353,15 @@ class _Gzip:
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
+    return url.scheme, url.raw_host.decode("ascii"), url.port
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    """What the library raises when a request fails."""
+    import httpcore2  # noqa: PLC0415 - as the first request did
+
+    own = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, httpcore2.UnsupportedProtocol)
+    return (*own, httpcore2.ConnectionNotAvailable, OSError, ValueError)
 
 
 def _tls_with(bundle: Path) -> ssl.SSLContext:
@@ -329,7 +375,7 @@ def _tls_with(bundle: Path) -> ssl.SSLContext:
     return context
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait according to Retry-After, within 0 and an hour; None when it does not say, or not readably."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():

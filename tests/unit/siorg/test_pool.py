@@ -13,7 +13,13 @@ from support.siorg_client import Clock
 
 
 class Connection:
-    closed = False
+    closed = ended = expired = False
+
+    def is_available(self) -> bool:
+        return not self.ended
+
+    def has_expired(self) -> bool:
+        return self.expired
 
     async def aclose(self) -> None:
         self.closed = True
@@ -47,6 +53,19 @@ async def test_the_one_used_last_is_used_again() -> None:
     for _ in range(3):
         assert await made.use(1) == [first]  # given back last
     assert set(await made.use(2)) == {first, second} == set(made.connections)
+
+
+@in_a_loop
+async def test_what_the_other_side_ended_is_not_lent_again() -> None:
+    made = Made()
+    first, second = await made.use(2)
+    first.expired = True
+    assert await made.use(1) == [second]
+    second.ended = True
+    await made.use(1)
+    assert made.closed == [True, True]
+    await made.use(2)
+    assert made.closed == [True, True, False, False]
 
 
 @in_a_loop
