@@ -198,10 +198,12 @@ class Counts:
 class CleanedPage:
     """What one page of a cleanup did."""
 
-    last: UUID | None
-    """Key to continue after; None when the table's end was reached."""
-    scanned: int
+    last: str | None
+    """Where to go on; None: nothing was found."""
+    found: int
+    """As many as were wanted: there may be more."""
     deleted: int
+    """Of those found; somebody else had the others."""
     unlinked: int
     """History rows that stayed and lost their link."""
 

@@ -53,6 +53,13 @@ FOR_INDEXES: Final[Mapping[str, Relied]] = {
 """What an index is built with; CREATE INDEX CONCURRENTLY takes no SET LOCAL."""
 
 
+BY_INDEX: Final = (
+    b"SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off"
+)
+"""Within a transaction, for statements that want the beginning of an index and no more: whatever the statistics say of the table,
+it is not read as a whole. Such plans look dear, and would be compiled where that is on."""
+
+
 class UnsuitableDatabase(Exception):
     """A setting of the server, the database or the role is one that we may not change and cannot work with.
 

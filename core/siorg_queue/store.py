@@ -31,12 +31,12 @@ from siorg_queue.model import (
     Status,
     Verdict,
 )
+from siorg_queue.session import BY_INDEX
 from siorg_queue.statements import load
 
 CHANNEL = "siorg_sync_queue"
 """NOTIFY channel on which new work is announced. A hint: polling is the truth."""
 
-_ZERO = UUID(int=0)
 _LOCK_SECONDS = 20.0  # for rows that are being finished: a process that stopped within a transaction is out of the way by then
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
@@ -185,21 +185,28 @@ class QueueStore:
         """
         return Counter(Status(row["status"]) for row in self._run("dangling.sql", "reap", limit=limit))
 
-    def cleanup_page(self, *, after: UUID | None, retention_days: int, limit: int = 1000) -> CleanedPage:
-        """Look at the next ``limit`` rows in key order and delete what is expired or finished and past its retention.
+    def cleanup_page(self, *, retention_days: int, after: str | None = None, limit: int = 1000) -> CleanedPage:
+        """Delete the oldest ``limit`` rows of those that are expired, or ended and past their retention.
 
-        Never PROCESSING or CONFLICT. History stays; its link to a deleted row becomes null.
+        Never PROCESSING or CONFLICT. History stays; its link to a deleted row becomes null. What it costs depends on what it
+        deletes, and not on what else there is.
+
+        Args:
+            retention_days: how long rows are kept after they ended.
+            after: the page before this one's ``last``: what went with it is not walked again. None: from the beginning.
+            limit: rows.
         """
         statements = load("siorg_queue", "dangling.sql")
         with transaction(self._connection):
+            self._connection.execute(BY_INDEX)
             page = self._connection.execute(
-                statements["cleanup"], {"after": after or _ZERO, "limit": limit, "retention_days": retention_days}
+                statements["cleanup"], {"after": after or "-infinity", "limit": limit, "retention_days": retention_days}
             ).fetchone()
             assert page is not None  # an aggregate always has its one row
             deleted = 0
             if page["old_ids"]:
                 deleted = self._connection.execute(statements["delete"], {"ids": page["old_ids"]}).rowcount
-        return CleanedPage(page["last"], page["scanned"], deleted, page["unlinked"])
+        return CleanedPage(page["last"], page["found"], deleted, page["unlinked"])
 
     # -- how much there is --------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from siorg_queue import Connection, connect
+from siorg_queue.session import BY_INDEX
 from siorg_queue.statements import load
 from support.postgres import Postgres
 
@@ -30,14 +31,15 @@ def add(connection: Connection, count: int, *, first: int = 0, **columns: str) -
     )
 
 
-def explained(connection: Connection, statement: str, **parameters: object) -> tuple[int, dict[str, Any]]:
-    """Shared buffers of a statement that runs warm, and its plan. Rolled back."""
+def explained(connection: Connection, statement: str, *, first: bytes = b"", **parameters: object) -> tuple[int, dict[str, Any]]:
+    """Shared buffers of a statement that runs warm, and its plan. Rolled back. ``first``: what its transaction sets."""
     plan: dict[str, Any] = {}
     for _ in range(2):  # the second time: what the first one cleared of hints is not counted
         with psycopg.ClientCursor(connection) as cursor:
             text = cursor.mogrify(statement.encode(), parameters) if parameters else statement
         connection.execute("BEGIN")
         try:
+            connection.execute(first)
             row = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}".encode()).fetchone()
         finally:
             connection.execute("ROLLBACK")
@@ -206,3 +208,37 @@ def test_with_statistics_from_before_a_bulk_insert_the_claim_reads_no_more(postg
         assert buffers <= 2 * small, per_node(plan)
         assert plan["Actual Rows"] == BATCH
     postgres.drop(url)
+
+
+# -- whatever the statistics say ----------------------------------------------------------------------------------------
+
+FINISHED = 100_000
+PAGE = 1_000
+
+
+@pytest.fixture(scope="module", params=["of the empty table", f"of {FINISHED} COMPLETED rows"])
+def finished(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """100,000 COMPLETED rows, and then others of each kind that nobody has taken statistics of."""
+    url = postgres.database()
+    with connect(url, application_name="test") as connection:
+        connection.execute("ALTER TABLE siorg_sync_queue SET (autovacuum_enabled = false)")
+        connection.execute("ANALYZE siorg_sync_queue")
+        ago = "now() - make_interval(mins => n)"  # 69 days
+        add(connection, FINISHED, first=10_000_000, status="'COMPLETED'", attempts="1", processed_at=ago)
+        if request.param != "of the empty table":
+            connection.execute("VACUUM ANALYZE siorg_sync_queue")
+        add(connection, 30_000, first=20_000_000, status="'SKIPPED'", attempts="1", processed_at=ago)
+        add(connection, 3_000, first=30_000_000, status="'FAILED'", attempts="3", processed_at=ago)
+        add(connection, 100, first=40_000_000, status="'CONFLICT'", attempts="1")
+        add(connection, DUE, first=50_000_000)
+        yield connection
+    postgres.drop(url)
+
+
+def test_a_page_of_a_cleanup_reads_what_it_deletes(finished: Connection) -> None:
+    for days, after in ((30, "-infinity"), (60, "-infinity"), (3650, "-infinity"), (1, "2000-01-01")):
+        values = {"after": after, "limit": PAGE, "retention_days": days}
+        buffers, plan = explained(finished, load("siorg_queue", "dangling.sql")["cleanup"], first=BY_INDEX, **values)
+        print(f"cleanup of {days} days: {buffers} buffers")  # noqa: T201
+        # Each row once in the order of its end, once by key, and its lock.
+        assert buffers <= 5 * PAGE, per_node(plan)

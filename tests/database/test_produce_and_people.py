@@ -123,18 +123,21 @@ def test_cleanup_deletes_old_and_expired_rows_and_keeps_history(queue: Queue) ->
     queue.insert(6, status="'FAILED'", created_at=old)
     queue.insert(7, expires_at=old)
     queue.insert(8, status="'SKIPPED'", processed_at=old)
+    queue.insert(9, status="'COMPLETED'", created_at=old)
+    queue.insert(10, status="'COMPLETED'", processed_at="now()", expires_at=old)
+    queue.insert(11, status="'FAILED'", processed_at="now()", expires_at=old)
     queue.connection.execute(
         "INSERT INTO siorg_history (entity_type, siorg_code, change_type, sync_queue_id)"
         " SELECT 'UNIT', 1, 'UPDATE', id FROM siorg_sync_queue"
     )
-    pages = [queue.store.cleanup_page(after=None, retention_days=30, limit=3)]
-    while pages[-1].scanned == 3:
+    pages = [queue.store.cleanup_page(retention_days=30, limit=3)]
+    while pages[-1].found == 3:
         pages.append(queue.store.cleanup_page(after=pages[-1].last, retention_days=30, limit=3))
-    assert len(pages) >= 3
-    assert (sum(page.deleted for page in pages), sum(page.unlinked for page in pages)) == (4, 4)
+    assert [page.deleted for page in pages] == [3, 3, 1]
+    assert sum(page.unlinked for page in pages) == 7
     assert {row["id"] for row in queue.rows()} == keep
     links = [row["sync_queue_id"] for row in queue.connection.execute("SELECT sync_queue_id FROM siorg_history")]
-    assert (len(links), set(links)) == (8, {*keep, None})
+    assert (len(links), set(links)) == (11, {*keep, None})
 
 
 # -- people -------------------------------------------------------------------------------------------------------------

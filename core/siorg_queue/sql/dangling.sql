@@ -53,23 +53,45 @@ WHERE q.id = j.id AND (({{pending}} AND (NOT {{attempts_left}} OR NOT {{unexpire
 RETURNING q.id, q.status
 
 -- name: cleanup
--- One page of the table in the order of its key, in one short transaction: rows past their expiry, and finished rows older
--- than the retention, go; history stays and loses its link (its foreign key has no ON DELETE). Never PROCESSING, never
--- CONFLICT: somebody still has to do something with those. What FAILED is asked again within a day, and has to be known then.
+-- The next page of what may go, the oldest first: at %(after)s or later, by when it ended. Past its expiry, or finished and older
+-- than the retention. Never PROCESSING, never CONFLICT: somebody still has to do something with those. What FAILED is asked again
+-- within a day, and has to be known then. Each part is the beginning of a range of an index, whatever else is in the table; those
+-- that do not look at %(after)s find hardly any row. History stays and loses its link (its foreign key has no ON DELETE).
 WITH page AS MATERIALIZED (
-    SELECT q.id FROM siorg_sync_queue AS q WHERE q.id > %(after)s ORDER BY q.id LIMIT %(limit)s
+    SELECT found.id, found.at FROM (
+        (SELECT q.id, q.processed_at AS at FROM siorg_sync_queue AS q
+         WHERE {{completed}} AND q.processed_at >= %(after)s::timestamptz AND q.processed_at < now() - make_interval(days => %(retention_days)s)
+         ORDER BY q.processed_at LIMIT %(limit)s)
+        UNION ALL
+        (SELECT q.id, {{ended_at}} FROM siorg_sync_queue AS q
+         WHERE q.status OPERATOR(pg_catalog.=) 'SKIPPED' AND {{ended_at}} >= %(after)s::timestamptz AND {{ended_at}} < now() - make_interval(days => %(retention_days)s)
+         ORDER BY {{ended_at}} LIMIT %(limit)s)
+        UNION ALL
+        (SELECT q.id, {{ended_at}} FROM siorg_sync_queue AS q
+         WHERE q.status OPERATOR(pg_catalog.=) 'FAILED' AND {{ended_at}} >= %(after)s::timestamptz AND {{ended_at}} < now() - make_interval(days => greatest(%(retention_days)s, 2))
+         ORDER BY {{ended_at}} LIMIT %(limit)s)
+        UNION ALL
+        (SELECT q.id, %(after)s::timestamptz FROM siorg_sync_queue AS q
+         WHERE {{completed}} AND q.processed_at IS NULL AND q.created_at < now() - make_interval(days => %(retention_days)s)
+         ORDER BY q.processed_at LIMIT %(limit)s)
+        UNION ALL
+        (SELECT q.id, %(after)s::timestamptz FROM siorg_sync_queue AS q
+         WHERE {{ended}} AND q.expires_at <= now() ORDER BY q.expires_at LIMIT %(limit)s)
+        UNION ALL
+        (SELECT q.id, %(after)s::timestamptz FROM siorg_sync_queue AS q
+         WHERE {{pending}} AND q.expires_at <= now() ORDER BY q.expires_at LIMIT %(limit)s)
+    ) AS found
+    ORDER BY found.at LIMIT %(limit)s
 ), old AS MATERIALIZED (
-    SELECT q.id FROM siorg_sync_queue AS q JOIN page ON page.id = q.id
-    WHERE ((q.expires_at <= now() AND ({{pending}} OR {{finished}}))
-        OR ({{finished}} AND coalesce(q.processed_at, q.created_at) < now() - make_interval(
-            days => CASE q.status::text WHEN 'FAILED' THEN greatest(%(retention_days)s, 2) ELSE %(retention_days)s END)))
-    FOR UPDATE OF q SKIP LOCKED
+    SELECT q.id FROM siorg_sync_queue AS q
+    WHERE q.id = ANY (ARRAY(SELECT page.id FROM page)) AND (({{pending}} AND NOT {{unexpired}}) OR {{ended}}) IS TRUE
+    FOR UPDATE SKIP LOCKED
 ), unlinked AS (
-    UPDATE siorg_history AS h SET sync_queue_id = NULL FROM old WHERE h.sync_queue_id = old.id
+    UPDATE siorg_history AS h SET sync_queue_id = NULL WHERE h.sync_queue_id = ANY (ARRAY(SELECT old.id FROM old))
     RETURNING h.id
 )
-SELECT (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last, (SELECT count(*) FROM page) AS scanned,
-       (SELECT count(*) FROM unlinked) AS unlinked, (SELECT array_agg(id) FROM old) AS old_ids
+SELECT (SELECT max(page.at) FROM page)::text AS last, (SELECT count(*) FROM page) AS found,
+       (SELECT count(*) FROM unlinked) AS unlinked, (SELECT array_agg(old.id) FROM old) AS old_ids
 
 -- name: delete
 -- After the links are gone: PostgreSQL checks foreign keys against the state before a statement's own other parts.

@@ -55,12 +55,16 @@ q.losses > {{deaths_allowed}}
 -- name: claimable
 ({{due}} OR {{abandoned}})
 
--- name: finished
-(q.status::text IN ('COMPLETED', 'FAILED', 'SKIPPED'))
+-- name: ended
+(q.status OPERATOR(pg_catalog.=) ANY ('{COMPLETED,FAILED,SKIPPED}'::sync_status_enum[]))
 
 -- name: completed
 -- Brought in line with SIORG, whose answer that took.
 q.status OPERATOR(pg_catalog.=) 'COMPLETED'
+
+-- name: ended_at
+-- When a row ended; the index of what FAILED or was SKIPPED is in this order.
+coalesce(q.processed_at, q.created_at)
 
 -- name: held
 -- An end or an overwrite beyond a limit: waits for a person, who releases or drops it.

@@ -82,8 +82,7 @@ async def drain(run: Run) -> str:
         Broken: no item gets through; likewise.
         CommandError: the port for metrics cannot be opened.
     """
-    async with aclosing(QueueClient(run)) as queue:
-        maintenance = Maintenance(run, queue)
+    async with aclosing(QueueClient(run)) as queue, aclosing(Maintenance(run, queue)) as maintenance:
         try:
             reason = await _reason_not_to_begin(run, queue, maintenance)
             if reason is not None and (reason == "stopped" or not run.forever):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from typing import TYPE_CHECKING
 
 from siorg_job.cleanup import cleanup
+from siorg_job.database.thread import DatabaseThread
 from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import Run
-from siorg_queue import Status
+from siorg_queue import DatabaseUnavailable, QueueStore, Status
 from siorg_queue.system_settings import is_enabled
+from siorg_runtime.application import job_application
 from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:  # it brings the library for metrics, which a run that finds nothing does without
@@ -33,6 +36,8 @@ class Maintenance:
         self._run, self._settings, self._summary = run, run.settings, run.summary
         self._queue = queue
         self._cleaned_at = -math.inf
+        self._cleaning: asyncio.Task[None] | None = None
+        self._is_over = False
         self._progress_at = self._reaped_at = time.monotonic()
         self._ended_before = 0
         self._enabled_until = -math.inf
@@ -42,10 +47,12 @@ class Maintenance:
     async def run_due(self, in_flight: int, metrics: JobMetrics) -> None:
         now = time.monotonic()
         cleans_up = self._run.forever and self._settings.worker_enable_cleanup
-        if cleans_up and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
+        if self._cleaning is not None and self._cleaning.done():
+            cleaned, self._cleaning = self._cleaning, None
+            cleaned.result()  # a fault of ours is one of the run
+        if cleans_up and self._cleaning is None and now - self._cleaned_at > self._settings.worker_cleanup_interval_secs:
             self._cleaned_at = now
-            days, stopped = self._settings.worker_retention_days, self._run.stop.is_set
-            await self._queue.call(lambda _, store: cleanup(store, retention_days=days, stopped=stopped))
+            self._cleaning = asyncio.create_task(self._clean_up())
         if now - self._reaped_at > _REAP_SECONDS and not await self.reap_page():
             self._reaped_at = now
         # The counts read every finished row: only for who looks at them, and seldom.
@@ -68,6 +75,26 @@ class Maintenance:
                 items_per_second=round((self._summary.ended - self._ended_before) / seconds, 1),
             )
             self._ended_before = self._summary.ended
+
+    async def _clean_up(self) -> None:
+        """Beside the items, on a connection of its own: whatever there is to delete, no claim waits for it."""
+        days = self._settings.worker_retention_days
+        thread = DatabaseThread(self._settings.database_url.get_secret_value(), job_application("cleanup"))
+        try:
+            await thread.call(lambda connection: cleanup(QueueStore(connection), retention_days=days, stopped=self._stopped))
+        except DatabaseUnavailable as error:
+            log.warning("Cleanup was interrupted; the next one goes on from there", reason=str(error))
+        finally:
+            await thread.aclose()
+
+    def _stopped(self) -> bool:
+        return self._is_over or self._run.stop.is_set()
+
+    async def aclose(self) -> None:
+        """End a cleanup that is under way, after its page."""
+        self._is_over = True
+        if self._cleaning is not None:
+            await asyncio.gather(self._cleaning, return_exceptions=True)
 
     async def reap(self) -> None:
         """End everything that nothing else would: at the end of a run, nothing that only looks like waiting is left."""

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from siorg_queue import connect, transaction
 from support.fleet import eventually
 from support.queue import insert
 
@@ -67,12 +68,18 @@ def test_while_siorg_is_away(scene: Scene) -> None:
     assert scene.states() == {("PENDING", 0): 5}
 
 
-def test_run_forever_picks_up_what_comes_and_cleans_up(scene: Scene) -> None:
+def test_run_forever_picks_up_what_comes_and_cleans_up_beside_that(scene: Scene) -> None:
     long_ago = "now() - interval '31 days'"
-    insert(scene.connection, siorg_code=1, status="'COMPLETED'", processed_at=long_ago, created_at=long_ago)
-    job = scene.start("run", "--forever", WORKER_POLL_INTERVAL_SECS="1")
-    eventually(lambda: scene.states() == {})  # the old row is gone
-    scene.waiting(7)
+    old = insert(scene.connection, siorg_code=1, status="'SKIPPED'", processed_at=long_ago, created_at=long_ago)
+    scene.connection.execute(
+        "INSERT INTO siorg_history (entity_type, siorg_code, change_type, sync_queue_id) VALUES ('UNIT', 1, 'UPDATE', %s)", [old]
+    )
+    with connect(scene.url, application_name="reviewer") as reviewer, transaction(reviewer, idle_seconds=60):
+        reviewer.execute("SELECT FROM siorg_history FOR UPDATE")  # the cleanup, which has to unlink it, waits for that
+        job = scene.start("run", "--forever", WORKER_POLL_INTERVAL_SECS="1")
+        eventually(lambda: scene.number("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1)
+        scene.waiting(7)
+        eventually(lambda: scene.states() == {("SKIPPED", 0): 1, ("COMPLETED", 1): 7})
     eventually(lambda: scene.states() == {("COMPLETED", 1): 7})
     job.send(signal.SIGTERM)
     assert job.ends(within=10) == 0, job.stderr

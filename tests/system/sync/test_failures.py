@@ -180,7 +180,7 @@ def test_a_row_that_goes_is_not_the_only_one_to_know(world: World, how: str) -> 
         world.connection.execute("UPDATE siorg_sync_queue SET status = 'SKIPPED' WHERE status = 'FAILED'")
     else:
         _time_passes(world, 30 * 24)
-        world.store.cleanup_page(after=None, retention_days=0)
+        world.store.cleanup_page(retention_days=0)
         assert world.decisions.failures() == []
     assert _discover(world).how == "structure"  # although the version stands still
     world.drain()
@@ -190,7 +190,7 @@ def test_a_row_that_goes_is_not_the_only_one_to_know(world: World, how: str) -> 
 def test_a_cleanup_does_not_forget_how_often_it_failed(failed: World) -> None:
     for _ in range(3):
         _time_passes(failed, 24)
-        failed.store.cleanup_page(after=None, retention_days=0)
+        failed.store.cleanup_page(retention_days=0)
         _discover(failed)
         failed.drain()
     assert failed.items(900)[0]["failures"] == 3
