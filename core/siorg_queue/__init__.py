@@ -5,11 +5,13 @@ Knows nothing of SIORG, of the job or of the operator; both of those stand on it
 
 from siorg_queue.database import (
     Connection,
+    Cursor,
     DatabaseBlocked,
     DatabaseUnavailable,
     clock,
     connect,
     describe,
+    in_one_trip,
     is_blocked,
     is_transient,
     query,
@@ -34,13 +36,14 @@ from siorg_queue.model import (
     Verdict,
 )
 from siorg_queue.session import UnsuitableDatabase
-from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy, asked_at_text
+from siorg_queue.store import CHANNEL, LeaseLost, QueueStore, RetryPolicy, asked_at_text
 
 __all__ = [
     "CHANNEL",
     "Attention",
     "Claim",
     "Connection",
+    "Cursor",
     "DatabaseBlocked",
     "DatabaseUnavailable",
     "Decision",
@@ -48,6 +51,7 @@ __all__ = [
     "EntityType",
     "HeldRow",
     "Item",
+    "LeaseLost",
     "LostItem",
     "NewItem",
     "Operation",
@@ -63,6 +67,7 @@ __all__ = [
     "clock",
     "connect",
     "describe",
+    "in_one_trip",
     "is_blocked",
     "is_transient",
     "query",

@@ -6,20 +6,23 @@ statement is prepared on the server.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import psycopg
+from psycopg.abc import Params, PQGen, Query
 from psycopg.rows import dict_row
 
 from siorg_queue import session
 from siorg_queue.loaders import register
 
-Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 _T = TypeVar("_T")
+Cursor: TypeAlias = psycopg.Cursor[dict[str, Any]]
 
 _THINKING_SECONDS = 600.0  # of silence in a transaction that only reads
 
@@ -35,15 +38,83 @@ class DatabaseUnavailable(Exception):
     """The database cannot be used right now: try again later. The message names no secret."""
 
 
-class _Lasting(psycopg.Connection[dict[str, Any]]):
-    """A connection that is opened again where it was ended at rest: by the server's or a pooler's limit, or a restart."""
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """A transaction that nothing has been done in yet."""
+
+    isolation: str
+    lock_seconds: float
+    idle_seconds: float
+
+    def send(self, connection: Connection) -> None:
+        connection.execute(f"BEGIN ISOLATION LEVEL {self.isolation}".encode())
+        version = connection.info.server_version
+        connection.execute(session.setting(version, lock_seconds=self.lock_seconds, idle_seconds=self.idle_seconds))
+
+
+class _Pipeline(psycopg.Pipeline):
+    """Whose end is one message and no more.
+
+    psycopg's asks with another one (Flush) for what was not answered at once. It may come when all was answered: then a PgBouncer
+    in transaction mode gives us a server for an answer that never comes, and nobody else gets it until we ask something.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        if self.pgconn.status == psycopg.pq.ConnStatus.BAD:
+            return  # what was executed within has told of it
+        self._enqueue_sync()
+        try:
+            yield from self._communicate_gen()
+        except psycopg.Error:
+            with suppress(psycopg.Error):  # of those that were skipped for it
+                yield from self._fetch_gen(flush=False)
+            raise
+        yield from self._fetch_gen(flush=False)
+
+
+class Connection(psycopg.Connection[dict[str, Any]]):
+    """A connection that is opened again where it was ended at rest: by the server's or a pooler's limit, or a restart.
+
+    What begins a transaction goes along with its first statement: a round trip is what a short one costs most.
+    """
 
     open_another: Callable[[], Connection]
+    beginning: _Beginning | None = None
+    """Of the transaction that is to be begun."""
+
+    def execute(self, query: Query, params: Params | None = None, *, prepare: bool | None = None, binary: bool = False) -> Cursor:
+        if self.beginning is not None:
+            if params is not None:
+                return in_one_trip(self, partial(self.execute, query, params, prepare=prepare, binary=binary))
+            in_one_trip(self, lambda: None)  # what has no parameters may be several statements, which go by themselves
+        return super().execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]
+
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """All that is executed within is sent together."""
+        assert self._pipeline is None
+        self._pipeline = _Pipeline(self)
+        try:
+            with self._pipeline as pipeline:
+                yield pipeline
+        finally:
+            self._pipeline = None
 
     def open_again(self) -> None:
         fresh = self.open_another()
         self.pgconn, fresh.pgconn = fresh.pgconn, self.pgconn
         fresh.close()
+
+    def was_ended(self) -> bool:
+        """Whether it is known that the other end has ended it, without asking: at rest, nothing but its end is to be read."""
+        try:
+            at_rest = select.poll()
+            at_rest.register(self.pgconn.socket, select.POLLIN)
+            while at_rest.poll(0):
+                self.pgconn.consume_input()
+        except (psycopg.OperationalError, OSError):
+            return True
+        return self.closed
 
 
 def connect(url: str, *, application_name: str) -> Connection:
@@ -54,7 +125,7 @@ def connect(url: str, *, application_name: str) -> Connection:
         UnsuitableDatabase: a setting is one that we cannot work with.
     """
     try:
-        connection = _Lasting.connect(
+        connection = Connection.connect(
             url,
             autocommit=True,
             prepare_threshold=None,
@@ -87,30 +158,65 @@ class DatabaseBlocked(DatabaseUnavailable):
 
 
 @contextmanager
-def transaction(connection: Connection, *, lock_seconds: float = 10.0, idle_seconds: float = 10.0) -> Iterator[Connection]:
+def transaction(
+    connection: Connection, *, lock_seconds: float = 10.0, idle_seconds: float = 10.0, isolation: str = "READ COMMITTED"
+) -> Iterator[Connection]:
     """One transaction in which a statement, a lock and our own silence have limits, and what we rely on is set.
 
     The idle limit is what frees the rows of a process that was stopped in the middle: the server ends its transaction.
-    A connection that was ended while it was at rest is opened again.
+    It begins with its first statement. A connection that was ended while it was at rest is opened again.
     """
-    # One message for all of it: a round trip is what a transaction costs most.
-    limits = {"lock_seconds": lock_seconds, "idle_seconds": idle_seconds}
-    _first(connection, lambda: connection.execute(session.beginning(connection.info.server_version, **limits)))
+    connection.beginning = _Beginning(isolation, lock_seconds, idle_seconds)
     try:
         yield connection
-        connection.execute("COMMIT")
+        if not _is_at_rest(connection):
+            connection.execute("COMMIT")
     except BaseException:
-        if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        if not connection.closed and not _is_at_rest(connection):
             try:
                 connection.execute("ROLLBACK")
             except psycopg.Error:
                 connection.close()
         raise
+    finally:
+        connection.beginning = None
 
 
-def reading(connection: Connection) -> AbstractContextManager[Connection]:
-    """A transaction that locks no row, so that nobody waits for it: a large organization is thought over long."""
-    return transaction(connection, idle_seconds=_THINKING_SECONDS)
+def reading(connection: Connection, *, at_one_moment: bool = False) -> AbstractContextManager[Connection]:
+    """A transaction that locks no row, so that nobody waits for it: a large organization is thought over long.
+
+    ``at_one_moment``: all is read as it was when the first statement came.
+    """
+    isolation = "REPEATABLE READ, READ ONLY" if at_one_moment else "READ COMMITTED"
+    return transaction(connection, idle_seconds=_THINKING_SECONDS, isolation=isolation)
+
+
+def in_one_trip(connection: Connection, work: Callable[[], _T], *, commit: bool = False) -> _T:
+    """Do ``work``, whose statements are sent together, and what begins its transaction with them; answers are there after it.
+
+    One statement an ``execute``. None sees an answer before; one that fails takes those after it along, and COMMIT.
+
+    Args:
+        connection: within a ``transaction``.
+        work: executes statements, and returns their cursors.
+        commit: with them the transaction ends.
+    """
+    beginning, connection.beginning = connection.beginning, None
+
+    def go() -> _T:
+        with connection.pipeline() if psycopg.capabilities.has_pipeline() else nullcontext():
+            if beginning is not None:
+                beginning.send(connection)
+            result = work()
+            if commit:
+                connection.execute("COMMIT")
+        return result
+
+    if beginning is None:
+        return go()
+    if connection.was_ended():
+        connection.open_again()
+    return go() if commit else _first(connection, go)  # once COMMIT was sent it is not known what came of it
 
 
 def _first(connection: Connection, work: Callable[[], _T]) -> _T:
@@ -119,7 +225,7 @@ def _first(connection: Connection, work: Callable[[], _T]) -> _T:
         return work()
     except psycopg.OperationalError as error:
         was_ended = connection.closed if error.sqlstate is None else error.sqlstate.startswith(("08", "57P"))
-        if not isinstance(connection, _Lasting) or not was_ended:
+        if not was_ended:
             raise
     connection.open_again()
     return work()
@@ -128,8 +234,8 @@ def _first(connection: Connection, work: Callable[[], _T]) -> _T:
 def query(connection: Connection, sql: LiteralString, /, **parameters: Any) -> list[dict[str, Any]]:
     """Run one statement in a transaction of its own, and give its rows; none where it has no result."""
     with transaction(connection):
-        cursor = connection.execute(sql, parameters)
-        return cursor.fetchall() if cursor.description else []
+        cursor = in_one_trip(connection, lambda: connection.execute(sql, parameters), commit=True)
+    return cursor.fetchall() if cursor.description else []
 
 
 def clock(connection: Connection) -> datetime:
@@ -142,8 +248,11 @@ def clock(connection: Connection) -> datetime:
         now: datetime = row["now"]
         return now.astimezone(UTC)
 
-    is_at_rest = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-    return _first(connection, read) if is_at_rest else read()
+    return _first(connection, read) if _is_at_rest(connection) else read()
+
+
+def _is_at_rest(connection: Connection) -> bool:
+    return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
 def is_transient(error: psycopg.Error) -> bool:

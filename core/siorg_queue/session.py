@@ -71,17 +71,27 @@ class UnsuitableDatabase(Exception):
 def beginning(server_version: int, *, lock_seconds: float = 10.0, idle_seconds: float = 10.0, read_only: bool = False) -> bytes:
     """The message that begins a transaction in which a statement, a lock and our own silence have limits; 0: no limit.
 
-    Only a server's own default says whether it may write. Whoever wants another isolation says so next.
+    Only a server's own default says whether it may write. Several statements in one: for who sends text, and nothing else.
     """
-    settings = {name: setting.value for name, setting in SET.items() if setting.since <= server_version}
-    limits = {
+    local = [f"SET LOCAL {name} = '{value}'" for name, value in _settings(server_version, lock_seconds, idle_seconds).items()]
+    begin = f"BEGIN {'READ ONLY, ' if read_only else ''}ISOLATION LEVEL READ COMMITTED"
+    return "; ".join([begin, *local]).encode()
+
+
+@cache
+def setting(server_version: int, *, lock_seconds: float, idle_seconds: float) -> bytes:
+    """One statement that sets, as its transaction's first, all that ``beginning`` does."""
+    settings = _settings(server_version, lock_seconds, idle_seconds)
+    calls = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items()]
+    return f"SELECT {', '.join(calls)}".encode()
+
+
+def _settings(server_version: int, lock_seconds: float, idle_seconds: float) -> dict[str, str]:
+    return {name: setting.value for name, setting in SET.items() if setting.since <= server_version} | {
         "statement_timeout": "30s",
         "lock_timeout": f"{round(lock_seconds * 1000)}",
         "idle_in_transaction_session_timeout": f"{round(idle_seconds * 1000)}",
     }
-    local = [f"SET LOCAL {name} = '{value}'" for name, value in (settings | limits).items()]
-    begin = f"BEGIN {'READ ONLY, ' if read_only else ''}ISOLATION LEVEL READ COMMITTED"
-    return "; ".join([begin, *local]).encode()
 
 
 def check(connection: Connection) -> None:

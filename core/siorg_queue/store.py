@@ -7,15 +7,16 @@ transaction, so that effects, history and queue row change together or not at al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from psycopg.errors import InvalidTextRepresentation
 from psycopg.types.json import Jsonb
 
-from siorg_queue.database import Connection, query, transaction
+from siorg_queue.database import Connection, Cursor, in_one_trip, query, transaction
 from siorg_queue.model import (
     Claim,
     CleanedPage,
@@ -38,6 +39,7 @@ CHANNEL = "siorg_sync_queue"
 """NOTIFY channel on which new work is announced. A hint: polling is the truth."""
 
 _LOCK_SECONDS = 20.0  # for rows that are being finished: a process that stopped within a transaction is out of the way by then
+_RAN_OUT = "leases ran out"  # in the message by which the statement "finish" fails
 _LONGEST_ERROR = 2000  # characters of last_error: enough for a person, and bounded
 
 
@@ -51,6 +53,10 @@ class RetryPolicy:
     max_attempts: int = 3
     base_seconds: float = 1.0
     max_seconds: float = 60.0
+
+
+class LeaseLost(Exception):
+    """A lease ran out between fence and finish."""
 
 
 class QueueStore:
@@ -89,24 +95,58 @@ class QueueStore:
         rows = self._run("lease.sql", "renew", ids=list(held), tokens=list(held.values()), lease_seconds=lease.total_seconds())
         return {row["id"] for row in rows}
 
-    def fence(self, items: Collection[Item], *, lock_seconds: float) -> dict[UUID, datetime]:
+    def fence(
+        self, items: Collection[Item], *, lock_seconds: float, after: Callable[[], object] = lambda: None
+    ) -> dict[UUID, datetime]:
         """Inside the caller's transaction: lock the rows whose lease still holds.
 
         Args:
             items: as they were claimed.
             lock_seconds: from then on a lock is waited for no longer, and as the leases allow it.
+            after: executes what comes first, and is sent along: see ``in_one_trip``.
 
         Returns:
             By their ids, when an answer must have been asked for to be applied: ``needed_at``, and what was noted since the
             claim.
         """
         held = {**_held(items), "needed_ats": [item.needed_at for item in items], "lock_seconds": lock_seconds}
-        rows = self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held).fetchall()
-        return {row["id"]: row["needed_at"] for row in rows}
+
+        def send() -> Cursor:
+            after()
+            return self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held)
+
+        return {row["id"]: row["needed_at"] for row in in_one_trip(self._connection, send)}
 
     def finish_within(self, verdicts: Sequence[Verdict]) -> dict[UUID, Settled]:
         """Inside the caller's transaction: write the outcomes. Ids that are missing in the answer were refused."""
-        rows = self._connection.execute(
+        return _settled(self._send_outcomes(verdicts))
+
+    def finish_all(self, verdicts: Sequence[Verdict], then: Callable[[], object]) -> dict[UUID, Settled]:
+        """End the caller's transaction: the outcomes, what comes ``then``, and COMMIT are sent together.
+
+        Args:
+            verdicts: all are written, or nothing of the transaction stays.
+            then: executes statements, whose answers nobody needs.
+
+        Raises:
+            LeaseLost: an outcome was refused.
+        """
+
+        def send() -> Cursor | None:
+            finishing = self._send_outcomes(verdicts, wanted=len(verdicts)) if verdicts else None
+            then()
+            return finishing
+
+        try:
+            finishing = in_one_trip(self._connection, send, commit=True)
+        except InvalidTextRepresentation as error:
+            if _RAN_OUT not in (error.diag.message_primary or ""):
+                raise
+            raise LeaseLost from None
+        return {} if finishing is None else _settled(finishing)
+
+    def _send_outcomes(self, verdicts: Sequence[Verdict], *, wanted: int | None = None) -> Cursor:
+        return self._connection.execute(
             load("siorg_queue", "lease.sql")["finish"],
             {
                 **_held([verdict.item for verdict in verdicts]),
@@ -121,34 +161,29 @@ class QueueStore:
                 "max_attempts": self._retry.max_attempts,
                 "retry_base_seconds": self._retry.base_seconds,
                 "retry_max_seconds": self._retry.max_seconds,
+                "wanted": wanted,
             },
-        ).fetchall()
-        return {row["id"]: Settled(Status(row["status"]), row["attempts"], row["delay_seconds"]) for row in rows}
+        )
 
-    def end_older_conflicts(self, decided: Sequence[tuple[Verdict, datetime]]) -> set[UUID]:
+    def end_older_conflicts(self, decided: Sequence[tuple[Verdict, datetime]]) -> None:
         """Inside the caller's transaction, after the outcomes: end the open conflicts that these verdicts replace, SKIPPED.
 
         Args:
             decided: completed items and new conflicts, each with the time at which SIORG was asked; see ``asked_at_text``.
-
-        Returns:
-            The ids of the conflicts that were ended.
         """
-        if not decided:
-            return set()
-        rows = self._connection.execute(
-            load("siorg_queue", "people.sql")["end_older_conflicts"],
-            {
-                "ids": [verdict.item.id for verdict, _ in decided],
-                "asked": [asked_at_text(asked_at) for _, asked_at in decided],
-                "reasons": [
-                    f"superseded by item {verdict.item.id}"
-                    + ("" if verdict.outcome is Outcome.CONFLICT else ": nothing is in conflict any more")
-                    for verdict, _ in decided
-                ],
-            },
-        ).fetchall()
-        return {row["id"] for row in rows}
+        if decided:
+            self._connection.execute(
+                load("siorg_queue", "people.sql")["end_older_conflicts"],
+                {
+                    "ids": [verdict.item.id for verdict, _ in decided],
+                    "asked": [asked_at_text(asked_at) for _, asked_at in decided],
+                    "reasons": [
+                        f"superseded by item {verdict.item.id}"
+                        + ("" if verdict.outcome is Outcome.CONFLICT else ": nothing is in conflict any more")
+                        for verdict, _ in decided
+                    ],
+                },
+            )
 
     def end_conflicts(self, codes: Collection[int], reason: str) -> None:
         """End what people are asked about these units, held or not, SKIPPED."""
@@ -166,7 +201,7 @@ class QueueStore:
         if not verdicts:
             return {}
         with transaction(self._connection):
-            return self.finish_within(verdicts)
+            return _settled(in_one_trip(self._connection, lambda: self._send_outcomes(verdicts), commit=True))
 
     def settled(self, items: Collection[Item]) -> dict[UUID, Status]:
         """What became of items under our own tokens: after a commit whose answer was lost, what was really written."""
@@ -396,6 +431,10 @@ def asked_at_text(asked_at: datetime) -> str:
 
 def _lost(row: Mapping[str, Any]) -> LostItem:
     return LostItem(row["id"], EntityType(row["entity_type"]), row["siorg_code"], row["last_error"])
+
+
+def _settled(finishing: Cursor) -> dict[UUID, Settled]:
+    return {row["id"]: Settled(Status(row["status"]), row["attempts"], row["delay_seconds"]) for row in finishing}
 
 
 def _held(items: Collection[Item]) -> dict[str, list[Any]]:

@@ -170,8 +170,8 @@ def _complete(queue: Queue, operation: str = "UPDATE") -> int:
     """Complete an item of unit 1; returns how many conflicts that ended."""
     verdict = Verdict(queue.claim_one(1, operation=operation), Outcome.COMPLETED)
     with transaction(queue.connection):
-        queue.store.finish_within([verdict])
-        return len(queue.store.end_older_conflicts([(verdict, datetime.now(UTC))]))
+        queue.store.finish_all([verdict], lambda: queue.store.end_older_conflicts([(verdict, datetime.now(UTC))]))
+    return len([row for row in queue.rows() if (row["last_error"] or "").startswith("superseded")])
 
 
 def test_conflicts_of_units_are_ended_and_nothing_else(queue: Queue) -> None:

@@ -51,51 +51,58 @@ RETURNING q.id
 -- name: finish
 -- One outcome a row, all kinds at once. Only the holder of an unexpired lease is heard; ids that do not come back were
 -- refused. The pause before a retry is full jitter on an exponential ceiling, by the database's clock and its randomness.
-UPDATE siorg_sync_queue AS q
-SET status = CASE
-        WHEN f.outcome = 'RETRY' AND coalesce(q.attempts, 0) >= least(coalesce(q.max_attempts, 3), %(max_attempts)s) THEN 'FAILED'
-        WHEN f.outcome IN ('RETRY', 'RELEASED') THEN 'PENDING'
-        ELSE f.outcome
-    END::sync_status_enum,
-    attempts = CASE WHEN f.outcome = 'RELEASED' THEN greatest(coalesce(q.attempts, 0) - 1, 0) ELSE q.attempts END,
-    scheduled_for = CASE
-        WHEN f.outcome = 'RETRY' THEN clock_timestamp() + make_interval(secs => coalesce(f.delay_seconds,
-            random() * least(%(retry_max_seconds)s::float8,
-                %(retry_base_seconds)s::float8 * 2::float8 ^ greatest(least(coalesce(q.attempts, 1) - 1, 30), 0)::float8)))
-        WHEN f.outcome = 'RELEASED' AND f.delay_seconds > 0::float8 THEN clock_timestamp() + make_interval(secs => f.delay_seconds)
-        ELSE q.scheduled_for
-    END,
-    last_error = CASE
-        WHEN f.outcome = 'COMPLETED' THEN NULL
-        WHEN f.outcome = 'RELEASED' THEN coalesce(f.error, q.last_error)
-        ELSE f.error
-    END,
-    error_details = CASE
-        WHEN f.outcome = 'RELEASED' THEN q.error_details
-        WHEN f.outcome = 'CONFLICT' THEN f.details  -- an older decision of a person is spent
-        ELSE nullif((coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
-            - '{kind,retryable,details}'::text[]) || coalesce(f.details, '{}'), '{}')
-    END,
-    detected_changes = CASE WHEN f.outcome = 'CONFLICT' THEN coalesce(f.changes, q.detected_changes) ELSE q.detected_changes END,
-    held_at = CASE
-        WHEN f.outcome <> 'CONFLICT' OR f.changes IS NULL THEN q.held_at  -- the decision cannot be used: the question is what it was
-        WHEN f.held THEN coalesce(q.held_at, clock_timestamp())
-    END,
-    losses = CASE WHEN f.outcome = 'RELEASED' THEN q.losses ELSE 0 END,
-    local_id = coalesce(f.local_id, q.local_id),
-    needed_at = greatest(q.needed_at, f.needed_at),
-    processed_at = CASE
-        WHEN f.outcome IN ('COMPLETED', 'FAILED', 'SKIPPED') THEN clock_timestamp()
-        WHEN f.outcome = 'RETRY' AND coalesce(q.attempts, 0) >= least(coalesce(q.max_attempts, 3), %(max_attempts)s) THEN clock_timestamp()
-    END,
-    lease_expires_at = NULL,
-    claimed_by = CASE WHEN f.outcome = 'COMPLETED' THEN q.claimed_by END  -- by whom
-FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(errors)s::text[], %(details)s::jsonb[],
-            %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[], %(needed_ats)s::timestamptz[],
-            %(holds)s::boolean[])
-     AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id, needed_at, held)
-WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status OPERATOR(pg_catalog.=) 'PROCESSING'
-    AND q.lease_expires_at > clock_timestamp()
-RETURNING q.id, q.status, q.attempts,
-    CASE WHEN q.status::text = 'PENDING' AND isfinite(q.scheduled_for)
-        THEN extract(epoch FROM q.scheduled_for - clock_timestamp()) END::float8 AS delay_seconds
+-- Where fewer than %(wanted)s are ours, it fails (a count is no uuid): for who sends COMMIT along.
+WITH finished AS (
+    UPDATE siorg_sync_queue AS q
+    SET status = CASE
+            WHEN f.outcome = 'RETRY' AND coalesce(q.attempts, 0) >= least(coalesce(q.max_attempts, 3), %(max_attempts)s) THEN 'FAILED'
+            WHEN f.outcome IN ('RETRY', 'RELEASED') THEN 'PENDING'
+            ELSE f.outcome
+        END::sync_status_enum,
+        attempts = CASE WHEN f.outcome = 'RELEASED' THEN greatest(coalesce(q.attempts, 0) - 1, 0) ELSE q.attempts END,
+        scheduled_for = CASE
+            WHEN f.outcome = 'RETRY' THEN clock_timestamp() + make_interval(secs => coalesce(f.delay_seconds,
+                random() * least(%(retry_max_seconds)s::float8,
+                    %(retry_base_seconds)s::float8 * 2::float8 ^ greatest(least(coalesce(q.attempts, 1) - 1, 30), 0)::float8)))
+            WHEN f.outcome = 'RELEASED' AND f.delay_seconds > 0::float8 THEN clock_timestamp() + make_interval(secs => f.delay_seconds)
+            ELSE q.scheduled_for
+        END,
+        last_error = CASE
+            WHEN f.outcome = 'COMPLETED' THEN NULL
+            WHEN f.outcome = 'RELEASED' THEN coalesce(f.error, q.last_error)
+            ELSE f.error
+        END,
+        error_details = CASE
+            WHEN f.outcome = 'RELEASED' THEN q.error_details
+            WHEN f.outcome = 'CONFLICT' THEN f.details  -- an older decision of a person is spent
+            ELSE nullif((coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
+                - '{kind,retryable,details}'::text[]) || coalesce(f.details, '{}'), '{}')
+        END,
+        detected_changes = CASE WHEN f.outcome = 'CONFLICT' THEN coalesce(f.changes, q.detected_changes) ELSE q.detected_changes END,
+        held_at = CASE
+            WHEN f.outcome <> 'CONFLICT' OR f.changes IS NULL THEN q.held_at  -- the decision cannot be used: the question is what it was
+            WHEN f.held THEN coalesce(q.held_at, clock_timestamp())
+        END,
+        losses = CASE WHEN f.outcome = 'RELEASED' THEN q.losses ELSE 0 END,
+        local_id = coalesce(f.local_id, q.local_id),
+        needed_at = greatest(q.needed_at, f.needed_at),
+        processed_at = CASE
+            WHEN f.outcome IN ('COMPLETED', 'FAILED', 'SKIPPED') THEN clock_timestamp()
+            WHEN f.outcome = 'RETRY' AND coalesce(q.attempts, 0) >= least(coalesce(q.max_attempts, 3), %(max_attempts)s) THEN clock_timestamp()
+        END,
+        lease_expires_at = NULL,
+        claimed_by = CASE WHEN f.outcome = 'COMPLETED' THEN q.claimed_by END  -- by whom
+    FROM unnest(%(ids)s::uuid[], %(tokens)s::bigint[], %(outcomes)s::text[], %(errors)s::text[], %(details)s::jsonb[],
+                %(changes)s::jsonb[], %(delays)s::float8[], %(local_ids)s::uuid[], %(needed_ats)s::timestamptz[],
+                %(holds)s::boolean[])
+         AS f (id, lease_token, outcome, error, details, changes, delay_seconds, local_id, needed_at, held)
+    WHERE q.id = f.id AND q.lease_token = f.lease_token AND q.status OPERATOR(pg_catalog.=) 'PROCESSING'
+        AND q.lease_expires_at > clock_timestamp()
+    RETURNING q.id, q.status, q.attempts,
+        CASE WHEN q.status::text = 'PENDING' AND isfinite(q.scheduled_for)
+            THEN extract(epoch FROM q.scheduled_for - clock_timestamp()) END::float8 AS delay_seconds
+)
+SELECT f.id, f.status, f.attempts, f.delay_seconds FROM finished AS f
+UNION ALL
+SELECT ('leases ran out: ' || count(*)::text || ' of ' || %(wanted)s::bigint::text || ' are ours')::uuid, NULL, NULL, NULL
+FROM finished AS f HAVING count(*) <> %(wanted)s::bigint

@@ -63,7 +63,6 @@ UPDATE siorg_sync_queue AS q
 SET status = 'SKIPPED', last_error = older.reason, processed_at = clock_timestamp(),
     error_details = '{"kind": "superseded", "retryable": false}'
 FROM older WHERE q.id = older.id
-RETURNING q.id
 
 -- name: end_conflicts_of_units
 -- What they asked a person has no object any more. A row that a person is just deciding is left to the person.

@@ -120,8 +120,7 @@ class _Reader:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """A transaction in which all is read as it was at one moment."""
-        with reading(self.connection):
-            self.connection.execute(_SQL["snapshot"])
+        with reading(self.connection, at_one_moment=True):
             yield
 
     def run(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:

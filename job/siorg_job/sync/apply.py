@@ -17,15 +17,17 @@ from siorg_job.sync.held import IS_OVER, look_at_limits, over
 from siorg_job.sync.limits import Limits
 from siorg_job.sync.model import PLACE, Fetched, Refused, UnitField
 from siorg_job.sync.outcomes import asked_too_early, internal_error, refused, says_all, unreadable, unusable
-from siorg_job.sync.read import hanging_wrong, read, take_turns
+from siorg_job.sync.read import hanging_wrong, out_of_turn, read, take_turns
 from siorg_job.sync.resolution import ResolutionError
 from siorg_job.sync.working_copy import WorkingCopy
 from siorg_job.sync.write import HierarchyTooDeep, LookedTooEarly, write
 from siorg_queue import (
     Connection,
+    Cursor,
     DatabaseBlocked,
     EntityType,
     Item,
+    LeaseLost,
     NewItem,
     Operation,
     Outcome,
@@ -55,10 +57,6 @@ _SHORT_LOCK_SECONDS = 0.2  # once something was waited for in vain
 _LONGER = timedelta(seconds=10)
 
 _ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CONFLICT, Status.SKIPPED})
-
-
-class _LeaseLost(Exception):
-    """Between fence and finish a lease ran out: nothing of this transaction may stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ def _apply(
     steps: list[str] = []
     try:
         _apply_together(connection, store, works, result, limits, steps)
-    except _LeaseLost:
+    except LeaseLost:
         if again and len(works) == 1:
             result.stale.add(works[0][0].id)  # it takes longer than a lease
         elif again:
@@ -221,12 +219,9 @@ def _apply_together(
 ) -> None:
     """``steps``: grows by what is being done, also where it fails."""
     items = [item for item, _ in works]
-    steps.append("begin")
+    steps.append("fence")
     with transaction(connection, lock_seconds=_TURN_SECONDS):
-        if fetched_works := [(item, found) for item, found in works if isinstance(found, Fetched)]:
-            take_turns(connection, fetched_works)
-        steps.append("fence")
-        ours = store.fence(items, lock_seconds=_SHORT_LOCK_SECONDS if result.waited or result.hurried else _LOCK_SECONDS)
+        ours = _fence(connection, store, works, _SHORT_LOCK_SECONDS if result.waited or result.hurried else _LOCK_SECONDS)
         verdicts: list[Verdict] = []
         open_works: list[tuple[Item, Fetched]] = []
         for item, found in works:
@@ -238,7 +233,7 @@ def _apply_together(
                 verdicts.append(asked_too_early(item, ours[item.id], "a change in SIORG was noted after this answer"))
             else:
                 open_works.append((item, found))
-        changes, copy = 0, None
+        changes, copy, again = 0, None, []
         if open_works:
             steps.append("read")
             copy = read(connection, open_works)
@@ -246,30 +241,47 @@ def _apply_together(
             verdicts += _within_limits(connection, open_works, copy, limits)
             write(connection, copy, steps)
             changes = len(copy.history)
+            steps.append("follow")
+            again = [*hanging_wrong(connection, copy), *sorted(copy.ask_again)]
         asked_at = {item.id: fetched.asked_at for item, fetched in open_works}
         verdicts = [_with_time(verdict, asked_at.get(verdict.item.id)) for verdict in verdicts]
+
+        def follow() -> None:  # after the outcomes: what this group has decided about is open no more
+            if copy is not None:
+                store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
+                completed = {verdict.item.id for verdict in verdicts if verdict.outcome is Outcome.COMPLETED}
+                store.end_held_within(over([work for work in open_works if work[0].id in completed], copy), IS_OVER)
+                _hold_names(store, copy, min(fetched.asked_at for _, fetched in open_works))
+                store.end_conflicts_within(copy.ended_along, "the unit ended with its organization")
+                store.retry_waiting(_resettled(copy))
+            decided = [verdict for verdict in verdicts if says_all(verdict) and verdict.item.id in asked_at]
+            store.end_older_conflicts([(verdict, asked_at[verdict.item.id]) for verdict in decided])
+
         steps.append("finish")
-        settled = store.finish_within(verdicts) if verdicts else {}
-        if len(settled) != len(verdicts):
-            raise _LeaseLost
-        steps.append("follow")
-        if copy is not None:  # after the outcomes: what this group has decided about is open no more
-            again = [*hanging_wrong(connection, copy), *sorted(copy.ask_again)]
-            store.enqueue_within([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in again])
-            completed = {verdict.item.id for verdict in verdicts if verdict.outcome is Outcome.COMPLETED}
-            store.end_held_within(over([work for work in open_works if work[0].id in completed], copy), IS_OVER)
-            _hold_names(store, copy, min(fetched.asked_at for _, fetched in open_works))
-            store.end_conflicts_within(copy.ended_along, "the unit ended with its organization")
-            store.retry_waiting(_resettled(copy))
-        store.end_older_conflicts(
-            [(verdict, asked_at[verdict.item.id]) for verdict in verdicts if says_all(verdict) and verdict.item.id in asked_at]
-        )
-        steps.append("commit")
+        settled = store.finish_all(verdicts, follow)
     result.passed.update(steps)
     result.verdicts.update({verdict.item.id: verdict for verdict in verdicts})
     result.settled.update(settled)
     result.changes += changes
     _look_at_lost(store, [item for item in items if item.id not in ours], result)
+
+
+def _fence(connection: Connection, store: QueueStore, works: Sequence[Work], lock_seconds: float) -> dict[UUID, datetime]:
+    """Begin the transaction: wait for our turn, lock what is still ours."""
+    fetched_works = [(item, found) for item, found in works if isinstance(found, Fetched)]
+    turn: Cursor | None = None
+
+    def wait() -> None:
+        nonlocal turn
+        if fetched_works:
+            turn = take_turns(connection, fetched_works)
+
+    try:
+        return store.fence([item for item, _ in works], lock_seconds=lock_seconds, after=wait)
+    except psycopg.errors.LockNotAvailable as error:
+        if turn is not None and turn.pgresult is None:
+            raise out_of_turn(error) from None
+        raise
 
 
 def _within_limits(

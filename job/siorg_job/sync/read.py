@@ -20,7 +20,7 @@ from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitFi
 from siorg_job.sync.outcomes import unreadable_value
 from siorg_job.sync.resolution import codes_named
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, DatabaseBlocked, EntityType, Item, Operation, Unreadable, describe
+from siorg_queue import Connection, Cursor, DatabaseBlocked, EntityType, Item, Operation, Unreadable, describe
 from siorg_queue.statements import load
 from siorg_queue.system_settings import MAX_DEPTH, STRICT_HIERARCHY, read_boolean, read_settings, read_whole_number
 
@@ -31,11 +31,11 @@ _DEFAULT_DEPTH = 10
 _DOMAINS = {EntityType.TYPE: "types", EntityType.CATEGORY: "categories"}
 
 
-def take_turns(connection: Connection, works: _Works) -> None:
+def take_turns(connection: Connection, works: _Works) -> Cursor:
     """Wait until no other process applies to the organizations, or changes the domain tables, that these items touch.
 
     Inside the caller's transaction, to the end of which it is our turn, and before the fence: a lease can be renewed while its
-    item waits for its turn.
+    item waits for its turn. Where others are sent along, the cursor tells whether it came: see ``out_of_turn``.
 
     Raises:
         DatabaseBlocked: the other one does not end.
@@ -43,9 +43,14 @@ def take_turns(connection: Connection, works: _Works) -> None:
     organizations, codes, domains = sorted(_organizations_said(works)), sorted(_local_ids(works)), _changes_domains(works)
     parameters = {"organizations": organizations, "codes": codes, "domains": domains}
     try:
-        connection.execute(load("siorg_job.sync", "read.sql")["lock"], parameters)
+        return connection.execute(load("siorg_job.sync", "read.sql")["lock"], parameters)
     except psycopg.errors.LockNotAvailable as error:
-        raise DatabaseBlocked(f"another process applies to the same organization, and does not end: {describe(error)}") from None
+        raise out_of_turn(error) from None
+
+
+def out_of_turn(error: psycopg.Error) -> DatabaseBlocked:
+    """What it means that a turn was waited for in vain."""
+    return DatabaseBlocked(f"another process applies to the same organization, and does not end: {describe(error)}")
 
 
 def read(connection: Connection, works: _Works) -> WorkingCopy:

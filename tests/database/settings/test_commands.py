@@ -14,7 +14,6 @@ from psycopg.rows import dict_row
 
 from siorg_job.__main__ import main
 from siorg_queue import Connection
-from siorg_queue.database import _Lasting
 from support.fleet import eventually
 from support.pgbouncer import pgbouncer, program
 from support.postgres import Postgres
@@ -78,15 +77,16 @@ _BY_ITSELF = (
 def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every other statement has the settings that it relies on."""
     found: list[str] = []
-    execute = _Lasting.execute
+    execute = Connection.execute
 
     def watched(self: Connection, query: Any, *arguments: Any, **more: Any) -> Any:
         text = query.decode() if isinstance(query, bytes) else str(query)
-        if self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE and not text.startswith(_BY_ITSELF):
+        is_at_rest = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE and self.beginning is None
+        if is_at_rest and self.pgconn.pipeline_status == psycopg.pq.PipelineStatus.OFF and not text.startswith(_BY_ITSELF):
             found.append(text)
         return execute(self, query, *arguments, **more)
 
-    monkeypatch.setattr(_Lasting, "execute", watched)
+    monkeypatch.setattr(Connection, "execute", watched)
     yield
     assert found == []
 

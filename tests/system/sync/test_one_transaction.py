@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -21,8 +22,8 @@ def test_a_lease_that_runs_out_while_effects_are_applied_leaves_nothing(world: W
     works, before = world.fetched(), whole_tables(world.connection)
     fence = world.store.fence
 
-    def and_then_they_run_out(items: Collection[Item], *, lock_seconds: float) -> dict[UUID, datetime]:
-        found = fence(items, lock_seconds=lock_seconds)
+    def and_then_they_run_out(items: Collection[Item], **more: Any) -> dict[UUID, datetime]:
+        found = fence(items, **more)
         world.connection.execute("UPDATE siorg_sync_queue SET lease_expires_at = now() WHERE status = 'PROCESSING'")
         return found
 

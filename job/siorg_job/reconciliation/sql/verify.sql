@@ -1,7 +1,3 @@
--- name: snapshot
--- Whatever is read in this transaction was so at one moment.
-SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
-
 -- name: missing
 -- Units of an organization that SIORG's structure of it does not have: those that are active here, and those that were
 -- deactivated because SIORG had them in another organization.
