@@ -35,7 +35,7 @@ def test_what_a_person_turned_down_is_recorded_so_until_siorg_says_something_els
 
 def test_fields_that_are_one_value_are_recorded_together() -> None:
     phones, emails = UnitField.PHONES, UnitField.EMAILS
-    here = {phones: ("1",), emails: ("a@b",)}
-    said = {phones: ("2",), emails: ("a@b",)}
+    here: dict[str, Value] = {phones: ("1",), emails: ("a@b",)}
+    said: dict[str, Value] = {phones: ("2",), emails: ("a@b",)}
     assert next_record(None, here, said, decided=(), together=[frozenset({phones, emails})]).values == {}
     assert next_record(None, here, said, decided=()).values == {emails: ("a@b",)}
