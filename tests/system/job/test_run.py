@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from siorg_job.commands.run import drain
+from siorg_job.drain.maintenance import Maintenance
+from siorg_job.drain.queue_client import QueueClient
 from siorg_job.drain.run import Run
+from siorg_job.metrics import JobMetrics
 from siorg_job.settings import Settings
-from siorg_queue import Connection, connect
+from siorg_queue import Connection, QueueStore, connect
+from siorg_queue.model import Counts
 from support.event_loop import in_a_loop, until
 from support.fleet import Fleet, eventually
 from support.job import job_environment
@@ -89,3 +94,28 @@ async def test_a_switch_that_is_off_is_told_once(
     await until(lambda: caplog.text.count("sync_enabled is false") == 2, seconds=30)
     endless.stop.set()
     assert await draining == "stopped"
+
+
+@in_a_loop
+async def test_chores_are_done_at_their_intervals_and_none_is_for_nobody(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    counted: list[QueueStore] = []
+    counts = QueueStore.counts
+
+    def counting(store: QueueStore) -> Counts:
+        counted.append(store)
+        return counts(store)
+
+    monkeypatch.setattr(QueueStore, "counts", counting)
+    for port, expected in ((None, 0), (9999, 1)):
+        settings = replace(Settings.from_environment(job_environment(database_url, NOBODY)), worker_metrics_port=port)
+        run = Run(settings, forever=True)
+        caplog.clear()
+        async with aclosing(QueueClient(run)) as queue, aclosing(Maintenance(run, queue)) as maintenance:
+            for _ in range(3):
+                await maintenance.run_due(0, JobMetrics())
+                await until(lambda: "Cleanup complete" in caplog.text)
+        assert caplog.text.count("Cleanup complete") == 1
+        assert len(counted) == expected, "the numbers of a metric that nobody can see"
