@@ -74,7 +74,7 @@ def planted(database_url: str) -> Iterator[Connection]:
 # What psycopg calls a value that a statement does not cast; the others' types are those of their casts.
 _PARAMETERS = {
     "limit": "smallint", "lease_seconds": "float8", "retention_days": "smallint", "max_attempts": "smallint", "code": "integer",
-    "organization": "integer", "asked_at": "timestamptz", "after": "uuid", "id": "uuid", "longest_wait": "float8",
+    "organization": "integer", "asked_at": "timestamptz", "after": "text", "id": "uuid", "longest_wait": "float8",
     "longest_pause": "float8", "seconds": "float8",
 }  # fmt: skip
 

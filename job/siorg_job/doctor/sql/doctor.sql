@@ -129,27 +129,26 @@ WHERE p.name = (SELECT f.name FROM siorg_request_pace AS f WHERE f.name = 'siorg
 -- databases. Of others' sessions a role sees times only with pg_read_all_stats. A replica and a slot have no time, but an age.
 SELECT holder.who, holder.seconds, holder.transactions, holder.ends_it
 FROM (
-    SELECT 'session ' || a.pid || ' of ' || coalesce(a.usename, 'the server') || ' ('
-               || concat_ws(', ', nullif(a.application_name, ''), coalesce(a.state, a.backend_type)) || ')' AS who,
+    SELECT 'session ' || a.pid::text || ' of ' || coalesce(a.usename::text, 'the server') || ' ('
+               || coalesce(nullif(a.application_name::text, '') || ', ', '') || coalesce(a.state::text, a.backend_type::text, '') || ')' AS who,
            extract(epoch FROM now() - a.xact_start)::float8 AS seconds, NULL::integer AS transactions,
-           'SELECT pg_terminate_backend(' || a.pid || ');' AS ends_it
+           'SELECT pg_terminate_backend(' || a.pid::text || ');' AS ends_it
     FROM pg_stat_activity AS a
-    WHERE a.datname OPERATOR(pg_catalog.=) current_database() AND a.pid <> pg_backend_pid()
-      AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
+    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
       AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.pid = a.pid)
     UNION ALL
-    SELECT 'prepared transaction ' || p.gid || ' of ' || p.owner, extract(epoch FROM now() - p.prepared)::float8, NULL,
-           'COMMIT PREPARED ' || quote_literal(p.gid) || '; or ROLLBACK PREPARED ' || quote_literal(p.gid) || ';'
-    FROM pg_prepared_xacts AS p WHERE p.database OPERATOR(pg_catalog.=) current_database()
+    SELECT 'prepared transaction ' || p.gid::text || ' of ' || p.owner::text, extract(epoch FROM now() - p.prepared)::float8, NULL,
+           'COMMIT PREPARED ' || quote_literal(p.gid::text) || '; or ROLLBACK PREPARED ' || quote_literal(p.gid::text) || ';'
+    FROM pg_prepared_xacts AS p WHERE p.database = current_database()
     UNION ALL
-    SELECT 'replication slot ' || s.slot_name || CASE WHEN s.active THEN '' ELSE ', which nobody uses,' END, NULL, age(s.xmin),
-           CASE WHEN s.active THEN '' ELSE 'SELECT pg_drop_replication_slot(' || quote_literal(s.slot_name) || ');' END
+    SELECT 'replication slot ' || s.slot_name::text || CASE WHEN s.active THEN '' ELSE ', which nobody uses,' END, NULL, age(s.xmin),
+           CASE WHEN s.active THEN '' ELSE 'SELECT pg_drop_replication_slot(' || quote_literal(s.slot_name::text) || ');' END
     FROM pg_replication_slots AS s WHERE s.xmin IS NOT NULL
     UNION ALL
-    SELECT 'replica ' || r.application_name || ', by its feedback,', NULL, age(r.backend_xmin), ''
+    SELECT 'replica ' || r.application_name::text || ', by its feedback,', NULL, age(r.backend_xmin), ''
     FROM pg_stat_replication AS r WHERE r.backend_xmin IS NOT NULL
 ) AS holder
 ORDER BY holder.seconds DESC NULLS LAST, holder.transactions DESC NULLS LAST
 
 -- name: sees_sessions
-SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all, quote_ident(current_user) AS role
+SELECT pg_has_role('pg_read_all_stats'::name, 'USAGE'::text) AS sees_all, quote_ident(current_user::text) AS role
