@@ -19,8 +19,10 @@ from siorg_queue.database import (
 from siorg_queue.decisions import Decisions
 from siorg_queue.loaders import Unreadable
 from siorg_queue.model import (
+    COUNTED,
     Attention,
     Claim,
+    Counts,
     Decision,
     EntityType,
     HeldRow,
@@ -38,9 +40,11 @@ from siorg_queue.store import CHANNEL, QueueStore, RetryPolicy, asked_at_text
 
 __all__ = [
     "CHANNEL",
+    "COUNTED",
     "Attention",
     "Claim",
     "Connection",
+    "Counts",
     "DatabaseBlocked",
     "DatabaseUnavailable",
     "Decision",
