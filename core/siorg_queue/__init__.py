@@ -21,8 +21,10 @@ from siorg_queue.database import (
 from siorg_queue.decisions import Decisions
 from siorg_queue.loaders import Unreadable
 from siorg_queue.model import (
+    COUNTED,
     Attention,
     Claim,
+    Counts,
     Decision,
     EntityType,
     HeldRow,
@@ -40,9 +42,11 @@ from siorg_queue.store import CHANNEL, LeaseLost, QueueStore, RetryPolicy, asked
 
 __all__ = [
     "CHANNEL",
+    "COUNTED",
     "Attention",
     "Claim",
     "Connection",
+    "Counts",
     "Cursor",
     "DatabaseBlocked",
     "DatabaseUnavailable",

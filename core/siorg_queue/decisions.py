@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from siorg_queue.database import Connection, query
+from siorg_queue.database import Connection, clock, query, transaction
 from siorg_queue.model import Attention, Decision, EntityType, HeldRow, Operation, Status
+from siorg_queue.session import BY_INDEX
 from siorg_queue.statements import load
 from siorg_queue.store import RetryPolicy
 
@@ -76,6 +77,24 @@ class Decisions:
     def retry(self, *, ids: Sequence[UUID] | None = None, codes: Sequence[int] | None = None) -> int:
         """Open FAILED items again with all their attempts: those named, or all. Returns how many."""
         return len(self._run("failures.sql", "retry", ids=None if ids is None else list(ids), codes=codes))
+
+    def retry_all(self, *, page: int = 5000) -> Iterator[int]:
+        """Open all FAILED items again with all their attempts, the longest ago first, but for those that fail meanwhile.
+
+        Gives how many each transaction opened, ``page`` at most.
+        """
+        after, began = "-infinity", clock(self._connection)
+        while True:
+            with transaction(self._connection):
+                self._connection.execute(BY_INDEX)
+                row = self._connection.execute(
+                    load("siorg_queue", "failures.sql")["retry_page"], {"after": after, "began": began, "limit": page}
+                ).fetchone()
+            assert row is not None  # aggregates always have their one row
+            if not row["found"]:
+                return
+            yield row["opened"]
+            after = row["last"]
 
     def _run(self, file: str, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         return query(self._connection, load("siorg_queue", file)[name], **parameters)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
+
+COUNTED: Final = 25_000
+"""Items of a kind that are counted exactly; where there are more, one more is counted (``most`` of ``predicates.sql``)."""
 
 
 class EntityType(StrEnum):
@@ -163,6 +166,8 @@ class Depth:
     """How much could be claimed right now."""
 
     claimable: int
+    at_least: bool
+    """Whether there may be more than ``COUNTED`` and one."""
     oldest_due_seconds: float | None
 
 
@@ -171,8 +176,11 @@ class Counts:
     """The queue by state (items)."""
 
     claimable: int
+    at_least: bool
+    """Whether claimable and due may be more: claimable is more than ``COUNTED``."""
     due: int
     scheduled: int
+    """Waiting for a later time; may be more where it is more than ``COUNTED``."""
     processing: int
     completed: int
     failed: int
@@ -181,6 +189,8 @@ class Counts:
     held: int
     """An end or an overwrite beyond a limit: waits for a person."""
     skipped: int
+    estimated: bool
+    """Whether completed or skipped is an estimate: one is where it is more than ``COUNTED``."""
     expired: int
     spent: int
     """PENDING with no attempts left: never claimable, ended by reap."""

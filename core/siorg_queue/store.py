@@ -246,8 +246,8 @@ class QueueStore:
     # -- how much there is --------------------------------------------------------------------------------------------
 
     def depth(self) -> Depth:
-        """How much a claim could take right now: the claim's own predicate."""
-        return Depth(**self._row("depth.sql", "depth"))
+        """How much a claim could take right now: the claim's own predicate, as far as it is counted."""
+        return Depth(**self._counted("depth"))
 
     def has_claimable(self) -> bool:
         """Whether a claim would take anything; cheaper than the depth."""
@@ -259,8 +259,8 @@ class QueueStore:
         return None if seconds is None else float(seconds)
 
     def counts(self) -> Counts:
-        """The queue by state. Reads every status once: for people and slow gauges, not for a hot loop."""
-        return Counts(**self._row("depth.sql", "counts"))
+        """The queue by state: what waits for somebody exactly, the rest up to ``COUNTED``."""
+        return Counts(**self._counted("counts"))
 
     # -- producers ----------------------------------------------------------------------------------------------------
 
@@ -414,6 +414,13 @@ class QueueStore:
 
     def _row(self, file: str, name: str) -> dict[str, Any]:
         return self._run(file, name)[0]
+
+    def _counted(self, name: str) -> dict[str, Any]:
+        with transaction(self._connection):
+            self._connection.execute(BY_INDEX)
+            row = self._connection.execute(load("siorg_queue", "depth.sql")[name]).fetchone()
+        assert row is not None  # it has one whatever there is
+        return row
 
 
 def _priority(item: NewItem) -> int:

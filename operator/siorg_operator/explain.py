@@ -67,7 +67,7 @@ class Subject:
         if isinstance(reading, Unreadable):
             self.assumed.append(f"that the queue could be read. It cannot be: {reading.message}")
             reading = _NOTHING_READ
-        self.queue = replace(self.queue, reading=replace(reading, claimable=depth))
+        self.queue = replace(self.queue, reading=replace(reading, claimable=depth, at_least=False))
 
 
 def explain(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -166,7 +166,8 @@ def show(console: Console, subject: Subject, plan: Plan) -> None:
         others = f"; {reading.scheduled} wait for later, {reading.processing} in work, {reading.failed} failed"
         others += f", {reading.conflict} conflicts, {reading.held} held"
         mark = _mark(size.binding == "depth")
-        table.add_row("depth", "", f"{reading.claimable} items are claimable{oldest}{mark}{others}")
+        depth = wording.counted(reading.claimable, at_least=reading.at_least)
+        table.add_row("depth", "", f"{depth} items are claimable{oldest}{mark}{others}")
     else:
         table.add_row("depth", "?", f"unknown: {reading.message}")
     for name, allowed in size.limits.items():

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from siorg_queue import Connection, connect
+from siorg_queue import COUNTED, Connection, QueueStore, connect
 from siorg_queue.session import BY_INDEX
 from siorg_queue.statements import load
 from support.postgres import Postgres
@@ -20,6 +20,7 @@ FUTURE = 60_000
 
 _CLAIM = load("siorg_queue", "claim.sql")["claim"]
 _OBSERVE = load("siorg_queue", "observe.sql")["observe"]
+_COUNTS = load("siorg_queue", "depth.sql")["counts"]
 
 
 def add(connection: Connection, count: int, *, first: int = 0, **columns: str) -> None:
@@ -120,19 +121,19 @@ def large(idle: Connection) -> Connection:
 
 
 def test_a_look_walks_no_finished_rows_even_with_no_statistics(idle: Connection) -> None:
-    _, plan = explained(idle, _OBSERVE)
+    _, plan = explained(idle, _OBSERVE, first=BY_INDEX)
     assert not walks_the_queue(plan), per_node(plan)
 
 
 def test_a_look_reads_of_future_and_ended_rows_the_index_alone(idle: Connection) -> None:
     idle.execute("VACUUM ANALYZE siorg_sync_queue")
 
-    buffers, plan = explained(idle, _OBSERVE)
+    buffers, plan = explained(idle, _OBSERVE, first=BY_INDEX)
 
     seen = idle.execute(_OBSERVE).fetchone()
     print(f"idle look: {buffers} buffers\n{per_node(plan)}")  # noqa: T201 - the figure is the result
     assert seen is not None
-    assert (seen["claimable"], seen["scheduled"], seen["failed"], seen["conflict"]) == (0, FUTURE, 3_000, 200)
+    assert (seen["claimable"], seen["scheduled"], seen["failed"], seen["conflict"]) == (0, COUNTED + 1, 3_000, 200)
     # An index page has some 250 of the rows that wait; the table's pages have 55.
     assert buffers <= FUTURE / 150, per_node(plan)
     assert not walks_the_queue(plan), per_node(plan)
@@ -148,10 +149,10 @@ def test_a_run_on_an_empty_queue_walks_no_finished_rows(idle: Connection) -> Non
 
 def test_a_look_at_due_rows_reads_little_more_than_those(idle: Connection) -> None:
     idle.execute("VACUUM ANALYZE siorg_sync_queue")
-    before, _ = explained(idle, _OBSERVE)
+    before, _ = explained(idle, _OBSERVE, first=BY_INDEX)
     add(idle, DUE, first=70_000_000)
 
-    buffers, plan = explained(idle, _OBSERVE)
+    buffers, plan = explained(idle, _OBSERVE, first=BY_INDEX)
 
     print(f"idle: {before} buffers, {DUE} due: {buffers}")  # noqa: T201
     # Of rows that no vacuum has seen yet the table's pages are looked at: once to count them, once for their times.
@@ -231,8 +232,52 @@ def finished(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[Con
         add(connection, 3_000, first=30_000_000, status="'FAILED'", attempts="3", processed_at=ago)
         add(connection, 100, first=40_000_000, status="'CONFLICT'", attempts="1")
         add(connection, DUE, first=50_000_000)
+        add(connection, 1_000, first=60_000_000, scheduled_for="now() + interval '1 hour'")
         yield connection
     postgres.drop(url)
+
+
+def test_counts_read_what_waits_and_no_more_than_so_many_of_what_is_done(finished: Connection) -> None:
+    for name, statement, most in (
+        # Each row that waits is looked at twice, in a table that no vacuum has seen; index entries of one status are 300 a page.
+        ("counts", _COUNTS, 3 * DUE + 2 * COUNTED // 50),
+        ("observe", _OBSERVE, 3 * DUE),
+        ("depth", load("siorg_queue", "depth.sql")["depth"], 2 * DUE),
+    ):
+        buffers, plan = explained(finished, statement, first=BY_INDEX)
+        print(f"{name}: {buffers} buffers")  # noqa: T201
+        assert buffers <= most, f"{name}: {buffers}\n{per_node(plan)}"
+    counts = QueueStore(finished).counts()
+    assert (counts.claimable, counts.due, counts.scheduled, counts.at_least) == (DUE, DUE, 1_000, False)
+    assert (counts.failed, counts.conflict, counts.skipped > COUNTED, counts.estimated) == (3_000, 100, True, True)
+
+
+def test_what_is_due_is_counted_so_far_and_the_oldest_is_found_behind_that(finished: Connection) -> None:
+    finished.execute("BEGIN")
+    add(finished, 2 * COUNTED, first=70_000_000, priority="1")
+    add(finished, 1, first=80_000_000, priority="10", scheduled_for="now() - interval '2 days'")
+    buffers = {}
+    for name, statement in (("observe", _OBSERVE), ("depth", load("siorg_queue", "depth.sql")["depth"])):
+        finished.execute(BY_INDEX)
+        seen = finished.execute(statement).fetchone()
+        assert seen is not None
+        assert (seen["claimable"], seen["at_least"]) == (COUNTED + 1, True)
+        assert seen["oldest_due_seconds"] == pytest.approx(2 * 86_400, abs=1)
+        row = finished.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}".encode()).fetchone()
+        assert row is not None
+        buffers[name] = _buffers(row["QUERY PLAN"][0]["Plan"])
+    finished.execute("ROLLBACK")
+    print(f"{2 * COUNTED} due: {buffers}")  # noqa: T201
+    assert max(buffers.values()) <= 1.2 * COUNTED + 2_000, buffers
+
+
+def test_a_page_of_a_retry_reads_what_it_opens(finished: Connection) -> None:
+    retry = load("siorg_queue", "failures.sql")["retry_page"]
+    buffers, plan = explained(finished, retry, first=BY_INDEX, after="-infinity", began=datetime.now(UTC), limit=PAGE)
+    print(f"retry: {buffers} buffers")  # noqa: T201
+    # Each row is found, locked, changed, and its new version goes into each index of what waits.
+    assert buffers <= 30 * PAGE, per_node(plan)
+    assert not walks_the_queue(plan), per_node(plan)
 
 
 def test_a_page_of_a_cleanup_reads_what_it_deletes(finished: Connection) -> None:

@@ -156,6 +156,22 @@ def test_retrying_opens_failed_items_with_all_their_attempts(queue: Queue) -> No
     assert (second["status"], third["status"]) == ("PENDING", "COMPLETED")
 
 
+def test_all_that_failed_is_opened_page_by_page_and_what_fails_again_meanwhile_is_not(queue: Queue) -> None:
+    for code, ended in enumerate(
+        ["'-infinity'", "NULL", "now() - interval '1 hour'", "now() + interval '1 year'", "'infinity'"], start=1
+    ):
+        queue.insert(code, status="'FAILED'", processed_at=ended)
+    pages = []
+    for opened in queue.decisions.retry_all(page=2):
+        pages.append(opened)
+        queue.connection.execute(  # as a worker does it
+            "UPDATE siorg_sync_queue SET status = 'FAILED', processed_at = now(), failures = 7"
+            " WHERE status = 'PENDING' AND siorg_code = 1"
+        )
+    assert pages == [2, 2, 1]
+    assert [(row["status"], row["failures"]) for row in queue.rows()] == [("FAILED", 7), *[("PENDING", None)] * 4]
+
+
 def test_a_persons_decisions_are_written_on_conflicts_only(queue: Queue) -> None:
     conflict = queue.insert(1, status="'CONFLICT'")
     done = queue.insert(2, status="'COMPLETED'")

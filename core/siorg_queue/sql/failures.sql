@@ -46,6 +46,22 @@ WHERE q.status OPERATOR(pg_catalog.=) 'FAILED' AND (%(ids)s::uuid[] IS NULL OR q
   AND (%(codes)s::integer[] IS NULL OR q.siorg_code = ANY (%(codes)s::integer[]))
 RETURNING q.id
 
+-- name: retry_page
+-- The next page of all that FAILED before %(began)s, the longest ago first: at %(after)s or later. What FAILED since is left; what
+-- another clock dated ahead is not.
+WITH page AS MATERIALIZED (
+    SELECT q.id, {{ended_at}} AS at FROM siorg_sync_queue AS q
+    WHERE q.status OPERATOR(pg_catalog.=) 'FAILED' AND {{ended_at}} >= %(after)s::timestamptz
+        AND NOT {{ended_at}} BETWEEN %(began)s AND clock_timestamp()
+    ORDER BY {{ended_at}} LIMIT %(limit)s
+    FOR NO KEY UPDATE
+), again AS (
+    UPDATE siorg_sync_queue AS q SET {{opened}}, failures = NULL
+    WHERE q.id = ANY (ARRAY(SELECT page.id FROM page)) AND (q.status OPERATOR(pg_catalog.=) 'FAILED') IS TRUE
+    RETURNING q.id
+)
+SELECT (SELECT max(page.at) FROM page)::text AS last, (SELECT count(*) FROM page) AS found, (SELECT count(*) FROM again) AS opened
+
 -- name: retry_due
 WITH due AS MATERIALIZED (
     SELECT q.id FROM siorg_sync_queue AS q

@@ -1,14 +1,13 @@
 -- name: observe
 -- All that the operator decides on, of one moment: the queue by the claim's own predicate, the switch, SIORG's pause, and
--- the room for connections. It is asked again and again, so it never walks finished rows, and of those that wait
--- for later it reads the index alone: "open" names no column that is not in the index's own condition. What is due, and
--- what comes next, is one range a priority, as in the claim. No per cent sign: it is sent without parameters.
-SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS scheduled,
+-- the room for connections. It is asked again and again, so it never walks finished rows, and counts no more than "most" of those
+-- that wait. No per cent sign: it is sent without parameters.
+SELECT ready.claimable, ready.at_least, ready.due, {{scheduled_later}} AS scheduled,
        (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status OPERATOR(pg_catalog.=) 'PROCESSING') AS processing,
        (SELECT count(*) FROM siorg_sync_queue AS q WHERE q.status OPERATOR(pg_catalog.=) 'FAILED') AS failed,
        person.conflict, person.held, extract(epoch FROM now() - person.held_since)::float8 AS held_oldest_seconds,
-       extract(epoch FROM now() - ready.oldest)::float8 AS oldest_due_seconds,
-       CASE WHEN ready.due > 0 THEN 0 ELSE extract(epoch FROM next.at - now()) END::float8 AS next_due_seconds,
+       {{oldest_due_seconds}} AS oldest_due_seconds,
+       CASE WHEN ready.due > 0 THEN 0 ELSE extract(epoch FROM first.at - now()) END::float8 AS next_due_seconds,
        (SELECT s.value FROM system_settings AS s WHERE s.key::text = 'siorg.sync_enabled') AS sync_enabled,
        coalesce((
            SELECT extract(epoch FROM least(p.paused_until, now() + interval '1 year') - now())
@@ -37,31 +36,8 @@ SELECT ready.claimable, ready.due, wait.open - wait.expired - ready.due AS sched
        CASE WHEN here.datconnlimit >= 0 AND NOT mine.rolsuper THEN here.datconnlimit END AS database_most,
        CASE WHEN mine.rolconnlimit >= 0 AND NOT mine.rolsuper THEN mine.rolconnlimit END AS role_most,
        client.connections, pg_backend_pid() AS backend
-FROM (
-    -- An item may be due since -infinity, which is no time to count from.
-    SELECT count(*) AS claimable, count(*) FILTER (WHERE found.due) AS due, min(found.since) FILTER (WHERE isfinite(found.since)) AS oldest
-    FROM generate_series(1, 10) AS p (priority)
-    CROSS JOIN LATERAL (
-        SELECT true AS due, coalesce(q.scheduled_for, q.created_at) AS since
-        FROM siorg_sync_queue AS q WHERE {{priority}} = p.priority AND {{due}}
-        UNION ALL
-        SELECT false, q.lease_expires_at FROM siorg_sync_queue AS q WHERE {{priority}} = p.priority AND {{abandoned}}
-    ) AS found
-) AS ready
-CROSS JOIN (
-    SELECT (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{pending}} AND {{attempts_left}}) AS open,
-           (SELECT count(*) FROM siorg_sync_queue AS q WHERE {{pending}} AND {{attempts_left}} AND q.expires_at <= now()) AS expired
-) AS wait
-CROSS JOIN (
-    SELECT min(first.scheduled) FILTER (WHERE isfinite(first.scheduled)) AS at
-    FROM generate_series(1, 10) AS p (priority)
-    CROSS JOIN LATERAL (
-        SELECT {{scheduled}} AS scheduled FROM siorg_sync_queue AS q
-        WHERE {{priority}} = p.priority AND {{waiting}}
-        ORDER BY {{scheduled}}
-        LIMIT 1
-    ) AS first
-) AS next
+FROM {{ready}} AS ready
+CROSS JOIN {{first}} AS first
 CROSS JOIN (
     -- "held" of predicates.sql, before its migration too: where the table has no such column, the name is that of the other one.
     SELECT count(*) - count(c.held_at) AS conflict, count(c.held_at) AS held,

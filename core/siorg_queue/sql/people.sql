@@ -11,7 +11,7 @@ SELECT q.id, q.entity_type, q.siorg_code, q.operation, q.status, q.attempts, coa
        q.error_details, q.detected_changes, q.created_at, q.last_attempt_at
 FROM siorg_sync_queue AS q
 WHERE q.status OPERATOR(pg_catalog.=) 'FAILED' AND (%(id)s::uuid IS NULL OR q.id = %(id)s)
-ORDER BY q.processed_at DESC NULLS LAST
+ORDER BY {{ended_at}} DESC
 LIMIT %(limit)s
 
 -- name: reopen_conflict

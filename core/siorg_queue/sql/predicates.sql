@@ -55,6 +55,67 @@ q.losses > {{deaths_allowed}}
 -- name: claimable
 ({{due}} OR {{abandoned}})
 
+-- name: most
+-- So many rows are counted, and no more: a row costs a page. It is more than decides anything.
+25001
+
+-- name: ready
+-- What a claim could take now, one range a priority as in the claim: exact below "most", else at least so many.
+(
+    SELECT count(*) AS claimable, count(*) FILTER (WHERE found.due) AS due, count(*) >= {{most}} AS at_least,
+           min(found.since) FILTER (WHERE isfinite(found.since)) AS oldest
+    FROM (
+        SELECT of_one.due, of_one.since
+        FROM generate_series(1, 10) AS p (priority)
+        CROSS JOIN LATERAL (
+            (SELECT true AS due, coalesce(q.scheduled_for, q.created_at) AS since FROM siorg_sync_queue AS q
+             WHERE {{priority}} = p.priority AND {{due}} ORDER BY {{scheduled}} LIMIT {{most}})
+            UNION ALL
+            (SELECT false, q.lease_expires_at FROM siorg_sync_queue AS q WHERE {{priority}} = p.priority AND {{abandoned}})
+        ) AS of_one
+        LIMIT {{most}}
+    ) AS found
+)
+
+-- name: first
+-- The first that is or falls due, one look a priority; of what is beyond those counted too. An item may be due since -infinity,
+-- which is no time to count from.
+(
+    SELECT min(first.scheduled) FILTER (WHERE isfinite(first.scheduled)) AS at, min(first.scheduled) <= now() AS is_due
+    FROM generate_series(1, 10) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT {{scheduled}} AS scheduled FROM siorg_sync_queue AS q
+        WHERE {{priority}} = p.priority AND {{waiting}}
+        ORDER BY {{scheduled}}
+        LIMIT 1
+    ) AS first
+)
+
+-- name: oldest_due_seconds
+extract(epoch FROM now() - least(ready.oldest, CASE WHEN first.at <= now() THEN first.at END))::float8
+
+-- name: scheduled_later
+-- How many wait for later, up to "most". Where all that is due is counted, it is what else is open, of which the index alone is
+-- read: "open" names no column that is not in the index's own condition.
+CASE WHEN NOT ready.at_least THEN (
+    SELECT least(open.rows - expired.rows - ready.due, {{most}})
+    FROM (SELECT count(*) AS rows FROM siorg_sync_queue AS q WHERE {{pending}} AND {{attempts_left}} AND q.expires_at <= now()) AS expired
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS rows FROM (
+            SELECT FROM siorg_sync_queue AS q WHERE {{pending}} AND {{attempts_left}} LIMIT ready.due + expired.rows + {{most}}
+        ) AS counted
+    ) AS open
+) ELSE (
+    SELECT count(*) FROM (
+        SELECT FROM generate_series(1, 10) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT FROM siorg_sync_queue AS q WHERE {{priority}} = p.priority AND {{waiting}} AND {{scheduled}} > now()
+            ORDER BY {{scheduled}} LIMIT {{most}}
+        ) AS of_one
+        LIMIT {{most}}
+    ) AS counted
+) END
+
 -- name: ended
 (q.status OPERATOR(pg_catalog.=) ANY ('{COMPLETED,FAILED,SKIPPED}'::sync_status_enum[]))
 

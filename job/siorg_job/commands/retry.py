@@ -28,12 +28,27 @@ def add_to(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> int:
     with context.database() as connection:
         decisions = Decisions(connection)
-        if not arguments.ids and not arguments.code and not arguments.all:
-            _list(decisions.failures(limit=arguments.limit), QueueStore(connection).counts().failed)
-            return Exit.DONE
-        count = decisions.retry(ids=arguments.ids or None, codes=arguments.code)
+        if arguments.ids or arguments.code:
+            count = decisions.retry(ids=arguments.ids or None, codes=arguments.code)
+        else:
+            failed = QueueStore(connection).counts().failed
+            if not arguments.all:
+                _list(decisions.failures(limit=arguments.limit), failed)
+                return Exit.DONE
+            count = _all(decisions, failed, context)
     print(f"{count} items are on the queue again")
     return Exit.DONE if count or arguments.all else Exit.ERROR
+
+
+def _all(decisions: Decisions, failed: int, context: Context) -> int:
+    count = 0
+    for opened in decisions.retry_all():
+        count += opened
+        if count < failed:
+            print(f"{count} of {failed} are opened", flush=True)
+        if context.stop.is_set():
+            break
+    return count
 
 
 def _list(found: list[Attention], failed: int) -> None:

@@ -71,7 +71,8 @@ def pause(connection: Connection, _: Settings) -> Iterator[Finding]:
 def queue(connection: Connection, _: Settings) -> Iterator[Finding]:
     counts = QueueStore(connection).counts()
     of_people = f"{counts.failed} failed, {counts.conflict} conflicts, {counts.held} held"
-    yield ok(f"queue: {counts.claimable} claimable, {counts.processing} in work, {of_people}")
+    some = f"at least {counts.claimable}" if counts.at_least else f"{counts.claimable}"
+    yield ok(f"queue: {some} claimable, {counts.processing} in work, {of_people}")
     for number, text in (
         (counts.spent, "wait with no attempts left"),
         (counts.expired, "have expired"),

@@ -55,7 +55,7 @@ class Maintenance:
             self._cleaning = asyncio.create_task(self._clean_up())
         if now - self._reaped_at > _REAP_SECONDS and not await self.reap_page():
             self._reaped_at = now
-        # The counts read every finished row: only for who looks at them, and seldom.
+        # The counts may read tens of thousands of rows: only for who looks at them, and seldom.
         if self._settings.worker_metrics_port is not None and now - self._counted_at > _GAUGES_SECONDS:
             self._counted_at = now
             counts = await self._queue.call(lambda _, store: store.counts())

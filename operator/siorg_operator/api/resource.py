@@ -91,11 +91,13 @@ class QueueStatus(StatusPart):
     """The queue, in items."""
 
     claimable: Count = 0
-    """What a Job could claim now: the depth that decides."""
+    """What a Job could claim now: the depth that decides. No more than 25001 are counted."""
+    at_least: bool = False
+    """Whether there may be more than claimable and due say: more than are counted."""
     due: Count = 0
     """Waiting, and their time has come."""
     scheduled: Count = 0
-    """Waiting for a later time."""
+    """Waiting for a later time. No more than 25001 are counted."""
     processing: Count = 0
     """In the hands of a Job."""
     failed: Count = 0

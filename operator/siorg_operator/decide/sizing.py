@@ -61,6 +61,7 @@ class Size:
         most: Jobs that the ceilings allow.
         asked: before the ceilings.
         asked_by: what asked for so many: ``Size``, ``Time`` or ``MinJobs``.
+        at_least: whether there may be more than ``depth``: no more are counted.
         limits: everything that shaped it, and what each allows (Jobs; None: it does not limit).
         binding: the one that decides; None while the depth is unknown.
         wanted: Jobs, if there were connections without end.
@@ -73,6 +74,7 @@ class Size:
     most: int = 0
     asked: int = 0
     asked_by: str = ""
+    at_least: bool = False
     limits: Mapping[LimitName, int | None] = field(default_factory=dict)
     binding: LimitName | None = None
     wanted: int = 0
@@ -131,6 +133,7 @@ def size(
         most=most,
         asked=asked,
         asked_by=_ASKED_BY[asking],
+        at_least=reading.at_least,
         limits=floors | ceilings,
         binding=binding,
         wanted=min(asked, *unconnected),

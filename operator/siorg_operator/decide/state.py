@@ -203,6 +203,8 @@ class Reading:
 
     claimable: int
     due: int = 0
+    at_least: bool = False
+    """Whether ``claimable`` and ``due`` may be more: no more are counted."""
     scheduled: int = 0
     processing: int = 0
     failed: int = 0

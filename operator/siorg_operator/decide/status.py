@@ -296,7 +296,7 @@ def _queue(reading: Reading | Unreadable, old: Fields) -> Fields | None:
     age = _whole(_steady(reading.oldest_due_seconds, old.get("oldestDueSeconds")))
     names = ("claimable", "due", "scheduled", "processing", "failed", "conflict", "held")
     counts = {name: getattr(reading, name) for name in names}
-    return counts | ({} if age is None else {"oldestDueSeconds": age})
+    return counts | {"atLeast": reading.at_least} | ({} if age is None else {"oldestDueSeconds": age})
 
 
 def _verification(reading: Reading | Unreadable, old: Fields) -> Fields | None:

@@ -68,7 +68,7 @@ def decision(resource: SiorgSyncWorker, result: Result) -> str:
 
 def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
     scaling, size, limits = resource.spec.scaling, plan.size, plan.size.limits
-    steps = [f"depth {'unknown' if size.depth is None else size.depth}"]
+    steps = [f"depth {'unknown' if size.depth is None else counted(size.depth, at_least=size.at_least)}"]
     if "by size" in limits:
         steps.append(f"{scaling.items_per_job} a Job → {limits['by size']} wanted")
     if limits.get("by time") is not None:
@@ -83,6 +83,11 @@ def _sum(resource: SiorgSyncWorker, plan: Plan) -> str:
     some = f" ({also})" if (also := ", ".join(kinds)) else ""
     lost = f", {plan.lost} lost" if plan.lost else ""
     return f"{', '.join(steps)}, {plan.unfinished} unfinished{some}{lost}{no_node_yet(plan)}"
+
+
+def counted(items: int, *, at_least: bool) -> str:
+    """How many there are, as far as they are counted."""
+    return f"at least {items}" if at_least else f"{items}"
 
 
 def limit(resource: SiorgSyncWorker, size: Size, name: LimitName) -> str:

@@ -54,6 +54,11 @@ class OperatorMetrics:
         # the queue
         self._size = make(Gauge, "siorg_sync_queue_size", "Items in the queue, when last counted", "status")
         self._depth = make(Gauge, "siorg_operator_queue_depth", "Claimable items: what Jobs are launched for")
+        self._at_least = make(
+            Gauge,
+            "siorg_operator_queue_depth_at_least",
+            "1 while there may be more than siorg_operator_queue_depth: no more are counted",
+        )
         self._oldest = make(
             Gauge, "siorg_operator_queue_oldest_due_seconds", "Seconds that the oldest due item has waited; 0: none is due"
         )
@@ -200,6 +205,7 @@ class OperatorMetrics:
         for status in _STATUSES:
             self._set_or_unknown(self._size, (*key, status), getattr(reading, status) if known else None)
         self._set_or_unknown(self._depth, key, queue.depth)
+        self._set_or_unknown(self._at_least, key, float(reading.at_least) if isinstance(reading, Reading) else None)
         self._set_or_unknown(self._oldest, key, (reading.oldest_due_seconds or 0.0) if isinstance(reading, Reading) else None)
         self._set_or_unknown(
             self._held_oldest, key, (reading.held_oldest_seconds or 0.0) if isinstance(reading, Reading) else None
@@ -256,8 +262,8 @@ class OperatorMetrics:
         for kind in (*DEPARTURES, "drift"):
             self._departures.remove(*key, kind)
         for gauge in (
-            self._reachable, self._depth, self._oldest, self._desired, self._drain, self._held_oldest, self._verification_age,
-            self._verification_expected,
+            self._reachable, self._depth, self._at_least, self._oldest, self._desired, self._drain, self._held_oldest,
+            self._verification_age, self._verification_expected,
         ):  # fmt: skip
             gauge.remove(*key)
         self._holds_back(key, reason)

@@ -34,8 +34,8 @@ def test_status_as_json_has_the_agreed_keys(job: Job, connection: Connection, ca
     status = json.loads(capsys.readouterr().out)
     assert status.pop("oldest_due_seconds") >= 0
     assert list(status.items()) == [
-        ("claimable", 1), ("due", 1), ("scheduled", 1), ("processing", 0), ("completed", 0), ("failed", 1), ("conflict", 0),
-        ("held", 1), ("skipped", 0), ("expired", 1),
+        ("claimable", 1), ("at_least", False), ("due", 1), ("scheduled", 1), ("processing", 0), ("completed", 0), ("failed", 1),
+        ("conflict", 0), ("held", 1), ("skipped", 0), ("estimated", False), ("expired", 1),
     ]  # fmt: skip
 
 

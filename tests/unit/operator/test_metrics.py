@@ -38,7 +38,8 @@ def held(reason: Reason) -> Plan:
 
 
 SUSPENDED = held(Reason.SUSPENDED)
-READ = QueueState(Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, held=4, oldest_due_seconds=12.5))
+READING = Reading(480, due=478, scheduled=7, processing=20, failed=3, conflict=1, held=4, oldest_due_seconds=12.5)
+READ = QueueState(READING)
 UNREAD = QueueState(Unreadable(Reason.DATABASE_UNAVAILABLE, "…"))
 ONE = {"namespace": "siorg", "worker": "main"}
 
@@ -81,13 +82,13 @@ def exported() -> Exported:
 
 def test_the_queue_is_told_as_it_was_read_and_one_that_cannot_be_read_has_no_depth_any_more(exported: Exported) -> None:
     known = {"due": 478, "scheduled": 7, "processing": 20, "failed": 3, "conflict": 1, "held": 4}
-    names = ("queue_reachable", "queue_depth", "queue_oldest_due_seconds", "predicted_drain_seconds")
+    names = ("queue_reachable", "queue_depth", "queue_depth_at_least", "queue_oldest_due_seconds", "predicted_drain_seconds")
     unknown = replace(held(Reason.DEPTH_UNKNOWN), size=Size(None, Rates(None, None)), predicted_drain_seconds=None)
     for plan, queue, sizes, values in (
-        (RESTING, READ, known, (1, 480, 12.5, 38.4)),
-        (unknown, UNREAD, {}, (0, None, None, None)),
-        (RESTING, READ, known, (1, 480, 12.5, 38.4)),
-        (RESTING, QueueState(Reading(0)), dict.fromkeys(known, 0), (1, 0, 0, 38.4)),  # an empty queue has waited no time
+        (RESTING, READ, known, (1, 480, 0, 12.5, 38.4)),
+        (unknown, UNREAD, {}, (0, None, None, None, None)),
+        (RESTING, QueueState(replace(READING, claimable=25_001, at_least=True)), known, (1, 25_001, 1, 12.5, 38.4)),
+        (RESTING, QueueState(Reading(0)), dict.fromkeys(known, 0), (1, 0, 0, 0, 38.4)),  # an empty queue has waited no time
     ):
         exported.decided(plan, queue)
         found = {

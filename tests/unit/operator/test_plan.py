@@ -580,6 +580,13 @@ def test_says_each_step_that_shaped_it(depth: int, unfinished: int, spec: dict[s
     assert explained == message.replace("→ launched", "→ would launch")
 
 
+def test_a_depth_of_more_than_are_counted_is_at_least_so_many() -> None:
+    assert (
+        said(25_001, reading={"at_least": True})
+        == "depth at least 25001, 50 a Job → 501 wanted, maxJobs 5 → 5, 0 unfinished → launched 5"
+    )
+
+
 # -- when to look again -----------------------------------------------------------------------------------------------
 
 

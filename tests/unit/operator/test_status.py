@@ -108,7 +108,16 @@ def test_a_first_look_at_an_empty_queue_to_the_letter() -> None:
             one("ScalingActive", "True", "Scaling", "Jobs are launched as the queue needs them"),
             one("Degraded", "False", "AsExpected", "Jobs start and end as they should"),
         ],
-        "queue": {"claimable": 0, "due": 0, "scheduled": 0, "processing": 0, "failed": 0, "conflict": 0, "held": 0},
+        "queue": {
+            "claimable": 0,
+            "due": 0,
+            "scheduled": 0,
+            "processing": 0,
+            "failed": 0,
+            "conflict": 0,
+            "held": 0,
+            "atLeast": False,
+        },
         "jobs": {"desired": 0, "active": 0, "pending": 0, "succeeded": 0, "failed": 0, "lastRound": 0},
         "selector": "app.kubernetes.io/component=drain,siorg.waterswamp.dev/worker=siorg",
         "predictedDrainSeconds": 0,
@@ -127,7 +136,7 @@ def test_a_decision_at_work() -> None:
     status = status_of(queue, jobs)
     assert status["queue"] == {
         "claimable": 480, "due": 480, "scheduled": 7, "processing": 3, "failed": 2, "conflict": 1, "held": 4,
-        "oldestDueSeconds": 12,
+        "atLeast": False, "oldestDueSeconds": 12,
     }  # fmt: skip
     # The two that are launched are there by now.
     assert status["jobs"] == {
