@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from siorg_job.settings import Settings
 from siorg_queue import Connection, Decisions, QueueStore, connect, transaction
@@ -95,6 +97,25 @@ class Context:
         """The queue on a connection of its own."""
         with self.database() as connection:
             yield QueueStore(connection, self.settings.retry_policy())
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do ``work``, which is cancelled when the process is asked to end; returns whether it came to its own end."""
+        task, loop = asyncio.create_task(work), asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.call_soon_threadsafe(task.cancel)
+
+        self.on_stop.append(end)
+        try:
+            if self.stop.is_set():
+                task.cancel()
+            await asyncio.wait([task])
+        finally:
+            self.on_stop.remove(end)
+        if task.cancelled() and self.stop.is_set():
+            return False
+        task.result()
+        return True
 
 
 def says_yes(question: str) -> bool:

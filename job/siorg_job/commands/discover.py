@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from siorg_job.commands.context import CommandError, Context, Exit, siorg_code
-from siorg_queue import EntityType, QueueStore, describe
+from siorg_queue import Connection, EntityType, QueueStore, describe
 from siorg_queue.system_settings import is_enabled
 from siorg_runtime.logs import logger
 
 if TYPE_CHECKING:
-    from siorg_job.reconciliation.discover import Discovery, Organization
+    from siorg_job.reconciliation.discover import Asked, Discovery, Organization
 
 
 def add_to(subparsers: Any) -> None:
@@ -44,7 +45,8 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
     # The HTTP client takes 30 ms of CPU to import: only who asks SIORG pays for it.
     from siorg_job.database.shared_rate import SharedRate
     from siorg_job.database.thread import DatabaseThread
-    from siorg_job.reconciliation.discover import asked_for, discover, registered
+    from siorg_job.reconciliation.ahead import AT_ONCE, ask_ahead
+    from siorg_job.reconciliation.discover import ask, registered, settle
     from siorg_job.reconciliation.ended import Elsewhere
     from siorg_job.reconciliation.tables import discover_tables
     from siorg_job.siorg.errors import AccessRefused, SiorgError, TransientError
@@ -57,10 +59,7 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
         if not is_enabled(connection):
             log.warning("Nothing is done: the setting siorg.sync_enabled is false")
             return Exit.DONE
-        organizations = asked_for(connection, codes)
-        if missing := set(codes or ()) - {organization.code for organization in organizations}:
-            names = ", ".join(map(str, sorted(missing)))
-            raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
+        organizations = _organizations(codes, connection)
         active = [organization.code for organization in registered(connection, None)]
         if not active:
             log.warning("No organization is registered: siorg-job organizations add")
@@ -79,38 +78,48 @@ async def discover_organizations(context: Context, codes: list[int] | None, *, f
             elsewhere = Elsewhere(client, active, is_last=False)
             late: list[Organization] = []
 
-            def in_order() -> Iterator[Organization]:
-                """What SIORG has ended comes last: by then most structures were read anyway."""
-                yield from organizations
-                elsewhere.is_last = True
-                yield from late
-
-            for organization in in_order():
-                if context.stop.is_set():
-                    log.info("Stopping")
-                    break
+            async def use(organization: Organization, answer: Awaitable[Asked]) -> None:
                 started = time.monotonic()
                 try:
-                    found = await discover(organization, client, connection, store, full=full, limits=limits, elsewhere=elsewhere)
+                    asked = await answer
+                    found = await settle(asked, client, connection, store, full=full, limits=limits, elsewhere=elsewhere)
                 except (SiorgError, psycopg.DataError) as error:  # of the database: a value of its own rows, none of the others'
                     later = isinstance(error, TransientError | AccessRefused)
                     failures.add(Exit.TRY_LATER if later else Exit.ERROR)
-                    log.error(
-                        "Discovery failed; nothing was recorded",
-                        organization=organization.code,
-                        reason=_reason(error),
-                        later=later,
-                    )
-                    continue
+                    _tell_failure(organization, error, later=later)
+                    return
                 if found.how == "later":
                     late.append(organization)
-                    continue
-                _tell(organization, found, time.monotonic() - started)
+                else:
+                    _tell(organization, found, time.monotonic() - started)
+
+            async def all_of_them() -> None:
+                asks = partial(ask, siorg=client, now=thread.now, full=full)
+                await ask_ahead(organizations, asks, use, at_once=AT_ONCE)
+                # What SIORG has ended comes last: by then most structures were read anyway.
+                elsewhere.is_last = True
+                await ask_ahead(tuple(late), asks, use, at_once=AT_ONCE)
+
+            if not await context.unless_stopped(all_of_them()):
+                log.info("Stopping")
     return min(failures, default=Exit.DONE)
 
 
-def _reason(error: Exception) -> str:
-    return f"its rows cannot be read: {describe(error)}" if isinstance(error, psycopg.DataError) else str(error)
+def _organizations(codes: list[int] | None, connection: Connection) -> list[Organization]:
+    from siorg_job.reconciliation.discover import asked_for
+
+    organizations = asked_for(connection, codes)
+    if missing := set(codes or ()) - {organization.code for organization in organizations}:
+        names = ", ".join(map(str, sorted(missing)))
+        raise CommandError(f"organization {names} is not registered here: siorg-job organizations add")
+    return organizations
+
+
+def _tell_failure(organization: Organization, error: Exception, *, later: bool) -> None:
+    reason = f"its rows cannot be read: {describe(error)}" if isinstance(error, psycopg.DataError) else str(error)
+    logger("siorg_job.discover").error(
+        "Discovery failed; nothing was recorded", organization=organization.code, reason=reason, later=later
+    )
 
 
 def _tell(organization: Organization, found: Discovery, seconds: float) -> None:

@@ -82,7 +82,6 @@ async def _verify(context: Context, arguments: argparse.Namespace) -> int:
         started_at = clock(connection)
         store = QueueStore(connection, settings.retry_policy()) if enqueue else None
         progress = _Progress(names)
-        loop = asyncio.get_running_loop()
         async with (
             aclosing(DatabaseThread(settings.database_url.get_secret_value(), "siorg-job rate")) as thread,
             client_for(settings, SharedRate(thread, settings.siorg_max_requests_per_second), breaker_for(settings)) as client,
@@ -95,13 +94,8 @@ async def _verify(context: Context, arguments: argparse.Namespace) -> int:
                 requests_at_once=settings.worker_concurrency,
                 tell=progress.done,
             )
-            context.on_stop.append(lambda: loop.call_soon_threadsafe(verify_all.stop))
-            if context.stop.is_set():
-                verify_all.stop()
-            try:
-                result = await verify_all(subjects)
-            finally:
-                context.on_stop.clear()
+            await context.unless_stopped(verify_all(subjects))
+        result = verify_all.result(subjects)
         progress.end()
         if arguments.stored:
             store_result(connection, result, started_at)

@@ -9,11 +9,13 @@ after a pause; that it was compared is recorded last: a discovery that was cut s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from siorg_job.reconciliation import ended
+from siorg_job.reconciliation.ahead import to_its_end
 from siorg_job.reconciliation.compared import Compared, compared
 from siorg_job.reconciliation.ended import Elsewhere
 from siorg_job.reconciliation.hold import Within, ends_held, hold, sort_absent
@@ -107,34 +109,109 @@ async def discover(
         SiorgError: SIORG could not be asked, or its answer cannot be trusted; nothing was recorded.
         psycopg.Error, DatabaseUnavailable: likewise.
     """
+    asked = await ask(organization, siorg, lambda: to_its_end(partial(clock, connection)), full=full)
+    return await settle(asked, siorg, connection, store, full=full, limits=limits, elsewhere=elsewhere)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What SIORG says of one organization, before anything here is looked at."""
+
+    organization: Organization
+    exists: bool
+    version: str = ""
+    told: Told | None = None
+    """None: there is nothing to compare."""
+    asked_at: datetime | None = None
+    """Before the structure was asked for, by the database's clock."""
+
+
+async def ask(
+    organization: Organization, siorg: SiorgClient, now: Callable[[], Awaitable[datetime]], *, full: bool = False
+) -> Asked:
+    """Ask what the discovery of one organization needs to know, whatever is here. Several may be asked about at a time.
+
+    Args:
+        organization: as ``registered`` returned it.
+        siorg: whom to ask.
+        now: the database's clock.
+        full: ask for the whole structure whatever is recorded.
+
+    Raises:
+        SiorgError: SIORG could not be asked, or its answer cannot be trusted.
+        DatabaseUnavailable: of the clock.
+    """
     code = organization.code
     if not organization.is_active:
-        return await _inactive(organization, siorg, connection, store)
+        return Asked(organization, exists=await ended.exists(code, siorg))
     version = await ended.version_of(code, siorg)
     if version is None:
-        return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
+        return Asked(organization, exists=False)
     if not full and organization.has_units and organization.at_rest and version == organization.version:
-        return Discovery(code, version, "unchanged")
-    asked_at = clock(connection)
+        return Asked(organization, exists=True, version=version)
+    asked_at = await now()
     structure = await ended.structure_of(code, siorg)
-    if elsewhere is not None:
-        elsewhere.add(structure)
     told = Told(structure, await each_unit(parents_elsewhere(structure), siorg))
-    # Noted before the local rows are looked at: see QueueStore.note.
-    store.note(asked_at, [*structure.units, *structure.invalid], organization=code)
-    with reading(connection):
-        found = compared(told, connection)
+    return Asked(organization, exists=True, version=version, told=told, asked_at=asked_at)
+
+
+async def settle(
+    asked: Asked,
+    siorg: SiorgClient,
+    connection: Connection,
+    store: QueueStore,
+    *,
+    full: bool = False,
+    limits: Limits | None = None,
+    elsewhere: Elsewhere | None = None,
+) -> Discovery:
+    """Compare, enqueue the differences and record that it was compared; one organization at a time. See ``discover``."""
+    organization, told, asked_at = asked.organization, asked.told, asked.asked_at
+    if not organization.is_active:
+        return _inactive(asked, connection, store)
+    if not asked.exists:
+        return await _ended(organization, siorg, connection, store, full=full, elsewhere=elsewhere)
+    if told is None or asked_at is None:
+        return Discovery(organization.code, asked.version, "unchanged")
+    if elsewhere is not None:
+        elsewhere.add(told.structure)
+    structure = told.structure
+    found, away = await to_its_end(partial(_compare, told, asked_at, connection, store))
     # What is held was asked for; should it be elsewhere by now, the discovery of that organization finds it.
     known = {**dict.fromkeys(ends_held(found.copy)), **told.answers}
-    away = {*found.comparison.gone, *(question.code for question in _read_questions(connection, code, found.copy.units))}
     alone = await each_unit(away - known.keys() - structure.units.keys() - structure.invalid.keys(), siorg)
     found = replace(found, told=told.with_answers(known | alone))
+    return await to_its_end(partial(_enqueue, asked, told, asked_at, found, limits, connection, store))
+
+
+def _compare(told: Told, asked_at: datetime, connection: Connection, store: QueueStore) -> tuple[Compared, set[int]]:
+    """What came of it, and the units of which it leaves open where they are now."""
+    structure = told.structure
+    # Noted before the local rows are looked at: see QueueStore.note.
+    store.note(asked_at, [*structure.units, *structure.invalid], organization=structure.organization)
+    with reading(connection):
+        found = compared(told, connection)
+    questions = _read_questions(connection, structure.organization, found.copy.units)
+    return found, {*found.comparison.gone, *(question.code for question in questions)}
+
+
+def _enqueue(
+    asked: Asked,
+    told: Told,
+    asked_at: datetime,
+    found: Compared,
+    limits: Limits | None,
+    connection: Connection,
+    store: QueueStore,
+) -> Discovery:
+    """Enqueue what came of it, and record that it was compared."""
+    code, version = asked.organization.code, asked.version
     new = enqueue_differences(found, limits, connection, store, asked_at=asked_at)
     # Of an answer that is not to be used as a whole, or is older than one that was applied, the version is none to rely on.
     nowhere = any(not isinstance(answer, RemoteUnit) for answer in told.answers.values())
-    in_doubt = bool(new.failed or structure.invalid) or nowhere or _is_outdated(asked_at, found.copy)
+    in_doubt = bool(new.failed or told.structure.invalid) or nowhere or _is_outdated(asked_at, found.copy)
     waits = bool(new.items or new.within.held or new.questions or found.disputed)
-    at_rest = not waits and not in_doubt and version == organization.version
+    at_rest = not waits and not in_doubt and version == asked.organization.version
     query(
         connection, _SQL["record"], organization=code, version=None if in_doubt else version, at_rest=at_rest, asked_at=asked_at
     )
@@ -154,13 +231,13 @@ def _is_outdated(asked_at: datetime, copy: WorkingCopy) -> bool:
     return any(moment is not None and moment > asked_at for moment in applied)
 
 
-async def _inactive(organization: Organization, siorg: SiorgClient, connection: Connection, store: QueueStore) -> Discovery:
+def _inactive(asked: Asked, connection: Connection, store: QueueStore) -> Discovery:
     """One that a person has deactivated here: questions about its units are over, and whether SIORG has it again is noted."""
+    organization = asked.organization
     ended.end_questions(connection, store, organization.code)
-    exists = await ended.exists(organization.code, siorg)
-    if organization.had_ended or not exists:
-        ended.record_existence(connection, organization.code, exists)
-    return Discovery(organization.code, "", "returned" if exists and organization.had_ended else "inactive")
+    if organization.had_ended or not asked.exists:
+        ended.record_existence(connection, organization.code, asked.exists)
+    return Discovery(organization.code, "", "returned" if asked.exists and organization.had_ended else "inactive")
 
 
 async def _ended(
@@ -307,8 +384,3 @@ def _moved(unit: RemoteUnit) -> NewItem:
 
 def _item(unit: RemoteUnit, operation: Operation, entity_type: EntityType = EntityType.UNIT) -> NewItem:
     return NewItem(entity_type, unit.code, operation, json.loads(unit.raw))
-
-
-def _clock(connection: Connection) -> datetime:
-    found: datetime = query(connection, _SQL["clock"])[0]["now"]
-    return found

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from siorg_job.reconciliation.ahead import AT_ONCE, ask_ahead
 from siorg_job.reconciliation.departures import Departure, Kind
 from siorg_job.reconciliation.verify import Subject, Verified, verify
 from siorg_job.siorg.client import SiorgClient
@@ -21,7 +21,6 @@ from siorg_job.sync.limits import Limits
 from siorg_queue import Connection, EntityType, QueueStore, describe, query
 from siorg_queue.statements import load
 
-_ORGANIZATIONS_AT_ONCE = 4  # structures in memory; the rows here are read for one of them at a time
 _LONGEST_PAUSE_SECONDS = 30.0
 _REASONS = 3  # that are stored
 _SQL = load("siorg_job.reconciliation", "verify.sql")
@@ -74,61 +73,36 @@ class VerifyAll:
             requests_at_once: at most.
             tell: told of each that is done.
         """
-        at_once = max(1, requests_at_once // _ORGANIZATIONS_AT_ONCE)
+        at_once = max(1, requests_at_once // AT_ONCE)
         self._verify = partial(verify, siorg=siorg, connection=connection, store=store, limits=limits, at_once=at_once)
         self._tell = tell
         self._found: dict[Subject, Verified] = {}
         self._failures: dict[Subject, SiorgError | psycopg.DataError] = {}
-        self._tasks: list[asyncio.Task[Any]] = []
-        self._stopped = False
 
-    def stop(self) -> None:
-        """End at once: what was not told by now is untold."""
-        self._stopped = True
-        for task in self._tasks:
-            task.cancel()
-
-    async def __call__(self, subjects: Sequence[Subject]) -> Verification:
+    async def __call__(self, subjects: Sequence[Subject]) -> None:
         """Verify these, in this order.
 
         Raises:
             psycopg.Error, DatabaseUnavailable: the database could not be asked.
         """
-        await self._work_off(subjects)
+        await ask_ahead(subjects, self._verify, self._note, at_once=AT_ONCE)
         passing = {subject: error for subject, error in self._failures.items() if isinstance(error, TransientError)}
         if passing and self._found:
-            await self._run([asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, max(map(_pause_seconds, passing.values()))))])
-            await self._work_off(list(passing))
+            await asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, max(map(_pause_seconds, passing.values()))))
+            await ask_ahead(passing, self._verify, self._note, at_once=AT_ONCE)
+
+    def result(self, subjects: Sequence[Subject]) -> Verification:
+        """What came of verifying these so far."""
         untold = [subject for subject in subjects if subject not in self._found]
         return Verification(self._found, {subject: _reason(self._failures.get(subject)) for subject in untold})
 
-    async def _work_off(self, subjects: Sequence[Subject]) -> None:
-        left = deque(subjects)
-        await self._run([self._work(left) for _ in range(_ORGANIZATIONS_AT_ONCE)])
-
-    async def _run(self, some: Sequence[Coroutine[Any, Any, None]]) -> None:
-        self._tasks = [asyncio.create_task(each) for each in some]
-        if self._stopped:
-            self.stop()
+    async def _note(self, subject: Subject, verified: Awaitable[Verified]) -> None:
         try:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            ended = await asyncio.gather(*self._tasks, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
-
-    async def _work(self, left: deque[Subject]) -> None:
-        while left:
-            subject = left.popleft()
-            try:
-                self._found[subject] = await self._verify(subject)
-            except (SiorgError, psycopg.DataError) as error:  # what cannot be read here is of its own rows
-                self._failures[subject] = error
-            else:
-                self._tell(subject)
+            self._found[subject] = await verified
+        except (SiorgError, psycopg.DataError) as error:  # what cannot be read here is of its own rows
+            self._failures[subject] = error
+        else:
+            self._tell(subject)
 
 
 def _reason(error: SiorgError | psycopg.DataError | None) -> str:

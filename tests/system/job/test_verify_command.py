@@ -180,7 +180,8 @@ def test_what_failed_for_the_moment_is_asked_once_more_at_the_end(database_url: 
         world.siorg.structure = once_unavailable  # type: ignore[method-assign]
         told: list[Subject] = []
         verify_all = VerifyAll(cast("Any", world.siorg), world.connection, requests_at_once=4, tell=told.append)
-        result = asyncio.run(verify_all([UFMT, ANOTHER]))
+        asyncio.run(verify_all([UFMT, ANOTHER]))
+        result = verify_all.result([UFMT, ANOTHER])
         assert (result.is_complete, sorted(map(int, told))) == (True, [UFMT, ANOTHER])
 
 
@@ -190,6 +191,7 @@ def test_a_unit_that_moved_is_told_once_by_the_organization_that_has_it_now(data
         world.have(900)
         world.siorg.change(900, organization=ANOTHER, parent=ANOTHER)
         verify_all = VerifyAll(cast("Any", world.siorg), world.connection, requests_at_once=4)
-        result = asyncio.run(verify_all([UFMT, ANOTHER]))
+        asyncio.run(verify_all([UFMT, ANOTHER]))
+        result = verify_all.result([UFMT, ANOTHER])
         told = [(verified.organization, each.field) for verified, each in result.departures if each.code == 900]
         assert told == [(ANOTHER, "organization")]
