@@ -134,6 +134,12 @@ class Settled:
     """Seconds until the item is due again, for a PENDING one."""
 
 
+class JsonText(str):
+    """JSON that stays text: it is stored, and nobody here reads it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class NewItem:
     """Something to enqueue."""
@@ -142,6 +148,7 @@ class NewItem:
     siorg_code: int
     operation: Operation
     payload: Any = field(default_factory=dict)
+    """What JSON can hold, or ``JsonText``."""
     priority: int | None = None
     """1 (first) to 10 (last); None: 5, an end 6: after the rest, for what is below may have to move away or end first."""
     delay_seconds: float = 0.0

@@ -24,6 +24,7 @@ from siorg_queue.model import (
     Depth,
     EntityType,
     Item,
+    JsonText,
     LostItem,
     NewItem,
     Operation,
@@ -291,7 +292,7 @@ class QueueStore:
                 "codes": [item.siorg_code for item in items],
                 "operations": [item.operation.value for item in items],
                 "priorities": [_priority(item) for item in items],
-                "payloads": [Jsonb(item.payload) for item in items],
+                "payloads": [_payload(item) for item in items],
                 "delays": [item.delay_seconds for item in items],
                 "needed_ats": [item.needed_at for item in items],
                 "max_attempts": self._retry.max_attempts,
@@ -346,7 +347,7 @@ class QueueStore:
             "codes": [item.siorg_code for item in items],
             "operations": [item.operation.value for item in items],
             "priorities": [_priority(item) for item in items],
-            "payloads": [Jsonb(item.payload) for item in items],
+            "payloads": [_payload(item) for item in items],
             "changes": [Jsonb(dict(change)) for change in changes],
             "reason": reason,
             "details": Jsonb({"kind": "held", "retryable": False, "details": {"asked_at": asked_at_text(asked_at)}}),
@@ -395,7 +396,7 @@ class QueueStore:
                 entity_types=[item.entity_type.value for item in items],
                 codes=[item.siorg_code for item in items],
                 operations=[item.operation.value for item in items],
-                payloads=[Jsonb(item.payload) for item in items],
+                payloads=[_payload(item) for item in items],
                 above=[_texts((above or {}).get(item.siorg_code)) for item in items],
             )
             found = {row["position"] - 1: row["opened"] for row in rows}
@@ -421,6 +422,10 @@ class QueueStore:
             row = self._connection.execute(load("siorg_queue", "depth.sql")[name]).fetchone()
         assert row is not None  # it has one whatever there is
         return row
+
+
+def _payload(item: NewItem) -> Jsonb:
+    return Jsonb(item.payload, dumps=str if isinstance(item.payload, JsonText) else None)
 
 
 def _priority(item: NewItem) -> int:

@@ -80,7 +80,7 @@ RETURNING q.id
 WITH wanted AS (
     SELECT q.*, {{work}} AS work
     FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(operations)s::siorg_change_type_enum[],
-                %(payloads)s::jsonb[], %(above)s::jsonb[]) WITH ORDINALITY
+                %(payloads)b::jsonb[], %(above)b::jsonb[]) WITH ORDINALITY
         AS q (entity_type, siorg_code, operation, payload, above, position)
 ), failed AS MATERIALIZED (
     SELECT q.id, n.position, n.payload, news.is_new, news.is_new OR ({{pause_is_over}} AND NOT {{waits}}) AS is_due

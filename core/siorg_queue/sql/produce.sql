@@ -17,7 +17,7 @@ WITH wanted AS (
     FROM (
         SELECT q.*, {{work}} AS work, least(q.asked_at, now()) AS needed
         FROM unnest(%(entity_types)s::siorg_entity_type_enum[], %(codes)s::integer[], %(operations)s::siorg_change_type_enum[],
-                    %(priorities)s::integer[], %(payloads)s::jsonb[], %(delays)s::float8[], %(needed_ats)s::timestamptz[])
+                    %(priorities)s::integer[], %(payloads)b::jsonb[], %(delays)s::float8[], %(needed_ats)s::timestamptz[])
              WITH ORDINALITY AS q (entity_type, siorg_code, operation, priority, payload, delay_seconds, asked_at, position)
     ) AS n
     ORDER BY n.entity_type, n.siorg_code, n.work, n.position

@@ -8,7 +8,6 @@ after a pause; that it was compared is recorded last: a discovery that was cut s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,7 +27,7 @@ from siorg_job.sync.limits import Limits
 from siorg_job.sync.merge import Rule
 from siorg_job.sync.model import PLACE, UnitField
 from siorg_job.sync.working_copy import WorkingCopy
-from siorg_queue import Connection, Decisions, EntityType, NewItem, Operation, QueueStore, clock, query, reading
+from siorg_queue import Connection, Decisions, EntityType, JsonText, NewItem, Operation, QueueStore, clock, query, reading
 from siorg_queue.statements import load
 
 _SQL = load("siorg_job.reconciliation", "discover.sql")
@@ -358,6 +357,8 @@ def items_for(structure: Structure, comparison: Comparison, disputed: Collection
 
 def open_of(differences: Sequence[Difference], disputed: Collection[Disputed]) -> list[Difference]:
     """What an item can bring in line, or has to ask a person about."""
+    if not disputed:
+        return list(differences)
     open_ = [each for each in differences if each.disputed not in disputed]
     is_held_up = any(each.holds_up for each in differences if each.disputed in disputed)
     if is_held_up and not any(each.rule is Rule.APART for each in open_):
@@ -383,4 +384,4 @@ def _moved(unit: RemoteUnit) -> NewItem:
 
 
 def _item(unit: RemoteUnit, operation: Operation, entity_type: EntityType = EntityType.UNIT) -> NewItem:
-    return NewItem(entity_type, unit.code, operation, json.loads(unit.raw))
+    return NewItem(entity_type, unit.code, operation, JsonText(unit.raw))

@@ -107,10 +107,12 @@ def hold(
                 ends[unit] = each
             elif each.field == UnitField.NAME and each.rule is Rule.TAKE:
                 named[unit] = each
-    now = {each.disputed for found in (*comparison.differences.values(), ends.values()) for each in found}
-    open_ = _open_questions(code, now, copy, store)
-    ends = {unit: each for unit, each in ends.items() if each.disputed not in open_}
-    named = {unit: each for unit, each in named.items() if each.disputed not in open_}
+    open_: dict[Disputed, bool] = {}
+    if copy.held_fields:
+        now = {each.disputed for found in (*comparison.differences.values(), ends.values()) for each in found}
+        open_ = _open_questions(code, now, copy, store)
+        ends = {unit: each for unit, each in ends.items() if each.disputed not in open_}
+        named = {unit: each for unit, each in named.items() if each.disputed not in open_}
     reasons: list[str] = []
     held: set[Disputed] = set(open_)
     count = sum(not decided for decided in open_.values())
@@ -123,6 +125,8 @@ def hold(
             count += _hold(found, reason, structure, store, asked_at)
             reasons.append(reason)
             held |= {each.disputed for each in found.values()}
+    if not held:
+        return Within(comparison, count, reasons)
     left = {
         entity: kept
         for entity, differences in comparison.differences.items()

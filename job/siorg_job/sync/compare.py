@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from siorg_job.siorg.model import RemoteUnit, Structure
 from siorg_job.sync.local_rows import Organization, Unit
-from siorg_job.sync.merge import Rule, differing, remote_organization_values, remote_unit_values
+from siorg_job.sync.merge import Rule, differing, is_as_said, remote_organization_values, remote_unit_values
 from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Value, Values, plain
 from siorg_job.sync.organization import base_of as base_of_organization
 from siorg_job.sync.place import base_of, is_brought_here, place_of
@@ -193,8 +193,9 @@ def _of_unit(
         yield Difference(EntityType.UNIT, remote.code, EXISTS, Rule.TAKE, None, None, remote.name)
         return
 
-    values = {**remote_unit_values(remote), **place_here(remote, structure, copy, elsewhere)}
-    yield from _differences(EntityType.UNIT, unit.code, base_of(unit, copy), unit.values(), values, copy.turned_down(unit), unit)
+    local, values = unit.values(), {**remote_unit_values(remote), **place_here(remote, structure, copy, elsewhere)}
+    if not is_as_said(local, values):
+        yield from _differences(EntityType.UNIT, unit.code, base_of(unit, copy), local, values, copy.turned_down(unit), unit)
     if remote.version not in (None, unit.version):
         yield Difference(EntityType.UNIT, unit.code, VERSION, Rule.TAKE, unit.version, unit.version, remote.version)
     for name in PATHS:

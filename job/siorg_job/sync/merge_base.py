@@ -14,7 +14,7 @@ from typing import Any
 
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.siorg.values import normalise
-from siorg_job.sync.model import OrganizationField, UnitField, Values, comparable, plain
+from siorg_job.sync.model import PLACE, OrganizationField, UnitField, Values, comparable, plain
 
 _FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,6 +40,22 @@ _SHORT: Mapping[str, str] = {
     OrganizationField.WEBSITE: "w",
 }
 """Keys of the record: a hundred thousand rows have one each."""
+
+_CONTACT = frozenset({UnitField.PHONES, UnitField.EMAILS, UnitField.WEBSITES})
+_SAID_IN: Mapping[str, frozenset[UnitField]] = {
+    "codigoUnidade": frozenset(),
+    "operacao": frozenset({UnitField.IS_ACTIVE}),
+    "nome": frozenset({UnitField.NAME}),
+    "sigla": frozenset({UnitField.ACRONYM}),
+    "codigoOrgaoEntidade": frozenset(PLACE),
+    "codigoUnidadePai": frozenset(PLACE),
+    "codigoTipoUnidade": frozenset({UnitField.UNIT_TYPE}),
+    "codigoCategoriaUnidade": frozenset({UnitField.CATEGORY}),
+    "areaAtuacao": frozenset({UnitField.ACTIVITY_AREA}),
+    "contato": _CONTACT,
+    "endereco": frozenset({UnitField.ADDRESS}),
+}
+"""Keys of SIORG's row, and the fields of a unit that are said there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,14 @@ def read_base(record: Any, synced_at: datetime | None, fields: Iterable[str]) ->
         return None
     names = tuple(fields)
     return Base(_read(record, names), _read(record.get("no"), names))
+
+
+def unrecorded(stored: Mapping[str, Any], base: Base | None) -> Mapping[str, Any]:
+    """Of a unit's row as SIORG said it last, what stands in for what is not recorded: to read the rest is most of the work."""
+    if base is None or "codigoUnidade" not in stored:
+        return stored
+    recorded = base.values.keys()
+    return {key: stored[key] for key, fields in _SAID_IN.items() if key in stored and not (fields and fields <= recorded)}
 
 
 def _read(found: Any, fields: Iterable[str]) -> Values:

@@ -15,7 +15,7 @@ from siorg_job.siorg.model import DomainRow
 from siorg_job.siorg.rows import parse_stored
 from siorg_job.sync.domain_rows import pairs
 from siorg_job.sync.local_rows import FALLBACK_CATEGORY, Ancestor, Child, Domain, HeldField, Kept, Organization, Unit
-from siorg_job.sync.merge_base import read_base
+from siorg_job.sync.merge_base import read_base, unrecorded
 from siorg_job.sync.model import DomainField, Fetched, OrganizationField, UnitField
 from siorg_job.sync.outcomes import unreadable_value
 from siorg_job.sync.resolution import codes_named
@@ -183,7 +183,8 @@ def read_for_comparison(connection: Connection, organization: int, codes: Sequen
     sql = load("siorg_job.sync", "read.sql")["units_to_compare"]
     for row in connection.execute(sql, {"organization": organization, "codes": list(codes)}):
         unit = _unit(row)
-        copy.put(replace(unit, said=None if unit.said is None else replace(unit.said, raw=""), base_raw=None))
+        said = unit.said if unit.said is None or unit.base is not None else replace(unit.said, raw="")
+        copy.put(replace(unit, said=said, base_raw=None))
     return copy
 
 
@@ -262,9 +263,9 @@ def _unit(row: dict[str, Any]) -> Unit:
 
 def _with_base(row: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """The row with what we last wrote, as it is recorded, and with what SIORG said last, if the row was ever synced."""
-    was_synced, raw = row.pop("was_synced"), _raw(row)
-    said = parse_stored(raw) if raw is not None and was_synced else None
-    return row | {"base_raw": raw, "said": said, "base": read_base(row.pop("record"), row["synced_at"], fields)}
+    was_synced, raw, base = row.pop("was_synced"), _raw(row), read_base(row.pop("record"), row["synced_at"], fields)
+    said = None if raw is None or not was_synced else parse_stored(raw if fields is OrganizationField else unrecorded(raw, base))
+    return row | {"base_raw": raw, "said": said, "base": base}
 
 
 def _raw(row: dict[str, Any]) -> dict[str, Any] | None:

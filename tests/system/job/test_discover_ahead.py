@@ -23,23 +23,26 @@ from support.simulated import row
 from support.siorg_server import SiorgServer
 
 _ORGANIZATIONS = range(600, 609)
-_WITHOUT_VERSION = 603
+_UNUSABLE = 603
+_LATENCY_MS = 100
 
 
 def _units() -> Iterator[dict[str, Any]]:
-    """Of each organization three units, each below the one before and listed last first."""
+    """Of each organization three units, each below the one before and listed last first; but of one that cannot be used."""
     for code in _ORGANIZATIONS:
-        version = None if code == _WITHOUT_VERSION else "99.0.0"
+        if code == _UNUSABLE:
+            yield from (row(one, parent, code, nome="x" * 300) for one, parent in ((code, 1), (10 * code, code)))
+            continue
         for depth in (3, 2, 1):
-            yield row(10 * code + depth, code if depth == 1 else 10 * code + depth - 1, code, versaoConsulta=version)
-        yield row(code, 1, code, versaoConsulta=version)
+            yield row(10 * code + depth, code if depth == 1 else 10 * code + depth - 1, code)
+        yield row(code, 1, code)
 
 
 @pytest.fixture
 def siorg(tmp_path: Path) -> Iterator[SiorgServer]:
     snapshot = tmp_path / "structure.json"
     snapshot.write_text(json.dumps({"servico": {}, "unidades": list(_units())}), encoding="utf-8")
-    with SiorgServer("--snapshot", snapshot, "--latency-ms", "100", request_log=tmp_path / "requests") as server:
+    with SiorgServer("--snapshot", snapshot, "--latency-ms", str(_LATENCY_MS), request_log=tmp_path / "requests") as server:
         yield server
 
 
@@ -58,8 +61,8 @@ def _most_at_once(requests: list[dict[str, Any]]) -> int:
     changes: list[tuple[datetime, int]] = []
     for request in requests:
         if "organizacional" in request["path"]:
-            end = datetime.fromisoformat(request["time"])
-            changes += [(end, 1), (end + timedelta(milliseconds=request["duration_ms"]), -1)]
+            began = datetime.fromisoformat(request["time"])
+            changes += [(began, 1), (began + timedelta(milliseconds=0.9 * _LATENCY_MS), -1)]  # it was not answered before that
     count = most = 0
     for _, change in sorted(changes):
         count += change
@@ -74,11 +77,11 @@ def test_several_are_asked_about_and_what_is_enqueued_is_as_if_one_were(
     monkeypatch.setattr("siorg_job.reconciliation.ahead.AT_ONCE", at_once)
     before = registered.execute("SELECT clock_timestamp() AS now").fetchall()[0]["now"]
     env = job_environment(database_url, siorg.url, SIORG_MAX_REQUESTS_PER_SECOND="50")
-    assert main(["discover"], env) == 1  # one organization has no version
+    assert main(["discover"], env) == 75  # one organization cannot be used
     requests = siorg.requests()
     assert min(at_once, 2) <= _most_at_once(requests) <= at_once
     found = registered.execute("SELECT siorg_code FROM siorg_sync_queue WHERE siorg_code > 500 ORDER BY ctid").fetchall()
-    expected = [[code, *range(10 * code + 1, 10 * code + 4)] for code in _ORGANIZATIONS if code != _WITHOUT_VERSION]
+    expected = [[code, *range(10 * code + 1, 10 * code + 4)] for code in _ORGANIZATIONS if code != _UNUSABLE]
     assert [one["siorg_code"] for one in found] == [code for some in expected for code in some]
     # Each request has taken its turn of the shared rate.
     pace = registered.execute("SELECT next_at FROM siorg_request_pace WHERE name = 'siorg'").fetchall()[0]["next_at"]

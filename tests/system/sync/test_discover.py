@@ -75,7 +75,7 @@ def test_the_first_time_the_whole_structure_is_enqueued_parents_first_and_once(w
     found = _discover(world, versions)
     assert (found.how, found.added) == ("structure", 4)
     assert [item.siorg_code for item in found.items] == [471, 900, 901, 902]
-    assert found.items[1].payload == json.loads(json.dumps(world.siorg.rows[900]))  # what SIORG sent
+    assert json.loads(found.items[1].payload) == world.siorg.rows[900]  # what SIORG sent
     assert world.rows("SELECT DISTINCT priority FROM siorg_sync_queue") == [{"priority": 5}]
     assert _recorded(world) == "99.0.0"
     assert _discover(world, versions).added == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siorg_job.sync.merge import differences, merge, remote_unit_values
+from siorg_job.sync.merge import differences, differing, is_as_said, merge, remote_unit_values
 from siorg_job.sync.merge_base import Base, next_raw, next_record
 from siorg_job.sync.model import Conflict, UnitField, Value, comparable
 from siorg_job.sync.resolution import Resolution, ResolutionError, read_resolution
@@ -155,6 +155,16 @@ def test_a_conflict_names_exactly_what_moved_apart_and_all_else_applied_twice_is
         assert sides == {"base": base[field], "local": local[field], "remote": remote[field]}
         assert remote[field] not in (None, base[field], local[field])
         assert local[field] != base[field]
+
+
+@given(st.none() | _remote, _local, st.sets(st.sampled_from([field for field in FIELDS if field != UnitField.PARENT])), _remote)
+def test_a_row_that_is_as_siorg_says_at_a_glance_differs_nowhere(
+    base: dict[str, Any] | None, local: dict[str, Any], silent: set[str], other: dict[str, Any]
+) -> None:
+    remote = {field: None if field in silent else value for field, value in local.items()}
+    assert is_as_said(local, remote)
+    for said in (remote, other):
+        assert not is_as_said(local, said) or differing(base=base, local=local, remote=said) == {}
 
 
 @given(_local, _remote)
