@@ -1,7 +1,7 @@
 """Connections and transactions with a limit on every wait.
 
-Nothing here needs session state, so PgBouncer in transaction mode works: limits are set inside each transaction, and no
-statement is prepared on the server.
+Nothing here needs session state, so PgBouncer in transaction mode works: limits are set inside each transaction. The statements
+of the hot path are planned once where the way to the server bears it: see ``keeps_plans``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, LiteralString, TypeAlias, TypeVar
+from uuid import uuid4
 
 import psycopg
 from psycopg.abc import Params, PQGen, Query
@@ -24,12 +25,16 @@ from siorg_queue.loaders import register
 _T = TypeVar("_T")
 Cursor: TypeAlias = psycopg.Cursor[dict[str, Any]]
 
+_NEVER_BY_ITSELF = 1_000_000  # executions after which psycopg would prepare what nobody asked to
 _THINKING_SECONDS = 600.0  # of silence in a transaction that only reads
 
 # Classes and codes of SQLSTATE that say "not now" rather than "not this": connection, resources, operator intervention,
 # deadlock, serialization, lock and statement timeouts, a standby or a server that is starting up.
 _TRANSIENT_CLASSES = ("08", "53", "57", "58")
 _TRANSIENT_CODES = ("40001", "40P01", "55P03", "25006", "25P03", "25P04")
+# A plan that was kept, and is no more: on another connection it is looked anew whether any may be.
+_PLAN_LOST_CODES = ("26000", "42P05")
+_PLAN_LOST_FUNCTION = "RevalidateCachedQuery"  # the server's, where a migration has changed what a statement returns
 
 _BLOCKED_CODES = ("55P03", "57014")
 
@@ -45,11 +50,17 @@ class _Beginning:
     isolation: str
     lock_seconds: float
     idle_seconds: float
+    by_index: bool
 
     def send(self, connection: Connection) -> None:
         connection.execute(f"BEGIN ISOLATION LEVEL {self.isolation}".encode())
-        version = connection.info.server_version
-        connection.execute(session.setting(version, lock_seconds=self.lock_seconds, idle_seconds=self.idle_seconds))
+        setting = session.setting(
+            connection.info.server_version,
+            lock_seconds=self.lock_seconds,
+            idle_seconds=self.idle_seconds,
+            by_index=self.by_index,
+        )
+        connection.execute(setting, prepare=True)
 
 
 class _Pipeline(psycopg.Pipeline):
@@ -103,6 +114,7 @@ class Connection(psycopg.Connection[dict[str, Any]]):
     def open_again(self) -> None:
         fresh = self.open_another()
         self.pgconn, fresh.pgconn = fresh.pgconn, self.pgconn
+        self._prepared, fresh._prepared = fresh._prepared, self._prepared
         fresh.close()
 
     def was_ended(self) -> bool:
@@ -117,8 +129,13 @@ class Connection(psycopg.Connection[dict[str, Any]]):
         return self.closed
 
 
-def connect(url: str, *, application_name: str) -> Connection:
+def connect(url: str, *, application_name: str, plans_once: bool = False) -> Connection:
     """Open an autocommit connection whose rows are dictionaries; how their values are read, ``loaders`` says.
+
+    Args:
+        url: of the database.
+        application_name: shows in pg_stat_activity.
+        plans_once: what is executed with ``prepare=True`` is planned once, where the way to the server bears it.
 
     Raises:
         DatabaseUnavailable: no connection in time, or the server refused it.
@@ -140,10 +157,12 @@ def connect(url: str, *, application_name: str) -> Connection:
         )
     except psycopg.Error as error:
         raise DatabaseUnavailable(describe(error)) from None
-    connection.open_another = partial(connect, url, application_name=application_name)
+    connection.open_another = partial(connect, url, application_name=application_name, plans_once=plans_once)
     try:
         register(connection)
         session.check(connection)
+        if plans_once and keeps_plans(connection):
+            connection.prepare_threshold = _NEVER_BY_ITSELF
     except psycopg.Error as error:
         connection.close()
         raise DatabaseUnavailable(describe(error)) from None
@@ -153,33 +172,73 @@ def connect(url: str, *, application_name: str) -> Connection:
     return connection
 
 
+def keeps_plans(connection: Connection) -> bool:
+    """Whether what is prepared in one transaction can be used in the next: on the server, or behind a pooler that sees to it.
+
+    Such a pooler (PgBouncer from 1.21 on, with max_prepared_statements) gives the statement a name of its own on the server.
+    Another passes ours on, and the next transaction may come to another server: there nothing may be left of it.
+    """
+    row = connection.execute("SELECT pg_backend_pid() AS pid").fetchone()
+    if row is None or row["pid"] == connection.info.backend_pid:
+        return row is not None
+    name = f"siorg_{uuid4().hex}"
+    try:
+        with transaction(connection):
+            connection.execute("SELECT")
+            prepared = connection.pgconn.prepare(name.encode(), b"SELECT")
+            if prepared.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                raise psycopg.NotSupportedError
+            ours = "SELECT FROM pg_prepared_statements WHERE name = %(name)s"
+            is_passed_on = connection.execute(ours, {"name": name}).fetchone() is not None
+            if is_passed_on:
+                connection.execute(f"DEALLOCATE {name}".encode())
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return False
+    return not is_passed_on
+
+
 class DatabaseBlocked(DatabaseUnavailable):
     """Others hold a lock that was waited for in vain, or a statement was cancelled. The connection is well."""
 
 
 @contextmanager
 def transaction(
-    connection: Connection, *, lock_seconds: float = 10.0, idle_seconds: float = 10.0, isolation: str = "READ COMMITTED"
+    connection: Connection,
+    *,
+    lock_seconds: float = 10.0,
+    idle_seconds: float = 10.0,
+    isolation: str = "READ COMMITTED",
+    by_index: bool = False,
 ) -> Iterator[Connection]:
     """One transaction in which a statement, a lock and our own silence have limits, and what we rely on is set.
 
     The idle limit is what frees the rows of a process that was stopped in the middle: the server ends its transaction.
     It begins with its first statement. A connection that was ended while it was at rest is opened again.
+    ``by_index``: no table is read from end to end where an index serves, as plans that are kept need it.
     """
-    connection.beginning = _Beginning(isolation, lock_seconds, idle_seconds)
+    connection.beginning = _Beginning(isolation, lock_seconds, idle_seconds, by_index)
     try:
         yield connection
         if not _is_at_rest(connection):
             connection.execute("COMMIT")
     except BaseException:
         if not connection.closed and not _is_at_rest(connection):
-            try:
-                connection.execute("ROLLBACK")
-            except psycopg.Error:
-                connection.close()
+            _roll_back(connection)
         raise
     finally:
         connection.beginning = None
+
+
+def _roll_back(connection: Connection) -> None:
+    # Past psycopg, which would forget all plans, and have the server forget them: poolers differ in what they make of that.
+    try:
+        is_done = connection.pgconn.exec_(b"ROLLBACK").status == psycopg.pq.ExecStatus.COMMAND_OK
+    except psycopg.Error:
+        is_done = False
+    if not is_done:
+        connection.close()
 
 
 def reading(connection: Connection, *, at_one_moment: bool = False) -> AbstractContextManager[Connection]:
@@ -260,6 +319,8 @@ def is_transient(error: psycopg.Error) -> bool:
     code = error.sqlstate
     if code is None:  # libpq's own errors: the connection broke
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if code in _PLAN_LOST_CODES or error.diag.source_function == _PLAN_LOST_FUNCTION:
+        return True
     return code[:2] in _TRANSIENT_CLASSES or code in _TRANSIENT_CODES
 
 

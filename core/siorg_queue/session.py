@@ -78,10 +78,14 @@ def beginning(server_version: int, *, lock_seconds: float = 10.0, idle_seconds: 
     return "; ".join([begin, *local]).encode()
 
 
+BY_INDEX: Final[Mapping[str, str]] = {"enable_seqscan": "off", "jit": "off"}
+"""What a statement is planned with whose plan is kept: one that was made for an empty table reads all of what is there later."""
+
+
 @cache
-def setting(server_version: int, *, lock_seconds: float, idle_seconds: float) -> bytes:
-    """One statement that sets, as its transaction's first, all that ``beginning`` does."""
-    settings = _settings(server_version, lock_seconds, idle_seconds)
+def setting(server_version: int, *, lock_seconds: float, idle_seconds: float, by_index: bool = False) -> bytes:
+    """One statement that sets, as its transaction's first, all that ``beginning`` does; and ``BY_INDEX``."""
+    settings = {**_settings(server_version, lock_seconds, idle_seconds), **(BY_INDEX if by_index else {})}
     calls = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items()]
     return f"SELECT {', '.join(calls)}".encode()
 

@@ -83,7 +83,14 @@ class QueueStore:
             alone: the worker holds nothing: where there is nothing else, one that has to be worked on alone may be taken.
         """
         seconds = lease.total_seconds()
-        rows = self._run("claim.sql", "claim", limit=limit, lease_seconds=seconds, worker=worker)
+        parameters = {"limit": limit, "lease_seconds": seconds, "worker": worker}
+        with transaction(self._connection, by_index=True):
+            claiming = in_one_trip(
+                self._connection,
+                lambda: self._connection.execute(load("siorg_queue", "claim.sql")["claim"], parameters, prepare=True),
+                commit=True,
+            )
+        rows = claiming.fetchall()
         if not rows and alone and limit:
             rows = self._run("claim.sql", "claim_alone", lease_seconds=seconds, worker=worker)
         return Claim(
@@ -114,7 +121,7 @@ class QueueStore:
 
         def send() -> Cursor:
             after()
-            return self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held)
+            return self._connection.execute(load("siorg_queue", "lease.sql")["fence"], held, prepare=True)
 
         return {row["id"]: row["needed_at"] for row in in_one_trip(self._connection, send)}
 
@@ -164,6 +171,7 @@ class QueueStore:
                 "retry_max_seconds": self._retry.max_seconds,
                 "wanted": wanted,
             },
+            prepare=True,
         )
 
     def end_older_conflicts(self, decided: Sequence[tuple[Verdict, datetime]]) -> None:
@@ -184,6 +192,7 @@ class QueueStore:
                         for verdict, _ in decided
                     ],
                 },
+                prepare=True,
             )
 
     def end_conflicts(self, codes: Collection[int], reason: str) -> None:
@@ -201,7 +210,7 @@ class QueueStore:
         """Write outcomes that have no effects beside them, in a transaction of their own."""
         if not verdicts:
             return {}
-        with transaction(self._connection):
+        with transaction(self._connection, by_index=True):
             return _settled(in_one_trip(self._connection, lambda: self._send_outcomes(verdicts), commit=True))
 
     def settled(self, items: Collection[Item]) -> dict[UUID, Status]:

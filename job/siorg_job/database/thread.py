@@ -76,7 +76,7 @@ class DatabaseThread:
 
     def _call(self, function: Callable[[Connection], T]) -> T:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._url, application_name=self._name)
+            self._connection = connect(self._url, application_name=self._name, plans_once=True)
         try:
             return function(self._connection)
         except psycopg.Error as error:

@@ -12,7 +12,7 @@ from siorg_job.settings import Settings
 from siorg_queue import Connection, DatabaseUnavailable, describe
 
 CHECKS: tuple[Check, ...] = (
-    *(server.version, server.writable, server.encryption, surroundings.session, surroundings.others),
+    *(server.version, server.writable, server.encryption, server.plans, surroundings.session, surroundings.others),
     *(rights.schema, rights.tables, rights.row_security),
     *(structure.migrations, structure.columns, structure.objects),
     *(trials.statements, trials.writes),

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from siorg_job.doctor.findings import Finding, error, ok, warning
 from siorg_job.settings import Settings
-from siorg_queue import Connection, transaction
+from siorg_queue import Connection, keeps_plans, transaction
 
 _OLDEST = 15
 _VERIFY = "add ?sslmode=verify-full&sslrootcert=/certs/ca.pem to DATABASE_URL"
@@ -52,6 +52,17 @@ def encryption(connection: Connection, _: Settings) -> Iterator[Finding]:
         yield ok("the connection stays on this machine: TLS is not used")
     else:
         yield warning("the connection does not use TLS: whoever is on the way can read and change everything", _VERIFY)
+
+
+def plans(connection: Connection, _: Settings) -> Iterator[Finding]:
+    """Whether the drain's statements are planned once a connection, or each time."""
+    if keeps_plans(connection):
+        yield ok("statements are planned once: the way to the server bears prepared statements")
+    else:
+        yield ok(
+            "statements are planned each time: the pooler in between bears no prepared statements (PgBouncer from 1.21 on"
+            " does, with max_prepared_statements); that costs the database some CPU, and nothing else"
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -220,7 +220,7 @@ def _apply_together(
     """``steps``: grows by what is being done, also where it fails."""
     items = [item for item, _ in works]
     steps.append("fence")
-    with transaction(connection, lock_seconds=_TURN_SECONDS):
+    with transaction(connection, lock_seconds=_TURN_SECONDS, by_index=True):
         ours = _fence(connection, store, works, _SHORT_LOCK_SECONDS if result.waited or result.hurried else _LOCK_SECONDS)
         verdicts: list[Verdict] = []
         open_works: list[tuple[Item, Fetched]] = []
