@@ -71,6 +71,7 @@ def beginning(server_version: int, *, lock_seconds: float = 10.0, idle_seconds: 
         "statement_timeout": "30s",
         "lock_timeout": f"{round(lock_seconds * 1000)}",
         "idle_in_transaction_session_timeout": f"{round(idle_seconds * 1000)}",
+        "jit": "off",  # a plan that looks dear with old statistics would be compiled for longer than it runs
     }
     local = [f"SET LOCAL {name} = '{value}'" for name, value in (settings | limits).items()]
     begin = f"BEGIN {'READ ONLY, ' if read_only else ''}ISOLATION LEVEL READ COMMITTED"
