@@ -95,6 +95,7 @@ def _settings(server_version: int, lock_seconds: float, idle_seconds: float) -> 
         "statement_timeout": "30s",
         "lock_timeout": f"{round(lock_seconds * 1000)}",
         "idle_in_transaction_session_timeout": f"{round(idle_seconds * 1000)}",
+        "jit": "off",  # a plan that looks dear with old statistics would be compiled for longer than it runs
     }
 
 

@@ -166,3 +166,43 @@ coalesce(q.needed_at, q.created_at)
 -- name: work
 -- CREATION, UPDATE and HIERARCHY_CHANGE are one and the same work: fetch, bring in line.
 CASE WHEN q.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN 'UPDATE' ELSE q.operation::text END
+
+-- name: unit_of_code
+-- By key, here and below: what joins on a row is looked for by that key, row by row, and by nothing else (OFFSET 0 keeps all other
+-- conditions out). With statistics from before a bulk insert the planner would rather read the whole table, or all rows of a state
+-- that few had then. This one: of w.code.
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.siorg_code = w.code OFFSET 0) AS u
+
+-- name: organization_of_unit
+CROSS JOIN LATERAL (SELECT * FROM organizations AS x WHERE x.id = u.organization_id OFFSET 0) AS o
+
+-- name: units_of_organization
+-- Of o.id.
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.organization_id = o.id OFFSET 0) AS u
+
+-- name: units_below
+-- Directly below p.id.
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.parent_id = p.id OFFSET 0) AS u
+
+-- name: units_waiting_for
+-- At the top of their organization, although SIORG has them below p.siorg_code.
+CROSS JOIN LATERAL (
+    SELECT * FROM organizational_units AS x WHERE x.siorg_parent_code = p.siorg_code AND x.parent_id IS NULL OFFSET 0
+) AS u
+
+-- name: mapping_of_code
+-- Of unit w.code.
+CROSS JOIN LATERAL (
+    SELECT * FROM siorg_mappings AS x WHERE x.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND x.siorg_code = w.code OFFSET 0
+) AS m
+
+-- name: items_of_unit
+-- All about u.siorg_code.
+(SELECT * FROM siorg_sync_queue AS x WHERE x.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND x.siorg_code = u.siorg_code OFFSET 0) AS q
+
+-- name: items_of_entity
+-- All about the entity (w.entity_type, w.code).
+CROSS JOIN LATERAL (
+    SELECT * FROM siorg_sync_queue AS x
+    WHERE x.entity_type OPERATOR(pg_catalog.=) w.entity_type::siorg_entity_type_enum AND x.siorg_code = w.code OFFSET 0
+) AS q

@@ -63,7 +63,7 @@ def read(connection: Connection, works: _Works) -> WorkingCopy:
     _read_domains(connection, _DOMAINS.values(), copy, for_change=_changes_domains(works))
     codes = {item.siorg_code for item, _ in works} | {unit.code for _, fetched in works for unit in fetched.ancestors}
     codes |= {code for _, fetched in works for code in fetched.gone}
-    _read_kept(connection, codes, copy)
+    _read_kept(connection, _entities(codes, copy) | {(item.entity_type, item.siorg_code) for item, _ in works}, copy)
     read_questions(connection, codes, copy)
     copy.as_read = {row.id: row for rows in (copy.organizations, copy.units, copy.domains) for row in rows.values()}
     return copy
@@ -83,7 +83,7 @@ def read_table(connection: Connection, entity_type: EntityType, table: Sequence[
     copy = WorkingCopy()
     _read_domains(connection, [_DOMAINS[entity_type]], copy)
     numbers = (pair.number for pair in pairs(entity_type, copy.domains_of(entity_type), table))
-    _read_kept(connection, {number for number in numbers if number is not None}, copy)
+    _read_kept(connection, {(entity_type, number) for number in numbers if number is not None}, copy)
     return copy
 
 
@@ -158,8 +158,22 @@ def _read_units(connection: Connection, works: _Works, local_ids: dict[int, UUID
             copy.children.setdefault(row.pop("parent_id"), []).append(Child(**row))
 
 
-def _read_kept(connection: Connection, codes: Iterable[int], copy: WorkingCopy) -> None:
-    for row in _rows(connection, "kept", codes=sorted(codes)):
+def _entities(codes: Iterable[int], copy: WorkingCopy) -> set[tuple[EntityType, int]]:
+    """What items about these units, and organizations of the copy, may name; one may have been enqueued as a unit."""
+    named = set(codes)
+    return {(EntityType.UNIT, code) for code in named} | {
+        (EntityType.ORGANIZATION, code) for code in named if code in copy.organizations
+    }
+
+
+def _about(entities: Iterable[tuple[EntityType, int]]) -> dict[str, list[Any]]:
+    """The entities as parameters of a statement."""
+    ordered = sorted(entities)
+    return {"entity_types": [entity_type.value for entity_type, _ in ordered], "codes": [code for _, code in ordered]}
+
+
+def _read_kept(connection: Connection, entities: Iterable[tuple[EntityType, int]], copy: WorkingCopy) -> None:
+    for row in _rows(connection, "kept", **_about(entities)):
         entity_type = EntityType(row["entity_type"])
         if entity_type is EntityType.UNIT and row["code"] in copy.organizations and row["code"] not in copy.units:
             entity_type = EntityType.ORGANIZATION  # an organization that was enqueued as a unit
@@ -201,10 +215,11 @@ def read_decisions(connection: Connection, codes: Sequence[int], copy: WorkingCo
     read_questions(connection, sorted(copy.units), copy)
     if not codes:
         return set()
-    _read_kept(connection, codes, copy)
+    _read_kept(connection, _entities(codes, copy), copy)
+    asked = [(entity_type, code) for entity_type in (EntityType.UNIT, EntityType.ORGANIZATION) for code in codes]
     return {
         (EntityType(row["entity_type"]), row["code"], field, json.dumps(sides["remote"]))
-        for row in _rows(connection, "open_conflicts", codes=list(codes))
+        for row in _rows(connection, "open_conflicts", **_about(asked))
         if isinstance(row["detected_changes"], dict)
         for field, sides in row["detected_changes"].items()
         if isinstance(sides, dict) and "remote" in sides

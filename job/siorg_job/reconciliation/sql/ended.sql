@@ -3,9 +3,11 @@ SELECT EXISTS (
     SELECT FROM organizations AS o
     WHERE o.siorg_code = %(organization)s
       AND (o.siorg_base ->> 'x' = 'false' OR o.siorg_base #>> '{no,x}' = 'false' OR EXISTS (
-          SELECT FROM siorg_sync_queue AS q
-          WHERE q.entity_type OPERATOR(pg_catalog.=) 'ORGANIZATION' AND q.siorg_code = o.siorg_code
-              AND q.operation::text NOT IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE')
+          SELECT FROM (
+              SELECT * FROM siorg_sync_queue AS x
+              WHERE x.entity_type OPERATOR(pg_catalog.=) 'ORGANIZATION' AND x.siorg_code = o.siorg_code OFFSET 0
+          ) AS q
+          WHERE q.operation::text NOT IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE')
             AND q.detected_changes #>> '{is_active,remote}' = 'false'
             AND (q.status OPERATOR(pg_catalog.=) 'CONFLICT' OR (q.status OPERATOR(pg_catalog.=) 'COMPLETED'
                 AND NOT coalesce(q.error_details ? 'resolution', false)
@@ -33,9 +35,7 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = now() WHERE
 -- name: in_question
 -- Units of an organization that is not active here, about which people are asked; not those that SIORG had in an active one then.
 SELECT DISTINCT u.siorg_code AS code
-FROM organizations AS o JOIN organizational_units AS u ON u.organization_id = o.id
-JOIN siorg_sync_queue AS q ON q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = u.siorg_code
-    AND q.status OPERATOR(pg_catalog.=) 'CONFLICT'
-WHERE o.siorg_code = %(organization)s AND NOT coalesce(o.is_active, true) AND NOT EXISTS (
+FROM organizations AS o {{units_of_organization}} CROSS JOIN LATERAL {{items_of_unit}}
+WHERE o.siorg_code = %(organization)s AND NOT coalesce(o.is_active, true) AND q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND NOT EXISTS (
     SELECT FROM organizations AS other WHERE other.siorg_code::text = {{organization}} AND coalesce(other.is_active, true)
 )

@@ -2,7 +2,7 @@
 -- Units of an organization that SIORG's structure of it does not have: those that are active here, and those that were
 -- deactivated because SIORG had them in another organization.
 SELECT u.siorg_code AS code
-FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
+FROM organizations AS o {{units_of_organization}}
 WHERE o.siorg_code = %(organization)s AND u.siorg_code IS NOT NULL AND u.siorg_code <> ALL (%(codes)s::integer[])
   AND (u.is_active OR (
       coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO'

@@ -15,7 +15,7 @@ WITH wanted AS MATERIALIZED (
     FROM wanted AS w JOIN organizational_units AS u ON u.siorg_code = w.code OR u.id = w.id WHERE w.kind IN ('unit', 'parent')
     UNION ALL
     SELECT w.position, 'mapping', m.id, 'the mapping of unit ' || w.code::text
-    FROM wanted AS w JOIN siorg_mappings AS m ON m.entity_type::text = 'UNIT' AND m.siorg_code = w.code WHERE w.kind = 'unit'
+    FROM wanted AS w {{mapping_of_code}} WHERE w.kind = 'unit'
     UNION ALL
     SELECT w.position, w.kind, o.id, 'organization ' || w.code::text
     FROM wanted AS w JOIN organizations AS o ON o.siorg_code = w.code WHERE w.kind IN ('organization', 'home')

@@ -8,7 +8,7 @@ INSERT INTO siorg_request_pace AS t (name) VALUES ('ends') ON CONFLICT (name) DO
 -- counts once, for the first that applies.
 WITH found (code, how) AS (
     SELECT h.siorg_code, 1
-    FROM siorg_history AS h LEFT JOIN siorg_sync_queue AS q ON q.id = h.sync_queue_id
+    FROM siorg_history AS h LEFT JOIN LATERAL (SELECT * FROM siorg_sync_queue AS x WHERE x.id = h.sync_queue_id OFFSET 0) AS q ON true
     WHERE {{end_in_history}} AND h.created_at > now() - interval '24 hours' AND NOT coalesce(q.error_details ? 'resolution', false)
     UNION ALL
     SELECT q.siorg_code, 2
@@ -20,9 +20,9 @@ WITH found (code, how) AS (
     SELECT q.siorg_code, 3 FROM siorg_sync_queue AS q WHERE {{held}} AND q.entity_type OPERATOR(pg_catalog.=) 'UNIT'
         AND q.detected_changes ? 'is_active'
 ), counted AS (
-    SELECT u.organization_id, min(found.how) AS how
-    FROM found JOIN organizational_units AS u ON u.siorg_code = found.code
-    WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (found.how > 1) AND NOT EXISTS (
+    SELECT u.organization_id, min(w.how) AS how
+    FROM found AS w {{unit_of_code}}
+    WHERE u.siorg_synced_at IS NOT NULL AND u.is_active = (w.how > 1) AND NOT EXISTS (
         SELECT FROM organizations AS o JOIN system_settings AS s ON s.key::text = 'siorg_existe:' || o.siorg_code::text
         WHERE o.id = u.organization_id AND s.value = 'false' AND o.siorg_code <> ALL (%(alive)s::integer[])
     )
@@ -55,24 +55,28 @@ q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.operation OPERATOR(pg_catalog.
 -- name: names
 -- What names of these organizations' units became within 24 hours, or would become: just found, else held, else written. What was
 -- overwritten in a row that was never synced has to be reviewed, and does not count (unless it moved, too: every move has to be
--- reviewed); nor what a person decided.
-SELECT DISTINCT ON (found.code) o.siorg_code AS organization, found.name
+-- reviewed); nor what a person decided. IS TRUE: the codes are hashed, and all but these organizations' left out, before anything
+-- is looked up; on a day of many changes those of others are many.
+SELECT DISTINCT ON (w.code) o.siorg_code AS organization, w.name
 FROM (
-    SELECT n.code, n.name, 1 AS how FROM unnest(%(codes)s::integer[], %(names)s::text[]) AS n (code, name)
+    SELECT n.code, n.name, 1 AS how, NULL::uuid AS item FROM unnest(%(codes)s::integer[], %(names)s::text[]) AS n (code, name)
     UNION ALL
-    SELECT q.siorg_code, q.detected_changes #>> '{name,remote}', 2
+    SELECT q.siorg_code, q.detected_changes #>> '{name,remote}', 2, NULL
     FROM siorg_sync_queue AS q WHERE {{held}} AND q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.detected_changes ? 'name'
     UNION ALL
-    SELECT h.siorg_code, h.new_data ->> 'name', 3
-    FROM siorg_history AS h LEFT JOIN siorg_sync_queue AS q ON q.id = h.sync_queue_id
+    SELECT h.siorg_code, h.new_data ->> 'name', 3, h.sync_queue_id
+    FROM siorg_history AS h
     WHERE {{name_in_history}} AND h.created_at > now() - interval '24 hours'
         AND (h.change_type OPERATOR(pg_catalog.=) 'HIERARCHY_CHANGE' OR NOT coalesce(h.requires_review, false))
-      AND NOT coalesce(q.error_details ? 'resolution', false)
-) AS found
-JOIN organizational_units AS u ON u.siorg_code = found.code
-JOIN organizations AS o ON o.id = u.organization_id
-WHERE o.siorg_code = ANY (%(organizations)s::integer[]) AND u.is_active
-ORDER BY found.code, found.how
+) AS w
+{{unit_of_code}}
+{{organization_of_unit}}
+LEFT JOIN LATERAL (SELECT * FROM siorg_sync_queue AS x WHERE x.id = w.item OFFSET 0) AS q ON true
+WHERE (w.code IN (
+    SELECT u.siorg_code FROM organizations AS o {{units_of_organization}}
+    WHERE o.siorg_code = ANY (%(organizations)s::integer[]) AND u.is_active
+)) IS TRUE AND NOT coalesce(q.error_details ? 'resolution', false)
+ORDER BY w.code, w.how
 
 -- name: name_in_history
 -- The condition of an index.
@@ -82,7 +86,7 @@ h.entity_type OPERATOR(pg_catalog.=) 'UNIT'
 
 -- name: units
 SELECT o.siorg_code AS organization, count(*) AS units
-FROM organizations AS o JOIN organizational_units AS u ON u.organization_id = o.id
+FROM organizations AS o {{units_of_organization}}
 WHERE o.siorg_code = ANY (%(organizations)s::integer[]) AND u.is_active AND u.siorg_synced_at IS NOT NULL
 GROUP BY o.siorg_code
 

@@ -6,8 +6,7 @@
 WITH touched AS MATERIALIZED (
     SELECT code FROM unnest(%(organizations)s::integer[]) AS w (code)
     UNION
-    SELECT o.siorg_code FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
-    WHERE u.siorg_code = ANY (%(codes)s::integer[])
+    SELECT o.siorg_code FROM unnest(%(codes)s::integer[]) AS w (code) {{unit_of_code}} {{organization_of_unit}}
 ), shared AS MATERIALIZED (
     SELECT t.name FROM siorg_request_pace AS t WHERE t.name = 'domains' AND NOT %(domains)s FOR SHARE
 ), changed AS MATERIALIZED (
@@ -33,7 +32,7 @@ SELECT o.id, o.siorg_code AS code, o.name, o.acronym, o.address, o.state, o.zip_
        CASE WHEN o.siorg_synced_at <= clock_timestamp() THEN o.siorg_synced_at END AS synced_at
 FROM organizations AS o
 WHERE o.siorg_code = ANY (%(codes)s::integer[])
-   OR o.id IN (SELECT u.organization_id FROM organizational_units AS u WHERE u.siorg_code = ANY (%(unit_codes)s::integer[]))
+   OR o.id IN (SELECT u.organization_id FROM unnest(%(unit_codes)s::integer[]) AS w (code) {{unit_of_code}})
 
 -- name: organizations_for_change
 -- Rows are locked here by their ids and by nothing else, and read by the statement after this one. A statement that waits for a
@@ -44,8 +43,9 @@ WHERE o.id = ANY (ARRAY(SELECT x.id FROM organizations AS x WHERE x.siorg_code =
 ORDER BY o.id FOR NO KEY UPDATE
 
 -- name: active_units
-SELECT u.organization_id, array_agg(u.siorg_code) AS codes FROM organizational_units AS u
-WHERE u.is_active AND u.siorg_code IS NOT NULL AND u.organization_id = ANY (%(ids)s::uuid[]) GROUP BY 1
+SELECT u.organization_id, array_agg(u.siorg_code) AS codes
+FROM unnest(%(ids)s::uuid[]) AS o (id) {{units_of_organization}}
+WHERE u.is_active AND u.siorg_code IS NOT NULL GROUP BY 1
 
 -- name: off_path
 -- Of level and path of unit u (parent p, organization o) what does not follow from the parent as it is here. Directly under an
@@ -71,15 +71,15 @@ ORDER BY u.id FOR NO KEY UPDATE
 
 -- name: units_meant
 -- By their SIORG code, else (an unofficial unit that a person mapped, or that the item names) by mapping or local id.
-SELECT u.id, w.code FROM unnest(%(codes)s::integer[]) AS w (code) JOIN organizational_units AS u ON u.siorg_code = w.code
+SELECT u.id, w.code FROM unnest(%(codes)s::integer[]) AS w (code) {{unit_of_code}}
 UNION
-SELECT u.id, w.code FROM unnest(%(codes)s::integer[]) AS w (code)
-JOIN siorg_mappings AS m ON m.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND m.siorg_code = w.code
-    AND m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE'
-JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
+SELECT u.id, w.code FROM unnest(%(codes)s::integer[]) AS w (code) {{mapping_of_code}}
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = m.local_id OFFSET 0) AS u
+WHERE m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE' AND u.siorg_code IS NULL
 UNION
 SELECT u.id, w.code FROM unnest(%(codes)s::integer[], %(local_ids)s::uuid[]) AS w (code, local_id)
-JOIN organizational_units AS u ON u.id = w.local_id AND u.siorg_code IS NULL
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = w.local_id OFFSET 0) AS u
+WHERE u.siorg_code IS NULL
 
 -- name: units
 -- After units_for_change.
@@ -89,12 +89,7 @@ SELECT target.code, u.id, u.organization_id, o.siorg_code AS organization_code, 
        u.activity_area, u.contact_info, u.level, {{off_path}} AS off_path, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
        u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
-FROM ({{units_meant}}) AS target
-JOIN organizational_units AS u ON u.id = target.id
-JOIN organizations AS o ON o.id = u.organization_id
-JOIN organizational_unit_categories AS c ON c.id = u.category_id
-JOIN organizational_unit_types AS t ON t.id = u.unit_type_id
-LEFT JOIN organizational_units AS p ON p.id = u.parent_id
+FROM ({{units_meant}}) AS target {{unit_with_all}}
 ORDER BY u.siorg_code NULLS LAST, u.id
 
 -- name: units_to_compare
@@ -105,24 +100,27 @@ SELECT u.siorg_code AS code, u.id, u.organization_id, o.siorg_code AS organizati
        u.activity_area, u.contact_info, u.level, {{off_path}} AS off_path, u.is_active, u.siorg_synced_at IS NOT NULL AS was_synced,
        CASE WHEN u.siorg_synced_at <= clock_timestamp() THEN u.siorg_synced_at END AS synced_at, u.siorg_raw_data AS base_raw,
        u.siorg_base AS record, u.siorg_url AS url, u.siorg_last_version AS version
-FROM organizational_units AS u
-JOIN organizations AS o ON o.id = u.organization_id
+FROM (
+    SELECT u.id FROM organizations AS o {{units_of_organization}}
+    WHERE o.siorg_code = %(organization)s AND u.siorg_code IS NOT NULL
+    UNION
+    SELECT u.id FROM unnest(%(codes)s::integer[]) AS w (code) {{unit_of_code}}
+) AS target {{unit_with_all}}
+
+-- name: unit_with_all
+-- Of target.id: the unit and all that it refers to.
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = target.id OFFSET 0) AS u
+{{organization_of_unit}}
 JOIN organizational_unit_categories AS c ON c.id = u.category_id
 JOIN organizational_unit_types AS t ON t.id = u.unit_type_id
-LEFT JOIN organizational_units AS p ON p.id = u.parent_id
-WHERE u.id IN (
-    SELECT x.id FROM organizational_units AS x
-    WHERE x.organization_id = (SELECT y.id FROM organizations AS y WHERE y.siorg_code = %(organization)s) AND x.siorg_code IS NOT NULL
-    UNION
-    SELECT z.id FROM organizational_units AS z WHERE z.siorg_code = ANY (%(codes)s::integer[])
-)
+LEFT JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = u.parent_id OFFSET 0) AS p ON true
 
 -- name: ancestors
--- Found by key at every step (OFFSET 0 keeps the lookups inside): a large organization is never read as a whole.
+-- By key at every step: a large organization is never read as a whole.
 WITH RECURSIVE above AS (
     SELECT u.id, u.siorg_code, u.parent_id, u.organization_id
     FROM (
-        SELECT c.id FROM organizational_units AS c WHERE c.siorg_code = ANY (%(codes)s::integer[])
+        SELECT u.id FROM unnest(%(codes)s::integer[]) AS w (code) {{unit_of_code}}
         UNION
         SELECT * FROM unnest(%(ids)s::uuid[])
     ) AS wanted (id)
@@ -142,37 +140,34 @@ SELECT u.parent_id, u.id, u.siorg_code AS code, u.name,
            AND u.siorg_parent_code = (SELECT p.siorg_code FROM organizational_units AS p WHERE p.id = u.parent_id)
            AND coalesce(u.siorg_raw_data ->> 'operacao', '') <> 'EXCLUSAO'
            AND NOT EXISTS (
-               SELECT FROM siorg_sync_queue AS q
-               WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = u.siorg_code
-                   AND q.detected_changes ? 'is_active'
+               SELECT FROM {{items_of_unit}}
+               WHERE q.detected_changes ? 'is_active'
                  AND (q.status OPERATOR(pg_catalog.=) 'CONFLICT' OR (q.status OPERATOR(pg_catalog.=) 'COMPLETED'
                      AND NOT coalesce(q.error_details ? 'resolution', false)))
            ) AS is_named,
        (SELECT min(CASE WHEN q.status::text = 'PROCESSING' OR {{scheduled}} <= now() THEN 0
                         ELSE extract(epoch FROM least({{scheduled}}, now() + interval '1 year') - now()) END)::float8
-        FROM siorg_sync_queue AS q
-        WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = u.siorg_code AND {{open}}) AS item_due_seconds
-FROM organizational_units AS u
-WHERE u.parent_id = ANY (%(ids)s::uuid[]) AND u.is_active
+        FROM {{items_of_unit}} WHERE {{open}}) AS item_due_seconds
+FROM (SELECT DISTINCT unnest(%(ids)s::uuid[])) AS p (id) {{units_below}}
+WHERE u.is_active
 ORDER BY u.siorg_code
 
 -- name: hanging_wrong
 -- Units that stay where a unit left, and those that wait at the top for one that came; nothing about them is waiting or in work.
-SELECT found.code
-FROM (
-    SELECT u.siorg_code AS code
-    FROM organizational_units AS p JOIN organizational_units AS u ON u.parent_id = p.id
-    WHERE p.id = ANY (%(ids)s::uuid[]) AND u.is_active AND (u.organization_id <> p.organization_id OR NOT p.is_active)
-    UNION
-    SELECT u.siorg_code
-    FROM organizational_units AS p JOIN organizational_units AS u ON u.siorg_parent_code = p.siorg_code
-    WHERE p.id = ANY (%(ids)s::uuid[]) AND p.is_active AND u.is_active AND u.parent_id IS NULL
-      AND u.organization_id = p.organization_id AND u.id <> p.id
-) AS found (code)
-WHERE found.code IS NOT NULL AND NOT EXISTS (
-    SELECT FROM siorg_sync_queue AS q
-    WHERE q.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND q.siorg_code = found.code AND {{open}}
+WITH moved AS MATERIALIZED (
+    SELECT p.id, p.siorg_code, p.organization_id, p.is_active
+    FROM unnest(%(ids)s::uuid[]) AS w (id)
+    CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = w.id OFFSET 0) AS p
 )
+SELECT u.siorg_code AS code
+FROM (
+    SELECT u.siorg_code FROM moved AS p {{units_below}}
+    WHERE u.is_active AND (u.organization_id <> p.organization_id OR NOT p.is_active)
+    UNION
+    SELECT u.siorg_code FROM moved AS p {{units_waiting_for}}
+    WHERE p.is_active AND u.is_active AND u.organization_id = p.organization_id AND u.id <> p.id
+) AS u
+WHERE u.siorg_code IS NOT NULL AND NOT EXISTS (SELECT FROM {{items_of_unit}} WHERE {{open}})
 ORDER BY 1
 
 -- name: types_for_change
@@ -197,8 +192,7 @@ FROM organizational_unit_categories ORDER BY id
 -- name: organizations_of
 -- The organizations that hold these units here: a hint where the item's payload gives none.
 SELECT u.siorg_code AS code, o.siorg_code AS organization_code
-FROM organizational_units AS u JOIN organizations AS o ON o.id = u.organization_id
-WHERE u.siorg_code = ANY (%(codes)s::integer[])
+FROM unnest(%(codes)s::integer[]) AS w (code) {{unit_of_code}} {{organization_of_unit}}
 
 -- name: kept
 -- Conflicts that the API server ended as COMPLETED because a person keeps the local values: what SIORG said there was seen
@@ -207,19 +201,15 @@ SELECT q.id, q.entity_type, q.siorg_code AS code,
        CASE WHEN q.operation::text IN ('CREATION', 'UPDATE', 'HIERARCHY_CHANGE') THEN q.detected_changes
             ELSE jsonb_build_object('is_active', q.detected_changes -> 'is_active') END AS detected_changes,
        coalesce(q.processed_at, q.last_attempt_at, q.created_at) AS decided_at
-FROM siorg_sync_queue AS q
-WHERE q.siorg_code = ANY (%(codes)s::integer[])
-    AND q.entity_type OPERATOR(pg_catalog.=) ANY ('{ORGANIZATION,UNIT,CATEGORY,TYPE}'::siorg_entity_type_enum[])
-  AND q.status OPERATOR(pg_catalog.=) 'COMPLETED' AND jsonb_typeof(q.detected_changes) = 'object'
+FROM unnest(%(entity_types)s::text[], %(codes)s::integer[]) AS w (entity_type, code) {{items_of_entity}}
+WHERE q.status OPERATOR(pg_catalog.=) 'COMPLETED' AND jsonb_typeof(q.detected_changes) = 'object'
   AND NOT coalesce(q.error_details ? 'resolution', false)
 ORDER BY decided_at, q.id
 
 -- name: open_conflicts
 SELECT q.entity_type, q.siorg_code AS code, q.detected_changes
-FROM siorg_sync_queue AS q
-WHERE q.siorg_code = ANY (%(codes)s::integer[])
-    AND q.entity_type OPERATOR(pg_catalog.=) ANY ('{ORGANIZATION,UNIT,CATEGORY,TYPE}'::siorg_entity_type_enum[])
-  AND q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND jsonb_typeof(q.detected_changes) = 'object'
+FROM unnest(%(entity_types)s::text[], %(codes)s::integer[]) AS w (entity_type, code) {{items_of_entity}}
+WHERE q.status OPERATOR(pg_catalog.=) 'CONFLICT' AND jsonb_typeof(q.detected_changes) = 'object'
 
 -- name: registered
 SELECT o.siorg_code AS code FROM organizations AS o WHERE coalesce(o.is_active, true)

@@ -100,7 +100,7 @@ RECURSIVE tree AS (
     UNION ALL
     SELECT u.id, u.organization_id, least(t.level, 1000) + 1, t.path_ids OPERATOR(pg_catalog.||) u.id,
         t.path_names || ' > ' || u.name::text, u.level, t.below + 1
-    FROM organizational_units AS u JOIN tree AS t ON u.parent_id = t.id
+    FROM tree AS t CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.parent_id = t.id OFFSET 0) AS u
     WHERE u.id <> ALL (t.path_ids)
 ), right_path AS (
     -- A unit reached from two of the given ones: the longest way starts at the topmost, whose path is right.
@@ -136,10 +136,9 @@ ON CONFLICT (entity_type, siorg_code) DO NOTHING
 -- name: mapped_elsewhere
 -- Of new units those that a person has mapped to an unofficial one: that one is meant.
 SELECT m.siorg_code AS code
-FROM jsonb_to_recordset(%(rows)s) AS r (code integer)
-JOIN siorg_mappings AS m ON m.entity_type OPERATOR(pg_catalog.=) 'UNIT' AND m.siorg_code = r.code
-    AND m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE'
-JOIN organizational_units AS u ON u.id = m.local_id AND u.siorg_code IS NULL
+FROM jsonb_to_recordset(%(rows)s) AS w (code integer) {{mapping_of_code}}
+CROSS JOIN LATERAL (SELECT * FROM organizational_units AS x WHERE x.id = m.local_id OFFSET 0) AS u
+WHERE m.mapping_status OPERATOR(pg_catalog.=) 'ACTIVE' AND u.siorg_code IS NULL
 
 -- name: upsert_mappings
 {{mapping}}
