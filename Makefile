@@ -160,7 +160,7 @@ format: $(INSTALLED) ## put the code into the one form, and mend what can be men
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 
-bench: $(INSTALLED) ## measure: ratios within one run, on an embedded database
+bench: $(INSTALLED) ## measure, beside other queues too (ARGS='--only queue', ARGS=--list, ARGS=--plot: docs/performance.md)
 	@PYTHONPATH=tests $(BIN)/python benchmarks/bench.py $(ARGS)
 
 bench-operator: $(INSTALLED) ## measure the operator: insert to Job, 1,000 resources at rest, fail-over, 10,000 finished Jobs
@@ -171,9 +171,9 @@ constraints: ## find out the newest versions that fit together, and write them t
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	echo "Installing into an empty environment" && \
 	"$$python" -m venv "$$folder/venv" && \
-	"$$folder/venv/bin/python" -m pip install --quiet --progress-bar off '.[dev]' && \
+	"$$folder/venv/bin/python" -m pip install --quiet --progress-bar off '.[dev,bench]' && \
 	{ \
-	  echo "# What the tests run with: name==version, no hashes, no addresses. \`make constraints\` makes it again."; \
+	  echo "# What tests and benchmarks run with: name==version, no hashes, no addresses. \`make constraints\` makes it again."; \
 	  "$$folder/venv/bin/python" -m pip list --format=freeze --exclude pip --exclude setuptools --exclude siorg-sync; \
 	} >"$$folder/constraints.txt" && \
 	cp "$$folder/constraints.txt" constraints.txt && \
@@ -184,5 +184,5 @@ dist: $(INSTALLED) ## build the wheel and the source distribution into dist/
 	@PYTHONPATH=$(VENV)/.hatchling $(BIN)/python -m hatchling build -d dist
 
 clean: ## remove everything that these commands have made
-	rm -rf $(VENV) dist build .demo bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build .demo benchmarks/results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find core operator job simulator tests benchmarks docs chart -name __pycache__ -type d -prune -exec rm -rf {} +

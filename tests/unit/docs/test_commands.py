@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import bench
 import siorg_job.__main__ as job
 import siorg_operator.__main__ as operator
 import siorg_simulator.__main__ as simulator
@@ -51,6 +52,9 @@ def test_every_command_is_one(path: Path, capsys: pytest.CaptureFixture[str]) ->
     for program, *words in commands(Page.of(path)):
         if program == "make":
             assert {word for word in words if "=" not in word} <= targets(), words
+            if words[:1] == ["bench"]:
+                given = "".join(word.removeprefix("ARGS=") for word in words if word.startswith("ARGS="))
+                bench.arguments_parser().parse_args(shlex.split(given))
         elif program in PARSERS and words and not {"--help", "--version"} & set(words) and not is_a_name(PARSERS[program], words):
             try:
                 PARSERS[program].parse_args(words)
