@@ -53,11 +53,9 @@ FOR_INDEXES: Final[Mapping[str, Relied]] = {
 """What an index is built with; CREATE INDEX CONCURRENTLY takes no SET LOCAL."""
 
 
-BY_INDEX: Final = (
-    b"SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off"
-)
+BY_INDEX: Final = b"SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 """Within a transaction, for statements that want the beginning of an index and no more: whatever the statistics say of the table,
-it is not read as a whole. Such plans look dear, and would be compiled where that is on."""
+it is not read as a whole."""
 
 
 class UnsuitableDatabase(Exception):
@@ -78,14 +76,14 @@ def beginning(server_version: int, *, lock_seconds: float = 10.0, idle_seconds: 
     return "; ".join([begin, *local]).encode()
 
 
-BY_INDEX: Final[Mapping[str, str]] = {"enable_seqscan": "off", "jit": "off"}
+_FOR_KEPT_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off"}
 """What a statement is planned with whose plan is kept: one that was made for an empty table reads all of what is there later."""
 
 
 @cache
 def setting(server_version: int, *, lock_seconds: float, idle_seconds: float, by_index: bool = False) -> bytes:
-    """One statement that sets, as its transaction's first, all that ``beginning`` does; and ``BY_INDEX``."""
-    settings = {**_settings(server_version, lock_seconds, idle_seconds), **(BY_INDEX if by_index else {})}
+    """One statement that sets, as its transaction's first, all that ``beginning`` does; ``by_index``: for kept plans too."""
+    settings = {**_settings(server_version, lock_seconds, idle_seconds), **(_FOR_KEPT_PLANS if by_index else {})}
     calls = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items()]
     return f"SELECT {', '.join(calls)}".encode()
 

@@ -12,7 +12,7 @@ from siorg_job.sync.merge_base import Base, unrecorded
 from siorg_job.sync.model import UnitField, Values
 from support.local_structure import contact, siorg_row
 
-_ADDRESS = {"endereco": [{"logradouro": "Rua A", "numero": 12, "cep": 78060900, "uf": "MT"}]}
+_ADDRESS: dict[str, Any] = {"endereco": [{"logradouro": "Rua A", "numero": 12, "cep": 78060900, "uf": "MT"}]}
 _WHOLE = siorg_row(
     900, areaAtuacao="FIM", codigoCategoriaUnidade="6", **contact(phones=["1"], emails=["a@b.c"], sites=["x.br"]), **_ADDRESS
 )
