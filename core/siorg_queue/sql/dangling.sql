@@ -41,7 +41,7 @@ SET status = j.verdict,
     attempts = CASE WHEN {{abandoned}} AND NOT {{killer}}
         THEN greatest(least(coalesce(q.attempts, 1), coalesce(q.max_attempts, 3)), 1) - 1 ELSE q.attempts END,
     losses = CASE WHEN NOT {{abandoned}} THEN q.losses WHEN {{killer}} THEN 2 ELSE least(q.losses, 1000) + 1 END,
-    scheduled_for = CASE WHEN {{abandoned}} AND {{alone}} THEN now() ELSE q.scheduled_for END,  -- claims do not pass by it
+    scheduled_for = CASE WHEN {{alone}} THEN now() ELSE q.scheduled_for END,  -- claims do not pass by it
     last_error = j.reason,
     error_details = coalesce(CASE jsonb_typeof(q.error_details) WHEN 'object' THEN q.error_details END, '{}')
         || jsonb_build_object('kind', j.kind, 'retryable', j.verdict::text = 'PENDING'),

@@ -77,6 +77,8 @@ REASONS: dict[tuple[str, str, str], str] = {
     ("core/siorg_queue/session.py", "check", "encoding is not None and"): "PostgreSQL and PgBouncer tell it of each connection",
     ("job/siorg_job/sync/sql/blocked.sql", "rows", "n.kind = 'item' → true"): "the ids of other tables are none of the queue's",
     ("job/siorg_job/sync/sql/read.sql", "units", "<= → <"): "but in the very microsecond of its last sync",
+    ("job/siorg_job/sync/sql/read.sql", "hanging_wrong", "(nothing) → DESC"): "an order, so that runs by seed repeat",
+    ("job/siorg_job/drain/lease_keeper.py", "LeaseKeeper.stop", "5 → "): "how long a thread is waited for that ends at once",
     ("job/siorg_job/sync/sql/read.sql", "units_meant", "UNION → UNION ALL"): "the same row twice is one row of the copy",
     ("core/siorg_queue/sql/produce.sql", "enqueue_lock", "> → >="): "a count is asked for so that what is counted runs",
     ("job/siorg_job/drain/loop.py", "Drain._take_more", "max(self._next_claim - now, 0.05)"): "only how soon it looks again",

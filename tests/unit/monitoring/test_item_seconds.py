@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -97,6 +98,12 @@ def test_times_that_cannot_be_understood_are_none(spread: Any) -> None:
     assert summary is not None
     assert summary.outcomes == {"completed": 3}
     assert summary.item_seconds_le == {}
+
+
+def test_times_are_read_as_they_were_written() -> None:
+    summary = read_summary(json.dumps({"reason": "exhausted", "exit_code": 0, "item_seconds_le": {"0.1": 2, "5": 0, "inf": 1}}))
+    assert summary is not None
+    assert summary.item_seconds_le == {0.1: 2, 5.0: 0, math.inf: 1}
 
 
 def test_a_counter_is_there_before_it_counts(told: Told) -> None:

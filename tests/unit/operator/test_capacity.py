@@ -171,6 +171,13 @@ def test_a_worker_that_ended_well_in_a_pod_that_lives_on_is_a_success_with_its_s
     assert found.stuck.message == "its worker has ended with exit code 0, and another container of its pod runs on"
 
 
+def test_for_how_long_a_pod_lives_on_counts_from_when_its_worker_was_seen_to_have_ended() -> None:
+    """Not by the clock of its node."""
+    found = combine(record_of(a_job()), [replace(pod_record(leftover()), ended_since=at(-5))], NOW)
+    assert found.stuck is not None
+    assert found.stuck.since == at(-5)
+
+
 @pytest.mark.parametrize(
     "state",
     [DID_IT, terminated(75, words("siorg_unavailable", 75)), terminated(2, "WORKER_LEASE_SECS: is too small"),
