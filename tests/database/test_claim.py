@@ -20,6 +20,12 @@ def test_takes_best_priority_first_and_oldest_first_within_it(queue: Queue) -> N
     assert [[item.siorg_code for item in queue.claim(3)] for _ in range(2)] == [[3, 2, 1], [4]]
 
 
+def test_what_a_dead_worker_left_has_its_own_priority(queue: Queue) -> None:
+    queue.insert(1, priority="9", status="'PROCESSING'", lease_expires_at="now() - interval '1 second'")
+    queue.insert(2, priority="2")
+    assert [[item.siorg_code for item in queue.claim(1)] for _ in range(2)] == [[2], [1]]
+
+
 @pytest.mark.parametrize(
     "columns", [("priority",), ("scheduled_for",), ("attempts", "max_attempts"), ("status",),
                 ("priority", "scheduled_for", "attempts", "max_attempts", "status")],

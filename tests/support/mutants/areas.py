@@ -77,6 +77,17 @@ REASONS: dict[tuple[str, str, str], str] = {
     ("core/siorg_queue/session.py", "check", "encoding is not None and"): "PostgreSQL and PgBouncer tell it of each connection",
     ("job/siorg_job/sync/sql/blocked.sql", "rows", "n.kind = 'item' → true"): "the ids of other tables are none of the queue's",
     ("job/siorg_job/sync/sql/read.sql", "units", "<= → <"): "but in the very microsecond of its last sync",
+    (
+        "core/siorg_queue/sql/dangling.sql",
+        "reap",
+        "LIMIT %(limit)s → (nothing)",
+    ): "the last LIMIT holds; these bound what is read",
+    ("job/siorg_job/sync/sql/read.sql", "categories", "(nothing) → DESC"): "an order, so that runs by seed repeat",
+    (
+        "job/siorg_job/sync/apply.py",
+        "_in_tree_order",
+        "item.entity_type is EntityType.UNIT",
+    ): "a unit brings those above it along",
     ("job/siorg_job/sync/sql/read.sql", "hanging_wrong", "(nothing) → DESC"): "an order, so that runs by seed repeat",
     ("job/siorg_job/drain/lease_keeper.py", "LeaseKeeper.stop", "5 → "): "how long a thread is waited for that ends at once",
     ("job/siorg_job/sync/sql/read.sql", "units_meant", "UNION → UNION ALL"): "the same row twice is one row of the copy",
