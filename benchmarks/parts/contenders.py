@@ -117,11 +117,10 @@ class NoChange(Ours):
 
     def end(self, connection: Connection, store: QueueStore, items: Sequence[Item]) -> None:
         asked_at = items[0].needed_at
-        with transaction(connection):
+        with transaction(connection, by_index=True):
             ours = store.fence(items, lock_seconds=2.0)
             verdicts = [Verdict(item, Outcome.COMPLETED) for item in items if item.id in ours]
-            store.finish_within(verdicts)
-            store.end_older_conflicts([(verdict, asked_at) for verdict in verdicts])
+            store.finish_all(verdicts, lambda: store.end_older_conflicts([(verdict, asked_at) for verdict in verdicts]))
 
 
 class Apply(Ours):

@@ -135,7 +135,7 @@ def expected(world: World) -> Body:
         "ScalingActive": ("True", "Scaling", "Jobs are launched as the queue needs them"),
         "Degraded": ("False", "AsExpected", "Jobs start and end as they should"),
     }
-    nothing = dict.fromkeys(("claimable", "due", "scheduled", "processing", "failed", "conflict", "held"), 0)
+    nothing = dict.fromkeys(("claimable", "due", "scheduled", "processing", "failed", "conflict", "held"), 0) | {"atLeast": False}
     return {
         "conditions": told,
         "observedGeneration": world.get()["metadata"]["generation"],

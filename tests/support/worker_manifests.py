@@ -351,7 +351,7 @@ STATUS: Final[Mapping[str, Any]] = {
         {**_CONDITION, "message": "All is well", "observedGeneration": 1}, {**_CONDITION, "type": "InSync", "status": "False"}
     ],
     "queue": {
-        "claimable": 480, "due": 470, "scheduled": 3, "processing": 20, "failed": 1, "conflict": 2, "held": 4,
+        "claimable": 480, "atLeast": False, "due": 470, "scheduled": 3, "processing": 20, "failed": 1, "conflict": 2, "held": 4,
         "oldestDueSeconds": 61,
     },
     "verification": {
