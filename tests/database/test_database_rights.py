@@ -27,7 +27,7 @@ def test_a_role_with_the_printed_grants_discovers_works_and_cleans_up(
             with Fleet(env, tmp_path) as fleet:
                 siorg.control("PUT", "snapshot", {"index": 0})
                 for words in (["discover"], ["run"], ["cleanup"], ["doctor"]):
-                    assert fleet.start(*words).ends() == 0, words
+                    assert (job := fleet.start(*words)).ends() == 0, f"{words} {job.stdout}"
                 siorg.control("PUT", "snapshot", {"index": 1})
                 assert fleet.start("discover").ends() == 0
                 assert fleet.start("run").ends() == 0

@@ -91,8 +91,8 @@ def _statements() -> Iterator[tuple[str, str]]:
 
 def _operators(connection: Connection, sql: str) -> list[str]:
     """The planted operators that a statement would run: as the body of a function it depends on what it names."""
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", sql)))
-    text = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", sql).replace("%%", "%")
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)[sb]", sql)))
+    text = re.sub(r"%\((\w+)\)[sb]", lambda match: f"${names.index(match[1]) + 1}", sql).replace("%%", "%")
     types = ", ".join(_PARAMETERS.get(name, "unknown") for name in names)
     connection.execute(f"PREPARE one {f'({types})' if types else ''} AS {text}".encode())
     row = connection.execute("SELECT parameter_types::text[] AS types FROM pg_prepared_statements WHERE name = 'one'").fetchone()

@@ -56,7 +56,7 @@ STATEMENTS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 """The files whose statements a command runs."""
 
 _IS_STATEMENT = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b", re.IGNORECASE)  # others are parts of them
-_PARAMETER = re.compile(r"%\(\w+\)s")
+_PARAMETER = re.compile(r"%\(\w+\)[sb]")
 _PATIENCE_SECONDS = 2.0
 
 

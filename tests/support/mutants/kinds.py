@@ -51,9 +51,9 @@ KINDS = (
     ),
     Kind(
         "lease lost between fence and finish",
-        f"{_JOB}/sync/apply.py",
-        "            raise _LeaseLost\n",
-        "            pass\n",
+        f"{_QUEUE}/store.py",
+        "self._send_outcomes(verdicts, wanted=len(verdicts))",
+        "self._send_outcomes(verdicts)",
         (f"{_SYNC}/test_one_transaction.py",),
     ),
     Kind(
