@@ -17,9 +17,12 @@ _FRAGMENT = re.compile(r"\{\{(\w+)\}\}")
 
 
 def parse(text: str) -> dict[str, str]:
-    """Split the text of an SQL file into its named statements, comments before the SQL removed."""
+    """Split the text of an SQL file into its named statements, without comments and indentation: they are sent often."""
     parts = _NAME.split(text)
-    bodies = [[line.split(" -- ")[0] for line in body.splitlines() if not line.startswith("--")] for body in parts[2::2]]
+    bodies = [
+        [line.split(" -- ")[0].strip() for line in body.splitlines() if not line.lstrip().startswith("--")]
+        for body in parts[2::2]
+    ]
     return {name: "\n".join(lines).strip() for name, lines in zip(parts[1::2], bodies, strict=True)}
 
 

@@ -139,7 +139,7 @@ def test_told_to_stop_what_runs_gives_back_what_it_holds_and_the_work_goes_on_at
     world.secret()
     world.enqueue(40)
     operator = world.operator()
-    world.create(world.resource(whenSuspended="Stop", scaling=SLOW_POLL))
+    world.create(world.resource(whenSuspended="Stop", scaling=SLOW_POLL, worker={"concurrency": 4}))  # so that each has its share
     eventually(lambda: len(running(world)) == 2 and world.outcomes().get("PROCESSING/1", 0) > 0)
     pids = running(world)
 

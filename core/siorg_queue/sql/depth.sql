@@ -39,7 +39,7 @@ CROSS JOIN (
     FROM unnest('{siorg_sync_queue_completed_idx,siorg_sync_queue_ended_idx}'::text[]) AS i (name)
     JOIN pg_class AS c ON c.oid = to_regclass(i.name) AND c.relpages > 0
     CROSS JOIN LATERAL (
-        SELECT i.name, (c.reltuples::float8 / c.relpages * pg_relation_size(c.oid)
-            / current_setting('block_size')::integer)::bigint AS number
+        SELECT i.name, (c.reltuples::float8 / c.relpages::float8 * pg_relation_size(c.oid)::float8
+            / current_setting('block_size')::float8)::bigint AS number
     ) AS rows
 ) AS size
