@@ -3,7 +3,7 @@
 #
 #   PYTHON=…   the interpreter to make .venv with (otherwise the newest that fits is found)
 #   ARGS=…     passed on by test, demo and bench: make test ARGS='tests/database -k claim'
-#   WORKERS=2  processes that tests run in
+#   WORKERS=3  processes that tests run in: they wait for most of the time
 #   NAMESPACE=siorg OPERATOR_IMAGE=… JOB_IMAGE=…   of make manifests
 
 VENV := .venv
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTHON ?=
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 NAMESPACE ?= siorg
 OPERATOR_IMAGE ?= registry.example/siorg-operator:0.1.0
 JOB_IMAGE ?= registry.example/siorg-job:0.1.0
