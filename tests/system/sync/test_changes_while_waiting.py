@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from siorg_job.fetch.fetcher import Fetcher
 from siorg_job.reconciliation.discover import Discovery, discover, registered
@@ -238,3 +239,16 @@ def test_no_process_loses_a_change_among_hundreds(database_url: str, tmp_path: P
 
 def _structures(siorg: SiorgServer) -> list[dict[str, Any]]:
     return [request for request in siorg.requests() if request["path"].endswith("/estrutura-organizacional/completa")]
+
+
+@pytest.mark.parametrize(("details", "status"), [({}, "COMPLETED"), ({"resolution": "ACCEPT_SIORG"}, "PENDING")])
+def test_a_late_answer_that_a_unit_is_an_organization_now_says_nothing_but_leaves_a_decision_to_be_carried_out(
+    world: World, details: dict[str, str], status: str
+) -> None:
+    world.have(900)
+    world.siorg.publish(siorg_row(900, 1, organization=900))
+    (id_,) = world.enqueue(900, error_details=Jsonb(details))
+    works = world.fetched()
+    world.connection.execute("UPDATE organizational_units SET siorg_synced_at = clock_timestamp()")  # by a newer one
+    world.apply(works)
+    assert (world.item(id_)["status"], world.unit(900)["is_active"]) == (status, True)
