@@ -36,7 +36,7 @@ def test_while_siorg_is_down_single_probes_leave(world: World) -> None:
     world.secret()
     world.enqueue(70)
     operator = world.operator()
-    world.create(world.resource(env=IMPATIENT, job={"failedJobsHistoryLimit": 20}))
+    world.create(world.resource(env=IMPATIENT, worker=SLOW, job={"failedJobsHistoryLimit": 20}))
 
     told = world.wait_for_condition("SiorgAvailable", "False", "SiorgUnavailable")
 
