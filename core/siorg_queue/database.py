@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import psycopg
 from psycopg.abc import Params, PQGen, Query
+from psycopg.generators import send
 from psycopg.rows import dict_row
 
 from siorg_queue import session
@@ -76,6 +77,7 @@ class _Pipeline(psycopg.Pipeline):
         self._enqueue_sync()
         try:
             yield from self._communicate_gen()
+            yield from send(self.pgconn)  # the rest of what is more than the socket takes at once: nothing is answered before it
         except psycopg.Error:
             with suppress(psycopg.Error):  # of those that were skipped for it
                 yield from self._fetch_gen(flush=False)

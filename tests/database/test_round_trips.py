@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import psycopg
@@ -19,8 +20,10 @@ from siorg_queue import (
     Verdict,
     clock,
     connect,
+    query,
     transaction,
 )
+from siorg_queue.database import in_one_trip
 from support.database_proxy import DatabaseProxy, on_a_thread
 from support.pgbouncer import pgbouncer, program
 from support.postgres import Postgres
@@ -105,3 +108,28 @@ def test_a_lease_that_has_run_out_takes_all_outcomes_along(database_url: str) ->
         with pytest.raises(LeaseLost), transaction(connection):
             store.finish_all([Verdict(item, Outcome.COMPLETED) for item in items], lambda: None)
         assert number(connection, "SELECT count(*) FROM siorg_sync_queue WHERE status = 'PROCESSING'") == 2
+
+
+@pytest.mark.parametrize("pooled", [False, pytest.param(True, marks=[
+    pytest.mark.pgbouncer, pytest.mark.skipif(program() is None, reason="the program pgbouncer is not installed")])])  # fmt: skip
+def test_what_is_more_than_a_socket_takes_at_once_goes_in_one_trip_too(
+    postgres: Postgres, database_url: str, pooled: bool
+) -> None:
+    large = "x" * 20_000_000
+    with contextlib.ExitStack() as stack:
+        url = database_url
+        if pooled:
+            port = stack.enter_context(pgbouncer(postgres, pool_size=1))
+            url = f"postgresql://postgres@127.0.0.1:{port}/{database_url.split('/')[3].partition('?')[0]}"
+        connection = stack.enter_context(connect(url, application_name="test"))
+        for _ in range(2):
+            assert query(connection, "SELECT %(text)s::text AS text", text=large) == [{"text": large}]
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                query(connection, "SELECT length(%(text)s::text) / 0 AS text", text=large)
+        with transaction(connection):
+            cursors = in_one_trip(
+                connection,
+                lambda: [connection.execute("SELECT %(text)s::text AS text", {"text": large}) for _ in range(3)],
+                commit=True,
+            )
+        assert [cursor.fetchall() for cursor in cursors] == [[{"text": large}]] * 3
