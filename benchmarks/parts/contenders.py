@@ -88,7 +88,7 @@ class Ours:
             QueueStore(connection).enqueue([NewItem(EntityType.UNIT, code, Operation.UPDATE) for code in codes])
 
     def drain(self, url: str, batch: int) -> dict[str, float]:
-        with connect(url, application_name="bench") as connection:
+        with connect(url, application_name="bench", plans_once=True) as connection:
             store = QueueStore(connection)
             with stopwatch() as taken:
                 while items := store.claim(batch, lease=_LEASE, worker="bench").items:
@@ -138,7 +138,7 @@ class Apply(Ours):
             self.end(connection, store, root)
 
     def drain(self, url: str, batch: int) -> dict[str, float]:
-        with connect(url, application_name="bench") as connection:
+        with connect(url, application_name="bench", plans_once=True) as connection:
             row = connection.execute("SELECT count(*) AS items FROM siorg_sync_queue WHERE processed_at IS NULL").fetchone()
         self._units = _units(0 if row is None else int(row["items"]))
         return super().drain(url, batch)
