@@ -66,14 +66,10 @@ class UnsuitableDatabase(Exception):
 
 
 @cache
-def beginning(server_version: int, *, lock_seconds: float = 10.0, idle_seconds: float = 10.0, read_only: bool = False) -> bytes:
-    """The message that begins a transaction in which a statement, a lock and our own silence have limits; 0: no limit.
-
-    Only a server's own default says whether it may write. Several statements in one: for who sends text, and nothing else.
-    """
-    local = [f"SET LOCAL {name} = '{value}'" for name, value in _settings(server_version, lock_seconds, idle_seconds).items()]
-    begin = f"BEGIN {'READ ONLY, ' if read_only else ''}ISOLATION LEVEL READ COMMITTED"
-    return "; ".join([begin, *local]).encode()
+def beginning_to_read(server_version: int) -> str:
+    """What begins a transaction that only reads, and sets what ``setting`` does: several statements, for who sends text alone."""
+    local = [f"SET LOCAL {name} = '{value}'" for name, value in _settings(server_version, 10.0, 10.0).items()]
+    return "; ".join(["BEGIN READ ONLY, ISOLATION LEVEL READ COMMITTED", *local])
 
 
 _FOR_KEPT_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off"}
@@ -82,7 +78,10 @@ _FOR_KEPT_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off"}
 
 @cache
 def setting(server_version: int, *, lock_seconds: float, idle_seconds: float, by_index: bool = False) -> bytes:
-    """One statement that sets, as its transaction's first, all that ``beginning`` does; ``by_index``: for kept plans too."""
+    """The statement that sets, as its transaction's first, what we rely on, and limits a statement, a lock and our own silence.
+
+    Only a server's own default says whether it may write. ``by_index``: for plans that are kept, too.
+    """
     settings = {**_settings(server_version, lock_seconds, idle_seconds), **(_FOR_KEPT_PLANS if by_index else {})}
     calls = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items()]
     return f"SELECT {', '.join(calls)}".encode()

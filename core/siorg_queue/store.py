@@ -1,7 +1,7 @@
 """Every statement by which the queue is worked on and filled, behind one class; what people decide is in ``decisions``.
 
-Each method is one short transaction of its own, except ``fence`` and ``finish_within``: those belong inside the caller's
-transaction, so that effects, history and queue row change together or not at all.
+Each method is one short transaction of its own, except ``fence``, ``finish_all`` and those that end in ``within``: they belong to
+the caller's transaction, so that effects, history and queue row change together or not at all.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ import pytest
 from siorg_queue import COUNTED, Connection, QueueStore, connect
 from siorg_queue.session import BY_INDEX
 from siorg_queue.statements import load
+from support import explain
+from support.explain import per_node
 from support.postgres import Postgres
 
 BATCH = 10
@@ -32,21 +34,10 @@ def add(connection: Connection, count: int, *, first: int = 0, **columns: str) -
     )
 
 
-def explained(connection: Connection, statement: str, *, first: bytes = b"", **parameters: object) -> tuple[int, dict[str, Any]]:
-    """Shared buffers of a statement that runs warm, and its plan. Rolled back. ``first``: what its transaction sets."""
-    plan: dict[str, Any] = {}
-    for _ in range(2):  # the second time: what the first one cleared of hints is not counted
-        with psycopg.ClientCursor(connection) as cursor:
-            text = cursor.mogrify(statement.encode(), parameters) if parameters else statement
-        connection.execute("BEGIN")
-        try:
-            connection.execute(first)
-            row = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}".encode()).fetchone()
-        finally:
-            connection.execute("ROLLBACK")
-        assert row is not None
-        plan = row["QUERY PLAN"][0]["Plan"]
-    return _buffers(plan), plan
+def explained(connection: Connection, statement: str, **options: Any) -> tuple[int, dict[str, Any]]:
+    """Shared buffers of a statement that runs warm, and its plan; see ``explain.explained``."""
+    plan = explain.explained(connection, statement, **options)
+    return explain.buffers(plan), plan
 
 
 def claimed(connection: Connection) -> tuple[int, dict[str, Any]]:
@@ -54,20 +45,9 @@ def claimed(connection: Connection) -> tuple[int, dict[str, Any]]:
     return explained(connection, _CLAIM, limit=BATCH, lease_seconds=60.0, worker="plan")
 
 
-def per_node(plan: dict[str, Any], depth: int = 0) -> str:
-    """The buffers of each part of a plan, for a person to find what grew."""
-    name = f"{plan['Node Type']} {plan.get('Index Name', plan.get('Relation Name', plan.get('CTE Name', '')))}"
-    line = f"{'  ' * depth}{name}: {_buffers(plan)} buffers, {plan['Actual Rows']} rows x {plan['Actual Loops']}"
-    return "\n".join([line, *(per_node(below, depth + 1) for below in plan.get("Plans", []))])
-
-
 def walks_the_queue(plan: dict[str, Any]) -> bool:
     own = plan["Node Type"] == "Seq Scan" and plan.get("Relation Name") == "siorg_sync_queue"
     return own or any(walks_the_queue(below) for below in plan.get("Plans", []))
-
-
-def _buffers(plan: dict[str, Any]) -> int:
-    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +174,7 @@ def test_what_has_to_be_worked_on_alone_is_found_by_its_own_index(large: Connect
     assert row is not None
     plan = row["QUERY PLAN"][0]["Plan"]
     assert plan["Actual Rows"] == 1
-    assert _buffers(plan) <= 200, per_node(plan)
+    assert explain.buffers(plan) <= 200, per_node(plan)
     assert not walks_the_queue(plan), per_node(plan)
 
 
@@ -265,7 +245,7 @@ def test_what_is_due_is_counted_so_far_and_the_oldest_is_found_behind_that(finis
         assert seen["oldest_due_seconds"] == pytest.approx(2 * 86_400, abs=1)
         row = finished.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}".encode()).fetchone()
         assert row is not None
-        buffers[name] = _buffers(row["QUERY PLAN"][0]["Plan"])
+        buffers[name] = explain.buffers(row["QUERY PLAN"][0]["Plan"])
     finished.execute("ROLLBACK")
     print(f"{2 * COUNTED} due: {buffers}")  # noqa: T201
     assert max(buffers.values()) <= 1.2 * COUNTED + 2_000, buffers

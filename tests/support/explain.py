@@ -9,14 +9,15 @@ import psycopg
 from siorg_queue import Connection
 
 
-def explained(connection: Connection, statement: str, **parameters: object) -> dict[str, Any]:
-    """The plan of a statement that runs warm. Rolled back."""
+def explained(connection: Connection, statement: str, *, first: bytes = b"", **parameters: object) -> dict[str, Any]:
+    """The plan of a statement that runs warm. Rolled back. ``first``: what its transaction sets."""
     with psycopg.ClientCursor(connection) as cursor:
-        text = cursor.mogrify(statement.encode(), parameters)
+        text = cursor.mogrify(statement.encode(), parameters) if parameters else statement
     plan: dict[str, Any] = {}
     for _ in range(2):  # the second time: what the first one cleared of hints is not counted
         connection.execute("BEGIN")
         try:
+            connection.execute(first)
             row = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}".encode()).fetchone()
         finally:
             connection.execute("ROLLBACK")

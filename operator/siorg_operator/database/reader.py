@@ -21,7 +21,7 @@ from siorg_operator.database.connection import APPLICATION_NAME, FAILURES, Conne
 from siorg_operator.database.errors import unreadable, unverifiable
 from siorg_operator.decide.reasons import Reason
 from siorg_operator.decide.state import DEPARTURES, ConnectionLimit, Reading, Unreadable, Verification, Verifications
-from siorg_queue.session import BY_INDEX, beginning
+from siorg_queue.session import BY_INDEX, beginning_to_read
 from siorg_queue.statements import load
 from siorg_queue.system_settings import BOOLEAN_WORDS, SYNC_ENABLED, as_boolean
 from siorg_runtime.application import JOB, tag_of
@@ -133,7 +133,7 @@ class QueueReader:
 def _reading_statement(name: str, server_version: int, milliseconds: int) -> str:
     # One message: a round trip is what a reading costs most, and a pooler keeps no session for us.
     return (
-        f"{beginning(server_version, read_only=True).decode()}; SET LOCAL statement_timeout = {milliseconds};"
+        f"{beginning_to_read(server_version)}; SET LOCAL statement_timeout = {milliseconds};"
         f" {BY_INDEX.decode()};"
         f" {load('siorg_queue', 'observe.sql')[name]}; COMMIT"
     )

@@ -73,7 +73,7 @@ AREAS = (
 )
 
 REASONS: dict[tuple[str, str, str], str] = {
-    ("core/siorg_queue/session.py", "beginning", "setting.since <= server_version"): "but on the very version that brought it",
+    ("core/siorg_queue/session.py", "_settings", "setting.since <= server_version"): "but on the very version that brought it",
     ("core/siorg_queue/session.py", "check", "encoding is not None and"): "PostgreSQL and PgBouncer tell it of each connection",
     ("job/siorg_job/sync/sql/blocked.sql", "rows", "n.kind = 'item' → true"): "the ids of other tables are none of the queue's",
     ("job/siorg_job/sync/sql/read.sql", "units", "<= → <"): "but in the very microsecond of its last sync",
