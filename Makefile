@@ -80,7 +80,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --progress-bar off --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-tools: $(INSTALLED) ## programs that some tests want: kustomize and helm (built with Go), promtool (Debian)
+tools: $(INSTALLED) ## programs that some tests want: kustomize and helm (built with Go), promtool and pgbouncer (Debian)
 	@tests/get-tools
 
 demo: $(INSTALLED) ## everything in small, to see it work: database, SIORG, some job processes, live progress
